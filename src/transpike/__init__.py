@@ -1,0 +1,66 @@
+"""transpike: carry a trained artificial neural network over to a spiking one.
+
+The names below are all that most work needs. They load on first use, so that ``import transpike`` is quick:
+
+>>> import transpike
+>>> transpike.CSS(steps=8).steps
+8
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transpike.coding.css import CSS
+    from transpike.conversion import convert
+    from transpike.conversion.store import load
+    from transpike.data import ImageSets, Loading, load_images
+    from transpike.errors import ConfigError, ConversionError, DataError, ModelError, TranspikeError
+    from transpike.models import create_model
+
+__version__ = version("transpike")
+
+_HOMES = {
+    "CSS": "transpike.coding.css",
+    "ConfigError": "transpike.errors",
+    "ConversionError": "transpike.errors",
+    "DataError": "transpike.errors",
+    "ImageSets": "transpike.data",
+    "Loading": "transpike.data",
+    "ModelError": "transpike.errors",
+    "TranspikeError": "transpike.errors",
+    "convert": "transpike.conversion",
+    "create_model": "transpike.models",
+    "load": "transpike.conversion.store",
+    "load_images": "transpike.data",
+}
+
+__all__ = [
+    "CSS",
+    "ConfigError",
+    "ConversionError",
+    "DataError",
+    "ImageSets",
+    "Loading",
+    "ModelError",
+    "TranspikeError",
+    "__version__",
+    "convert",
+    "create_model",
+    "load",
+    "load_images",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'transpike' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,105 @@
+"""The command line: ``transpike <verb>``. A verb's flags are the arguments of its function in ``experiments``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from inspect import getdoc
+from typing import Any
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
+from yaml import YAMLError
+
+from transpike.errors import TranspikeError
+
+__all__ = ["build_parser", "main"]
+
+VERBS = {
+    "demo": "train a small network on digits, convert it, report: all in one go",
+    "train": "train a network on a data set",
+    "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
+    "evaluate": "measure a trained or a converted network on test images",
+    "report": "turn result folders into one self-contained HTML page",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0; 2 for bad input, told in one message; 130 when interrupted."""
+    arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)] or ["--help"]
+    try:
+        verb = arguments[0]
+        parser = build_parser(verb)
+        options = parser.instantiate(parser.parse_args(arguments))[verb]
+        options.pop("config", None)
+        _function(verb)(**options)
+    except TranspikeError as error:
+        from rich.console import Console
+        from rich.text import Text
+
+        # A DataLoader's worker process wraps the message into its traceback.
+        told = re.sub(r"(?s)^Caught \w+ in DataLoader worker.*\ntranspike\.errors\.\w+: ", "", str(error)).strip()
+        message = Text.assemble(("transpike: ", "bold red"), told)
+        Console(stderr=True, soft_wrap=True, highlight=False).print(message)
+        return 2
+    except KeyboardInterrupt:
+        print("transpike: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser(verb: str) -> ArgumentParser:
+    """The whole command's parser, in which only ``verb`` has its flags: the others' modules are not imported."""
+    # Only this loader reads "4,6,8" as a list; jsonargparse asks it wherever a value is not plainly a string.
+    set_loader("yaml_or_commas", _load, exceptions=(YAMLError,), json_superset=True)
+    parser = ArgumentParser(
+        prog="transpike",
+        description="Carry a trained artificial network over to a spiking one. Start with: transpike demo",
+        version=_version(),
+        parser_mode="yaml_or_commas",
+        formatter_class=_Formatter,
+    )
+    verbs = parser.add_subcommands(dest="verb", metavar="verb", required=True)
+    for name, summary in VERBS.items():
+        child = ArgumentParser(description=summary, parser_mode="yaml_or_commas")
+        if name == verb:
+            function = _function(name)
+            child.description = re.split(
+                r"\n+(?:Args|Arguments|Parameters|Returns|Raises):?\n", getdoc(function) or ""
+            )[0]
+            child.add_argument("--config", action="config", help="a YAML file with any of the options below")
+            child.add_function_arguments(function, as_group=False)
+        verbs.add_subcommand(name, child, help=summary)
+    return parser
+
+
+class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """jsonargparse's help, with the description's paragraphs and examples left as written."""
+
+
+def _function(verb: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(import_module(f"transpike.experiments.{verb}"), verb)
+    return function
+
+
+def _underscored(argument: str) -> str:
+    """``--batch-size=8`` as ``--batch_size=8``: a flag is a Python name, which users may write either way."""
+    flag, equals, value = argument.partition("=")
+    return flag[:2] + flag[2:].replace("-", "_") + equals + value if flag.startswith("--") else argument
+
+
+def _load(text: str) -> Any:
+    """YAML, with ``4,6,8`` read as the list ``[4, 6, 8]`` and ``4,`` as ``[4]``."""
+    load = get_loader("yaml")
+    value = load(text)
+    if isinstance(value, str) and "," in value and re.fullmatch(r"{0}(,{0})*,?".format(r"[^\s,:{}\[\]]+"), value):
+        return [load(item) for item in value.removesuffix(",").split(",")]
+    return value
+
+
+def _version() -> str:
+    from transpike import __version__
+
+    return __version__

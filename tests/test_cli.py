@@ -1,0 +1,159 @@
+"""The command line: flags, YAML, help and errors; what the verbs do is tested beside them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+import transpike
+from transpike import cli
+from transpike.errors import DataError
+
+Call = Callable[..., dict[str, Any]]
+
+
+class Damaged(Dataset[int]):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        raise DataError(f"image {index} is damaged.\nDelete it.")
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run `transpike demo` with another function behind it; gives what that was called with."""
+    called: dict[str, Any] = {}
+
+    def demo(
+        data: str = "digits",
+        *,
+        steps: list[int] | int = 8,
+        levels: tuple[int, ...] = (1,),
+        batch_size: int = 64,
+        name: str | None = None,
+    ) -> None:
+        """Do something.
+
+        In a second paragraph:
+
+            transpike demo --steps 4,8
+
+        Args:
+            data: Where from.
+            steps: How many.
+            levels: Which.
+            batch_size: At once.
+            name: Whose.
+        """
+        if data == "damaged":
+            raise DataError("data/[x]: damaged. Delete it.")
+        if data == "worker":
+            list(DataLoader(Damaged(), num_workers=1))
+        if data == "slow":
+            raise KeyboardInterrupt
+        if data == "bug":
+            raise ZeroDivisionError
+        called.update(data=data, steps=steps, levels=levels, batch_size=batch_size, name=name)
+
+    module = ModuleType("transpike.experiments.demo")
+    module.demo = demo  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def call(*arguments: str, code: int = 0) -> dict[str, Any]:
+        called.clear()
+        assert cli.main(["demo", *arguments]) == code
+        return dict(called)
+
+    return call
+
+
+def test_flags_are_the_functions_arguments(demo: Call) -> None:
+    assert demo() == {"data": "digits", "steps": 8, "levels": (1,), "batch_size": 64, "name": None}
+    got = demo("--data", "mnist", "--steps", "4,6,8", "--levels=1,2", "--batch-size=32", "--name", "a,b")
+    assert got == {"data": "mnist", "steps": [4, 6, 8], "levels": (1, 2), "batch_size": 32, "name": "a,b"}
+    assert demo("--steps", "4", "--levels", "1,", "--batch_size", "8")["levels"] == (1,)
+    assert demo("--steps", "[4, 6]")["steps"] == [4, 6]
+
+
+def test_a_yaml_file_sets_them_and_flags_override(demo: Call, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("data: mnist\nsteps: [4, 6]\nlevels: [1, 2, 4]\n")
+    got = demo("--config", str(path), "--steps", "10")
+    assert (got["data"], got["steps"], got["levels"]) == ("mnist", 10, (1, 2, 4))
+
+
+def test_bad_input_is_one_message_and_exit_code_2(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    demo("--data", "damaged", code=2)
+    assert capsys.readouterr().err == "transpike: data/[x]: damaged. Delete it.\n"
+    demo("--data", "worker", code=2)
+    assert capsys.readouterr().err == "transpike: image 0 is damaged.\nDelete it.\n"
+    demo("--data", "slow", code=130)
+    assert capsys.readouterr().err == "transpike: interrupted\n"
+    with pytest.raises(ZeroDivisionError):
+        demo("--data", "bug")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["demo", "--steps", "many"], ["demo", "--stepz", "3"], ["dmo"], ["demo", "--config", "nowhere.yaml"], ["--what"]],
+)
+def test_a_wrong_command_line_exits_with_2(
+    demo: Call, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "error:" in error
+
+
+def test_help_teaches(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "--help"])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert "Do something.\n\nIn a second paragraph:\n\n    transpike demo --steps 4,8\n" in told
+    assert "How many. (type: list[int] | int, default: 8)" in " ".join(told.split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"    {verb} " in told for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "--config" in capsys.readouterr().out
+
+
+def test_every_config_is_understood() -> None:
+    """Each file under configs/ sets options of `train`, or of the verb whose folder it lies in."""
+    for path in (Path(__file__).parent.parent / "configs").rglob("*.yaml"):
+        verb = path.parent.name if path.parent.name in cli.VERBS else "train"
+        cli.build_parser(verb).parse_args([verb, "--config", str(path)])
+
+
+def test_the_command_lists_its_verbs_without_loading_torch() -> None:
+    code = "import sys; from transpike import cli; cli.build_parser('').format_help(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"transpike {transpike.__version__}\n"
