@@ -1,0 +1,289 @@
+"""Image sets as loaders of normalised batches: training, validation, test and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from transpike.data.augment import random_flip, random_shift
+from transpike.data.batches import Augment, EpochSampler, MemoryImages
+from transpike.data.folder import FolderImages, Samples, class_names, list_images
+from transpike.data.sources import SOURCES, Part
+from transpike.data.transforms import evaluation_transform, training_transform
+from transpike.errors import ConfigError, DataError
+
+__all__ = ["ImageSets", "Loading", "load_images"]
+
+Images = MemoryImages | FolderImages
+
+_AUGMENT = ("standard", "none")
+_INTERPOLATION = ("nearest", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images are split, batched, normalised and augmented.
+
+    Attributes:
+        batch_size: Images per batch; in training an incomplete last batch is left out.
+        validation: Share of the training images held back for validation, in [0, 1).
+        seed: Fixes the validation split, the order of the epochs and the augmentation.
+        workers: Processes that read files (``folder`` only; the other sets lie in memory and need none).
+        augment: ``none``, or ``standard``: a random shift, for ``folder`` a random resized crop; for all but digits
+            mirroring.
+        size: Side of the images in pixels; by default the set's own, for ``folder`` 224.
+        crop: For ``folder``, the share of the resized image's side that evaluation's centre crop keeps, in (0, 1].
+        interpolation: For ``folder``, how images are resized: ``nearest``, ``bilinear`` or ``bicubic``.
+        device: Where the sets that lie in memory do, and so their batches.
+        train_images: Use this many of the training images, validation included: a random part fixed by ``seed``.
+        test_images: Use this many of the test images: a random part, the same for every seed.
+        mean: Subtracted from pixels between 0 and 1, per channel; by default the set's (``folder``: ImageNet's).
+        std: What that is divided by, likewise.
+        outputs: How many outputs the network has; 1000 gives ImageNet's labels to ``folder`` sets named by synsets.
+    """
+
+    batch_size: int = 128
+    validation: float = 0.1
+    seed: int = 0
+    workers: int = 0
+    augment: str = "standard"
+    size: int | None = None
+    crop: float = 0.875
+    interpolation: str = "bilinear"
+    device: str = "cpu"
+    train_images: int | None = None
+    test_images: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    outputs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "size", "train_images", "test_images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}.")
+        if self.workers < 0 or self.seed < 0:
+            raise ConfigError(f"workers and seed must not be negative: {self.workers}, {self.seed}.")
+        if not 0 <= self.validation < 1:
+            raise ConfigError(
+                f"validation is the share of training images held back, in [0, 1), not {self.validation}."
+            )
+        if not 0 < self.crop <= 1:
+            raise ConfigError(f"crop is a share in (0, 1], not {self.crop}.")
+        for name, known in (("augment", _AUGMENT), ("interpolation", _INTERPOLATION)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
+        if self.std is not None and min(self.std) <= 0:
+            raise ConfigError(f"std must be positive, not {self.std}.")
+
+
+@dataclass(frozen=True)
+class ImageSets:
+    """An image set's loaders. Batches are float32 images ``[N, C, H, W]``, normalised, and int64 labels ``[N]``.
+
+    Attributes:
+        name: The set's name.
+        train: Shuffled and augmented training images; its ``sampler`` is an :class:`EpochSampler`.
+        validation: Training images held back, without augmentation; empty if ``Loading.validation`` is 0.
+        test: The test images, for ``folder`` those of ``val/``; under ``torch.distributed`` each process has its share.
+        classes: How many labels there are.
+        class_names: Their names.
+        channels: Channels of an image.
+        size: Side of an image in pixels.
+        mean: What was subtracted from pixels between 0 and 1, per channel.
+        std: What that was divided by.
+        plain: The training images without augmentation, as :meth:`calibration` draws them.
+        loading: How all this was asked for.
+    """
+
+    name: str
+    train: DataLoader[Any]
+    validation: DataLoader[Any]
+    test: DataLoader[Any]
+    classes: int
+    class_names: tuple[str, ...]
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    plain: Images
+    loading: Loading
+
+    def calibration(self, images: int = 512) -> DataLoader[Any]:
+        """A loader of ``images`` training images without augmentation: the same in every process, in a seeded order."""
+        if images < 1:
+            raise ConfigError(f"calibration needs at least one image, not {images}.")
+        chosen = _shuffled(len(self.plain), self.loading.seed)[:images]
+        return _loader(Subset(self.plain, chosen), self.loading)
+
+
+def load_images(
+    name: str, *, root: str | PathLike[str] = "data", download: bool = False, loading: Loading = Loading()
+) -> ImageSets:
+    """Load an image set by name.
+
+    ``digits`` comes with scikit-learn. ``mnist``, ``fashion_mnist``, ``cifar10`` and ``cifar100`` are read from
+    torchvision's layout under ``root``. ``folder`` reads ``root/train/<class>/*`` and ``root/val/<class>/*``.
+
+    Args:
+        name: One of the names above.
+        root: Where the files lie.
+        download: Download missing files into ``root`` (not for ``folder``).
+        loading: Splits, batches, normalisation and augmentation.
+
+    Raises:
+        DataError: The name is unknown, files are missing or damaged, a class folder is empty.
+        ConfigError: ``loading`` asks for what the set cannot give.
+
+    >>> digits = load_images("digits", loading=Loading(batch_size=64))
+    >>> images, labels = next(iter(digits.test))
+    >>> images.shape, labels.dtype, len(digits.test.dataset)
+    (torch.Size([64, 1, 8, 8]), torch.int64, 360)
+    """
+    if name == "folder":
+        return _folder_sets(Path(root), loading)
+    if name not in SOURCES:
+        known = [*SOURCES, "folder"]
+        near = get_close_matches(name, known)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
+        raise DataError(f"no image set is called {name!r}. {hint}")
+    return _memory_sets(name, Path(root), download, loading)
+
+
+def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> ImageSets:
+    source = SOURCES[name]
+    raw = source.read(root, download)
+    mean, std = _statistics(source.mean, source.std, loading)
+    training, held = _split(len(raw.train.labels), loading)
+    standard = partial(_standard, shift=source.shift, flip=source.flip)
+
+    def images(part: Part, chosen: Sequence[int], augment: Augment | None = None) -> MemoryImages:
+        pixels, labels = (tensor[list(chosen)].to(loading.device) for tensor in part)
+        return MemoryImages(pixels, labels, mean, std, size=loading.size, augment=augment, seed=loading.seed)
+
+    return _sets(
+        name,
+        loading,
+        train=images(raw.train, training, standard if loading.augment == "standard" else None),
+        plain=images(raw.train, training),
+        validation=images(raw.train, held),
+        test=images(raw.test, _tested(len(raw.test.labels), loading)),
+        class_names=raw.class_names,
+        size=loading.size or raw.train.images.shape[-1],
+        mean=mean,
+        std=std,
+    )
+
+
+def _folder_sets(root: Path, loading: Loading) -> ImageSets:
+    train, val = list_images(root / "train"), list_images(root / "val")
+    if strange := sorted(set(val) - set(train)):
+        raise DataError(f"{root / 'val'} has classes that train/ has not: {', '.join(strange[:5])}.")
+    names = class_names(list(train), loading.outputs)
+    label = {name: index for index, name in enumerate(names)}
+    samples, tests = ([(file, label[name]) for name in part for file in part[name]] for part in (train, val))
+    mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
+    size = loading.size or 224
+    evaluating = evaluation_transform(size, mean, std, crop=loading.crop, interpolation=loading.interpolation)
+    training, held = _split(len(samples), loading)
+
+    def images(part: Samples, chosen: Sequence[int], transform: Callable[[Any], Tensor] = evaluating) -> FolderImages:
+        return FolderImages([part[index] for index in chosen], transform, seed=loading.seed)
+
+    augmenting = training_transform(size, mean, std, interpolation=loading.interpolation)
+    return _sets(
+        "folder",
+        loading,
+        train=images(samples, training, augmenting if loading.augment == "standard" else evaluating),
+        plain=images(samples, training),
+        validation=images(samples, held),
+        test=images(tests, _tested(len(tests), loading)),
+        class_names=names,
+        size=size,
+        mean=mean,
+        std=std,
+    )
+
+
+def _sets(
+    name: str, loading: Loading, *, train: Images, plain: Images, validation: Images, test: Images, **facts: Any
+) -> ImageSets:
+    sampler = EpochSampler(len(train), seed=loading.seed)
+    return ImageSets(
+        name=name,
+        # A last batch of one or two images would upset batch statistics.
+        train=_loader(train, loading, sampler=sampler, drop_last=len(train) >= loading.batch_size),
+        validation=_loader(validation, loading, sampler=EpochSampler(len(validation), shuffle=False)),
+        test=_loader(test, loading, sampler=EpochSampler(len(test), shuffle=False)),
+        classes=len(facts["class_names"]),
+        channels=len(facts["mean"]),
+        plain=plain,
+        loading=loading,
+        **facts,
+    )
+
+
+def _loader(
+    images: Dataset[Any], loading: Loading, *, sampler: EpochSampler | None = None, drop_last: bool = False
+) -> DataLoader[Any]:
+    in_memory = isinstance(images.dataset if isinstance(images, Subset) else images, MemoryImages)
+    workers = 0 if in_memory else loading.workers
+    return DataLoader(
+        images,
+        batch_size=loading.batch_size,
+        sampler=sampler,
+        drop_last=drop_last,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=_whole if in_memory else None,
+        pin_memory=not in_memory and torch.cuda.is_available(),
+        # One of its own: a loader draws a number from it in every pass, which must not shift anyone else's.
+        generator=Generator(),
+    )
+
+
+def _whole(batch: Any) -> Any:
+    """What ``__getitems__`` gives is a batch already."""
+    return batch
+
+
+def _standard(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
+    images = random_shift(images, pixels=shift, generator=generator)
+    return random_flip(images, generator=generator) if flip else images
+
+
+def _split(images: int, loading: Loading) -> tuple[list[int], list[int]]:
+    """The indices of the training images that train, and of those held back."""
+    order = _shuffled(images, loading.seed)[: loading.train_images]
+    held = round(len(order) * loading.validation)
+    if held == len(order):
+        raise DataError(f"validation={loading.validation} leaves none of {len(order)} images to train with.")
+    return sorted(order[held:]), sorted(order[:held])
+
+
+def _tested(images: int, loading: Loading) -> list[int]:
+    """The indices of the test images: for every seed the same, so that runs can be compared."""
+    return sorted(_shuffled(images, 0)[: loading.test_images])
+
+
+def _shuffled(images: int, seed: int) -> list[int]:
+    order: list[int] = torch.randperm(images, generator=Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], loading: Loading
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    chosen = loading.mean or mean, loading.std or std
+    if any(len(values) != len(mean) for values in chosen):
+        raise ConfigError(f"mean and std need {len(mean)} values, one per channel: got {loading.mean}, {loading.std}.")
+    return chosen
