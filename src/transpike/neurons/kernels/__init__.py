@@ -1,0 +1,180 @@
+"""How the neurons are computed: a torch reference, Numba on the CPU, Triton on CUDA.
+
+The fused kernels are two operators of ``torch.library``, ``transpike::neuron`` and ``transpike::neuron_backward``, so
+that autograd, ``torch.compile`` and mixed precision see them. Autocast needs no rule: spikes have the dtype of the
+input, which half precision represents exactly, and the state is float32 whatever the input.
+
+Kept for the backward pass is the input alone: 4 bytes per element and step in float32, 2 in half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transpike.neurons.kernels import reference
+from transpike.neurons.kernels.reference import Dynamics
+from transpike.neurons.surrogate import Surrogate
+
+__all__ = ["Dynamics", "multi_step"]
+
+
+@cache
+def _backend(device: str) -> Any:
+    """The module that computes on this type of device, or None. Late, as Numba and Triton are slow to import."""
+    if device == "cpu":
+        from transpike.neurons.kernels import cpu
+
+        return cpu
+    if device == "cuda" and find_spec("triton"):
+        from transpike.neurons.kernels import gpu
+
+        return gpu
+    return None
+
+
+def multi_step(
+    x: Tensor,
+    v: Tensor | None,
+    dynamics: Dynamics,
+    surrogate: Callable[[Tensor], Tensor],
+    *,
+    charge: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run a neuron over all steps of x in one fused pass, or by the reference where there is no kernel.
+
+    There is one for float32, float16 and bfloat16 on the CPU and on CUDA, and for the surrogates of this package; any
+    other callable, float64 and other devices take the reference, `transpike.neurons.kernels.reference.multi_step`.
+
+    Args:
+        x: input current [T, N, *], in any dense memory format: channels-last stays channels-last.
+        v: membrane before the first step [N, *]; None for ``dynamics.start``.
+        dynamics: the neuron, see `Dynamics` for its equation.
+        surrogate: maps the distance to the threshold to a spike.
+        charge: (decay, gain, bias) as a tensor [3], if they are learned.
+
+    Returns:
+        Spikes [T, N, *] in x's dtype, exactly -1, 0 or 1, and the membrane [N, *] after the last step. NaN in gives
+        NaN out.
+
+    >>> from transpike.neurons import Dynamics, Sigmoid, multi_step
+    >>> lif = Dynamics(threshold=1.0, decay=0.5, gain=0.5, drop=1.0)
+    >>> s, v = multi_step(torch.full((4, 1), 1.6), None, lif, Sigmoid())
+    >>> s.flatten(), v
+    (tensor([0., 1., 0., 1.]), tensor([0.2500]))
+    """
+    if isinstance(surrogate, Surrogate) and x.dtype != torch.float64 and _backend(x.device.type):
+        numbers = [float(number) for number in dynamics]
+        learned = None if charge is None else charge.float()
+        spikes, last = _neuron(x, v, learned, numbers, [surrogate.shape, surrogate.slope, surrogate.height])
+        return spikes, last
+    return reference.multi_step(x, v, charge, dynamics, surrogate)[:2]
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x itself where each step is one block of memory, whatever the order inside it; else a contiguous copy."""
+    if x.is_contiguous():
+        return x
+    like = torch.empty_like(x, device="meta")
+    whole = like.stride() == x.stride() and x.stride(0) == x[0].numel()
+    return x if whole else x.contiguous()
+
+
+def _flat(a: Tensor, like: Tensor) -> Tensor:
+    """Memory of a, [T, N, *] or [N, *], as [T, M] or [M] in the order of `like`, a dense [T, N, *]."""
+    stride = like.stride()[like.dim() - a.dim() :]
+    if a.stride() != stride or a.dtype == torch.float64:
+        a = torch.empty_strided(a.shape, stride, dtype=torch.float32, device=a.device).copy_(a)
+    neurons = like[0].numel()
+    return a.as_strided((len(a), neurons), (neurons, 1)) if a.dim() == like.dim() else a.as_strided((neurons,), (1,))
+
+
+def _shaped(a: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_flat`: [T, M] or [M] in the shape and memory order of `like`."""
+    first = 2 - a.dim()
+    return a.as_strided(like.shape[first:], like.stride()[first:])
+
+
+# `define` and not `custom_op`, whose first call imports the compiler: a second and a half.
+_STATE = "Tensor x, Tensor? v, Tensor? charge, float[] dynamics, float[] surrogate"
+torch.library.define("transpike::neuron", f"({_STATE}) -> (Tensor, Tensor)", tags=torch.Tag.pt2_compliant_tag)
+torch.library.define(
+    "transpike::neuron_backward",
+    f"(Tensor? grad_spikes, Tensor? grad_v, {_STATE}) -> (Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_neuron = torch.ops.transpike.neuron.default
+_neuron_backward = torch.ops.transpike.neuron_backward.default
+
+
+@torch.library.impl("transpike::neuron", ("cpu", "cuda"))
+def _(
+    x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float], surrogate: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    x = _dense(x)
+    start = None if v is None else _flat(v, x)
+    spikes, last = _backend(x.device.type).forward(_flat(x, x), start, charge, dynamics)
+    return _shaped(spikes, x), _shaped(last, x)
+
+
+@torch.library.impl("transpike::neuron_backward", ("cpu", "cuda"))
+def _(
+    grad_spikes: Tensor | None,
+    grad_v: Tensor | None,
+    x: Tensor,
+    v: Tensor | None,
+    charge: Tensor | None,
+    dynamics: Sequence[float],
+    surrogate: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    x = _dense(x)
+    grads = tuple(None if grad is None else _flat(grad, x) for grad in (grad_spikes, grad_v))
+    start = None if v is None else _flat(v, x)
+    gx, gv, gc = _backend(x.device.type).backward(grads, _flat(x, x), start, charge, dynamics, surrogate)
+    return _shaped(gx, x), _shaped(gv, x), gc
+
+
+@torch.library.register_fake("transpike::neuron")  # type: ignore[untyped-decorator]
+def _(
+    x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float], surrogate: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    x = _dense(x)
+    return torch.empty_like(x), _membrane_like(x)
+
+
+@torch.library.register_fake("transpike::neuron_backward")  # type: ignore[untyped-decorator]
+def _(
+    grad_spikes: Tensor | None,
+    grad_v: Tensor | None,
+    x: Tensor,
+    v: Tensor | None,
+    charge: Tensor | None,
+    dynamics: Sequence[float],
+    surrogate: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    x = _dense(x)
+    return torch.empty_like(x), _membrane_like(x), x.new_empty(3, dtype=torch.float32)
+
+
+def _membrane_like(x: Tensor) -> Tensor:
+    return torch.empty_strided(x.shape[1:], x.stride()[1:], dtype=torch.float32, device=x.device)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, v, charge, ctx.dynamics, ctx.surrogate = inputs
+    ctx.save_for_backward(x, v, charge)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, v, charge = ctx.saved_tensors
+    gx, gv, gc = _neuron_backward(grad_spikes, grad_v, x, v, charge, ctx.dynamics, ctx.surrogate)
+    return gx, None if v is None else gv, None if charge is None else gc, None, None
+
+
+torch.library.register_autograd("transpike::neuron", _backward, setup_context=_setup_context)

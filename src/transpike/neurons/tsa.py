@@ -1,0 +1,326 @@
+"""The tracking neuron of CSS conversion: functions from currents to signed spikes, and the code they are written in.
+
+The code is a signed-digit number of radix beta, most significant digit first. A value ``a``, in units of the spike
+amplitude theta, is a train ``s`` with ``a = sum_t beta^(T-1-t) s[t]``. See "Canonic Signed Spike Coding" (CSS):
+Theorem 2 is `encode`, its TSA neuron is `track`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transpike.errors import ConfigError
+from transpike.neurons.kernels import track_reference
+from transpike.neurons.kernels.track_reference import Digits, Final, Tables
+
+__all__ = ["IDENTITY", "RELU", "Code", "Piecewise", "Tracked", "accumulate", "decode", "encode", "track"]
+
+_TABLE_LEVELS = 8
+_HAS_TRITON = find_spec("triton") is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """How a value is written as a spike train.
+
+    Args:
+        steps: T, the number of digits.
+        beta: the radix, above 1. Digits represent every value without gaps up to beta = 3 for ternary spikes, and
+            up to 2L + 1 if the levels are all the integers to L.
+        silent: steps a neuron listens before it first fires.
+        levels: magnitudes a spike may have, increasing integers from 1.
+        signed: whether a spike may be negative. An unsigned neuron never overshoots: it fires k at ``k``, not at
+            the midpoint below it.
+
+    Raises:
+        ConfigError: if a value is outside its range.
+    """
+
+    steps: int
+    beta: float
+    silent: int = 1
+    levels: tuple[int, ...] = (1,)
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.silent < 0:
+            raise ConfigError(f"steps must be at least 1 and silent at least 0, not {self.steps} and {self.silent}")
+        if not 1 < self.beta < math.inf:
+            raise ConfigError(f"beta must be a finite number above 1, not {self.beta}")
+        if self.levels[:1] != (1,) or any(a >= b for a, b in zip(self.levels, self.levels[1:], strict=False)):
+            raise ConfigError(f"levels must be increasing integers from 1, such as (1, 2, 4, 8), not {self.levels}")
+        if (self.steps + self.silent) * math.log2(self.beta) + math.log2(self.levels[-1]) > 100:
+            raise ConfigError(
+                f"beta^(steps + silent) = {self.beta}^{self.steps + self.silent} exceeds what float32 can hold: "
+                f"use fewer steps or a smaller beta"
+            )
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """What one unit of a spike is worth at each step: ``beta^(T-1-t)``."""
+        return tuple(self.beta ** (self.steps - 1 - step) for step in range(self.steps))
+
+    @property
+    def consecutive(self) -> bool:
+        """Whether the levels are all the integers from 1 to the last."""
+        return self.levels[-1] == len(self.levels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piecewise:
+    """The function ``f(a) = clamp(a if a > 0 else slope * a, low, high)`` that a neuron tracks.
+
+    ``a``, ``low`` and ``high`` are in units of theta. ``Piecewise()`` is ReLU, slope 1 the identity, slope 0.1 a
+    leaky ReLU and ``high = 6 / theta`` ReLU6.
+
+    Raises:
+        ConfigError: if ``low`` exceeds ``high`` or a value is not a number.
+    """
+
+    slope: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.slope) and self.low <= self.high):
+            raise ConfigError(f"a piecewise function needs a finite slope and low <= high, not {self}")
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Apply the function to values in units of theta, any shape."""
+        return torch.where(values > 0, values, values * self.slope).clamp(self.low, self.high)
+
+
+RELU = Piecewise()
+IDENTITY = Piecewise(slope=1.0)
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What `track` returns.
+
+    Args:
+        spikes: ``[T, N, *]``, digits in {0, ±levels}, in the input's data type and memory format.
+        residual: ``[N, *]``, what the train misses of the target, in units of theta: ``target - decode(spikes)``.
+            None unless asked for, like the target.
+        target: ``[N, *]``, the function of the whole input, in units of theta.
+    """
+
+    spikes: Tensor
+    residual: Tensor | None = None
+    target: Tensor | None = None
+
+
+@torch.no_grad()
+def track(
+    z: Tensor,
+    *,
+    code: Code,
+    function: Piecewise = RELU,
+    accumulated: bool = False,
+    inplace: bool = False,
+    final: bool = False,
+) -> Tracked:
+    r"""Fire the digits of ``function`` of the running weighted input (the TSA neuron of CSS, as a tracker).
+
+    At step t = 0 ... T + Ts - 1, with Ts silent steps, everything in units of theta:
+
+    .. math::
+        H &\leftarrow \beta H + z_t \quad (z_t = 0 \text{ for } t \ge T), \qquad G \leftarrow \beta G \\
+        s &= \text{nearest digit to } (f_t(H) - G) / \beta^{Ts} \quad \text{if } t \ge Ts \\
+        G &\leftarrow G + \beta^{Ts} s, \qquad \text{emit } s \text{ as output step } t - Ts
+
+    where ``f_t(h) = f(c h) / c`` with ``c = beta^(T-1-t)`` is the function at the scale of the final value. Ties go
+    away from zero: ternary spikes fire at ``|o| >= beta^Ts / 2``. If ``|z_t| <= (2L + 1 - beta) beta^Ts / 2`` for
+    all t and the first Ts steps accumulate at most ``beta^Ts / 2``, then the final residual is at most 1/2, for
+    levels 1 ... L and a homogeneous function of Lipschitz constant at most 1.
+
+    Args:
+        z: input currents ``[T, N, *]`` in units of theta, or the accumulated input H ``[T + Ts, N, *]``.
+        code: steps, radix, silent steps and digits.
+        function: what to track. Any other positively homogeneous function (a maximum over a window, PReLU) is
+            applied to `accumulate`'s result by the caller, then tracked with ``accumulated=True`` and `IDENTITY`.
+        accumulated: whether ``z`` is the accumulated input.
+        inplace: let the spikes overwrite ``z``, which saves allocating them.
+        final: whether to return the final residual and target too.
+
+    Raises:
+        ValueError: if ``z`` has not the number of steps that ``code`` says, or is not a floating-point tensor.
+
+    Example:
+        >>> z = torch.tensor([0.0, 1.0, 0.0, -1.0])[:, None]  # 2^2 - 2^0 = 3 = 2^3 - 2^2 - 2^1 + 2^0
+        >>> fired = track(z, code=Code(steps=4, beta=2.0, silent=1), final=True)
+        >>> fired.spikes.flatten().tolist(), fired.residual.item()
+        ([1.0, -1.0, -1.0, 1.0], 0.0)
+    """
+    rows = code.steps + (code.silent if accumulated else 0)
+    backend, source = _prepare(z, rows=rows)
+    if code.levels[-1] > 2 / torch.finfo(z.dtype).eps:
+        raise ValueError(f"{z.dtype} does not hold the integers to {code.levels[-1]}, the highest level: use float32")
+    reuse = inplace or source.data_ptr() != z.data_ptr()
+    spikes = source[: code.steps] if reuse else _allocate(code.steps, source[0], source.dtype)
+    residual, target = (_allocate(1, source[0] if final else source[0, :0], _state(z)) for _ in range(2))
+    ends = Final(_flat(residual)[0], _flat(target)[0])
+    if z.numel():
+        backend.track(_flat(source), _flat(spikes), ends, _tables(code, function), accumulated=accumulated)
+    spikes = spikes.to(z.dtype)
+    return Tracked(spikes, residual[0], target[0]) if final else Tracked(spikes)
+
+
+@torch.no_grad()
+def accumulate(z: Tensor, *, beta: float, silent: int) -> Tensor:
+    """Accumulate currents as `track` does: ``H[t] = beta H[t-1] + z[t]``, with no current in the silent steps.
+
+    Args:
+        z: currents ``[T, N, *]`` in units of theta.
+        beta: the radix.
+        silent: Ts, how many steps follow the last current.
+
+    Returns:
+        H, ``[T + Ts, N, *]``, float32 (float64 for float64 currents), in the memory format of ``z``.
+
+    Raises:
+        ValueError: if ``z`` is not a floating-point tensor with time first.
+
+    Example:
+        >>> accumulate(torch.ones(2, 1), beta=2.0, silent=1).flatten().tolist()
+        [1.0, 3.0, 6.0]
+    """
+    backend, source = _prepare(z, rows=len(z))
+    held = _allocate(len(z) + silent, source[0], _state(z))
+    if z.numel():
+        backend.accumulate(_flat(source), _flat(held), beta=beta)
+    return held
+
+
+@torch.no_grad()
+def encode(x: Tensor, *, code: Code) -> Tensor:
+    """Write values as signed digits (Theorem 2 of CSS): no silent steps, negative digits always allowed.
+
+    The membrane starts at ``x / beta^T``; each step amplifies it by beta, fires the nearest digit and subtracts it.
+    The error is at most 1/2 for ``|x| <= L m + 1/2``, with ``m = sum_t beta^t`` and levels 1 ... L, as long as
+    beta is at most 2L + 1.
+
+    Args:
+        x: values ``[N, *]`` in units of theta.
+        code: steps, radix and levels; ``silent`` and ``signed`` do not matter.
+
+    Returns:
+        Digits ``[T, N, *]`` in {0, ±levels}, with the data type and memory format of ``x``.
+
+    Raises:
+        ValueError: if ``x`` is not a floating-point tensor.
+
+    Example:
+        >>> encode(torch.tensor([3.0, -2.0]), code=Code(steps=3, beta=2.0)).T.tolist()
+        [[1.0, -1.0, 1.0], [-1.0, 1.0, 0.0]]
+    """
+    backend, source = _prepare(x[None], rows=1)
+    spikes = _allocate(code.steps, source[0], source.dtype)
+    if x.numel():
+        start, digits = code.beta**-code.steps, _digits(code.levels, scale=1.0, signed=True)
+        backend.encode(_flat(source)[0], _flat(spikes), beta=code.beta, start=start, digits=digits)
+    return spikes.to(x.dtype)
+
+
+def decode(s: Tensor, *, beta: float) -> Tensor:
+    """Read a train: ``sum_t beta^(T-1-t) s[t]``, by Horner's rule, in float32 (float64 for float64 trains).
+
+    Args:
+        s: spikes or currents ``[T, N, *]``.
+        beta: the radix.
+
+    Returns:
+        Values ``[N, *]`` in units of theta (for currents, in the units of the currents).
+
+    Example:
+        >>> decode(torch.tensor([[1.0], [0.0], [-1.0]]), beta=2.0).item()
+        3.0
+    """
+    value = s[0].to(_state(s))
+    for step in s[1:]:
+        value = value * beta + step
+    return value
+
+
+def _prepare(z: Tensor, *, rows: int) -> tuple[ModuleType, Tensor]:
+    """The backend for ``z``, and ``z`` with time outermost in memory and in a data type the backend takes."""
+    if not z.is_floating_point() or z.ndim < 2 or len(z) != rows:
+        raise ValueError(
+            f"expected a floating-point tensor [{rows}, N, *] with time first, got {z.dtype} of shape {tuple(z.shape)}"
+        )
+    z = z.detach()
+    order = (0, *sorted(range(1, z.ndim), key=z.stride, reverse=True))
+    z = z if z.permute(order).is_contiguous() else z.contiguous()
+    if z.dtype == torch.float64:
+        return track_reference, z
+    if z.is_cuda and _HAS_TRITON:
+        from transpike.neurons.kernels import track_gpu
+
+        return track_gpu, z
+    if z.device.type == "cpu":
+        from transpike.neurons.kernels import track_cpu
+
+        return track_cpu, z.float()
+    return track_reference, z.float()
+
+
+def _state(z: Tensor) -> torch.dtype:
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def _allocate(rows: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """An empty ``[rows, *like.shape]`` in the memory format of ``like``."""
+    size = rows * like.numel()
+    if like.device.type == "cpu" and dtype == torch.float32:
+        # numpy asks for huge pages and torch does not: page faults cost more than the kernel itself.
+        flat = torch.from_numpy(np.empty(size, np.float32))
+    else:
+        flat = torch.empty(size, dtype=dtype, device=like.device)
+    return flat.as_strided((rows, *like.shape), (like.numel(), *like.stride()))
+
+
+def _flat(x: Tensor) -> Tensor:
+    """A view ``[T, neurons]`` of a tensor whose memory is that, whatever its format."""
+    width = math.prod(x.shape[1:])
+    return x.as_strided((len(x), width), (width, 1))
+
+
+def _digits(levels: tuple[int, ...], *, scale: float, signed: bool) -> Digits:
+    below = (0, *levels[:-1])
+    rising = tuple((a + b) / 2 * scale if signed else b * scale for a, b in zip(below, levels, strict=True))
+    falling = tuple(-r if signed else -math.inf for r in rising)
+    increments = tuple(float(b - a) for a, b in zip(below, levels, strict=True))
+    rounds = len(levels) > _TABLE_LEVELS and levels[-1] == len(levels)
+    return Digits(
+        rising=rising,
+        falling=falling,
+        increments=increments,
+        top=levels[-1] if rounds else 0,
+        inverse=1 / scale,
+        offset=0.5 if signed else 0.0,
+        mirror=-1.0 if signed else 0.0,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _tables(code: Code, function: Piecewise) -> Tables:
+    scale = code.beta**code.silent
+    units = [code.beta ** (step - code.steps + 1) for step in range(code.steps + code.silent)]
+    return Tables(
+        beta=code.beta,
+        silent=code.silent,
+        scale=scale,
+        inverse=1 / scale,
+        slope=function.slope,
+        low=tuple(function.low * unit for unit in units),
+        high=tuple(function.high * unit for unit in units),
+        digits=_digits(code.levels, scale=scale, signed=code.signed),
+    )
