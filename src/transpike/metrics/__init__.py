@@ -1,0 +1,1 @@
+"""Measures of a converted or trained network: how faithful it is, and what it costs."""

@@ -1,0 +1,203 @@
+"""What a network computes, operation by operation, and the energy of it in 45 nm CMOS.
+
+Figures: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
+doi:10.1109/ISSCC.2014.6757323: 32-bit floating-point addition 0.9 pJ and multiplication 3.7 pJ, 32-bit integer addition
+0.1 pJ. His table has no shifts. A product with a power of two adds to a number's exponent, so a shift is charged as an
+integer addition. Memory traffic is not in these figures: they compare arithmetic, not chips.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from transpike.neurons.tsa import Code
+
+__all__ = [
+    "ACCUMULATE",
+    "MULTIPLICATION",
+    "MULTIPLY_ACCUMULATE",
+    "SHIFT",
+    "Operations",
+    "accumulator_operations",
+    "digit_counts",
+    "neuron_operations",
+    "payload_bits",
+    "synaptic_operations",
+]
+
+ACCUMULATE = 0.9e-12  # joules, as all of these
+MULTIPLICATION = 3.7e-12
+MULTIPLY_ACCUMULATE = MULTIPLICATION + ACCUMULATE
+SHIFT = 0.1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """How often each operation happens; counts add up with ``+`` and scale with ``*``.
+
+    Args:
+        macs: dense multiply-accumulates, of an ANN or of a layer fed with analog values.
+        accumulates: synaptic additions, one per spike and target.
+        shifts: synaptic shifts, one per spike and target where the spike's magnitude is 2, 4, 8 ...
+        multiplications: synaptic multiplications, likewise for other magnitudes above 1.
+        neuron_accumulates: additions and comparisons of the neurons' own updates.
+        neuron_shifts: shifts of the neurons' own updates.
+        neuron_multiplications: multiplications of the neurons' own updates.
+        spikes: spikes sent.
+        payload_bits: bits that the spikes carry beside their address.
+
+    Example:
+        >>> ann, snn = Operations(macs=1e6), Operations(accumulates=2e6, neuron_accumulates=1e4)
+        >>> f"{snn.joules / ann.joules:.2f}"
+        '0.39'
+    """
+
+    macs: float = 0
+    accumulates: float = 0
+    shifts: float = 0
+    multiplications: float = 0
+    neuron_accumulates: float = 0
+    neuron_shifts: float = 0
+    neuron_multiplications: float = 0
+    spikes: float = 0
+    payload_bits: float = 0
+
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __mul__(self, factor: float) -> Operations:
+        return Operations(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+
+    @property
+    def synops(self) -> float:
+        """Synaptic operations: one per spike and target, whatever the spike's magnitude."""
+        return self.accumulates
+
+    def energy(self) -> dict[str, float]:
+        """Joules by part: what the neurons' own updates take is one part, each synaptic operation another."""
+        return {
+            "macs": self.macs * MULTIPLY_ACCUMULATE,
+            "accumulates": self.accumulates * ACCUMULATE,
+            "shifts": self.shifts * SHIFT,
+            "multiplications": self.multiplications * MULTIPLICATION,
+            "neurons": self.neuron_accumulates * ACCUMULATE
+            + self.neuron_shifts * SHIFT
+            + self.neuron_multiplications * MULTIPLICATION,
+        }
+
+    @property
+    def joules(self) -> float:
+        """The energy of all parts."""
+        return sum(self.energy().values())
+
+
+def digit_counts(spikes: Tensor, *, levels: tuple[int, ...]) -> dict[int, int]:
+    """How many spikes of each value a train holds, zeros left out.
+
+    Args:
+        spikes: digits in {0, ±levels}, any shape.
+        levels: the magnitudes that may occur.
+
+    Returns:
+        The count of every digit, negative ones too.
+
+    Raises:
+        ValueError: if a spike is not one of the digits.
+
+    Example:
+        >>> digit_counts(torch.tensor([0.0, 1.0, -4.0, 1.0]), levels=(1, 2, 4))
+        {-4: 1, -2: 0, -1: 0, 1: 2, 2: 0, 4: 0}
+    """
+    digits = sorted({sign * level for level in levels for sign in (-1, 1)})
+    if levels == (1,):
+        positive, negative = int((spikes == 1).count_nonzero()), int((spikes == -1).count_nonzero())
+        counts = {-1: negative, 1: positive}
+    else:
+        top = levels[-1]
+        found = torch.bincount((spikes.flatten() + top).clamp(0, 2 * top).to(torch.int32), minlength=2 * top + 1)
+        counts = {digit: int(found[digit + top]) for digit in digits}
+    if sum(counts.values()) != int(spikes.count_nonzero()):
+        raise ValueError(f"spikes must be 0 or one of the levels {levels} with either sign")
+    return counts
+
+
+def payload_bits(code: Code) -> int:
+    """Bits a spike carries beside its address: its sign, and which of the levels it is.
+
+    Example:
+        >>> payload_bits(Code(steps=8, beta=2.0)), payload_bits(Code(steps=8, beta=2.0, levels=(1, 2, 4, 8)))
+        (1, 3)
+    """
+    return int(code.signed) + math.ceil(math.log2(len(code.levels)))
+
+
+def synaptic_operations(counts: Mapping[int, float], *, code: Code, fan_out: float) -> Operations:
+    """What spikes cause where they arrive: an addition each, and a shift or a multiplication above magnitude 1.
+
+    Args:
+        counts: spikes by digit, as `digit_counts` returns.
+        code: tells the payload.
+        fan_out: targets per spike, on average.
+
+    Example:
+        >>> synaptic_operations({-4: 1, 1: 2, 3: 1}, code=Code(steps=4, beta=2.0, levels=(1, 2, 3, 4)), fan_out=9)
+        ... # doctest: +ELLIPSIS
+        Operations(macs=0, accumulates=36, shifts=9, multiplications=9, ...spikes=4, payload_bits=12)
+    """
+    magnitudes = [(abs(digit), count) for digit, count in counts.items() if digit]
+    spikes = sum(count for _, count in magnitudes)
+    shifted = sum(count for magnitude, count in magnitudes if magnitude > 1 and magnitude.bit_count() == 1)
+    multiplied = sum(count for magnitude, count in magnitudes if magnitude.bit_count() > 1)
+    return Operations(
+        accumulates=spikes * fan_out,
+        shifts=shifted * fan_out,
+        multiplications=multiplied * fan_out,
+        spikes=spikes,
+        payload_bits=spikes * payload_bits(code),
+    )
+
+
+def accumulator_operations(neurons: float, *, code: Code) -> Operations:
+    """The own updates of neurons that accumulate and never fire, such as a classifier's, over T steps.
+
+    Each step amplifies the sum once and adds the bias.
+    """
+    return _amplification(code.beta) * (neurons * code.steps) + Operations(neuron_accumulates=neurons * code.steps)
+
+
+def neuron_operations(neurons: float, *, code: Code, spikes: float) -> Operations:
+    """The own updates of tracking neurons over their T + Ts steps, whether or not they fire.
+
+    Each step amplifies the two sums H and G; each input step adds the bias; each firing step subtracts G from H and
+    compares the difference with the thresholds (a binary search); each spike is added to G.
+
+    Args:
+        neurons: how many neurons.
+        code: steps, radix, silent steps and levels.
+        spikes: how many spikes they send in all.
+
+    Example:
+        >>> work = neuron_operations(1, code=Code(steps=8, beta=2.0), spikes=2)
+        >>> work.neuron_shifts, work.neuron_accumulates, work.neuron_multiplications
+        (18, 26, 0)
+    """
+    comparisons = math.ceil(math.log2(len(code.levels) + 1))
+    additions = neurons * code.steps * (2 + comparisons) + spikes
+    return _amplification(code.beta) * (2 * neurons * (code.steps + code.silent)) + Operations(
+        neuron_accumulates=additions
+    )
+
+
+def _amplification(beta: float) -> Operations:
+    """One product by beta: shifts and an addition if beta is one or the sum of two powers of two, such as 1.5."""
+    numerator, denominator = beta.as_integer_ratio()
+    terms = [bit for bit in range(numerator.bit_length()) if numerator >> bit & 1]
+    if len(terms) > 2:
+        return Operations(neuron_multiplications=1)
+    shifts = sum(1 << bit != denominator for bit in terms)
+    return Operations(neuron_shifts=shifts, neuron_accumulates=len(terms) - 1)

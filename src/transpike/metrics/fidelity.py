@@ -1,0 +1,150 @@
+"""How near a spiking network comes to the network it was made from: predictions, logits and each layer's values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from transpike.neurons.tsa import Code
+
+__all__ = ["LayerError", "LayerErrors", "accuracy", "agreement", "largest_value", "logit_error"]
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The share of rows of ``logits`` ``[N, classes]`` whose largest entry is at ``labels`` ``[N]``.
+
+    Example:
+        >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        0.5
+    """
+    return float((logits.argmax(-1) == labels).double().mean())
+
+
+def agreement(snn: Tensor, ann: Tensor) -> float:
+    """The share of rows of two ``[N, classes]`` logits that predict the same class.
+
+    Example:
+        >>> agreement(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]]))
+        0.5
+    """
+    return accuracy(snn, ann.argmax(-1))
+
+
+def logit_error(snn: Tensor, ann: Tensor, *, centred: bool = True) -> float:
+    """``|snn - ann| / |ann|`` in the Euclidean norm over all of ``[N, classes]``.
+
+    Args:
+        snn: logits to judge.
+        ann: logits they should equal.
+        centred: take each row's mean off first, as softmax and argmax do; a common offset is then no error, and
+            large logits that say nothing do not hide one.
+
+    Example:
+        >>> logit_error(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, -1.0]]))
+        0.0
+    """
+    snn, ann = snn.double(), ann.double()
+    if centred:
+        snn, ann = snn - snn.mean(-1, keepdim=True), ann - ann.mean(-1, keepdim=True)
+    return float((snn - ann).norm() / ann.norm())
+
+
+def largest_value(code: Code) -> float:
+    """The largest magnitude, in units of theta, that a train writes with an error of at most 1/2.
+
+    Example:
+        >>> largest_value(Code(steps=3, beta=2.0))
+        7.5
+    """
+    return code.levels[-1] * sum(code.weights) + 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerError:
+    """What a layer's error is made of; see `LayerErrors`.
+
+    Args:
+        rms: root mean square of decoded minus target value, in units of theta: own and inherited error together.
+        own: root mean square of the residual: what the layer's neurons miss of what their own inputs say.
+        clipped: share of the values beyond the largest that a train can write.
+        coupled: share of the values not clipped whose residual exceeds theta.
+        from_clipping: share of the squared residuals that the clipped values make.
+        from_coupling: share of the squared residuals that the coupled values make; the rest is resolution, the
+            rounding to a digit.
+    """
+
+    rms: float
+    own: float
+    clipped: float
+    coupled: float
+    from_clipping: float
+    from_coupling: float
+
+    @property
+    def binding(self) -> Literal["clipping", "coupling", "resolution"]:
+        """The largest part of the layer's own error, hence which knob helps.
+
+        ``clipping``: a larger theta, or more levels. ``coupling`` (a digit came too early to know the rest of the
+        input): more silent steps, or more levels. ``resolution``: more steps.
+        """
+        resolution = 1 - self.from_clipping - self.from_coupling
+        if max(self.from_clipping, self.from_coupling) <= resolution:
+            return "resolution"
+        return "clipping" if self.from_clipping >= self.from_coupling else "coupling"
+
+
+class LayerErrors:
+    """Accumulate a layer's errors over batches, then `result`.
+
+    Args:
+        largest: the largest magnitude a train can write, in units of theta: `largest_value` of its code.
+
+    Example:
+        >>> errors = LayerErrors(largest=7.5)
+        >>> errors.update(torch.tensor([9.0, 3.0]), torch.tensor([7.0, 2.8]), torch.tensor([2.0, 0.2]))
+        >>> errors.result().clipped, errors.result().binding
+        (0.5, 'clipping')
+    """
+
+    def __init__(self, *, largest: float) -> None:
+        self.largest = largest
+        self._count = 0
+        self._sums = torch.zeros(6, dtype=torch.float64)
+
+    @torch.no_grad()
+    def update(self, target: Tensor, decoded: Tensor, residual: Tensor) -> None:
+        """Add a batch; the three tensors have one shape and are in units of theta.
+
+        Args:
+            target: the original network's activation.
+            decoded: the value of the spike train.
+            residual: the final residual of the neurons (`track`'s), their own target minus ``decoded``.
+        """
+        # A neuron whose drifted input asks for too much is clipped too, even where the original's was in range.
+        clipped = torch.maximum(target.abs(), (decoded + residual).abs()) > self.largest
+        coupled = ~clipped & (residual.abs() > 1)
+        squared = residual.double().square()
+        parts = ((decoded - target).double().square(), squared, clipped, coupled, squared * clipped, squared * coupled)
+        self._sums += torch.stack([part.sum(dtype=torch.float64) for part in parts]).cpu()
+        self._count += target.numel()
+
+    def result(self) -> LayerError:
+        """The errors of everything seen so far.
+
+        Raises:
+            ValueError: if nothing was seen.
+        """
+        if not self._count:
+            raise ValueError("no values were seen, so there is no error of them")
+        error, own, clipped, coupled, from_clipping, from_coupling = self._sums.tolist()
+        return LayerError(
+            rms=(error / self._count) ** 0.5,
+            own=(own / self._count) ** 0.5,
+            clipped=clipped / self._count,
+            coupled=coupled / self._count,
+            from_clipping=from_clipping / own if own else 0.0,
+            from_coupling=from_coupling / own if own else 0.0,
+        )

@@ -1,0 +1,92 @@
+"""Operation counts against brute force, and the energy of known networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transpike.metrics.energy import (
+    Operations,
+    accumulator_operations,
+    digit_counts,
+    neuron_operations,
+    payload_bits,
+    synaptic_operations,
+)
+from transpike.neurons.tsa import Code
+
+MULTI = Code(steps=8, beta=2.0, silent=0, levels=(1, 2, 3, 4, 8, 10))
+
+
+def test_the_figures_are_the_fields() -> None:
+    assert Operations(macs=1).joules == pytest.approx(4.6e-12)
+    assert Operations(accumulates=1).joules == pytest.approx(0.9e-12)
+    assert Operations(multiplications=1).joules == pytest.approx(3.7e-12)
+    assert Operations(neuron_multiplications=1, neuron_accumulates=1).energy()["neurons"] == pytest.approx(4.6e-12)
+
+
+counts = st.integers(0, 10**9)
+
+
+@given(a=counts, b=counts, c=counts, d=counts, factor=st.integers(0, 9))
+def test_operations_and_their_energy_are_linear(a: int, b: int, c: int, d: int, factor: int) -> None:
+    left = Operations(macs=a, shifts=b, spikes=c, payload_bits=d)
+    right = Operations(accumulates=a, multiplications=b, neuron_shifts=c, neuron_accumulates=d)
+    both = left * factor + right
+    assert both.spikes == c * factor and both.payload_bits == d * factor and both.synops == a
+    assert both.joules == pytest.approx(left.joules * factor + right.joules)
+    assert both.joules == pytest.approx(sum(both.energy().values()))
+
+
+@pytest.mark.parametrize("levels", [(1,), (1, 2, 4, 8), (1, 3, 10)])
+def test_digits_are_counted(levels: tuple[int, ...]) -> None:
+    digits = torch.tensor([0.0, *levels, *(-k for k in levels)])
+    spikes = digits[torch.randint(len(digits), (5, 7, 11))]
+    found = digit_counts(spikes, levels=levels)
+    assert found == {k: int((spikes == k).sum()) for k in sorted(digits.int().tolist()) if k}
+    assert digit_counts(spikes.bfloat16(), levels=levels) == found
+
+
+@pytest.mark.parametrize("spike", [0.5, 2.0, -3.0])
+def test_what_is_no_digit_is_not_counted_as_one(spike: float) -> None:
+    for levels in ((1,), (1, 4)):
+        with pytest.raises(ValueError, match="levels"):
+            digit_counts(torch.tensor([1.0, spike]), levels=levels)
+
+
+def test_each_spike_costs_an_addition_per_target_and_its_payload_what_it_needs() -> None:
+    work = synaptic_operations({-10: 1, -8: 2, -1: 3, 1: 4, 2: 5, 3: 6}, code=MULTI, fan_out=9)
+    assert (work.spikes, work.synops) == (21, 189)
+    assert (work.shifts, work.multiplications) == ((2 + 5) * 9, (1 + 6) * 9)
+    assert work.payload_bits == 21 * 4  # a sign and one of six levels
+    assert work.neuron_accumulates == work.macs == 0
+
+
+def test_payload_bits() -> None:
+    bits = {(True, (1,)): 1, (False, (1,)): 0, (True, (1, 2)): 2, (True, tuple(range(1, 17))): 5}
+    for (signed, levels), expected in bits.items():
+        assert payload_bits(Code(steps=4, beta=2.0, levels=levels, signed=signed)) == expected
+
+
+@pytest.mark.parametrize(
+    ("beta", "shifts", "additions", "multiplications"),
+    [(2.0, 1, 0, 0), (4.0, 1, 0, 0), (1.5, 1, 1, 0), (3.0, 1, 1, 0), (2.25, 2, 1, 0), (1.75, 0, 0, 1), (1.6, 0, 0, 1)],
+)
+def test_amplification(beta: float, shifts: int, additions: int, multiplications: int) -> None:
+    """Beyond a bias per step, an accumulator only amplifies."""
+    work = accumulator_operations(10, code=Code(steps=8, beta=beta))
+    assert work == Operations(
+        neuron_shifts=80 * shifts, neuron_accumulates=80 * (additions + 1), neuron_multiplications=80 * multiplications
+    )
+
+
+def test_the_updates_of_firing_neurons() -> None:
+    code = Code(steps=6, beta=1.5, silent=2)
+    work = neuron_operations(100, code=code, spikes=250)
+    assert work.neuron_shifts == 100 * 2 * 8
+    # per neuron: 2 sums amplified 8 times; bias, difference and one comparison 6 times; and the spikes
+    assert work.neuron_accumulates == 100 * (2 * 8 + 3 * 6) + 250
+    more = neuron_operations(100, code=Code(steps=6, beta=1.5, silent=2, levels=(1, 2, 4, 8)), spikes=250)
+    assert more.neuron_accumulates - work.neuron_accumulates == 100 * 2 * 6  # 3 comparisons find one of 5 magnitudes
