@@ -1,0 +1,321 @@
+"""The page's plots, as inline SVG that takes its colours from the page, so that one drawing serves light and dark."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "MARKERS",
+    "Line",
+    "draw_energy",
+    "draw_layer_errors",
+    "draw_lines",
+    "draw_rates",
+    "draw_swatch",
+]
+
+# Okabe and Ito's colour-blind safe palette, darkened (light scheme) or lightened (dark) for contrast with the paper.
+# matplotlib draws with the light values, which `_to_svg` then replaces by CSS variables of these names.
+LIGHT = {
+    "ink": "#1f2023",
+    "muted": "#65666b",
+    "rule": "#dddad3",
+    "paper": "#fdfcf9",
+    "s0": "#0072b2",
+    "s1": "#d55e00",
+    "s2": "#008f68",
+    "s3": "#b0509a",
+    "s4": "#a87b00",
+    "s5": "#3a9bd6",
+    "s6": "#7b5032",
+    "s7": "#6a5acd",
+}
+DARK = {
+    "ink": "#e9e7e2",
+    "muted": "#a3a29e",
+    "rule": "#35373c",
+    "paper": "#17181b",
+    "s0": "#56b4e9",
+    "s1": "#ff8c4d",
+    "s2": "#2fc497",
+    "s3": "#e391cb",
+    "s4": "#e6bd45",
+    "s5": "#a5d8f5",
+    "s6": "#cda27e",
+    "s7": "#aca2ff",
+}
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
+SIZES = (5.0, 4.6, 4.6, 5.8, 5.8, 5.8, 5.6, 5.6)
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
+PARTS = ("accumulates", "shifts", "multiplications", "neuron_updates")
+
+STYLE: Any = {  # matplotlib wants a type that lists every key
+    "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own face
+    "text.parse_math": False,  # a user's layer name may hold a dollar sign
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": LIGHT["ink"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": LIGHT["rule"],
+    "grid.linewidth": 0.6,
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.labelcolor": LIGHT["muted"],
+    "ytick.labelcolor": LIGHT["muted"],
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its points, and the index that fixes its colour and marker on the whole page."""
+
+    label: str
+    index: int
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A horizontal bar: its energy in uJ by part, and what stands at its end; the index is None for the ANN."""
+
+    label: str
+    index: int | None
+    parts: Mapping[str, float]
+    end: str
+
+
+def _colour(index: int) -> str:
+    return LIGHT[f"s{index % 8}"]
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure measured in points, which the page scales: 9.5 points become about 13 pixels on a wide screen."""
+    return Figure(figsize=(width / 72, height / 72), layout="constrained")
+
+
+def _to_svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an `<svg>` element with a label for those who cannot see it.
+
+    `name` must be unique on the page: it salts the element ids, and makes the same figure the same text every time.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the glyph, matplotlib only measures it
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
+    for role, colour in LIGHT.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    opening = f'<svg role="img" aria-label="{html.escape(alt)}"'
+    return re.sub(r'<svg [^>]*(viewBox="[^"]*")[^>]*>', lambda match: f"{opening} {match[1]}>", svg, count=1).strip()
+
+
+def _plain(value: float, _position: int | None = None) -> str:
+    return f"{value:,.10g}".replace("-", "−")
+
+
+def _short(name: str, most: int) -> str:
+    """A name's last characters: what differs between long names stands there."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def draw_lines(
+    lines: Sequence[Line], name: str, alt: str, *, titles: tuple[str, str], scale: str = "linear", note: str = ""
+) -> str:
+    """Curves against an integer axis, as SVG.
+
+    `titles` are those of the two axes. `scale` is linear, log, or loss: lost percentage points, zero at the top (where
+    `note` labels the ANN's line), linear within 0.1 and logarithmic beyond, so that a collapse and a hundredth of a
+    point are both told.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(370, 250)
+        axes = figure.add_subplot()
+        for line in lines:
+            points = [(px, py) for px, py in line.points if scale != "log" or py > 0]
+            axes.plot(
+                [px for px, _ in points],
+                [py for _, py in points],
+                color=_colour(line.index),
+                linestyle=DASHES[line.index // 8 % len(DASHES)],
+                linewidth=1.6,
+                marker=MARKERS[line.index % 8] if len(points) < 16 else "",
+                markersize=SIZES[line.index % 8],
+                markeredgecolor=LIGHT["paper"],
+                markeredgewidth=0.7,
+                clip_on=False,
+                zorder=3,
+            )
+        axes.set_xlabel(titles[0])
+        axes.set_ylabel(titles[1])
+        places = sorted({px for line in lines for px, _ in line.points})
+        gaps = [after - before for before, after in pairwise(places)]
+        if len(places) <= 10 and all(gap > (places[-1] - places[0]) / 20 for gap in gaps):
+            axes.set_xticks(places)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.margins(x=0.04)
+        _scale_y(axes, scale, note)
+    return _to_svg(figure, name, alt)
+
+
+def _scale_y(axes: Axes, scale: str, note: str) -> None:
+    if scale == "loss":
+        axes.set_yscale("symlog", linthresh=0.1, linscale=0.6)
+        low, high = axes.dataLim.intervaly
+        ticks = [sign * size for sign in (-1, 1) for size in (0.1, 1.0, 10.0, 100.0)] + [0.0]
+        low, high = min(low * 1.3, -0.04), max(high * 1.5, 0.3)
+        axes.set_yticks(sorted(tick for tick in ticks if low <= tick <= high))
+        axes.set_ylim(high, low)
+        axes.axhline(0, color=LIGHT["muted"], linewidth=0.9, zorder=2)
+        axes.annotate(
+            note, (1, 0), (0, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+            color=LIGHT["muted"], fontsize=9,
+        )  # fmt: skip
+    elif scale == "log":
+        axes.set_yscale("log")
+        _tick_decades(axes)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+
+
+def _tick_decades(axes: Axes) -> None:
+    """Label 1-2-5 steps where the values span less than two decades, else the decades."""
+    low, high = axes.get_ylim()
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    axes.set_yticks([step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high])
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _name_layers(axes: Axes, names: Sequence[str]) -> None:
+    every = math.ceil(len(names) / 40)
+    shown = range(0, len(names), every)
+    axes.set_xticks(list(shown))
+    labels = [_short(names[place], 28) for place in shown]
+    axes.set_xticklabels(labels, rotation=50, ha="right", rotation_mode="anchor", fontsize=8.5)
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    axes.tick_params(axis="x", length=0)
+
+
+def draw_layer_errors(layers: Sequence[Mapping[str, Any]], name: str, alt: str) -> str:
+    """Per layer, the RMS decode error in units of theta, and below it what makes it: clipping, or the code."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(760, 300)
+        error, share = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        values = [(i, layer["error"]) for i, layer in enumerate(layers) if (layer.get("error") or 0) > 0]
+        for i, value in values:
+            clipped = layers[i].get("binding") == "clipping"
+            error.plot(i, value, "D" if clipped else "o", color=_colour(1 if clipped else 0), markersize=5, zorder=3)
+        error.set_yscale("log")
+        highest, lowest = max([0.6, *(v for _, v in values)]), min([0.25, *(v for _, v in values)])
+        error.set_ylim(lowest / 1.3, highest * 1.3)
+        _tick_decades(error)
+        error.yaxis.set_minor_locator(NullLocator())
+        error.yaxis.set_major_formatter(FuncFormatter(_plain))
+        error.axhline(0.5, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (3, 2)))
+        error.annotate(
+            "θ/2", (1, 0.5), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
+            color=LIGHT["muted"], fontsize=9,
+        )  # fmt: skip
+        error.set_ylabel("RMS error (θ)")
+        for i, layer in enumerate(layers):
+            clipping = layer.get("error_share_clipping")
+            if clipping is not None:
+                share.bar(i, 100 * clipping, width=0.72, color=_colour(1))
+                share.bar(i, 100 * (1 - clipping), bottom=100 * clipping, width=0.72, color=_colour(0))
+        share.set_ylim(0, 100)
+        share.set_yticks([0, 50, 100])
+        share.set_ylabel("share (%)")
+        error.tick_params(axis="x", length=0)
+        _name_layers(share, [layer["name"] for layer in layers])
+    return _to_svg(figure, name, alt)
+
+
+def draw_rates(layers: Sequence[Mapping[str, Any]], name: str, alt: str) -> str:
+    """Spikes per neuron and image in each layer, the positive upwards, the negative downwards."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(760, 260)
+        axes = figure.add_subplot()
+        positive = [layer.get("positive_per_neuron") or 0.0 for layer in layers]
+        negative = [-(layer.get("negative_per_neuron") or 0.0) for layer in layers]
+        axes.bar(range(len(layers)), positive, width=0.72, color=_colour(0))
+        axes.bar(range(len(layers)), negative, width=0.72, color=_colour(1))
+        axes.axhline(0, color=LIGHT["muted"], linewidth=0.8)
+        axes.set_ylabel("spikes per neuron")
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
+        _name_layers(axes, [layer["name"] for layer in layers])
+    return _to_svg(figure, name, alt)
+
+
+def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
+    """One horizontal bar per coding, its parts from full colour to faint, directly labelled."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(370, 38 + 38 * len(bars))
+        axes = figure.add_subplot()
+        widest = max(sum(bar.parts.values()) for bar in bars) or 1.0
+        for place, bar in enumerate(bars):
+            colour, left = LIGHT["muted"] if bar.index is None else _colour(bar.index), 0.0
+            for part, energy in bar.parts.items():
+                shade = 1.0 - 0.24 * PARTS.index(part) if part in PARTS else 1.0
+                axes.barh(place, energy, height=0.4, left=left, color=colour, alpha=shade)
+                left += energy
+            axes.text(0, place - 0.28, _short(bar.label, 62))
+            axes.text(left + 0.015 * widest, place + 0.01, bar.end, fontsize=9, va="center", color=LIGHT["muted"])
+        axes.set_ylim(len(bars) - 0.6, -0.75)
+        axes.set_xlim(0, widest * 1.38)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.yaxis.set_major_locator(NullLocator())
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False)
+        axes.set_xlabel("energy per image (µJ)")
+    return _to_svg(figure, name, alt)
+
+
+def draw_swatch(index: int, name: str) -> str:
+    """A legend's key: the line and marker of the series of this index."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(24 / 72, 9 / 72))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.plot([0, 1, 2], [0, 0, 0], color=_colour(index), linestyle=DASHES[index // 8 % len(DASHES)], linewidth=1.6)
+        axes.plot(1, 0, MARKERS[index % 8], color=_colour(index), markersize=SIZES[index % 8])
+    svg = _to_svg(figure, name, "")
+    return svg.replace('role="img" aria-label=""', 'aria-hidden="true" class="swatch"')

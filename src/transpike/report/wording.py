@@ -1,0 +1,70 @@
+"""How the page writes numbers: an honest rounding never shows a perfect score that is not, and an absence is a dash."""
+
+from __future__ import annotations
+
+__all__ = ["count", "fixed", "loss_words", "percent", "ratio"]
+
+ABSENT = "–"
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with so many decimals, more significant ones where it would else read as zero.
+
+    >>> fixed(3.14159), fixed(0.00012), fixed(-0.5), fixed(None)
+    ('3.14', '0.00012', '−0.50', '–')
+    """
+    if value is None:
+        return ABSENT
+    text = f"{value:,.{digits}f}"
+    if value and not text.strip("-0.,"):
+        text = f"{value:.2g}"
+    return text.replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A share in percent, 100 % only where all are meant.
+
+    >>> percent(1), percent(0.98611), percent(0.99999), percent(0.5)
+    ('100 %', '98.61 %', '> 99.99 %', '50.00 %')
+    """
+    if value is None:
+        return ABSENT
+    if value == 1:
+        return "100 %"
+    if 0.99995 <= value < 1:
+        return "> 99.99 %"
+    return f"{fixed(100 * value)} %"
+
+
+def count(value: float | None) -> str:
+    """A count with its thousands marked, in millions or billions from there on.
+
+    >>> count(360), count(16384), count(9.9e6), count(2.5e9)
+    ('360', '16,384', '9.90 M', '2.50 G')
+    """
+    if value is None:
+        return ABSENT
+    for unit, name in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= unit:
+            return f"{value / unit:.2f} {name}"
+    return f"{value:,.0f}"
+
+
+def ratio(value: float | None, whole: float | None) -> str:
+    """How many times the whole a value is.
+
+    >>> ratio(3.2, 5.6), ratio(1.0, 0)
+    ('0.57 ×', '–')
+    """
+    return ABSENT if value is None or not whole else f"{fixed(value / whole)} ×"
+
+
+def loss_words(loss_pp: float | None) -> str:
+    """What became of the accuracy, in words; empty where there are no labels.
+
+    >>> loss_words(0.0), loss_words(-0.28), loss_words(None)
+    ('loses 0.00 pp', 'gains 0.28 pp', '')
+    """
+    if loss_pp is None:
+        return ""
+    return f"{'gains' if loss_pp < 0 else 'loses'} {fixed(abs(loss_pp))} pp"

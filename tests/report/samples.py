@@ -1,0 +1,96 @@
+"""Result files of the shape that the experiments write, with numbers that behave as real ones do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+BLOCKS = [f"layers.{stage}.{block}.relu{half}" for stage in range(3) for block in range(3) for half in (1, 2)]
+LAYERS = ["relu", *BLOCKS]
+
+
+def make_row(*, steps: int, beta: float = 2.0, silent: int = 1, signed: bool = True, levels: tuple[int, ...] = (1,),
+             floor: float = 0.0) -> dict[str, Any]:  # fmt: skip
+    """A row whose logit error falls as beta^-T until it meets a floor, and whose predictions follow the error."""
+    error = 3.0 * beta**-steps + (0.012 if max(levels) > 1 else 0.015) + floor
+    agreement = max(0.1, 1 - round(360 * max(0.0, 2.2 * (error - 0.03))) / 360)
+    accuracy = round(0.986 * agreement + 0.1 * (1 - agreement), 6)
+    rate = (2.64 if max(levels) > 1 else 2.0) * (1 - 2.0**-steps)
+    energy = 0.9e-6 * 4.9e6 * rate
+    layers = [
+        {
+            "name": name, "function": "relu", "neurons": 16384 >> (depth // 7), "amplitude": 3.1 / 2**steps,
+            "peak": 3.1, "clipped": 1e-4, "coupled": 0.002 * depth, "error": 0.27 + 0.02 * depth**1.6,
+            "error_share_clipping": min(0.95, 0.05 + 0.05 * depth), "binding": "clipping" if depth > 9 else "rounding",
+            "spikes_per_neuron": rate, "positive_per_neuron": 0.6 * rate * (1 + depth / 40),
+            "negative_per_neuron": 0.4 * rate * signed * (1 - depth / 40), "synops": 1.2e5 * rate,
+            "energy_uj": energy / 19, "delay": silent,
+        }
+        for depth, name in enumerate(LAYERS)
+    ]  # fmt: skip
+    scheme = {
+        "name": "CSS", "steps": steps, "beta": beta, "silent": silent, "signed": signed, "levels": list(levels),
+        "percentile": 99.99,
+    }  # fmt: skip
+    latency = steps + 20 * silent
+    return {
+        "label": f"CSS T={steps}", "scheme": scheme, "steps": steps, "latency": latency,
+        "latency_zero_delay": latency - silent, "interval": steps + silent, "accuracy": accuracy,
+        "loss_pp": round(100 * (0.986 - accuracy), 6), "agreement": agreement, "logit_error": error,
+        "spikes_per_neuron": rate, "positive_per_neuron": 0.6 * rate, "negative_per_neuron": 0.4 * rate * signed,
+        "synops": 4.9e6 * rate, "shifts": 2e6 * (max(levels) > 1), "multiplications": 0.0, "payload_bits": 1.5e6,
+        "neuron_updates": 4e5, "energy_uj": energy, "seconds": 1.9, "images_per_second": 1440 / steps, "layers": layers,
+    }  # fmt: skip
+
+
+def make_conversion(*codings: dict[str, Any], model: str = "resnet20", dataset: str = "digits") -> dict[str, Any]:
+    """A conversion swept over T for each of the codings, by default the ablations of the paper and the levels."""
+    codings = codings or (
+        {"silent": 0, "floor": 0.3},
+        {"silent": 1},
+        {"silent": 2, "floor": -0.004},
+        {"silent": 1, "signed": False, "floor": 0.12},
+        {"silent": 0, "levels": (1, 2, 4, 8)},
+    )
+    return {
+        "kind": "conversion", "version": 1, "model": model, "dataset": dataset, "images": 360,
+        "ann": {"accuracy": 0.986, "macs": 2_550_000, "energy_uj": 11.73, "images_per_second": 900.0},
+        "calibration": {"images": 512},
+        "rows": [make_row(steps=steps, **coding) for coding in codings for steps in (4, 6, 8, 10, 12)],
+    }  # fmt: skip
+
+
+def make_training() -> dict[str, Any]:
+    """Thirty epochs that converge."""
+    epochs = [
+        {
+            "epoch": epoch, "loss": 2.1 * 0.8**epoch + 0.01, "train_accuracy": 1 - 0.8 * 0.75**epoch,
+            "validation_accuracy": 0.985 - 0.8 * 0.7**epoch, "lr": 0.1, "seconds": 2.5,
+        }
+        for epoch in range(1, 31)
+    ]  # fmt: skip
+    return {
+        "kind": "training", "version": 1, "model": "resnet20", "dataset": "digits", "accuracy": 0.986,
+        "validation_accuracy": 0.985, "epochs": epochs,
+    }  # fmt: skip
+
+
+RUN = {
+    "verb": "convert",
+    "command": ["transpike", "convert", "--steps", "4,6,8,10,12"],
+    "options": {"steps": [4, 6, 8, 10, 12], "data": {"name": "digits", "root": None}},
+    "seed": 0,
+    "started": "2025-01-01T12:00:00+00:00",
+    "versions": {"python": "3.11.2", "torch": "2.8.0"},
+    "commit": "0123456789abcdef",
+    "hardware": {"cpu": "a processor", "cores": 2, "gpus": []},
+}
+
+
+def write_run(folder: Path, result: dict[str, Any]) -> Path:
+    """A run's folder as the experiments leave it."""
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(result), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps(RUN), encoding="utf-8")
+    return folder

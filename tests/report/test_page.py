@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transpike.errors import ConfigError, DataError
+from transpike.experiments.report import report
+from transpike.report import build_page
+
+from .samples import LAYERS, RUN, make_conversion, make_row, make_training, write_run
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """The page as a reader sees it: headings, table rows, labels of drawings; and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"line {self.getpos()[0]}: </{tag}> closes another tag"
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data.strip()))
+            if "tr" in self.open:
+                self.rows[-1].append(data.strip())
+
+    def text(self, tag: str) -> list[str]:
+        return [text.replace("\N{NO-BREAK SPACE}", " ") for found, text in self.texts if found == tag]
+
+    def drawings(self) -> list[str]:
+        return [str(attrs["aria-label"]) for tag, attrs in self.tags if tag == "svg" and attrs.get("role") == "img"]
+
+
+@pytest.fixture(scope="module")
+def built() -> str:
+    """The page of one conversion with five series."""
+    return build_page([make_conversion()], title="A title")
+
+
+def test_the_headline_says_it_in_plain_words() -> None:
+    page = Page(build_page([make_conversion({"silent": 1})], title="A title"))
+    assert page.text("title") == page.text("h1") == ["A title"]
+    assert page.text("h2") == [
+        "resnet20 on digits: at T = 8 the spiking network loses 0.00 pp and gives the same prediction as the ANN on "
+        "100 % of 360 images, 28 steps after the image arrives."
+    ]
+
+
+def test_the_headline_admits_failure(built: str) -> None:
+    page = build_page([make_conversion({"silent": 0, "floor": 0.3})])
+    assert "No setting here keeps 99.5 % of the ANN’s predictions; this one comes closest." in page
+    assert "No setting here" not in built
+
+
+def test_the_table_has_every_row_and_the_ann(built: str) -> None:
+    rows = Page(built).rows
+    assert ["ANN", *"–––", "98.60 %", *"––––", "2.55 M", "11.73", "1.00 ×", "900"] in rows
+    row = ["8", "28", "27", "9", "98.60 %", "0.00", "100 %", "2.67 %", "1.99", "9.76 M", "8.79", "0.75 ×", "180"]
+    assert rows.count(row) == 1
+    assert sum(len(cells) == 13 and cells[0].isdigit() for cells in rows) == 25
+    assert [cells[0] for cells in rows if len(cells) == 14 and cells[0].count("relu")] == LAYERS
+
+
+def test_every_drawing_says_what_it_shows(built: str) -> None:
+    accuracy, latency, logits, energy, errors, rates = Page(built).drawings()
+    assert "ternary, 1 silent step: 33.7 at T 4, 0 at T 12." in accuracy
+    assert "ternary, 1 silent step: 33.7 at latency 24, 0 at latency 32." in latency
+    assert "ternary, 1 silent step: 20.2 at T 4, 1.57 at T 12." in logits
+    assert "ternary, 1 silent step, T = 8: 8.79 µJ, 0.75 ×." in energy
+    assert "largest in layers.2.2.relu2 with 2.31 theta" in errors
+    assert "levels 1, 2, 4, 8, no silent step, T = 8" in rates
+
+
+def test_without_labels_predictions_are_compared() -> None:
+    result = make_conversion({})
+    result["ann"] = {"accuracy": None}
+    for row in result["rows"]:
+        row |= {"accuracy": None, "loss_pp": None, "energy_uj": None, "layers": []}
+    page = Page(build_page([result]))
+    assert "at T = 8 the spiking network gives the same prediction" in page.text("h2")[0]
+    assert [drawing.partition(":")[2].partition(" against")[0] for drawing in page.drawings()] == [
+        " predictions changed (%)",
+        " predictions changed (%)",
+        " logit error in percent",
+    ]
+
+
+def test_energy_is_split_where_its_parts_are_known() -> None:
+    result = make_conversion({})
+    assert "From full to faint" not in build_page([result])
+    for row in result["rows"]:
+        row["energy_parts_uj"] = {"accumulates": 0.7 * row["energy_uj"], "neuron_updates": 0.3 * row["energy_uj"]}
+    assert "From full to faint: accumulates, neuron updates." in build_page([result])
+
+
+def test_several_results_are_compared_and_keep_their_colours() -> None:
+    first, second = make_conversion({"silent": 1}, {"silent": 2}), make_conversion({"beta": 1.5}, model="vgg16")
+    text = build_page([first, make_training(), second])
+    page = Page(text)
+    assert page.text("h2")[0] == "3 codings from 2 results, side by side."
+    assert len(page.text("h2")) == 4
+    assert len(page.drawings()) == 4 + 6 + 2 + 6
+    names = page.text("li")
+    assert names[:3] == [
+        "resnet20 on digits, β 2, 1 silent step",
+        "resnet20 on digits, β 2, 2 silent steps",
+        "vgg16 on digits, β 1.5, 1 silent step",
+    ]
+    assert {"1 silent step", "2 silent steps"} <= set(names), "in its own section, a series needs fewer words"
+    curves = text[text.index("<h2>vgg16") :].partition("Error by layer")[0]
+    assert "var(--s2)" in curves and "var(--s0)" not in curves
+
+
+def test_training_is_drawn(training: dict[str, Any]) -> None:
+    page = Page(build_page([training | {"run": RUN}]))
+    assert page.text("h2") == ["resnet20 on digits: 98.60 % of the test images right, 30 epochs in 75 s."]
+    accuracy, loss = page.drawings()
+    assert "validation: 42.5 at epoch 1, 98.5 at epoch 30." in accuracy
+    assert "training: 1.69 at epoch 1, 0.0126 at epoch 30." in loss
+
+
+def test_where_the_numbers_come_from(conversion: dict[str, Any]) -> None:
+    found = Page(build_page([conversion | {"run": RUN, "folder": "runs/a"}])).text("dd")
+    for value in (
+        "runs/a",
+        "transpike convert --steps 4,6,8,10,12",
+        "0",
+        "0123456789abcdef",
+        "python 3.11.2, torch 2.8.0",
+    ):
+        assert value in found
+
+
+def test_names_are_text_never_markup() -> None:
+    evil = '<script>alert("x")</script>$\\frac{1}$"&amp;'
+    result = make_conversion({}, {"silent": 2}, model=evil, dataset=evil) | {"folder": evil, "run": {evil: evil}}
+    for row in result["rows"]:
+        row["layers"] = [layer | {"name": evil + layer["name"], "function": evil} for layer in row["layers"]]
+        row["scheme"]["name"] = evil
+        row["scheme"][evil] = evil + str(row["scheme"]["silent"])
+    text = build_page([result, result | {"folder": "other"}], title=evil)
+    page = Page(text)
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert page.text("h1") == [evil]
+
+
+def test_odd_names_and_numbers_are_drawn() -> None:
+    result = make_conversion({})
+    for row in result["rows"]:
+        row |= {"logit_error": None, "energy_uj": None, "loss_pp": -0.1}
+        row["layers"] = [{"name": "層.$x$"}, {"name": "b", "error": 0.0, "error_share_clipping": None}]
+    page = Page(build_page([result]))
+    assert "gains 0.10 pp" in page.text("h2")[0]
+    assert len(page.drawings()) == 2, "no drawing without a number"
+
+
+def test_nothing_is_loaded_and_nothing_runs(built: str) -> None:
+    page = Page(built)
+    for tag, attrs in page.tags:
+        assert tag not in {"script", "img", "iframe", "object", "embed", "base"}
+        for name in ("src", "href", "xlink:href", "srcset", "poster", "data"):
+            assert re.match(r"#|data:", attrs.get(name) or "#"), f"<{tag} {name}={attrs[name]!r}>"
+    assert not re.search(r"@import|url\((?!#)", built)
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv"))
+    assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def test_every_colour_follows_the_scheme(built: str) -> None:
+    drawn = "".join(re.findall(r"<svg.*?</svg>", built, re.DOTALL))
+    assert "var(--s0)" in drawn and "var(--ink)" in drawn
+    assert not re.findall(r"#[0-9a-f]{6}\b|(?:fill|stroke): ?(?:black|white)", drawn)
+    assert set(re.findall(r"var\((--\w+)\)", built)) <= set(re.findall(r"(--\w+): #", built))
+
+
+def test_ids_are_unique_and_the_page_is_reproducible(built: str, conversion: dict[str, Any]) -> None:
+    assert build_page([conversion], title="A title") == built
+    text = build_page([make_conversion({}), make_conversion({}, {"beta": 1.5})])
+    page = Page(text)
+    ids = [str(attrs["id"]) for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    used = {str(attrs["xlink:href"])[1:] for _, attrs in page.tags if "xlink:href" in attrs}
+    assert used | set(re.findall(r"url\(#([\w-]+)\)", text)) <= set(ids)
+
+
+def test_more_series_than_colours() -> None:
+    page = Page(build_page([make_conversion(*({"beta": 1 + step / 20} for step in range(1, 21)))]))
+    assert len([name for name in page.text("li") if name.startswith("β")]) == 20
+
+
+@pytest.mark.parametrize("layers", [1, 150])
+def test_few_and_many_layers(layers: int) -> None:
+    row = make_row(steps=8)
+    row["layers"] = [row["layers"][0] | {"name": f"block{i}.relu"} for i in range(layers)]
+    assert len(Page(build_page([make_conversion({}) | {"rows": [row]}])).drawings()) == 6
+
+
+def test_report_writes_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], conversion: dict[str, Any]) -> None:
+    runs = [write_run(tmp_path / "a", conversion), write_run(tmp_path / "b", make_training())]
+    out = tmp_path / "new" / "page.html"
+    report(runs, out)
+    assert capsys.readouterr().out == f"Report: {out}\n"
+    assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 2
+    assert list(out.parent.iterdir()) == [out]
+    report(runs[0], out)
+    assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 1, "an existing page is replaced"
+
+
+def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) -> None:
+    good, out = write_run(tmp_path / "good", conversion), tmp_path / "page.html"
+    bad = write_run(tmp_path / "bad", conversion | {"version": 99})
+    for folders, error, message in [
+        ([good, tmp_path / "none"], DataError, r"none: no results\.json"),
+        ([good, bad], DataError, "bad: written in a newer format"),
+        ([], ConfigError, "no result to report"),
+    ]:
+        with pytest.raises(error, match=message):
+            report(folders, out)
+    assert not out.exists()
+    (bad / "results.json").write_text(json.dumps(conversion)[:-40])
+    with pytest.raises(DataError, match=r"results\.json: damaged"):
+        report([bad], out)
+    with pytest.raises(ConfigError, match="cannot write"):
+        report([good], tmp_path / "good")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good"]
