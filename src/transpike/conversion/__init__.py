@@ -1,0 +1,7 @@
+"""Conversion: a trained network in, a spiking network out."""
+
+from transpike.conversion.network import LayerTrace, SpikingNetwork
+from transpike.conversion.prepare import Prepared, convert, prepare
+from transpike.conversion.store import load
+
+__all__ = ["LayerTrace", "Prepared", "SpikingNetwork", "convert", "load", "prepare"]

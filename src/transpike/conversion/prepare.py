@@ -1,0 +1,118 @@
+"""Conversion, from a trained network and calibration images to a spiking network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transpike.coding.css import CSS
+from transpike.coding.scheme import Scheme
+from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
+from transpike.conversion.fold import fold
+from transpike.conversion.graph import Graph, Op
+from transpike.conversion.network import SpikingNetwork
+from transpike.conversion.scale import scale
+from transpike.conversion.trace import trace
+from transpike.errors import ConversionError
+from transpike.neurons.tsa import Tracked
+from transpike.quantiles import Quantiles
+
+__all__ = ["Prepared", "convert", "prepare"]
+
+
+def convert(ann: nn.Module, calibration: Iterable[Any], *, scheme: Scheme | None = None) -> SpikingNetwork:
+    """Convert a trained network into a spiking one, without training.
+
+    Args:
+        ann: any `torch.nn.Module` that takes one tensor [N, \\*] and returns a tensor (or a tuple, list or dictionary of
+            them). It is read as in evaluation mode, whatever mode it is in, and not changed.
+        calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512 images
+            are used; fewer are allowed. The converted network takes images of their shape.
+        scheme: how values become spikes; `CSS` with its defaults if not given.
+
+    Returns:
+        The spiking network: ``snn(x)`` gives decoded outputs.
+
+    Raises:
+        ConversionError: one error that lists every place of ``ann`` without a spiking form, or tells what is wrong with the
+            calibration images.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> import transpike
+    >>> _ = torch.manual_seed(0)
+    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> images = torch.rand(64, 4)
+    >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
+    >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
+    (14, True)
+    """
+    return prepare(ann, calibration).convert(CSS() if scheme is None else scheme)
+
+
+def prepare(ann: nn.Module, calibration: Iterable[Any], *, images: int = IMAGES) -> Prepared:
+    """Do the part of `convert` that no scheme changes: trace, fold, and measure the activations of ``images`` images.
+
+    Raises:
+        ConversionError: as `convert`.
+    """
+    parameter = next(ann.parameters(), torch.empty(0))
+    sample = collect(calibration, images).to(parameter.device, parameter.dtype)
+    graph = fold(trace(ann, sample[:2]))
+    return Prepared(graph, measure(graph, sample), sample)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A folded network and what calibration measured; converts to any scheme and number of steps.
+
+    Attributes:
+        graph: the analog network with normalisation in its weights; ``graph.run(x)`` runs it.
+        statistics: distribution of every neuron's |activation|.
+        images: the calibration images.
+    """
+
+    graph: Graph
+    statistics: Statistics
+    images: Tensor
+
+    def convert(self, scheme: Scheme) -> SpikingNetwork:
+        """The spiking network under ``scheme``.
+
+        Raises:
+            ConversionError: if the scheme has no neuron for a function in the network.
+        """
+        peaks = self.statistics.peaks(scheme.percentile)
+        amplitudes = {name: scheme.amplitude(peak) for name, peak in peaks.items()}
+        snn = self._build(scheme, amplitudes)
+        for _ in range(scheme.adjustments):
+            residuals = _residuals(snn, self.images)
+            for name, residual in residuals.items():
+                amplitudes[name] = scheme.adjust(amplitudes[name], residual)
+            snn = self._build(scheme, amplitudes)
+        return snn
+
+    def _build(self, scheme: Scheme, amplitudes: dict[str, float]) -> SpikingNetwork:
+        for op in self.graph.neurons:
+            if problem := scheme.refuses(op.args["slope"] if not op.tensors else op.tensors["slope"].min().item(), op.args["low"]):
+                raise ConversionError(f"{op.name}: {problem}")
+        graph, units = scale(self.graph, scheme, amplitudes)
+        seen = self.statistics.quantiles
+        clipped = {name: seen[name].share_above(scheme.largest * theta) for name, theta in amplitudes.items()}
+        return SpikingNetwork(graph, scheme, units, clipped)
+
+
+def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, float]:
+    """The 99.9th percentile of every neuron's |residual|, in units of theta (Appendix A.3)."""
+    quantiles: dict[str, Quantiles] = {}
+
+    def watch(op: Op, tracked: Tracked) -> None:
+        if tracked.residual is not None:
+            quantiles.setdefault(op.name, Quantiles()).update(tracked.residual)
+
+    snn.observe(images, watch, final=True)
+    return {name: seen.quantile(99.9) for name, seen in quantiles.items()}

@@ -1,0 +1,181 @@
+"""From a PyTorch module to a `Graph`, through torch.export.
+
+torch.export runs the model's own code on shapes: functions, methods, in-place arithmetic, shared modules and
+subclasses with a forward of their own all arrive as the same few operators, each with the path of its module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import Node
+
+from transpike.conversion.graph import Graph, Op
+from transpike.conversion.lower import REMEDY, SUPPORTED, Lowering, finish
+from transpike.errors import ConversionError
+
+__all__ = ["trace"]
+
+_VIEWS = {"view", "slice", "select", "transpose", "permute", "flatten", "reshape", "split", "chunk", "unbind", "squeeze", "unsqueeze"}
+
+
+def trace(ann: nn.Module, example: Tensor) -> Graph:
+    """The operations that ``ann`` performs on images like ``example`` ([N, \\*], N >= 1), as in evaluation mode.
+
+    Raises:
+        ConversionError: one error that lists every place without a spiking form, by module path, reason and remedy.
+    """
+    ann = getattr(ann, "_orig_mod", ann)
+    example = example if len(example) > 1 else example.expand(2, *example.shape[1:])
+    with evaluation(ann):
+        program = _export(ann, example)
+        if _aliased(program):
+            program = program.run_decompositions({})
+    graph = _lower(ann, program)
+    with evaluation(ann), torch.no_grad():
+        _check(ann, graph, example)
+    return graph
+
+
+@contextlib.contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every module's own mode is put back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _export(ann: nn.Module, example: Tensor) -> ExportedProgram:
+    try:
+        with torch.no_grad():
+            ann(example)
+    except Exception as error:
+        raise ConversionError(
+            f"the network does not run on images of shape {tuple(example.shape[1:])}, {example.dtype}: {_first_line(error)}"
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(ann, (example,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+    except Exception as error:
+        message = _first_line(error)
+        if "data-dependent" in message or "GuardOnDataDependent" in type(error).__name__:
+            reason = "its path depends on the values of the data (an `if` or a loop over a tensor's values)"
+            remedy = "make the control flow independent of the data, or split the model and convert its parts"
+        elif "specialized" in message or "onstraint" in message:
+            reason = "it fixes the batch size, so that one sample's result could depend on its batch"
+            remedy = "use x.shape[0] or -1 instead of a number of samples"
+        else:
+            reason, remedy = "torch.export cannot trace it", "see the cause above; rewrite that part with plain tensor operations"
+        raise ConversionError(f"the network cannot be traced: {reason}; {remedy}. torch.export says: {message}") from error
+
+
+def _aliased(program: ExportedProgram) -> bool:
+    """Whether an in-place operator changes a tensor that is read again: then its order matters."""
+    order = {node: k for k, node in enumerate(program.graph.nodes)}
+    for node in program.graph.nodes:
+        if node.op != "call_function" or not str(node.target).split(".")[-2:][0].endswith("_"):
+            continue
+        changed = node.args[0]
+        views = [changed, *changed.users] if isinstance(changed, Node) else []
+        if any(_is_view(v) for v in views) or any(order[u] > order[node] for u in changed.users):
+            return True
+    return False
+
+
+def _is_view(node: Node) -> bool:
+    return node.op == "call_function" and str(node.target).split(".")[-2:][0] in _VIEWS or "getitem" in str(node.target)
+
+
+def _lower(ann: nn.Module, program: ExportedProgram) -> Graph:
+    lowering = Lowering()
+    constants = _constants(program)
+    outputs: list[Any] = []
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            if node.name in constants:
+                lowering.env[node] = constants[node.name]
+            else:
+                value = node.meta["val"]
+                op = Op("input", "input", (), tuple(int(n) for n in value.shape[1:]))
+                lowering.ops["input"], lowering.env[node] = op, "input"
+        elif node.op == "call_function":
+            if isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt)) or node.meta.get("val") is None:
+                lowering.env[node] = node.meta.get("val")  # sizes: shapes of results are known from the example
+            else:
+                lowering.env[node] = lowering.lower(node)
+        elif node.op == "output":
+            outputs = list(node.args[0])[-len(program.graph_signature.user_outputs) :]
+    names = tuple(lowering.env[n] for n in outputs if isinstance(n, Node) and isinstance(lowering.env[n], str))
+    problems = lowering.problems
+    if len(names) < len(outputs):
+        problems.append("the model's output: every output must be a tensor computed from the image")
+    graph = Graph(tuple(finish(lowering, names).values()), names, _container(program, problems))
+    spiking = graph.spiking()
+    if not any(op.weighted for op in graph):
+        problems.append("the model: it has no convolution and no linear layer")
+    for op in graph:
+        if op.name in spiking and op.target.startswith("decoded:"):
+            base = op.target.removeprefix("decoded:").split(".")[0]
+            reason = REMEDY.get(base, f"{base} has no spiking form; use ReLU or another piecewise linear function")
+            if not any(p.startswith(f"{op.name.rpartition('.')[0]}: {reason}") for p in problems):
+                problems.append(f"{op.name}: {reason}")
+    if problems:
+        places = "\n".join(f"  - {p}" for p in dict.fromkeys(problems))
+        raise ConversionError(f"{type(ann).__name__} cannot be converted:\n{places}\n{SUPPORTED}.")
+    return graph
+
+
+def _constants(program: ExportedProgram) -> dict[str, Tensor]:
+    signature = program.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    known = {**program.state_dict, **program.constants}
+    return {place: known[name].detach() for place, name in names.items()}
+
+
+def _container(program: ExportedProgram, problems: list[str]) -> str | list[str]:
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    children = spec.children() if callable(getattr(spec, "children", None)) else spec.children_specs
+    if spec.type is None:
+        return "tensor"
+    flat = all(child.type is None for child in children)
+    if flat and spec.type in (tuple, list):
+        return "tuple" if spec.type is tuple else "list"
+    if flat and spec.type is dict and all(isinstance(key, str) for key in spec.context):
+        return list(spec.context)
+    problems.append("the model's output: it must be a tensor, or a tuple, list or dictionary of tensors")
+    return "tensor"
+
+
+def _check(ann: nn.Module, graph: Graph, example: Tensor) -> None:
+    """The traced network must compute what the model computes: a silent miss would cost accuracy unseen."""
+    values = graph.run(example)
+    expected = torch.utils._pytree.tree_leaves(ann(example))
+    for name, want in zip(graph.outputs, expected, strict=True):
+        got = values[name]
+        error = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-12)
+        if got.shape != want.shape or not error < 1e-3:
+            raise ConversionError(
+                f"{name}: the traced network differs from the model by {error:.2%}; it may be random or stateful "
+                "(dropout that ignores eval(), a counter in forward). Make its evaluation deterministic"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0][:300]
