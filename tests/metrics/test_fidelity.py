@@ -63,7 +63,7 @@ def test_batches_add_up() -> None:
         parts.update(*batch)
     expected, found = whole.result(), parts.result()
     for name in ("rms", "own", "clipped", "coupled", "from_clipping", "from_coupling"):
-        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-12)
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6)
     assert expected.rms == pytest.approx(float((decoded - target).square().mean().sqrt()), rel=1e-6)
     assert expected.own == pytest.approx(float(residual.square().mean().sqrt()), rel=1e-6)
     clipped = (target.abs() > 7.5) | ((decoded + residual).abs() > 7.5)

@@ -69,7 +69,7 @@ class LayerError:
     Args:
         rms: root mean square of decoded minus target value, in units of theta: own and inherited error together.
         own: root mean square of the residual: what the layer's neurons miss of what their own inputs say.
-        clipped: share of the values beyond the largest that a train can write.
+        clipped: share of the neurons whose own input asks for more than the largest value that a train can write.
         coupled: share of the values not clipped whose residual exceeds theta.
         from_clipping: share of the squared residuals that the clipped values make.
         from_coupling: share of the squared residuals that the coupled values make; the rest is resolution, the
@@ -123,12 +123,16 @@ class LayerErrors:
             decoded: the value of the spike train.
             residual: the final residual of the neurons (`track`'s), their own target minus ``decoded``.
         """
-        # A neuron whose drifted input asks for too much is clipped too, even where the original's was in range.
-        clipped = torch.maximum(target.abs(), (decoded + residual).abs()) > self.largest
-        coupled = ~clipped & (residual.abs() > 1)
-        squared = residual.double().square()
-        parts = ((decoded - target).double().square(), squared, clipped, coupled, squared * clipped, squared * coupled)
-        self._sums += torch.stack([part.sum(dtype=torch.float64) for part in parts]).cpu()
+        error, missed = decoded - target, residual.abs()
+        # Whatever is clipped or coupled misses more than the half unit of rounding; the rest need not be looked at.
+        missing = missed > 0.5
+        missed = missed[missing]
+        clipped = (decoded + residual)[missing].abs() > self.largest
+        coupled = ~clipped & (missed > 1)
+        squared = missed.double().square()
+        parts = ((error * error).sum(), (residual * residual).sum(), clipped.sum(), coupled.sum())
+        shares = (squared[clipped].sum(), squared[coupled].sum())
+        self._sums += torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in (*parts, *shares)]).cpu()
         self._count += target.numel()
 
     def result(self) -> LayerError:

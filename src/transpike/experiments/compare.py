@@ -1,0 +1,235 @@
+"""A spiking network beside the network it was made from, on the same images: every figure of a result row."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transpike.conversion import SpikingNetwork
+from transpike.conversion.cost import fan_out, macs
+from transpike.conversion.describe import function_name
+from transpike.conversion.graph import Op
+from transpike.errors import DataError
+from transpike.metrics.energy import (
+    Operations,
+    accumulator_operations,
+    neuron_operations,
+    payload_bits,
+    synaptic_operations,
+)
+from transpike.metrics.fidelity import LayerErrors, largest_value
+from transpike.neurons.tsa import Tracked
+
+__all__ = ["compare"]
+
+LAYER_IMAGES = 64
+
+
+def compare(
+    snn: SpikingNetwork,
+    batches: Iterable[Any],
+    *,
+    layer_images: int = LAYER_IMAGES,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Run both networks and measure fidelity, spikes, operations, energy and speed.
+
+    Args:
+        snn: a converted network; the network it was made from runs on the same weights (`SpikingNetwork.analog`).
+        batches: of images, or of pairs (images, labels).
+        layer_images: how many of the images the measures of single layers, spikes and operations are taken over.
+        progress: called with the number of images done, batch by batch.
+
+    Returns:
+        ``{"images", "ann": {...}, "row": {...}}``: counts and energies per image, energies in microjoules, accuracies
+        None without labels. ``row["layers"]`` has one entry a neuron layer.
+
+    Raises:
+        DataError: for no images, or labels that are not class indices.
+    """
+    counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
+    labelled = True
+    layers = _Layers(snn)
+    runs: tuple[Callable[[Tensor], Any], ...] = (snn.analog, snn)
+    for batch in batches:
+        x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
+        labelled &= y is not None
+        if seen < layer_images:
+            layers.update(x[: layer_images - seen])
+        outputs = []
+        for k, run in enumerate(runs):
+            started = time.perf_counter()
+            outputs.append(_logits(run(x)))
+            seconds[k] += time.perf_counter() - started
+        counts += _counts(outputs[0], outputs[1], y)
+        seen += len(x)
+        if progress:
+            progress(len(x))
+    if not seen:
+        raise DataError("there are no images to measure on")
+    ann, right, same, error, norm = counts.tolist()
+    work = layers.operations()
+    ann_work = Operations(macs=sum(macs(snn.graph).values()))
+    row = _identity(snn) | {
+        "accuracy": right / seen if labelled else None,
+        "loss_pp": 100 * (ann - right) / seen if labelled else None,
+        "agreement": same / seen,
+        "logit_error": math.sqrt(error / norm) if norm else None,
+        **layers.spikes_per_neuron(),
+        "synops": work.synops,
+        "shifts": work.shifts,
+        "multiplications": work.multiplications,
+        "payload_bits": work.payload_bits,
+        "neuron_updates": work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
+        "energy_uj": work.joules * 1e6,
+        "energy_parts_uj": {k: v * 1e6 for k, v in work.energy().items() if k != "macs"},
+        "seconds": seconds[1],
+        "images_per_second": seen / seconds[1],
+        "layers": layers.rows(),
+    }
+    about = {
+        "accuracy": ann / seen if labelled else None,
+        "macs": ann_work.macs,
+        "energy_uj": ann_work.joules * 1e6,
+        "images_per_second": seen / seconds[0],
+    }
+    return {"images": seen, "ann": about, "row": row}
+
+
+def _identity(snn: SpikingNetwork) -> dict[str, Any]:
+    scheme = snn.scheme
+    name = type(scheme).__name__
+    return {
+        "label": f"{name} T={scheme.steps}",
+        "scheme": {"name": name, **asdict(scheme)},  # type: ignore[call-overload]
+        "steps": scheme.steps,
+        "latency": snn.latency,
+        "latency_zero_delay": scheme.latency(snn.depth - 1),
+        "interval": snn.interval,
+        "depth": snn.depth,
+    }
+
+
+def _logits(output: Any) -> Tensor:
+    """The first output, which must be [N, classes]."""
+    first: Tensor = torch.utils._pytree.tree_leaves(output)[0]
+    return first.flatten(1)
+
+
+def _counts(ann: Tensor, snn: Tensor, labels: Tensor | None) -> Tensor:
+    """Right predictions of both, equal predictions, squared error and squared norm of centred logits."""
+    predicted, fired = ann.argmax(1), snn.argmax(1)
+    if labels is None:
+        right = [torch.tensor(0.0)] * 2
+    elif labels.shape != predicted.shape or labels.is_floating_point():
+        raise DataError(f"labels must be class indices [N], not {labels.dtype} of shape {tuple(labels.shape)}")
+    else:
+        right = [(p.cpu() == labels.cpu()).sum() for p in (predicted, fired)]
+    ann, snn = (z.double() - z.double().mean(1, keepdim=True) for z in (ann, snn))
+    sums = [*right, (predicted == fired).sum(), (snn - ann).square().sum(), ann.square().sum()]
+    return torch.stack([torch.as_tensor(s, dtype=torch.float64).cpu() for s in sums])
+
+
+class _Layers:
+    """Spikes, operations and errors of every layer, gathered over images."""
+
+    def __init__(self, snn: SpikingNetwork) -> None:
+        self.snn = snn
+        self.code = snn.scheme.code  # type: ignore[attr-defined]
+        self.fan_out = {name: fan.to(snn.device) for name, fan in fan_out(snn.graph).items()}
+        self.ops = {op.name: op for op in (snn.graph.input, *snn.graph.neurons)}
+        self.errors = {name: LayerErrors(largest=largest_value(self.code)) for name in self.ops}
+        self.spikes = {name: {1: 0.0, -1: 0.0} for name in self.ops}  # by sign
+        self.synapses = {
+            name: dict.fromkeys(self.code.levels, 0.0) for name in self.ops
+        }  # spikes times fan-out, by level
+        self.images = 0
+
+    def update(self, x: Tensor) -> None:
+        """Add images ``x``: the analog activations and the spikes of one chunk at a time."""
+        for part in x.split(self.snn.chunk or self.snn.default_chunk):
+            self.targets: dict[str, Tensor] = {}
+            self.snn.analog(part, lambda op, value: self.targets.__setitem__(op.name, value))
+            self.snn.observe(part, self._watch, final=True)
+        self.images += len(x)
+
+    def _watch(self, op: Op, fired: Tracked) -> None:
+        spikes, name = fired.spikes, op.name
+        positive, magnitude = int(spikes.clamp(min=0).count_nonzero()), spikes.abs()
+        self.spikes[name][1] += positive
+        self.spikes[name][-1] += int(magnitude.count_nonzero()) - positive
+        for level in self.code.levels:
+            ones = magnitude if self.code.levels == (1,) else (magnitude == level).to(spikes.dtype)
+            fires = ones.sum((0, 1), dtype=torch.float32)
+            self.synapses[name][level] += float((fires * self.fan_out[name]).sum(dtype=torch.float64))
+        target = self.targets.pop(name).float()
+        if fired.residual is None or fired.target is None:
+            decoded = self.snn.scheme.decode(spikes)
+            self.errors[name].update(target, decoded, target - decoded)
+        else:
+            self.errors[name].update(target, fired.target - fired.residual, fired.residual)
+
+    def _work(self, name: str) -> Operations:
+        """Operations of one layer for one image: its own updates, and what its spikes cause."""
+        spikes = sum(self.spikes[name].values())
+        neurons = math.prod(self.ops[name].shape)
+        synaptic = synaptic_operations(self.synapses[name], code=self.code, fan_out=1)
+        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(self.code)) * (1 / self.images)
+        return synaptic + neuron_operations(neurons, code=self.code, spikes=spikes / self.images)
+
+    def operations(self) -> Operations:
+        """Operations of the whole network for one image."""
+        total = Operations()
+        for name in self.ops:
+            total += self._work(name)
+        readouts = sum(math.prod(op.shape) for op in self.snn.graph if op.weighted and op.name in self.snn.readouts)
+        return total + accumulator_operations(readouts, code=self.code)
+
+    def spikes_per_neuron(self) -> dict[str, float]:
+        """Means over all neurons that fire, the input's encoder left out."""
+        names = [name for name in self.ops if name != "input"]
+        neurons = sum(math.prod(self.ops[name].shape) for name in names) * self.images
+        positive, negative = (sum(self.spikes[name][sign] for name in names) / max(neurons, 1) for sign in (1, -1))
+        return {
+            "spikes_per_neuron": positive + negative,
+            "positive_per_neuron": positive,
+            "negative_per_neuron": negative,
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        depths, wait = self.snn.depths, self.snn.scheme.latency(1) - self.snn.scheme.latency(0)
+        rows = []
+        for name, op in self.ops.items():
+            neurons = math.prod(op.shape)
+            positive, negative = (self.spikes[name][sign] / (neurons * self.images) for sign in (1, -1))
+            error, work = self.errors[name].result(), self._work(name)
+            rows.append(
+                {
+                    "name": name,
+                    "function": function_name(op),
+                    "neurons": neurons,
+                    "amplitude": self.snn.units[name],
+                    "peak": self.snn.units[name] * self.snn.scheme.total,
+                    "clipped": error.clipped,
+                    "coupled": error.coupled,
+                    "error": error.rms,
+                    "own_error": error.own,
+                    "error_share_clipping": error.from_clipping,
+                    "error_share_coupling": error.from_coupling,
+                    "binding": error.binding,
+                    "spikes_per_neuron": positive + negative,
+                    "positive_per_neuron": positive,
+                    "negative_per_neuron": negative,
+                    "fan_out": float(self.fan_out[name].mean()),
+                    "synops": work.synops,
+                    "energy_uj": work.joules * 1e6,
+                    "delay": wait * depths[name],
+                }
+            )
+        return rows

@@ -1,0 +1,167 @@
+"""``transpike convert``: a trained network becomes spiking networks, one for every number of steps."""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transpike.coding.css import CSS
+from transpike.data import Loading
+from transpike.errors import ConfigError
+from transpike.experiments.inputs import load_inputs
+from transpike.experiments.runs import Run, start_run, write_json
+
+__all__ = ["convert", "sweep"]
+
+
+def convert(
+    model: str,
+    data: str | None = None,
+    *,
+    weights: Path | None = None,
+    network: dict[str, Any] | None = None,
+    root: Path = Path("data"),
+    download: bool = False,
+    loading: Loading = Loading(),
+    steps: list[int] | int = 8,
+    scheme: CSS = CSS(),
+    calibration: int = 512,
+    device: str = "cpu",
+    seed: int = 0,
+    resume: Path | None = None,
+    out: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Convert a trained network into a spiking one (CSS), at one or several numbers of steps, and measure each.
+
+    Nothing is trained: amplitudes come from training images, accuracy from test images. The run's folder receives one
+    network a number of steps (T8/, ...; transpike.load reads it), results.json with every figure, layer by layer, and
+    report.html.
+
+    Examples:
+      transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
+      transpike convert resnet20 cifar10 --weights resnet20.safetensors --steps 8 --scheme.silent 1
+      transpike convert resnet20 cifar10 --weights resnet20.pt --scheme.levels 1,2,4,8 --scheme.silent 0
+      transpike convert timm/resnet18 folder --root imagenet --weights resnet18.safetensors --loading.outputs 1000
+
+    Args:
+        model: The folder of a `transpike train` run, or a network's name (resnet20, timm/<name>, torchvision/<name>).
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
+        weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
+        network: What else the network takes, such as {"pool": "max"} for a VGG.
+        root: Where the data set's files lie.
+        download: Download the data set into root where it is missing.
+        loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
+        steps: T, or several to compare: 4,6,8,10,12. Takes the place of scheme.steps.
+        scheme: The code and its neurons: beta, silent steps, levels of spikes, percentile, and so on.
+        calibration: How many training images set the amplitudes.
+        device: Where to simulate: cpu, cuda, cuda:1, ...
+        seed: Chooses the calibration images.
+        resume: Continue this run's folder: steps that are in its results are kept. Other options must be as before.
+        out: The run's folder; by default a new one under runs/.
+        json: Write results.json here too.
+
+    Raises:
+        TranspikeError: The network has no spiking form, or an option, the weights or the images are wrong.
+    """
+    counts = sorted({steps} if isinstance(steps, int) else set(steps))
+    schemes = [replace(scheme, steps=count) for count in counts]
+    asked = {
+        "model": model, "data": data, "weights": weights, "network": network or {}, "root": root, "download": download,
+        "loading": asdict(loading), "steps": counts, "scheme": asdict(scheme), "calibration": calibration,
+        "device": device, "seed": seed,
+    }  # fmt: skip
+    if not counts:
+        raise ConfigError("steps: give at least one number of steps")
+    kept = _finished(resume) if resume else []
+    ann, sets = load_inputs(
+        model,
+        data=data,
+        root=root,
+        download=download,
+        loading=replace(loading, seed=seed),
+        weights=weights,
+        network=network,
+    )
+    with Run(resume) if resume else start_run("convert", asked, out=out) as run:
+        title = {"model": Path(model).name if Path(model).is_dir() else model, "dataset": sets.name}
+        results = sweep(ann, sets, schemes, run=run, calibration=calibration, device=device, kept=kept, title=title)
+    if json is not None:
+        write_json(json, results)
+
+
+def sweep(
+    ann: Any,
+    sets: Any,
+    schemes: list[CSS],
+    *,
+    run: Run,
+    calibration: int,
+    title: dict[str, str],
+    device: str = "cpu",
+    kept: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Convert ``ann`` under every scheme, measure each on the test images, save networks and results in ``run``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from transpike.conversion import prepare
+    from transpike.experiments.compare import compare
+    from transpike.experiments.tables import conversion_table
+    from transpike.report import write_report
+
+    rows = {_key(row["scheme"]): row for row in kept or []}
+    console = Console(stderr=True)
+    with console.status("tracing and calibrating"):
+        prepared = prepare(ann.to(device), sets.calibration(calibration), images=calibration)
+    results: dict[str, Any] = {
+        "kind": "conversion",
+        "version": 1,
+        **title,
+        "calibration": {"images": len(prepared.images)},
+    }
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        for scheme in schemes:
+            if _key(asdict(scheme)) in rows:
+                continue
+            snn = prepared.convert(scheme).to(device)
+            task = progress.add_task(_label(scheme), total=len(sets.test.dataset))
+            measured = compare(snn, sets.test, progress=partial(progress.advance, task))
+            snn.save(run.folder / _label(scheme))
+            rows[_key(asdict(scheme))] = {**measured["row"], "network": _label(scheme)}
+            ordered = [rows[_key(asdict(s))] for s in schemes if _key(asdict(s)) in rows]
+            results |= {"images": measured["images"], "ann": measured["ann"], "rows": ordered}
+            run.write("results.json", results)
+    if "rows" not in results:  # every scheme was there already
+        results = json_format.loads((run.folder / "results.json").read_text())
+    Console().print(conversion_table(results))
+    page = write_report([run.folder], run.folder / "report.html")
+    print(f"Networks and results: {run.folder}\nReport: {page}")
+    return results
+
+
+def _label(scheme: CSS) -> str:
+    """A folder's name for a scheme: what differs from the default, steps first."""
+    default = asdict(CSS())
+    parts = [f"T{scheme.steps}"]
+    for key, value in asdict(scheme).items():
+        if key != "steps" and value != default[key]:
+            parts.append(f"{key}-{'-'.join(map(str, value)) if isinstance(value, tuple) else value}")
+    return "_".join(parts)
+
+
+def _key(fields: dict[str, Any]) -> str:
+    return json_format.dumps({k: v for k, v in fields.items() if k != "name"}, sort_keys=True)
+
+
+def _finished(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run that was broken off."""
+    from transpike.report.results import read_result
+
+    if not (folder / "run.json").is_file():
+        raise ConfigError(f"{folder}: no run of `transpike convert` to resume, for it has no run.json")
+    return list(read_result(folder)["rows"]) if (folder / "results.json").is_file() else []

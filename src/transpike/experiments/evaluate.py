@@ -1,0 +1,126 @@
+"""``transpike evaluate``: what a converted or a trained network does on test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transpike.data import Loading
+from transpike.errors import ConfigError, ModelError
+from transpike.experiments.inputs import load_inputs, read_options
+from transpike.experiments.runs import start_run, write_json
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    network: Path,
+    data: str | None = None,
+    *,
+    root: Path | None = None,
+    download: bool = False,
+    loading: Loading | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Measure a converted network (a folder of `transpike convert`) or a trained one (a run of `transpike train`).
+
+    For a converted network everything is measured beside the network it was made from: accuracy, same predictions,
+    spikes, operations, energy, speed, errors layer by layer. Images come from the data set it was made with, or any
+    other.
+
+    Examples:
+      transpike evaluate runs/convert-20261121-110000/T8
+      transpike evaluate runs/train-20261121-100000
+      transpike evaluate runs/convert-20261121-110000/T8 folder --root my-images
+
+    Args:
+        network: A folder with network.json, or a training run's folder.
+        data: The images; by default those of the run.
+        root: Where the data set's files lie; by default as in the run, else data.
+        download: Download the data set into root where it is missing.
+        loading: Image size, normalisation, batches; by default as in the run.
+        device: Where to compute: cpu, cuda, cuda:1, ...
+        out: The folder for results; by default a new one under runs/.
+        json: Write results.json here too.
+
+    Raises:
+        TranspikeError: The network or the images cannot be read.
+    """
+    if not network.is_dir():
+        raise ModelError(f"{network}: no such folder; give one that `transpike convert` or `transpike train` wrote")
+    converted = (network / "network.json").is_file()
+    recorded = read_options(network.parent if converted else network)
+    asked: dict[str, Any] = {
+        "network": network,
+        "data": data or recorded.get("data"),
+        "root": root or Path(recorded.get("root", "data")),
+        "loading": loading or Loading(**recorded.get("loading", {})),
+        "download": download,
+        "device": device,
+    }
+    measure = _converted if converted else _trained
+    with start_run("evaluate", asked, out=out) as run:
+        results = measure(**asked, recorded=recorded)
+        run.write("results.json", results)
+    print(f"Results: {run.folder / 'results.json'}")
+    if json is not None:
+        write_json(json, results)
+
+
+def _converted(network: Path, data: str | None, root: Path, loading: Loading, **options: Any) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    from transpike.conversion import load
+    from transpike.data import load_images
+    from transpike.experiments.compare import compare
+    from transpike.experiments.tables import conversion_table
+
+    snn = load(network).to(options["device"])
+    recorded = options["recorded"]
+    if data is None and recorded.get("model"):
+        _, sets = load_inputs(
+            recorded["model"],
+            data=None,
+            root=root,
+            download=options["download"],
+            loading=loading,
+            weights=recorded["weights"],
+        )
+    elif data is None:
+        raise ConfigError(f"{network}: give --data, the images to test with; no run.json beside it tells")
+    else:
+        sets = load_images(data, root=root, download=options["download"], loading=loading)
+    measured = compare(snn, track(sets.test, description="evaluating", console=Console(stderr=True)))
+    results = {
+        "kind": "conversion",
+        "version": 1,
+        "model": recorded.get("model", network.name),
+        "dataset": sets.name,
+        "images": measured["images"],
+        "ann": measured["ann"],
+        "rows": [measured["row"]],
+    }
+    Console().print(conversion_table(results))
+    return results
+
+
+def _trained(network: Path, data: str | None, root: Path, loading: Loading, **options: Any) -> dict[str, Any]:
+    from transpike.train import Machine
+    from transpike.train import evaluate as tested
+
+    model, sets = load_inputs(str(network), data=data, root=root, download=options["download"], loading=loading)
+    machine = Machine(accelerator="gpu" if options["device"].startswith("cuda") else "cpu")
+    figures = tested(model, sets.test, machine=machine)
+    print(f"{figures.accuracy:.2%} of {figures.images} test images of {sets.name} right")
+    return {
+        "kind": "evaluation",
+        "version": 1,
+        "model": str(network),
+        "dataset": sets.name,
+        "images": figures.images,
+        "accuracy": figures.accuracy,
+        "loss": figures.loss,
+    }

@@ -1,0 +1,86 @@
+"""What several commands begin with: a network and its images, by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from transpike.data import ImageSets, Loading, load_images
+from transpike.errors import ConfigError, ModelError
+
+__all__ = ["load_inputs"]
+
+
+def load_inputs(
+    model: str,
+    *,
+    data: str | None,
+    root: Path,
+    download: bool,
+    loading: Loading,
+    weights: Path | None = None,
+    network: dict[str, Any] | None = None,
+) -> tuple[nn.Module, ImageSets]:
+    """The network named ``model``, in evaluation mode, and images prepared as it was trained on them.
+
+    ``model`` may be the folder of a `transpike train` run, which knows its data set; timm's networks know their image
+    size and normalisation. What ``loading`` says goes first.
+
+    Raises:
+        TranspikeError: if the network, its weights or its images cannot be had.
+    """
+    from transpike.models import create_model, read_description
+
+    described: dict[str, Any] = {}
+    if Path(model).is_dir():
+        described = read_description(model)
+    elif weights is None:
+        raise ModelError(
+            f"{model}: give --weights, a file or the folder of a `transpike train` run; an untrained network has "
+            "nothing to convert. To train one: transpike train"
+        )
+    elif Path(weights).is_dir() and (Path(weights) / "model.json").exists():
+        described = read_description(weights)
+    data = data or described.get("data")
+    if data is None:
+        raise ConfigError(f"{model}: give --data, the images to calibrate and to test with")
+    if described.get("data") == data:
+        loading = _filled(loading, described)
+    elif model.startswith("timm/"):
+        loading = _filled(loading, _timm_config(model.removeprefix("timm/")))
+    sets = load_images(data, root=root, download=download, loading=loading)
+    shape = {"num_classes": loading.outputs or sets.classes, "in_channels": sets.channels, "image_size": sets.size}
+    ann = create_model(model, **shape, weights=weights, **(network or {}))
+    return ann.eval(), sets
+
+
+def _filled(loading: Loading, known: dict[str, Any]) -> Loading:
+    """``loading`` with what it leaves open taken from what is known of the network's training."""
+    given: dict[str, Any] = {
+        "mean": tuple(known["mean"]) if known.get("mean") else None,
+        "std": tuple(known["std"]) if known.get("std") else None,
+        "size": known.get("image_size"),
+    }
+    return replace(loading, **{key: value for key, value in given.items() if getattr(loading, key) is None})
+
+
+def _timm_config(name: str) -> dict[str, Any]:
+    import timm
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None:
+        return {}
+    return {"mean": config.mean, "std": config.std, "image_size": config.input_size[-1]}
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """The options of the run in ``folder``; empty if it holds none that can be read."""
+    try:
+        options: dict[str, Any] = json.loads((folder / "run.json").read_text())["options"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return options
