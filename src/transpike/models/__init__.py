@@ -1,0 +1,148 @@
+"""Networks by name: `create_model`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from transpike.errors import ModelError
+from transpike.models.resnet import RESNETS, ResNet
+from transpike.models.vgg import VGG, VGGS
+from transpike.models.weights import load_weights, read_description, read_weights, save_weights
+from transpike.models.zoo import SPIKING, build_spiking
+
+__all__ = ["create_model", "load_weights", "model_names", "read_description", "read_weights", "save_weights"]
+
+
+def model_names() -> list[str]:
+    """The networks of our own, by name: artificial ones and spiking ones.
+
+    >>> [name for name in model_names() if "resnet19" in name]
+    ['resnet19', 'sew_resnet19', 'spiking_resnet19']
+    """
+    return sorted([*RESNETS, *VGGS, *SPIKING])
+
+
+def create_model(
+    name: str | Path | nn.Module,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    image_size: int | None = None,
+    weights: str | Path | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Make a network.
+
+    Args:
+        name: one of `model_names()`; `timm/<name>` or `torchvision/<name>`; the folder of a `transpike train` run,
+            which is rebuilt as it was trained; or a module of your own, which is returned as it is.
+        num_classes: outputs. A run's folder knows its own.
+        in_channels: channels of the image. A run's folder knows its own.
+        image_size: side of the square image in pixels, for networks whose head depends on it (VGG); their paper's by
+            default, 32 for `vgg16`.
+        weights: a `.safetensors` file, a state dict (plain, or from a Lightning checkpoint or data-parallel training),
+            or the folder of a `transpike train` run.
+        **kwargs: `width` (stem channels) and `activation` for ResNets; `pool` ("average" or "max"), `hidden`,
+            `dropout` and `activation` for VGGs; for timm and torchvision, what their own functions take. For spiking
+            networks the same without `activation`; `large=False` for SEW ResNets on small images; `width` (channels of
+            a token), `depth` or `depths`, and `heads` for transformers; and `spiking_neuron`, a class of ours or of
+            SpikingJelly's or the name of one of ours, with its keyword arguments: without it these change the paper's
+            neuron.
+
+    A spiking network takes images over time, [T, N, C, H, W], and gives [T, N, classes]; between two sequences its
+    neurons are put back to rest by `transpike.neurons.reset_net`.
+
+    Returns:
+        The network, in training mode, with new weights unless `weights` or a run's folder gives them.
+
+    Raises:
+        ModelError: for an unknown name (near matches are listed), arguments the network does not take, and weights
+            that are missing, damaged or do not fit.
+
+    >>> net = create_model("resnet20", num_classes=10, in_channels=3)
+    >>> sum(p.numel() for p in net.parameters())
+    272474
+    >>> import torch
+    >>> net = create_model("sew_resnet19", width=8, spiking_neuron="LIFNode", tau=4.0)
+    >>> net(torch.zeros(4, 2, 3, 32, 32)).shape
+    torch.Size([4, 2, 10])
+    >>> create_model("resnet21")
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ModelError: no network 'resnet21'. Did you mean resnet20, resnet19 or resnet18? ...
+    """
+    if isinstance(name, nn.Module):
+        model = name
+    elif _is_run(name):
+        recorded = read_description(name)
+        shape = {key: recorded[key] for key in ("num_classes", "in_channels", "image_size") if key in recorded}
+        return create_model(recorded["name"], **shape, weights=weights or name, **recorded.get("kwargs", {}), **kwargs)
+    else:
+        model = _build(str(name), num_classes, in_channels, image_size, kwargs)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _is_run(name: str | Path) -> bool:
+    return str(name) not in model_names() and Path(name).is_dir()
+
+
+def _build(name: str, num_classes: int, in_channels: int, image_size: int | None, kwargs: dict[str, Any]) -> nn.Module:
+    library, _, rest = name.partition("/")
+    try:
+        if name in RESNETS:
+            plan = RESNETS[name].widened(kwargs.pop("width", RESNETS[name].stem))
+            return ResNet(plan, num_classes=num_classes, in_channels=in_channels, **kwargs)
+        if name in VGGS:
+            own = {key: kwargs.pop(key) for key in ("hidden", "dropout") if key in kwargs}
+            vgg = replace(VGGS[name], image_size=image_size or VGGS[name].image_size, **own)
+            return VGG(vgg, num_classes=num_classes, in_channels=in_channels, **kwargs)
+        if name in SPIKING:
+            return build_spiking(
+                name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=kwargs
+            )
+        if library == "timm":
+            return _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)
+        if library == "torchvision":
+            return _torchvision(rest, in_channels, num_classes=num_classes, **kwargs)
+    except TypeError as error:
+        raise ModelError(f"{name} cannot be made with these arguments: {error}") from error
+    raise _unknown(name, model_names())
+
+
+def _timm(name: str, **kwargs: Any) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise _unknown(f"timm/{name}", [f"timm/{known}" for known in timm.list_models()])
+    model: nn.Module = timm.create_model(name, pretrained=False, **kwargs)
+    return model
+
+
+def _torchvision(name: str, in_channels: int, **kwargs: Any) -> nn.Module:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise _unknown(f"torchvision/{name}", [f"torchvision/{other}" for other in known])
+    if in_channels != 3:
+        raise ModelError(
+            f"torchvision/{name} takes images of 3 channels, not {in_channels}. timm/<name> networks take any number."
+        )
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **kwargs)
+    return model
+
+
+def _unknown(name: str, known: list[str]) -> ModelError:
+    near = difflib.get_close_matches(name, known, n=3)
+    guess = f" Did you mean {' or '.join(', '.join(near).rsplit(', ', 1))}?" if near else ""
+    return ModelError(
+        f"no network {name!r}.{guess} Known: {', '.join(model_names())}; timm/<name>, torchvision/<name>; "
+        "the folder of a `transpike train` run; or, from Python, a module of your own."
+    )

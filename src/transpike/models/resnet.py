@@ -1,0 +1,130 @@
+"""Residual networks for small images: CIFAR's ResNet-18 and ResNet-20, and the ResNet-19 of the spiking literature.
+
+The activation is a parameter. With ReLU these are ANNs; a spiking network is the same skeleton with neurons in ReLU's
+place, so its weights carry the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RESNETS", "BasicBlock", "Plan", "ResNet"]
+
+Activation = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shape of a residual network.
+
+    Attributes:
+        stem: channels of the first convolution, 3x3 with stride 1.
+        stages: one (channels, blocks, stride of the first block) a stage.
+        hidden: width of a hidden layer before the classifier; None for a single linear layer.
+        large: begin as for ImageNet: the first convolution is 7x7 with stride 2, and a 3x3 max-pooling with stride 2
+            follows its activation.
+    """
+
+    stem: int
+    stages: tuple[tuple[int, int, int], ...]
+    hidden: int | None = None
+    large: bool = False
+
+    def widened(self, width: int) -> Plan:
+        """The same plan scaled so that the stem has `width` channels.
+
+        >>> RESNETS["resnet20"].widened(8).stages
+        ((8, 3, 1), (16, 3, 2), (32, 3, 2))
+        """
+        stages = tuple((channels * width // self.stem, blocks, stride) for channels, blocks, stride in self.stages)
+        return replace(self, stem=width, stages=stages)
+
+
+RESNETS: dict[str, Plan] = {
+    # He et al. 2015, section 4.2, with projections (option B) where the shape changes.
+    "resnet20": Plan(16, ((16, 3, 1), (32, 3, 2), (64, 3, 2))),
+    # He et al. 2015, table 1, with a stem for 32x32 images: 3x3, stride 1, no max-pool.
+    "resnet18": Plan(64, ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))),
+    # Deng et al. 2022 (TET): the ResNet-19 that spiking networks are compared on.
+    "resnet19": Plan(64, ((128, 3, 1), (256, 3, 2), (512, 2, 2)), hidden=256),
+}
+
+
+class BasicBlock(nn.Module):
+    """y = activation(bn(conv(activation(bn(conv(x))))) + shortcut(x)); the shortcut projects where shapes differ."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, activation: Activation) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.act1 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.act2 = activation()
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            projection = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act1(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out)) + self.shortcut(x)
+        out = self.act2(out)
+        return out
+
+
+class ResNet(nn.Module):
+    """A residual network after a plan: stem, stages of blocks, global average, classifier.
+
+    Args:
+        plan: channels, depth and strides.
+        num_classes: outputs.
+        in_channels: channels of the image.
+        activation: makes one activation; called once for each place, so that every place has its own state.
+        block: makes one residual block, called as `block(in_channels, channels, stride=..., activation=...)`.
+
+    Shapes: [N, in_channels, H, W] -> [N, num_classes], for any H and W.
+
+    >>> net = ResNet(RESNETS["resnet20"].widened(8), num_classes=10, in_channels=1)
+    >>> net(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        num_classes: int,
+        in_channels: int,
+        activation: Activation = nn.ReLU,
+        block: Callable[..., nn.Module] = BasicBlock,
+    ) -> None:
+        super().__init__()
+        kernel, stride = (7, 2) if plan.large else (3, 1)
+        self.conv = nn.Conv2d(in_channels, plan.stem, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(plan.stem)
+        self.act = activation()
+        self.reduce = nn.MaxPool2d(3, 2, padding=1) if plan.large else nn.Identity()
+        width, blocks = plan.stem, []
+        for channels, depth, stride in plan.stages:
+            for index in range(depth):
+                blocks.append(block(width, channels, stride=1 if index else stride, activation=activation))
+                width = channels
+        self.layers = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc: nn.Module = nn.Linear(width, num_classes)
+        if plan.hidden is not None:
+            self.fc = nn.Sequential(nn.Linear(width, plan.hidden), activation(), nn.Linear(plan.hidden, num_classes))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.reduce(self.act(self.bn(self.conv(x))))
+        x = self.pool(self.layers(x))
+        out: Tensor = self.fc(torch.flatten(x, 1))
+        return out

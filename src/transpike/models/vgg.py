@@ -1,0 +1,122 @@
+"""VGG networks: the VGG-16 of the conversion literature and the bias-free VGG-5, -9, -11 and -13 of DCT-SNN.
+
+As with the residual networks the activation is a parameter, so that a spiking network is the same skeleton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from transpike.errors import ModelError
+
+__all__ = ["VGG", "VGGS", "Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shape of a VGG network.
+
+    Attributes:
+        layers: output channels of each 3x3 convolution; 0 is a 2x2 pooling.
+        image_size: side of the square image that the head is made for, in pixels.
+        hidden: width of the two hidden linear layers.
+        norm: batch normalisation after each convolution, and biases in the head; without it no layer has a bias.
+        dropout: rate after each hidden linear layer and, where there is no pooling and no norm, each convolution.
+    """
+
+    layers: tuple[int, ...]
+    image_size: int
+    hidden: int
+    norm: bool
+    dropout: float
+
+
+def _plan(text: str, **shape: float) -> Plan:
+    layers = tuple(0 if word == "P" else int(word) for word in text.split())
+    return Plan(layers, int(shape["image_size"]), int(shape["hidden"]), bool(shape["norm"]), shape["dropout"])
+
+
+_BARE = {"hidden": 4096, "norm": False, "dropout": 0.2}
+VGGS: dict[str, Plan] = {
+    # Simonyan and Zisserman 2015, configuration D, with batch norm and 512-wide hidden layers for 32x32 images.
+    "vgg16": _plan(
+        "64 64 P 128 128 P 256 256 256 P 512 512 512 P 512 512 512 P", image_size=32, hidden=512, norm=True, dropout=0.5
+    ),
+    # Garg et al. 2021 (DCT-SNN); the names do not count weight layers.
+    "vgg5": _plan("64 P 128 128 P", image_size=32, **_BARE),
+    "vgg9": _plan("64 P 128 128 P 256 256 P 512 512 P", image_size=60, **_BARE),
+    "vgg11": _plan("64 P 128 256 P 512 512 512 P 512 512 P", image_size=60, **_BARE),
+    "vgg13": _plan("64 64 P 128 128 P 256 256 P 512 512 P 512 512 P", image_size=64, **_BARE),
+}
+POOLS: dict[str, Callable[[int], nn.Module]] = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+
+
+class VGG(nn.Module):
+    """A VGG network after a plan: convolutions and poolings, then two hidden linear layers and the classifier.
+
+    Args:
+        plan: channels, head and regularisation.
+        num_classes: outputs.
+        in_channels: channels of the image.
+        activation: makes one activation; called once for each place.
+        pool: "average" or "max".
+
+    Shapes: [N, in_channels, S, S] -> [N, num_classes], with S the plan's image size.
+
+    Raises:
+        ModelError: for an unknown pooling, and for an image that the poolings would reduce to nothing.
+
+    >>> net = VGG(VGGS["vgg5"], num_classes=10, in_channels=3)
+    >>> net.classifier[0]
+    Linear(in_features=8192, out_features=4096, bias=False)
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        num_classes: int,
+        in_channels: int,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        pool: str = "average",
+    ) -> None:
+        super().__init__()
+        if pool not in POOLS:
+            raise ModelError(f"pool={pool!r}: a VGG pools by {' or '.join(map(repr, POOLS))}.")
+        halvings = plan.layers.count(0)
+        side = plan.image_size >> halvings
+        if side == 0:
+            raise ModelError(
+                f"image_size={plan.image_size}: this VGG halves the image {halvings} times, so it needs at least "
+                f"{2**halvings} pixels a side. Enlarge the images or take a ResNet."
+            )
+        features: list[nn.Module] = []
+        width = in_channels
+        for index, layer in enumerate(plan.layers):
+            if layer == 0:
+                features.append(POOLS[pool](2))
+                continue
+            features.append(nn.Conv2d(width, layer, 3, padding=1, bias=False))
+            features += [nn.BatchNorm2d(layer)] if plan.norm else []
+            features.append(activation())
+            if not plan.norm and plan.layers[index + 1] != 0:
+                features.append(nn.Dropout(plan.dropout))
+            width = layer
+        self.features = nn.Sequential(*features)
+        head: list[nn.Module] = []
+        width *= side**2
+        for _ in range(2):
+            head += [nn.Linear(width, plan.hidden, bias=plan.norm), activation(), nn.Dropout(plan.dropout)]
+            width = plan.hidden
+        self.classifier = nn.Sequential(*head, nn.Linear(width, num_classes, bias=plan.norm))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.classifier(torch.flatten(self.features(x), 1))
+        return out
