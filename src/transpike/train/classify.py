@@ -1,0 +1,172 @@
+"""Classification as a LightningModule: one for artificial and for spiking networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from transpike.errors import ConfigError, ModelError
+from transpike.train.losses import readout, temporal_efficient_loss
+from transpike.train.mix import mix
+from transpike.train.options import Optim, TrainOptions
+
+__all__ = ["Classifier"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(L.LightningModule):
+    """Trains and measures a network that gives [N, classes] or, spiking, [T, N, classes].
+
+    Args:
+        model: the network.
+        options: how to train it.
+        encode: turns images [N, *] into what the network takes; by default the images themselves or, where
+            `options.steps` is T, the images repeated to [T, N, *] (direct coding).
+        reset: puts a network's state back to its start; called before each batch.
+
+    Calling it gives logits [N, classes], averaged over time for a spiking network.
+
+    >>> Classifier(nn.Linear(4, 3), TrainOptions())(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        options: TrainOptions,
+        *,
+        encode: Callable[[Tensor], Tensor] | None = None,
+        reset: Callable[[nn.Module], object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.options = options
+        self.encode = encode
+        self.reset = reset
+        self._sums: dict[str, Tensor] = {}
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """What the network itself gives: [N, classes] or [T, N, classes]."""
+        if self.reset is not None:
+            self.reset(self.model)
+        if self.encode is not None:
+            images = self.encode(images)
+        elif self.options.steps is not None:
+            images = images.expand(self.options.steps, *images.shape)
+        out: Tensor = self.model(images)
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        return readout(self.outputs(images))
+
+    def terms(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The loss as named terms, which are summed; target: class indices [N] or probabilities [N, classes]."""
+        recipe = self.options.recipe
+        smoothing = recipe.label_smoothing
+        if recipe.loss == "ce":
+            return {"cross_entropy": F.cross_entropy(readout(outputs), target, label_smoothing=smoothing)}
+        if outputs.ndim != 3:
+            raise ModelError(
+                f"recipe.loss='tet' needs an output for every time step, [T, N, classes]; {type(self.model).__name__} "
+                f"gives {list(outputs.shape)}. Take recipe.loss='ce'."
+            )
+        return temporal_efficient_loss(outputs, target, label_smoothing=smoothing, lamb=recipe.tet_lambda)
+
+    def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
+        images, labels = batch
+        recipe = self.options.recipe
+        if recipe.mixup or recipe.cutmix:
+            images, mixture = mix(images, mixup=recipe.mixup, cutmix=recipe.cutmix)
+            outputs = self.outputs(images)
+            terms = self.terms(outputs, mixture.target(labels, outputs.shape[-1]))
+        else:
+            outputs = self.outputs(images)
+            terms = self.terms(outputs, labels)
+        loss = torch.stack(list(terms.values())).sum()
+        self._count("train", readout(outputs.detach()), labels, loss.detach())
+        return {"loss": loss, "terms": {name: term.detach() for name, term in terms.items()}}
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        self._hold_out("validation", batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        self._hold_out("test", batch)
+
+    def _hold_out(self, stage: str, batch: Batch) -> None:
+        images, labels = batch
+        # Of a last batch smaller than the number of processes, some of them get nothing.
+        if len(labels):
+            logits = self(images)
+            self._count(stage, logits, labels, F.cross_entropy(logits, labels))
+
+    def on_validation_epoch_start(self) -> None:
+        # Once an epoch, not once a batch as in DistributedDataParallel, so that processes may have unequal shares.
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if self.options.optim.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.options.optim.clip)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optim = self.options.optim
+        groups = _groups(self.model, optim)
+        optimizer: torch.optim.Optimizer
+        if optim.name == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=optim.lr)
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(optim.warmup * total / self.options.epochs)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, total, warmup, optim))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def measured(self, stage: str) -> dict[str, float]:
+        """Loss, accuracy in [0, 1] and number of images since the last call, over all processes.
+
+        Args:
+            stage: "train", "validation" or "test".
+        """
+        sums = self._sums.pop(stage, torch.zeros(3, dtype=torch.float64, device=self.device))
+        loss, correct, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        if count == 0:
+            raise ConfigError(f"there is no {stage} image to measure.")
+        return {"loss": loss / count, "accuracy": correct / count, "images": count}
+
+    def _count(self, stage: str, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        sums = torch.stack([loss * len(labels), (logits.argmax(-1) == labels).sum(), loss.new_tensor(len(labels))])
+        self._sums[stage] = self._sums.get(stage, 0) + sums.double()
+
+
+def _groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """Weights of one dimension (norms, biases, a neuron's tau) are scales, which decay would only distort."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ModelError(f"{type(model).__name__} has no parameter to train.")
+    decays = [p for p in parameters if optim.decay_all or p.ndim > 1]
+    kept = [p for p in parameters if not (optim.decay_all or p.ndim > 1)]
+    groups = [{"params": decays, "weight_decay": optim.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _factor(step: int, total: int, warmup: int, optim: Optim) -> float:
+    """The learning rate of a step as a share of the highest one."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    low = optim.lr_min / optim.lr
+    return low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2

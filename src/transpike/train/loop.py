@@ -1,0 +1,262 @@
+"""Training and measuring from Python: `fit` and `evaluate` take any module and any loaders."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+
+from transpike.errors import ConfigError
+from transpike.train.batches import Passes, share
+from transpike.train.callbacks import Checkpoints, Curves, FiniteLoss, Interrupted, OneBar, StopOnSignal
+from transpike.train.classify import Classifier
+from transpike.train.options import Machine, TrainOptions
+
+__all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
+
+Batches = Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or one's own.
+
+    Attributes:
+        train: training batches; each pass is an epoch.
+        validation: what the best epoch is chosen by; None to train without. Never give the test images here.
+    """
+
+    train: Batches
+    validation: Batches | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training gave.
+
+    Attributes:
+        model: the trained network, in evaluation mode: the same object that was handed in.
+        curves: one row an epoch: epoch, losses, accuracies in [0, 1], learning rate, seconds.
+        epoch: the epoch whose weights the network has.
+        validation_accuracy: in [0, 1], of these weights; None without validation images.
+    """
+
+    model: nn.Module
+    curves: list[dict[str, float]]
+    epoch: int
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy in [0, 1], mean cross-entropy, and how many images they are of."""
+
+    accuracy: float
+    loss: float
+    images: int
+
+
+class _Data(L.LightningDataModule):
+    """Each process's share of the loaders, cut once Lightning knows how many processes there are."""
+
+    def __init__(self, seed: int, train: Batches | None, held_out: Batches | None) -> None:
+        super().__init__()
+        self.seed, self.train, self.held_out = seed, train, held_out
+
+    def _mine(self, loader: Batches) -> Batches:
+        assert self.trainer is not None
+        return share(loader, self.trainer.global_rank, self.trainer.world_size)
+
+    def train_dataloader(self) -> Passes:
+        trainer = self.trainer
+        assert trainer is not None and self.train is not None
+        mine = self._mine(self.train)
+        return Passes(mine, seed=self.seed, epoch=lambda: trainer.current_epoch, rank=trainer.global_rank)
+
+    def val_dataloader(self) -> Batches:
+        return [] if self.held_out is None else self._mine(self.held_out)
+
+    test_dataloader = val_dataloader
+
+
+def fit(
+    model: nn.Module,
+    loaders: Loaders,
+    options: TrainOptions | None = None,
+    *,
+    folder: str | Path,
+    resume: bool = False,
+    encode: Callable[[Tensor], Tensor] | None = None,
+    reset: Callable[[nn.Module], object] | None = None,
+) -> Fitted:
+    """Train a classifier.
+
+    The folder receives `last.ckpt` after every epoch, `best.ckpt` by validation accuracy, `curves.csv` and TensorBoard
+    events. A run that was stopped, even by `kill -9`, continues from the end of its last finished epoch; on the CPU it
+    then gives bit for bit the weights of a run that never stopped.
+
+    Args:
+        model: any module that gives [N, classes], or [T, N, classes] with `options.steps`; changed in place.
+        loaders: training and validation batches.
+        options: how to train.
+        folder: where the run is written.
+        resume: continue from the folder's `last.ckpt`. Model, loaders and options must be those of the first start.
+        encode: turns images [N, *] into what a spiking network takes; the images repeated over time by default.
+        reset: puts a spiking network's state back to its start; called before each batch.
+
+    Returns:
+        The trained network and its curves. Its weights are those of the last epoch, or of the best on the validation
+        images where `options.keep` says so.
+
+    Raises:
+        ConfigError: if there is nothing to resume from, or a loader has no length.
+        TranspikeError: if the loss is no longer finite; it names the step, the terms and the last good checkpoint.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the batch at hand is done.
+
+    >>> import tempfile
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> images = torch.eye(4).repeat(16, 1)
+    >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
+    >>> options = TrainOptions(epochs=3, machine=Machine(accelerator="cpu"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fitted = fit(nn.Linear(4, 4), Loaders(loader, loader), options, folder=folder)
+    >>> fitted.validation_accuracy, fitted.epoch
+    (1.0, 3)
+    """
+    options = options or TrainOptions()
+    folder = Path(folder)
+    checkpoint = folder / "last.ckpt"
+    if resume and not checkpoint.is_file():
+        raise ConfigError(f"{folder}: nothing to resume, for no epoch had ended (no last.ckpt). Start it anew.")
+    for name, loader in vars(loaders).items():
+        if loader is not None and not (hasattr(loader, "__len__") and len(loader)):
+            raise ConfigError(f"the {name} loader needs a length, its number of batches, of at least 1.")
+    if loaders.validation is None and options.keep == "best":
+        raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
+    folder.mkdir(parents=True, exist_ok=True)
+    classifier = Classifier(model, options, encode=encode, reset=reset)
+    curves = Curves(folder, validates=loaders.validation is not None)
+    checkpoints = Checkpoints(folder, curves)
+    callbacks: list[Callback] = [FiniteLoss(folder), curves, OneBar(curves), checkpoints]
+    if options.recipe.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
+    data = _Data(options.seed, loaders.train, loaders.validation)
+    with _quiet(), StopOnSignal() as stop:
+        logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+        logger.log_hyperparams(asdict(options))
+        trainer = _trainer(options.machine, max_epochs=options.epochs, callbacks=[*callbacks, stop], logger=logger)
+        try:
+            trainer.fit(classifier, data, ckpt_path=checkpoint if resume else None, weights_only=True)
+        except (Interrupted, SIGTERMException):
+            raise KeyboardInterrupt(f"stopped in epoch {trainer.current_epoch + 1}") from None
+    epoch, accuracy = len(curves.rows), curves.rows[-1].get("validation_accuracy")
+    if options.keep == "best":
+        epoch, accuracy = checkpoints.best_epoch, checkpoints.best
+    # Read back even for the last epoch: a finished run that is resumed trains nothing that could leave its average.
+    kept = torch.load(checkpoints.folder / f"{options.keep}.ckpt", map_location="cpu", weights_only=True)
+    classifier.load_state_dict(kept["state_dict"])
+    return Fitted(model.eval(), curves.rows, epoch, accuracy)
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Batches,
+    *,
+    machine: Machine | None = None,
+    steps: int | None = None,
+    encode: Callable[[Tensor], Tensor] | None = None,
+    reset: Callable[[nn.Module], object] | None = None,
+) -> Evaluation:
+    """Accuracy of any classifier, artificial, spiking or converted; under torchrun each image counts once.
+
+    Args:
+        model: gives [N, classes], or [T, N, classes]; measured in evaluation mode.
+        loader: batches of (images, labels).
+        machine: devices and precision.
+        steps: time steps over which a spiking network sees each image repeated; None for other networks.
+        encode: as in `fit`.
+        reset: as in `fit`.
+
+    >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], machine=Machine(accelerator="cpu")).images
+    3
+    """
+    classifier = Classifier(model, TrainOptions(steps=steps), encode=encode, reset=reset)
+    with _quiet():
+        trainer = _trainer(machine or Machine(), callbacks=[], logger=False, enable_progress_bar=False)
+        trainer.test(classifier, datamodule=_Data(0, None, loader), verbose=False)
+        told = classifier.measured("test")
+    return Evaluation(told["accuracy"], told["loss"], int(told["images"]))
+
+
+def _trainer(machine: Machine, **kwargs: Any) -> L.Trainer:
+    processes = _processes(machine)
+    nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
+    strategy: Any = "auto"
+    if processes * nodes > 1:
+        # Buffers are sent once an epoch: see Classifier.
+        strategy = DDPStrategy(broadcast_buffers=False)
+        atexit.register(_leave_group)
+    return L.Trainer(
+        accelerator=machine.accelerator,
+        devices=processes,
+        num_nodes=nodes,
+        precision=machine.precision,
+        strategy=strategy,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        **kwargs,
+    )
+
+
+def _processes(machine: Machine) -> int:
+    """Processes on this node: torchrun's, else one for each GPU in use, else one."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    gpus = torch.cuda.device_count() if machine.accelerator != "cpu" else 0
+    if machine.accelerator == "gpu" and gpus == 0:
+        raise ConfigError("machine.accelerator='gpu': torch sees no GPU here. Take 'auto' or 'cpu'.")
+    if machine.devices == "auto":
+        return max(1, gpus)
+    if 0 < gpus < machine.devices:
+        raise ConfigError(f"machine.devices={machine.devices}: torch sees {gpus} GPU(s) here.")
+    return machine.devices
+
+
+def _leave_group() -> None:
+    """Without it, gloo's threads may abort a process that is about to end."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the user what Lightning says about matters that are decided here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            # DistributedDataParallel's view of a 1x1 convolution's gradient: a remark on speed.
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

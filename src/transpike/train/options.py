@@ -1,0 +1,146 @@
+"""How to train, as values: every field is a flag of `transpike train` and a key of the files in `configs/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transpike.errors import ConfigError
+
+__all__ = ["Machine", "Optim", "Recipe", "TrainOptions"]
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimiser and its schedule: a linear warm-up, then half a cosine down to `lr_min`, stepped every batch.
+
+    Attributes:
+        name: "sgd" (with momentum) or "adamw".
+        lr: the highest learning rate.
+        lr_min: the learning rate at the end.
+        warmup: length of the warm-up in epochs; fractions count.
+        weight_decay: L2 penalty (sgd) or decoupled decay (adamw).
+        decay_all: apply the decay to norm weights and biases too.
+        momentum: sgd's momentum.
+        nesterov: sgd looks ahead.
+        clip: largest norm of the gradient; None for no limit.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    lr_min: float = 0.0
+    warmup: float = 1.0
+    weight_decay: float = 5e-4
+    decay_all: bool = False
+    momentum: float = 0.9
+    nesterov: bool = True
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ("sgd", "adamw"):
+            raise ConfigError(f"optim.name={self.name!r}: expected 'sgd' or 'adamw'.")
+        _check("optim.lr", self.lr, self.lr > 0, "above 0")
+        _check("optim.lr_min", self.lr_min, 0 <= self.lr_min <= self.lr, "between 0 and lr")
+        _check("optim.warmup", self.warmup, self.warmup >= 0, "0 or more epochs")
+        _check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        _check("optim.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        _check("optim.nesterov", self.nesterov, not self.nesterov or self.momentum > 0, "false where momentum is 0")
+        _check("optim.clip", self.clip, self.clip is None or self.clip > 0, "above 0, or null")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the loss sees.
+
+    Attributes:
+        label_smoothing: share of the target spread over all classes.
+        mixup: alpha of the Beta distribution by which pairs of images are mixed; 0 for none.
+        cutmix: alpha of the Beta distribution of the pasted area; 0 for none. With both, one is drawn for each batch.
+        ema: decay per step of an exponential moving average of the weights, which is then what is validated, tested and
+            exported; None for no average.
+        loss: "ce", cross-entropy of the mean over time; "tet", cross-entropy of every step (spiking networks).
+        tet_lambda: weight of TET's regulariser, the squared distance of every logit from 1.
+    """
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float | None = None
+    loss: Literal["ce", "tet"] = "ce"
+    tet_lambda: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check("recipe.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
+        _check("recipe.mixup", self.mixup, self.mixup >= 0, "0 or more")
+        _check("recipe.cutmix", self.cutmix, self.cutmix >= 0, "0 or more")
+        _check("recipe.ema", self.ema, self.ema is None or 0 < self.ema < 1, "in (0, 1), or null")
+        _check("recipe.tet_lambda", self.tet_lambda, 0 <= self.tet_lambda < 1, "in [0, 1)")
+        if self.loss not in ("ce", "tet"):
+            raise ConfigError(f"recipe.loss={self.loss!r}: expected 'ce' or 'tet'.")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to compute on, and how.
+
+    Attributes:
+        precision: "32-true" or "bf16-mixed".
+        accelerator: "auto", "cpu" or "gpu".
+        devices: how many, or "auto" for all GPUs or one CPU process. Under torchrun its number of processes counts.
+    """
+
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ConfigError(f"machine.precision={self.precision!r}: expected '32-true' or 'bf16-mixed'.")
+        _check(
+            "machine.devices", self.devices, self.devices == "auto" or int(self.devices) >= 1, "1 or more, or 'auto'"
+        )
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that `fit` needs to know beside the network and the images.
+
+    Attributes:
+        epochs: passes over the training images.
+        seed: of the order of images, augmentation and dropout (the network's first weights are its maker's).
+        keep: whose weights are handed back: those of the "last" epoch, or of the epoch "best" on validation images.
+        steps: time steps T for a spiking network, which then sees every image T times; None for an ANN.
+        optim: the optimiser.
+        recipe: the loss and its regularisers.
+        machine: devices and precision.
+
+    Raises:
+        ConfigError: for a value out of range, naming the option.
+
+    >>> TrainOptions(epochs=0)
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: epochs=0: expected 1 or more.
+    """
+
+    epochs: int = 100
+    seed: int = 0
+    keep: Literal["last", "best"] = "last"
+    steps: int | None = None
+    optim: Optim = field(default_factory=Optim)
+    recipe: Recipe = field(default_factory=Recipe)
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        _check("epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "in [0, 2**32)")
+        _check("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more, or null")
+        if self.keep not in ("last", "best"):
+            raise ConfigError(f"keep={self.keep!r}: expected 'last' or 'best'.")
+        if self.recipe.loss == "tet" and self.steps is None:
+            raise ConfigError("recipe.loss='tet' is the loss of every time step: give steps.")
+
+
+def _check(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}={value!r}: expected {expected}.")

@@ -1,0 +1,80 @@
+"""A small problem, trained in a second; run as a program, the processes that are killed or work together."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from transpike.models import save_weights
+from transpike.train import Loaders, Machine, Optim, Recipe, TrainOptions, evaluate, fit
+
+CPU = Machine(accelerator="cpu")
+OPTIONS = TrainOptions(
+    epochs=4, seed=3, machine=CPU, optim=Optim(lr=0.05), recipe=Recipe(mixup=0.2, cutmix=0.5, ema=0.9)
+)
+PLAIN = TrainOptions(epochs=2, machine=CPU, optim=Optim(lr=0.05))
+
+
+def images(count=70, seed=0):
+    """Three classes, each a pattern of its own under noise: [count, 1, 6, 6]."""
+    generator = torch.Generator().manual_seed(7)
+    patterns = torch.randn(3, 1, 6, 6, generator=generator)
+    labels = torch.arange(count) % 3
+    return TensorDataset(
+        patterns[labels] + 0.3 * torch.randn(count, 1, 6, 6, generator=generator.manual_seed(seed)), labels
+    )
+
+
+class Interrupting(TensorDataset):
+    """Sends this process a signal when it is asked for the n-th image."""
+
+    def __init__(self, data, *, after, number):
+        super().__init__(*data.tensors)
+        self.left, self.number = after, number
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+def loaders(train=None):
+    return Loaders(
+        DataLoader(train or images(), batch_size=16, shuffle=True), DataLoader(images(31, seed=1), batch_size=10)
+    )
+
+
+def network(*, norm=True):
+    torch.manual_seed(0)
+    middle = [nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2)] if norm else [nn.ReLU()]
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *middle, nn.Flatten(), nn.Linear(144, 3))
+
+
+def killed(folder):
+    data = Interrupting(images(), after=2 * 70 + 40, number=signal.SIGKILL)
+    fit(network(), loaders(data), OPTIONS, folder=folder)
+
+
+def together(folder):
+    """One of several processes under torchrun."""
+    from transpike.data import load_images
+
+    net = network(norm=False)
+    fitted = fit(net, loaders(), PLAIN, folder=folder)
+    tested = evaluate(net, DataLoader(images(31, seed=1), batch_size=10), machine=CPU)
+    digits = load_images("digits")
+    counted = evaluate(nn.Flatten(), digits.test, machine=CPU)
+    if os.environ["RANK"] == "0":
+        save_weights(net, folder / "weights.safetensors")
+        rows = [fitted.validation_accuracy, tested.accuracy, tested.images, counted.images, counted.loss]
+        (folder / "told.txt").write_text(" ".join(map(str, rows)))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"killed": killed, "together": together}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,84 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from transpike.cli import main
+from transpike.models import create_model, read_weights
+from transpike.train.callbacks import Curves
+
+TINY = ["--network", '{"width": 4}', "--machine.accelerator", "cpu", "--loading.train_images", "300"]
+
+
+def test_train_writes_a_run_that_the_other_commands_read(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", *TINY, "--epochs", "2", "--out", str(run), "--json", str(tmp_path / "copy.json")]) == 0
+    assert f"Written to {run}" in capsys.readouterr().out
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"run.json", "model.json", "weights.safetensors", "results.json", "curves.csv", "last.ckpt"}
+    results = json.loads((run / "results.json").read_text())
+    assert results == json.loads((tmp_path / "copy.json").read_text())
+    assert (results["kind"], results["dataset"], results["images"]) == ("training", "digits", 360)
+    assert [row["epoch"] for row in results["epochs"]] == [1, 2]
+    assert results["epochs"][1]["loss"] < results["epochs"][0]["loss"]
+    model = json.loads((run / "model.json").read_text())
+    assert (model["name"], model["num_classes"], model["in_channels"], model["image_size"]) == ("resnet20", 10, 1, 8)
+    net = create_model(run).eval()
+    assert torch.equal(net.fc.weight, read_weights(run / "last.ckpt")["model.fc.weight"])
+
+
+def test_an_interrupted_run_goes_on_with_the_options_it_began_with(tmp_path, capsys, monkeypatch):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert main(["train", *TINY, "--epochs", "3", "--out", str(whole)]) == 0
+    write_row = Curves.on_train_epoch_end
+
+    def interrupted(self, trainer, module):
+        write_row(self, trainer, module)
+        if len(self.rows) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Curves, "on_train_epoch_end", interrupted)
+        assert main(["train", *TINY, "--epochs", "3", "--out", str(part)]) == 130
+    assert f"transpike train --resume {part}" in capsys.readouterr().err
+    assert not (part / "results.json").exists()
+    assert main(["train", "--resume", str(part)]) == 0
+    assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", *TINY, "--epochs", "1", "--out", str(run)]) == 0
+    (run / "last.ckpt").unlink()
+    for content, told in (
+        ((run / "run.json").read_text(), "nothing to resume"),
+        ('{"verb": "convert"}', "not of `transpike train`"),
+        ('{"verb": "train", "options": {}}', "of another version"),
+        ("{", "damaged"),
+    ):
+        (run / "run.json").write_text(content)
+        capsys.readouterr()
+        assert main(["train", "--resume", str(run)]) == 2
+        assert told in capsys.readouterr().err
+        assert (run / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "resnet21"], "Did you mean resnet20"),
+        (["--epochs", "0"], "epochs=0"),
+        (["--weights", "absent.pt"], "no such weight file"),
+        (["--resume", "absent"], "no run to resume"),
+        (["--network", '{"depth": 3}'], "depth"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(arguments, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *TINY, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("runs/*"))
