@@ -1,6 +1,17 @@
-"""Data: image sets by name, as loaders of normalised batches."""
+"""Data: image sets and event sets by name, as loaders of batches."""
 
 from transpike.data.batches import EpochSampler, MemoryImages
+from transpike.data.events import EventFrames, EventSets, event_frames, load_events
 from transpike.data.images import ImageSets, Loading, load_images
 
-__all__ = ["EpochSampler", "ImageSets", "Loading", "MemoryImages", "load_images"]
+__all__ = [
+    "EpochSampler",
+    "EventFrames",
+    "EventSets",
+    "ImageSets",
+    "Loading",
+    "MemoryImages",
+    "event_frames",
+    "load_events",
+    "load_images",
+]

@@ -1,0 +1,260 @@
+"""Event sets as loaders of frames, time first: N-MNIST, CIFAR10-DVS and DVS128 Gesture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from transpike.data.augment import random_flip, random_shift
+from transpike.data.batches import Augment, EpochSampler, seed_of
+from transpike.data.event_archives import place_of
+from transpike.data.event_files import EVENT_SOURCES, Events, EventSource, Recording
+from transpike.data.images import Loading, _split, _tested
+from transpike.errors import ConfigError, DataError
+
+__all__ = ["EventFrames", "EventSets", "event_frames", "load_events"]
+
+_SPLITS = ("number", "time")
+
+
+@dataclass(frozen=True)
+class EventSets:
+    """An event set's loaders. Batches are float32 frames ``[T, N, 2, H, W]`` and int64 labels ``[N]``.
+
+    A frame counts the events of each pixel, OFF in channel 0 and ON in channel 1; it is not normalised.
+
+    Attributes:
+        name: The set's name.
+        train: Shuffled and augmented training recordings; its ``sampler`` is an :class:`EpochSampler`.
+        validation: Training recordings held back, without augmentation; empty if ``Loading.validation`` is 0.
+        test: The test recordings; under ``torch.distributed`` each process has its share.
+        classes: How many labels there are.
+        class_names: Their names.
+        channels: 2.
+        size: Side of a frame in pixels.
+        steps: Frames of a recording, T.
+        split_by: How a recording was split into them.
+        loading: How the rest was asked for.
+    """
+
+    name: str
+    train: DataLoader[Any]
+    validation: DataLoader[Any]
+    test: DataLoader[Any]
+    classes: int
+    class_names: tuple[str, ...]
+    channels: int
+    size: int
+    steps: int
+    split_by: str
+    loading: Loading
+
+
+def load_events(
+    name: str,
+    *,
+    steps: int = 4,
+    split_by: str = "number",
+    root: str | PathLike[str] = "data",
+    loading: Loading = Loading(),
+) -> EventSets:
+    """Load an event set by name.
+
+    ``nmnist`` is read from ``NMNIST/{Train,Test}/<digit>/*.bin`` under ``root``, ``cifar10_dvs`` from
+    ``CIFAR10DVS/<class>/*.aedat``, ``dvs128_gesture`` from ``DVS128Gesture/DvsGesture/*.aedat``. Each may also lie in
+    SpikingJelly's folder ``extract`` (as in ``NMNIST/extract/Train``), or still in the published archives in its
+    ``download``, which are then checked and unpacked. CIFAR10-DVS brings no split: of each class the first nine tenths
+    by file name train and the rest test.
+
+    Recordings are read and turned into frames when they are asked for; nothing is written to the disk.
+
+    Args:
+        name: One of the names above.
+        steps: Frames of a recording, T.
+        split_by: How a recording is split, see :func:`event_frames`: ``number`` or ``time``.
+        root: Where the files lie.
+        loading: Splits, batches, workers and augmentation: a random shift, for ``cifar10_dvs`` mirroring, too. Frames
+            have the sensor's size and are not normalised: ``size``, ``mean`` and ``std`` are not for them.
+
+    Raises:
+        DataError: The name is unknown, files are missing or damaged, a recording has fewer events than frames. What a
+            recording lacks is found when it is read.
+        ConfigError: ``steps``, ``split_by`` or ``loading`` ask for what cannot be.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for path in [Path(root, "NMNIST", part, digit) for part in ("Train", "Test") for digit in "0123456789"]:
+    ...         path.mkdir(parents=True)
+    ...         _ = (path / "00001.bin").write_bytes(bytes([3, 5, 0x80, 0, 1]) * 8)  # x, y, ON, microseconds
+    ...     frames, labels = next(iter(load_events("nmnist", steps=4, root=root, loading=Loading(batch_size=2)).test))
+    >>> frames.shape, frames[:, 0, 1, 5, 3], labels
+    (torch.Size([4, 2, 2, 34, 34]), tensor([2., 2., 2., 2.]), tensor([0, 1]))
+    """
+    if name not in EVENT_SOURCES:
+        near = get_close_matches(name, EVENT_SOURCES)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(EVENT_SOURCES)}."
+        raise DataError(f"no event set is called {name!r}. {hint}")
+    _check(steps, split_by)
+    if unfit := [field for field in ("size", "mean", "std") if getattr(loading, field) is not None]:
+        raise ConfigError(f"loading.{unfit[0]} is for images: event frames keep the sensor's size and their counts.")
+    source = EVENT_SOURCES[name]
+    recordings, tests = source.recordings(place_of(name, source, Path(root)))
+    training, held = _split(len(recordings), loading)
+    standard = partial(_standard, shift=source.shift, flip=source.flip)
+
+    def frames(part: Sequence[Recording], chosen: Sequence[int], augment: Augment | None = None) -> EventFrames:
+        picked = [part[index] for index in chosen]
+        return EventFrames(picked, source, steps=steps, split_by=split_by, augment=augment, seed=loading.seed)
+
+    train = frames(recordings, training, standard if loading.augment == "standard" else None)
+    sampler = EpochSampler(len(train), seed=loading.seed)
+    return EventSets(
+        name=name,
+        # A last batch of one or two recordings would upset batch statistics.
+        train=_loader(train, loading, sampler, drop_last=len(train) >= loading.batch_size),
+        validation=_in_order(frames(recordings, held), loading),
+        test=_in_order(frames(tests, _tested(len(tests), loading)), loading),
+        classes=len(source.class_names),
+        class_names=source.class_names,
+        channels=2,
+        size=source.size,
+        steps=steps,
+        split_by=split_by,
+        loading=loading,
+    )
+
+
+class EventFrames(Dataset[tuple[Tensor, int]]):
+    """Recordings, read and turned into frames ``[T, 2, H, W]`` one at a time, in worker processes if there are any.
+
+    Item ``epoch * len(self) + index`` is recording ``index`` as that epoch augments it; its augmentation depends on
+    ``seed`` and on the item alone, whichever process reads it.
+
+    Args:
+        recordings: Where each one lies, and its label.
+        source: How they are read.
+        steps: Frames of a recording, T.
+        split_by: ``number`` or ``time``.
+        augment: Takes images ``[1, T * 2, H, W]``, so that all frames move alike, and a CPU generator.
+        seed: Fixes the augmentation.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        source: EventSource,
+        *,
+        steps: int,
+        split_by: str,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.recordings = recordings
+        # Not the source itself: to worker processes go these two alone.
+        self.read, self.size = source.read, source.size
+        self.steps = steps
+        self.split_by = split_by
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        recording = self.recordings[item % len(self)]
+        events = self.read(recording)
+        try:
+            frames = event_frames(events, size=self.size, steps=self.steps, split_by=self.split_by)
+        except DataError as error:
+            raise DataError(f"{recording.path}: {error}") from None
+        if self.augment is not None:
+            generator = Generator().manual_seed(seed_of(self.seed, item))
+            frames = self.augment(frames.flatten(0, 1)[None], generator).view_as(frames)
+        return frames, recording.label
+
+
+def event_frames(events: Events, *, size: int, steps: int, split_by: str = "number") -> Tensor:
+    """Count the events of each pixel in T stretches of a recording: float32 ``[T, 2, size, size]``.
+
+    By ``number``, each frame has ``floor(n / T)`` of the ``n`` events and the last one the remainder, too. By ``time``,
+    each frame has ``floor(d / T)`` of the ``d`` microseconds between the first and the last event, likewise, and is
+    empty where nothing happened. Where SpikingJelly's ``integrate_events_by_fixed_frames_number`` gives frames, they
+    are these.
+
+    Args:
+        events: A recording, its pixels within the sensor.
+        size: Side of the sensor in pixels.
+        steps: T.
+        split_by: ``number`` or ``time``.
+
+    Raises:
+        DataError: Fewer events, or microseconds, than frames.
+        ConfigError: T is not positive or ``split_by`` unknown.
+
+    >>> x, p, t = np.array([0, 1, 1, 0]), np.array([1, 0, 0, 1]), np.array([0, 1, 2, 100])
+    >>> events = Events(x=x, y=np.zeros(4, int), p=p, t=t)
+    >>> event_frames(events, size=2, steps=2)[:, :, 0].tolist()
+    [[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]]
+    >>> event_frames(events, size=2, steps=2, split_by="time").sum((1, 2, 3))
+    tensor([3., 1.])
+    """
+    _check(steps, split_by)
+    count = len(events.t)
+    if count < steps:
+        raise DataError(f"{count} events are fewer than {steps} frames. Take fewer steps.")
+    place = np.arange(count) if split_by == "number" else events.t - events.t.min()
+    stretch = (count if split_by == "number" else int(place.max())) // steps
+    if stretch == 0:
+        raise DataError(f"the events span {place.max()} us, fewer than {steps} frames. Take fewer steps.")
+    frame = np.minimum(place // stretch, steps - 1)
+    pixel = ((frame * 2 + events.p) * size + events.y) * size + events.x
+    counts = np.bincount(pixel, minlength=steps * 2 * size * size)
+    return torch.from_numpy(counts).view(steps, 2, size, size).float()
+
+
+def _check(steps: int, split_by: str) -> None:
+    if steps < 1:
+        raise ConfigError(f"steps, the frames of a recording, must be at least 1, not {steps}.")
+    if split_by not in _SPLITS:
+        raise ConfigError(f"split_by must be one of {', '.join(_SPLITS)}, not {split_by!r}.")
+
+
+def _standard(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
+    images = random_shift(images, pixels=shift, generator=generator)
+    return random_flip(images, generator=generator) if flip else images
+
+
+def _in_order(frames: EventFrames, loading: Loading) -> DataLoader[Any]:
+    return _loader(frames, loading, EpochSampler(len(frames), shuffle=False))
+
+
+def _loader(
+    frames: EventFrames, loading: Loading, sampler: EpochSampler, *, drop_last: bool = False
+) -> DataLoader[Any]:
+    return DataLoader(
+        frames,
+        batch_size=loading.batch_size,
+        sampler=sampler,
+        drop_last=drop_last,
+        num_workers=loading.workers,
+        persistent_workers=loading.workers > 0,
+        collate_fn=_time_first,
+        pin_memory=torch.cuda.is_available(),
+        # One of its own: a loader draws a number from it in every pass, which must not shift anyone else's.
+        generator=Generator(),
+    )
+
+
+def _time_first(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    frames, labels = zip(*samples, strict=True)
+    return torch.stack(frames, dim=1), torch.tensor(labels)
