@@ -70,7 +70,7 @@ def build_parser(verb: str) -> ArgumentParser:
                 r"\n+(?:Args|Arguments|Parameters|Returns|Raises):?\n", getdoc(function) or ""
             )[0]
             child.add_argument("--config", action="config", help="a YAML file with any of the options below")
-            child.add_function_arguments(function, as_group=False)
+            child.add_function_arguments(function, as_group=False, as_positional=True)
         verbs.add_subcommand(name, child, help=summary)
     return parser
 

@@ -37,6 +37,7 @@ def compare(
     *,
     layer_images: int = LAYER_IMAGES,
     progress: Callable[[int], None] | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
     """Run both networks and measure fidelity, spikes, operations, energy and speed.
 
@@ -45,6 +46,8 @@ def compare(
         batches: of images, or of pairs (images, labels).
         layer_images: how many of the images the measures of single layers, spikes and operations are taken over.
         progress: called with the number of images done, batch by batch.
+        total: sums a tensor over processes, each of which has its own share of the images; the measures of single
+            layers are those of the process's own.
 
     Returns:
         ``{"images", "ann": {...}, "row": {...}}``: counts and energies per image, energies in microjoules, accuracies
@@ -73,13 +76,14 @@ def compare(
             progress(len(x))
     if not seen:
         raise DataError("there are no images to measure on")
-    ann, right, same, error, norm = counts.tolist()
+    tally = torch.cat([counts, torch.tensor([seen], dtype=torch.float64)])
+    ann, right, same, error, norm, images = (total(tally) if total else tally).tolist()
     work = layers.operations()
     ann_work = Operations(macs=sum(macs(snn.graph).values()))
     row = _identity(snn) | {
-        "accuracy": right / seen if labelled else None,
-        "loss_pp": 100 * (ann - right) / seen if labelled else None,
-        "agreement": same / seen,
+        "accuracy": right / images if labelled else None,
+        "loss_pp": 100 * (ann - right) / images if labelled else None,
+        "agreement": same / images,
         "logit_error": math.sqrt(error / norm) if norm else None,
         **layers.spikes_per_neuron(),
         "synops": work.synops,
@@ -90,16 +94,16 @@ def compare(
         "energy_uj": work.joules * 1e6,
         "energy_parts_uj": {k: v * 1e6 for k, v in work.energy().items() if k != "macs"},
         "seconds": seconds[1],
-        "images_per_second": seen / seconds[1],
+        "images_per_second": images / seconds[1],
         "layers": layers.rows(),
     }
     about = {
-        "accuracy": ann / seen if labelled else None,
+        "accuracy": ann / images if labelled else None,
         "macs": ann_work.macs,
         "energy_uj": ann_work.joules * 1e6,
-        "images_per_second": seen / seconds[0],
+        "images_per_second": images / seconds[0],
     }
-    return {"images": seen, "ann": about, "row": row}
+    return {"images": int(images), "ann": about, "row": row}
 
 
 def _identity(snn: SpikingNetwork) -> dict[str, Any]:

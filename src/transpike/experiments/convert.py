@@ -11,7 +11,7 @@ from typing import Any
 from transpike.coding.css import CSS
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.inputs import load_inputs
+from transpike.experiments.inputs import load_inputs, network_name
 from transpike.experiments.runs import Run, start_run, write_json
 
 __all__ = ["convert", "sweep"]
@@ -43,9 +43,9 @@ def convert(
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
-      transpike convert resnet20 cifar10 --weights resnet20.safetensors --steps 8 --scheme.silent 1
-      transpike convert resnet20 cifar10 --weights resnet20.pt --scheme.levels 1,2,4,8 --scheme.silent 0
-      transpike convert timm/resnet18 folder --root imagenet --weights resnet18.safetensors --loading.outputs 1000
+      transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --steps 8 --scheme.silent 1
+      transpike convert resnet20 --data cifar10 --weights resnet20.pt --scheme.levels 1,2,4,8 --scheme.silent 0
+      transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
     Args:
         model: The folder of a `transpike train` run, or a network's name (resnet20, timm/<name>, torchvision/<name>).
@@ -87,7 +87,7 @@ def convert(
         network=network,
     )
     with Run(resume) if resume else start_run("convert", asked, out=out) as run:
-        title = {"model": Path(model).name if Path(model).is_dir() else model, "dataset": sets.name}
+        title = {"model": network_name(model), "dataset": sets.name}
         results = sweep(ann, sets, schemes, run=run, calibration=calibration, device=device, kept=kept, title=title)
     if json is not None:
         write_json(json, results)

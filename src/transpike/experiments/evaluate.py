@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transpike.data import Loading
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.inputs import load_inputs, read_options
+from transpike.experiments.inputs import load_inputs, network_name, read_options
 from transpike.experiments.runs import start_run, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["evaluate"]
 
@@ -33,7 +38,8 @@ def evaluate(
     Examples:
       transpike evaluate runs/convert-20261121-110000/T8
       transpike evaluate runs/train-20261121-100000
-      transpike evaluate runs/convert-20261121-110000/T8 folder --root my-images
+      transpike evaluate runs/convert-20261121-110000/T8 --data folder --root my-images
+      torchrun --nproc-per-node 4 --no-python transpike evaluate runs/convert-20261121-110000/T8 --out runs/check
 
     Args:
         network: A folder with network.json, or a training run's folder.
@@ -61,6 +67,9 @@ def evaluate(
         "device": device,
     }
     measure = _converted if converted else _trained
+    if int(os.environ.get("RANK", 0)):  # one of several processes, of which the first writes
+        measure(**asked, recorded=recorded)
+        return
     with start_run("evaluate", asked, out=out) as run:
         results = measure(**asked, recorded=recorded)
         run.write("results.json", results)
@@ -78,6 +87,7 @@ def _converted(network: Path, data: str | None, root: Path, loading: Loading, **
     from transpike.experiments.compare import compare
     from transpike.experiments.tables import conversion_table
 
+    total = _processes(options["device"])
     snn = load(network).to(options["device"])
     recorded = options["recorded"]
     if data is None and recorded.get("model"):
@@ -93,18 +103,34 @@ def _converted(network: Path, data: str | None, root: Path, loading: Loading, **
         raise ConfigError(f"{network}: give --data, the images to test with; no run.json beside it tells")
     else:
         sets = load_images(data, root=root, download=options["download"], loading=loading)
-    measured = compare(snn, track(sets.test, description="evaluating", console=Console(stderr=True)))
+    console = Console(stderr=True, quiet=bool(total and int(os.environ["RANK"])))
+    measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total)
     results = {
         "kind": "conversion",
         "version": 1,
-        "model": recorded.get("model", network.name),
+        "model": network_name(recorded["model"]) if "model" in recorded else network.name,
         "dataset": sets.name,
         "images": measured["images"],
         "ann": measured["ann"],
         "rows": [measured["row"]],
     }
-    Console().print(conversion_table(results))
+    if not console.quiet:
+        Console().print(conversion_table(results))
     return results
+
+
+def _processes(device: str) -> Callable[[Tensor], Tensor] | None:
+    """Join the processes of torchrun, if it started this one; gives what sums a tensor over them."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        return None
+    import lightning as L
+
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    accelerator = "cuda" if device.startswith("cuda") else "cpu"
+    fabric = L.Fabric(accelerator=accelerator, devices=here, num_nodes=world // here, strategy="ddp")
+    fabric.launch()
+    return lambda tensor: fabric.all_reduce(tensor, reduce_op="sum")  # type: ignore[return-value]
 
 
 def _trained(network: Path, data: str | None, root: Path, loading: Loading, **options: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 from transpike.data import ImageSets, Loading, load_images
 from transpike.errors import ConfigError, ModelError
 
-__all__ = ["load_inputs"]
+__all__ = ["load_inputs", "network_name", "read_options"]
 
 
 def load_inputs(
@@ -56,6 +56,13 @@ def load_inputs(
     shape = {"num_classes": loading.outputs or sets.classes, "in_channels": sets.channels, "image_size": sets.size}
     ann = create_model(model, **shape, weights=weights, **(network or {}))
     return ann.eval(), sets
+
+
+def network_name(model: str) -> str:
+    """The network's name, also where ``model`` is the folder of a training run."""
+    from transpike.models import read_description
+
+    return str(read_description(model)["name"]) if Path(model).is_dir() else model
 
 
 def _filled(loading: Loading, known: dict[str, Any]) -> Loading:

@@ -13,7 +13,7 @@ def report(folders: list[Path] | Path, out: Path = Path("report.html"), title: s
     The page holds tables and plots (accuracy against T and latency, error and firing by layer, energy) and where
     each number comes from. It loads nothing from elsewhere: open it in any browser, or send it as one file.
 
-    Example: transpike report --folders runs/ternary,runs/levels --out comparison.html
+    Example: transpike report runs/ternary,runs/levels --out comparison.html
 
     Args:
         folders: Folders that `transpike demo`, `train`, `convert` or `evaluate` wrote; several are compared.
