@@ -42,9 +42,7 @@ def run(weights: Path, *more: str) -> int:
 @pytest.fixture(scope="module")
 def converted(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "sweep"
-    assert (
-        run(weights, out, "--steps", "6,12", "--scheme.percentile", "100", "--json", str(out.parent / "copy.json")) == 0
-    )
+    assert run(weights, *SWEEP, "--out", str(out), "--json", str(out.parent / "copy.json")) == 0
     return out
 
 
