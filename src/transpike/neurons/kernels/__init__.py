@@ -10,7 +10,7 @@ Kept for the backward pass is the input alone: 4 bytes per element and step in f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,18 +24,12 @@ from transpike.neurons.surrogate import Surrogate
 __all__ = ["Dynamics", "multi_step"]
 
 
-@cache
-def _backend(device: str) -> Any:
-    """The module that computes on this type of device, or None. Late, as Numba and Triton are slow to import."""
-    if device == "cpu":
-        from transpike.neurons.kernels import cpu
+_DEVICES = ("cpu", "cuda") if find_spec("triton") else ("cpu",)
 
-        return cpu
-    if device == "cuda" and find_spec("triton"):
-        from transpike.neurons.kernels import gpu
 
-        return gpu
-    return None
+def _backend(x: Tensor) -> Any:
+    # On first use, since Numba and Triton are slow to import.
+    return import_module(f"transpike.neurons.kernels.{'gpu' if x.is_cuda else 'cpu'}")
 
 
 def multi_step(
@@ -68,10 +62,10 @@ def multi_step(
     >>> s.flatten(), v
     (tensor([0., 1., 0., 1.]), tensor([0.2500]))
     """
-    if isinstance(surrogate, Surrogate) and x.dtype != torch.float64 and _backend(x.device.type):
-        numbers = [float(number) for number in dynamics]
-        learned = None if charge is None else charge.float()
-        spikes, last = _neuron(x, v, learned, numbers, [surrogate.shape, surrogate.slope, surrogate.height])
+    if isinstance(surrogate, Surrogate) and x.dtype != torch.float64 and x.device.type in _DEVICES:
+        state = (None if given is None else given.float() for given in (v, charge))
+        shape = [surrogate.shape, surrogate.slope, surrogate.height]
+        spikes, last = _neuron(x, *state, [float(number) for number in dynamics], shape)
         return spikes, last
     return reference.multi_step(x, v, charge, dynamics, surrogate)[:2]
 
@@ -88,8 +82,8 @@ def _dense(x: Tensor) -> Tensor:
 def _flat(a: Tensor, like: Tensor) -> Tensor:
     """Memory of a, [T, N, *] or [N, *], as [T, M] or [M] in the order of `like`, a dense [T, N, *]."""
     stride = like.stride()[like.dim() - a.dim() :]
-    if a.stride() != stride or a.dtype == torch.float64:
-        a = torch.empty_strided(a.shape, stride, dtype=torch.float32, device=a.device).copy_(a)
+    if a.stride() != stride:
+        a = torch.empty_strided(a.shape, stride, dtype=a.dtype, device=a.device).copy_(a)
     neurons = like[0].numel()
     return a.as_strided((len(a), neurons), (neurons, 1)) if a.dim() == like.dim() else a.as_strided((neurons,), (1,))
 
@@ -112,17 +106,17 @@ _neuron = torch.ops.transpike.neuron.default
 _neuron_backward = torch.ops.transpike.neuron_backward.default
 
 
-@torch.library.impl("transpike::neuron", ("cpu", "cuda"))
+@torch.library.impl("transpike::neuron", _DEVICES)
 def _(
     x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float], surrogate: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     x = _dense(x)
     start = None if v is None else _flat(v, x)
-    spikes, last = _backend(x.device.type).forward(_flat(x, x), start, charge, dynamics)
+    spikes, last = _backend(x).forward(_flat(x, x), start, charge, dynamics)
     return _shaped(spikes, x), _shaped(last, x)
 
 
-@torch.library.impl("transpike::neuron_backward", ("cpu", "cuda"))
+@torch.library.impl("transpike::neuron_backward", _DEVICES)
 def _(
     grad_spikes: Tensor | None,
     grad_v: Tensor | None,
@@ -135,7 +129,7 @@ def _(
     x = _dense(x)
     grads = tuple(None if grad is None else _flat(grad, x) for grad in (grad_spikes, grad_v))
     start = None if v is None else _flat(v, x)
-    gx, gv, gc = _backend(x.device.type).backward(grads, _flat(x, x), start, charge, dynamics, surrogate)
+    gx, gv, gc = _backend(x).backward(grads, _flat(x, x), start, charge, dynamics, surrogate)
     return _shaped(gx, x), _shaped(gv, x), gc
 
 

@@ -1,0 +1,136 @@
+"""A LIF layer over T steps: ours, SpikingJelly, snnTorch, a torch loop, the loop compiled, and a copy as the floor.
+
+    python benchmarks/neurons.py
+    python benchmarks/neurons.py --device cuda --dtype bfloat16 --shape "[32, 32, 128, 32, 32]"
+
+Hard reset to 0, tau 2, input decayed, ATan surrogate. Forward is without gradients; forward and backward take a dense
+gradient of the spikes. The floor copies the input, and for the backward pass the gradient too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Literal
+
+import snntorch
+import torch
+from jsonargparse import auto_cli
+from spikingjelly.activation_based import functional, neuron, surrogate
+from timing import best_seconds, peak_mebibytes, save, show
+from torch import Tensor
+
+from transpike.neurons import ATan, LIFNode, reset_net
+
+Layer = Callable[[Tensor], Tensor]
+
+
+def _ours() -> Layer:
+    node = LIFNode(surrogate_function=ATan(), step_mode="m")
+
+    def layer(x: Tensor) -> Tensor:
+        reset_net(node)
+        return node(x)
+
+    return layer
+
+
+def _spikingjelly() -> Layer:
+    node = neuron.LIFNode(surrogate_function=surrogate.ATan(), step_mode="m")
+
+    def layer(x: Tensor) -> Tensor:
+        functional.reset_net(node)
+        return node(x)
+
+    return layer
+
+
+def _snntorch() -> Layer:
+    node = snntorch.Leaky(beta=0.5, reset_mechanism="zero", spike_grad=snntorch.surrogate.atan())
+
+    def layer(x: Tensor) -> Tensor:
+        v = node.reset_mem()
+        spikes = []
+        for current in x * 0.5:
+            s, v = node(current, v)
+            spikes.append(s)
+        return torch.stack(spikes)
+
+    return layer
+
+
+def _loop(x: Tensor) -> Tensor:
+    fire, v, spikes = ATan(), torch.zeros_like(x[0]), []
+    for current in x:
+        h = v + (current - v) / 2
+        s = fire(h - 1)
+        v = h * (1 - s)
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+def _layers() -> dict[str, Layer]:
+    return {
+        "transpike": _ours(),
+        "SpikingJelly": _spikingjelly(),
+        "snnTorch": _snntorch(),
+        "torch loop": _loop,
+        "torch.compile of the loop": torch.compile(_loop, dynamic=False),
+        "copy (floor)": torch.clone,
+    }
+
+
+def _without_gradients(layer: Layer, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return layer(x)
+
+
+def _with_gradients(layer: Layer, x: Tensor, grad: Tensor) -> Tensor:
+    x.grad = None
+    spikes = layer(x)
+    spikes.backward(grad)
+    return spikes.detach()
+
+
+def main(
+    device: Literal["cpu", "cuda"] = "cpu",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    shape: list[int] = [4, 32, 128, 32, 32],  # noqa: B006  (jsonargparse shows it)
+    repeats: int = 7,
+) -> None:
+    """Time and peak memory of each; writes benchmarks/results/neurons-DEVICE-DTYPE-TxNx....json."""
+    torch.manual_seed(0)
+    cuda = device == "cuda"
+    x = torch.randn(shape, device=device).to(getattr(torch, dtype))
+    grad = torch.randn_like(x)
+    leaf = x.clone().requires_grad_()
+    layers = _layers()
+    forward = {name: lambda layer=layer: _without_gradients(layer, x) for name, layer in layers.items()}
+    both = {name: lambda layer=layer: _with_gradients(layer, leaf, grad) for name, layer in layers.items()}
+    seconds = [best_seconds(runs, repeats=repeats, cuda=cuda) for runs in (forward, both)]
+    leaf.grad = None
+    memory = {}
+    for name, run in both.items():
+        memory[name] = peak_mebibytes(run, cuda=cuda)
+        leaf.grad = None
+    rates = {name: run().float().mean().item() for name, run in forward.items() if name != "copy (floor)"}
+    if max(rates.values()) - min(rates.values()) > 1e-4:
+        raise SystemExit(f"the layers do not compute the same neuron, firing rates: {rates}")
+    rows = [(name, seconds[0][name], seconds[1][name], memory[name]) for name in layers]
+    base = seconds[0]["SpikingJelly"], seconds[1]["SpikingJelly"]
+    show(
+        f"LIF {shape} {dtype} on {device}; both = forward and backward; "
+        f"SpikingJelly {version('spikingjelly')}, snnTorch {version('snntorch')}",
+        ["", "forward ms", "speed-up", "both ms", "speed-up", "peak MiB"],
+        [
+            [name, f"{f * 1e3:.2f}", f"{base[0] / f:.1f}x", f"{b * 1e3:.2f}", f"{base[1] / b:.1f}x", f"{m:.0f}"]
+            for name, f, b, m in rows
+        ],
+    )
+    keys = ("forward_s", "forward_backward_s", "peak_mib")
+    results = {row[0]: dict(zip(keys, row[1:], strict=True)) for row in rows}
+    print(save(f"neurons-{device}-{dtype}-{'x'.join(map(str, shape))}", results))
+
+
+if __name__ == "__main__":
+    auto_cli(main)

@@ -1,0 +1,182 @@
+"""What every spiking node shares: state, step modes, reset."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transpike.errors import ConfigError, DataError
+from transpike.neurons.kernels import Dynamics, multi_step, reference
+
+__all__ = ["SpikingNode", "reset_net"]
+
+
+class SpikingNode(nn.Module, ABC):
+    """A layer of neurons: input current to spikes, with a membrane `v` that lasts from call to call.
+
+    In ``step_mode="s"`` it takes one step [N, *], in ``"m"`` a sequence [T, N, *]; a sequence cut into pieces gives
+    what the whole gives, gradients included, until `reset_net` (or `reset`) puts the membrane back to rest.
+
+    Spikes have the dtype of the input, the membrane is float32 (float64 for float64). NaN in gives NaN out, so that a
+    diverged network shows it in its loss. Surrogates of this package run as one fused pass over all steps; any other
+    callable, and ``store_v_seq=True``, run on the PyTorch reference, several times slower.
+
+    Args:
+        v_threshold: the membrane at which a neuron fires.
+        v_reset: where a spike puts the membrane (hard reset); None subtracts the threshold instead (soft reset).
+        surrogate_function: maps ``h - v_threshold`` to a spike; its gradient is the surrogate's.
+        detach_reset: whether to cut the gradient that flows through the reset.
+        step_mode: "s" for single steps, "m" for sequences.
+        store_v_seq: whether to keep the membrane after every step in `v_seq` [T, N, *].
+        backend: "auto", or "torch" to run the reference whatever the surrogate.
+
+    Raises:
+        ConfigError: if a value is outside its range.
+        DataError: on call, if x has no time axis or no steps, is not floating point, or if its shape is not that of
+            the membrane which an earlier batch left.
+    """
+
+    v: float | Tensor
+    v_seq: Tensor | None
+
+    def __init__(
+        self,
+        v_threshold: float,
+        v_reset: float | None,
+        surrogate_function: Callable[[Tensor], Tensor],
+        detach_reset: bool,
+        step_mode: str,
+        store_v_seq: bool,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        self._require("v_threshold", v_threshold, 0, math.inf)
+        if v_reset is not None:
+            self._require("v_reset", v_reset, -math.inf, v_threshold)
+        if backend not in ("auto", "torch"):
+            raise ConfigError(f'{type(self).__name__}: backend must be "auto" or "torch", got {backend!r}')
+        self.v_threshold = v_threshold
+        self.v_reset = v_reset
+        self.surrogate_function = surrogate_function
+        self.detach_reset = detach_reset
+        self.step_mode = step_mode
+        self.store_v_seq = store_v_seq
+        self.backend = backend
+        self.reset()
+
+    def _require(self, name: str, value: float, low: float, high: float) -> None:
+        if not low < value < high:
+            bounds = f"above {low}" if high == math.inf else f"below {high}"
+            raise ConfigError(f"{type(self).__name__}: {name} must be a finite number {bounds}, got {value}")
+
+    @property
+    def step_mode(self) -> str:
+        """ "s": one step [N, *] a call. "m": a sequence [T, N, *] a call."""
+        return self._step_mode
+
+    @step_mode.setter
+    def step_mode(self, value: str) -> None:
+        if value not in ("s", "m"):
+            raise ConfigError(f'{type(self).__name__}: step_mode must be "s" or "m", got {value!r}')
+        self._step_mode = value
+
+    @property
+    @abstractmethod
+    def dynamics(self) -> Dynamics:
+        """The neuron as numbers; `Dynamics` has the equation."""
+
+    def charge(self) -> Tensor | None:
+        """(decay, gain, bias) [3] where they are learned, else None."""
+        return None
+
+    def _resets(self) -> dict[str, float]:
+        """The part of `dynamics` that the soft or hard reset decides, with the initial membrane."""
+        if self.v_reset is None:
+            return {"drop": self.v_threshold}
+        return {"carry": 0.0, "rest": self.v_reset, "start": self.v_reset}
+
+    def reset(self) -> None:
+        """Put the membrane back to rest and forget `v_seq`."""
+        self.v = 0.0 if self.v_reset is None else self.v_reset
+        self.v_seq = None
+
+    def detach(self) -> None:
+        """Keep the membrane but cut its history: truncated backpropagation through time."""
+        if isinstance(self.v, Tensor):
+            self.v = self.v.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes in the shape and dtype of x."""
+        sequence = x.unsqueeze(0) if self.step_mode == "s" else x
+        v = self._membrane(sequence)
+        dynamics, charge = self.dynamics, self.charge()
+        if v is None:
+            dynamics = dynamics._replace(start=float(self.v))
+        if self.store_v_seq or self.backend == "torch":
+            trace = reference.multi_step(
+                sequence, v, charge, dynamics, self.surrogate_function, store_v_seq=self.store_v_seq
+            )
+            spikes, self.v = trace.spikes, trace.v
+            self._remember(trace.v_seq)
+        else:
+            spikes, self.v = multi_step(sequence, v, dynamics, self.surrogate_function, charge=charge)
+        return spikes.squeeze(0) if self.step_mode == "s" else spikes
+
+    def _membrane(self, x: Tensor) -> Tensor | None:
+        name = type(self).__name__
+        if x.dim() < 2:
+            raise DataError(
+                f'{name}: step_mode "{self.step_mode}" takes {"[N, *]" if self.step_mode == "s" else "[T, N, *]"}, '
+                f"got a tensor of shape {list(x.shape[self.step_mode == 's' :])}"
+            )
+        if len(x) == 0:
+            raise DataError(f"{name}: a sequence of no steps (T = 0), shape {list(x.shape)}")
+        if not x.is_floating_point():
+            raise DataError(f"{name}: the input must be floating point, got {x.dtype}: call .float() on it")
+        if not isinstance(self.v, Tensor):
+            return None
+        if self.v.shape != x.shape[1:]:
+            raise DataError(
+                f"{name}: the membrane has shape {list(self.v.shape)} from an earlier call, a step of the input has "
+                f"{list(x.shape[1:])}: call transpike.neurons.reset_net(network) between batches"
+            )
+        return self.v.to(x.device)
+
+    def _remember(self, v_seq: Tensor | None) -> None:
+        if v_seq is not None and self.step_mode == "s" and self.v_seq is not None:
+            v_seq = torch.cat((self.v_seq, v_seq))
+        self.v_seq = v_seq
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or a pickle begins at rest: a membrane within a graph can be neither copied nor saved."""
+        rest = 0.0 if self.v_reset is None else self.v_reset
+        return {**self.__dict__, "v": rest, "v_seq": None}
+
+    def extra_repr(self) -> str:
+        return (
+            f"v_threshold={self.v_threshold}, v_reset={self.v_reset}, detach_reset={self.detach_reset}, "
+            f"step_mode={self.step_mode!r}, surrogate_function={self.surrogate_function}"
+        )
+
+
+def reset_net(net: nn.Module) -> None:
+    """Put every neuron of a network back to rest; call it between batches.
+
+    Works for SpikingJelly's modules too: whatever has both a `reset` and a `step_mode`.
+
+    >>> from transpike.neurons import IFNode
+    >>> node = IFNode()
+    >>> _ = node(torch.tensor([0.4]))
+    >>> reset_net(node)
+    >>> node.v
+    0.0
+    """
+    for module in net.modules():
+        reset = getattr(module, "reset", None)
+        if hasattr(module, "step_mode") and callable(reset):
+            reset()

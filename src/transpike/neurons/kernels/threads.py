@@ -1,0 +1,84 @@
+"""Numba kernels: compiled once and kept on disk, run on as many threads as PyTorch uses."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
+from typing import Any
+
+import numba
+import torch
+from numba.core import event
+
+__all__ = ["compiled", "spread"]
+
+_SMALLEST_PIECE = 1 << 15  # elements below which a second thread costs more than it brings
+_log = logging.getLogger(__name__)
+_ours: set[Any] = set()
+_pool: ThreadPoolExecutor | None = None
+
+
+class _Announce(event.Listener):
+    """Numba sends this event only for a kernel that its cache on disk does not hold."""
+
+    told = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.told and event.data["dispatcher"] in _ours:
+            self.told = True
+            _log.warning("compiling the CPU kernels of the neurons; they are then kept on disk: a few seconds, once")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Announce())  # type: ignore[no-untyped-call]
+
+
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile without the GIL, without fast-math, and without checks of division that would stop vectorisation."""
+    try:
+        kernel: Callable[..., None] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # Numba found no folder that it may write its cache to.
+        kernel = numba.njit(nogil=True, error_model="numpy")(function)
+    _ours.add(kernel)
+    return kernel
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+# A forked child inherits the pool but none of its threads.
+os.register_at_fork(after_in_child=_forget_pool)
+
+
+def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: int, cost: int, align: int) -> None:
+    """Call ``kernel(*arguments, lo, hi)`` on contiguous pieces of ``range(items)``, one per PyTorch thread.
+
+    Args:
+        kernel: a function from `compiled`.
+        arguments: what comes before the bounds.
+        items: number of independent items.
+        cost: elements touched per item; small jobs stay on one thread.
+        align: pieces begin at multiples of this.
+
+    A pool of our own, since Numba's `prange` aborts under concurrent callers (workqueue) or after a fork (OpenMP).
+    """
+    global _pool
+    pieces = max(1, min(torch.get_num_threads(), items * cost // _SMALLEST_PIECE))
+    edges = [items * piece // pieces // align * align for piece in range(pieces)] + [items]
+    spans = list(pairwise(edges))
+    if pieces > 1 and _pool is None:
+        _pool = ThreadPoolExecutor(os.cpu_count(), "transpike")
+    futures = [_pool.submit(kernel, *arguments, *span) for span in spans[1:]] if _pool else []
+    try:
+        kernel(*arguments, *spans[0])
+    finally:
+        wait(futures)
+    for future in futures:
+        future.result()

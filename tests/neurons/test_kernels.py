@@ -1,0 +1,223 @@
+"""The fused kernels against the reference, and as PyTorch sees them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from transpike.neurons import (
+    ATan,
+    Dynamics,
+    LIFNode,
+    ParametricLIFNode,
+    Rectangular,
+    Sigmoid,
+    Triangular,
+    TSANode,
+    multi_step,
+    reset_net,
+)
+from transpike.neurons.kernels import reference
+
+LIF = Dynamics(1.0, decay=0.5, gain=0.5, carry=0.0)
+OPERATOR = torch.ops.transpike.neuron.default
+numbers = st.floats(-1, 1, width=32)
+neurons = st.builds(
+    Dynamics,
+    threshold=st.floats(0.25, 1.5, width=32),
+    decay=st.floats(0, 2, width=32),
+    gain=numbers,
+    bias=numbers,
+    carry=st.sampled_from([0.0, 0.5, 1.0]),
+    rest=numbers,
+    drop=st.floats(0, 2, width=32),
+    keep=st.sampled_from([0.5, 1.0]),
+    start=numbers,
+    ternary=st.sampled_from([0, 1]),
+    detach_reset=st.sampled_from([0, 1]),
+)
+surrogates = st.sampled_from([ATan(), ATan(8.0), Sigmoid(), Sigmoid(20.0), Triangular(0.3, 0.7), Rectangular(0.9)])
+
+
+@settings(max_examples=80, deadline=None)
+@given(dynamics=neurons, surrogate=surrogates, data=st.data())
+def test_the_cpu_kernel_equals_the_reference(dynamics, surrogate, data):
+    seed, steps, size = (data.draw(st.integers(1, high)) for high in (1 << 30, 9, 9000))
+    learned, state = data.draw(st.booleans()), data.draw(st.booleans())
+    torch.manual_seed(seed)
+    x, v, mix = torch.randn(steps, size), torch.randn(size), torch.randn(steps + 1, size)
+    charge = torch.rand(3)
+    results = []
+    for run in (multi_step, reference.multi_step):
+        leaves = [x.clone().requires_grad_()]
+        start = v.clone().requires_grad_() if state else None
+        coefficients = charge.clone().requires_grad_() if learned else None
+        leaves += [leaf for leaf in (start, coefficients) if leaf is not None]
+        if run is multi_step:
+            s, last = run(leaves[0], start, dynamics, surrogate, charge=coefficients)
+        else:
+            s, last, _ = run(leaves[0], start, coefficients, dynamics, surrogate)
+        results.append((s, last, torch.autograd.grad((s * mix[:-1]).sum() + (last * mix[-1]).sum(), leaves)))
+    (s, last, grads), (s_reference, last_reference, grads_reference) = results
+    assert torch.equal(s, s_reference) and torch.equal(last, last_reference)
+    for grad, wanted in zip(grads, grads_reference, strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=1e-5, atol=1e-5 * max(1.0, wanted.abs().max().item()))
+
+
+def _layouts():
+    x = torch.randn(3 * 2, 5, 4, 6)
+    yield x.view(3, 2, 5, 4, 6)
+    yield x.to(memory_format=torch.channels_last).view(3, 2, 5, 4, 6)
+    yield torch.randn(2, 3, 7).transpose(0, 1)
+    yield torch.randn(3, 2, 14)[..., ::2]
+    yield torch.randn(3, 1, 7).expand(3, 2, 7)
+    yield torch.randn(3, 0, 7)
+
+
+@pytest.mark.parametrize("x", list(_layouts()), ids=lambda x: str(x.stride()))
+def test_memory_formats(x):
+    leaf, twin = x.clone().requires_grad_(), x.contiguous().clone().requires_grad_()
+    v = torch.randn_like(x[0])
+    s, last = multi_step(leaf.as_strided(x.shape, x.stride()) if x.is_contiguous() else leaf, v, LIF, Sigmoid())
+    s_twin, last_twin = multi_step(twin, v.contiguous(), LIF, Sigmoid())
+    assert torch.equal(s, s_twin) and torch.equal(last, last_twin)
+    grad = torch.randn(x.shape[1:] + x.shape[:1]).movedim(-1, 0)
+    for ours, wanted in zip((s, leaf), (s_twin, twin), strict=True):
+        assert ours.shape == wanted.shape
+    torch.testing.assert_close(*(torch.autograd.grad(a, b, grad)[0] for a, b in ((s, leaf), (s_twin, twin))))
+
+
+def test_channels_last_stays():
+    x = torch.randn(6, 5, 4, 6).to(memory_format=torch.channels_last).view(3, 2, 5, 4, 6).requires_grad_()
+    s, last = multi_step(x, None, LIF, Sigmoid())
+    (grad,) = torch.autograd.grad(s.sum(), x)
+    assert s.stride() == grad.stride() == x.stride() and last.stride() == x.stride()[1:]
+
+
+def test_threads_change_nothing():
+    x, charge = torch.randn(4, 100_000), torch.tensor([0.6, 0.4, 0.1], requires_grad=True)
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        s, last = multi_step(x, None, LIF, Sigmoid(), charge=charge)
+        results.append((s, last, *torch.autograd.grad(s.sum(), charge)))
+    torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(other, results[0], strict=True))
+
+
+def test_concurrent_callers_and_a_fork():
+    torch.set_num_threads(2)
+    x = torch.randn(4, 50_000)
+    s, _ = multi_step(x, None, LIF, Sigmoid())
+    with ThreadPoolExecutor(4) as pool:
+        for other, _ in pool.map(lambda _: multi_step(x, None, LIF, Sigmoid()), range(16)):
+            assert torch.equal(other, s)
+    child = os.fork()
+    if child == 0:  # compares by NumPy, since OpenMP, which PyTorch uses, does not outlive a fork
+        os._exit(0 if (multi_step(x, None, LIF, Sigmoid())[0].numpy() == s.numpy()).all() else 1)
+    torch.set_num_threads(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_a_float32_membrane(dtype):
+    x = torch.randn(5, 300).to(dtype)
+    results = []
+    for run in (x, x.float()):
+        leaf = run.clone().requires_grad_()
+        s, last = multi_step(leaf, None, LIF, Sigmoid())
+        assert s.dtype == run.dtype and last.dtype == torch.float32
+        results.append((s.float(), last, torch.autograd.grad(s.sum(), leaf)[0].float()))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    torch.testing.assert_close(results[0][2], results[1][2], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("state", [False, True])
+def test_the_operators_are_what_pytorch_expects(learned, state):
+    x = torch.randn(3, 2, 5, requires_grad=True)
+    v = torch.randn(2, 5, requires_grad=True) if state else None
+    charge = torch.tensor([0.5, 0.5, 0.0], requires_grad=True) if learned else None
+    surrogate = [0.0, 2.0, 1.0]
+    given = (x, v, charge, [float(number) for number in LIF], surrogate)
+    torch.library.opcheck(OPERATOR, given)
+    for grads in ((torch.randn(3, 2, 5), None), (torch.randn(3, 2, 5), torch.randn(2, 5))):
+        plain = (None if tensor is None else tensor.detach() for tensor in given[:3])
+        torch.library.opcheck(torch.ops.transpike.neuron_backward.default, (*grads, *plain, *given[3:]))
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 3)
+        for synapse in (self.first, self.second):
+            nn.init.normal_(synapse.weight, std=0.5)
+        self.neurons = nn.ModuleList(
+            [
+                LIFNode(step_mode="m"),
+                ParametricLIFNode(step_mode="m"),
+                TSANode(surrogate_function=ATan(), step_mode="m"),
+            ]
+        )
+
+    def forward(self, x):
+        for synapse, node in zip((self.first, self.second, nn.Identity()), self.neurons, strict=True):
+            x = node(synapse(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+        return x.mean(0)
+
+
+def _train_step(network, forward, x):
+    network.zero_grad()
+    reset_net(network)
+    out = forward(x)
+    out.float().square().sum().backward()
+    return out.detach(), [parameter.grad.clone() for parameter in network.parameters()]
+
+
+def test_compiled_without_a_graph_break():
+    network, x = Network(), torch.randn(4, 2, 2, 9, 9)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    out, grads = _train_step(network, network, x)
+    for _ in range(2):
+        out_compiled, grads_compiled = _train_step(network, compiled, x)
+        torch.testing.assert_close(out_compiled, out)
+        torch.testing.assert_close(grads_compiled, grads)
+    assert out.abs().mean() > 0.05 and all(grad.abs().max() > 0 for grad in grads)
+
+
+def test_autocast():
+    network, x = Network(), torch.randn(4, 2, 2, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, grads = _train_step(network, network, x)
+    assert out.dtype == torch.bfloat16 and all(grad.dtype == torch.float32 for grad in grads)
+    assert all(node.v.dtype == torch.float32 for node in network.neurons)
+    _, exact = _train_step(network, network, x)
+    cosine = torch.cosine_similarity(
+        torch.cat([g.flatten() for g in grads]), torch.cat([g.flatten() for g in exact]), 0
+    )
+    assert cosine > 0.9
+
+
+def test_only_the_input_is_kept_for_the_backward_pass():
+    kept = []
+    x = torch.randn(4, 1000, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        multi_step(x, None, LIF, Sigmoid())
+    assert [tensor.data_ptr() for tensor in kept] == [x.data_ptr()]
+
+
+@pytest.mark.parametrize("script", ["neuron_on_triton.py"] if find_spec("triton") else [])
+def test_the_triton_kernels_equal_the_cpu_kernels(script):
+    command = [sys.executable, str(Path(__file__).with_name(script))]
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.stdout == "equal\n", done.stderr
