@@ -102,7 +102,8 @@ class Quantiles:
             return 1.0
         index = int(torch.tensor(value, dtype=torch.float32).view(torch.int32)) >> _SHIFT
         low, high = self._edges(index)
-        inside = int(self._counts[index]) * (high - value) / (high - low) if index and high > value else 0.0
+        split = index and high > max(low, value)  # a maximum on its bin's edge leaves the bin no width
+        inside = int(self._counts[index]) * (high - value) / (high - low) if split else 0.0
         return (int(self._counts[index + 1 :].sum()) + inside) / self.count
 
     def _ordered(self, rank: int) -> float:

@@ -1,5 +1,6 @@
 """A small problem, trained in a second; run as a program, the processes that are killed or work together."""
 
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from transpike import CSS, convert
+from transpike.data import load_images
 from transpike.models import save_weights
 from transpike.train import Loaders, Machine, Optim, Recipe, TrainOptions, evaluate, fit
 
@@ -43,9 +46,10 @@ class Interrupting(TensorDataset):
         return super().__getitem__(index)
 
 
-def loaders(train=None):
+def loaders(train=None, *, batch=16, held_out=10):
     return Loaders(
-        DataLoader(train or images(), batch_size=16, shuffle=True), DataLoader(images(31, seed=1), batch_size=10)
+        DataLoader(train or images(), batch_size=batch, shuffle=True),
+        DataLoader(images(31, seed=1), batch_size=held_out),
     )
 
 
@@ -60,19 +64,27 @@ def killed(folder):
     fit(network(), loaders(data), OPTIONS, folder=folder)
 
 
+def converted(digits):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    return convert(net.eval(), [digits.plain.__getitems__(range(64))], scheme=CSS(steps=4))
+
+
 def together(folder):
     """One of several processes under torchrun."""
-    from transpike.data import load_images
-
     net = network(norm=False)
-    fitted = fit(net, loaders(), PLAIN, folder=folder)
-    tested = evaluate(net, DataLoader(images(31, seed=1), batch_size=10), machine=CPU)
+    # One validation batch: not every process has one.
+    fitted = fit(net, loaders(images(64), batch=8, held_out=40), PLAIN, folder=folder)
+    tested = evaluate(net, loaders().validation, machine=CPU)
     digits = load_images("digits")
     counted = evaluate(nn.Flatten(), digits.test, machine=CPU)
+    spiking = evaluate(converted(digits), digits.test, machine=CPU)
     if os.environ["RANK"] == "0":
         save_weights(net, folder / "weights.safetensors")
-        rows = [fitted.validation_accuracy, tested.accuracy, tested.images, counted.images, counted.loss]
-        (folder / "told.txt").write_text(" ".join(map(str, rows)))
+        told = {"validation": fitted.validation_accuracy, "test": tested.accuracy, "tested": tested.images}
+        told |= {"digits": counted.images, "loss": counted.loss}
+        told |= {"converted": spiking.accuracy, "converted_loss": spiking.loss}
+        (folder / "told.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

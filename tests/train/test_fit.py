@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from transpike.models import create_model, read_weights
 from transpike.train import Loaders, Optim, Recipe, TrainOptions, evaluate, fit
 
 from . import small
-from .small import CPU, OPTIONS, PLAIN, Interrupting, images, loaders, network
+from .small import CPU, OPTIONS, PLAIN, Interrupting, converted, images, loaders, network
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,20 +119,26 @@ def test_a_signal_stops_in_good_order(number, unbroken, tmp_path):
         fit(network(), loaders(data), OPTIONS, folder=tmp_path)
     assert signal.getsignal(number) == before
     assert not list(tmp_path.glob("*.partial"))
+    stopped = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (stopped["epoch"], stopped["global_step"]) == (1, 5 + 2)
     assert_same(fit(network(), loaders(), OPTIONS, folder=tmp_path, resume=True).model, unbroken.model)
 
 
 def test_processes_together_do_what_one_does(tmp_path):
-    fitted = fit(network(norm=False), loaders(), PLAIN, folder=tmp_path / "one")
+    fitted = fit(network(norm=False), loaders(images(64)), PLAIN, folder=tmp_path / "one")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", small.__file__, "together"]
     done = program(*command, str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     for name, value in read_weights(tmp_path / "two").items():
         torch.testing.assert_close(value, fitted.model.state_dict()[name], rtol=1e-4, atol=1e-5)
-    validated, tested, count, digits, loss = map(float, (tmp_path / "two" / "told.txt").read_text().split())
-    assert validated == tested == pytest.approx(fitted.validation_accuracy)
-    alone = evaluate(nn.Flatten(), load_images("digits").test, machine=CPU)
-    assert (count, digits, loss) == (31, 360, pytest.approx(alone.loss))
+    told = json.loads((tmp_path / "two" / "told.json").read_text())
+    digits = load_images("digits")
+    assert told["validation"] == told["test"] == pytest.approx(fitted.validation_accuracy)
+    assert (told["tested"], told["digits"]) == (31, 360)
+    alone = evaluate(nn.Flatten(), digits.test, machine=CPU)
+    assert told["loss"] == pytest.approx(alone.loss)
+    alone = evaluate(converted(digits), digits.test, machine=CPU)
+    assert (told["converted"], told["converted_loss"]) == (alone.accuracy, pytest.approx(alone.loss))
 
 
 def test_a_loss_that_is_no_number_stops_and_is_explained(tmp_path):

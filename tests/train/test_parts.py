@@ -11,13 +11,16 @@ from transpike.train.mix import mix
 
 
 @given(count=st.integers(1, 40), batch=st.integers(1, 9), world=st.integers(1, 5), by_index=st.booleans())
-def test_shares_are_the_batches_of_one_process(count, batch, world, by_index):
+def test_each_process_takes_batches_of_its_own(count, batch, world, by_index):
     loader = DataLoader(TensorDataset(torch.arange(count)), batch_size=batch)
     loader = loader if by_index else list(loader)
-    shares = [list(share(loader, rank, world)) for rank in range(world)]
-    for index, (whole,) in enumerate(loader):
-        parts = [mine[index][0] for mine in shares if index < len(mine)]
-        assert sorted(torch.cat(parts).tolist()) == whole.tolist()
+    whole = [part.tolist() for (part,) in loader]
+    shares = [share(loader, rank, world) for rank in range(world)]
+    told = [[part.tolist() for (part,) in mine] for mine in shares]
+    assert told == [whole[rank::world] for rank in range(world)]
+    assert [len(mine) for mine in shares] == [len(mine) for mine in told]
+    even = [list(share(loader, rank, world, even=True)) for rank in range(world)]
+    assert {len(mine) for mine in even} == {len(whole) // world}
 
 
 def test_a_loader_that_shares_itself_is_left_alone():

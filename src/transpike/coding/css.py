@@ -33,8 +33,8 @@ class CSS:
         beta: the amplification a step, above 1; at most 2k + 1 where the levels hold all integers from 1 to k
             (3 for ternary spikes), since larger radices cannot write every value.
         silent: steps a neuron listens before it fires (the silent period). Each costs a step of latency a layer.
-        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary; with ``(1, 2, 4, 8)`` no silent
-            step is needed.
+        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary; with ``(1, 2, 4, 8)`` no
+            silent step is needed.
         signed: whether neurons fire negative spikes. Without (the paper's ablation) only ReLU-like neurons exist.
         percentile: of |activation| over the calibration images, from which amplitudes follow; 100 is the maximum.
         adjustments: how often to enlarge amplitudes by the residuals seen in calibration (Appendix A.3); 0 is off.

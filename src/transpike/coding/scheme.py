@@ -19,13 +19,13 @@ __all__ = ["Activation", "Scheme"]
 class Activation:
     """What a neuron computes: ``function`` of its input, or of the maximum of windows of it, in real units.
 
-    ``slope`` overrides the function's slope by one per channel, broadcast against a sample; ``pool`` maps [N, \\*] to the
-    maxima.
+    ``slope`` overrides the function's slope by one per channel, broadcast against a sample; ``pool`` maps [N, \\*] to
+    the maxima.
     """
 
     function: Piecewise
     slope: Tensor | None = None
-    pool: "Pool | None" = None
+    pool: Pool | None = None
 
 
 class Pool(Protocol):

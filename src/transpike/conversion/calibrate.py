@@ -31,8 +31,8 @@ class Statistics:
     def peaks(self, percentile: float) -> dict[str, float]:
         """The value each train must encode: the percentile of |activation|; of the input, the largest.
 
-        A layer so sparse that its percentile is 0 is given its maximum; one that is always 0 gets 1, with a warning, for
-        nothing it could carry is known.
+        A layer so sparse that its percentile is 0 is given its maximum; one that is always 0 gets 1, with a warning,
+        for nothing it could carry is known.
         """
         peaks: dict[str, float] = {}
         for name, seen in self.quantiles.items():
@@ -49,11 +49,16 @@ class Statistics:
 
 
 def collect(calibration: Iterable[Any], images: int = IMAGES) -> Tensor:
-    """The first ``images`` images of an iterable of batches; a batch is a tensor [N, \\*] or starts with one, as (x, y).
+    """The first ``images`` images of an iterable of batches; a batch is a tensor [N, \\*] or starts with one, as (x,
+    y).
 
     Raises:
         ConversionError: for no images, integers, values that are not finite, or batches of different image shapes.
     """
+    if not isinstance(calibration, Iterable):
+        raise ConversionError(
+            f"calibration: expected batches of images, not {_describe(calibration)}; pass a DataLoader or a list of batches"
+        )
     batches: list[Tensor] = []
     found = 0
     for batch in [calibration] if isinstance(calibration, Tensor) else calibration:
@@ -74,7 +79,9 @@ def collect(calibration: Iterable[Any], images: int = IMAGES) -> Tensor:
         if found >= images:
             break
     if not found:
-        raise ConversionError("calibration: no images; pass batches of training images, preprocessed as for the network")
+        raise ConversionError(
+            "calibration: no images; pass batches of training images, preprocessed as for the network"
+        )
     return torch.cat(batches)
 
 

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates of the analog one, and how many synapses each neuron of the spiking one feeds."""
+"""What a network costs: multiply-accumulates of the analog one, and the synapses that neurons of the spiking one feed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def macs(graph: Graph) -> dict[str, int]:
 def fan_out(graph: Graph) -> dict[str, Tensor]:
     """For the input and every neuron layer, how many synapses each of its neurons feeds: {layer: [\\*] of one sample}.
 
-    A synapse is a non-zero weight on a path from the neuron to the next one, or to the output. Paths that lead through
-    average pooling or interpolation are synapses of the composite layer; a skip connection is one synapse. Counted exactly,
-    borders included, as the gradient of a network of ones.
+    A synapse is a path of non-zero weights from the neuron to the next one, or to the output. Paths that lead through
+    average pooling or interpolation are synapses of the composite layer (where windows overlap, each path counts); a
+    skip connection is one synapse. Counted exactly, borders included, as the gradient of a network of ones.
     """
     spiking = graph.spiking()
     leaves: dict[str, Tensor] = {}

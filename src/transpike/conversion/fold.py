@@ -1,10 +1,12 @@
 """Prepare a traced graph: fold normalisation into weights, and say where neurons stand.
 
-- An affine step (BatchNorm, a constant factor or term) behind a weighted layer that nothing else reads joins its weights.
-- An activation before the last weighted layer is a neuron. With a maximum pool directly before or after it, both are one
+- An affine step (BatchNorm, a constant factor or term) behind a weighted layer that nothing else reads joins its
+  weights.
+- An activation before the last weighted layer is a neuron. With a maximum pool directly before or after it, both are
+  one
   neuron: it tracks the function of the largest accumulated input in each window.
-- A weighted layer that feeds another without an activation between them (MobileNet's linear bottleneck) gets an identity
-  neuron, so that only spikes travel. Average pooling before a weighted layer is part of one composite synapse.
+- A weighted layer that feeds another without an activation between them (MobileNet's linear bottleneck) gets an
+  identity neuron, so that only spikes travel. Average pooling before a weighted layer is part of one composite synapse.
 """
 
 from __future__ import annotations
@@ -26,18 +28,19 @@ def fold(graph: Graph) -> Graph:
 
 
 def _affines(graph: Graph) -> Graph:
-    ops = graph.by_name
-    for op in graph:
-        consumers = Graph(tuple(ops.values()), graph.outputs).consumers()
-        source = ops.get(op.inputs[0]) if op.target == "affine" else None
-        if not source or len(consumers[source.name]) > 1 or source.name in graph.outputs:
+    ops, outputs = graph.by_name, graph.outputs
+    for name in list(ops):
+        op = ops[name]
+        if op.target != "affine":
             continue
-        joined = _into(source, op)
-        if joined:  # the pair keeps the weighted layer's name
+        source = ops[op.inputs[0]]
+        shared = sum(op.inputs.count(source.name) for op in ops.values()) > 1 or source.name in outputs
+        joined = None if shared else _into(source, op)
+        if joined:  # the pair keeps the name of its first
             ops[source.name] = joined
-            ops = _bypass(ops, op.name, source.name)
-            graph = replace(graph, outputs=tuple(source.name if n == op.name else n for n in graph.outputs))
-    return replace(graph, ops=tuple(ops.values()))
+            ops = _bypass(ops, name, source.name)
+            outputs = tuple(source.name if n == name else n for n in outputs)
+    return replace(graph, ops=tuple(ops.values()), outputs=outputs)
 
 
 def _into(source: Op, affine: Op) -> Op | None:
@@ -53,11 +56,11 @@ def _into(source: Op, affine: Op) -> Op | None:
         return replace(source, tensors=tensors)
     if not source.weighted:
         return None
-    channel = 0 if source.target == "convolution" else len(source.shape) - 1
-    scale, shift = (_per_channel(t, source, channel) for t in (scale, shift))
+    weight = tensors["weight"]
+    scale = _per_channel(weight.new_ones(()) if scale is None else scale, source)
+    shift = _per_channel(weight.new_zeros(()) if shift is None else shift, source)
     if scale is None or shift is None:
         return None
-    weight = tensors["weight"]
     if source.args.get("transposed"):  # [in, out / groups, ...]
         groups = source.args["groups"]
         parts = weight.unflatten(0, (groups, -1)) * scale.view(groups, 1, -1, *(1,) * (weight.ndim - 2))
@@ -68,16 +71,13 @@ def _into(source: Op, affine: Op) -> Op | None:
     return replace(source, tensors=tensors)
 
 
-def _per_channel(tensor: Tensor | None, source: Op, channel: int) -> Tensor | None:
+def _per_channel(tensor: Tensor, source: Op) -> Tensor | None:
     """``tensor`` (broadcast against one sample) as one number a channel; None where it varies inside a channel."""
-    channels = source.shape[channel]
-    weight = source.tensors["weight"]
-    if tensor is None:
-        return None
-    full = tensor.to(weight).expand(*(1,) * (len(source.shape) - tensor.ndim), *tensor.shape)
+    channel = 0 if source.target == "convolution" else len(source.shape) - 1
+    full = tensor.to(source.tensors["weight"]).expand(*(1,) * (len(source.shape) - tensor.ndim), *tensor.shape)
     if any(n > 1 for k, n in enumerate(full.shape) if k != channel):
         return None
-    return full.reshape(-1).expand(channels)
+    return full.reshape(-1).expand(source.shape[channel])
 
 
 def _neurons(graph: Graph) -> Graph:
@@ -131,10 +131,14 @@ def _identities(graph: Graph) -> Graph:
             args = {"slope": 1.0, "low": None, "high": None, "pool": None}
             name = f"{op.name}.identity"
             ops[name] = Op(name, "neuron", (op.name,), op.shape, args=args)
-    return replace(graph, ops=tuple(ops.values()), outputs=tuple(f"{n}.identity" if n in crossing else n for n in graph.outputs))
+    return replace(
+        graph, ops=tuple(ops.values()), outputs=tuple(f"{n}.identity" if n in crossing else n for n in graph.outputs)
+    )
 
 
 def _bypass(ops: dict[str, Op], gone: str, to: str) -> dict[str, Op]:
     return {
-        name: replace(op, inputs=tuple(to if n == gone else n for n in op.inputs)) for name, op in ops.items() if name != gone
+        name: replace(op, inputs=tuple(to if n == gone else n for n in op.inputs))
+        for name, op in ops.items()
+        if name != gone
     }

@@ -4,10 +4,11 @@ Nothing here knows Python classes of a user's model, so a graph can be written a
 without the code it came from. Targets name what an operation does:
 
 - ``input``; the weighted maps ``convolution`` and ``linear``; the elementwise map ``affine``;
-- ``add``, ``cat``, ``stack``, ``slice``, ``select``, ``reshape``, ``permute``, ``mean``, ``sum``: linear, without weights;
+- ``add``, ``cat``, ``stack``, ``slice``, ``select``, ``reshape``, ``permute``, ``mean``, ``sum``: linear, without
+  weights;
 - ``resample:<operator>``: pooling by averages, interpolation and padding, run by PyTorch's operator of that name;
-- ``activation``: a piecewise linear function, of the maximum over windows where ``pool`` is given; ``neuron`` where spikes
-  must leave it;
+- ``activation``: a piecewise linear function, of the maximum over windows where ``pool`` is given; ``neuron`` where
+  spikes must leave it;
 - ``decoded:<operator>``: any other function; it has no spiking form and can only stand behind the last weighted layer.
 """
 
@@ -36,14 +37,31 @@ RESAMPLE = frozenset(
     + ["pad.default", "constant_pad_nd.default"]
 )
 POOLS = frozenset(
-    [f"max_pool{n}d.default" for n in (1, 2, 3)] + [f"adaptive_max_pool{n}d.default" for n in (1, 2, 3)] + ["amax.default"]
+    [f"max_pool{n}d.default" for n in (1, 2, 3)]
+    + [f"adaptive_max_pool{n}d.default" for n in (1, 2, 3)]
+    + ["amax.default"]
 )
 DECODED = frozenset(
-    """softmax.int log_softmax.int _softmax.default _log_softmax.default sigmoid.default tanh.default exp.default log.default
-    sqrt.default abs.default square.default pow.Tensor_Scalar mul.Tensor mul.Scalar div.Tensor div.Scalar
-    relu.default leaky_relu.default hardtanh.default clamp.default clamp_min.default clamp_max.default
-    gelu.default silu.default hardswish.default hardsigmoid.default elu.default softplus.default
-    linalg_vector_norm.default norm.ScalarOpt_dim expand_as.default amax.default argmax.default""".split()
+    [
+        f"{name}.default"
+        for name in [
+            "sigmoid",
+            "tanh",
+            "exp",
+            "log",
+            "sqrt",
+            "abs",
+            "square",
+            "gelu",
+            "silu",
+            "hardswish",
+            "hardsigmoid",
+            "elu",
+        ]
+    ]
+    + [f"{name}.{kind}" for name in ("mul", "div") for kind in ("Tensor", "Scalar")]
+    + ["softmax.int", "log_softmax.int", "softplus.default", "pow.Tensor_Scalar", "argmax.default"]
+    + ["linalg_vector_norm.default", "norm.ScalarOpt_dim", "expand_as.default"]
 )
 
 
@@ -60,7 +78,8 @@ def operator(name: str) -> Callable[..., Any]:
 class Op:
     """One operation: what it is, what it reads (names of other operations), and the shape of one sample it yields.
 
-    ``gains`` multiply the inputs; they carry the ratio of spike amplitudes over edges that have no weights of their own.
+    ``gains`` multiply the inputs; they carry the ratio of spike amplitudes over edges that have no weights of their
+    own.
     """
 
     name: str
@@ -231,6 +250,6 @@ def apply(op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
     if kind == "decoded":
         constants = {f"constant {key}": value for key, value in tensors.items()}
         places = {f"input {k}": x for k, x in enumerate(inputs)} | constants
-        result = operator(name)(*(places.get(a, a) if isinstance(a, str) else a for a in op.args["args"]))
-        return result  # type: ignore[no-any-return]
+        args = [places.get(a, a) if isinstance(a, str) else a for a in op.args["args"]]
+        return operator(name)(*args, **op.args["kwargs"])  # type: ignore[no-any-return]
     return _RUN[op.target](op.args, tensors, *inputs)

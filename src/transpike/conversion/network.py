@@ -46,8 +46,9 @@ class LayerTrace:
 class SpikingNetwork(nn.Module):
     """A spiking network, as `transpike.convert` makes it.
 
-    Called on images [N, \\*] it encodes them, lets spikes travel for T steps and returns the decoded outputs: logits, in the
-    ANN's own form and units. No state is left between calls, and a sample's output does not depend on its batch mates.
+    Called on images [N, \\*] it encodes them, lets spikes travel for T steps and returns the decoded outputs: logits,
+    in the ANN's own form and units. No state is left between calls, and a sample's output does not depend on its batch
+    mates.
 
     Attributes:
         scheme: the coding scheme.
@@ -67,8 +68,9 @@ class SpikingNetwork(nn.Module):
         self.chunk: int | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
-                layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-                self.register_buffer(_key(op, key), tensor.to(memory_format=layout))
+                layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+                # One layout whatever the model's was, so that a network read from files computes the same bits.
+                self.register_buffer(_key(op, key), tensor.clone(memory_format=layout))
         self._plan()
 
     def _plan(self) -> None:
@@ -82,7 +84,7 @@ class SpikingNetwork(nn.Module):
         self._overwrite = {
             op.name
             for op in graph.neurons
-            if graph[op.inputs[0]].target in _FRESH and len(consumers[op.inputs[0]]) == 1 or op.gains
+            if (graph[op.inputs[0]].target in _FRESH and len(consumers[op.inputs[0]]) == 1) or op.gains
         }
 
     # -- running -------------------------------------------------------------------------------------------------------

@@ -28,18 +28,18 @@ def convert(ann: nn.Module, calibration: Iterable[Any], *, scheme: Scheme | None
     """Convert a trained network into a spiking one, without training.
 
     Args:
-        ann: any `torch.nn.Module` that takes one tensor [N, \\*] and returns a tensor (or a tuple, list or dictionary of
-            them). It is read as in evaluation mode, whatever mode it is in, and not changed.
-        calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512 images
-            are used; fewer are allowed. The converted network takes images of their shape.
+        ann: any `torch.nn.Module` that takes one tensor [N, \\*] and returns a tensor (or a tuple, list or dictionary
+            of them). It is read as in evaluation mode, whatever mode it is in, and not changed.
+        calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
+            images are used; fewer are allowed. The converted network takes images of their shape.
         scheme: how values become spikes; `CSS` with its defaults if not given.
 
     Returns:
         The spiking network: ``snn(x)`` gives decoded outputs.
 
     Raises:
-        ConversionError: one error that lists every place of ``ann`` without a spiking form, or tells what is wrong with the
-            calibration images.
+        ConversionError: one error that lists every place of ``ann`` without a spiking form, or tells what is wrong with
+            the calibration images.
 
     >>> import torch
     >>> from torch import nn
@@ -98,7 +98,9 @@ class Prepared:
 
     def _build(self, scheme: Scheme, amplitudes: dict[str, float]) -> SpikingNetwork:
         for op in self.graph.neurons:
-            if problem := scheme.refuses(op.args["slope"] if not op.tensors else op.tensors["slope"].min().item(), op.args["low"]):
+            if problem := scheme.refuses(
+                op.args["slope"] if not op.tensors else op.tensors["slope"].min().item(), op.args["low"]
+            ):
                 raise ConversionError(f"{op.name}: {problem}")
         graph, units = scale(self.graph, scheme, amplitudes)
         seen = self.statistics.quantiles

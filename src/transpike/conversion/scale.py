@@ -17,8 +17,8 @@ def scale(graph: Graph, scheme: Scheme, amplitudes: Mapping[str, float]) -> tupl
     """The graph in spike units, and the unit of every operation's result: real value = unit * decoded value.
 
     Weights take theta_in / theta_out (Algorithm 2); constants are divided by theta_out and by the value of a train of
-    ones, since they enter at every step. Where an edge has no weights (a skip connection, a concatenation), the ratio of
-    amplitudes stays on the edge as its gain.
+    ones, since they enter at every step. Where an edge has no weights (a skip connection, a concatenation), the ratio
+    of amplitudes stays on the edge as its gain.
     """
     spiking = graph.spiking()
     units = _units(graph, spiking, amplitudes)

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from transpike.coding import SCHEMES
-from transpike.conversion.graph import KINDS, Graph, Op, operator
+from transpike.conversion.graph import KINDS, Graph, Op, apply, operator
 from transpike.conversion.network import SpikingNetwork
 from transpike.errors import ModelError, TranspikeError
 
@@ -58,7 +62,9 @@ def save(snn: SpikingNetwork, folder: str | os.PathLike[str]) -> None:
         "delays": [[source, to, steps] for (source, to), steps in snn.delays.items() if steps],
     }
     tensors = {
-        f"{op.name}.{key}": tensor.detach().cpu().contiguous() for op in snn.graph for key, tensor in snn._tensors(op).items()
+        f"{op.name}.{key}": tensor.detach().cpu().contiguous()
+        for op in snn.graph
+        for key, tensor in snn._tensors(op).items()
     }
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         save_file(tensors, Path(scratch) / "weights.safetensors")
@@ -76,11 +82,13 @@ def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
     source = Path(folder)
     for name in ("network.json", "weights.safetensors"):
         if not (source / name).is_file():
-            raise ModelError(f"{source}: no {name} there; give the folder that snn.save(folder) or `transpike convert` wrote")
+            raise ModelError(
+                f"{source}: no {name} there; give the folder that snn.save(folder) or `transpike convert` wrote"
+            )
     try:
         network = json.loads((source / "network.json").read_text())
         tensors = load_file(source / "weights.safetensors")
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError, SafetensorError) as error:
         raise ModelError(f"{source}: damaged ({error}); convert and save the network again") from error
     if not isinstance(network, dict) or network.get("format") != FORMAT:
         raise ModelError(f"{source}/network.json: not a transpike spiking network")
@@ -93,22 +101,49 @@ def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
         return _build(network, tensors)
     except TranspikeError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ModelError(f"{source}: damaged ({type(error).__name__}: {error}); convert and save the network again") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"{source}: damaged ({type(error).__name__}: {reason}); convert and save the network again"
+        ) from error
 
 
-def _build(network: dict[str, Any], tensors: dict[str, Any]) -> SpikingNetwork:
+def _build(network: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwork:
     fields = dict(network["scheme"])
     scheme = SCHEMES[fields.pop("name")](**fields)
     ops = []
     for entry in network["ops"]:
         kind, _, name = entry["target"].partition(":")
         if kind not in KINDS:
-            raise ModelError(f"{entry['name']}: unknown operation {entry['target']!r}; a newer transpike may have written it")
+            raise ModelError(
+                f"{entry['name']}: unknown operation {entry['target']!r}; a newer transpike may have written it"
+            )
         for operator_name in filter(None, (name, (entry["args"].get("pool") or {}).get("operator"))):
             operator(operator_name)
         held = {key: tensors[f"{entry['name']}.{key}"] for key in entry["tensors"]}
         plain = {key: tuple(entry[key]) for key in ("inputs", "shape", "gains")}
         ops.append(Op(entry["name"], entry["target"], args=entry["args"], tensors=held, **plain))
     graph = Graph(tuple(ops), tuple(network["outputs"]), network["container"])
-    return SpikingNetwork(graph, scheme, network["units"], network["clipped"])
+    units, clipped = ({k: float(v) for k, v in network[key].items()} for key in ("units", "clipped"))
+    _check(graph, units)
+    return SpikingNetwork(graph, scheme, units, clipped)
+
+
+def _check(graph: Graph, units: Mapping[str, float]) -> None:
+    """Run the graph on shapes alone: what does not fit together is found now, not with the first image."""
+    dtype = next(tensor.dtype for op in graph for tensor in op.tensors.values())
+    values: dict[str, Tensor] = {}
+    for op in graph:
+        if (op.target == "input") != (not values) or op.name in values:
+            raise ValueError(f"{op.name} is out of place")
+        shape = (2, *op.shape)
+        if op.target == "input":
+            values[op.name] = torch.empty(shape, dtype=dtype, device="meta")
+        else:
+            held = {key: tensor.to("meta") for key, tensor in op.tensors.items()}
+            values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
+        if values[op.name].shape != shape:
+            raise ValueError(f"{op.name} gives {list(values[op.name].shape)}, not {list(shape)} as recorded")
+    graph.pack(values)
+    if not all(0 < units[name] < math.inf for name in graph.spiking()):
+        raise ValueError("an amplitude is not a positive number")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,12 +18,18 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 
 from transpike.conversion.graph import Graph, Op
-from transpike.conversion.lower import REMEDY, SUPPORTED, Lowering, finish
+from transpike.conversion.lower import Lowering, finish
+from transpike.conversion.operators.shapes import RESHAPES
+from transpike.conversion.refusals import SUPPORTED, why
 from transpike.errors import ConversionError
 
-__all__ = ["trace"]
+__all__ = ["evaluation", "trace"]
 
-_VIEWS = {"view", "slice", "select", "transpose", "permute", "flatten", "reshape", "split", "chunk", "unbind", "squeeze", "unsqueeze"}
+_NUMBERS = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
+
+_VIEWS = frozenset(
+    {*RESHAPES, "slice", "select", "narrow", "transpose", "swapaxes", "permute", "split", "chunk", "unbind"}
+)
 
 
 def trace(ann: nn.Module, example: Tensor) -> Graph:
@@ -32,8 +39,8 @@ def trace(ann: nn.Module, example: Tensor) -> Graph:
         ConversionError: one error that lists every place without a spiking form, by module path, reason and remedy.
     """
     ann = getattr(ann, "_orig_mod", ann)
-    example = example if len(example) > 1 else example.expand(2, *example.shape[1:])
-    with evaluation(ann):
+    example = example if len(example) > 1 else torch.cat([example, example])
+    with evaluation(ann), torch.no_grad():
         program = _export(ann, example)
         if _aliased(program):
             program = program.run_decompositions({})
@@ -57,8 +64,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 def _export(ann: nn.Module, example: Tensor) -> ExportedProgram:
     try:
-        with torch.no_grad():
-            ann(example)
+        ann(example.clone())  # the forward may work in place
     except Exception as error:
         raise ConversionError(
             f"the network does not run on images of shape {tuple(example.shape[1:])}, {example.dtype}: {_first_line(error)}"
@@ -74,66 +80,79 @@ def _export(ann: nn.Module, example: Tensor) -> ExportedProgram:
             remedy = "make the control flow independent of the data, or split the model and convert its parts"
         elif "specialized" in message or "onstraint" in message:
             reason = "it fixes the batch size, so that one sample's result could depend on its batch"
-            remedy = "use x.shape[0] or -1 instead of a number of samples"
+            remedy = "use x.shape[0] or -1 instead of len(x) or a number of samples"
         else:
-            reason, remedy = "torch.export cannot trace it", "see the cause above; rewrite that part with plain tensor operations"
-        raise ConversionError(f"the network cannot be traced: {reason}; {remedy}. torch.export says: {message}") from error
+            reason, remedy = (
+                "torch.export cannot trace it",
+                "see the cause above; rewrite that part with plain tensor operations",
+            )
+        raise ConversionError(
+            f"the network cannot be traced: {reason}; {remedy}. torch.export says: {message}"
+        ) from error
 
 
 def _aliased(program: ExportedProgram) -> bool:
-    """Whether an in-place operator changes a tensor that is read again: then its order matters."""
+    """Whether an in-place operator changes what something else reads too (a view, a buffer): then their order matters."""
     order = {node: k for k, node in enumerate(program.graph.nodes)}
     for node in program.graph.nodes:
-        if node.op != "call_function" or not str(node.target).split(".")[-2:][0].endswith("_"):
+        changed = node.args[0] if node.op == "call_function" and node.args else None
+        if not isinstance(changed, Node) or not _operator_name(node).endswith("_"):
             continue
-        changed = node.args[0]
-        views = [changed, *changed.users] if isinstance(changed, Node) else []
-        if any(_is_view(v) for v in views) or any(order[u] > order[node] for u in changed.users):
+        if changed.op == "placeholder" or any(_is_view(v) for v in (changed, *changed.users)):
+            return True
+        if any(order[user] > order[node] for user in changed.users):
             return True
     return False
 
 
+def _operator_name(node: Node) -> str:
+    """``add_`` of ``aten.add_.Tensor``."""
+    return str(node.target).split(".")[-2:][0]
+
+
 def _is_view(node: Node) -> bool:
-    return node.op == "call_function" and str(node.target).split(".")[-2:][0] in _VIEWS or "getitem" in str(node.target)
+    return node.op == "call_function" and (_operator_name(node) in _VIEWS or "getitem" in str(node.target))
 
 
 def _lower(ann: nn.Module, program: ExportedProgram) -> Graph:
-    lowering = Lowering()
     constants = _constants(program)
+    image = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name not in constants)
+    shape = image.meta["val"].shape
+    lowering = Lowering(str(shape[0]), {"input": Op("input", "input", (), tuple(shape[1:]))}, {image: "input"})
     outputs: list[Any] = []
     for node in program.graph.nodes:
-        if node.op == "placeholder":
-            if node.name in constants:
-                lowering.env[node] = constants[node.name]
-            else:
-                value = node.meta["val"]
-                op = Op("input", "input", (), tuple(int(n) for n in value.shape[1:]))
-                lowering.ops["input"], lowering.env[node] = op, "input"
+        if node.op == "placeholder" and node is not image:
+            lowering.env[node] = constants[node.name]
         elif node.op == "call_function":
-            if isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt)) or node.meta.get("val") is None:
-                lowering.env[node] = node.meta.get("val")  # sizes: shapes of results are known from the example
-            else:
-                lowering.env[node] = lowering.lower(node)
+            value = node.meta.get("val")
+            sized = value is None or isinstance(value, _NUMBERS)  # shapes of results are known from the example
+            lowering.env[node] = value if sized else lowering.lower(node)
         elif node.op == "output":
             outputs = list(node.args[0])[-len(program.graph_signature.user_outputs) :]
-    names = tuple(lowering.env[n] for n in outputs if isinstance(n, Node) and isinstance(lowering.env[n], str))
+    found = [lowering.env[n] for n in outputs if isinstance(n, Node)]
+    names = tuple(name for name in found if isinstance(name, str))
     problems = lowering.problems
     if len(names) < len(outputs):
         problems.append("the model's output: every output must be a tensor computed from the image")
-    graph = Graph(tuple(finish(lowering, names).values()), names, _container(program, problems))
-    spiking = graph.spiking()
-    if not any(op.weighted for op in graph):
-        problems.append("the model: it has no convolution and no linear layer")
-    for op in graph:
-        if op.name in spiking and op.target.startswith("decoded:"):
-            base = op.target.removeprefix("decoded:").split(".")[0]
-            reason = REMEDY.get(base, f"{base} has no spiking form; use ReLU or another piecewise linear function")
-            if not any(p.startswith(f"{op.name.rpartition('.')[0]}: {reason}") for p in problems):
-                problems.append(f"{op.name}: {reason}")
+    graph = Graph(finish(lowering, names), names, _container(program, problems))
+    problems += _misplaced(graph)
     if problems:
         places = "\n".join(f"  - {p}" for p in dict.fromkeys(problems))
         raise ConversionError(f"{type(ann).__name__} cannot be converted:\n{places}\n{SUPPORTED}.")
     return graph
+
+
+def _misplaced(graph: Graph) -> Iterator[str]:
+    """What is wrong with the graph as a whole: functions before the last weighted layer, broken weights."""
+    if not any(op.weighted for op in graph):
+        yield "the model: it has no convolution and no linear layer"
+    spiking = graph.spiking()
+    for op in graph:
+        if op.name in spiking and op.target.startswith("decoded:"):
+            yield f"{op.name}: {why(op.target.removeprefix('decoded:').split('.')[0])}"
+        for key, tensor in op.tensors.items():
+            if not tensor.isfinite().all():
+                yield f"{op.name}: its {key} holds NaN or infinity; check the trained weights"
 
 
 def _constants(program: ExportedProgram) -> dict[str, Tensor]:
@@ -156,7 +175,7 @@ def _container(program: ExportedProgram, problems: list[str]) -> str | list[str]
     flat = all(child.type is None for child in children)
     if flat and spec.type in (tuple, list):
         return "tuple" if spec.type is tuple else "list"
-    if flat and spec.type is dict and all(isinstance(key, str) for key in spec.context):
+    if flat and spec.type in (dict, OrderedDict) and all(isinstance(key, str) for key in spec.context):
         return list(spec.context)
     problems.append("the model's output: it must be a tensor, or a tuple, list or dictionary of tensors")
     return "tensor"
@@ -165,11 +184,14 @@ def _container(program: ExportedProgram, problems: list[str]) -> str | list[str]
 def _check(ann: nn.Module, graph: Graph, example: Tensor) -> None:
     """The traced network must compute what the model computes: a silent miss would cost accuracy unseen."""
     values = graph.run(example)
-    expected = torch.utils._pytree.tree_leaves(ann(example))
+    expected = torch.utils._pytree.tree_leaves(ann(example.clone()))
+    limit = max(1e-3, 16 * torch.finfo(example.dtype).eps)
     for name, want in zip(graph.outputs, expected, strict=True):
         got = values[name]
+        if got.shape == want.shape and torch.allclose(got, want, rtol=0, atol=0, equal_nan=True):
+            continue
         error = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-12)
-        if got.shape != want.shape or not error < 1e-3:
+        if got.shape != want.shape or not error < limit:
             raise ConversionError(
                 f"{name}: the traced network differs from the model by {error:.2%}; it may be random or stateful "
                 "(dropout that ignores eval(), a counter in forward). Make its evaluation deterministic"

@@ -1,15 +1,161 @@
 """Augmentation of whole batches of uint8 images ``[N, C, H, W]``, on the device on which they lie.
 
-The random numbers are drawn on the CPU, a few per image, so that a seed gives the same batch on every device.
+The random numbers are drawn on the CPU, so that a seed gives the same batch on every device.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-__all__ = ["random_flip", "random_shift"]
+from transpike.errors import ConfigError
+
+__all__ = ["Augment", "augmentation", "augment_names", "cutout", "random_flip", "random_shift"]
+
+Augment = Callable[[Tensor, Generator], Tensor]
+
+# torchvision draws once a call: each so many images of a batch get draws of their own.
+_TOGETHER = 8
+
+
+def augmentation(text: str, *, standard: Augment | None = None) -> Augment | None:
+    """What ``text`` asks for: names joined by ``+``, applied in that order, each with its number or without.
+
+    ``none``; ``standard``, the set's own; ``autoaugment`` with the policy ``:cifar10``, ``:svhn`` or ``:imagenet``;
+    ``randaugment`` of two operations with the magnitude ``:9`` of 31; ``cutout`` of a square of ``:16`` pixels, by
+    default half the image's side; ``erasing`` of a rectangle in a share ``:0.25`` of the images. What these empty is
+    black. AutoAugment, RandAugment and erasing are torchvision's; a few images of a batch share their draws, which
+    follow the same distribution as alone.
+
+    Args:
+        text: The names.
+        standard: What ``standard`` is; None if it is done elsewhere.
+
+    Returns:
+        Takes uint8 images and a CPU generator, gives uint8 images; None where nothing is left to do.
+
+    Raises:
+        ConfigError: Naming what is not known.
+
+    Source: Cubuk et al., AutoAugment, CVPR 2019, and RandAugment, NeurIPS 2020; DeVries and Taylor, "Improved
+    Regularization of Convolutional Neural Networks with Cutout", 2017; Zhong et al., "Random Erasing Data
+    Augmentation", AAAI 2020.
+
+    >>> augment = augmentation("autoaugment+cutout:2")
+    >>> int((augment(torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), Generator()) == 0).sum()) >= 3
+    True
+    """
+    parts = []
+    for name, value in zip(augment_names(text), _values(text), strict=True):
+        if name == "standard" and standard is not None:
+            parts.append(standard)
+        elif name in _MAKERS:
+            try:
+                parts.append(_MAKERS[name](value))
+            except (KeyError, ValueError):
+                raise ConfigError(f"augment={text!r}: {value!r} is no value for {name}.") from None
+    return partial(_in_turn, parts=parts) if parts else None
+
+
+def augment_names(text: str) -> list[str]:
+    """The names in ``text``, checked.
+
+    >>> augment_names("standard+cutout:16")
+    ['standard', 'cutout']
+    """
+    names = [part.partition(":")[0] for part in text.split("+")]
+    known = ["none", "standard", *_MAKERS]
+    for name, value in zip(names, _values(text), strict=True):
+        if name not in known:
+            raise ConfigError(f"augment={text!r}: {name!r} is none of {', '.join(known)}.")
+        if value and name not in _MAKERS:
+            raise ConfigError(f"augment={text!r}: {name} takes no value.")
+    if "none" in names and len(names) > 1:
+        raise ConfigError(f"augment={text!r}: 'none' stands alone.")
+    return names
+
+
+def _values(text: str) -> list[str]:
+    return [part.partition(":")[2] for part in text.split("+")]
+
+
+def _in_turn(images: Tensor, generator: Generator, *, parts: Sequence[Augment]) -> Tensor:
+    for part in parts:
+        images = part(images, generator)
+    return images
+
+
+def _autoaugment(value: str) -> Augment:
+    from torchvision.transforms import v2
+
+    policy = v2.AutoAugmentPolicy(value or "cifar10")
+    return partial(_drawn, transform=v2.AutoAugment(policy))
+
+
+def _randaugment(value: str) -> Augment:
+    from torchvision.transforms import v2
+
+    magnitude = int(value or 9)
+    if not 0 <= magnitude <= 30:
+        raise ValueError
+    return partial(_drawn, transform=v2.RandAugment(num_ops=2, magnitude=magnitude))
+
+
+def _erasing(value: str) -> Augment:
+    from torchvision.transforms import v2
+
+    return partial(_drawn, transform=v2.RandomErasing(p=float(value or 0.25)))
+
+
+def _cutout(value: str) -> Augment:
+    if value and int(value) < 1:
+        raise ValueError
+    return partial(_cut, side=int(value) if value else None)
+
+
+def _cut(images: Tensor, generator: Generator, *, side: int | None) -> Tensor:
+    return cutout(images, side=side or images.shape[-1] // 2, generator=generator)
+
+
+_MAKERS: dict[str, Callable[[str], Augment]] = {
+    "autoaugment": _autoaugment,
+    "randaugment": _randaugment,
+    "cutout": _cutout,
+    "erasing": _erasing,
+}
+
+
+def _drawn(images: Tensor, generator: Generator, *, transform: Callable[[Tensor], Any]) -> Tensor:
+    """A torchvision transform, which draws from the CPU's global generator."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return torch.cat([transform(part) for part in images.split(_TOGETHER)])
+
+
+def cutout(images: Tensor, *, side: int, generator: Generator) -> Tensor:
+    """Blacken a square of each image, its centre anywhere within the image.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        side: Of the square, in pixels.
+        generator: A CPU generator; two integers are drawn per image.
+
+    >>> cut = cutout(torch.ones(1, 1, 5, 5), side=3, generator=Generator())
+    >>> int((cut == 0).sum()) in {4, 6, 9}
+    True
+    """
+    hidden = []
+    for length in images.shape[-2:]:
+        first = torch.randint(0, length, (len(images), 1), generator=generator).to(images.device) - side // 2
+        place = torch.arange(length, device=images.device)
+        hidden.append((place >= first) & (place < first + side))
+    return images.masked_fill(hidden[0][:, None, :, None] & hidden[1][:, None, None, :], 0)
 
 
 def random_shift(images: Tensor, *, pixels: int, generator: Generator) -> Tensor:

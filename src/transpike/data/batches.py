@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-__all__ = ["EpochSampler", "MemoryImages", "seed_of"]
+from transpike.data.augment import Augment
 
-Augment = Callable[[Tensor, Generator], Tensor]
+__all__ = ["EpochSampler", "MemoryImages", "seed_of"]
 
 
 class EpochSampler(Sampler[int]):

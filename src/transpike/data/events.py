@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from transpike.data.augment import random_flip, random_shift
-from transpike.data.batches import Augment, EpochSampler, seed_of
+from transpike.data.augment import Augment, augment_names, augmentation, random_flip, random_shift
+from transpike.data.batches import EpochSampler, seed_of
 from transpike.data.event_archives import place_of
 from transpike.data.event_files import EVENT_SOURCES, Events, EventSource, Recording
 from transpike.data.images import Loading, _split, _tested
@@ -83,8 +83,9 @@ def load_events(
         steps: Frames of a recording, T.
         split_by: How a recording is split, see :func:`event_frames`: ``number`` or ``time``.
         root: Where the files lie.
-        loading: Splits, batches, workers and augmentation: a random shift, for ``cifar10_dvs`` mirroring, too. Frames
-            have the sensor's size and are not normalised: ``size``, ``mean`` and ``std`` are not for them.
+        loading: Splits, batches, workers and augmentation: ``standard``, a random shift, for ``cifar10_dvs`` mirroring,
+            too, and ``cutout``. Frames have the sensor's size and are not normalised: ``size``, ``mean`` and ``std``
+            are not for them.
 
     Raises:
         DataError: The name is unknown, files are missing or damaged, a recording has fewer events than frames. What a
@@ -107,6 +108,11 @@ def load_events(
     _check(steps, split_by)
     if unfit := [field for field in ("size", "mean", "std") if getattr(loading, field) is not None]:
         raise ConfigError(f"loading.{unfit[0]} is for images: event frames keep the sensor's size and their counts.")
+    if foreign := set(augment_names(loading.augment)) - {"none", "standard", "cutout"}:
+        raise ConfigError(
+            f"loading.augment: {', '.join(sorted(foreign))} is for images; frames of events take "
+            "standard, cutout or none."
+        )
     source = EVENT_SOURCES[name]
     recordings, tests = source.recordings(place_of(name, source, Path(root)))
     training, held = _split(len(recordings), loading)
@@ -116,7 +122,7 @@ def load_events(
         picked = [part[index] for index in chosen]
         return EventFrames(picked, source, steps=steps, split_by=split_by, augment=augment, seed=loading.seed)
 
-    train = frames(recordings, training, standard if loading.augment == "standard" else None)
+    train = frames(recordings, training, augmentation(loading.augment, standard=standard))
     sampler = EpochSampler(len(train), seed=loading.seed)
     return EventSets(
         name=name,

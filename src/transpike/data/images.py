@@ -14,8 +14,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from transpike.data.augment import random_flip, random_shift
-from transpike.data.batches import Augment, EpochSampler, MemoryImages
+from transpike.data.augment import Augment, augment_names, augmentation, random_flip, random_shift
+from transpike.data.batches import EpochSampler, MemoryImages
 from transpike.data.folder import FolderImages, Samples, class_names, list_images
 from transpike.data.sources import SOURCES, Part
 from transpike.data.transforms import evaluation_transform, training_transform
@@ -25,7 +25,6 @@ __all__ = ["ImageSets", "Loading", "load_images"]
 
 Images = MemoryImages | FolderImages
 
-_AUGMENT = ("standard", "none")
 _INTERPOLATION = ("nearest", "bilinear", "bicubic")
 
 
@@ -34,12 +33,13 @@ class Loading:
     """How images are split, batched, normalised and augmented.
 
     Attributes:
-        batch_size: Images per batch; in training an incomplete last batch is left out.
+        batch_size: Images per batch, in each of several processes; in training an incomplete last batch is left out.
         validation: Share of the training images held back for validation, in [0, 1).
         seed: Fixes the validation split, the order of the epochs and the augmentation.
         workers: Processes that read files (``folder`` only; the other sets lie in memory and need none).
         augment: ``none``, or ``standard``: a random shift, for ``folder`` a random resized crop; for all but digits
-            mirroring.
+            mirroring. ``autoaugment``, ``randaugment``, ``cutout`` and ``erasing`` come after it or alone, joined by
+            ``+``, as in ``standard+autoaugment+cutout:16``; see :func:`~transpike.data.augment.augmentation`.
         size: Side of the images in pixels; by default the set's own, for ``folder`` 224.
         crop: For ``folder``, the share of the resized image's side that evaluation's centre crop keeps, in (0, 1].
         interpolation: For ``folder``, how images are resized: ``nearest``, ``bilinear`` or ``bicubic``.
@@ -79,9 +79,9 @@ class Loading:
             )
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop is a share in (0, 1], not {self.crop}.")
-        for name, known in (("augment", _AUGMENT), ("interpolation", _INTERPOLATION)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
+        augmentation(self.augment)
+        if self.interpolation not in _INTERPOLATION:
+            raise ConfigError(f"interpolation must be one of {', '.join(_INTERPOLATION)}, not {self.interpolation!r}.")
         if self.std is not None and min(self.std) <= 0:
             raise ConfigError(f"std must be positive, not {self.std}.")
 
@@ -173,7 +173,7 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
     return _sets(
         name,
         loading,
-        train=images(raw.train, training, standard if loading.augment == "standard" else None),
+        train=images(raw.train, training, augmentation(loading.augment, standard=standard)),
         plain=images(raw.train, training),
         validation=images(raw.train, held),
         test=images(raw.test, _tested(len(raw.test.labels), loading)),
@@ -193,17 +193,18 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     samples, tests = ([(file, label[name]) for name in part for file in part[name]] for part in (train, val))
     mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
     size = loading.size or 224
-    evaluating = evaluation_transform(size, mean, std, crop=loading.crop, interpolation=loading.interpolation)
+    center = partial(evaluation_transform, size, mean, std, crop=loading.crop, interpolation=loading.interpolation)
+    anywhere = partial(training_transform, size, mean, std, interpolation=loading.interpolation)
+    evaluating, cropping = center(), anywhere if "standard" in augment_names(loading.augment) else center
     training, held = _split(len(samples), loading)
 
     def images(part: Samples, chosen: Sequence[int], transform: Callable[[Any], Tensor] = evaluating) -> FolderImages:
         return FolderImages([part[index] for index in chosen], transform, seed=loading.seed)
 
-    augmenting = training_transform(size, mean, std, interpolation=loading.interpolation)
     return _sets(
         "folder",
         loading,
-        train=images(samples, training, augmenting if loading.augment == "standard" else evaluating),
+        train=images(samples, training, cropping(augment=augmentation(loading.augment))),
         plain=images(samples, training),
         validation=images(samples, held),
         test=images(tests, _tested(len(tests), loading)),

@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
+
+from transpike.data.augment import Augment
 
 __all__ = ["evaluation_transform", "training_transform"]
 
 Transform = Callable[[Any], Tensor]
 
 
-def training_transform(size: int, mean: Sequence[float], std: Sequence[float], *, interpolation: str) -> Transform:
+def training_transform(
+    size: int, mean: Sequence[float], std: Sequence[float], *, interpolation: str, augment: Augment | None = None
+) -> Transform:
     """Random resized crop to ``[3, size, size]`` and mirroring, with torchvision's usual scales and shapes."""
     from torchvision import transforms as T
 
     crop = T.RandomResizedCrop(size, interpolation=T.InterpolationMode(interpolation))
-    return _compose(T.Compose([crop, T.RandomHorizontalFlip()]), mean, std)
+    return _compose(T.Compose([crop, T.RandomHorizontalFlip()]), mean, std, augment)
 
 
 def evaluation_transform(
-    size: int, mean: Sequence[float], std: Sequence[float], *, crop: float, interpolation: str
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    crop: float,
+    interpolation: str,
+    augment: Augment | None = None,
 ) -> Transform:
     """Resize the shorter side to ``size / crop``, then cut ``[3, size, size]`` from the centre."""
     from torchvision import transforms as T
 
     resize = T.Resize(round(size / crop), interpolation=T.InterpolationMode(interpolation))
-    return _compose(T.Compose([resize, T.CenterCrop(size)]), mean, std)
+    return _compose(T.Compose([resize, T.CenterCrop(size)]), mean, std, augment)
 
 
-def _compose(geometry: Callable[[Any], Any], mean: Sequence[float], std: Sequence[float]) -> Transform:
+def _compose(
+    geometry: Callable[[Any], Any], mean: Sequence[float], std: Sequence[float], augment: Augment | None
+) -> Transform:
     from torchvision import transforms as T
 
-    transform: Transform = T.Compose([geometry, T.ToTensor(), T.Normalize(mean, std)])
+    between = [] if augment is None else [partial(_alone, augment=augment)]
+    transform: Transform = T.Compose(
+        [geometry, T.PILToTensor(), *between, T.ConvertImageDtype(torch.float32), T.Normalize(mean, std)]
+    )
     return transform
+
+
+def _alone(image: Tensor, *, augment: Augment) -> Tensor:
+    generator = Generator().manual_seed(int(torch.randint(2**62, ())))
+    return augment(image[None], generator)[0]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 __all__ = ["Passes", "seed_pass", "share"]
@@ -23,88 +23,93 @@ def seed_pass(*numbers: int) -> None:
 
 
 class Passes:
-    """A loader whose every pass starts from random states set by (seed, epoch).
+    """A loader whose every batch, and the step that it is trained in, start from random states set by their numbers.
 
-    An epoch is thereby the same whether the run came to it by itself or was resumed there, and no random state has to
-    be stored. The states are set when the first batch is asked for, not when iteration is announced, since Lightning
-    announces it before it knows the epoch.
+    An epoch is thereby the same whether the run came to it by itself or was resumed within it, and no random state has
+    to be stored. The first states are set when the first batch is asked for, not when iteration is announced, since
+    Lightning announces it before it knows the epoch.
 
     Args:
         loader: gives batches. Its sampler is told the epoch where it has `set_epoch`; a `DataLoader` with a generator
             of its own keeps that generator's order, which cannot be repeated after a restart.
         seed: the run's seed.
         epoch: tells the number of the pass that begins.
+        done: tells how many batches of that pass are behind it, which are fetched and passed over.
         rank: this process's number; the processes draw the same order and differ after the first batch.
     """
 
-    def __init__(self, loader: Iterable[Any], *, seed: int, epoch: Callable[[], int], rank: int = 0) -> None:
-        self.loader, self.seed, self.epoch, self.rank = loader, seed, epoch, rank
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        *,
+        seed: int,
+        epoch: Callable[[], int],
+        done: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+    ) -> None:
+        self.loader, self.seed, self.epoch, self.done, self.rank = loader, seed, epoch, done, rank
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        epoch = self.epoch()
+        epoch, done = self.epoch(), self.done()
         seed_pass(self.seed, epoch)
         if _shares_itself(self.loader):
             self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         for index, batch in enumerate(self.loader):
-            if index == 0 and self.rank:
+            if index == 0:
                 seed_pass(self.seed, epoch, self.rank)
-            yield batch
+            if index >= done:
+                yield batch
+            # Whatever the step drew, and whether there was one, the next batch is fetched from the same states.
+            seed_pass(self.seed, epoch, self.rank, index + 1)
 
 
-class _Indices:
-    """Every world-th index of each batch of a batch sampler, beginning with index `rank`."""
+class _Every:
+    """Every world-th of some batches, beginning with batch `rank`; if `even`, as many for each rank."""
 
-    def __init__(self, batches: Iterable[list[int]], rank: int, world: int) -> None:
-        self.batches, self.rank, self.world = batches, rank, world
+    def __init__(self, batches: Iterable[Any], rank: int, world: int, *, even: bool) -> None:
+        self.batches, self.rank, self.world, self.even = batches, rank, world, even
 
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.batches:
-            mine = batch[self.rank :: self.world]
-            if mine:
-                yield mine
-
-
-class _Slices:
-    """Every world-th sample of each batch, for loaders that do not go by index."""
-
-    def __init__(self, loader: Iterable[Any], rank: int, world: int) -> None:
-        self.loader, self.rank, self.world = loader, rank, world
+    def _stop(self) -> int:
+        count = len(self.batches)  # type: ignore[arg-type]
+        return count // self.world * self.world if self.even else count
 
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+        return len(range(self.rank, self._stop(), self.world))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for batch in self.loader:
-            yield tuple(part[self.rank :: self.world] for part in batch)
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.batches, self.rank, self._stop(), self.world)
 
 
-def share(loader: Iterable[Any], rank: int, world: int) -> Iterable[Any]:
-    """One process's share of a loader: of each batch, every world-th sample, beginning with sample `rank`.
+def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -> Iterable[Any]:
+    """One process's share of a loader: every world-th batch, beginning with batch `rank`.
 
-    The batches of all processes, taken together, are those of a single one, so that results do not depend on how many
-    there are and no sample counts twice. A `DataLoader` loads its share only; of other loaders the batches are cut. One
-    whose sampler has `set_epoch` (torch's `DistributedSampler`, ours) shares by itself and is left as it is: there the
-    batch size is that of one process.
+    The batch size is thus that of one process, and no sample counts twice. A `DataLoader` loads its share only. One
+    whose sampler has `set_epoch` (torch's `DistributedSampler`, ours) shares by itself and is left as it is.
 
-    >>> loader = DataLoader([10, 11, 12, 13, 14], batch_size=3)
-    >>> [batch.tolist() for batch in share(loader, 1, 2)]
-    [[11], [14]]
+    Args:
+        loader: gives batches, and has a length.
+        rank: this process's number.
+        world: how many processes there are.
+        even: leave out the last batches, fewer than there are processes, so that each has as many: for training.
+
+    >>> loader = DataLoader([10, 11, 12, 13, 14], batch_size=2)
+    >>> [batch.tolist() for batch in share(loader, 0, 2)], [batch.tolist() for batch in share(loader, 1, 2)]
+    ([[10, 11], [14]], [[12, 13]])
     """
-    if not isinstance(loader, DataLoader):
-        return _Slices(loader, rank, world)
     if world == 1 or _shares_itself(loader):
         return loader
-    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
-        return _Slices(loader, rank, world)
+    if (
+        not isinstance(loader, DataLoader)
+        or isinstance(loader.dataset, IterableDataset)
+        or loader.batch_sampler is None
+    ):
+        return _Every(loader, rank, world, even=even)
     return DataLoader(
         loader.dataset,
-        batch_sampler=_Indices(loader.batch_sampler, rank, world),
+        batch_sampler=_Every(loader.batch_sampler, rank, world, even=even),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,

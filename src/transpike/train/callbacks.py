@@ -29,6 +29,34 @@ class Interrupted(Exception):
     """A signal asked the training to stop."""
 
 
+class StopOnSignal:
+    """Within it, Ctrl-C and SIGTERM are taken note of; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def received(self, trainer: L.Trainer) -> bool:
+        """Whether a signal has come, to any of the processes: they must stop after the same batch."""
+        mine = self._received is not None
+        return trainer.strategy.reduce_boolean_decision(mine, all=False) if trainer.world_size > 1 else mine
+
+
 class Curves(L.Callback):
     """One row an epoch, kept in the checkpoint and written to `curves.csv` and to the loggers."""
 
@@ -36,7 +64,11 @@ class Curves(L.Callback):
         self.folder = folder
         self.validates = validates
         self.rows: list[dict[str, float]] = []
-        self._began = 0.0
+        self._began = time.perf_counter()
+        self._before = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = time.perf_counter() - self._before
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = time.perf_counter()
@@ -61,18 +93,19 @@ class Curves(L.Callback):
                 writer.writerows(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": time.perf_counter() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
+        self.rows, self._before = list(state_dict["rows"]), state_dict["seconds"]
 
 
 class Checkpoints(Checkpoint):
-    """`last.ckpt` after every epoch and `best.ckpt` by validation accuracy, each replaced in one move."""
+    """`last.ckpt` after every epoch and on a signal, `best.ckpt` by validation accuracy, each replaced in one move."""
 
-    def __init__(self, folder: Path, curves: Curves) -> None:
+    def __init__(self, folder: Path, curves: Curves, stop: StopOnSignal) -> None:
         self.folder = folder
         self.curves = curves
+        self.stop = stop
         self.best = -1.0
         self.best_epoch = 0
 
@@ -80,11 +113,22 @@ class Checkpoints(Checkpoint):
         # The first process made the folder, maybe under a name that only it knows.
         self.folder = trainer.strategy.broadcast(self.folder)
 
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        # An epoch's last batch is followed by its validation and its checkpoint.
+        if not trainer.is_last_batch and self.stop.received(trainer):
+            self._save(trainer, better=False)
+            raise Interrupted
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         accuracy = self.curves.rows[-1].get("validation_accuracy", -1.0)
         better = accuracy > self.best
         if better:
             self.best, self.best_epoch = accuracy, trainer.current_epoch + 1
+        self._save(trainer, better=better)
+        if self.stop.received(trainer):
+            raise Interrupted
+
+    def _save(self, trainer: L.Trainer, *, better: bool) -> None:
         partial = self.folder / "last.ckpt.partial"
         trainer.save_checkpoint(partial)
         if not trainer.is_global_zero:
@@ -120,6 +164,9 @@ class FiniteLoss(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._look(trainer)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
+        self._look(trainer)
+
     def _look(self, trainer: L.Trainer) -> None:
         if not self._pending:
             return
@@ -129,38 +176,11 @@ class FiniteLoss(L.Callback):
             if not all(abs(value) < float("inf") for value in values):
                 named = ", ".join(f"{name} = {value:g}" for name, value in zip(terms, values, strict=True))
                 last = self.folder / "last.ckpt"
-                good = f"{last} holds the last good epoch" if last.exists() else "no epoch had ended yet"
+                good = f"{last} holds the last good state" if last.exists() else "no epoch had ended yet"
                 raise TranspikeError(
                     f"the loss is not finite at step {step} (epoch {trainer.current_epoch + 1}): {named}; {good}. "
                     "Lower optim.lr, lengthen optim.warmup or set optim.clip."
                 )
-
-
-class StopOnSignal(L.Callback):
-    """Ctrl-C and SIGTERM stop after the batch at hand; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self._received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopOnSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
-            raise KeyboardInterrupt
-        self._received = number
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self._received is not None:
-            raise Interrupted
 
 
 class OneBar(ProgressBar):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from transpike.errors import ConfigError, ModelError
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.neurons import reset_net
 from transpike.train.losses import readout, temporal_efficient_loss
 from transpike.train.mix import mix
 from transpike.train.options import Optim, TrainOptions
@@ -28,9 +29,11 @@ class Classifier(L.LightningModule):
     Args:
         model: the network.
         options: how to train it.
-        encode: turns images [N, *] into what the network takes; by default the images themselves or, where
-            `options.steps` is T, the images repeated to [T, N, *] (direct coding).
-        reset: puts a network's state back to its start; called before each batch.
+        encode: turns images [N, *] into what the network takes. By default these are the images themselves or, where
+            `options.steps` is T, the images repeated to [T, N, *] (direct coding), or frames [T, N, C, H, W] as they
+            are.
+        reset: puts a network's state back to its start; called before each batch. By default `reset_net`, which
+            resets SpikingJelly's modules, too.
 
     Calling it gives logits [N, classes], averaged over time for a spiking network.
 
@@ -50,19 +53,30 @@ class Classifier(L.LightningModule):
         self.model = model
         self.options = options
         self.encode = encode
-        self.reset = reset
+        self.reset = reset or reset_net
         self._sums: dict[str, Tensor] = {}
 
     def outputs(self, images: Tensor) -> Tensor:
-        """What the network itself gives: [N, classes] or [T, N, classes]."""
-        if self.reset is not None:
-            self.reset(self.model)
+        """What the network itself gives: [N, classes] or [T, N, classes].
+
+        Raises:
+            DataError: for frames of another T than `options.steps`.
+        """
+        self.reset(self.model)
+        steps = self.options.steps
         if self.encode is not None:
             images = self.encode(images)
-        elif self.options.steps is not None:
-            images = images.expand(self.options.steps, *images.shape)
+        elif self._samples(images) == 1:
+            if len(images) != steps:
+                raise DataError(f"the batch has {len(images)} frames, shape {list(images.shape)}, but steps={steps}.")
+        elif steps is not None:
+            images = images.expand(steps, *images.shape)
         out: Tensor = self.model(images)
         return out
+
+    def _samples(self, images: Tensor) -> int:
+        """The axis of the samples: frames [T, N, C, H, W], which only a spiking network takes, have time first."""
+        return int(self.options.steps is not None and self.encode is None and images.ndim == 5)
 
     def forward(self, images: Tensor) -> Tensor:
         return readout(self.outputs(images))
@@ -84,7 +98,7 @@ class Classifier(L.LightningModule):
         images, labels = batch
         recipe = self.options.recipe
         if recipe.mixup or recipe.cutmix:
-            images, mixture = mix(images, mixup=recipe.mixup, cutmix=recipe.cutmix)
+            images, mixture = mix(images, mixup=recipe.mixup, cutmix=recipe.cutmix, dim=self._samples(images))
             outputs = self.outputs(images)
             terms = self.terms(outputs, mixture.target(labels, outputs.shape[-1]))
         else:
@@ -102,16 +116,30 @@ class Classifier(L.LightningModule):
 
     def _hold_out(self, stage: str, batch: Batch) -> None:
         images, labels = batch
-        # Of a last batch smaller than the number of processes, some of them get nothing.
-        if len(labels):
-            logits = self(images)
-            self._count(stage, logits, labels, F.cross_entropy(logits, labels))
+        logits = self(images)
+        self._count(stage, logits, labels, F.cross_entropy(logits, labels))
 
-    def on_validation_epoch_start(self) -> None:
-        # Once an epoch, not once a batch as in DistributedDataParallel, so that processes may have unequal shares.
-        if self.trainer.world_size > 1:
+    def on_train_batch_end(self, *_: Any) -> None:
+        # Once an epoch, not once a batch as in DistributedDataParallel, and before validation, in which processes may
+        # have unequal shares, or none.
+        if self.trainer.world_size > 1 and self.trainer.is_last_batch:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+
+    def on_fit_end(self) -> None:
+        self.reset(self.model)
+
+    def on_test_end(self) -> None:
+        self.reset(self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Within an epoch: what has been counted of it.
+        sums = self._sums.get("train")
+        checkpoint["counted"] = None if sums is None else self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["counted"] is not None and self.trainer.is_global_zero:
+            self._sums["train"] = checkpoint["counted"].to(self.device)
 
     def configure_gradient_clipping(
         self,

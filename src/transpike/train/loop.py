@@ -75,20 +75,29 @@ class _Data(L.LightningDataModule):
 
     def __init__(self, seed: int, train: Batches | None, held_out: Batches | None) -> None:
         super().__init__()
+        # There may be fewer batches held out than processes.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.seed, self.train, self.held_out = seed, train, held_out
-
-    def _mine(self, loader: Batches) -> Batches:
-        assert self.trainer is not None
-        return share(loader, self.trainer.global_rank, self.trainer.world_size)
 
     def train_dataloader(self) -> Passes:
         trainer = self.trainer
         assert trainer is not None and self.train is not None
-        mine = self._mine(self.train)
-        return Passes(mine, seed=self.seed, epoch=lambda: trainer.current_epoch, rank=trainer.global_rank)
+        rank, world = trainer.global_rank, trainer.world_size
+        mine = share(self.train, rank, world, even=True)
+        if len(mine) == 0:  # type: ignore[arg-type]
+            raise ConfigError(f"the training images make fewer batches than there are processes, {world}.")
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        return Passes(
+            mine,
+            seed=self.seed,
+            epoch=lambda: trainer.current_epoch,
+            done=lambda: progress.current.ready,
+            rank=rank,
+        )
 
     def val_dataloader(self) -> Batches:
-        return [] if self.held_out is None else self._mine(self.held_out)
+        assert self.trainer is not None
+        return [] if self.held_out is None else share(self.held_out, self.trainer.global_rank, self.trainer.world_size)
 
     test_dataloader = val_dataloader
 
@@ -105,9 +114,13 @@ def fit(
 ) -> Fitted:
     """Train a classifier.
 
-    The folder receives `last.ckpt` after every epoch, `best.ckpt` by validation accuracy, `curves.csv` and TensorBoard
-    events. A run that was stopped, even by `kill -9`, continues from the end of its last finished epoch; on the CPU it
-    then gives bit for bit the weights of a run that never stopped.
+    The folder receives `last.ckpt` after every epoch and on a signal, `best.ckpt` by validation accuracy, `curves.csv`
+    and TensorBoard events. A run stopped by Ctrl-C or SIGTERM continues after the last batch that it trained on; one
+    that was killed, after its last finished epoch. In one process on the CPU it then gives bit for bit the weights
+    of a run that never stopped. Batches of the broken epoch that are behind it are fetched again, but not trained on.
+
+    Under torchrun each process takes every world-th batch: the batch size is that of one process, and of an epoch's
+    last batches those are left out that are fewer than the processes.
 
     Args:
         model: any module that gives [N, classes], or [T, N, classes] with `options.steps`; changed in place.
@@ -115,8 +128,9 @@ def fit(
         options: how to train.
         folder: where the run is written.
         resume: continue from the folder's `last.ckpt`. Model, loaders and options must be those of the first start.
-        encode: turns images [N, *] into what a spiking network takes; the images repeated over time by default.
-        reset: puts a spiking network's state back to its start; called before each batch.
+        encode: turns images [N, *] into what a spiking network takes; by default they are repeated over time, and
+            frames [T, N, C, H, W] are taken as they are.
+        reset: puts a spiking network's state back to its start; called before each batch. `reset_net` by default.
 
     Returns:
         The trained network and its curves. Its weights are those of the last epoch, or of the best on the validation
@@ -124,6 +138,7 @@ def fit(
 
     Raises:
         ConfigError: if there is nothing to resume from, or a loader has no length.
+        DataError: for frames of another T than `options.steps`.
         TranspikeError: if the loss is no longer finite; it names the step, the terms and the last good checkpoint.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the batch at hand is done.
 
@@ -141,7 +156,7 @@ def fit(
     folder = Path(folder)
     checkpoint = folder / "last.ckpt"
     if resume and not checkpoint.is_file():
-        raise ConfigError(f"{folder}: nothing to resume, for no epoch had ended (no last.ckpt). Start it anew.")
+        raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Start it anew.")
     for name, loader in vars(loaders).items():
         if loader is not None and not (hasattr(loader, "__len__") and len(loader)):
             raise ConfigError(f"the {name} loader needs a length, its number of batches, of at least 1.")
@@ -150,15 +165,16 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     classifier = Classifier(model, options, encode=encode, reset=reset)
     curves = Curves(folder, validates=loaders.validation is not None)
-    checkpoints = Checkpoints(folder, curves)
+    stop = StopOnSignal()
+    checkpoints = Checkpoints(folder, curves, stop)
     callbacks: list[Callback] = [FiniteLoss(folder), curves, OneBar(curves), checkpoints]
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     data = _Data(options.seed, loaders.train, loaders.validation)
-    with _quiet(), StopOnSignal() as stop:
+    with _quiet(), stop:
         logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
         logger.log_hyperparams(asdict(options))
-        trainer = _trainer(options.machine, max_epochs=options.epochs, callbacks=[*callbacks, stop], logger=logger)
+        trainer = _trainer(options.machine, max_epochs=options.epochs, callbacks=callbacks, logger=logger)
         try:
             trainer.fit(classifier, data, ckpt_path=checkpoint if resume else None, weights_only=True)
         except (Interrupted, SIGTERMException):
@@ -187,7 +203,8 @@ def evaluate(
         model: gives [N, classes], or [T, N, classes]; measured in evaluation mode.
         loader: batches of (images, labels).
         machine: devices and precision.
-        steps: time steps over which a spiking network sees each image repeated; None for other networks.
+        steps: time steps T of a spiking network, which sees every image T times; None for other networks, and for
+            converted ones, which have their own.
         encode: as in `fit`.
         reset: as in `fit`.
 

@@ -29,13 +29,14 @@ class Mixture:
         return self.share * own + (1 - self.share) * own[self.partner]
 
 
-def mix(images: Tensor, *, mixup: float = 0.0, cutmix: float = 0.0) -> tuple[Tensor, Mixture]:
+def mix(images: Tensor, *, mixup: float = 0.0, cutmix: float = 0.0, dim: int = 0) -> tuple[Tensor, Mixture]:
     """Blend each image with a partner (mixup), or paste a rectangle of the partner into it (cutmix).
 
     Args:
-        images: [N, C, H, W].
+        images: [*, C, H, W].
         mixup: alpha of Beta(alpha, alpha), from which the share is drawn; 0 for none.
         cutmix: alpha of Beta(alpha, alpha), from which the kept area is drawn; 0 for none. With both, one is drawn.
+        dim: the axis of the samples: 1 for frames [T, N, C, H, W], so that all frames of a recording mix alike.
 
     Returns:
         The mixed images, and what they are mixed of.
@@ -45,16 +46,17 @@ def mix(images: Tensor, *, mixup: float = 0.0, cutmix: float = 0.0) -> tuple[Ten
     paste = cutmix > 0 and (mixup == 0 or bool(torch.rand(()) < 0.5))
     alpha = cutmix if paste else mixup
     share = float(torch.distributions.Beta(alpha, alpha).sample())
-    partner = torch.randperm(len(images)).to(images.device)
+    partner = torch.randperm(images.shape[dim]).to(images.device)
+    others = images.index_select(dim, partner)
     if not paste:
-        return share * images + (1 - share) * images[partner], Mixture(partner, share)
+        return share * images + (1 - share) * others, Mixture(partner, share)
     height, width = images.shape[-2:]
     middle = torch.rand(2)
     half = (1 - share) ** 0.5 / 2
     top, bottom = _span(float(middle[0]), half, height)
     left, right = _span(float(middle[1]), half, width)
     mixed = images.clone()
-    mixed[..., top:bottom, left:right] = images[partner][..., top:bottom, left:right]
+    mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
     return mixed, Mixture(partner, 1 - (bottom - top) * (right - left) / (height * width))
 
 
