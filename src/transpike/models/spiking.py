@@ -1,0 +1,190 @@
+"""How layers and neurons share time, and the spiking twins of the residual networks and the VGGs.
+
+A twin is the artificial network's own skeleton with neurons in ReLU's place: its weights carry the same names, so that
+either loads what the other has learned.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transpike import neurons
+from transpike.errors import DataError, ModelError
+from transpike.models.resnet import BasicBlock, ResNet
+from transpike.models.resnet import Plan as ResNetPlan
+from transpike.models.vgg import VGG
+
+__all__ = ["OverTime", "SpikingBasicBlock", "SpikingResNet", "SpikingVGG", "neuron_factory", "over_time", "sequence"]
+
+Neuron = Callable[..., nn.Module]
+
+NAMED = {
+    "spiking_neuron": ("DCTLIFNode", "IFNode", "LIFNode", "ParametricLIFNode", "TSANode"),
+    "surrogate_function": ("ATan", "Rectangular", "Sigmoid", "Triangular"),
+}
+
+
+def over_time(x: Tensor, *layers: nn.Module) -> Tensor:
+    """Run a sequence through layers: neurons see its steps in order, other layers see all steps as one batch.
+
+    Whatever has a `step_mode`, as neurons have, is given [T, N, *]; any other layer [T*N, *], without a copy. Dropout
+    draws one mask for all the steps, as the spikes of one neuron are one signal.
+
+    Args:
+        x: [T, N, *].
+        layers: applied one after the other.
+
+    >>> from transpike.neurons import IFNode
+    >>> double = nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.constant_(double.weight, 2.0)
+    >>> over_time(torch.full((4, 1, 1), 0.3), double, IFNode(step_mode="m")).flatten()
+    tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
+    """
+    for layer in layers:
+        if hasattr(layer, "step_mode"):
+            x = layer(x)
+        elif isinstance(layer, nn.Dropout):
+            x = x * layer(torch.ones_like(x[0])) if layer.training else x
+        else:
+            x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return x
+
+
+class OverTime(nn.Sequential):
+    """`over_time` as a module: a chain of layers and neurons, [T, N, *] -> [T, N, *]."""
+
+    step_mode = "m"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return over_time(x, *self)
+
+
+def sequence(x: Tensor, network: nn.Module) -> Tensor:
+    """x itself if it is images over time, [T, N, C, H, W].
+
+    Raises:
+        DataError: otherwise.
+    """
+    if x.ndim != 5 or len(x) == 0:
+        raise DataError(
+            f"{type(network).__name__} takes images over time, [T, N, C, H, W] with T of at least 1, and got a tensor "
+            f"of shape {list(x.shape)}. To show images [N, C, H, W] for T steps: x.expand(T, *x.shape)."
+        )
+    return x
+
+
+def neuron_factory(spiking_neuron: str | Neuron, **kwargs: Any) -> Neuron:
+    """What makes the neurons of a network, each for sequences (``step_mode="m"``).
+
+    Args:
+        spiking_neuron: a class of neurons, ours or SpikingJelly's, or the name of one of ours.
+        **kwargs: its keyword arguments. `surrogate_function` may be the name of one of ours.
+
+    Raises:
+        ModelError: for an unknown name.
+
+    >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
+    LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
+    """
+    node = _named("spiking_neuron", spiking_neuron) if isinstance(spiking_neuron, str) else spiking_neuron
+    if isinstance(kwargs.get("surrogate_function"), str):
+        kwargs["surrogate_function"] = _named("surrogate_function", kwargs["surrogate_function"])()
+    return partial(node, **kwargs, step_mode="m")
+
+
+def _named(what: str, name: str) -> Any:
+    if name not in NAMED[what]:
+        near = difflib.get_close_matches(name, NAMED[what], n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise ModelError(f"{what}={name!r} is none of {', '.join(NAMED[what])}.{guess}")
+    return getattr(neurons, name)
+
+
+class SpikingBasicBlock(BasicBlock):
+    """`BasicBlock` over time: its second neuron fires on the sum, so that only spikes leave the block."""
+
+    step_mode = "m"
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, activation: Neuron) -> None:
+        super().__init__(in_channels, channels, stride=stride, activation=activation)
+        self.shortcut = OverTime(*self.shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = over_time(x, self.conv1, self.bn1, self.act1, self.conv2, self.bn2)
+        spikes: Tensor = self.act2(out + self.shortcut(x))
+        return spikes
+
+
+class SpikingResNet(ResNet):
+    """`ResNet` over time.
+
+    Args:
+        plan: channels, depth and strides.
+        num_classes: outputs.
+        in_channels: channels of the image.
+        activation: makes one neuron; see `neuron_factory`.
+        block: makes one residual block.
+
+    Shapes: [T, N, in_channels, H, W] -> [T, N, num_classes], for any H and W.
+
+    Raises:
+        DataError: on call, for any other rank and for T = 0.
+
+    Source of ``spiking_resnet19`` and its neuron: Deng, Li, Zhang, Gu, "Temporal Efficient Training of Spiking Neural
+    Network via Gradient Re-weighting", ICLR 2022. It fires and resets without detaching the reset.
+
+    >>> net = SpikingResNet(
+    ...     ResNetPlan(4, ((4, 1, 1), (8, 1, 2))), num_classes=10, in_channels=1, activation=neuron_factory("LIFNode")
+    ... )
+    >>> net(torch.zeros(2, 3, 1, 8, 8)).shape
+    torch.Size([2, 3, 10])
+    """
+
+    def __init__(
+        self,
+        plan: ResNetPlan,
+        *,
+        num_classes: int,
+        in_channels: int,
+        activation: Neuron,
+        block: Callable[..., nn.Module] = SpikingBasicBlock,
+    ) -> None:
+        super().__init__(plan, num_classes=num_classes, in_channels=in_channels, activation=activation, block=block)
+        self.layers = OverTime(*self.layers)
+        if isinstance(self.fc, nn.Sequential):
+            self.fc = OverTime(*self.fc)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = over_time(sequence(x, self), self.conv, self.bn, self.act, self.reduce, self.layers, self.pool)
+        return over_time(x.flatten(2), self.fc)
+
+
+class SpikingVGG(VGG):
+    """`VGG` over time; for the arguments see there, `activation` makes one neuron.
+
+    The last layer only accumulates: the mean of its outputs over time is DCT-SNN's final membrane divided by T. A layer
+    fires on the membrane of the same step, so a spike crosses the network within one step.
+
+    Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.
+
+    Raises:
+        DataError: on call, for any other rank and for T = 0.
+
+    Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency
+    Spiking Neural Networks", ICCV 2021.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.features = OverTime(*self.features)
+        self.classifier = OverTime(*self.classifier)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.classifier(self.features(sequence(x, self)).flatten(2))
+        return out

@@ -1,0 +1,90 @@
+"""The spiking networks by name: which network, of which shape, with which neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from transpike.models.qkformer import QKFORMERS, QKFormer
+from transpike.models.resnet import RESNETS
+from transpike.models.resnet import Plan as ResNetPlan
+from transpike.models.sew_resnet import SEW_RESNETS, SEWBasicBlock, SEWBottleneck
+from transpike.models.spiking import Neuron, SpikingResNet, SpikingVGG, neuron_factory
+from transpike.models.spikingformer import SPIKINGFORMERS, Spikingformer
+from transpike.models.vgg import VGGS
+from transpike.neurons import ATan, DCTLIFNode, IFNode, LIFNode, Triangular
+
+__all__ = ["SPIKING", "Entry", "build_spiking"]
+
+# Deng et al. 2022: u = u / 2 + x, and the gradient flows through the reset.
+TET_LIF = partial(LIFNode, decay_input=False, surrogate_function=Triangular())
+# Fang et al. 2021.
+SEW_IF = partial(IFNode, surrogate_function=ATan(), detach_reset=True)
+# Spikingformer's and QKFormer's codes: tau 2, the input decays, a sigmoid of slope 4.
+LIF = partial(LIFNode, detach_reset=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network's maker, called as ``network(plan, num_classes=, in_channels=, activation=)``; its plan and neuron."""
+
+    network: Callable[..., nn.Module]
+    plan: Any
+    neuron: Neuron
+
+
+SPIKING: dict[str, Entry] = {
+    "spiking_resnet19": Entry(SpikingResNet, RESNETS["resnet19"], TET_LIF),
+    # BSD does not say which neuron its SEW-ResNet-19 has: that of the network whose skeleton it is.
+    "sew_resnet19": Entry(partial(SpikingResNet, block=SEWBasicBlock), SEW_RESNETS["sew_resnet19"], TET_LIF),
+    "sew_resnet18": Entry(partial(SpikingResNet, block=SEWBasicBlock), SEW_RESNETS["sew_resnet18"], SEW_IF),
+    "sew_resnet34": Entry(partial(SpikingResNet, block=SEWBasicBlock), SEW_RESNETS["sew_resnet34"], SEW_IF),
+    "sew_resnet50": Entry(partial(SpikingResNet, block=SEWBottleneck), SEW_RESNETS["sew_resnet50"], SEW_IF),
+    **{f"spiking_{name}": Entry(SpikingVGG, plan, DCTLIFNode) for name, plan in VGGS.items()},
+    **{name: Entry(Spikingformer, plan, LIF) for name, plan in SPIKINGFORMERS.items()},
+    "spikingformer_2_256": Entry(Spikingformer, SPIKINGFORMERS["spikingformer_2_256"], partial(LIF, tau=1.75)),
+    **{name: Entry(QKFormer, plan, LIF) for name, plan in QKFORMERS.items()},
+}
+
+
+def build_spiking(
+    name: str, *, num_classes: int, in_channels: int, image_size: int | None, options: dict[str, Any]
+) -> nn.Module:
+    """Make a network of `SPIKING`, its weights channels-last, which convolutions and neurons keep throughout.
+
+    Args:
+        name: which.
+        num_classes: outputs.
+        in_channels: channels of the image.
+        image_size: side of the square image, for VGGs.
+        options: any field of the network's plan; `width`; `pool` for VGGs; `spiking_neuron`; the rest are keyword
+            arguments of the neuron, which with `spiking_neuron` has its own defaults instead of the paper's.
+
+    Raises:
+        ModelError: for an unknown neuron and a shape that cannot be.
+        TypeError: for an option that neither plan nor neuron takes.
+
+    >>> net = build_spiking(
+    ...     "sew_resnet19", num_classes=10, in_channels=1, image_size=None, options={"width": 8, "tau": 4.0}
+    ... )
+    >>> net.act
+    LIFNode(tau=4.0, decay_input=False, ...)
+    """
+    entry, options = SPIKING[name], dict(options)
+    plan = entry.plan
+    if isinstance(plan, ResNetPlan):
+        plan = plan.widened(options.pop("width", plan.stem))
+    shape = {field.name: options.pop(field.name) for field in fields(plan) if field.name in options}
+    if image_size is not None and hasattr(plan, "image_size"):
+        shape["image_size"] = image_size
+    network: dict[str, Any] = {"pool": options.pop("pool")} if "pool" in options else {}
+    activation = neuron_factory(options.pop("spiking_neuron", entry.neuron), **options)
+    net = entry.network(
+        replace(plan, **shape), num_classes=num_classes, in_channels=in_channels, activation=activation, **network
+    )
+    return net.to(memory_format=torch.channels_last)
