@@ -34,6 +34,7 @@ FLOORS: dict[str, set[str]] = {
 FLOORS["train"] = set(FLOORS) - {"report"}
 FLOORS["experiments"] = set(FLOORS)
 FLOORS["cli"] = {"experiments"}
+FLOORS["__main__"] = {"cli"}
 
 
 def floor(module: str) -> str:
