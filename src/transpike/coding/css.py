@@ -64,8 +64,8 @@ class CSS:
         run = next((k for k, level in enumerate(self.levels) if level != k + 1), len(self.levels))
         if self.code.beta > 2 * run + 1:
             raise ConfigError(
-                f"beta must lie in (1, {2 * run + 1}] for levels {self.levels}, not {self.beta}: a larger radix leaves values "
-                "that no train encodes; use more consecutive levels or a smaller beta"
+                f"beta must lie in (1, {2 * run + 1}] for levels {self.levels}, not {self.beta}: a larger radix leaves "
+                "values that no train encodes; use more consecutive levels or a smaller beta"
             )
         if not 0 < self.percentile <= 100:
             raise ConfigError(f"percentile must lie in (0, 100], not {self.percentile}")

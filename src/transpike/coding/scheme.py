@@ -78,4 +78,4 @@ class Scheme(Protocol):
         """[T, N, \\*] to the values [N, \\*], in units of theta."""
 
     def latency(self, depth: int) -> int:
-        """Steps from the image's arrival until the output is complete, over ``depth`` layers, the classifier included."""
+        """Steps from the image's arrival until the output is complete, over ``depth`` layers with the classifier."""

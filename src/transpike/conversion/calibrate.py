@@ -41,23 +41,23 @@ class Statistics:
         dead = [name for name, peak in peaks.items() if math.isnan(peak)]
         if dead:
             warnings.warn(
-                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for values up to "
-                "1; check the calibration images, or remove the layer",
+                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for "
+                "values up to 1; check the calibration images, or remove the layer",
                 stacklevel=3,
             )
         return {name: 1.0 if math.isnan(peak) else peak for name, peak in peaks.items()}
 
 
 def collect(calibration: Iterable[Any], images: int = IMAGES) -> Tensor:
-    """The first ``images`` images of an iterable of batches; a batch is a tensor [N, \\*] or starts with one, as (x,
-    y).
+    """The first ``images`` images of an iterable of batches; a batch is a tensor [N, \\*] or begins with one.
 
     Raises:
         ConversionError: for no images, integers, values that are not finite, or batches of different image shapes.
     """
     if not isinstance(calibration, Iterable):
         raise ConversionError(
-            f"calibration: expected batches of images, not {_describe(calibration)}; pass a DataLoader or a list of batches"
+            f"calibration: expected batches of images, not {_describe(calibration)}; pass a DataLoader, or a list of "
+            "batches"
         )
     batches: list[Tensor] = []
     found = 0
@@ -71,8 +71,8 @@ def collect(calibration: Iterable[Any], images: int = IMAGES) -> Tensor:
         check_images(x, "calibration")
         if batches and x.shape[1:] != batches[0].shape[1:]:
             raise ConversionError(
-                f"calibration: images of shape {tuple(x.shape[1:])} after images of shape {tuple(batches[0].shape[1:])}; "
-                "resize them to one shape"
+                f"calibration: images of shape {tuple(x.shape[1:])} after images of shape "
+                f"{tuple(batches[0].shape[1:])}; resize them to one shape"
             )
         batches.append(x.detach()[: images - found])
         found += len(batches[-1])

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates of the analog one, and the synapses that neurons of the spiking one feed."""
+"""What a network costs: multiply-accumulates of the analog one, synapses that each neuron of the spiking one feeds."""
 
 from __future__ import annotations
 

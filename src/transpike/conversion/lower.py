@@ -51,8 +51,11 @@ class Lowering:
     def lower(self, node: Node) -> Any:
         """What ``node`` becomes: operations are emitted, problems noted."""
         if node.target is python_operator.getitem:
-            parts = self.env[node.args[0]]  # type: ignore[index]
-            return parts[node.args[1]] if isinstance(parts, (list, tuple)) else parts
+            source: Any
+            index: Any
+            source, index = node.args
+            parts = self.env[source]
+            return parts[index] if isinstance(parts, (list, tuple)) else parts
         if not isinstance(node.target, torch._ops.OpOverload):
             return self.refused(node, [], f"{node.target} has no spiking form; take its body out of that region")
         arguments = self._arguments(node)
@@ -89,8 +92,8 @@ class Lowering:
             if not self._astray.intersection(inputs) and target != "refused":
                 self.problem(
                     node,
-                    f"{_base(node)} moves, merges or mixes the batch axis; keep it first and treat each sample alike: found "
-                    f"{tuple(result.shape)}",
+                    f"{_base(node)} moves, merges or mixes the batch axis; keep it first and treat each sample alike: "
+                    f"found {tuple(result.shape)}",
                 )
             self._astray.add(name)
         shape = tuple(n if isinstance(n, int) else -1 for n in result.shape[1:])
@@ -142,10 +145,8 @@ class Lowering:
         name, result = self.full_name(node), node.meta["val"]
         if name not in DECODED or not isinstance(result, Tensor):
             return self.refused(node, values, why(_base(node)))
-        axes = arguments.get("dim")
-        if any(
-            d % len(self.ops[values[0]].shape + (1,)) == 0 for d in ([axes] if isinstance(axes, int) else axes or [])
-        ):
+        axes, ndim = arguments.get("dim"), len(self.ops[values[0]].shape) + 1
+        if any(axis % ndim == 0 for axis in ([axes] if isinstance(axes, int) else axes or [])):
             return self.refused(node, values, f"{_base(node)} over the batch axis: each sample must be treated alike")
         tensors: dict[str, Tensor] = {}
         inputs: list[str] = []

@@ -74,7 +74,7 @@ class SpikingNetwork(nn.Module):
         self._plan()
 
     def _plan(self) -> None:
-        """What can be known before any image arrives: what is read decoded, when a value is last used, who may overwrite."""
+        """What is known before any image: what is read decoded, when a value is last used, who may overwrite."""
         graph, consumers = self.graph, self.graph.consumers()
         self._spiking = graph.spiking()
         readers = [name for op in graph if op.name not in self._spiking for name in op.inputs]
@@ -158,7 +158,7 @@ class SpikingNetwork(nn.Module):
         tensors: Callable[[Op], dict[str, Tensor]],
         decode: Callable[[Op, Tensor], Tensor],
     ) -> dict[str, Tensor]:
-        """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values behind the last weights."""
+        """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end."""
         currents: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
         for op in self.graph:

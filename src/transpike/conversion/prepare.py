@@ -98,9 +98,8 @@ class Prepared:
 
     def _build(self, scheme: Scheme, amplitudes: dict[str, float]) -> SpikingNetwork:
         for op in self.graph.neurons:
-            if problem := scheme.refuses(
-                op.args["slope"] if not op.tensors else op.tensors["slope"].min().item(), op.args["low"]
-            ):
+            slope = op.tensors["slope"].abs().max().item() if op.tensors else op.args["slope"]
+            if problem := scheme.refuses(slope, op.args["low"]):
                 raise ConversionError(f"{op.name}: {problem}")
         graph, units = scale(self.graph, scheme, amplitudes)
         seen = self.statistics.quantiles

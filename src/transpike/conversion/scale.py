@@ -1,4 +1,4 @@
-"""Put spike amplitudes into the weights: every train carries digits, every current is in units of its neuron's theta."""
+"""Put spike amplitudes into the weights: trains carry digits, currents are in units of their neuron's theta."""
 
 from __future__ import annotations
 

@@ -131,7 +131,9 @@ def _build(network: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwor
 
 def _check(graph: Graph, units: Mapping[str, float]) -> None:
     """Run the graph on shapes alone: what does not fit together is found now, not with the first image."""
-    dtype = next(tensor.dtype for op in graph for tensor in op.tensors.values())
+    dtypes = {tensor.dtype for op in graph for tensor in op.tensors.values()}
+    if len(dtypes) != 1 or not (dtype := dtypes.pop()).is_floating_point:
+        raise ValueError("its tensors are not of one floating-point type")
     values: dict[str, Tensor] = {}
     for op in graph:
         if (op.target == "input") != (not values) or op.name in values:

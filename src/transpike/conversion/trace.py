@@ -52,14 +52,18 @@ def trace(ann: nn.Module, example: Tensor) -> Graph:
 
 @contextlib.contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module's own mode is put back."""
+    """Evaluation mode for a while; every module's own mode, and what its forward changes in buffers, is put back."""
     modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     model.eval()
     try:
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 def _export(ann: nn.Module, example: Tensor) -> ExportedProgram:
@@ -67,7 +71,8 @@ def _export(ann: nn.Module, example: Tensor) -> ExportedProgram:
         ann(example.clone())  # the forward may work in place
     except Exception as error:
         raise ConversionError(
-            f"the network does not run on images of shape {tuple(example.shape[1:])}, {example.dtype}: {_first_line(error)}"
+            f"the network does not run on images of shape {tuple(example.shape[1:])}, {example.dtype}: "
+            f"{_first_line(error)}"
         ) from error
     try:
         with warnings.catch_warnings():
@@ -92,7 +97,7 @@ def _export(ann: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 def _aliased(program: ExportedProgram) -> bool:
-    """Whether an in-place operator changes what something else reads too (a view, a buffer): then their order matters."""
+    """Whether an in-place operator changes what something else reads too, as a view or a buffer: order matters then."""
     order = {node: k for k, node in enumerate(program.graph.nodes)}
     for node in program.graph.nodes:
         changed = node.args[0] if node.op == "call_function" and node.args else None

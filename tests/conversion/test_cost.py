@@ -1,0 +1,139 @@
+"""Multiply-accumulates against PyTorch's counter, fan-out against the Jacobian's non-zero entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from tests.conversion.nets import CONV
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from transpike.conversion import prepare
+from transpike.conversion.cost import fan_out, macs
+from transpike.conversion.graph import Graph, apply
+
+SHAPE = (2, 6, 6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        torchvision.models.resnet18(num_classes=10),
+        torchvision.models.mobilenet_v2(num_classes=10),
+        nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ConvTranspose2d(8, 4, 3, stride=2, groups=2), nn.Linear(31, 5)),
+    ],
+)
+def test_multiply_accumulates_are_half_of_pytorchs_operations(model: nn.Module) -> None:
+    x = torch.randn(1, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(x)
+    assert sum(macs(prepare(model, x).graph).values()) == counter.get_total_flops() / 2
+
+
+def test_multiply_accumulates_of_resnet18_on_imagenet() -> None:
+    graph = prepare(torchvision.models.resnet18(), torch.randn(1, 3, 224, 224)).graph
+    assert sum(macs(graph).values()) == 1_814_073_344  # the 1.8 GMACs of the literature
+
+
+def jacobian_counts(graph: Graph) -> dict[str, Tensor]:
+    """How many inputs of neurons and outputs change with each neuron, by the Jacobian of what lies between."""
+    firing = [op for op in graph if op.target in ("input", "neuron")]
+    ends = [op.inputs[0] for op in graph.neurons] + [n for n in graph.outputs if graph[n] not in firing]
+
+    def currents(name: str, value: Tensor) -> Tensor:
+        values = {op.name: torch.zeros(1, *op.shape) for op in firing} | {name: value}
+        for op in graph:
+            if op not in firing:
+                constants = {key: t for key, t in op.tensors.items() if key in ("weight", "scale")}
+                values[op.name] = apply(op, constants, *(values[n] for n in op.inputs))
+        return torch.cat([values[end].flatten() for end in dict.fromkeys(ends)])
+
+    def count(name: str, shape: tuple[int, ...]) -> Tensor:
+        jacobian: Any = torch.autograd.functional.jacobian(lambda v: currents(name, v), torch.zeros(1, *shape))
+        return (jacobian != 0).sum(0)[0]
+
+    return {op.name: count(op.name, op.shape) for op in firing}
+
+
+def net(body: Callable[[Any, Tensor], Tensor], **parts: nn.Module) -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = CONV[len(SHAPE) - 1](2, 4, 3, padding=1)
+            self.parts = nn.ModuleDict(parts)
+            self.fc = nn.LazyLinear(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = body(self, F.relu(self.conv(x)))
+            return self.fc(x.flatten(1))
+
+    made = Net()
+    made(torch.zeros(2, *SHAPE))
+    return made.eval()
+
+
+CASES = {
+    "strided convolution": (lambda m, x: m.parts["c"](x).relu(), {"c": nn.Conv2d(4, 3, 3, stride=2, padding=1)}),
+    "grouped": (lambda m, x: m.parts["c"](x).relu(), {"c": nn.Conv2d(4, 4, 2, groups=2)}),
+    "dilated, reflected": (lambda m, x: m.parts["c"](F.pad(x, (0, 0))).relu(), {"c": nn.Conv2d(4, 4, 2, dilation=3)}),
+    "transposed": (lambda m, x: m.parts["c"](x).relu(), {"c": nn.ConvTranspose2d(4, 2, 2, stride=2)}),
+    "average pooling": (lambda m, x: F.avg_pool2d(x, 2), {}),
+    "pooling with a rest": (lambda m, x: F.avg_pool2d(x, 4), {}),
+    "adaptive pooling": (lambda m, x: F.adaptive_avg_pool2d(x, (3, 2)), {}),
+    "global mean": (lambda m, x: x.mean((2, 3)), {}),
+    "bilinear": (
+        lambda m, x: m.parts["c"](F.interpolate(x, scale_factor=2, mode="bilinear")).relu(),
+        {"c": nn.Conv2d(4, 3, 1)},
+    ),
+    "nearest": (lambda m, x: m.parts["c"](F.interpolate(x, size=(9, 7))).relu(), {"c": nn.Conv2d(4, 3, 1)}),
+    "padding": (lambda m, x: F.relu(m.parts["c"](F.pad(x, (2, 1, 0, 3)))), {"c": nn.Conv2d(4, 3, 3)}),
+    "cat": (lambda m, x: torch.cat([x, m.parts["c"](x).relu(), x[:, :2]], 1)[:, :6], {"c": nn.Conv2d(4, 4, 1)}),
+    "skip": (
+        lambda m, x: F.relu(x + m.parts["d"](F.relu(m.parts["c"](x)))),
+        {"c": nn.Conv2d(4, 4, 3, padding=1), "d": nn.Conv2d(4, 4, 1)},
+    ),
+    "max-pool": (lambda m, x: F.max_pool2d(m.parts["c"](x).relu(), 2), {"c": nn.Conv2d(4, 4, 3)}),
+    "max-pool of spikes": (lambda m, x: F.max_pool2d(x, 2) - F.avg_pool2d(x, 2), {}),
+    "norm before": (
+        lambda m, x: F.relu(m.parts["c"](m.parts["n"](x))),
+        {"c": nn.Conv2d(4, 4, 3), "n": nn.BatchNorm2d(4)},
+    ),
+    "bottleneck": (
+        lambda m, x: m.parts["d"](m.parts["c"](x)).relu(),
+        {"c": nn.Conv2d(4, 2, 1), "d": nn.Conv2d(2, 5, 3)},
+    ),
+    "shapes": (lambda m, x: torch.stack(x.chunk(2, 1), 1).permute(0, 3, 1, 2, 4).flatten(2), {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fan_out_is_the_number_of_non_zero_entries_of_the_jacobian(name: str) -> None:
+    body, parts = CASES[name]
+    graph = prepare(net(body, **parts), torch.randn(4, *SHAPE)).graph
+    expected, found = jacobian_counts(graph), fan_out(graph)
+    assert list(found) == list(expected)
+    for layer, counts in found.items():
+        assert torch.equal(counts, expected[layer].float()), layer
+
+
+def test_a_zero_weight_is_no_synapse() -> None:
+    model = net(lambda m, x: m.parts["c"](x).relu(), c=nn.Conv2d(4, 4, 1))
+    with torch.no_grad():
+        model.parts["c"].weight[:, 1] = 0  # type: ignore[index,union-attr]
+        model.fc.weight[1] = 0  # type: ignore[index,union-attr]
+    found = fan_out(prepare(model, torch.randn(4, *SHAPE)).graph)
+    first, second = (found[name] for name in list(found)[1:])
+    assert first[:, 0, 0].tolist() == [4, 0, 4, 4]
+    assert (second == 2).all()
+
+
+def test_parallel_paths_are_synapses_of_their_own() -> None:
+    model = net(lambda m, x: F.relu(m.parts["c"](x) + x), c=nn.Conv2d(4, 4, 1))
+    found = fan_out(prepare(model, torch.randn(4, *SHAPE)).graph)
+    first, second = (found[name] for name in list(found)[1:])
+    assert (first == 4 + 1).all() and (second == 3).all()

@@ -1,0 +1,119 @@
+"""Where neurons stand, how deep a network is, and what its skip connections wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.conversion.nets import Uses
+from torch import Tensor, nn
+
+from transpike import CSS, create_model
+from transpike.conversion import SpikingNetwork, prepare
+from transpike.conversion.describe import function_name
+
+SHAPE = (3, 8, 8)
+
+
+def spiking(model: nn.Module, *, silent: int = 2) -> SpikingNetwork:
+    return prepare(model.eval(), torch.randn(4, *SHAPE)).convert(CSS(steps=8, silent=silent))
+
+
+def neurons(*modules: nn.Module) -> dict[str, str]:
+    """{name: function} of the neurons of a sequence with a classifier behind it."""
+    body = nn.Sequential(*modules)
+    with torch.no_grad():
+        features = body.eval()(torch.zeros(2, *SHAPE)).flatten(1).shape[1]
+    snn = spiking(nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, 5)))
+    return {op.name: function_name(op) for op in snn.graph.neurons}
+
+
+def conv(inputs: int = 3, outputs: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def test_relu_and_max_pool_are_one_neuron_in_either_order() -> None:
+    assert neurons(conv(), nn.ReLU(), nn.MaxPool2d(2)) == {"2": "relu + max_pool"}
+    assert neurons(conv(), nn.MaxPool2d(2), nn.ReLU()) == {"2": "relu + max_pool"}
+    assert neurons(conv(), nn.MaxPool2d(2), nn.LeakyReLU(0.1)) == {"2": "leaky_relu(0.1) + max_pool"}
+    assert neurons(conv(), nn.BatchNorm2d(3), nn.ReLU6(), nn.MaxPool2d(3, 2, 1)) == {"3": "relu6 + max_pool"}
+    assert neurons(conv(), nn.PReLU(3), nn.AdaptiveMaxPool2d(2)) == {"2": "prelu + max_pool"}
+
+
+def test_max_pool_stays_a_neuron_of_its_own_where_it_cannot_be_joined() -> None:
+    assert neurons(conv(), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2)) == {"2": "relu + max_pool", "3": "max_pool"}
+    falling = nn.PReLU(3, init=-1)
+    assert neurons(conv(), falling, nn.MaxPool2d(2)) == {"1": "prelu", "2": "max_pool"}
+    assert neurons(nn.MaxPool2d(2), conv(), nn.ReLU()) == {"0": "max_pool", "2": "relu"}
+    read_twice = Uses(lambda m, x: (lambda y: F.max_pool2d(y, 3, 1, 1) + y)(F.relu(m.conv(x))), conv=conv())
+    assert sorted(neurons(read_twice).values()) == ["max_pool", "relu"]
+
+
+def test_a_weighted_layer_that_feeds_another_gets_an_identity_neuron() -> None:
+    bottleneck = [conv(3, 8), nn.ReLU6(), nn.Conv2d(8, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 8, 1), nn.ReLU6()]
+    assert neurons(*bottleneck) == {"1": "relu6", "2.identity": "identity", "5": "relu6"}
+
+
+def test_average_pooling_and_shapes_before_a_weighted_layer_need_no_neuron() -> None:
+    assert neurons(conv(), nn.ReLU(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)) == {"1": "relu"}
+    assert neurons(nn.AvgPool2d(2), conv(), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Dropout()) == {"2": "relu"}
+    assert neurons(conv(), nn.AvgPool2d(2)) == {"2.identity": "identity"}  # on what enters the classifier
+
+
+def test_norm_and_constants_fold_into_the_weights_before_them() -> None:
+    scaled: Any = Uses(lambda m, x: 2 * x)
+    shifted: Any = Uses(lambda m, x: x - m.c, c=torch.rand(3, 1, 1))
+    model = nn.Sequential(
+        conv(), nn.BatchNorm2d(3), scaled, shifted, nn.ReLU(), nn.Flatten(), nn.Linear(192, 4), scaled
+    )
+    assert [op.target for op in spiking(model).graph] == ["input", "convolution", "neuron", "reshape", "linear"]
+    per_pixel: Any = Uses(lambda m, x: x * m.c, c=torch.rand(8, 8))
+    model = nn.Sequential(conv(), per_pixel, scaled, nn.ReLU(), nn.Flatten(), nn.Linear(192, 4))
+    assert [op.target for op in spiking(model).graph] == [
+        "input",
+        "convolution",
+        "affine",
+        "neuron",
+        "reshape",
+        "linear",
+    ]
+
+
+def test_skips_wait_for_the_longer_path() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b, self.fc = conv(), conv(), conv(), nn.Linear(192, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x).relu()
+            x = F.relu(self.b(F.relu(self.a(x))) + x)
+            return self.fc(x.flatten(1))
+
+    for silent in (0, 1, 2, 3):
+        snn = spiking(Block(), silent=silent)
+        waits = {edge: steps for edge, steps in snn.delays.items() if steps}
+        assert waits == ({("relu", "add"): silent} if silent else {})
+        assert snn.depth == 4 and snn.latency == 8 + 4 * silent and snn.interval == 8 + silent
+
+
+@pytest.mark.parametrize("name", ["resnet20"])
+def test_every_block_of_a_residual_network_delays_its_skip_by_one_neuron(name: str) -> None:
+    snn = prepare(create_model(name), torch.randn(2, 3, 32, 32)).convert(CSS(steps=8, silent=2))
+    assert sorted(steps for steps in snn.delays.values() if steps) == [2] * 9
+    assert len(snn.graph.neurons) == 19
+    first = [snn.depths[op.name] for op in snn.graph.neurons]
+    assert first == list(range(1, 20))
+
+
+def test_describe_names_every_layer() -> None:
+    model = nn.Sequential(conv(), nn.ReLU(), conv(), nn.Hardtanh(-0.5, 0.5), nn.Flatten(), nn.Linear(192, 4))
+    table = spiking(model).describe()
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert [row[:3] for row in rows] == [
+        ("input", "encoder", "192"), ("1", "relu", "192"), ("3", "hardtanh(-0.5, 0.5)", "192"),
+    ]  # fmt: skip
+    assert [row[-1] for row in rows] == ["step 0", "step 2", "step 4"]
+    assert "latency 14 steps" in str(table.title)

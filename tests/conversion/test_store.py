@@ -1,0 +1,166 @@
+"""A converted network as files: equal to the bit, without the class it came from, and distrustful of what it reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.conversion.nets import Between
+from torch import Tensor, nn
+
+from transpike import CSS, convert, load
+from transpike.conversion import SpikingNetwork
+from transpike.errors import ModelError, TranspikeError
+
+SHAPE = (3, 8, 8)
+SCHEME = CSS(steps=6, beta=1.75, silent=1, levels=(1, 2), percentile=99.5)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def snn(images: Tensor) -> SpikingNetwork:
+    torch.manual_seed(2)
+    body = nn.Sequential(nn.Conv2d(8, 8, 3), nn.PReLU(8), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1), nn.ReLU6())
+    return convert(nn.Sequential(Between(body, SHAPE), nn.Softmax(1)), images, scheme=SCHEME)
+
+
+@pytest.fixture
+def saved(snn: SpikingNetwork, tmp_path: Path) -> Path:
+    snn.save(tmp_path / "net")
+    return tmp_path / "net"
+
+
+def test_what_is_read_equals_what_was_saved_to_the_bit(snn: SpikingNetwork, saved: Path, images: Tensor) -> None:
+    read = load(saved)
+    assert torch.equal(read(images), snn(images)) and torch.equal(read.analog(images), snn.analog(images))
+    assert read.scheme == SCHEME and read.units == snn.units and read.clipped == snn.clipped
+    assert (read.latency, read.interval, read.delays) == (snn.latency, snn.interval, snn.delays)
+    for (name, a), (other, b) in zip(snn.trace(images).items(), read.trace(images).items(), strict=True):
+        assert name == other and torch.equal(a.spikes, b.spikes) and a.amplitude == b.amplitude
+    read.save(saved.parent / "again")
+    for name in ("network.json", "weights.safetensors"):
+        assert (saved.parent / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_half_precision_survives(snn: SpikingNetwork, images: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    half = convert(Between(nn.Conv2d(8, 8, 3), SHAPE), images, scheme=SCHEME).to(torch.bfloat16)
+    half.save(tmp_path)
+    assert load(tmp_path).dtype == torch.bfloat16 and torch.equal(load(tmp_path)(images), half(images))
+
+
+def test_saving_over_an_earlier_network_replaces_it(saved: Path, images: Tensor) -> None:
+    other = convert(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), images)
+    other.save(str(saved))
+    assert sorted(path.name for path in saved.iterdir()) == ["network.json", "weights.safetensors"]
+    assert torch.equal(load(str(saved))(images), other(images))
+
+
+def test_it_loads_where_the_models_class_does_not_exist(snn: SpikingNetwork, saved: Path, images: Tensor) -> None:
+    save_file({"x": images, "y": snn(images)}, saved.parent / "expected.safetensors")
+    code = (
+        "import sys, torch, transpike\n"
+        "from safetensors.torch import load_file\n"
+        "torch.set_num_threads(1)\n"
+        "e = load_file(sys.argv[2])\n"
+        "assert torch.equal(transpike.load(sys.argv[1])(e['x']), e['y'])\n"
+        "assert not [m for m in sys.modules if m.startswith('tests')], 'the class is there'\n"
+        "print('equal')"
+    )
+    command = [sys.executable, "-c", code, str(saved), str(saved.parent / "expected.safetensors")]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=saved.parent, timeout=120)
+    assert run.stdout.strip() == "equal", run.stderr
+
+
+def op(network: dict[str, Any], target: str) -> dict[str, Any]:
+    return next(entry for entry in network["ops"] if entry["target"] == target)
+
+
+DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "another program's": (lambda n: n.update(format="other"), "not a transpike spiking network"),
+    "a later version": (lambda n: n.update(version=99), "format version 99"),
+    "no operations": (lambda n: n.update(ops=[]), "damaged"),
+    "no units": (lambda n: n.pop("units"), "damaged"),
+    "an amplitude missing": (lambda n: n["units"].pop("input"), "damaged"),
+    "an amplitude not a number": (lambda n: n["units"].update(input=float("nan")), "amplitude"),
+    "an amplitude of text": (lambda n: n["units"].update(input="much"), "damaged"),
+    "an unknown scheme": (lambda n: n["scheme"].update(name="Nothing"), "damaged"),
+    "an unknown option": (lambda n: n["scheme"].update(colour=3), "damaged"),
+    "a wrong option": (lambda n: n["scheme"].update(steps=0), "steps"),
+    "an unknown operation": (lambda n: op(n, "reshape").update(target="eval"), "unknown operation 'eval'"),
+    "a refused operator": (
+        lambda n: op(n, "reshape").update(target="decoded:system.default"),
+        "cannot hold the operator",
+    ),
+    "an operator of files": (lambda n: op(n, "reshape").update(target="resample:from_file.default"), "cannot hold"),
+    "an operator by path": (lambda n: op(n, "reshape").update(target="resample:__class__.__init__"), "cannot hold"),
+    "a wrong pool": (
+        lambda n: n["ops"][4]["args"].update(pool={"operator": "set_.default", "args": []}),
+        "cannot hold",
+    ),
+    "an unknown input": (lambda n: n["ops"][3].update(inputs=["nobody"]), "damaged"),
+    "no input": (lambda n: n["ops"][3].update(inputs=[]), "damaged"),
+    "a loop": (lambda n: n["ops"][1].update(inputs=[n["ops"][2]["name"]]), "damaged"),
+    "operations in another order": (lambda n: n["ops"].reverse(), "damaged"),
+    "an operation twice": (lambda n: n["ops"].append(n["ops"][-1]), "damaged"),
+    "an unknown output": (lambda n: n.update(outputs=["nobody"]), "damaged"),
+    "a wrong container": (lambda n: n.update(container=["a", "b", "c"]), "damaged"),
+    "a wrong shape": (lambda n: op(n, "input").update(shape=[3, 9, 8]), "damaged"),
+    "a shape of text": (lambda n: op(n, "input").update(shape="big"), "damaged"),
+    "a missing tensor": (lambda n: op(n, "linear")["tensors"].append("extra"), "damaged"),
+    "a wrong stride": (lambda n: op(n, "convolution")["args"].update(stride=[7, 7]), "damaged"),
+    "an argument missing": (lambda n: op(n, "convolution")["args"].pop("stride"), "damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_description_is_one_clear_error(saved: Path, name: str) -> None:
+    damage, words = DAMAGE[name]
+    network = json.loads((saved / "network.json").read_text())
+    damage(network)
+    (saved / "network.json").write_text(json.dumps(network))
+    with pytest.raises(TranspikeError, match=words) as caught:
+        load(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b"\x80\x04K\x01."])
+def test_a_description_that_is_something_else(saved: Path, content: bytes) -> None:
+    (saved / "network.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"damaged|not a transpike"):
+        load(saved)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_truncated_weights(saved: Path, keep: int) -> None:
+    whole = (saved / "weights.safetensors").read_bytes()
+    (saved / "weights.safetensors").write_bytes(whole[:keep])
+    with pytest.raises(ModelError, match="damaged"):
+        load(saved)
+
+
+def test_weights_of_another_network(saved: Path) -> None:
+    tensors = load_file(saved / "weights.safetensors")
+    for changed in ({k: v[:1] for k, v in tensors.items()}, {k: v.long() for k, v in tensors.items()}, {}):
+        save_file(changed, saved / "weights.safetensors")
+        with pytest.raises(ModelError, match="damaged"):
+            load(saved)
+
+
+def test_missing_files(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no network\.json there"):
+        load(tmp_path / "nowhere")
+    (saved / "weights.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"no weights\.safetensors there"):
+        load(saved)
