@@ -33,7 +33,6 @@ def test_more_values_than_torch_quantile_takes() -> None:
     chunks = [torch.randn(1 << 20, generator=torch.Generator().manual_seed(seed)).relu() for seed in range(17)]
     seen, whole = of(*chunks), torch.cat(chunks).numpy()
     assert seen.count == whole.size > 1 << 24
-    assert seen.zeros == int((whole == 0).sum())
     for q in PERCENTILES:
         assert seen.quantile(q) == pytest.approx(np.percentile(whole, q), rel=1e-3, abs=1e-30)
     assert seen.quantile(100) == whole.max()
@@ -48,11 +47,9 @@ def test_more_values_than_torch_quantile_takes() -> None:
 def test_order_and_batches_do_not_matter(seed: int, pieces: list[int]) -> None:
     x = torch.randn(sum(pieces), generator=torch.Generator().manual_seed(seed))
     whole, batched = of(x), of(*reversed(x.split(pieces)))
-    merged = of(x[: pieces[0]])
-    merged.merge(of(x[pieces[0] :]))
     for q in PERCENTILES:
-        assert whole.quantile(q) == batched.quantile(q) == merged.quantile(q)
-    assert whole.share_above(0.3) == batched.share_above(0.3) == merged.share_above(0.3)
+        assert whole.quantile(q) == batched.quantile(q)
+    assert whole.share_above(0.3) == batched.share_above(0.3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.int32])
@@ -84,6 +81,6 @@ def test_nothing_and_nothing_but_zeros() -> None:
         Quantiles().quantile(50)
     assert Quantiles().share_above(1.0) == 0
     zeros = of(torch.zeros(10), torch.empty(0, 3))
-    assert (zeros.quantile(99.99), zeros.quantile(100), zeros.zeros, zeros.share_above(0.0)) == (0.0, 0.0, 10, 0.0)
+    assert (zeros.count, zeros.quantile(99.99), zeros.quantile(100), zeros.share_above(0.0)) == (10, 0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="between 0 and 100"):
         zeros.quantile(101)

@@ -46,11 +46,6 @@ class Quantiles:
         self.maximum = 0.0
         self._counts = torch.zeros(_BINS, dtype=torch.int64)
 
-    @property
-    def zeros(self) -> int:
-        """How many of the values were zero."""
-        return int(self._counts[0])
-
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Count the magnitudes of ``x``, a tensor of any shape, real data type and device.
@@ -71,12 +66,6 @@ class Quantiles:
         self._counts += counts
         self.count += x.numel()
         self.maximum = max(self.maximum, maximum)
-
-    def merge(self, other: Quantiles) -> None:
-        """Count everything that ``other`` has seen."""
-        self._counts += other._counts
-        self.count += other.count
-        self.maximum = max(self.maximum, other.maximum)
 
     def quantile(self, q: float) -> float:
         """The ``q``-th percentile of the magnitudes, as ``numpy.percentile`` defines it, to 0.1 %; 100 is exact.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from transpike.metrics.energy import (
     Operations,
     accumulator_operations,
-    digit_counts,
     neuron_operations,
     payload_bits,
     synaptic_operations,
@@ -38,22 +36,6 @@ def test_operations_and_their_energy_are_linear(a: int, b: int, c: int, d: int, 
     assert both.spikes == c * factor and both.payload_bits == d * factor and both.synops == a
     assert both.joules == pytest.approx(left.joules * factor + right.joules)
     assert both.joules == pytest.approx(sum(both.energy().values()))
-
-
-@pytest.mark.parametrize("levels", [(1,), (1, 2, 4, 8), (1, 3, 10)])
-def test_digits_are_counted(levels: tuple[int, ...]) -> None:
-    digits = torch.tensor([0.0, *levels, *(-k for k in levels)])
-    spikes = digits[torch.randint(len(digits), (5, 7, 11))]
-    found = digit_counts(spikes, levels=levels)
-    assert found == {k: int((spikes == k).sum()) for k in sorted(digits.int().tolist()) if k}
-    assert digit_counts(spikes.bfloat16(), levels=levels) == found
-
-
-@pytest.mark.parametrize("spike", [0.5, 2.0, -3.0])
-def test_what_is_no_digit_is_not_counted_as_one(spike: float) -> None:
-    for levels in ((1,), (1, 4)):
-        with pytest.raises(ValueError, match="levels"):
-            digit_counts(torch.tensor([1.0, spike]), levels=levels)
 
 
 def test_each_spike_costs_an_addition_per_target_and_its_payload_what_it_needs() -> None:

@@ -61,6 +61,8 @@ def _ones(op: Op, *inputs: Tensor) -> Tensor:
         return inputs[0].sum(op.args["dim"], op.args["keepdim"])
     if op.target == "add":
         return inputs[0] + inputs[1]
+    if op.target.startswith(("resample:pad.", "resample:constant_pad")):  # ones and zeros already, on any axis
+        return operator(op.target.partition(":")[2])(inputs[0], *op.args["args"])  # type: ignore[no-any-return]
     if op.target.startswith("resample:"):
         return _spread(op, inputs[0])
     return apply(Op(op.name, op.target, op.inputs, op.shape, op.args), {}, *inputs)

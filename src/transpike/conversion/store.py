@@ -6,6 +6,7 @@ Everything is data: operations by name from a fixed list, plain arguments, tenso
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -34,7 +35,12 @@ VERSION = 1
 def save(snn: SpikingNetwork, folder: str | os.PathLike[str]) -> None:
     """Write ``snn`` to ``folder``, whole or not at all; files of an earlier save there are replaced."""
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"{target}: cannot be made a folder ({error.strerror or error}); name another place"
+        ) from error
     scheme = {"name": type(snn.scheme).__name__, **dataclasses.asdict(snn.scheme)}  # type: ignore[call-overload]
     ops = [
         {
@@ -67,7 +73,9 @@ def save(snn: SpikingNetwork, folder: str | os.PathLike[str]) -> None:
         for key, tensor in snn._tensors(op).items()
     }
     with tempfile.TemporaryDirectory(dir=target) as scratch:
-        save_file(tensors, Path(scratch) / "weights.safetensors")
+        weights = Path(scratch) / "weights.safetensors"
+        save_file(tensors, weights)
+        network["weights_sha256"] = _digest(weights)
         (Path(scratch) / "network.json").write_text(json.dumps(network, indent=1))
         for name in ("weights.safetensors", "network.json"):
             shutil.move(Path(scratch) / name, target / name)
@@ -97,6 +105,10 @@ def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
             f"{source}/network.json: format version {network.get('version')}, this transpike reads {VERSION}; "
             "install the transpike that wrote it, or convert again"
         )
+    if network.get("weights_sha256") != _digest(source / "weights.safetensors"):
+        raise ModelError(
+            f"{source}: damaged: weights.safetensors is not the one network.json was written with; save again"
+        )
     try:
         return _build(network, tensors)
     except TranspikeError:
@@ -106,6 +118,11 @@ def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
         raise ModelError(
             f"{source}: damaged ({type(error).__name__}: {reason}); convert and save the network again"
         ) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build(network: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwork:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 
+from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph, Op
 from transpike.conversion.lower import Lowering, finish
 from transpike.conversion.operators.shapes import RESHAPES
@@ -46,7 +47,7 @@ def trace(ann: nn.Module, example: Tensor) -> Graph:
             program = program.run_decompositions({})
     graph = _lower(ann, program)
     with evaluation(ann), torch.no_grad():
-        _check(ann, graph, example)
+        _check(ann, fold(graph), example)
     return graph
 
 
@@ -187,7 +188,7 @@ def _container(program: ExportedProgram, problems: list[str]) -> str | list[str]
 
 
 def _check(ann: nn.Module, graph: Graph, example: Tensor) -> None:
-    """The traced network must compute what the model computes: a silent miss would cost accuracy unseen."""
+    """The traced and folded network must compute what the model does: a silent miss would cost accuracy unseen."""
     values = graph.run(example)
     expected = torch.utils._pytree.tree_leaves(ann(example.clone()))
     limit = max(1e-3, 16 * torch.finfo(example.dtype).eps)

@@ -19,6 +19,7 @@ from transpike.errors import DataError
 from transpike.metrics.energy import (
     Operations,
     accumulator_operations,
+    encoder_operations,
     neuron_operations,
     payload_bits,
     synaptic_operations,
@@ -68,7 +69,7 @@ def compare(
         outputs = []
         for k, run in enumerate(runs):
             started = time.perf_counter()
-            outputs.append(_logits(run(x)))
+            outputs.append(_logits(run(x)).cpu())  # the copy waits for a GPU to finish
             seconds[k] += time.perf_counter() - started
         counts += _counts(outputs[0], outputs[1], y)
         seen += len(x)
@@ -92,9 +93,12 @@ def compare(
         "payload_bits": work.payload_bits,
         "neuron_updates": work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
         "energy_uj": work.joules * 1e6,
-        "energy_parts_uj": {k: v * 1e6 for k, v in work.energy().items() if k != "macs"},
+        "energy_parts_uj": {
+            k.replace("neurons", "neuron_updates"): v * 1e6 for k, v in work.energy().items() if k != "macs"
+        },
         "seconds": seconds[1],
         "images_per_second": images / seconds[1],
+        "layer_images": layers.images,
         "layers": layers.rows(),
     }
     about = {
@@ -140,6 +144,17 @@ def _counts(ann: Tensor, snn: Tensor, labels: Tensor | None) -> Tensor:
     return torch.stack([torch.as_tensor(s, dtype=torch.float64).cpu() for s in sums])
 
 
+def _counted(spikes: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
+    """For each neuron, over steps and images: its positive spikes, then its spikes of each level or a higher one."""
+    sums = [torch.zeros_like(spikes[0, 0], dtype=torch.float32) for _ in range(1 + len(levels))]
+    held = torch.empty_like(spikes[0, 0])
+    for row in spikes.flatten(0, 1):  # one image at one step, in one buffer: allocation would cost more than counting
+        sums[0] += torch.clamp(row, 0, 1, out=held)
+        for level, count in zip(levels, sums[1:], strict=True):
+            count += torch.abs(row, out=held).sub_(level - 1).clamp_(0, 1)
+    return sums
+
+
 class _Layers:
     """Spikes, operations and errors of every layer, gathered over images."""
 
@@ -165,13 +180,11 @@ class _Layers:
 
     def _watch(self, op: Op, fired: Tracked) -> None:
         spikes, name = fired.spikes, op.name
-        positive, magnitude = int(spikes.clamp(min=0).count_nonzero()), spikes.abs()
-        self.spikes[name][1] += positive
-        self.spikes[name][-1] += int(magnitude.count_nonzero()) - positive
-        for level in self.code.levels:
-            ones = magnitude if self.code.levels == (1,) else (magnitude == level).to(spikes.dtype)
-            fires = ones.sum((0, 1), dtype=torch.float32)
-            self.synapses[name][level] += float((fires * self.fan_out[name]).sum(dtype=torch.float64))
+        positive, *above = _counted(spikes, self.code.levels)
+        self.spikes[name][1] += float(positive.sum(dtype=torch.float64))
+        self.spikes[name][-1] += float((above[0] - positive).sum(dtype=torch.float64))
+        for level, here, beyond in zip(self.code.levels, above, [*above[1:], torch.zeros(())], strict=True):
+            self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
         target = self.targets.pop(name).float()
         if fired.residual is None or fired.target is None:
             decoded = self.snn.scheme.decode(spikes)
@@ -185,7 +198,12 @@ class _Layers:
         neurons = math.prod(self.ops[name].shape)
         synaptic = synaptic_operations(self.synapses[name], code=self.code, fan_out=1)
         synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(self.code)) * (1 / self.images)
-        return synaptic + neuron_operations(neurons, code=self.code, spikes=spikes / self.images)
+        own: dict[str, Any] = {"code": self.code, "spikes": spikes / self.images}
+        if name == "input":
+            return synaptic + encoder_operations(neurons, **own)
+        op = self.ops[name]
+        inputs = math.prod(self.snn.graph[op.inputs[0]].shape) if op.args["pool"] else None
+        return synaptic + neuron_operations(neurons, **own, inputs=inputs)
 
     def operations(self) -> Operations:
         """Operations of the whole network for one image."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 from transpike.coding.css import CSS
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.inputs import load_inputs, network_name
-from transpike.experiments.runs import Run, start_run, write_json
+from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
+from transpike.experiments.runs import Run, plain, start_run, write_json
+from transpike.experiments.tables import conversion_table, levels_name
 
 __all__ = ["convert", "sweep"]
 
@@ -69,14 +72,14 @@ def convert(
     """
     counts = sorted({steps} if isinstance(steps, int) else set(steps))
     schemes = [replace(scheme, steps=count) for count in counts]
-    asked = {
+    asked: dict[str, Any] = {
         "model": model, "data": data, "weights": weights, "network": network or {}, "root": root, "download": download,
         "loading": asdict(loading), "steps": counts, "scheme": asdict(scheme), "calibration": calibration,
         "device": device, "seed": seed,
     }  # fmt: skip
     if not counts:
         raise ConfigError("steps: give at least one number of steps")
-    kept = _finished(resume) if resume else []
+    checked_device(device)
     ann, sets = load_inputs(
         model,
         data=data,
@@ -86,7 +89,10 @@ def convert(
         weights=weights,
         network=network,
     )
-    with Run(resume) if resume else start_run("convert", asked, out=out) as run:
+    # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
+    asked |= {"data": sets.name, "loading": asdict(sets.loading)}
+    kept = _finished(resume, asked) if resume else []
+    with nullcontext(Run(resume)) if resume else start_run("convert", asked, out=out) as run:
         title = {"model": network_name(model), "dataset": sets.name}
         results = sweep(ann, sets, schemes, run=run, calibration=calibration, device=device, kept=kept, title=title)
     if json is not None:
@@ -110,7 +116,6 @@ def sweep(
 
     from transpike.conversion import prepare
     from transpike.experiments.compare import compare
-    from transpike.experiments.tables import conversion_table
     from transpike.report import write_report
 
     rows = {_key(row["scheme"]): row for row in kept or []}
@@ -133,8 +138,7 @@ def sweep(
             measured = compare(snn, sets.test, progress=partial(progress.advance, task))
             snn.save(run.folder / _label(scheme))
             rows[_key(asdict(scheme))] = {**measured["row"], "network": _label(scheme)}
-            ordered = [rows[_key(asdict(s))] for s in schemes if _key(asdict(s)) in rows]
-            results |= {"images": measured["images"], "ann": measured["ann"], "rows": ordered}
+            results |= {"images": measured["images"], "ann": measured["ann"], "rows": _ordered(rows.values())}
             run.write("results.json", results)
     if "rows" not in results:  # every scheme was there already
         results = json_format.loads((run.folder / "results.json").read_text())
@@ -150,7 +154,7 @@ def _label(scheme: CSS) -> str:
     parts = [f"T{scheme.steps}"]
     for key, value in asdict(scheme).items():
         if key != "steps" and value != default[key]:
-            parts.append(f"{key}-{'-'.join(map(str, value)) if isinstance(value, tuple) else value}")
+            parts.append(f"{key}-{levels_name(value).replace(',', '-') if key == 'levels' else value}")
     return "_".join(parts)
 
 
@@ -158,10 +162,27 @@ def _key(fields: dict[str, Any]) -> str:
     return json_format.dumps({k: v for k, v in fields.items() if k != "name"}, sort_keys=True)
 
 
-def _finished(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run that was broken off."""
+def _ordered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one code together, by steps."""
+    codes: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        codes.setdefault(_key({k: v for k, v in row["scheme"].items() if k != "steps"}), []).append(row)
+    return [row for code in codes.values() for row in sorted(code, key=lambda row: int(row["steps"]))]
+
+
+def _finished(folder: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a run that was broken off, if it was begun with the same options."""
     from transpike.report.results import read_result
 
-    if not (folder / "run.json").is_file():
-        raise ConfigError(f"{folder}: no run of `transpike convert` to resume, for it has no run.json")
+    began = read_options(folder)
+    if not began or "scheme" not in began:
+        raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
+    now = json_format.loads(json_format.dumps(plain(asked)))
+    for options in (began, now):
+        options["scheme"].pop("steps")
+    changed = [key for key in now if key != "steps" and key != "device" and now[key] != began.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
+        )
     return list(read_result(folder)["rows"]) if (folder / "results.json").is_file() else []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from transpike.coding.css import CSS
 from transpike.experiments.convert import sweep
 from transpike.experiments.inputs import load_inputs
-from transpike.experiments.runs import start_run
+from transpike.experiments.runs import start_run, write_json
 from transpike.experiments.train import train
 
 __all__ = ["demo"]
@@ -16,7 +16,7 @@ __all__ = ["demo"]
 STEPS = (4, 6, 8, 10, 12)
 
 
-def demo(epochs: int = 20, seed: int = 0, out: Path | None = None) -> None:
+def demo(epochs: int = 20, seed: int = 0, out: Path | None = None, json: Path | None = None) -> None:
     """Train a ResNet-20 on scikit-learn's digits, convert it at several numbers of steps, and report.
 
     Two codes are compared: ternary spikes with a silent period, and multi-level spikes (1, 2, 4, 8) without one, whose
@@ -26,6 +26,7 @@ def demo(epochs: int = 20, seed: int = 0, out: Path | None = None) -> None:
         epochs: Passes over the 1,293 training images.
         seed: Of the first weights and the order of images.
         out: The folder for results; by default a new one under runs/.
+        json: Write results.json here too.
 
     Raises:
         TranspikeError: The folder cannot be written.
@@ -34,8 +35,18 @@ def demo(epochs: int = 20, seed: int = 0, out: Path | None = None) -> None:
 
     ternary, levels = CSS(), CSS(silent=0, levels=(1, 2, 4, 8))
     schemes = [replace(scheme, steps=steps) for scheme in (ternary, levels) for steps in STEPS]
-    with start_run("demo", {"epochs": epochs, "seed": seed}, out=out) as run:
+    asked = {
+        "model": "resnet20",
+        "data": "digits",
+        "loading": asdict(Loading(seed=seed)),
+        "epochs": epochs,
+        "seed": seed,
+    }
+    with start_run("demo", asked, out=out) as run:
         trained = run.folder / "ann"
         train("resnet20", "digits", epochs=epochs, seed=seed, out=trained)
         ann, sets = load_inputs(str(trained), data=None, root=Path("data"), download=False, loading=Loading(seed=seed))
-        sweep(ann, sets, schemes, run=run, calibration=512, title={"model": "resnet20", "dataset": "digits"})
+        title = {"model": "resnet20", "dataset": "digits"}
+        results = sweep(ann, sets, schemes, run=run, calibration=512, title=title)
+    if json is not None:
+        write_json(json, results)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transpike.data import Loading
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.inputs import load_inputs, network_name, read_options
+from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
 from transpike.experiments.runs import start_run, write_json
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def evaluate(
     Raises:
         TranspikeError: The network or the images cannot be read.
     """
+    checked_device(device)
     if not network.is_dir():
         raise ModelError(f"{network}: no such folder; give one that `transpike convert` or `transpike train` wrote")
     converted = (network / "network.json").is_file()
@@ -90,19 +91,9 @@ def _converted(network: Path, data: str | None, root: Path, loading: Loading, **
     total = _processes(options["device"])
     snn = load(network).to(options["device"])
     recorded = options["recorded"]
-    if data is None and recorded.get("model"):
-        _, sets = load_inputs(
-            recorded["model"],
-            data=None,
-            root=root,
-            download=options["download"],
-            loading=loading,
-            weights=recorded["weights"],
-        )
-    elif data is None:
+    if data is None:
         raise ConfigError(f"{network}: give --data, the images to test with; no run.json beside it tells")
-    else:
-        sets = load_images(data, root=root, download=options["download"], loading=loading)
+    sets = load_images(data, root=root, download=options["download"], loading=loading)
     console = Console(stderr=True, quiet=bool(total and int(os.environ["RANK"])))
     measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total)
     results = {

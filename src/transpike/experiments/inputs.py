@@ -12,7 +12,7 @@ from torch import nn
 from transpike.data import ImageSets, Loading, load_images
 from transpike.errors import ConfigError, ModelError
 
-__all__ = ["load_inputs", "network_name", "read_options"]
+__all__ = ["checked_device", "load_inputs", "network_name", "read_options"]
 
 
 def load_inputs(
@@ -33,12 +33,13 @@ def load_inputs(
     Raises:
         TranspikeError: if the network, its weights or its images cannot be had.
     """
-    from transpike.models import create_model, read_description
+    from transpike.models import check_name, create_model, read_description
 
     described: dict[str, Any] = {}
     if Path(model).is_dir():
         described = read_description(model)
     elif weights is None:
+        check_name(model)
         raise ModelError(
             f"{model}: give --weights, a file or the folder of a `transpike train` run; an untrained network has "
             "nothing to convert. To train one: transpike train"
@@ -71,6 +72,9 @@ def _filled(loading: Loading, known: dict[str, Any]) -> Loading:
         "mean": tuple(known["mean"]) if known.get("mean") else None,
         "std": tuple(known["std"]) if known.get("std") else None,
         "size": known.get("image_size"),
+        "crop": known.get("crop"),
+        "interpolation": known.get("interpolation"),
+        "outputs": known.get("num_classes"),
     }
     return replace(loading, **{key: value for key, value in given.items() if getattr(loading, key) is None})
 
@@ -81,7 +85,26 @@ def _timm_config(name: str) -> dict[str, Any]:
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if config is None:
         return {}
-    return {"mean": config.mean, "std": config.std, "image_size": config.input_size[-1]}
+    known = {"mean": config.mean, "std": config.std, "image_size": config.input_size[-1], "crop": config.crop_pct}
+    return known | {"interpolation": config.interpolation}
+
+
+def checked_device(name: str) -> str:
+    """``name``, if something can be computed there.
+
+    Raises:
+        ConfigError: if PyTorch knows no such device, or this machine has none.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device {name!r} cannot be used here ({reason}); use cpu, or cuda on a machine with a GPU"
+        ) from error
+    return name
 
 
 def read_options(folder: Path) -> dict[str, Any]:

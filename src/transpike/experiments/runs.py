@@ -20,7 +20,7 @@ from typing import Any
 
 from transpike.errors import ConfigError
 
-__all__ = ["Run", "start_run", "write_json"]
+__all__ = ["Run", "plain", "start_run", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def write_json(path: Path, data: Any) -> Path:
     JSON has no infinity and no NaN: both become null. Paths become strings, dataclasses objects, and anything with
     ``tolist`` (arrays, tensors, NumPy's scalars) lists or numbers.
     """
-    text = json.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(data), indent=2, allow_nan=False, ensure_ascii=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", text=True)
@@ -108,19 +108,20 @@ def write_json(path: Path, data: Any) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as JSON holds it; see `write_json`."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return plain(asdict(value))
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return str(value)
 
 

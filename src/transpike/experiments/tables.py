@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-__all__ = ["conversion_table"]
+__all__ = ["conversion_table", "levels_name"]
 
 HEADINGS = (
     *("T", "lat-\nency", "accu-\nracy%", "loss\npp", "same\npred.%"),
@@ -28,6 +28,8 @@ def conversion_table(results: Mapping[str, Any]) -> Table:
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
+    table.caption = f"spikes, SynOps and energy are means over the first {rows[0]['layer_images']} images"
+    table.caption_justify = "left"
     table.add_column("", no_wrap=True)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, heading.split("\n"))))
@@ -50,6 +52,12 @@ def conversion_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def levels_name(levels: Sequence[int]) -> str:
+    """``1,2,4,8``; the integers from 1 to 64 are ``1..64``."""
+    consecutive = len(levels) > 3 and levels[-1] == len(levels)
+    return f"1..{levels[-1]}" if consecutive else ",".join(map(str, levels))
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
@@ -63,6 +71,6 @@ def _count(value: float) -> str:
 
 def _name(scheme: Mapping[str, Any], betas: list[float]) -> str:
     """What sets a row apart: its spikes, silent steps and, where they differ, beta."""
-    levels = "ternary" if list(scheme["levels"]) == [1] else ",".join(map(str, scheme["levels"]))
+    levels = "ternary" if list(scheme["levels"]) == [1] else levels_name(scheme["levels"])
     beta = f" β{scheme['beta']:g}" if len(betas) > 1 else ""
     return f"{levels}{'' if scheme['signed'] else ' unsigned'} Ts={scheme['silent']}{beta}"

@@ -12,9 +12,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-import torch
-from torch import Tensor
-
 from transpike.neurons.tsa import Code
 
 __all__ = [
@@ -24,7 +21,7 @@ __all__ = [
     "SHIFT",
     "Operations",
     "accumulator_operations",
-    "digit_counts",
+    "encoder_operations",
     "neuron_operations",
     "payload_bits",
     "synaptic_operations",
@@ -96,36 +93,6 @@ class Operations:
         return sum(self.energy().values())
 
 
-def digit_counts(spikes: Tensor, *, levels: tuple[int, ...]) -> dict[int, int]:
-    """How many spikes of each value a train holds, zeros left out.
-
-    Args:
-        spikes: digits in {0, ±levels}, any shape.
-        levels: the magnitudes that may occur.
-
-    Returns:
-        The count of every digit, negative ones too.
-
-    Raises:
-        ValueError: if a spike is not one of the digits.
-
-    Example:
-        >>> digit_counts(torch.tensor([0.0, 1.0, -4.0, 1.0]), levels=(1, 2, 4))
-        {-4: 1, -2: 0, -1: 0, 1: 2, 2: 0, 4: 0}
-    """
-    digits = sorted({sign * level for level in levels for sign in (-1, 1)})
-    if levels == (1,):
-        positive, negative = int((spikes == 1).count_nonzero()), int((spikes == -1).count_nonzero())
-        counts = {-1: negative, 1: positive}
-    else:
-        top = levels[-1]
-        found = torch.bincount((spikes.flatten() + top).clamp(0, 2 * top).to(torch.int32), minlength=2 * top + 1)
-        counts = {digit: int(found[digit + top]) for digit in digits}
-    if sum(counts.values()) != int(spikes.count_nonzero()):
-        raise ValueError(f"spikes must be 0 or one of the levels {levels} with either sign")
-    return counts
-
-
 def payload_bits(code: Code) -> int:
     """Bits a spike carries beside its address: its sign, and which of the levels it is.
 
@@ -140,7 +107,7 @@ def synaptic_operations(counts: Mapping[int, float], *, code: Code, fan_out: flo
     """What spikes cause where they arrive: an addition each, and a shift or a multiplication above magnitude 1.
 
     Args:
-        counts: spikes by digit, as `digit_counts` returns.
+        counts: how many spikes there are of each digit.
         code: tells the payload.
         fan_out: targets per spike, on average.
 
@@ -170,7 +137,14 @@ def accumulator_operations(neurons: float, *, code: Code) -> Operations:
     return _amplification(code.beta) * (neurons * code.steps) + Operations(neuron_accumulates=neurons * code.steps)
 
 
-def neuron_operations(neurons: float, *, code: Code, spikes: float) -> Operations:
+def encoder_operations(neurons: float, *, code: Code, spikes: float) -> Operations:
+    """The own updates of the input's encoder: a step amplifies and compares its membrane; a spike is subtracted."""
+    comparisons = math.ceil(math.log2(len(code.levels) + 1))
+    additions = neurons * code.steps * comparisons + spikes
+    return _amplification(code.beta) * (neurons * code.steps) + Operations(neuron_accumulates=additions)
+
+
+def neuron_operations(neurons: float, *, code: Code, spikes: float, inputs: float | None = None) -> Operations:
     """The own updates of tracking neurons over their T + Ts steps, whether or not they fire.
 
     Each step amplifies the two sums H and G; each input step adds the bias; each firing step subtracts G from H and
@@ -180,6 +154,8 @@ def neuron_operations(neurons: float, *, code: Code, spikes: float) -> Operation
         neurons: how many neurons.
         code: steps, radix, silent steps and levels.
         spikes: how many spikes they send in all.
+        inputs: how many inputs accumulate, where each neuron tracks the maximum of a window of them: each then keeps
+            its own sum H, and is compared once a firing step. By default one a neuron.
 
     Example:
         >>> work = neuron_operations(1, code=Code(steps=8, beta=2.0), spikes=2)
@@ -187,10 +163,10 @@ def neuron_operations(neurons: float, *, code: Code, spikes: float) -> Operation
         (18, 26, 0)
     """
     comparisons = math.ceil(math.log2(len(code.levels) + 1))
-    additions = neurons * code.steps * (2 + comparisons) + spikes
-    return _amplification(code.beta) * (2 * neurons * (code.steps + code.silent)) + Operations(
-        neuron_accumulates=additions
-    )
+    further = max((inputs or neurons) - neurons, 0)
+    additions = neurons * code.steps * (2 + comparisons) + spikes + 2 * further * code.steps
+    amplified = (2 * neurons + further) * (code.steps + code.silent)
+    return _amplification(code.beta) * amplified + Operations(neuron_accumulates=additions)
 
 
 def _amplification(beta: float) -> Operations:

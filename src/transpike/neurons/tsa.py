@@ -55,7 +55,11 @@ class Code:
             raise ConfigError(f"steps must be at least 1 and silent at least 0, not {self.steps} and {self.silent}")
         if not 1 < self.beta < math.inf:
             raise ConfigError(f"beta must be a finite number above 1, not {self.beta}")
-        if self.levels[:1] != (1,) or any(a >= b for a, b in zip(self.levels, self.levels[1:], strict=False)):
+        if (
+            not all(isinstance(level, int) for level in self.levels)
+            or self.levels[:1] != (1,)
+            or any(a >= b for a, b in zip(self.levels, self.levels[1:], strict=False))
+        ):
             raise ConfigError(f"levels must be increasing integers from 1, such as (1, 2, 4, 8), not {self.levels}")
         if (self.steps + self.silent) * math.log2(self.beta) + math.log2(self.levels[-1]) > 100:
             raise ConfigError(
@@ -67,11 +71,6 @@ class Code:
     def weights(self) -> tuple[float, ...]:
         """What one unit of a spike is worth at each step: ``beta^(T-1-t)``."""
         return tuple(self.beta ** (self.steps - 1 - step) for step in range(self.steps))
-
-    @property
-    def consecutive(self) -> bool:
-        """Whether the levels are all the integers from 1 to the last."""
-        return self.levels[-1] == len(self.levels)
 
 
 @dataclass(frozen=True, kw_only=True)
