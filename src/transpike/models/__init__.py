@@ -15,7 +15,15 @@ from transpike.models.vgg import VGG, VGGS
 from transpike.models.weights import load_weights, read_description, read_weights, save_weights
 from transpike.models.zoo import SPIKING, build_spiking
 
-__all__ = ["create_model", "load_weights", "model_names", "read_description", "read_weights", "save_weights"]
+__all__ = [
+    "check_name",
+    "create_model",
+    "load_weights",
+    "model_names",
+    "read_description",
+    "read_weights",
+    "save_weights",
+]
 
 
 def model_names() -> list[str]:
@@ -25,6 +33,40 @@ def model_names() -> list[str]:
     ['resnet19', 'sew_resnet19', 'spiking_resnet19']
     """
     return sorted([*RESNETS, *VGGS, *SPIKING])
+
+
+def check_name(name: str) -> None:
+    """Make sure that `create_model` knows a network ``name``, without making it.
+
+    Raises:
+        ModelError: if it does not; near matches are listed.
+
+    >>> check_name("torchvision/resnet18")
+    >>> check_name("torchvision/resnet19")
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ModelError: no network 'torchvision/resnet19', ... Did you mean torchvision/resnet18, ...
+    """
+    library, _, rest = name.partition("/")
+    if library == "timm":
+        import timm
+
+        # Names with the tag of their weights are known, too, but not listed.
+        known = [name if timm.is_model(rest) else "", *(f"timm/{other}" for other in timm.list_models())]
+    elif library == "torchvision":
+        import torchvision
+
+        known = [f"torchvision/{other}" for other in torchvision.models.list_models(module=torchvision.models)]
+    else:
+        known = model_names()
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3)
+    guess = f" Did you mean {' or '.join(', '.join(near).rsplit(', ', 1))}?" if near else ""
+    raise ModelError(
+        f"no network {name!r}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
+        "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
+    )
 
 
 def create_model(
@@ -74,7 +116,7 @@ def create_model(
     >>> create_model("resnet21")
     Traceback (most recent call last):
     ...
-    transpike.errors.ModelError: no network 'resnet21'. Did you mean resnet20, resnet19 or resnet18? ...
+    transpike.errors.ModelError: no network 'resnet21', ... Did you mean resnet20, resnet19 or resnet18? ...
     """
     if isinstance(name, nn.Module):
         model = name
@@ -94,6 +136,7 @@ def _is_run(name: str | Path) -> bool:
 
 
 def _build(name: str, num_classes: int, in_channels: int, image_size: int | None, kwargs: dict[str, Any]) -> nn.Module:
+    check_name(name)
     library, _, rest = name.partition("/")
     try:
         if name in RESNETS:
@@ -103,24 +146,20 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
             own = {key: kwargs.pop(key) for key in ("hidden", "dropout") if key in kwargs}
             vgg = replace(VGGS[name], image_size=image_size or VGGS[name].image_size, **own)
             return VGG(vgg, num_classes=num_classes, in_channels=in_channels, **kwargs)
-        if name in SPIKING:
-            return build_spiking(
-                name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=kwargs
-            )
         if library == "timm":
             return _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)
         if library == "torchvision":
             return _torchvision(rest, in_channels, num_classes=num_classes, **kwargs)
+        return build_spiking(
+            name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=kwargs
+        )
     except TypeError as error:
         raise ModelError(f"{name} cannot be made with these arguments: {error}") from error
-    raise _unknown(name, model_names())
 
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:
     import timm
 
-    if not timm.is_model(name):
-        raise _unknown(f"timm/{name}", [f"timm/{known}" for known in timm.list_models()])
     model: nn.Module = timm.create_model(name, pretrained=False, **kwargs)
     return model
 
@@ -128,21 +167,9 @@ def _timm(name: str, **kwargs: Any) -> nn.Module:
 def _torchvision(name: str, in_channels: int, **kwargs: Any) -> nn.Module:
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise _unknown(f"torchvision/{name}", [f"torchvision/{other}" for other in known])
     if in_channels != 3:
         raise ModelError(
             f"torchvision/{name} takes images of 3 channels, not {in_channels}. timm/<name> networks take any number."
         )
     model: nn.Module = torchvision.models.get_model(name, weights=None, **kwargs)
     return model
-
-
-def _unknown(name: str, known: list[str]) -> ModelError:
-    near = difflib.get_close_matches(name, known, n=3)
-    guess = f" Did you mean {' or '.join(', '.join(near).rsplit(', ', 1))}?" if near else ""
-    return ModelError(
-        f"no network {name!r}.{guess} Known: {', '.join(model_names())}; timm/<name>, torchvision/<name>; "
-        "the folder of a `transpike train` run; or, from Python, a module of your own."
-    )

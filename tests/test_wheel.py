@@ -1,0 +1,26 @@
+"""What users install: the wheel, made by the hook that pip and build call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from hatchling.build import build_wheel
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    with ZipFile(tmp_path / build_wheel(str(tmp_path))) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        commands = wheel.read(next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))).decode()
+    sources = {
+        str(path.relative_to(root / "src"))
+        for path in (root / "src" / "transpike").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == sources
+    assert names >= {"transpike/py.typed", "transpike/report/template.html"}
+    assert "transpike = transpike.cli:main" in commands
