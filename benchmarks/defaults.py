@@ -3,7 +3,8 @@
     python benchmarks/defaults.py --cifar10 data --weights resnet20-cifar10.pt
 
 The evidence behind CSS's defaults. Networks without trained weights have random ones and the true BatchNorm statistics
-of their inputs: harder, since nothing hides an error. What is not given is left out. Writes benchmarks/results/defaults.json.
+of their inputs: harder, since nothing hides an error. What is not given is left out. Writes
+benchmarks/results/defaults.json.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ __all__ = ["LayerTrace", "SpikingNetwork", "Watch"]
 
 Watch = Callable[[Op, Tracked], None]
 
-_BUDGET = 2**25  # values of one layer at all steps of a chunk: 128 MiB in float32
+_BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
 _FRESH = {"convolution", "linear", "add"}  # operations whose result shares no memory with their inputs
 
 
@@ -209,9 +209,9 @@ class SpikingNetwork(nn.Module):
 
     @property
     def default_chunk(self) -> int:
-        """How many samples at a time keep the largest layer, over all steps, within 128 MiB."""
+        """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU)."""
         largest = max(math.prod(op.shape) for op in self.graph)
-        return max(1, _BUDGET // (largest * self.scheme.interval))
+        return max(1, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.scheme.interval))
 
     @property
     def device(self) -> torch.device:
