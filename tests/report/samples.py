@@ -76,6 +76,20 @@ def make_training() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def make_spiking() -> dict[str, Any]:
+    """A training that ends in a spiking network of two layers of neurons."""
+    layers = [
+        {"name": name, "neurons": 50, "rate": rate, "positive_per_neuron": 4 * rate, "negative_per_neuron": 0.0}
+        for name, rate in (("act", 0.25), ("layers.0.act1", 0.125))
+    ]
+    spiking = {
+        "steps": 4, "neurons": 100, "rate": 0.1875, "spikes_per_neuron": 0.75, "synops": 52000.0, "macs": 8000.0,
+        "energy_uj": 0.0836, "ann_macs": 40000.0, "ann_energy_uj": 0.184, "layers": layers,
+    }  # fmt: skip
+    by_steps = [{"steps": steps, "accuracy": accuracy} for steps, accuracy in ((1, 0.91), (4, 0.986), (8, 0.99))]
+    return make_training() | {"model": "sew_resnet19", "spiking": spiking, "by_steps": by_steps}
+
+
 RUN = {
     "verb": "convert",
     "command": ["transpike", "convert", "--steps", "4,6,8,10,12"],

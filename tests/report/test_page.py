@@ -12,7 +12,7 @@ from transpike.errors import ConfigError, DataError
 from transpike.experiments.report import report
 from transpike.report import build_page
 
-from .samples import LAYERS, RUN, make_conversion, make_row, make_training, write_run
+from .samples import LAYERS, RUN, make_conversion, make_row, make_spiking, make_training, write_run
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -141,6 +141,19 @@ def test_training_is_drawn(training: dict[str, Any]) -> None:
     accuracy, loss = page.drawings()
     assert "validation: 42.5 at epoch 1, 98.5 at epoch 30." in accuracy
     assert "training: 1.69 at epoch 1, 0.0126 at epoch 30." in loss
+
+
+def test_firing_is_drawn() -> None:
+    result = make_spiking()
+    page = Page(build_page([result]))
+    drawings = page.drawings()
+    assert "accuracy (%) by T. test: 91 at T 1, 99 at T 8." in drawings[2]
+    assert drawings[3] == "Spikes per neuron in each layer (T = 4); most in act."
+    text = " ".join(page.text("dd"))
+    assert "0.75" in text and "18.75 % of the steps" in text and "0.45 × the ANN’s" in text
+    for name in ("by_steps", "spiking"):
+        with pytest.raises(DataError, match=name):
+            build_page([result | {name: [] if name == "by_steps" else {"steps": 4}}])
 
 
 def test_where_the_numbers_come_from(conversion: dict[str, Any]) -> None:

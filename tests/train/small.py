@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from transpike import CSS, convert
 from transpike.data import load_images
 from transpike.models import save_weights
 from transpike.train import Loaders, Machine, Optim, Recipe, TrainOptions, evaluate, fit
@@ -64,26 +63,17 @@ def killed(folder):
     fit(network(), loaders(data), OPTIONS, folder=folder)
 
 
-def converted(digits):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
-    return convert(net.eval(), [digits.plain.__getitems__(range(64))], scheme=CSS(steps=4))
-
-
 def together(folder):
     """One of several processes under torchrun."""
     net = network(norm=False)
     # One validation batch: not every process has one.
     fitted = fit(net, loaders(images(64), batch=8, held_out=40), PLAIN, folder=folder)
     tested = evaluate(net, loaders().validation, machine=CPU)
-    digits = load_images("digits")
-    counted = evaluate(nn.Flatten(), digits.test, machine=CPU)
-    spiking = evaluate(converted(digits), digits.test, machine=CPU)
+    counted = evaluate(nn.Flatten(), load_images("digits").test, machine=CPU)
     if os.environ["RANK"] == "0":
         save_weights(net, folder / "weights.safetensors")
         told = {"validation": fitted.validation_accuracy, "test": tested.accuracy, "tested": tested.images}
         told |= {"digits": counted.images, "loss": counted.loss}
-        told |= {"converted": spiking.accuracy, "converted_loss": spiking.loss}
         (folder / "told.json").write_text(json.dumps(told))
 
 

@@ -5,7 +5,7 @@ import torch
 
 from transpike.cli import build_parser
 from transpike.data.sources import SOURCES
-from transpike.experiments.train import EPOCHS
+from transpike.experiments.train import EPOCHS, _steps
 from transpike.models import create_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -14,7 +14,7 @@ FILES = sorted(path for path in CONFIGS.glob("*.yaml") if "model:" in path.read_
 
 def parse(*arguments):
     parser = build_parser("train")
-    return parser.instantiate_classes(parser.parse_args(["train", *arguments]))["train"]
+    return parser.instantiate(parser.parse_args(["train", *arguments]))["train"]
 
 
 def test_every_paper_row_has_its_file():
@@ -26,9 +26,10 @@ def test_every_paper_row_has_its_file():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_is_a_training_that_can_be_built(path):
     told = parse("--config", str(path))
-    assert path.stem.startswith(f"{told.model}-{told.data}")
+    assert path.stem.startswith((f"{told.model}-{told.data}", f"spiking-{told.data}"))
     assert told.data in SOURCES
     assert f"transpike train --config configs/{path.name}" in path.read_text()
+    assert path.stem.startswith("spiking") == (_steps(told.model, told.data, told.steps) is not None)
     with torch.device("meta"):
         net = create_model(told.model, num_classes=10, **(told.network or {}))
     assert sum(p.numel() for p in net.parameters()) > 0

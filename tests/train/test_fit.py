@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from spikingjelly.activation_based import neuron as jelly
 from torch import nn
 from torch.utils.data import DataLoader
 
 from transpike.data import load_images
-from transpike.errors import ConfigError, ModelError, TranspikeError
+from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.models import create_model, read_weights
+from transpike.models.spiking import OverTime
+from transpike.neurons import IFNode
 from transpike.train import Loaders, Optim, Recipe, TrainOptions, evaluate, fit
 
 from . import small
-from .small import CPU, OPTIONS, PLAIN, Interrupting, converted, images, loaders, network
+from .small import CPU, OPTIONS, PLAIN, Interrupting, images, loaders, network
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,13 +135,10 @@ def test_processes_together_do_what_one_does(tmp_path):
     for name, value in read_weights(tmp_path / "two").items():
         torch.testing.assert_close(value, fitted.model.state_dict()[name], rtol=1e-4, atol=1e-5)
     told = json.loads((tmp_path / "two" / "told.json").read_text())
-    digits = load_images("digits")
     assert told["validation"] == told["test"] == pytest.approx(fitted.validation_accuracy)
     assert (told["tested"], told["digits"]) == (31, 360)
-    alone = evaluate(nn.Flatten(), digits.test, machine=CPU)
+    alone = evaluate(nn.Flatten(), load_images("digits").test, machine=CPU)
     assert told["loss"] == pytest.approx(alone.loss)
-    alone = evaluate(converted(digits), digits.test, machine=CPU)
-    assert (told["converted"], told["converted_loss"]) == (alone.accuracy, pytest.approx(alone.loss))
 
 
 def test_a_loss_that_is_no_number_stops_and_is_explained(tmp_path):
@@ -174,6 +174,43 @@ def test_a_network_over_time_sees_repeated_images_and_is_read_by_its_mean(loss, 
     assert fitted.validation_accuracy >= 0.9
     told = evaluate(fitted.model, loaders().validation, machine=CPU, steps=3, reset=PerStep.reset)
     assert told.accuracy == fitted.validation_accuracy
+
+
+@pytest.mark.parametrize("node", [IFNode, jelly.IFNode])
+def test_neurons_are_put_to_rest_between_batches(node, tmp_path):
+    torch.manual_seed(0)
+    net = OverTime(nn.Flatten(), nn.Linear(36, 24), node(step_mode="m"), nn.Linear(24, 3))
+    fitted = fit(net, loaders(), replace(PLAIN, epochs=6, steps=3), folder=tmp_path)
+    assert fitted.validation_accuracy >= 0.9
+    assert net[2].v == 0.0
+    # The last batch is smaller: a membrane that stayed would not fit.
+    assert evaluate(net, loaders().validation, machine=CPU, steps=3).accuracy == fitted.validation_accuracy
+
+
+def test_a_student_that_reads_itself_out_trains(tmp_path):
+    class Student(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = OverTime(nn.Flatten(), nn.Linear(36, 24), IFNode(step_mode="m"), nn.Linear(24, 3))
+
+        def forward(self, x):
+            return self.body(x).mean(0)
+
+    fitted = fit(Student(), loaders(), replace(PLAIN, epochs=6, steps=3), folder=tmp_path)
+    assert fitted.validation_accuracy >= 0.9
+
+
+def test_frames_come_time_first(tmp_path):
+    def frames(count, seed):
+        x, labels = images(count, seed).tensors
+        return [(x[i : i + 8].expand(3, -1, -1, -1, -1), labels[i : i + 8]) for i in range(0, count, 8)]
+
+    net = OverTime(nn.Flatten(), nn.Linear(36, 24), IFNode(step_mode="m"), nn.Linear(24, 3))
+    data = Loaders(frames(64, 0), frames(32, 1))
+    options = replace(PLAIN, epochs=6, steps=3, recipe=Recipe(mixup=0.1, cutmix=0.1))
+    assert fit(net, data, options, folder=tmp_path).validation_accuracy >= 0.9
+    with pytest.raises(DataError, match=r"the batch has 3 frames, shape \[3, 8, 1, 6, 6\], but steps=4"):
+        evaluate(net, data.validation, machine=CPU, steps=4)
 
 
 def test_bad_input_is_told(tmp_path):

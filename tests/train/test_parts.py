@@ -45,6 +45,24 @@ def test_a_pass_depends_on_seed_and_epoch_alone():
     assert sorted(order()) == list(range(50))
 
 
+def test_a_pass_goes_on_where_it_stopped_whatever_its_steps_drew():
+    def drawing(x):
+        return torch.stack([x, torch.rand(())])
+
+    data = [torch.tensor(float(number)) for number in range(12)]
+    loader = DataLoader(
+        data, batch_size=2, shuffle=True, collate_fn=lambda batch: torch.stack([drawing(x) for x in batch])
+    )
+
+    def run(done):
+        told = []
+        for batch in Passes(loader, seed=1, epoch=lambda: 2, done=lambda: done):
+            told.append((batch.tolist(), torch.rand(3).tolist()))
+        return told
+
+    assert run(4) == run(0)[4:]
+
+
 def test_processes_draw_the_same_order_and_then_differ():
     loader = DataLoader(TensorDataset(torch.arange(50)), batch_size=10, shuffle=True)
     orders, numbers = [], []
@@ -64,6 +82,18 @@ def test_the_target_of_a_mixture_is_what_the_image_is_made_of(seed, alphas):
     # Image i is constant i, so its mean is the expected label.
     torch.testing.assert_close(mixed.mean((1, 2, 3)), target @ torch.arange(4.0), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(target.sum(1), torch.ones(4))
+
+
+@pytest.mark.parametrize("alphas", [(0.4, 0.0), (0.0, 1.0)])
+def test_frames_of_a_recording_mix_alike(alphas):
+    images = torch.rand(5, 2, 6, 7)
+    frames = torch.stack([images, 2 * images])
+    torch.manual_seed(1)
+    expected, one = mix(images, mixup=alphas[0], cutmix=alphas[1])
+    torch.manual_seed(1)
+    mixed, other = mix(frames, mixup=alphas[0], cutmix=alphas[1], dim=1)
+    torch.testing.assert_close(mixed, torch.stack([expected, 2 * expected]))
+    assert one.share == other.share
 
 
 def test_cutmix_pastes_and_mixup_blends():

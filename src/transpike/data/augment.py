@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from transpike.errors import ConfigError
 
-__all__ = ["Augment", "augmentation", "augment_names", "cutout", "random_flip", "random_shift"]
+__all__ = ["Augment", "augment_names", "augmentation", "cutout", "random_flip", "random_shift"]
 
 Augment = Callable[[Tensor, Generator], Tensor]
 

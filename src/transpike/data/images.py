@@ -41,8 +41,10 @@ class Loading:
             mirroring. ``autoaugment``, ``randaugment``, ``cutout`` and ``erasing`` come after it or alone, joined by
             ``+``, as in ``standard+autoaugment+cutout:16``; see :func:`~transpike.data.augment.augmentation`.
         size: Side of the images in pixels; by default the set's own, for ``folder`` 224.
-        crop: For ``folder``, the share of the resized image's side that evaluation's centre crop keeps, in (0, 1].
-        interpolation: For ``folder``, how images are resized: ``nearest``, ``bilinear`` or ``bicubic``.
+        crop: For ``folder``, the share of the resized image's side that evaluation's centre crop keeps, in (0, 1]; by
+            default 0.875, for timm's networks their own.
+        interpolation: For ``folder``, how images are resized: ``nearest``, ``bilinear`` (the default) or ``bicubic``;
+            for timm's networks their own.
         device: Where the sets that lie in memory do, and so their batches.
         train_images: Use this many of the training images, validation included: a random part fixed by ``seed``.
         test_images: Use this many of the test images: a random part, the same for every seed.
@@ -57,8 +59,8 @@ class Loading:
     workers: int = 0
     augment: str = "standard"
     size: int | None = None
-    crop: float = 0.875
-    interpolation: str = "bilinear"
+    crop: float | None = None
+    interpolation: str | None = None
     device: str = "cpu"
     train_images: int | None = None
     test_images: int | None = None
@@ -77,10 +79,10 @@ class Loading:
             raise ConfigError(
                 f"validation is the share of training images held back, in [0, 1), not {self.validation}."
             )
-        if not 0 < self.crop <= 1:
+        if self.crop is not None and not 0 < self.crop <= 1:
             raise ConfigError(f"crop is a share in (0, 1], not {self.crop}.")
         augmentation(self.augment)
-        if self.interpolation not in _INTERPOLATION:
+        if self.interpolation is not None and self.interpolation not in _INTERPOLATION:
             raise ConfigError(f"interpolation must be one of {', '.join(_INTERPOLATION)}, not {self.interpolation!r}.")
         if self.std is not None and min(self.std) <= 0:
             raise ConfigError(f"std must be positive, not {self.std}.")
@@ -193,8 +195,9 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     samples, tests = ([(file, label[name]) for name in part for file in part[name]] for part in (train, val))
     mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
     size = loading.size or 224
-    center = partial(evaluation_transform, size, mean, std, crop=loading.crop, interpolation=loading.interpolation)
-    anywhere = partial(training_transform, size, mean, std, interpolation=loading.interpolation)
+    crop, interpolation = loading.crop or 0.875, loading.interpolation or "bilinear"
+    center = partial(evaluation_transform, size, mean, std, crop=crop, interpolation=interpolation)
+    anywhere = partial(training_transform, size, mean, std, interpolation=interpolation)
     evaluating, cropping = center(), anywhere if "standard" in augment_names(loading.augment) else center
     training, held = _split(len(samples), loading)
 

@@ -43,7 +43,7 @@ def train(
     weights: Path | None = None,
     steps: int | None = None,
     split_by: Literal["number", "time"] = "number",
-    test_steps: list[int] | None = None,
+    test_steps: list[int] | int | None = None,
     epochs: int | None = None,
     seed: int = 0,
     keep: Literal["last", "best"] = "last",
@@ -118,7 +118,7 @@ def train(
         "download": download,
         "loading": asdict(loading) | {"seed": seed},
         "split_by": split_by,
-        "test_steps": test_steps,
+        "test_steps": [test_steps] if isinstance(test_steps, int) else test_steps,
         "options": asdict(options),
         "seed": seed,
     }
@@ -194,7 +194,7 @@ def _tell(results: dict[str, Any], folder: Path, options: TrainOptions) -> None:
     from transpike.experiments.spiking import spiking_tables
 
     if "spiking" in results:
-        Console().print(*spiking_tables(results))
+        Console(highlight=False).print(*spiking_tables(results), sep="\n")
     at = f" at T = {options.steps}" if options.steps else ""
     print(
         f"{results['model']} on {results['dataset']}: {results['accuracy']:.2%} of {results['images']} test images "

@@ -29,6 +29,12 @@ ROW: dict[str, type | tuple[type, ...]] = {
     "latency": (int, float),
     "agreement": (int, float),
 }
+SPIKING: dict[str, type | tuple[type, ...]] = {
+    "steps": int,
+    "layers": list,
+    **dict.fromkeys(("spikes_per_neuron", "rate", "synops", "macs", "ann_macs"), (int, float)),
+    **dict.fromkeys(("energy_uj", "ann_energy_uj"), (int, float)),
+}
 EPOCH: dict[str, type | tuple[type, ...]] = {"epoch": int}
 NUMBERS = {
     *("accuracy", "amplitude", "agreement", "clipped", "coupled", "delay", "energy_uj", "error"),
@@ -128,6 +134,11 @@ def check_result(result: Result, *, where: str, kinds: Iterable[str]) -> None:
     elif kind == "training":
         _check_numbers(result, where)
         _check_rows(result["epochs"], EPOCH, f"{where}: epochs")
+        if "spiking" in result:
+            _check_fields(result, {"spiking": Mapping, "by_steps": list}, where)
+            _check_fields(result["spiking"], SPIKING, f"{where}: spiking")
+            _check_rows(result["spiking"]["layers"], {"name": str}, f"{where}: spiking.layers")
+            _check_rows(result["by_steps"], {"steps": int, "accuracy": (int, float)}, f"{where}: by_steps")
 
 
 def _check_rows(rows: Sequence[Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:

@@ -98,6 +98,13 @@ def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
             alt = f"{place}: {name}{unit} by epoch. {_spoken(lines, 'epoch')}"
             svg = plots.draw_lines(lines, f"{key}-{name}", alt, titles=("epoch", name + unit), scale=scale)
             found.append(Plot(Markup(svg), f"{name.capitalize()} by epoch"))
+    spiking: Result = result.get("spiking") or {}
+    if spiking:
+        points = tuple((row["steps"], 100 * row["accuracy"]) for row in result["by_steps"])
+        lines = [plots.Line("test", 2, points)]
+        alt = f"{place}: accuracy (%) by T. {_spoken(lines, 'T')}"
+        svg = plots.draw_lines(lines, f"{key}-by-steps", alt, titles=("T (steps)", "accuracy (%)"))
+        found.append(Plot(Markup(svg), "Accuracy by T", f"Trained at T = {spiking['steps']}."))
     seconds = sum(epoch.get("seconds") or 0.0 for epoch in epochs)
     took = f" in {count(seconds)} s" if seconds else ""
     reached = f"{percent(result['accuracy'])} of the test images right, " if result.get("accuracy") is not None else ""
@@ -105,7 +112,22 @@ def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
         headline=f"{place}: {reached}{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}.",
         legend=_legend([line for line in accuracy if line.points], key),
         plots=found,
+        tiles=_spiking_tiles(spiking) if spiking else (),
+        wide=_layer_plots(spiking["layers"], key, f"T = {spiking['steps']}") if spiking else (),
     )
+
+
+def _spiking_tiles(spiking: Result) -> list[tuple[str, str, str]]:
+    energy, ann = spiking["energy_uj"], spiking["ann_energy_uj"]
+    return [
+        ("spikes per neuron", fixed(spiking["spikes_per_neuron"]), f"{percent(spiking['rate'])} of the steps"),
+        (
+            "SynOps",
+            count(spiking["synops"]),
+            f"and {count(spiking['macs'])} MACs; as an ANN {count(spiking['ann_macs'])}",
+        ),
+        ("energy (model)", f"{fixed(energy)} µJ", f"{ratio(energy, ann)} the ANN’s"),
+    ]
 
 
 SECTIONS: dict[str, Callable[[Result, Sequence[Series], str], Section]] = {

@@ -99,13 +99,13 @@ def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -
     >>> [batch.tolist() for batch in share(loader, 0, 2)], [batch.tolist() for batch in share(loader, 1, 2)]
     ([[10, 11], [14]], [[12, 13]])
     """
-    if world == 1 or _shares_itself(loader):
+    if _shares_itself(loader):
         return loader
-    if (
-        not isinstance(loader, DataLoader)
-        or isinstance(loader.dataset, IterableDataset)
-        or loader.batch_sampler is None
-    ):
+    if not isinstance(loader, DataLoader):
+        return _Every(loader, rank, world, even=even)
+    if world == 1:
+        return loader
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return _Every(loader, rank, world, even=even)
     return DataLoader(
         loader.dataset,

@@ -35,6 +35,8 @@ Batches = Iterable[Any]
 class Loaders:
     """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or one's own.
 
+    For a spiking network there may be frames [T, N, C, H, W] in place of images [N, C, H, W].
+
     Attributes:
         train: training batches; each pass is an epoch.
         validation: what the best epoch is chosen by; None to train without. Never give the test images here.
