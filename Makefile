@@ -10,7 +10,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
 demo: .venv/.installed ## train an ANN on digits, convert it, print the table, write the HTML page
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/transpike demo
+	$(BIN)/transpike demo
 
 # One thread a worker: two workers that each start one thread a core would fight over the cores.
 test: .venv/.installed ## run every test (browser tests too where a Chromium is found)

@@ -42,6 +42,8 @@ def test_images_over_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     net, test = create_model(run), load_images("digits", loading=Loading(test_images=60)).test
     told = evaluate(net, test, machine=Machine(accelerator="cpu"), steps=2)
     assert (told.accuracy, told.loss) == (results["accuracy"], pytest.approx(results["loss"]))
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["accuracy"] == results["accuracy"]
     spiking = results["spiking"]
     assert [layer["name"] for layer in spiking["layers"][:2]] == ["act", "layers.0.act1"]
     # A neuron for each pixel and channel: the stem's of 8x8, three blocks of 8x8, three of 4x4, two of 2x2, the head's.
@@ -63,6 +65,8 @@ def test_frames_of_events(events: Path, tmp_path: Path) -> None:
     assert (results["images"], [row["steps"] for row in results["by_steps"]]) == (10, [2, 3])
     # Counts of events are no analog values.
     assert results["spiking"]["macs"] == 0 < results["spiking"]["synops"]
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["accuracy"] == results["accuracy"]
     model = json.loads((run / "model.json").read_text())
     assert (model["in_channels"], model["image_size"], model["steps"], model["split_by"]) == (2, 34, 3, "time")
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transpike.data import Loading
+from transpike.data import EventSets, ImageSets, Loading, load_events
+from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
 from transpike.experiments.runs import start_run, write_json
@@ -125,13 +126,22 @@ def _processes(device: str) -> Callable[[Tensor], Tensor] | None:
 
 
 def _trained(network: Path, data: str | None, root: Path, loading: Loading, **options: Any) -> dict[str, Any]:
+    from transpike.models import create_model, read_description
     from transpike.train import Machine
     from transpike.train import evaluate as tested
 
-    model, sets = load_inputs(str(network), data=data, root=root, download=options["download"], loading=loading)
+    about = read_description(network)
+    steps, name = about.get("steps"), data or about["data"]
+    sets: ImageSets | EventSets
+    if name in EVENT_SOURCES:
+        sets = load_events(name, steps=steps or 4, split_by=about.get("split_by", "number"), root=root, loading=loading)
+        model = create_model(network)
+    else:
+        model, sets = load_inputs(str(network), data=name, root=root, download=options["download"], loading=loading)
     machine = Machine(accelerator="gpu" if options["device"].startswith("cuda") else "cpu")
-    figures = tested(model, sets.test, machine=machine)
-    print(f"{figures.accuracy:.2%} of {figures.images} test images of {sets.name} right")
+    figures = tested(model, sets.test, machine=machine, steps=steps)
+    if not int(os.environ.get("RANK", 0)):
+        print(f"{figures.accuracy:.2%} of {figures.images} test samples of {sets.name} right")
     return {
         "kind": "evaluation",
         "version": 1,
