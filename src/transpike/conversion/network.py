@@ -104,7 +104,8 @@ class SpikingNetwork(nn.Module):
         With ``final``, each neuron's residual and target are computed too.
         """
         self._check(x)
-        parts = [self._run(part, watch, final) for part in x.split(self.chunk or self.default_chunk)]
+        chunks = max(1, math.ceil(len(x) / (self.chunk or self.default_chunk)))  # of like sizes: a small rest is slow
+        parts = [self._run(part, watch, final) for part in x.tensor_split(chunks)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     def trace(self, x: Tensor) -> dict[str, LayerTrace]:
