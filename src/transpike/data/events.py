@@ -41,9 +41,9 @@ class EventSets:
         classes: How many labels there are.
         class_names: Their names.
         channels: 2.
-        size: Side of a frame in pixels.
+        size: Side of a frame in pixels, the longer one.
         steps: Frames of a recording, T.
-        split_by: How a recording was split into them.
+        split_by: How a recording was split into them; None if it came as frames.
         loading: How the rest was asked for.
     """
 
@@ -56,7 +56,7 @@ class EventSets:
     channels: int
     size: int
     steps: int
-    split_by: str
+    split_by: str | None
     loading: Loading
 
 
@@ -106,37 +106,25 @@ def load_events(
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(EVENT_SOURCES)}."
         raise DataError(f"no event set is called {name!r}. {hint}")
     _check(steps, split_by)
-    if unfit := [field for field in ("size", "mean", "std") if getattr(loading, field) is not None]:
-        raise ConfigError(f"loading.{unfit[0]} is for images: event frames keep the sensor's size and their counts.")
-    if foreign := set(augment_names(loading.augment)) - {"none", "standard", "cutout"}:
-        raise ConfigError(
-            f"loading.augment: {', '.join(sorted(foreign))} is for images; frames of events take "
-            "standard, cutout or none."
-        )
     source = EVENT_SOURCES[name]
+    augmenting = _augmentation(loading, shift=source.shift, flip=source.flip)
     recordings, tests = source.recordings(place_of(name, source, Path(root)))
     training, held = _split(len(recordings), loading)
-    standard = partial(_standard, shift=source.shift, flip=source.flip)
 
     def frames(part: Sequence[Recording], chosen: Sequence[int], augment: Augment | None = None) -> EventFrames:
         picked = [part[index] for index in chosen]
         return EventFrames(picked, source, steps=steps, split_by=split_by, augment=augment, seed=loading.seed)
 
-    train = frames(recordings, training, augmentation(loading.augment, standard=standard))
-    sampler = EpochSampler(len(train), seed=loading.seed)
-    return EventSets(
-        name=name,
-        # A last batch of one or two recordings would upset batch statistics.
-        train=_loader(train, loading, sampler, drop_last=len(train) >= loading.batch_size),
-        validation=_in_order(frames(recordings, held), loading),
-        test=_in_order(frames(tests, _tested(len(tests), loading)), loading),
-        classes=len(source.class_names),
+    return _sets(
+        name,
+        loading,
+        train=frames(recordings, training, augmenting),
+        validation=frames(recordings, held),
+        test=frames(tests, _tested(len(tests), loading)),
         class_names=source.class_names,
-        channels=2,
         size=source.size,
         steps=steps,
         split_by=split_by,
-        loading=loading,
     )
 
 
@@ -183,10 +171,7 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
             frames = event_frames(events, size=self.size, steps=self.steps, split_by=self.split_by)
         except DataError as error:
             raise DataError(f"{recording.path}: {error}") from None
-        if self.augment is not None:
-            generator = Generator().manual_seed(seed_of(self.seed, item))
-            frames = self.augment(frames.flatten(0, 1)[None], generator).view_as(frames)
-        return frames, recording.label
+        return _augmented(frames, self.augment, seed_of(self.seed, item)), recording.label
 
 
 def event_frames(events: Events, *, size: int, steps: int, split_by: str = "number") -> Tensor:
@@ -235,23 +220,58 @@ def _check(steps: int, split_by: str) -> None:
         raise ConfigError(f"split_by must be one of {', '.join(_SPLITS)}, not {split_by!r}.")
 
 
+def _augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment | None:
+    if unfit := [field for field in ("size", "mean", "std") if getattr(loading, field) is not None]:
+        raise ConfigError(f"loading.{unfit[0]} is for images: event frames keep the sensor's size and their counts.")
+    if foreign := set(augment_names(loading.augment)) - {"none", "standard", "cutout"}:
+        raise ConfigError(
+            f"loading.augment: {', '.join(sorted(foreign))} is for images; frames of events take "
+            "standard, cutout or none."
+        )
+    return augmentation(loading.augment, standard=partial(_standard, shift=shift, flip=flip))
+
+
+def _augmented(frames: Tensor, augment: Augment | None, seed: int) -> Tensor:
+    if augment is None:
+        return frames
+    return augment(frames.flatten(0, 1)[None], Generator().manual_seed(seed)).view_as(frames)
+
+
 def _standard(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
     images = random_shift(images, pixels=shift, generator=generator)
     return random_flip(images, generator=generator) if flip else images
 
 
-def _in_order(frames: EventFrames, loading: Loading) -> DataLoader[Any]:
-    return _loader(frames, loading, EpochSampler(len(frames), shuffle=False))
+def _sets(
+    name: str,
+    loading: Loading,
+    *,
+    train: Dataset[Any],
+    validation: Dataset[Any],
+    test: Dataset[Any],
+    class_names: tuple[str, ...],
+    **facts: Any,
+) -> EventSets:
+    return EventSets(
+        name=name,
+        train=_loader(train, loading, shuffle=True),
+        validation=_loader(validation, loading),
+        test=_loader(test, loading),
+        classes=len(class_names),
+        class_names=class_names,
+        channels=2,
+        loading=loading,
+        **facts,
+    )
 
 
-def _loader(
-    frames: EventFrames, loading: Loading, sampler: EpochSampler, *, drop_last: bool = False
-) -> DataLoader[Any]:
+def _loader(frames: Any, loading: Loading, *, shuffle: bool = False) -> DataLoader[Any]:
     return DataLoader(
         frames,
         batch_size=loading.batch_size,
-        sampler=sampler,
-        drop_last=drop_last,
+        sampler=EpochSampler(len(frames), seed=loading.seed, shuffle=shuffle),
+        # A last batch of one or two recordings would upset batch statistics.
+        drop_last=shuffle and len(frames) >= loading.batch_size,
         num_workers=loading.workers,
         persistent_workers=loading.workers > 0,
         collate_fn=_time_first,
