@@ -21,6 +21,7 @@ __all__ = ["build_parser", "main"]
 VERBS = {
     "demo": "train a small network on digits, convert it, report: all in one go",
     "train": "train a network on a data set",
+    "distill": "train a student network by a trained teacher and the labels",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
     "evaluate": "measure a trained or a converted network on test images",
     "report": "turn result folders into one self-contained HTML page",

@@ -5,7 +5,7 @@ import torch
 
 from transpike.cli import build_parser
 from transpike.data.sources import SOURCES
-from transpike.experiments.train import EPOCHS, _steps
+from transpike.experiments.training import EPOCHS, student_steps
 from transpike.models import create_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -29,7 +29,7 @@ def test_every_file_is_a_training_that_can_be_built(path):
     assert path.stem.startswith((f"{told.model}-{told.data}", f"spiking-{told.data}"))
     assert told.data in SOURCES
     assert f"transpike train --config configs/{path.name}" in path.read_text()
-    assert path.stem.startswith("spiking") == (_steps(told.model, told.data, told.steps) is not None)
+    assert path.stem.startswith("spiking") == (student_steps(told.model, told.data, told.steps) is not None)
     with torch.device("meta"):
         net = create_model(told.model, num_classes=10, **(told.network or {}))
     assert sum(p.numel() for p in net.parameters()) > 0

@@ -12,7 +12,7 @@ from torch import nn
 from transpike.data import ImageSets, Loading, load_images
 from transpike.errors import ConfigError, ModelError
 
-__all__ = ["checked_device", "load_inputs", "network_name", "read_options"]
+__all__ = ["checked_device", "load_inputs", "network_name", "read_options", "timm_config"]
 
 
 def load_inputs(
@@ -52,7 +52,7 @@ def load_inputs(
     if described.get("data") == data:
         loading = _filled(loading, described)
     elif model.startswith("timm/"):
-        loading = _filled(loading, _timm_config(model.removeprefix("timm/")))
+        loading = _filled(loading, timm_config(model.removeprefix("timm/")))
     sets = load_images(data, root=root, download=download, loading=loading)
     shape = {"num_classes": loading.outputs or sets.classes, "in_channels": sets.channels, "image_size": sets.size}
     ann = create_model(model, **shape, weights=weights, **(network or {}))
@@ -79,7 +79,8 @@ def _filled(loading: Loading, known: dict[str, Any]) -> Loading:
     return replace(loading, **{key: value for key, value in given.items() if getattr(loading, key) is None})
 
 
-def _timm_config(name: str) -> dict[str, Any]:
+def timm_config(name: str) -> dict[str, Any]:
+    """What timm knows of its network's images: normalisation, size, crop, interpolation; empty if nothing."""
     import timm
 
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
-from transpike.data.event_files import EVENT_SOURCES
-from transpike.errors import ConfigError
-from transpike.experiments.runs import Run, start_run, write_json
-from transpike.train.options import Machine, Optim, Recipe, TrainOptions
+from transpike.data import Loading
+from transpike.experiments.training import Training, asked_of_all, run_training, student_steps
+from transpike.train.options import Machine, Optim, Recipe
 
 __all__ = ["train"]
-
-EPOCHS = {
-    **{"digits": 40, "mnist": 10, "fashion_mnist": 30, "cifar10": 100, "cifar100": 200, "folder": 100},
-    **{"nmnist": 20, "cifar10_dvs": 100, "dvs128_gesture": 100},
-}
-"""Epochs by data set where none are asked for: enough for the default network and optimiser."""
-
-STEPS = 4
-"""T of a spiking network where none is asked for."""
-
-ASKED = (
-    *("model", "network", "weights", "data", "root", "download", "loading"),
-    *("split_by", "test_steps", "options", "seed"),
-)
-"""What run.json keeps of a command, and a resumed run needs."""
 
 
 def train(
@@ -100,157 +80,27 @@ def train(
     Raises:
         TranspikeError: An option, the data set, the weights or the folder is not as it must be; the loss is not finite.
     """
-    options = TrainOptions(
-        epochs=EPOCHS.get(data, 100) if epochs is None else epochs,
+    asked = asked_of_all(
+        model,
+        data,
+        steps=steps if resume else student_steps(model, data, steps),
+        epochs=epochs,
         seed=seed,
-        keep=keep,
-        steps=steps if resume else _steps(model, data, steps),
-        optim=optim,
-        recipe=recipe,
-        machine=machine,
+        loading=loading,
+        test_steps=test_steps,
+        options={"keep": keep, "optim": optim, "recipe": recipe, "machine": machine},
+        network=network or {},
+        weights=weights,
+        root=root,
+        download=download,
+        split_by=split_by,
     )
-    asked: dict[str, Any] = {
-        "model": model,
-        "network": network or {},
-        "weights": weights,
-        "data": data,
-        "root": root,
-        "download": download,
-        "loading": asdict(loading) | {"seed": seed},
-        "split_by": split_by,
-        "test_steps": [test_steps] if isinstance(test_steps, int) else test_steps,
-        "options": asdict(options),
-        "seed": seed,
-    }
-    if resume is not None:
-        results = _train(_recorded(resume), Run(resume), resumed=True)
-    elif _first_process():
-        with start_run("train", asked, out=out) as run:
-            results = _train(asked, run, resumed=False)
-    else:
-        results = _train(asked, Run(out or Path("runs")), resumed=False)
-    if _first_process() and json is not None:
-        write_json(json, results)
+    run_training("train", asked, _learn, resume=resume, out=out, json=json)
 
 
-def _train(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]:
-    import torch
+def _learn(training: Training) -> tuple[Any, dict[str, Any]]:
+    from transpike.train import Loaders, fit
 
-    from transpike.experiments.spiking import measure_spiking
-    from transpike.models import create_model, save_weights
-    from transpike.train import Loaders, evaluate, fit
-
-    options = _options(asked["options"])
-    sets = _sets(asked, options.steps)
-    described = {"num_classes": sets.classes, "in_channels": sets.channels, "image_size": sets.size}
-    torch.manual_seed(options.seed)
-    model = create_model(asked["model"], **described, weights=asked["weights"], **asked["network"])
+    sets = training.sets
     loaders = Loaders(sets.train, sets.validation if len(sets.validation) else None)
-    try:
-        fitted = fit(model, loaders, options, folder=run.folder, resume=resumed)
-    except KeyboardInterrupt:
-        if _first_process() and (run.folder / "last.ckpt").exists():
-            print(f"Stopped. Continue: transpike train --resume {run.folder}", file=sys.stderr)
-        raise
-    if _first_process():
-        facts = {"data": sets.name, "class_names": sets.class_names, "steps": options.steps}
-        facts |= {name: getattr(sets, name) for name in ("mean", "std", "split_by") if hasattr(sets, name)}
-        run.write("model.json", {"name": asked["model"], "kwargs": asked["network"], **described, **facts})
-        save_weights(model, run.folder / "weights.safetensors")
-    measured: dict[str, Any] = {}
-    if options.steps is None:
-        tested = evaluate(model, sets.test, machine=options.machine)
-    else:
-        steps, others = options.steps, asked["test_steps"]
-        tested, measured = measure_spiking(
-            model,
-            lambda count: sets.test if count == steps or isinstance(sets, ImageSets) else _sets(asked, count).test,
-            steps=steps,
-            others=[1, 2, 2 * steps] if others is None else others,
-            machine=options.machine,
-        )
-    results = {
-        "kind": "training",
-        "version": 1,
-        "model": asked["model"],
-        "dataset": asked["data"],
-        "images": tested.images,
-        "accuracy": tested.accuracy,
-        "loss": tested.loss,
-        "weights_of_epoch": fitted.epoch,
-        "validation_accuracy": fitted.validation_accuracy,
-        "epochs": fitted.curves,
-        **measured,
-    }
-    if _first_process():
-        run.write("results.json", results)
-        _tell(results, run.folder, options)
-    return results
-
-
-def _tell(results: dict[str, Any], folder: Path, options: TrainOptions) -> None:
-    from rich.console import Console
-
-    from transpike.experiments.spiking import spiking_tables
-
-    if "spiking" in results:
-        Console(highlight=False).print(*spiking_tables(results), sep="\n")
-    at = f" at T = {options.steps}" if options.steps else ""
-    print(
-        f"{results['model']} on {results['dataset']}: {results['accuracy']:.2%} of {results['images']} test images "
-        f"right{at} after epoch {results['weights_of_epoch']} of {options.epochs}. Written to {folder}"
-    )
-
-
-def _sets(asked: dict[str, Any], steps: int | None) -> ImageSets | EventSets:
-    data, root, loading = asked["data"], asked["root"], Loading(**asked["loading"])
-    if data in EVENT_SOURCES:
-        return load_events(data, steps=steps or STEPS, split_by=asked["split_by"], root=root, loading=loading)
-    return load_images(data, root=root, download=asked["download"], loading=loading)
-
-
-def _steps(model: str, data: str, steps: int | None) -> int | None:
-    """T, or None for an artificial network.
-
-    Raises:
-        ConfigError: Network and data, or T, do not go together.
-    """
-    from transpike.models import read_description
-    from transpike.models.zoo import SPIKING
-
-    name = read_description(model)["name"] if Path(model).is_dir() else model
-    if name in SPIKING:
-        return STEPS if steps is None else steps
-    for fact, holds in ((f"{data} gives frames of events", data in EVENT_SOURCES), (f"steps={steps}", steps)):
-        if holds:
-            raise ConfigError(f"{fact}, which is for spiking networks; {name} is none. Take {', '.join(SPIKING)}.")
-    return None
-
-
-def _options(recorded: dict[str, Any]) -> TrainOptions:
-    nested = {"optim": Optim, "recipe": Recipe, "machine": Machine}
-    return TrainOptions(
-        **{name: nested[name](**value) if name in nested else value for name, value in recorded.items()}
-    )
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    """The options a run began with."""
-    path = folder / "run.json"
-    try:
-        recorded = json_format.loads(path.read_text())
-        if recorded["verb"] != "train":
-            raise ConfigError(f"{folder}: a run of `transpike {recorded['verb']}`, not of `transpike train`.")
-        asked: dict[str, Any] = {name: recorded["options"][name] for name in ASKED}
-        Loading(**asked["loading"]), _options(asked["options"])
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: no run to resume, for it has no run.json.") from None
-    except (KeyError, TypeError, UnicodeDecodeError, json_format.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: damaged, or of another version ({error!r}). Start the training anew.") from error
-    return asked
-
-
-def _first_process() -> bool:
-    from lightning.pytorch.utilities import rank_zero_only
-
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+    return fit(training.model, loaders, training.options, folder=training.folder, resume=training.resumed), {}

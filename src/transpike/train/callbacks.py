@@ -77,7 +77,8 @@ class Curves(L.Callback):
         assert isinstance(pl_module, Classifier)
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
         training = pl_module.measured("train")
-        row |= {"loss": training["loss"], "train_accuracy": training["accuracy"]}
+        row |= {"loss": training.pop("loss"), "train_accuracy": training.pop("accuracy")}
+        row |= {name: mean for name, mean in training.items() if name != "images"}
         if self.validates:
             held_out = pl_module.measured("validation")
             row |= {"validation_loss": held_out["loss"], "validation_accuracy": held_out["accuracy"]}

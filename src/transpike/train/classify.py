@@ -55,6 +55,12 @@ class Classifier(L.LightningModule):
         self.encode = encode
         self.reset = reset or reset_net
         self._sums: dict[str, Tensor] = {}
+        self._terms: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> nn.Module:
+        """What the optimiser trains."""
+        return self.model
 
     def outputs(self, images: Tensor) -> Tensor:
         """What the network itself gives: [N, classes] or [T, N, classes].
@@ -63,16 +69,19 @@ class Classifier(L.LightningModule):
             DataError: for frames of another T than `options.steps`.
         """
         self.reset(self.model)
+        out: Tensor = self.model(self.inputs(images))
+        return out
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network takes, made of a batch's images or frames."""
         steps = self.options.steps
         if self.encode is not None:
-            images = self.encode(images)
-        elif self._samples(images) == 1:
+            return self.encode(images)
+        if self._samples(images) == 1:
             if len(images) != steps:
                 raise DataError(f"the batch has {len(images)} frames, shape {list(images.shape)}, but steps={steps}.")
-        elif steps is not None:
-            images = images.expand(steps, *images.shape)
-        out: Tensor = self.model(images)
-        return out
+            return images
+        return images if steps is None else images.expand(steps, *images.shape)
 
     def _samples(self, images: Tensor) -> int:
         """The axis of the samples: frames [T, N, C, H, W], which only a spiking network takes, have time first."""
@@ -81,8 +90,14 @@ class Classifier(L.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return readout(self.outputs(images))
 
-    def terms(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The loss as named terms, which are summed; target: class indices [N] or probabilities [N, classes]."""
+    def terms(self, outputs: Tensor, target: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """The loss as named terms, which are summed.
+
+        Args:
+            outputs: of the network, [N, classes] or [T, N, classes].
+            target: class indices [N] or probabilities [N, classes].
+            images: the batch that the network saw, before it was encoded.
+        """
         recipe = self.options.recipe
         smoothing = recipe.label_smoothing
         if recipe.loss == "ce":
@@ -100,12 +115,13 @@ class Classifier(L.LightningModule):
         if recipe.mixup or recipe.cutmix:
             images, mixture = mix(images, mixup=recipe.mixup, cutmix=recipe.cutmix, dim=self._samples(images))
             outputs = self.outputs(images)
-            terms = self.terms(outputs, mixture.target(labels, outputs.shape[-1]))
+            target = mixture.target(labels, outputs.shape[-1])
         else:
-            outputs = self.outputs(images)
-            terms = self.terms(outputs, labels)
+            outputs, target = self.outputs(images), labels
+        terms = self.terms(outputs, target, images)
         loss = torch.stack(list(terms.values())).sum()
-        self._count("train", readout(outputs.detach()), labels, loss.detach())
+        self._terms = tuple(terms)
+        self._count("train", readout(outputs.detach()), labels, loss.detach(), *(t.detach() for t in terms.values()))
         return {"loss": loss, "terms": {name: term.detach() for name, term in terms.items()}}
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -123,7 +139,7 @@ class Classifier(L.LightningModule):
         # Once an epoch, not once a batch as in DistributedDataParallel, and before validation, in which processes may
         # have unequal shares, or none.
         if self.trainer.world_size > 1 and self.trainer.is_last_batch:
-            for buffer in self.model.buffers():
+            for buffer in self.trained.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_fit_end(self) -> None:
@@ -152,7 +168,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optim = self.options.optim
-        groups = _groups(self.model, optim)
+        groups = _groups(self.trained, optim)
         optimizer: torch.optim.Optimizer
         if optim.name == "sgd":
             optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
@@ -164,19 +180,23 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def measured(self, stage: str) -> dict[str, float]:
-        """Loss, accuracy in [0, 1] and number of images since the last call, over all processes.
+        """Loss, accuracy in [0, 1] and number of images since the last call, over all processes; the means of the terms
+        of a training loss that has several.
 
         Args:
             stage: "train", "validation" or "test".
         """
         sums = self._sums.pop(stage, torch.zeros(3, dtype=torch.float64, device=self.device))
-        loss, correct, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        count, correct, loss, *terms = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         if count == 0:
             raise ConfigError(f"there is no {stage} image to measure.")
-        return {"loss": loss / count, "accuracy": correct / count, "images": count}
+        told = {"loss": loss / count, "accuracy": correct / count, "images": count}
+        return told | ({name: term / count for name, term in zip(self._terms, terms, strict=True)} if terms[1:] else {})
 
-    def _count(self, stage: str, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        sums = torch.stack([loss * len(labels), (logits.argmax(-1) == labels).sum(), loss.new_tensor(len(labels))])
+    def _count(self, stage: str, logits: Tensor, labels: Tensor, *means: Tensor) -> None:
+        """Add a batch: how many images, how many right, and means over the batch: the loss, then its terms."""
+        count = means[0].new_tensor(len(labels))
+        sums = torch.stack([count, (logits.argmax(-1) == labels).sum(), *(mean.float() * count for mean in means)])
         self._sums[stage] = self._sums.get(stage, 0) + sums.double()
 
 

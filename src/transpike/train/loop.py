@@ -6,7 +6,7 @@ import atexit
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,8 +154,15 @@ def fit(
     >>> fitted.validation_accuracy, fitted.epoch
     (1.0, 3)
     """
-    options = options or TrainOptions()
-    folder = Path(folder)
+    classifier = Classifier(model, options or TrainOptions(), encode=encode, reset=reset)
+    return fit_module(classifier, loaders, folder=Path(folder), resume=resume)
+
+
+def fit_module(
+    classifier: Classifier, loaders: Loaders, *, folder: Path, resume: bool, watching: Sequence[Callback] = ()
+) -> Fitted:
+    """What `fit` does, for a `Classifier` of any loss; `watching` are further callbacks."""
+    model, options = classifier.model, classifier.options
     checkpoint = folder / "last.ckpt"
     if resume and not checkpoint.is_file():
         raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Start it anew.")
@@ -165,11 +172,10 @@ def fit(
     if loaders.validation is None and options.keep == "best":
         raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
     folder.mkdir(parents=True, exist_ok=True)
-    classifier = Classifier(model, options, encode=encode, reset=reset)
     curves = Curves(folder, validates=loaders.validation is not None)
     stop = StopOnSignal()
     checkpoints = Checkpoints(folder, curves, stop)
-    callbacks: list[Callback] = [FiniteLoss(folder), curves, OneBar(curves), checkpoints]
+    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, OneBar(curves), checkpoints]
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     data = _Data(options.seed, loaders.train, loaders.validation)

@@ -1,0 +1,110 @@
+"""Distillation: losses that serve in anyone's loop, methods that the trainer takes, taps for features.
+
+A method is a module made of stages, pairs of taps, and called once a batch:
+
+    method(student_logits, teacher_logits, student_features, teacher_features, target) -> {name: weighted scalar}
+
+with logits [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher; features by tap, the
+student's [T, N, C, H, W] or [N, C, H, W] and the teacher's [N, C', H', W']; class indices [N] or probabilities
+[N, classes].
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from transpike.distill.bsd import (
+    BiSpectrumDistillation,
+    SpectralResidual,
+    SpectralResidualDistillation,
+    SpectralSemanticDistillation,
+    spectral_residual,
+    spectral_semantic,
+)
+from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
+from transpike.distill.logits import LogitsDistillation, TKSDistillation, TLDDistillation, knowledge_distillation
+from transpike.distill.taps import Stage, Tap, Taps, default_taps, find_taps, match_taps, pair_taps
+from transpike.errors import ConfigError
+
+__all__ = [
+    "METHODS",
+    "BKDSNNDistillation",
+    "BiSpectrumDistillation",
+    "KDSNNDistillation",
+    "LaSNNDistillation",
+    "LogitsDistillation",
+    "SAKDDistillation",
+    "SpectralResidual",
+    "SpectralResidualDistillation",
+    "SpectralSemanticDistillation",
+    "Stage",
+    "TKSDistillation",
+    "TLDDistillation",
+    "Tap",
+    "Taps",
+    "create_method",
+    "default_taps",
+    "find_taps",
+    "knowledge_distillation",
+    "match_taps",
+    "pair_taps",
+    "spectral_residual",
+    "spectral_semantic",
+    "uses_features",
+]
+
+METHODS: dict[str, Callable[..., nn.Module]] = {
+    "kd": LogitsDistillation,
+    "bsd": BiSpectrumDistillation,
+    "ssd": partial(BiSpectrumDistillation, beta=0.0),
+    "srd": partial(BiSpectrumDistillation, gamma=0.0),
+    "kdsnn": KDSNNDistillation,
+    "lasnn": LaSNNDistillation,
+    "bkdsnn": BKDSNNDistillation,
+    "sakd": SAKDDistillation,
+    "tks": TKSDistillation,
+    "tld": TLDDistillation,
+}
+"""By name: what makes a method of stages and settings. `ssd` and `srd` are logits KD with one half of BSD."""
+
+LOGITS_ALONE = ("kd", "ssd", "tks", "tld")
+
+
+def uses_features(method: str) -> bool:
+    """Whether a method compares features, and so needs stages."""
+    return method not in LOGITS_ALONE
+
+
+def create_method(
+    method: str | Callable[[Sequence[Stage]], nn.Module], stages: Sequence[Stage], settings: Mapping[str, Any]
+) -> nn.Module:
+    """Make a method.
+
+    Args:
+        method: a name of `METHODS`, or what makes a module of stages.
+        stages: pairs of taps.
+        settings: keyword arguments of the method, such as `alpha` and `temperature`.
+
+    Raises:
+        ConfigError: for an unknown name (near matches are listed), and settings that the method does not take.
+
+    >>> create_method("kd", (), {"alpha": 1.0})
+    LogitsDistillation(...)
+    >>> create_method("bsb", (), {})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: no method of distillation 'bsb'. Did you mean bsd? Known: kd, bsd, ...
+    """
+    if isinstance(method, str) and method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, n=2)
+        guess = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"no method of distillation {method!r}.{guess} Known: {', '.join(METHODS)}.")
+    try:
+        return (METHODS[method] if isinstance(method, str) else method)(stages, **settings)
+    except TypeError as error:
+        raise ConfigError(f"method {method!r} cannot be made with these settings: {error}.") from error

@@ -1,0 +1,77 @@
+"""What brings a student's maps before its teacher's: mean over time, projection to the channels, a common grid."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transpike.errors import DataError
+
+__all__ = ["Adapter", "mean_over_time", "on_grid"]
+
+
+def mean_over_time(x: Tensor) -> Tensor:
+    """Logits [T, N, classes] or maps [T, N, C, H, W] averaged over time; without a time axis as they are.
+
+    >>> mean_over_time(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
+    tensor([[2., 1.]])
+    """
+    return x.mean(0) if x.ndim in (3, 5) else x
+
+
+def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [N, C, H, W] averaged down to a grid of (height, width).
+
+    Raises:
+        DataError: if they are smaller than that.
+
+    >>> on_grid(torch.arange(4.0).view(1, 1, 2, 2), (1, 1)).item()
+    1.5
+    """
+    if maps.shape[-2] < size[0] or maps.shape[-1] < size[1]:
+        raise DataError(f"maps of shape {list(maps.shape)} are smaller than the grid {tuple(size)} to compare on.")
+    return maps if maps.shape[-2:] == tuple(size) else F.adaptive_avg_pool2d(maps, size)
+
+
+class Adapter(nn.Module):
+    """A student's maps with as many channels as the teacher's: mean over time, then a 1x1 convolution.
+
+    It begins as the identity where the channels match.
+
+    Args:
+        student_channels: channels of the student's maps.
+        teacher_channels: channels of the teacher's maps.
+
+    Shapes: student [T, N, C, H, W] or [N, C, H, W] and teacher [N, C', H', W'] -> both [N, C', *size], in float32.
+
+    Raises:
+        DataError: on call, for maps of another rank or with other channels, or smaller than the grid.
+
+    >>> student, teacher = Adapter(4, 6)(torch.rand(2, 3, 4, 8, 8), torch.rand(3, 6, 4, 4), size=(4, 4))
+    >>> student.shape, teacher.shape
+    (torch.Size([3, 6, 4, 4]), torch.Size([3, 6, 4, 4]))
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(student_channels, teacher_channels, 1)
+        nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+        if student_channels == teacher_channels:
+            nn.init.dirac_(self.projection.weight)
+
+    def forward(self, student: Tensor, teacher: Tensor, *, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        weight = self.projection.weight
+        if student.ndim not in (4, 5) or student.shape[-3] != weight.shape[1]:
+            raise DataError(
+                f"the student's maps have the shape {list(student.shape)}: expected [T, N, {weight.shape[1]}, H, W] or "
+                f"[N, {weight.shape[1]}, H, W]."
+            )
+        if teacher.ndim != 4 or teacher.shape[1] != weight.shape[0] or len(teacher) != student.shape[-4]:
+            raise DataError(
+                f"the teacher's maps have the shape {list(teacher.shape)}: expected "
+                f"[{student.shape[-4]}, {weight.shape[0]}, H, W]."
+            )
+        with torch.autocast(student.device.type, enabled=False):
+            own = on_grid(mean_over_time(student.to(weight.dtype)), size)
+            return self.projection(own), on_grid(teacher.to(weight.dtype), size)

@@ -1,0 +1,318 @@
+"""Bi-spectrum distillation: features by a spectral residual, logits by the high frequencies of their sorted order.
+
+Source of all equations: Zhang, Sun, Yao, Deng, Li, "Bi-Spectrum Distillation: Addressing Spectral Mismatch in ANN-SNN
+Knowledge Transfer". What the paper leaves open is settled by an argument each and marked "our reading".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from transpike.distill.adapter import Adapter, mean_over_time
+from transpike.distill.logits import check_settings, knowledge_distillation
+from transpike.distill.taps import Stage
+from transpike.errors import ConfigError
+from transpike.spectral.fourier import full_precision, half_spectrum_energy, high_pass, irfft2, rfft2
+
+__all__ = [
+    "BiSpectrumDistillation",
+    "SpectralResidual",
+    "SpectralResidualDistillation",
+    "SpectralSemanticDistillation",
+    "modrelu",
+    "spectral_residual",
+    "spectral_semantic",
+]
+
+Domain = Literal["frequency", "spatial"]
+
+
+def modrelu(z: Tensor, bias: Tensor) -> Tensor:
+    """relu(|z| + bias) * z / |z|, and 0 at z = 0: keeps the phase of a complex number, or the sign of a real one.
+
+    Source: Trabelsi et al., "Deep Complex Networks", ICLR 2018.
+
+    >>> modrelu(torch.tensor([3 + 4j, 0j]), torch.tensor(-2.5))
+    tensor([1.5000+2.j, 0.0000+0.j])
+    """
+    # |z| as a root would have an infinite slope at 0; the lifted one has the slope 0 there.
+    magnitude = z.abs() if not z.is_complex() else _safe_abs(z)
+    direction = z / torch.where(magnitude > 0, magnitude, torch.ones_like(magnitude))
+    return torch.relu(magnitude + bias) * direction
+
+
+def _safe_abs(z: Tensor) -> Tensor:
+    power = z.real.square() + z.imag.square()
+    zero = power == 0
+    return torch.where(zero, torch.zeros_like(power), torch.where(zero, torch.ones_like(power), power).sqrt())
+
+
+def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidual, *, penalty: float = 0.01) -> Tensor:
+    """Distance of the teacher's maps from the student's after a learned spectral residual: a scalar.
+
+    L_SRD = ||F^ - F_t||^2 / N + penalty * ||R||^2 / N,  F^ = IFFT(F~ + R),  F~ = FFT(F_s),  R = residual(F~)
+
+    Equations 9 to 11. Our reading: the norms are sums over features, divided by the batch size N.
+
+    Args:
+        student: [N, C, H, W], averaged over time and projected to the teacher's channels.
+        teacher: [N, C, H, W].
+        residual: gives R; see `SpectralResidual`.
+        penalty: weight of the residual's size, lambda in the paper.
+
+    >>> student, teacher = torch.zeros(2, 4, 8, 8), torch.ones(2, 4, 8, 8)
+    >>> spectral_residual(student, teacher, SpectralResidual((8, 8))).item()
+    256.0
+    """
+    student, teacher = full_precision(student), full_precision(teacher)
+    adapted, size = residual.adapt(student)
+    return ((adapted - teacher).square().sum() + penalty * size) / len(student)
+
+
+def spectral_semantic(student_logits: Tensor, teacher_logits: Tensor, *, keep: float = 0.5) -> Tensor:
+    """Mean squared distance of the high frequencies of logits that are sorted as the teacher's are: a scalar.
+
+    L_SSD = mean (HP(z_s[phi]) - HP(z_t[phi]))^2,  phi sorts z_t in descending order
+
+    Equations 12 to 15. Our reading: the mean over classes and batch. Relabelling the classes changes nothing, nor does
+    a constant added to all logits of an image.
+
+    Args:
+        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        teacher_logits: [N, classes].
+        keep: the share of frequencies that passes; those above (1 - keep) / 2 cycles per class.
+
+    Raises:
+        ConfigError: for `keep` outside (0, 1).
+
+    >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
+    >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
+    (0.0, 1.0)
+    """
+    student_logits, teacher_logits = full_precision(mean_over_time(student_logits)), full_precision(teacher_logits)
+    order = teacher_logits.argsort(dim=-1, descending=True, stable=True)
+    # The filter is linear, and so is sorting by a given order: one transform of the difference.
+    difference = (student_logits - teacher_logits).gather(-1, order)
+    return high_pass(difference, keep=keep).square().mean()
+
+
+class SpectralResidual(nn.Module):
+    """The learned residual R = W2 * modReLU(W1 * X + B1) + B2, one number a frequency, the same for all channels.
+
+    Equation 9. It begins as zero, W2 = B2 = 0, so that what it is added to begins as it is.
+
+    Args:
+        size: (H, W) of the maps.
+        domain: "frequency": complex, on half spectra [H, W // 2 + 1]; "spatial", the paper's control experiment: real,
+            on the maps [H, W] themselves, without Fourier transforms.
+
+    Shapes: half spectra or maps [N, C, *] -> the same.
+
+    >>> residual = SpectralResidual((8, 8))
+    >>> residual(rfft2(torch.rand(2, 4, 8, 8))).abs().sum().item()
+    0.0
+    >>> sum(parameter.numel() for parameter in residual.parameters())  # four complex maps of 8 x 5 and a real one
+    360
+    """
+
+    def __init__(self, size: tuple[int, int], *, domain: Domain = "frequency") -> None:
+        super().__init__()
+        if domain not in ("frequency", "spatial"):
+            raise ConfigError(f"domain={domain!r}: expected 'frequency' or 'spatial'.")
+        self.size = tuple(size)
+        self.domain = domain
+        height, width = size
+        places = (height, width // 2 + 1) if domain == "frequency" else (height, width)
+        # Complex numbers as pairs of reals, which every optimiser, DDP backend and file format knows.
+        shape = (*places, 2) if domain == "frequency" else places
+        unit = torch.zeros(shape)
+        unit.select(-1, 0).fill_(1.0) if domain == "frequency" else unit.fill_(1.0)
+        self.w1 = nn.Parameter(unit)
+        self.b1 = nn.Parameter(torch.zeros(shape))
+        self.w2 = nn.Parameter(torch.zeros(shape))
+        self.b2 = nn.Parameter(torch.zeros(shape))
+        self.bias = nn.Parameter(torch.zeros(places))
+
+    def forward(self, x: Tensor) -> Tensor:
+        w1, b1, w2, b2 = (self._values(p) for p in (self.w1, self.b1, self.w2, self.b2))
+        return w2 * modrelu(w1 * x + b1, self.bias) + b2
+
+    def adapt(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps [N, C, H, W] with the residual added, and the sum of squares of the residual."""
+        if self.domain == "spatial":
+            residual = self(maps)
+            return maps + residual, residual.square().sum()
+        spectrum = rfft2(maps)
+        residual = self(spectrum)
+        width = maps.shape[-1]
+        return irfft2(spectrum + residual, width=width), half_spectrum_energy(residual, width=width)
+
+    def _values(self, parameter: Tensor) -> Tensor:
+        return torch.view_as_complex(parameter) if self.domain == "frequency" else parameter
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, domain={self.domain!r}"
+
+
+class SpectralResidualDistillation(nn.Module):
+    """`spectral_residual` of a student's maps over time, with its projection and its learned filter.
+
+    Mean over time, 1x1 convolution to the teacher's channels (at first the identity, where the channels match), larger
+    maps pooled to the smaller (our reading), then the spectral residual. Only needed in training.
+
+    Args:
+        student_channels: channels of the student's maps.
+        teacher_channels: channels of the teacher's maps.
+        size: (H, W) of the grid on which both are compared; neither map may be smaller.
+        penalty: weight of the residual's size, lambda in the paper.
+        domain: "frequency", or "spatial" for the paper's control experiment.
+        normalize: divide the teacher's maps by the root of their mean square over the batch, so that the loss does not
+            depend on the teacher's scale. The paper does not.
+
+    Shapes: student [T, N, C, H, W] or [N, C, H, W], teacher [N, C', H', W'] -> a scalar.
+
+    Raises:
+        DataError: on call, for maps that do not fit.
+
+    >>> loss = SpectralResidualDistillation(4, 4, size=(8, 8))
+    >>> student, teacher = torch.ones(2, 3, 4, 8, 8), torch.zeros(3, 4, 16, 16)
+    >>> round(loss(student, teacher).item(), 3)
+    256.0
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        *,
+        size: tuple[int, int],
+        penalty: float = 0.01,
+        domain: Domain = "frequency",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        if penalty < 0:
+            raise ConfigError(f"penalty={penalty}: the weight of the residual's size is 0 or more.")
+        self.adapter = Adapter(student_channels, teacher_channels)
+        self.residual = SpectralResidual(size, domain=domain)
+        self.penalty = penalty
+        self.normalize = normalize
+
+    def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        with torch.autocast(student_features.device.type, enabled=False):
+            student, teacher = self.adapter(student_features, teacher_features, size=self.residual.size)
+            if self.normalize:
+                teacher = teacher / teacher.square().mean().sqrt().clamp(min=1e-12)
+            return spectral_residual(student, teacher, self.residual, penalty=self.penalty)
+
+    def extra_repr(self) -> str:
+        return f"penalty={self.penalty}, normalize={self.normalize}"
+
+
+class SpectralSemanticDistillation(nn.Module):
+    """`spectral_semantic` as a module.
+
+    Args:
+        keep: the share of frequencies that passes, in (0, 1).
+
+    Shapes: student [T, N, classes] or [N, classes], teacher [N, classes] -> a scalar.
+
+    >>> SpectralSemanticDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10)).item()
+    0.0
+    """
+
+    def __init__(self, keep: float = 0.5) -> None:
+        super().__init__()
+        if not 0 < keep < 1:
+            raise ConfigError(f"keep={keep}: the share of frequencies to keep lies in (0, 1).")
+        self.keep = keep
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        with torch.autocast(student_logits.device.type, enabled=False):
+            return spectral_semantic(student_logits, teacher_logits, keep=self.keep)
+
+    def extra_repr(self) -> str:
+        return f"keep={self.keep}"
+
+
+class BiSpectrumDistillation(nn.Module):
+    """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: what is added to the task loss.
+
+    Equation 7. A term whose weight is 0 is left out, so that the paper's ablations are settings: logits KD
+    (beta = gamma = 0), +SSD (beta = 0), +SRD (gamma = 0).
+
+    Args:
+        stages: pairs of taps; see `transpike.distill.taps`.
+        alpha: weight of logits KD.
+        beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. It is tied to the size and scale
+            of the teacher's maps: look at the first step's terms, or set `normalize`.
+        gamma: weight of SSD.
+        temperature: of logits KD.
+        keep: share of frequencies that SSD sees.
+        penalty: weight of the residual's size in SRD.
+        domain: "spatial" for SRD without Fourier transforms.
+        normalize: divide the teacher's maps by their root mean square.
+
+    Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
+    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "srd" and "ssd".
+
+    >>> stages = [Stage("a", "b", 4, 6, (8, 8), (8, 8))]
+    >>> bsd = BiSpectrumDistillation(stages, beta=7e-4)
+    >>> logits, features = torch.zeros(2, 3, 10), {"a": torch.zeros(2, 3, 4, 8, 8)}
+    >>> terms = bsd(logits, logits[0], features, {"b": torch.ones(3, 6, 8, 8)})
+    >>> {name: round(term.item(), 4) for name, term in terms.items()}
+    {'kd': 0.0, 'srd': 0.2688, 'ssd': 0.0}
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] = (),
+        *,
+        alpha: float = 0.5,
+        beta: float = 7e-5,
+        gamma: float = 0.5,
+        temperature: float = 2.0,
+        keep: float = 0.5,
+        penalty: float = 0.01,
+        domain: Domain = "frequency",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        check_settings(temperature=temperature, alpha=alpha, beta=beta, gamma=gamma)
+        if beta and not stages:
+            raise ConfigError(f"beta={beta}: spectral residual distillation needs stages, pairs of taps.")
+        self.alpha, self.beta, self.gamma, self.temperature = alpha, beta, gamma, temperature
+        self.stages = tuple(stages) if beta else ()
+        self.ssd = SpectralSemanticDistillation(keep)
+        settings = {"penalty": penalty, "domain": domain, "normalize": normalize}
+        self.srd = nn.ModuleList(
+            SpectralResidualDistillation(stage.student_channels, stage.teacher_channels, size=stage.size, **settings)  # type: ignore[arg-type]
+            for stage in self.stages
+        )
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Mapping[str, Tensor],
+        teacher_features: Mapping[str, Tensor],
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        terms = {}
+        if self.alpha:
+            terms["kd"] = self.alpha * knowledge_distillation(
+                student_logits, teacher_logits, temperature=self.temperature
+            )
+        if self.beta:
+            distances = [
+                loss(student_features[stage.student], teacher_features[stage.teacher])
+                for loss, stage in zip(self.srd, self.stages, strict=True)
+            ]
+            terms["srd"] = self.beta * torch.stack(distances).sum()
+        if self.gamma:
+            terms["ssd"] = self.gamma * self.ssd(student_logits, teacher_logits)
+        return terms

@@ -1,0 +1,340 @@
+"""Distillation of feature maps before BSD: KDSNN, LaSNN, BKDSNN and SAKD, all on the same taps and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transpike.distill.adapter import Adapter, mean_over_time, on_grid
+from transpike.distill.logits import check_settings, knowledge_distillation, weighted_logits
+from transpike.distill.taps import Stage
+from transpike.errors import ConfigError
+from transpike.spectral.fourier import full_precision
+
+__all__ = [
+    "BKDSNNDistillation",
+    "KDSNNDistillation",
+    "LaSNNDistillation",
+    "SAKDDistillation",
+    "attention_distance",
+    "drop_channels",
+    "feature_distance",
+]
+
+Features = Mapping[str, Tensor]
+
+
+def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of maps, summed over features and averaged over the batch: a scalar.
+
+    L = ||F_s - F_t||^2 / N
+
+    The reduction is that of BKDSNN's public code, to which the papers' weights belong.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C, H, W].
+
+    >>> feature_distance(torch.zeros(3, 4, 8, 8), torch.ones(3, 4, 8, 8)).item()
+    256.0
+    """
+    return (full_precision(student) - full_precision(teacher)).square().sum() / len(student)
+
+
+def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of normalized spatial attention maps, averaged over the batch: a scalar between 0 and 2.
+
+    L = 1 / N * sum_n |A_s / |A_s| - A_t / |A_t||^2,  A = sum over channels of F^2
+
+    The channels need not agree, nor the scales.
+
+    Source: Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.1, with squares of
+    activations.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C', H, W].
+
+    >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    >>> attention_distance(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_distance(maps, maps.flip(-1)).item()
+    (0.0, 2.0)
+    """
+    difference = _attention(full_precision(student)) - _attention(full_precision(teacher))
+    return difference.square().sum() / len(student)
+
+
+def _attention(maps: Tensor) -> Tensor:
+    return F.normalize(maps.square().sum(1).flatten(1), dim=1)
+
+
+def drop_channels(maps: Tensor, drop: float) -> Tensor:
+    """Maps [N, C, H, W] with each channel of each image set to 0 with the probability `drop`, the rest as it was.
+
+    >>> drop_channels(torch.ones(2, 4, 8, 8), 0.0).sum().item()
+    512.0
+    """
+    # Not dropout2d, which scales up what it keeps.
+    return maps * (torch.rand(*maps.shape[:2], 1, 1, device=maps.device) >= drop)
+
+
+class _Adapters(nn.Module):
+    """An `Adapter` a stage: from features by tap to pairs of maps [N, C', H, W] that can be compared."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        self.each = nn.ModuleList(Adapter(stage.student_channels, stage.teacher_channels) for stage in stages)
+
+    def forward(self, student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
+        return [
+            adapter(student[stage.student], teacher[stage.teacher], size=stage.size)
+            for adapter, stage in zip(self.each, self.stages, strict=True)
+        ]
+
+
+class LaSNNDistillation(nn.Module):
+    """alpha * KD + beta * `feature_distance` + attention * `attention_distance`, the latter two summed over all stages.
+
+    Source: Hong et al., "LaSNN: Layer-wise ANN-to-SNN Distillation for Effective and Efficient Training in Deep Spiking
+    Neural Networks", 2023. By default the maps themselves are compared, as in the public code of BKDSNN, which compares
+    itself with LaSNN. The paper compares attention maps: our reading of it is `beta=0` and `attention` above 0, with
+    the attention of Zagoruyko and Komodakis.
+
+    Args:
+        stages: pairs of taps; all are used.
+        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        beta: weight of the features.
+        attention: weight of the attention maps, whose distance is at most 2 a stage.
+        temperature: of logits KD.
+
+    Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
+    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "features" and "attention".
+
+    Raises:
+        ConfigError: without stages, for a temperature that is not above 0, and for weights below 0.
+
+    >>> stages = [Stage("a", "b", 4, 4, (8, 8), (8, 8)), Stage("c", "d", 4, 4, (8, 8), (2, 2))]
+    >>> method = LaSNNDistillation(stages, alpha=0, beta=1.0, attention=1.0)
+    >>> own, logits = torch.zeros(3, 4, 8, 8), torch.zeros(3, 10)
+    >>> terms = method(logits, logits, {"a": own, "c": own}, {"b": own + 1, "d": own[..., :2, :2] + 1})
+    >>> {name: round(term.item(), 4) for name, term in terms.items()}
+    {'features': 272.0, 'attention': 2.0}
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] = (),
+        *,
+        alpha: float = 0.5,
+        beta: float = 7e-5,
+        attention: float = 0.0,
+        temperature: float = 2.0,
+    ) -> None:
+        super().__init__()
+        check_settings(temperature=temperature, alpha=alpha, beta=beta, attention=attention)
+        self.alpha, self.beta, self.attention, self.temperature = alpha, beta, attention, temperature
+        self.stages = _used(stages, beta or attention)
+        self.adapters = _Adapters(self.stages if beta else ())
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Features,
+        teacher_features: Features,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        terms = _kd(self.alpha, student_logits, teacher_logits, self.temperature)
+        if self.beta:
+            pairs = self.adapters(student_features, teacher_features)
+            terms["features"] = self.beta * torch.stack([feature_distance(*pair) for pair in pairs]).sum()
+        if self.attention:
+            distances = [
+                attention_distance(
+                    on_grid(mean_over_time(full_precision(student_features[stage.student])), stage.size),
+                    on_grid(full_precision(teacher_features[stage.teacher]), stage.size),
+                )
+                for stage in self.stages
+            ]
+            terms["attention"] = self.attention * torch.stack(distances).sum()
+        return terms
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, attention={self.attention}, temperature={self.temperature}"
+
+
+class KDSNNDistillation(LaSNNDistillation):
+    """alpha * KD + beta * `feature_distance` at the last stage.
+
+    Source: Xu et al., "Constructing Deep Spiking Neural Networks from Artificial Neural Networks with Knowledge
+    Distillation", CVPR 2023. Weights: alpha and temperature as in BSD; beta and the reduction from the public code of
+    BKDSNN, which compares itself with KDSNN.
+
+    Args:
+        stages: pairs of taps; the last is used.
+        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        beta: weight of the features.
+        temperature: of logits KD.
+
+    Shapes and errors: as `LaSNNDistillation` -> weighted scalars "kd" and "features".
+
+    >>> method = KDSNNDistillation([Stage("a", "b", 4, 4, (8, 8), (8, 8))], beta=1.0)
+    >>> logits = torch.zeros(2, 3, 10)
+    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 4, 8, 8)})
+    >>> {name: term.item() for name, term in terms.items()}
+    {'kd': 0.0, 'features': 256.0}
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, beta: float = 7e-5, temperature: float = 2.0
+    ) -> None:
+        super().__init__(stages[-1:], alpha=alpha, beta=beta, temperature=temperature)
+
+
+class BKDSNNDistillation(nn.Module):
+    """alpha * `weighted_logits` + beta * `feature_distance` at the last stage, from student maps that were blurred.
+
+    F_s = conv3x3(ReLU(conv3x3(mask * align(features)))): each channel of each image is masked with the probability
+    `drop`, and two convolutions learn to restore what the teacher has. In evaluation mode nothing is masked.
+
+    Source: Xu et al., "BKDSNN: Enhancing the Performance of Learning-Based Spiking Neural Networks Training with
+    Blurred Knowledge Distillation", ECCV 2024; reduction and weights from its public code, where beta is 2e-3 on CIFAR
+    and 7e-5 on ImageNet.
+
+    Args:
+        stages: pairs of taps; the last is used.
+        alpha: weight of the weighted logits; a term whose weight is 0 is left out.
+        beta: weight of the features.
+        temperature: of the weighted logits.
+        drop: the probability of a channel to be masked, in [0, 1).
+
+    Shapes: as `LaSNNDistillation`; target: class indices [N] or probabilities [N, classes] -> weighted scalars
+    "weighted_logits" and "features".
+
+    Raises:
+        ConfigError: without stages, for a temperature that is not above 0, for weights below 0, and for `drop` outside
+            [0, 1).
+
+    >>> method = BKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
+    >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
+    >>> terms = method(logits, logits, {"a": torch.zeros(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)}, target)
+    >>> round(terms["weighted_logits"].item(), 4)  # 4 * log(10) * (1 - 1/e)
+    5.822
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] = (),
+        *,
+        alpha: float = 1.0,
+        beta: float = 7e-5,
+        temperature: float = 2.0,
+        drop: float = 0.15,
+    ) -> None:
+        super().__init__()
+        check_settings(temperature=temperature, alpha=alpha, beta=beta)
+        if not 0 <= drop < 1:
+            raise ConfigError(f"drop={drop}: the probability to mask a channel lies in [0, 1).")
+        self.alpha, self.beta, self.temperature, self.drop = alpha, beta, temperature, drop
+        last = _used(stages, beta)[-1:]
+        self.adapters = _Adapters(last)
+        self.restore = _restoration(last[0].teacher_channels) if last else nn.Identity()
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Features,
+        teacher_features: Features,
+        target: Tensor,
+    ) -> dict[str, Tensor]:
+        terms = {}
+        if self.alpha:
+            loss = weighted_logits(student_logits, teacher_logits, target, temperature=self.temperature)
+            terms["weighted_logits"] = self.alpha * loss
+        if self.beta:
+            [(student, teacher)] = self.adapters(student_features, teacher_features)
+            blurred = drop_channels(student, self.drop) if self.training else student
+            with torch.autocast(student.device.type, enabled=False):
+                terms["features"] = self.beta * feature_distance(self.restore(blurred), teacher)
+        return terms
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}, drop={self.drop}"
+
+
+class SAKDDistillation(nn.Module):
+    """alpha * KD + beta * the mean squared difference of features, summed over all stages.
+
+    L_features = sum over stages of mean (BN(conv1x1(mean over time of F_s)) - F_t)^2
+
+    Source: Qiu et al., "Self-Architectural Knowledge Distillation for Spiking Neural Networks", Neural Networks 2024;
+    beta, temperature and the mean from its public code for CIFAR, which sets alpha to 0. There the teacher has the
+    student's architecture; here any. Our reading: the mean over time comes before the batch normalization.
+
+    Args:
+        stages: pairs of taps; all are used.
+        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        beta: weight of the features.
+        temperature: of logits KD.
+
+    Shapes: as `LaSNNDistillation` -> weighted scalars "kd" and "features".
+
+    Raises:
+        ConfigError: without stages, for a temperature that is not above 0, and for weights below 0.
+
+    >>> method = SAKDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
+    >>> logits = torch.zeros(2, 3, 10)
+    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
+    >>> {name: term.item() for name, term in terms.items()}
+    {'kd': 0.0, 'features': 100.0}
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, beta: float = 100.0, temperature: float = 4.0
+    ) -> None:
+        super().__init__()
+        check_settings(temperature=temperature, alpha=alpha, beta=beta)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.adapters = _Adapters(_used(stages, beta))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(stage.teacher_channels) for stage in self.adapters.stages)
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Features,
+        teacher_features: Features,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        terms = _kd(self.alpha, student_logits, teacher_logits, self.temperature)
+        if self.beta:
+            pairs = self.adapters(student_features, teacher_features)
+            losses = [
+                F.mse_loss(norm(student), teacher) for norm, (student, teacher) in zip(self.norms, pairs, strict=True)
+            ]
+            terms["features"] = self.beta * torch.stack(losses).sum()
+        return terms
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}"
+
+
+def _used(stages: Sequence[Stage], weight: float) -> tuple[Stage, ...]:
+    # None for a weight of 0: DDP refuses parameters that no loss depends on.
+    if weight and not stages:
+        raise ConfigError("distillation of features needs stages, pairs of taps; a weight of 0 leaves them out.")
+    return tuple(stages) if weight else ()
+
+
+def _restoration(channels: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+    )
+
+
+def _kd(alpha: float, student: Tensor, teacher: Tensor, temperature: float) -> dict[str, Tensor]:
+    return {"kd": alpha * knowledge_distillation(student, teacher, temperature=temperature)} if alpha else {}

@@ -1,0 +1,316 @@
+"""Distillation of logits: by Hinton's loss, step by step, among the steps themselves, and weighted by the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transpike.distill.adapter import mean_over_time
+from transpike.distill.taps import Stage
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.spectral.fourier import full_precision
+
+__all__ = [
+    "LogitsDistillation",
+    "TKSDistillation",
+    "TLDDistillation",
+    "check_settings",
+    "knowledge_distillation",
+    "temporal_distillation",
+    "temporal_sharing",
+    "weighted_logits",
+]
+
+
+def check_settings(*, temperature: float, **weights: float) -> None:
+    """Refuse a temperature that is not above 0 and weights below 0.
+
+    Raises:
+        ConfigError: for either.
+
+    >>> check_settings(temperature=0, alpha=1.0)
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: temperature=0: expected above 0.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"temperature={temperature}: expected above 0.")
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ConfigError(f"{name}={weight}: a weight is 0 or more.")
+
+
+def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 2.0) -> Tensor:
+    """Divergence of the student's softened probabilities from the teacher's: a scalar, 0 for equal logits.
+
+    L = tau^2 / N * sum_n KL(p_t || p_s),  p = softmax(z / tau)
+
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2; tau^2 keeps the
+    gradients' size when the temperature changes.
+
+    Args:
+        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        teacher_logits: [N, classes].
+        temperature: tau.
+
+    Raises:
+        ConfigError: for a temperature that is not above 0.
+        DataError: for other shapes.
+
+    >>> teacher = torch.tensor([[2.0, 0.0]])
+    >>> knowledge_distillation(teacher + 5, teacher).item()
+    0.0
+    >>> round(knowledge_distillation(-teacher, teacher).item(), 4)
+    1.8485
+    """
+    check_settings(temperature=temperature)
+    student, teacher = _pair(student_logits, teacher_logits)
+    return _divergence(mean_over_time(student), teacher, temperature).mean()
+
+
+def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
+    """`knowledge_distillation` of every time step by itself, averaged over the steps: a scalar.
+
+    L = tau^2 / (T N) * sum_t sum_n KL(p_t || p_s[t]),  p = softmax(z / tau)
+
+    By convexity it bounds the divergence of the mean over time from above; the two are equal where all steps say the
+    same.
+
+    Source: Yu et al., "Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range
+    Timestep Deployment", ICML 2025; temperature from its public code.
+
+    Args:
+        student_logits: [T, N, classes].
+        teacher_logits: [N, classes].
+        temperature: tau.
+
+    Raises:
+        ModelError: for a student without outputs at every step.
+        ConfigError: for a temperature that is not above 0.
+        DataError: for other shapes.
+
+    >>> teacher = torch.tensor([[2.0, 0.0]])
+    >>> temporal_distillation(torch.stack([teacher, teacher]), teacher).item()
+    0.0
+    >>> opposite = torch.stack([teacher + 1, teacher - 1, -teacher, 3 * teacher])
+    >>> temporal_distillation(opposite, teacher) > knowledge_distillation(opposite, teacher, temperature=3.0)
+    tensor(True)
+    """
+    check_settings(temperature=temperature)
+    _every_step(student_logits)
+    student, teacher = _pair(student_logits, teacher_logits)
+    return _divergence(student, teacher.expand_as(student), temperature).mean()
+
+
+def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: float = 3.0) -> Tensor:
+    """Every time step learns from the mean of those steps that are right: a scalar; no teacher is needed.
+
+    L = tau^2 / (T N) * sum_n sum_t KL(q_n || p_n[t]),
+    q_n = softmax(z_n / tau),  z_n = mean of student_logits[t, n] over the steps t whose largest logit is n's class
+
+    Source: Dong, Zhao, Zeng, "Temporal Knowledge Sharing enable Spiking Neural Network Learning from Past and Future",
+    IEEE Transactions on Artificial Intelligence 2024. Our reading: q is a constant to the gradient; an image that no
+    step gets right adds 0; both sides are softened. (The paper's public code adds the right steps up, softens q alone,
+    lets gradients through it, and has such an image learn the uniform distribution. That of Yu et al., ICML 2025,
+    averages and softens as here.)
+
+    Args:
+        student_logits: [T, N, classes].
+        target: class indices [N], or probabilities [N, classes], of which the largest is taken for the class.
+        temperature: tau.
+
+    Raises:
+        ModelError: for a student without outputs at every step.
+        ConfigError: for a temperature that is not above 0.
+
+    >>> right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> target = torch.tensor([0])
+    >>> temporal_sharing(torch.stack([right, right]), target).item()
+    0.0
+    >>> temporal_sharing(torch.stack([right, wrong]), target) > 0
+    tensor(True)
+    >>> temporal_sharing(torch.stack([wrong, wrong]), target).item()
+    0.0
+    """
+    check_settings(temperature=temperature)
+    _every_step(student_logits)
+    student = full_precision(student_logits)
+    classes = target if target.ndim == 1 else target.argmax(-1)
+    right = student.argmax(-1) == classes
+    count = right.sum(0)
+    shared = torch.where(right.unsqueeze(-1), student.detach(), 0).sum(0) / count.clamp(min=1).unsqueeze(-1)
+    return (_divergence(student, shared.expand_as(student), temperature) * (count > 0)).mean()
+
+
+def weighted_logits(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 2.0
+) -> Tensor:
+    """Cross-entropy with the teacher's softened probabilities, weighted by how wrong the student is: a scalar.
+
+    L = tau^2 / N * sum_n w_n * H(p_t, p_s),  w_n = 1 - exp(-CE(student, target) / CE(teacher, target)),
+    p = softmax(z / tau)
+
+    w is a constant to the gradient and lies in [0, 1). H is no divergence: for equal logits this is the teacher's
+    entropy times 1 - 1/e, not 0.
+
+    Source: Zhou et al., "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective", ICLR
+    2021, as used in the public code of BKDSNN (Xu et al., ECCV 2024), from which the formula is read.
+
+    Args:
+        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        teacher_logits: [N, classes].
+        target: class indices [N] or probabilities [N, classes].
+        temperature: tau.
+
+    Raises:
+        ConfigError: for a temperature that is not above 0.
+        DataError: for other shapes.
+
+    >>> uniform = torch.zeros(1, 2)
+    >>> round(weighted_logits(uniform, uniform, torch.tensor([0]), temperature=1.0).item(), 4)  # log(2) * (1 - 1/e)
+    0.4382
+    """
+    check_settings(temperature=temperature)
+    student, teacher = _pair(student_logits, teacher_logits)
+    student = mean_over_time(student)
+    with torch.no_grad():
+        ratio = F.cross_entropy(student, target, reduction="none") / (
+            F.cross_entropy(teacher, target, reduction="none") + 1e-7
+        )
+        weight = -torch.expm1(-ratio)
+    soft = F.cross_entropy(student / temperature, (teacher / temperature).softmax(-1), reduction="none")
+    return temperature**2 * (weight * soft).mean()
+
+
+class LogitsDistillation(nn.Module):
+    """`knowledge_distillation` as a method: alpha * KD.
+
+    Args:
+        stages: not used.
+        alpha: the weight.
+        temperature: of the softmax.
+
+    Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalar "kd".
+
+    >>> terms = LogitsDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
+    >>> {name: term.item() for name, term in terms.items()}
+    {'kd': 0.0}
+    """
+
+    def __init__(self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, temperature: float = 2.0) -> None:
+        super().__init__()
+        check_settings(temperature=temperature, alpha=alpha)
+        self.alpha, self.temperature = alpha, temperature
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Mapping[str, Tensor] | None = None,
+        teacher_features: Mapping[str, Tensor] | None = None,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        loss = knowledge_distillation(student_logits, teacher_logits, temperature=self.temperature)
+        return {"kd": self.alpha * loss}
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, temperature={self.temperature}"
+
+
+class TLDDistillation(nn.Module):
+    """Temporal logits distillation: alpha * `temporal_distillation` + beta * `temporal_sharing`.
+
+    Source: Yu et al., "Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range
+    Timestep Deployment", ICML 2025; weights and temperature from its public code. Its task loss is the cross-entropy of
+    every step: `temporal_efficient_loss` with `lamb=0`.
+
+    Args:
+        stages: not used.
+        alpha: weight of the teacher at every step; a term whose weight is 0 is left out.
+        beta: weight of the right steps as a teacher of all.
+        temperature: of both.
+
+    Shapes: student logits [T, N, classes], teacher logits [N, classes], class indices [N] or probabilities
+    [N, classes] -> weighted scalars "temporal_kd" and "temporal_sharing".
+
+    Raises:
+        ModelError: on call, for a student without outputs at every step.
+
+    >>> terms = TLDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+    >>> {name: term.item() for name, term in terms.items()}
+    {'temporal_kd': 0.0, 'temporal_sharing': 0.0}
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage] = (), *, alpha: float = 0.2, beta: float = 0.5, temperature: float = 3.0
+    ) -> None:
+        super().__init__()
+        check_settings(temperature=temperature, alpha=alpha, beta=beta)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Mapping[str, Tensor],
+        teacher_features: Mapping[str, Tensor],
+        target: Tensor,
+    ) -> dict[str, Tensor]:
+        terms = {}
+        if self.alpha:
+            told = temporal_distillation(student_logits, teacher_logits, temperature=self.temperature)
+            terms["temporal_kd"] = self.alpha * told
+        if self.beta:
+            shared = temporal_sharing(student_logits, target, temperature=self.temperature)
+            terms["temporal_sharing"] = self.beta * shared
+        return terms
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}"
+
+
+class TKSDistillation(TLDDistillation):
+    """Temporal knowledge sharing: beta * `temporal_sharing`, and alpha * `temporal_distillation` if alpha is above 0.
+
+    Source: Dong, Zhao, Zeng, IEEE Transactions on Artificial Intelligence 2024; see `temporal_sharing`. The paper has
+    no teacher but the student itself. Its public code raises the weight from 0 to 0.7 over the training and lowers that
+    of the cross-entropy from 1 to 0.3; here both are constant.
+
+    Args, shapes and errors: as `TLDDistillation`.
+
+    >>> terms = TKSDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+    >>> {name: term.item() for name, term in terms.items()}
+    {'temporal_sharing': 0.0}
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage] = (), *, alpha: float = 0.0, beta: float = 0.7, temperature: float = 3.0
+    ) -> None:
+        super().__init__(stages, alpha=alpha, beta=beta, temperature=temperature)
+
+
+def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """tau^2 * KL(teacher || student) of softened logits [*, classes] -> [*]."""
+    # Both as logarithms: equal logits then give 0 exactly.
+    log_student, log_teacher = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(-1)
+
+
+def _pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    if student.ndim not in (2, 3) or student.shape[-2:] != teacher.shape:
+        raise DataError(
+            f"the student's logits have the shape {list(student.shape)} and the teacher's {list(teacher.shape)}: "
+            "expected [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher."
+        )
+    return full_precision(student), full_precision(teacher)
+
+
+def _every_step(student: Tensor) -> None:
+    if student.ndim != 3:
+        raise ModelError(
+            f"the student gives logits of the shape {list(student.shape)}, but this method compares time steps: "
+            "it needs a student that gives [T, N, classes], its output at every step."
+        )

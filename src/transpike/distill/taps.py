@@ -1,0 +1,358 @@
+"""Features by module name: hooks that record them, and maps made of whatever a module gives."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import log2
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from transpike.errors import ModelError
+
+__all__ = ["Stage", "Tap", "Taps", "default_taps", "find_taps", "match_taps", "pair_taps"]
+
+SHOWN = 30
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+PREFIX_TOKENS = 5
+"""At most so many class and register tokens stand before a transformer's grid."""
+
+
+Layout = Literal["chw", "hwc", "tokens", "transposed"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A tap of the student and the tap of the teacher that it learns from; sizes are (H, W)."""
+
+    student: str
+    teacher: str
+    student_channels: int
+    teacher_channels: int
+    student_size: tuple[int, int]
+    teacher_size: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The grid on which both are compared: the smaller one, to which the larger is pooled."""
+        (a, b), (c, d) = self.student_size, self.teacher_size
+        return min(a, c), min(b, d)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A module whose output is read as feature maps.
+
+    Attributes:
+        name: as in `named_modules()`.
+        channels: of the maps.
+        size: (H, W) of the maps.
+        layout: how the output is laid out after time and samples: "chw"; "hwc"; "tokens", [prefix + H * W, C]; or
+            "transposed", [C, prefix + H * W].
+        prefix: class and register tokens before the grid, which are dropped.
+        steps: T, if the output has a time axis, alone [T, N, *] or within the batch [T * N, *]; else None.
+    """
+
+    name: str
+    channels: int
+    size: tuple[int, int]
+    layout: Layout
+    prefix: int = 0
+    steps: int | None = None
+
+    def maps(self, output: Any) -> Tensor:
+        """The module's output as maps [N, C, H, W], or [T, N, C, H, W] for a network with time.
+
+        >>> Tap("blocks.0", channels=8, size=(2, 2), layout="tokens", prefix=1).maps(torch.zeros(3, 5, 8)).shape
+        torch.Size([3, 8, 2, 2])
+        """
+        x = _tensor(output)
+        space = 3 if self.layout in ("chw", "hwc") else 2
+        if self.steps is not None and x.ndim == space + 1:
+            x = x.unflatten(0, (self.steps, -1))
+        if self.layout == "hwc":
+            return x.movedim(-1, -3)
+        if self.layout == "tokens":
+            x = x.transpose(-1, -2)
+        return x[..., self.prefix :].unflatten(-1, self.size) if space == 2 else x
+
+
+class Taps:
+    """Records what modules of a network give, by name, from `open` to `close` or within a `with`.
+
+    Args:
+        model: any network; it is left as it is. One of `torch.compile` is known by the names it had before.
+        names: modules, as in `named_modules()`.
+
+    Raises:
+        ModelError: for a name that the network does not have; the names that it has are listed.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> with Taps(net, ["0"]) as taps:
+    ...     _ = net(torch.zeros(1, 3, 8, 8))
+    >>> taps["0"].shape
+    torch.Size([1, 4, 6, 6])
+    >>> Taps(net, ["2"])
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ModelError: Sequential has no module '2' to tap. It has: 0, 1
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        modules = {_uncompiled(name): module for name, module in model.named_modules() if name}
+        self.compiled = modules.pop("_orig_mod", None) is not None
+        wrong = [name for name in names if name not in modules]
+        if wrong:
+            raise ModelError(_no_module(model, wrong, list(modules)))
+        self.modules = {name: modules[name] for name in names}
+        self._outputs: dict[str, Any] = {}
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __getitem__(self, name: str) -> Any:
+        """What the module gave when it was last called."""
+        try:
+            return self._outputs[name]
+        except KeyError:
+            raise ModelError(f"the network did not call its module {name!r}, so there is nothing to tap.") from None
+
+    def clear(self) -> None:
+        """Forget what was recorded, so that its memory is free."""
+        self._outputs.clear()
+
+    def open(self) -> Taps:
+        """Begin to record."""
+        self.close()
+        if self.compiled:
+            torch.compiler.reset()  # code compiled before there were hooks would not call them
+        self._hooks = [module.register_forward_hook(self._record(name)) for name, module in self.modules.items()]
+        return self
+
+    def close(self) -> None:
+        """Remove the hooks; what was recorded last stays."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def __enter__(self) -> Taps:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _record(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._outputs[name] = output
+
+        # Outside of what torch.compile makes, in which a hook would be what it was when it was compiled.
+        outside: Callable[..., None] = torch.compiler.disable(hook)
+        return outside
+
+
+def find_taps(
+    model: nn.Module,
+    names: Sequence[str],
+    run: Callable[[], object],
+    *,
+    samples: int,
+    image: tuple[int, int],
+    steps: int | None = None,
+) -> dict[str, Tap]:
+    """Tell how the outputs of modules are laid out, by running the network once: in evaluation mode, without gradients.
+
+    Four-dimensional outputs are [N, C, H, W], or [N, H, W, C] where only that has the image's proportions (Swin).
+    Tokens [N, L, C] are a grid of the image's proportions behind at most five class and register tokens.
+
+    Args:
+        model: the network.
+        names: modules, as in `named_modules()`.
+        run: calls the network on an example.
+        samples: N of the example.
+        image: (H, W) of the example.
+        steps: T of a spiking network; None for one without time.
+
+    Raises:
+        ModelError: for unknown names, and for a module whose output has no spatial axes.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    >>> find_taps(net, ["0"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
+    {'0': Tap(name='0', channels=4, size=(6, 6), layout='chw', prefix=0, steps=None)}
+    >>> find_taps(net, ["1"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ModelError: Sequential: module '1' gives [1, 144], which has no spatial axes ...
+    """
+    with Taps(model, names) as taps, _evaluating(model):
+        run()
+    prefix = getattr(model, "num_prefix_tokens", None)
+    return {name: _tap(model, name, taps[name], samples, image, steps, prefix) for name in names}
+
+
+def match_taps(student: Mapping[str, Tap], teacher: Mapping[str, Tap]) -> list[tuple[str, str]]:
+    """The teacher's tap for each tap of the student: of the nearest size, among equals of the nearest relative depth.
+
+    Both mappings are in order of depth.
+
+    >>> def tap(name, side): return Tap(name, channels=4, size=(side, side), layout="chw")
+    >>> student = {name: tap(name, side) for name, side in (("low", 8), ("high", 4))}
+    >>> teacher = {name: tap(name, side) for name, side in (("a", 16), ("b", 8), ("c", 4), ("d", 4))}
+    >>> match_taps(student, teacher)
+    [('low', 'b'), ('high', 'd')]
+    """
+    pairs = []
+    for index, own in enumerate(student.values(), 1):
+
+        def distance(place: tuple[int, Tap], own: Tap = own, index: int = index) -> tuple[float, float]:
+            depth, other = place
+            ratio = own.size[0] * own.size[1] / (other.size[0] * other.size[1])
+            return abs(log2(ratio)), abs(depth / len(teacher) - index / len(student))
+
+        pairs.append((own.name, min(enumerate(teacher.values(), 1), key=distance)[1].name))
+    return pairs
+
+
+def pair_taps(
+    student: Mapping[str, Tap], teacher: Mapping[str, Tap], pairs: Sequence[tuple[str, str]]
+) -> tuple[Stage, ...]:
+    """Stages of pairs of names."""
+    return tuple(
+        Stage(a, b, student[a].channels, teacher[b].channels, student[a].size, teacher[b].size) for a, b in pairs
+    )
+
+
+def default_taps(model: nn.Module) -> list[str]:
+    """Where a known network is tapped: after each stage, in order of depth.
+
+    Known are our own networks, whatever tells its stages in timm's `feature_info` (nearly all of timm's do), and
+    networks with `layer1` or `stage1` and so on (torchvision's and SpikingJelly's ResNets), or with `features` (VGG,
+    MobileNet), `blocks`, `stages` or `layers`: of these the last before each change of resolution, or four of them if
+    there is none (transformers).
+
+    Raises:
+        ModelError: for a network that is laid out otherwise; its modules are listed.
+
+    >>> from torchvision.models import resnet18
+    >>> default_taps(resnet18())
+    ['layer1', 'layer2', 'layer3', 'layer4']
+    """
+    names = {_uncompiled(name): module for name, module in model.named_modules() if name}
+    info = getattr(model, "feature_info", None)
+    if isinstance(info, list) and info and all(entry.get("module") in names for entry in info):
+        return [entry["module"] for entry in info]
+    for stem in ("layer", "stage"):
+        if numbered := [f"{stem}{number}" for number in range(1, 10) if f"{stem}{number}" in names]:
+            return numbered
+    for container in ("layers", "blocks", "stages", "features"):
+        if container in names and (children := dict(names[container].named_children())):
+            return [f"{container}.{child}" for child in _stage_ends(children)]
+    raise ModelError(
+        f"no default taps are known for {type(model).__name__}: name the modules to tap. "
+        f"{_listed([name for name in names if name.count('.') < 2])}"
+    )
+
+
+def _stage_ends(children: Mapping[str, nn.Module]) -> list[str]:
+    """The last child before each change of resolution, and the last of all but a pooling; four where none changes."""
+    names = [name for name, child in children.items() if not isinstance(child, nn.Identity)]
+    if isinstance(children[names[-1]], POOLS):
+        names.pop()
+    halving = [any(_halves(module) for module in child.modules()) for child in children.values()]
+    follows = dict(zip(list(children)[:-1], halving[1:], strict=True))
+    ends = [name for name in names if follows.get(name, True)]
+    if len(ends) > 1 or len(names) < 2:
+        return ends
+    count = min(len(names), 4)
+    return [names[round((index + 1) * len(names) / count) - 1] for index in range(count)]
+
+
+def _halves(module: nn.Module) -> bool:
+    stride = module.stride if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) else 1
+    return (max(stride) if isinstance(stride, tuple) else stride) > 1
+
+
+def _tap(
+    model: nn.Module,
+    name: str,
+    output: Any,
+    samples: int,
+    image: tuple[int, int],
+    steps: int | None,
+    prefix: int | None,
+) -> Tap:
+    x = _tensor(output)
+    shape = list(x.shape)
+    apart = steps is not None and shape[:2] == [steps, samples]
+    timed = apart or (steps is not None and steps > 1 and shape[0] == steps * samples)
+    rest = shape[2:] if apart else shape[1:]
+    if len(rest) == 3:
+        chw = Tap(name, rest[0], (rest[1], rest[2]), "chw", steps=steps if timed else None)
+        hwc = Tap(name, rest[2], (rest[0], rest[1]), "hwc", steps=steps if timed else None)
+        return hwc if _fits(hwc.size, image) and not _fits(chw.size, image) else chw
+    if len(rest) == 2:
+        first, last = rest
+        readings: list[tuple[Layout, int, int]] = [("tokens", first, last), ("transposed", last, first)]
+        for layout, length, channels in readings:
+            grid = _grid(length, image, prefix)
+            if grid is not None:
+                return Tap(name, channels, grid[0], layout, grid[1], steps if timed else None)
+    raise ModelError(
+        f"{type(model).__name__}: module {name!r} gives {shape}, which has no spatial axes to read as [N, C, H, W] or "
+        "as tokens [N, L, C] of a grid: tap a module before the pooling."
+    )
+
+
+def _fits(size: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether a map has the proportions of the image, but for rounding."""
+    return abs(size[0] * image[1] - size[1] * image[0]) < max(image)
+
+
+def _grid(length: int, image: tuple[int, int], prefix: int | None) -> tuple[tuple[int, int], int] | None:
+    """Height and width of so many tokens on an image, and how many come before them."""
+    for dropped in range(min(PREFIX_TOKENS + 1, length)) if prefix is None else (prefix, 0):
+        tokens = length - dropped
+        height = round((tokens * image[0] / image[1]) ** 0.5)
+        if height and tokens % height == 0 and _fits((height, tokens // height), image):
+            return (height, tokens // height), dropped
+    return None
+
+
+def _tensor(output: Any) -> Tensor:
+    """The output itself, or the first tensor of several."""
+    found = output if isinstance(output, Tensor) else torch.utils._pytree.tree_leaves(output)[0]
+    if not isinstance(found, Tensor):
+        raise ModelError(f"a tapped module gives a {type(found).__name__}, not a tensor: tap another.")
+    return found
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _uncompiled(name: str) -> str:
+    return name.removeprefix("_orig_mod.")
+
+
+def _no_module(model: nn.Module, wrong: Sequence[str], known: Sequence[str]) -> str:
+    near = [match for name in wrong for match in difflib.get_close_matches(name, known, n=2)]
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    named = ", ".join(repr(name) for name in wrong)
+    several = "s" if len(wrong) > 1 else ""
+    return f"{type(model).__name__} has no module{several} {named} to tap.{guess} {_listed(known)}"
+
+
+def _listed(known: Sequence[str]) -> str:
+    # The outermost first: these are what one taps.
+    ordered = sorted(known, key=lambda name: name.count("."))
+    more = f", ... ({len(known) - SHOWN} more)" if len(known) > SHOWN else ""
+    return f"It has: {', '.join(ordered[:SHOWN])}{more}"

@@ -1,0 +1,221 @@
+"""``transpike distill``: a student that learns from a trained teacher beside the labels."""
+
+from __future__ import annotations
+
+from math import lcm
+from pathlib import Path
+from typing import Any, Literal
+
+from transpike.data import ImageSets, Loading
+from transpike.data.event_files import EVENT_SOURCES
+from transpike.errors import ConfigError, ModelError
+from transpike.experiments.inputs import network_name, timm_config
+from transpike.experiments.training import Training, asked_of_all, run_training, student_steps
+from transpike.train.options import Machine, Optim, Recipe
+
+__all__ = ["distill"]
+
+ASKED = (
+    *("teacher", "teacher_weights", "teacher_network", "teacher_steps", "teacher_size"),
+    *("method", "settings", "taps", "cache"),
+)
+
+
+def distill(
+    teacher: str | None = None,
+    student: str = "sew_resnet19",
+    data: str = "digits",
+    *,
+    method: str = "bsd",
+    settings: dict[str, Any] | None = None,
+    taps: dict[str, str] | None = None,
+    teacher_weights: Path | None = None,
+    teacher_network: dict[str, Any] | None = None,
+    teacher_steps: int | None = None,
+    teacher_size: int | None = None,
+    cache: int = 0,
+    root: Path = Path("data"),
+    download: bool = False,
+    loading: Loading = Loading(),
+    network: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    steps: int | None = None,
+    split_by: Literal["number", "time"] = "number",
+    test_steps: list[int] | int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    keep: Literal["last", "best"] = "last",
+    optim: Optim = Optim(),
+    recipe: Recipe = Recipe(),
+    machine: Machine = Machine(),
+    resume: Path | None = None,
+    out: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Train a student, spiking or not, by the labels and by a trained teacher; by default by bi-spectrum distillation.
+
+    The run's folder is that of `transpike train`: `transpike evaluate`, `convert` and `report` read it. The method's
+    adapters lie apart in adapters.safetensors; the student has none of them, and costs what it cost before. Every term
+    of the loss is told from the first step on: in results.json, curves.csv and TensorBoard.
+
+    The teacher sees each batch once, as the student sees it, resized to its own image size and normalised as it was
+    trained. Of events, a teacher of the same network with more steps teaches a student with fewer.
+
+    Examples:
+      transpike train --model resnet20 --out runs/teacher
+      transpike distill --teacher runs/teacher --student sew_resnet19 --network '{"width": 8}'
+      transpike distill --teacher runs/teacher --method kd --settings '{"alpha": 1.0, "temperature": 4}'
+      transpike distill --config configs/bsd-table1-cifar10-sew_resnet19.yaml --teacher runs/resnet19-cifar10
+      transpike distill --teacher timm/vit_small_patch16_224 --teacher-weights vit.safetensors --student \
+spikingformer_4_384 --data cifar100
+      transpike distill --resume runs/distill-20260101-120000
+
+    Args:
+        teacher: The folder of a `transpike train` run, or a network's name with --teacher-weights.
+        student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
+        data: As for `transpike train`: digits, mnist, cifar10, cifar100, folder, ..., or events: nmnist, cifar10_dvs.
+        method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; kdsnn, lasnn, bkdsnn, sakd, tks, tld.
+        settings: What else the method takes, such as {"beta": 7e-4} or {"normalize": true}.
+        taps: Modules of the student whose features are compared, each with the teacher's module; by default each
+            network's stages, {"layers.2": "layer1", ...}.
+        teacher_weights: A .safetensors file, a state dict or a run's folder.
+        teacher_network: What else the teacher's network takes.
+        teacher_steps: T of a spiking teacher; a run's folder knows its own.
+        teacher_size: Side of the teacher's images in pixels; by default that of its run, or for timm's networks their
+            own.
+        cache: Mebibytes of memory for what the teacher says of images that come again unchanged; pays where the
+            augmentation is none or little.
+        root: Where the data set's files lie.
+        download: Download the data set into root where it is missing.
+        loading: Batches, augmentation, validation split. Its seed is replaced by `seed`.
+        network: What else the student's network takes.
+        weights: Start the student from these weights instead of random ones.
+        steps: T of a spiking student, 4 by default.
+        split_by: How a recording of events is split into T frames: by number of events, or by time.
+        test_steps: Other numbers of steps to test a spiking student at; by default 1, 2 and 2T.
+        epochs: Passes over the training images; by default 40 for digits, 10 for mnist, 100 for cifar10, ...
+        seed: Of the first weights, the order of images, augmentation, dropout and the validation split.
+        keep: The weights to hand on: those of the last epoch, or of the best one on the validation images.
+        optim: The optimiser and its schedule.
+        recipe: The task's loss and its regularisers.
+        machine: Devices and precision.
+        resume: Continue this run's folder, as `transpike train --resume` does; all other options are ignored.
+        out: The run's folder; by default a new one under runs/.
+        json: Write results.json here too.
+
+    Raises:
+        TranspikeError: An option, the data set, the weights or the folder is not as it must be; teacher and student
+            have other classes; a tap does not exist; the loss is not finite.
+    """
+    if resume is None:
+        _check_teacher(teacher, teacher_weights)
+        from transpike.distill import create_method, uses_features
+
+        if not uses_features(method):
+            create_method(method, (), settings or {})  # a wrong setting is told before anything is loaded
+    asked = asked_of_all(
+        student,
+        data,
+        steps=steps if resume else student_steps(student, data, steps),
+        epochs=epochs,
+        seed=seed,
+        loading=loading,
+        test_steps=test_steps,
+        options={"keep": keep, "optim": optim, "recipe": recipe, "machine": machine},
+        network=network or {},
+        weights=weights,
+        root=root,
+        download=download,
+        split_by=split_by,
+        teacher=teacher,
+        teacher_weights=teacher_weights,
+        teacher_network=teacher_network or {},
+        teacher_steps=teacher_steps,
+        teacher_size=teacher_size,
+        method=method,
+        settings=settings or {},
+        taps=taps,
+        cache=cache,
+    )
+    run_training("distill", asked, _learn, frames=_frames, also=ASKED, resume=resume, out=out, json=json)
+
+
+def _check_teacher(teacher: str | None, weights: Path | None) -> None:
+    from transpike.models import check_name
+
+    if teacher is None:
+        raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
+    if weights is None and not Path(teacher).is_dir():
+        check_name(teacher)
+        raise ModelError(
+            f"{teacher}: give --teacher-weights, a file or the folder of a `transpike train` run; an untrained teacher "
+            "has nothing to teach. To train one: transpike train"
+        )
+
+
+def _frames(asked: dict[str, Any]) -> int | None:
+    """Frames of events from which both networks' can be merged."""
+    steps: int | None = asked["options"]["steps"]
+    theirs = _teacher_steps(asked)
+    return lcm(steps, theirs) if steps and theirs and asked["data"] in EVENT_SOURCES else steps
+
+
+def _described(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the teacher's training run says of it; empty for a network by name."""
+    from transpike.models import read_description
+
+    for place in (asked["teacher"], asked["teacher_weights"]):
+        if place is not None and Path(place).is_dir():
+            return read_description(place)
+    return {}
+
+
+def _teacher_steps(asked: dict[str, Any]) -> int | None:
+    recorded: int | None = _described(asked).get("steps")
+    return asked["teacher_steps"] or recorded
+
+
+def _learn(training: Training) -> tuple[Any, dict[str, Any]]:
+    from transpike.models import create_model
+    from transpike.train import Loaders
+    from transpike.train.distill import TargetCache, TeacherInput
+    from transpike.train.distill import distill as learn
+
+    asked, sets, options = training.asked, training.sets, training.options
+    described, name = _described(asked), str(asked["teacher"])
+    shape: dict[str, Any] = {
+        "num_classes": described.get("num_classes", sets.classes),
+        "in_channels": sets.channels,
+        "image_size": asked["teacher_size"] or described.get("image_size", sets.size),
+    }
+    teacher = create_model(name, **shape, weights=asked["teacher_weights"], **asked["teacher_network"])
+    known = described or (timm_config(name.removeprefix("timm/")) if name.startswith("timm/") else {})
+    size = asked["teacher_size"] or known.get("image_size")
+    scale = offset = None
+    if isinstance(sets, ImageSets) and known.get("mean") and len(known["mean"]) == sets.channels:
+        scale, offset = TeacherInput.renormalized((sets.mean, sets.std), (known["mean"], known["std"]))
+        if all(abs(a - 1) < 1e-6 for a in scale) and all(abs(b) < 1e-6 for b in offset):
+            scale = offset = None
+    given = TeacherInput(size=size, scale=scale, offset=offset, steps=_teacher_steps(asked))
+    fitted = learn(
+        training.model,
+        teacher,
+        Loaders(sets.train, sets.validation if len(sets.validation) else None),
+        options,
+        folder=training.folder,
+        method=asked["method"],
+        settings=asked["settings"],
+        taps=asked["taps"],
+        given=given,
+        cache=TargetCache(asked["cache"]) if asked["cache"] else None,
+        resume=training.resumed,
+    )
+    told = {
+        "teacher": network_name(name),
+        "method": asked["method"],
+        "settings": asked["settings"],
+        "taps": {stage.student: stage.teacher for stage in fitted.stages},
+        "adapter_parameters": sum(parameter.numel() for parameter in fitted.method.parameters()),
+        "first_terms": fitted.first_terms,
+    }
+    return fitted, {"distillation": told}

@@ -1,0 +1,1 @@
+"""Transforms: tensors in, tensors out; they know no network."""

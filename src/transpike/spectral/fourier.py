@@ -1,0 +1,111 @@
+"""Fourier transforms of maps and of sorted logits: half spectra, their energy, high-pass filters, radial power."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transpike.errors import ConfigError
+
+__all__ = ["full_precision", "half_spectrum_energy", "high_pass", "irfft2", "radial_power", "rfft2"]
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """x in float32 or float64: half-precision transforms take powers of two only, on a GPU, and are coarse.
+
+    >>> full_precision(torch.zeros(1, dtype=torch.bfloat16)).dtype, full_precision(torch.zeros(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def rfft2(maps: Tensor) -> Tensor:
+    """Orthonormal 2-D Fourier transform of real maps [*, H, W], as half spectra [*, H, W // 2 + 1].
+
+    >>> rfft2(torch.ones(4, 4))[0, 0]
+    tensor(4.+0.j)
+    """
+    spectrum: Tensor = torch.fft.rfft2(full_precision(maps), norm="ortho")
+    return spectrum
+
+
+def irfft2(spectrum: Tensor, *, width: int) -> Tensor:
+    """The real maps [*, H, width] of half spectra [*, H, width // 2 + 1].
+
+    >>> maps = torch.arange(15.0).view(3, 5)
+    >>> torch.allclose(irfft2(rfft2(maps), width=5), maps, atol=1e-5)
+    True
+    """
+    maps: Tensor = torch.fft.irfft2(spectrum, s=(spectrum.shape[-2], width), norm="ortho")
+    return maps
+
+
+def half_spectrum_energy(spectrum: Tensor, *, width: int) -> Tensor:
+    """Sum of squared magnitudes of the full spectrum, from its half [*, H, width // 2 + 1]: a scalar.
+
+    The columns between the first and, for even widths, the last stand for two each. By Parseval's theorem this is the
+    sum of squares of the maps.
+
+    >>> maps = torch.arange(15.0).view(3, 5)
+    >>> half_spectrum_energy(rfft2(maps), width=5).round(), maps.square().sum()
+    (tensor(1015.), tensor(1015.))
+    """
+    power = spectrum.real.square() + spectrum.imag.square()
+    columns = power.new_full((power.shape[-1],), 2.0)
+    columns[0] = 1.0
+    if width % 2 == 0:
+        columns[-1] = 1.0
+    return (power * columns).sum()
+
+
+def high_pass(signals: Tensor, *, keep: float = 0.5) -> Tensor:
+    """What signals [*, N] have at the highest frequencies: |f| > (1 - keep) / 2 cycles per sample.
+
+    Frequencies reach from 0 to 1/2; the mask is the same for f and -f, so that the result is real.
+
+    Args:
+        signals: real.
+        keep: the share of the frequency range that is kept, in (0, 1).
+
+    Raises:
+        ConfigError: for `keep` outside (0, 1).
+
+    >>> high_pass(torch.tensor([1.0, -1.0, 1.0, -1.0]) + 5)
+    tensor([ 1., -1.,  1., -1.])
+    """
+    if not 0 < keep < 1:
+        raise ConfigError(f"keep={keep}: the share of frequencies to keep lies in (0, 1).")
+    signals = full_precision(signals)
+    spectrum = torch.fft.rfft(signals, norm="ortho")
+    frequency = torch.fft.rfftfreq(signals.shape[-1], device=signals.device, dtype=signals.dtype)
+    passed: Tensor = torch.fft.irfft(spectrum * (frequency > (1 - keep) / 2), n=signals.shape[-1], norm="ortho")
+    return passed
+
+
+def radial_power(maps: Tensor, *, bins: int | None = None) -> tuple[Tensor, Tensor]:
+    """Mean power of maps [*, H, W] by distance from zero frequency.
+
+    Args:
+        maps: real; all leading axes are averaged over.
+        bins: rings of equal width between 0 and 1/2 cycles per pixel; by default half the smaller side, rounded up.
+            Corners beyond 1/2 count to the last ring.
+
+    Returns:
+        The rings' middle frequencies in cycles per pixel and their mean power, both [bins]. Of unit white noise the
+        power is 1 everywhere.
+
+    >>> frequency, power = radial_power(torch.ones(2, 8, 8))
+    >>> frequency.tolist(), power.round().tolist()
+    ([0.0625, 0.1875, 0.3125, 0.4375], [64.0, 0.0, 0.0, 0.0])
+    """
+    height, width = maps.shape[-2:]
+    bins = bins or -(-min(height, width) // 2)
+    power = torch.fft.fft2(full_precision(maps), norm="ortho").abs().square().flatten(0, -3).mean(0)
+    vertical = torch.fft.fftfreq(height, device=maps.device)
+    horizontal = torch.fft.fftfreq(width, device=maps.device)
+    radius = (vertical[:, None].square() + horizontal.square()).sqrt()
+    ring = (radius * 2 * bins).long().clamp(max=bins - 1).flatten()
+    total = power.new_zeros(bins).index_add_(0, ring, power.flatten())
+    count = power.new_zeros(bins).index_add_(0, ring, torch.ones_like(power.flatten()))
+    frequency = (torch.arange(bins, device=maps.device) + 0.5) / (2 * bins)
+    return frequency, total / count

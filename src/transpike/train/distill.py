@@ -1,0 +1,423 @@
+"""Distillation: a student, spiking or not, trained by the labels and by what a teacher says of the same images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from transpike.distill import create_method, default_taps, find_taps, match_taps, pair_taps, uses_features
+from transpike.distill.adapter import mean_over_time
+from transpike.distill.taps import Stage, Tap, Taps
+from transpike.errors import DataError, ModelError
+from transpike.neurons import reset_net
+from transpike.train.classify import Classifier
+from transpike.train.loop import Fitted, Loaders, fit_module
+from transpike.train.losses import readout
+from transpike.train.options import TrainOptions
+
+__all__ = ["Distilled", "Distiller", "TargetCache", "Teacher", "TeacherInput", "distill", "merge_frames"]
+
+Method = str | Callable[[Sequence[Stage]], nn.Module]
+
+LOGITS = ""
+"""The name of the whole network, as in `named_modules()`: its output."""
+
+TASK = ("cross_entropy", "regulariser")
+OUTWEIGHS = 10
+
+
+@dataclass(frozen=True)
+class TeacherInput:
+    """How a teacher takes the images that the student is given.
+
+    Attributes:
+        size: side of the teacher's images in pixels, to which a batch is resized; None leaves it as it is.
+        scale: per channel; the teacher sees images * scale + offset. None where both are normalised alike.
+        offset: per channel.
+        steps: T of a spiking teacher; None for an artificial one.
+    """
+
+    size: int | None = None
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
+    steps: int | None = None
+
+    @staticmethod
+    def renormalized(
+        given: tuple[Sequence[float], Sequence[float]], wanted: tuple[Sequence[float], Sequence[float]]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Scale and offset from images normalised by one (mean, std) to another.
+
+        >>> TeacherInput.renormalized(((0.5,), (0.25,)), ((0.25,), (0.5,)))
+        ((0.5,), (0.5,))
+        """
+        (mean, std), (new_mean, new_std) = given, wanted
+        scale = tuple(a / b for a, b in zip(std, new_std, strict=True))
+        offset = tuple((a - b) / c for a, b, c in zip(mean, new_mean, new_std, strict=True))
+        return scale, offset
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] as the teacher takes them, [T, N, C, H, W] if it spikes; frames merged to its T."""
+        if images.ndim == 5:
+            if self.steps is None:
+                raise DataError("frames [T, N, C, H, W] need a spiking teacher: give its number of steps.")
+            return merge_frames(images, self.steps)
+        if self.scale is not None and self.offset is not None:
+            scale, offset = (images.new_tensor(values).view(-1, 1, 1) for values in (self.scale, self.offset))
+            images = images * scale + offset
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return images if self.steps is None else images.expand(self.steps, *images.shape)
+
+
+def merge_frames(frames: Tensor, steps: int) -> Tensor:
+    """Frames of events [F, N, C, H, W] as fewer, [steps, N, C, H, W]: neighbours are added up.
+
+    Raises:
+        DataError: if F is no multiple of ``steps``.
+
+    >>> merge_frames(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1, 1), 2).flatten()
+    tensor([3., 7.])
+    """
+    if len(frames) % steps:
+        raise DataError(f"{len(frames)} frames cannot be merged into {steps}: load a multiple of {steps}.")
+    return frames if len(frames) == steps else frames.unflatten(0, (steps, -1)).sum(1)
+
+
+class TargetCache:
+    """What a teacher said of images, found again by their content: for images that come again unchanged.
+
+    Without random augmentation, or with little, each image is shown to the teacher once and not in every epoch. Several
+    runs may share a cache, if they have the same teacher and `TeacherInput`.
+
+    Args:
+        mebibytes: of main memory; when they are full, nothing new is kept.
+
+    >>> cache = TargetCache(mebibytes=1)
+    >>> image = torch.ones(1, 2, 2)
+    >>> cache.keep(image, {"logits": torch.tensor([1.0, 2.0])})
+    >>> cache.find(image, ["logits"])
+    {'logits': tensor([1., 2.])}
+    """
+
+    def __init__(self, mebibytes: int) -> None:
+        self.room = mebibytes * 2**20
+        self._known: dict[bytes, dict[str, Tensor]] = {}
+
+    def find(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor] | None:
+        """What was kept of an image, if all the names were."""
+        said = self._known.get(self._key(image), {})
+        return said if all(name in said for name in names) else None
+
+    def keep(self, image: Tensor, said: Mapping[str, Tensor]) -> None:
+        """Keep what was said of an image, while there is room."""
+        size = sum(value.nbytes for value in said.values())
+        if size <= self.room:
+            self.room -= size
+            self._known.setdefault(self._key(image), {}).update(
+                {name: value.cpu().clone() for name, value in said.items()}
+            )
+
+    @staticmethod
+    def _key(image: Tensor) -> bytes:
+        return hashlib.blake2b(image.contiguous().cpu().numpy().tobytes(), digest_size=16).digest()
+
+
+class Teacher:
+    """A trained network as a source of targets: in evaluation mode, without gradients, at its own input size.
+
+    It is no module of what is trained: no optimiser, checkpoint or average of weights sees it.
+
+    Args:
+        model: gives [N, classes], or [T, N, classes].
+        taps: of its features, by name; none for methods that need logits alone.
+        given: how it takes the student's images.
+        cache: remembers what it said.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        taps: Mapping[str, Tap],
+        given: TeacherInput = TeacherInput(),
+        cache: TargetCache | None = None,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.taps = taps
+        self.given = given
+        self.cache = cache
+        self._recorded = Taps(model, list(taps))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        return self  # an average of the student's weights has the same teacher
+
+    def to(self, device: torch.device) -> Teacher:
+        self.model.to(device)
+        return self
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [N, classes] and features {name: [N, C, H, W]} of a batch as the student is given it."""
+        said = self._say(images) if self.cache is None else self._remember(images, self.cache)
+        return said[LOGITS], {name: said[name] for name in self.taps}
+
+    def _say(self, images: Tensor) -> dict[str, Tensor]:
+        self.model.eval()  # a trainer puts into training mode whatever it finds
+        reset_net(self.model)
+        with torch.no_grad(), self._recorded as recorded:
+            said = {LOGITS: readout(self.model(self.given(images)))}
+            said |= {name: mean_over_time(tap.maps(recorded[name])) for name, tap in self.taps.items()}
+        recorded.clear()
+        return said
+
+    def _remember(self, images: Tensor, cache: TargetCache) -> dict[str, Tensor]:
+        time_first = images.ndim == 5
+        samples = list(images.transpose(0, 1) if time_first else images)
+        names = [LOGITS, *self.taps]
+        rows = [cache.find(sample, names) for sample in samples]
+        if new := [index for index, row in enumerate(rows) if row is None]:
+            batch = self._say(images[:, new] if time_first else images[new])
+            for place, index in enumerate(new):
+                said = rows[index] = {name: value[place] for name, value in batch.items()}
+                cache.keep(samples[index], said)
+        return {name: torch.stack([row[name].to(images.device) for row in rows if row is not None]) for name in names}
+
+
+class Distiller(Classifier):
+    """A `Classifier` whose loss is the task's and the terms of a method of distillation.
+
+    Args:
+        student: the network to train.
+        teacher: what it learns from.
+        method: gives named, weighted terms; its parameters (adapters) are trained too. See `transpike.distill`.
+        taps: of the student's features, by name.
+        options: how to train.
+        encode: as in `fit`.
+        reset: as in `fit`.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        method: nn.Module,
+        *,
+        taps: Mapping[str, Tap],
+        options: TrainOptions,
+        encode: Callable[[Tensor], Tensor] | None = None,
+        reset: Callable[[nn.Module], object] | None = None,
+    ) -> None:
+        super().__init__(student, options, encode=encode, reset=reset)
+        self.method = method
+        self.teacher = teacher
+        self.taps = taps
+        self.recorded = Taps(student, list(taps))
+
+    @property
+    def trained(self) -> nn.Module:
+        return nn.ModuleList([self.model, self.method])
+
+    def inputs(self, images: Tensor) -> Tensor:
+        steps = self.options.steps
+        return super().inputs(merge_frames(images, steps) if steps and self._samples(images) else images)
+
+    def terms(self, outputs: Tensor, target: Tensor, images: Tensor) -> dict[str, Tensor]:
+        terms = super().terms(outputs, target, images)
+        features = {name: tap.maps(self.recorded[name]) for name, tap in self.taps.items()}
+        self.recorded.clear()
+        logits, targets = self.teacher(images)
+        distilled: dict[str, Tensor] = self.method(outputs, logits, features, targets, target)
+        return terms | distilled
+
+    def on_fit_start(self) -> None:
+        self.teacher.to(self.device)
+
+    def on_train_start(self) -> None:
+        self.recorded.open()
+
+    def on_train_end(self) -> None:
+        self.recorded.close()
+
+
+@dataclass(frozen=True)
+class Distilled(Fitted):
+    """What distillation gave, beside what `fit` gives.
+
+    Attributes:
+        method: the method with its trained adapters, which the student does not need.
+        stages: which taps of the student learned from which of the teacher.
+        first_terms: every weighted term of the loss at the first step.
+    """
+
+    method: nn.Module
+    stages: tuple[Stage, ...]
+    first_terms: dict[str, float]
+
+
+class Terms(L.Callback):
+    """Every weighted term to the loggers from the first step on, with a warning if one of them outweighs the task."""
+
+    EVERY = 10
+
+    def __init__(self) -> None:
+        self.first: dict[str, float] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any) -> None:
+        step = trainer.global_step - 1
+        if self.first and step % self.EVERY:
+            return
+        terms = {name: float(term) for name, term in outputs["terms"].items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({f"terms/{name}": term for name, term in terms.items()}, step=step)
+        if self.first:
+            return
+        self.first = terms
+        task = sum(terms.get(name, 0.0) for name in TASK)
+        heavy = [name for name, term in terms.items() if term > OUTWEIGHS * task]
+        if heavy and trainer.is_global_zero:
+            told = ", ".join(f"{name} = {term:.3g}" for name, term in terms.items())
+            warnings.warn(
+                f"{' and '.join(heavy)} outweighs the task loss more than {OUTWEIGHS} times at the first step "
+                f"({told}): lower its weight, or normalize the teacher's features.",
+                stacklevel=1,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first = dict(state_dict["first"])
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    loaders: Loaders,
+    options: TrainOptions | None = None,
+    *,
+    folder: str | Path,
+    method: Method = "bsd",
+    settings: Mapping[str, Any] | None = None,
+    taps: Mapping[str, str] | None = None,
+    given: TeacherInput = TeacherInput(),
+    cache: TargetCache | None = None,
+    resume: bool = False,
+    encode: Callable[[Tensor], Tensor] | None = None,
+    reset: Callable[[nn.Module], object] | None = None,
+) -> Distilled:
+    """Train a student by labels and by a teacher.
+
+    The folder receives what `fit` writes there, and `adapters.safetensors`, the method's parameters: the student
+    itself has no more of them than before, and its hooks are gone.
+
+    Args:
+        student: any module that gives [N, classes], or [T, N, classes] with `options.steps`; changed in place.
+        teacher: any trained module that gives [N, classes], or [T, N, classes] with `given.steps`.
+        loaders: training and validation batches, as for `fit`. Frames of events may be more than `options.steps`, by
+            which their number must be divisible: neighbours are added up.
+        options: how to train.
+        folder: where the run is written.
+        method: a name of `transpike.distill.METHODS`, or what makes a module of the stages; see there.
+        settings: further arguments of the method.
+        taps: the student's modules whose features are compared, and the teacher's they are compared with; by default
+            those of `default_taps`, each with the teacher's of the nearest size.
+        given: how the teacher takes the student's images.
+        cache: remembers what the teacher said of images that come again unchanged.
+        resume: continue from the folder's `last.ckpt`.
+        encode: as in `fit`.
+        reset: as in `fit`.
+
+    Raises:
+        ModelError: for taps that do not exist or have no spatial axes, and for networks of different classes.
+        ConfigError: for an unknown method, or settings that it does not take.
+        TranspikeError: as `fit`.
+    """
+    options = options or TrainOptions()
+    folder = Path(folder)
+    needed = not isinstance(method, str) or uses_features(method)
+    probe = Distiller(
+        student, Teacher(teacher, taps={}, given=given), nn.Module(), taps={}, options=options, encode=encode,
+        reset=reset,
+    )  # fmt: skip
+    student_taps, teacher_taps, stages = _survey(probe, loaders, taps, needed)
+    distiller = Distiller(
+        student,
+        Teacher(teacher, taps=teacher_taps, given=given, cache=cache),
+        create_method(method, stages, settings or {}),
+        taps=student_taps,
+        options=options,
+        encode=encode,
+        reset=reset,
+    )
+    terms = Terms()
+    try:
+        fitted = fit_module(distiller, loaders, folder=folder, resume=resume, watching=[terms])
+    finally:
+        distiller.recorded.close()
+    _save_adapters(distiller.method, folder)
+    return Distilled(**vars(fitted), method=distiller.method.eval(), stages=stages, first_terms=terms.first)
+
+
+def _survey(
+    probe: Distiller, loaders: Loaders, taps: Mapping[str, str] | None, needed: bool
+) -> tuple[dict[str, Tap], dict[str, Tap], tuple[Stage, ...]]:
+    """Run both networks on two images, compare their classes, and find taps and how they are laid out."""
+    batch = next(iter(loaders.train))[0]
+    images = batch[:, :2] if probe._samples(batch) else batch[:2]
+    samples, side = len(images) if images.ndim == 4 else images.shape[1], (images.shape[-2], images.shape[-1])
+    student, teacher, given = probe.model, probe.teacher.model, probe.teacher.given
+    device = next((parameter.device for parameter in student.parameters()), torch.device("cpu"))
+    images = images.to(device)
+    teacher.to(device)
+    shown = given(images)
+    said: dict[str, Tensor] = {}
+
+    def run_student() -> None:
+        said["student"] = probe.outputs(images)
+
+    def run_teacher() -> None:
+        reset_net(teacher)
+        said["teacher"] = teacher(shown)
+
+    if not needed:
+        taps = {}
+    own = list(taps) if taps is not None else default_taps(student)
+    other = list(taps.values()) if taps is not None else default_taps(teacher)
+    steps = probe.options.steps
+    try:
+        found = find_taps(student, own, run_student, samples=samples, image=side, steps=steps)
+        theirs = find_taps(
+            teacher, other, run_teacher, samples=samples, image=(shown.shape[-2], shown.shape[-1]), steps=given.steps
+        )
+    finally:
+        probe.reset(student)
+        reset_net(teacher)
+    classes = {name: output.shape[-1] for name, output in said.items()}
+    if classes["student"] != classes["teacher"]:
+        raise ModelError(
+            f"the student gives {classes['student']} classes and the teacher {classes['teacher']}: "
+            "tune the teacher's head to the student's data first (transpike train --weights ...)."
+        )
+    pairs = list(taps.items()) if taps is not None else match_taps(found, theirs)
+    stages = pair_taps(found, theirs, pairs)
+    used = {stage.teacher: theirs[stage.teacher] for stage in stages}
+    return found, used, stages
+
+
+def _save_adapters(method: nn.Module, folder: Path) -> None:
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in method.state_dict().items()}
+    if state:
+        partial = folder / "adapters.safetensors.partial"
+        partial.write_bytes(save(state))
+        os.replace(partial, folder / "adapters.safetensors")

@@ -1,0 +1,186 @@
+"""Taps: hooks by module name, layouts found by a dry run, default places, nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from transpike.distill.taps import Tap, Taps, default_taps, find_taps, match_taps, pair_taps
+from transpike.errors import ModelError
+from transpike.models import create_model
+from transpike.neurons import reset_net
+
+
+def layouts(model: nn.Module, names: list[str], shape: tuple[int, ...], **kwargs: int) -> dict[str, Tap]:
+    samples, (height, width) = shape[-4], shape[-2:]
+    return find_taps(model, names, lambda: model(torch.rand(shape)), samples=samples, image=(height, width), **kwargs)
+
+
+class Gives(nn.Module):
+    """A network with one module, whose output is given."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.inner = nn.Identity()
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(self.output)
+        return out
+
+
+def test_hooks_record_the_latest_call_and_leave_nothing_behind() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+    with Taps(net, ["0", "1"]) as taps:
+        for value in (1.0, 2.0):
+            out = net(torch.full((1, 1, 2, 2), value))
+            assert taps["1"] is out
+            expected = (net[0].weight * value).view(1, 2, 1, 1) + net[0].bias.view(1, 2, 1, 1)
+            torch.testing.assert_close(taps["0"], expected.expand(1, 2, 2, 2))
+    assert not any(module._forward_hooks for module in net.modules())
+    net(torch.zeros(1, 1, 2, 2))
+    assert taps["1"] is out, "a closed tap records nothing"
+    taps.clear()
+    with pytest.raises(ModelError, match="did not call its module '1'"):
+        taps["1"]
+
+
+def test_a_wrong_name_lists_the_right_ones() -> None:
+    net = create_model("resnet20", width=4)
+    with pytest.raises(ModelError, match=r"no modules 'layers\.9', 'fcc'.*Did you mean.*fc.*It has: conv, bn"):
+        Taps(net, ["layers.0", "layers.9", "fcc"])
+
+
+@pytest.mark.parametrize(
+    "output, steps, expected",
+    [
+        (torch.zeros(2, 5, 8, 8), None, Tap("inner", 5, (8, 8), "chw")),
+        (torch.zeros(2, 8, 8, 5), None, Tap("inner", 5, (8, 8), "hwc")),
+        (torch.zeros(2, 16, 5), None, Tap("inner", 5, (4, 4), "tokens")),
+        (torch.zeros(2, 18, 5), None, Tap("inner", 5, (4, 4), "tokens", prefix=2)),
+        (torch.zeros(2, 24, 16), None, Tap("inner", 24, (4, 4), "transposed")),
+        (torch.zeros(3, 2, 5, 8, 8), 3, Tap("inner", 5, (8, 8), "chw", steps=3)),
+        (torch.zeros(6, 5, 8, 8), 3, Tap("inner", 5, (8, 8), "chw", steps=3)),
+        (torch.zeros(2, 5, 8, 8), 3, Tap("inner", 5, (8, 8), "chw")),
+        (torch.zeros(3, 2, 17, 5), 3, Tap("inner", 5, (4, 4), "tokens", prefix=1, steps=3)),
+        (torch.zeros(2, 2, 5, 8, 8), 2, Tap("inner", 5, (8, 8), "chw", steps=2)),
+    ],
+    ids=lambda value: str(list(value.shape)) if isinstance(value, Tensor) else None,
+)
+def test_layouts(output: Tensor, steps: int | None, expected: Tap) -> None:
+    net = Gives(output)
+    found = find_taps(net, ["inner"], lambda: net(output), samples=2, image=(32, 32), steps=steps)
+    assert found == {"inner": expected}
+    time = (3 if steps == 3 else 2,) if expected.steps else ()
+    assert found["inner"].maps(output).shape == (*time, 2, expected.channels, *expected.size)
+
+
+def test_maps_put_every_value_in_its_place() -> None:
+    maps = torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4)
+    tokens = torch.cat([torch.full((2, 1, 3), -1.0), maps.flatten(2).mT], 1)
+    assert torch.equal(Tap("", 3, (4, 4), "tokens", prefix=1).maps(tokens), maps)
+    assert torch.equal(Tap("", 3, (4, 4), "hwc").maps(maps.movedim(1, -1)), maps)
+    assert torch.equal(Tap("", 3, (4, 4), "transposed").maps(maps.flatten(2)), maps)
+    both = torch.stack([maps, maps + 100])
+    assert torch.equal(Tap("", 3, (4, 4), "chw", steps=2).maps(both.flatten(0, 1)), both)
+    assert torch.equal(Tap("", 3, (4, 4), "chw").maps((maps, "more")), maps)
+
+
+def test_grids_of_oblong_images() -> None:
+    net = Gives(torch.zeros(1, 1 + 2 * 6, 5))
+    found = find_taps(net, ["inner"], lambda: net(torch.zeros(1)), samples=1, image=(16, 48))
+    assert found["inner"] == Tap("inner", 5, (2, 6), "tokens", prefix=1)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 24, 24), (2,)])
+def test_a_tap_without_spatial_axes(shape: tuple[int, ...]) -> None:
+    net = Gives(torch.zeros(shape))
+    with pytest.raises(ModelError, match=r"'inner' gives .* which has no spatial axes"):
+        find_taps(net, ["inner"], lambda: net(torch.zeros(1)), samples=2, image=(32, 32))
+
+
+def test_a_dry_run_changes_nothing() -> None:
+    net = create_model("sew_resnet19", width=4)
+    net.layers[1].eval()
+    modes = [module.training for module in net.modules()]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    layouts(net, ["layers.2"], (2, 1, 3, 16, 16), steps=2)
+    reset_net(net)
+    assert modes == [module.training for module in net.modules()]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize(
+    "name, size, first, last",
+    [
+        ("resnet18", 64, ((56, 56), 64), ((7, 7), 512)),
+        ("vit_tiny_patch16_224", 224, ((14, 14), 192), ((14, 14), 192)),
+        ("deit_tiny_distilled_patch16_224", 224, ((14, 14), 192), ((14, 14), 192)),
+        ("swin_tiny_patch4_window7_224", 224, ((56, 56), 96), ((7, 7), 768)),
+        ("mixer_s32_224", 224, ((7, 7), 512), ((7, 7), 512)),
+        ("convnext_atto", 64, ((16, 16), 40), ((2, 2), 320)),
+        ("tf_efficientnet_lite0", 64, ((32, 32), 16), ((2, 2), 320)),
+        ("resmlp_12_224", 224, ((14, 14), 384), ((14, 14), 384)),
+    ],
+)
+def test_default_taps_of_timm(
+    name: str, size: int, first: tuple[tuple[int, int], int], last: tuple[tuple[int, int], int]
+) -> None:
+    if name == "resnet18":
+        first, last = ((32, 32), 64), ((2, 2), 512)
+    net = timm.create_model(name)
+    found = list(layouts(net, default_taps(net), (1, 3, size, size)).values())
+    assert (found[0].size, found[0].channels) == first
+    assert (found[-1].size, found[-1].channels) == last
+    assert len(found) >= 4
+
+
+@pytest.mark.parametrize(
+    "name, taps",
+    [
+        ("resnet20", ["layers.2", "layers.5", "layers.8"]),
+        ("sew_resnet19", ["layers.2", "layers.5", "layers.7"]),
+        ("sew_resnet50", ["layers.2", "layers.6", "layers.12", "layers.15"]),
+        ("spiking_vgg5", ["features.1", "features.7"]),
+        ("spikingformer_4_384", ["blocks.0", "blocks.1", "blocks.2", "blocks.3"]),
+        ("spikingformer_8_512", ["blocks.1", "blocks.3", "blocks.5", "blocks.7"]),
+        ("spikingformer_2_256", ["blocks.0", "blocks.1"]),
+        ("qkformer_4_384", ["stage1", "stage2", "stage3"]),
+    ],
+)
+def test_default_taps_of_our_networks(name: str, taps: list[str]) -> None:
+    with torch.device("meta"):
+        net = create_model(name)
+    assert default_taps(net) == taps
+    Taps(net, taps)
+
+
+def test_taps_are_matched_by_size_then_depth() -> None:
+    vit = {f"b{i}": Tap(f"b{i}", 4, (14, 14), "tokens") for i in range(12)}
+    student = {name: Tap(name, 4, (side, side), "chw") for name, side in (("s1", 32), ("s2", 16), ("s3", 8))}
+    assert match_taps(student, vit) == [("s1", "b3"), ("s2", "b7"), ("s3", "b11")]
+    stages = pair_taps(student, vit, [("s1", "b3"), ("s3", "b11")])
+    assert [stage.size for stage in stages] == [(14, 14), (8, 8)]
+
+
+def test_unknown_networks_have_no_default_taps() -> None:
+    with pytest.raises(ModelError, match=r"no default taps are known for Sequential.*It has: 0"):
+        default_taps(nn.Sequential(nn.Conv2d(1, 1, 1)))
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["tapped first", "compiled first"])
+def test_taps_survive_compilation(before: bool) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    compiled = torch.compile(net, backend="eager")
+    x = torch.randn(5, 3)
+    if before:
+        compiled(x)
+    for _ in range(2):
+        with Taps(compiled, ["1"]) as taps:
+            for value in (x, 2 * x):
+                compiled(value)
+                torch.testing.assert_close(taps["1"], net[:2](value))
+    torch._dynamo.reset()
