@@ -1,0 +1,330 @@
+"""DCT-SNN's input coding: the frequencies of an image's blocks, one a time step, as ternary spikes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.quantiles import Quantiles
+from transpike.spectral.cosine import block_count, block_dct, block_idct, dctn, idctn, zigzag
+
+__all__ = ["DCTEncoder", "ycbcr"]
+
+INTERMITTENT = (0, 2, 5, 7, 9, 10, 12, 15)
+"""The eight of sixteen frequencies of the supplement, Section 6."""
+_FIT_BATCH = 64
+# ITU-R BT.601, as in JPEG, without offsets: luma, and the scaled differences of blue and red from it.
+_YCBCR = (
+    (0.299, 0.587, 0.114),
+    (-0.299 / 1.772, -0.587 / 1.772, 0.5),
+    (0.5, -0.587 / 1.402, -0.114 / 1.402),
+)
+
+
+class DCTEncoder(nn.Module):
+    r"""Images [N, C, H, W] to ternary spikes [T, N, C, H', W'], of which each step shows one frequency of every block.
+
+    Every block x block square of the image has coefficients :math:`F_k` and basis images :math:`B_k` (orthonormal 2-D
+    DCT, k in zigzag order; `transpike.spectral.cosine`). One neuron a pixel of a block integrates what its step shows,
+    without leak, and fires ternary spikes with soft reset::
+
+        u[t] = u[t-1] + F_k(t) B_k(t)
+        s[t] = 1 if u[t] > high, -1 if u[t] < low, else 0
+        u[t] = u[t] - high     after a 1,     u[t] - low     after a -1
+
+    A period shows each frequency once, so that its sum is the block itself. ``H' = rows * block`` and
+    ``W' = columns * block``: the blocks side by side, also where they overlap in the image (32 x 32 with block 4 and
+    stride 2 gives 60 x 60). Where the last blocks reach over the image, its last row and column are repeated.
+
+    Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency
+    Spiking Neural Networks", ICCV 2021, supplement, Eq. 12 and Section 6. Where the text is silent we read [I]:
+    the thresholds are percentiles over all pixels, channels and frequencies of a period, one for positive and one for
+    negative spikes; the authors take them of the batch at hand, we once of training images (`fit`), so that a sample's
+    spikes do not depend on its batch. Interleaving spreads T evenly where it is not a multiple of the period. Orders
+    that show less than a period show its beginning, with the thresholds of the whole.
+
+    Args:
+        block: side of a block in pixels.
+        stride: pixels from block to block; `block` by default, without overlap. The paper's CIFAR input has 2.
+        steps: T.
+        order: "cyclic": 0, 1, 2, ..., 0, 1, 2, ...; "interleaved": 0, 0, 0, 1, 1, 1, ...; "intermittent": cyclic, of
+            the paper's eight frequencies 0, 2, 5, 7, 9, 10, 12, 15 unless `frequencies` says others; or the zigzag
+            ranks themselves, one a step, repeated until T.
+        frequencies: how many of the lowest, or which zigzag ranks, to show; all by default.
+        percentile: of the shown values, for `high`; `low` is the (100 - percentile)-th.
+        color: "ycbcr" turns three channels to luma and chroma first, as for the paper's CIFAR; None leaves them.
+
+    Attributes:
+        schedule: the zigzag rank that each step shows, T of them.
+        period: the ranks of one period.
+        thresholds: buffer [2] = (low, high) in float32; NaN until `fit`.
+
+    Shapes: [N, C, H, W], of any real range and size -> [T, N, C, H', W'] in {-1, 0, 1}, of the images' type. No
+    gradient flows to the images.
+
+    Raises:
+        ConfigError: if a value is outside its range.
+        ModelError: on call, if there are no thresholds yet.
+        DataError: on call, for another shape, for integers, and for values that are not finite.
+
+    Warns:
+        UserWarning: if T is shorter than a period, so that frequencies are never shown.
+
+    >>> images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    >>> encoder = DCTEncoder(steps=32).fit(images)
+    >>> spikes = encoder(images)
+    >>> spikes.shape, spikes.unique()
+    (torch.Size([32, 16, 1, 8, 8]), tensor([-1.,  0.,  1.]))
+    >>> encoder.schedule[:3], DCTEncoder(steps=48, order="interleaved").schedule[:4]
+    ((0, 1, 2), (0, 0, 0, 1))
+    >>> [round(float((encoder.decode(spikes[:t]) - images).abs().mean()), 2) for t in (1, 4, 16, 32)]
+    [0.5, 0.44, 0.1, 0.05]
+    """
+
+    thresholds: Tensor
+    basis: Tensor
+
+    def __init__(
+        self,
+        *,
+        block: int = 4,
+        stride: int | None = None,
+        steps: int = 48,
+        order: str | Sequence[int] = "cyclic",
+        frequencies: int | Sequence[int] | None = None,
+        percentile: float = 93.5,
+        color: str | None = None,
+    ) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ConfigError(f"steps={steps}: an image takes at least 1 step.")
+        if not 50 < percentile <= 100:
+            raise ConfigError(f"percentile={percentile}: that of the upper threshold lies in (50, 100].")
+        if color not in (None, "ycbcr"):
+            raise ConfigError(f'color={color!r}: either None or "ycbcr".')
+        block_count(block, block=block, stride=stride)
+        self.block = block
+        self.stride = block if stride is None else stride
+        self.steps = steps
+        self.order = order if isinstance(order, str) else tuple(order)
+        self.percentile = percentile
+        self.color = color
+        self.period = _period(self.order, frequencies, block)
+        count = len(self.period)
+        if steps < count:
+            warnings.warn(
+                f"steps={steps} show only the first {steps} of a period's {count} frequencies; "
+                f"with frequencies={steps} the thresholds, too, come of these alone.",
+                stacklevel=2,
+            )
+        spread = order == "interleaved"
+        self.schedule = tuple(
+            self.period[t * count // max(steps, count) if spread else t % count] for t in range(steps)
+        )
+        rows, columns = zip(*zigzag(block), strict=True)
+        self._rows, self._columns = list(rows), list(columns)
+        images = idctn(torch.eye(block * block, dtype=torch.float64).view(-1, block, block))
+        ranks = [u * block + v for u, v in zip(rows, columns, strict=True)]
+        self.register_buffer("basis", images[ranks].flatten(1).float(), persistent=False)
+        self.register_buffer("thresholds", torch.full((2,), math.nan))
+
+    @torch.no_grad()
+    def fit(self, images: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> DCTEncoder:
+        """Set the thresholds from training images; a few thousand are enough.
+
+        The order of images and their division into batches do not matter; a percentile is met to 0.1 % of its value.
+
+        Args:
+            images: [N, C, H, W], or batches of such: a loader, whose batches may be (images, labels).
+
+        Returns:
+            The encoder itself.
+
+        Raises:
+            DataError: if there are no images, a batch has another shape, or both thresholds come out zero.
+
+        Warns:
+            UserWarning: if one threshold comes out zero; it then takes the other's magnitude.
+
+        >>> DCTEncoder(steps=16).fit(torch.linspace(-1, 1, 64).view(1, 1, 8, 8)).thresholds
+        tensor([-0.0463,  0.0463])
+        """
+        above, below = Quantiles("shown values"), Quantiles("shown values")
+        for batch in _batches(images):
+            coefficients, _ = self._coefficients(batch.to(self.thresholds.device))
+            for k in self.period:
+                shown = self.basis[k][:, None] * coefficients[k]
+                # Clipping at 0 commutes with percentiles, and leaves magnitudes.
+                above.update(shown.clamp(min=0))
+                below.update(shown.clamp(max=0))
+        if not above.count:
+            raise DataError(
+                "fit got no images: hand it training images [N, C, H, W], or a loader that still has batches."
+            )
+        high, low = above.quantile(self.percentile), -below.quantile(self.percentile)
+        if high == low == 0:
+            raise DataError(
+                f"both thresholds come out zero: more than {self.percentile} % of what the images show is. Take a "
+                "percentile nearer to 100, or look whether the images are blank."
+            )
+        if not (high and low):
+            high, low = max(high, -low), min(low, -high)
+            warnings.warn(
+                f"hardly any {'positive' if above.maximum < below.maximum else 'negative'} values are shown, so that "
+                f"their threshold would be zero; thresholds are {low:.4g} and {high:.4g}.",
+                stacklevel=2,
+            )
+        self.thresholds.copy_(torch.tensor([low, high]))
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        low, high = self._limits()
+        coefficients, (batch, channels, rows, columns) = self._coefficients(images)
+        if not coefficients.isfinite().all():
+            raise DataError(f"some of the images, shape {list(images.shape)}, hold NaN or infinity: check the data.")
+        side = self.block
+        size = (self.steps, batch, channels, rows, side, columns, side)
+        spikes = torch.empty(size, dtype=images.dtype, device=images.device)
+        # [pixels of a block, blocks]: the long axis last, so that basis and coefficients broadcast over whole rows.
+        membrane = coefficients.new_zeros(side * side, coefficients.shape[1])
+        for k, step in zip(self.schedule, spikes, strict=True):
+            membrane.addcmul_(self.basis[k][:, None], coefficients[k])
+            up, down = (membrane > high).float(), (membrane < low).float()
+            membrane.sub_(up, alpha=high).sub_(down, alpha=low)
+            step.copy_(up.sub_(down).view(side, side, batch, channels, rows, columns).permute(2, 3, 4, 0, 5, 1))
+        return spikes.view(self.steps, batch, channels, rows * side, columns * side)
+
+    def decode(self, spikes: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
+        """The images that the first steps tell of: the spikes' values, frequency by frequency, put together again.
+
+        Args:
+            spikes: the first t steps of a call's result, [t, N, C, H', W'].
+            size: (H, W) of the images, to cut the padding off.
+
+        Returns:
+            [N, C, H, W] in float32, in RGB again after ``color="ycbcr"``. The error is what is left on the membranes,
+            and the frequencies not yet shown.
+
+        Raises:
+            ModelError: if there are no thresholds yet.
+            DataError: for a shape that this encoder does not give.
+        """
+        low, high = self._limits()
+        side = self.block
+        if spikes.ndim != 5 or not 1 <= len(spikes) <= self.steps or spikes.shape[3] % side or spikes.shape[4] % side:
+            raise DataError(
+                f"decode takes up to {self.steps} steps of spikes, [t, N, C, H', W'] with H' and W' multiples of "
+                f"{side}, not a tensor of shape {list(spikes.shape)}."
+            )
+        value = high * (spikes > 0).sum(0).float() + low * (spikes < 0).sum(0).float()
+        blocks = value.unflatten(3, (-1, side)).unflatten(2, (-1, side)).transpose(3, 4)
+        shown = value.new_zeros(side, side)
+        for k in self.schedule[: len(spikes)]:
+            shown[self._rows[k], self._columns[k]] += 1
+        coefficients = torch.where(shown > 0, dctn(blocks) / shown.clamp(min=1), 0.0)
+        images = block_idct(coefficients, stride=self.stride, size=size)
+        return images if self.color is None else _mix(images, torch.tensor(_YCBCR, dtype=torch.float64).inverse())
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H', W') for images of size (H, W).
+
+        >>> DCTEncoder(block=4, stride=2).output_size((32, 32))
+        (60, 60)
+        """
+        height, width = (block_count(n, block=self.block, stride=self.stride) * self.block for n in size)
+        return height, width
+
+    def extra_repr(self) -> str:
+        order = f"order={self.order!r}, frequencies={self.period}"
+        return f"block={self.block}, stride={self.stride}, steps={self.steps}, {order}, color={self.color!r}"
+
+    def _limits(self) -> tuple[float, float]:
+        low, high = self.thresholds.tolist()
+        if math.isnan(low) or math.isnan(high):
+            raise ModelError(
+                "this DCTEncoder has no thresholds yet: call fit(training images), or load its state_dict."
+            )
+        return low, high
+
+    def _coefficients(self, images: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
+        """All [frequencies in zigzag order, blocks] in float32, and (N, C, rows, columns), whose product is `blocks`.
+
+        In float64 first: a spike may hang on the last bit, which in float32 products depends on the size of the batch,
+        and on a GPU on the precision they are set to.
+        """
+        if images.ndim != 4 or not images.is_floating_point() or 0 in images.shape:
+            raise DataError(
+                f"DCTEncoder takes images [N, C, H, W] of floats, not {images.dtype} of shape {list(images.shape)}."
+            )
+        images = images.double()
+        if self.color is not None:
+            images = ycbcr(images)
+        blocks = block_dct(images, block=self.block, stride=self.stride)
+        batch, channels, rows, columns = blocks.shape[:4]
+        ordered = blocks[..., self._rows, self._columns].flatten(0, 3).mT.float().contiguous()
+        return ordered, (batch, channels, rows, columns)
+
+
+def ycbcr(images: Tensor) -> Tensor:
+    """Luma and two chroma channels of RGB, [N, 3, H, W] -> [N, 3, H, W] (ITU-R BT.601, as JPEG, without offsets).
+
+    Linear, so that grey and colours normalised by one mean and deviation stay about 0.
+
+    Raises:
+        DataError: for another number of channels.
+
+    >>> ycbcr(torch.ones(1, 3, 1, 1)).flatten().round(decimals=4).abs()
+    tensor([1., 0., 0.])
+    """
+    return _mix(images, torch.tensor(_YCBCR, dtype=torch.float64))
+
+
+def _mix(images: Tensor, matrix: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != len(matrix):
+        raise DataError(f"luma and chroma are of RGB images [N, 3, H, W], not of shape {list(images.shape)}.")
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.einsum("dc,nchw->ndhw", matrix.to(images), images)
+
+
+def _period(order: str | tuple[int, ...], frequencies: int | Sequence[int] | None, block: int) -> tuple[int, ...]:
+    """The zigzag ranks of one period."""
+    total = block * block
+    if isinstance(order, tuple):
+        if frequencies is not None:
+            raise ConfigError("order as a sequence says which frequencies are shown: leave frequencies out.")
+        period = order
+    elif order not in ("cyclic", "interleaved", "intermittent"):
+        raise ConfigError(
+            f'order={order!r}: "cyclic", "interleaved", "intermittent", or a sequence of zigzag ranks, one a step.'
+        )
+    elif order == "intermittent" and frequencies is None:
+        if block != 4:
+            raise ConfigError(
+                f'order="intermittent" with block={block}: say which frequencies (the paper: of block 4).'
+            )
+        period = INTERMITTENT
+    elif isinstance(frequencies, int):
+        period = tuple(range(frequencies))
+    else:
+        period = tuple(range(total) if frequencies is None else frequencies)
+        if len(set(period)) < len(period):
+            raise ConfigError(f"frequencies={period}: one occurs twice; what is shown when is said by order=.")
+    if not period or not all(0 <= k < total for k in period):
+        raise ConfigError(
+            f"frequencies {period}: zigzag ranks lie in 0 to {total - 1} for block={block}, at least one."
+        )
+    return period
+
+
+def _batches(images: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
+    if isinstance(images, Tensor):
+        yield from images.split(_FIT_BATCH)
+    else:
+        for batch in images:
+            yield batch if isinstance(batch, Tensor) else batch[0]

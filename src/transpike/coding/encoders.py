@@ -1,0 +1,281 @@
+"""The input codings that users expect: direct, Poisson (rate), latency, phase and burst.
+
+Each is a module that turns images [N, C, H, W] (or any [N, *]) into [T, N, C, H, W] and has no state: every call begins
+anew, and a sample's spikes do not depend on its batch (`PoissonEncoder`'s chances do not). No gradient flows back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transpike.errors import ConfigError, DataError
+
+__all__ = ["BurstEncoder", "DirectEncoder", "LatencyEncoder", "PhaseEncoder", "PoissonEncoder"]
+
+_TOLERANCE = 1e-2
+
+
+class DirectEncoder(nn.Module):
+    """Direct coding: the image itself at every step, ``x[t] = image``; the first layer's neurons make the spikes.
+
+    Source: Rueckauer, Lungu, Hu, Pfeiffer, Liu, "Conversion of Continuous-Valued Deep Networks to Efficient
+    Event-Driven Networks for Image Classification", Frontiers in Neuroscience 2017.
+
+    Args:
+        steps: T.
+
+    Shapes: [N, *], of any range -> [T, N, *], a view.
+
+    Raises:
+        ConfigError: for T below 1.
+
+    >>> DirectEncoder(steps=3)(torch.tensor([[0.25]])).flatten()
+    tensor([0.2500, 0.2500, 0.2500])
+    """
+
+    def __init__(self, *, steps: int) -> None:
+        super().__init__()
+        self.steps = _positive("steps", steps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.expand(self.steps, *images.shape)
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}"
+
+
+class _Pixels(nn.Module):
+    """What codes intensities: maps normalised images back to pixels in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, steps: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        super().__init__()
+        self.steps = _positive("steps", steps)
+        for name, value in (("mean", mean), ("std", std)):
+            tensor = torch.as_tensor(value, dtype=torch.float32)
+            self.register_buffer(name, tensor if tensor.ndim == 0 else tensor.view(-1, 1, 1), persistent=False)
+        if not (self.std > 0).all():
+            raise ConfigError(f"std={std}: deviations are above 0.")
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """``image * std + mean`` in float32, clipped to [0, 1] from within a hundredth.
+
+        Raises:
+            DataError: for integers, channels that do not fit, NaN, and values that are no such pixels.
+        """
+        if not images.is_floating_point():
+            raise DataError(f"{type(self).__name__} takes floats, not {images.dtype}: divide bytes by 255.")
+        channels = max(self.mean.numel(), self.std.numel())
+        if channels > 1 and (images.ndim < 4 or images.shape[1] != channels):
+            raise DataError(
+                f"{type(self).__name__}: mean and std of {channels} channels for images of shape {list(images.shape)}."
+            )
+        pixels = images.detach().float() * self.std + self.mean
+        low, high = (float(bound) for bound in pixels.aminmax()) if pixels.numel() else (0.0, 1.0)
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+            raise DataError(
+                f"{type(self).__name__} codes pixels in [0, 1], and these lie in [{low:.4g}, {high:.4g}]: say by which "
+                "mean= and std= the images were normalised."
+            )
+        return pixels.clamp_(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+
+class PoissonEncoder(_Pixels):
+    """Rate coding: at every step a spike with the pixel as its probability, ``P(s[t] = 1) = x``, independently.
+
+    Source: Diehl, Neil, Binas, Cook, Liu, Pfeiffer, "Fast-classifying, high-accuracy spiking deep networks through
+    weight and threshold balancing", IJCNN 2015; in discrete time such a "Poisson" train is a Bernoulli process.
+
+    Args:
+        steps: T.
+        mean: by which the images were normalised, one number or one a channel: a pixel is ``image * std + mean``.
+        std: likewise.
+        generator: of the random numbers, on the images' device; by default PyTorch's, which `torch.manual_seed` seeds.
+
+    Shapes: [N, C, H, W], of pixels in [0, 1] once mean and std are undone -> [T, N, C, H, W] in {0, 1}.
+
+    Raises:
+        ConfigError: for T below 1, or a std of 0 or below.
+        DataError: on call, for pixels outside [0, 1], or integers.
+
+    >>> _ = torch.manual_seed(0)
+    >>> PoissonEncoder(steps=1000)(torch.tensor([[0.0, 0.3, 1.0]])).mean(0)
+    tensor([[0.0000, 0.3000, 1.0000]])
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(steps, mean, std)
+        self.generator = generator
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = self.pixels(images)
+        chances = torch.rand(self.steps, *pixels.shape, generator=self.generator, device=pixels.device)
+        return (chances < pixels).to(images.dtype)
+
+
+class LatencyEncoder(_Pixels):
+    """Time to first spike: exactly one spike a pixel, the brighter the earlier, at ``t = round((T - 1) (1 - x))``.
+
+    Black pixels fire last; with T = 1 all fire at once.
+
+    Source: Rueckauer and Liu, "Conversion of analog to spiking neural networks using sparse temporal coding",
+    ISCAS 2018; the equation is that of SpikingJelly's LatencyEncoder.
+
+    Args:
+        steps: T.
+        mean: by which the images were normalised, one number or one a channel: a pixel is ``image * std + mean``.
+        std: likewise.
+
+    Shapes: [N, C, H, W], of pixels in [0, 1] once mean and std are undone -> [T, N, C, H, W] in {0, 1}.
+
+    Raises:
+        ConfigError: for T below 1, or a std of 0 or below.
+        DataError: on call, for pixels outside [0, 1], or integers.
+
+    >>> LatencyEncoder(steps=5)(torch.tensor([[0.0, 0.5, 1.0]])).argmax(0)
+    tensor([[4, 2, 0]])
+    """
+
+    def __init__(self, *, steps: int, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
+        super().__init__(steps, mean, std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        times = ((self.steps - 1) * (1 - self.pixels(images))).round_().long()
+        return images.new_zeros(self.steps, *images.shape).scatter_(0, times[None], 1.0)
+
+
+class PhaseEncoder(_Pixels):
+    r"""Phase coding: a pixel's binary digits, one a step, as spikes that weigh what their digit is worth::
+
+        s[t] = w[t] b[t mod P],   w[t] = 2^-(1 + t mod P),   x = 0.b[0] b[1] ... in binary
+
+    A period of P steps sums to x, rounded down to a multiple of :math:`2^{-P}` (1 becomes :math:`1 - 2^{-P}`): with
+    P = 8 the eight bits of an image file. Fewer steps give the leading digits.
+
+    Source: Kim, Kim, Huh, Lee, Choi, "Deep neural networks with weighted spikes", Neurocomputing 2018.
+
+    Args:
+        steps: T.
+        phases: P, at most 24, the digits that float32 has.
+        mean: by which the images were normalised, one number or one a channel: a pixel is ``image * std + mean``.
+        std: likewise.
+
+    Shapes: [N, C, H, W], of pixels in [0, 1] once mean and std are undone -> [T, N, C, H, W] in {0, w[t]}.
+
+    Raises:
+        ConfigError: for T below 1, P outside 1 to 24, or a std of 0 or below.
+        DataError: on call, for pixels outside [0, 1], or integers.
+
+    >>> PhaseEncoder(steps=8)(torch.tensor([192 / 256, 1 / 256])).mT
+    tensor([[0.5000, 0.2500, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0039]])
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        phases: int = 8,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+    ) -> None:
+        super().__init__(steps, mean, std)
+        if not 1 <= phases <= 24:
+            raise ConfigError(f"phases={phases}: a period has 1 to 24 steps.")
+        self.phases = phases
+
+    def forward(self, images: Tensor) -> Tensor:
+        digits = (self.pixels(images) * 2**self.phases).long().clamp_(max=2**self.phases - 1)
+        phase = torch.arange(self.steps, device=images.device).remainder_(self.phases)
+        phase = phase.view(-1, *[1] * images.ndim)
+        bits = (digits >> (self.phases - 1 - phase)) & 1
+        spikes: Tensor = bits.to(images.dtype) * torch.exp2(-1.0 - phase).to(images.dtype)
+        return spikes
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, phases={self.phases}"
+
+
+class BurstEncoder(_Pixels):
+    """Burst coding: a neuron fed the pixel, whose spikes weigh `beta` times more each while they follow one another::
+
+        g[t] = beta g[t-1] if it fired at t-1, else 1
+        u[t] = u[t-1] + x,   s[t] = g[t] v_threshold if u[t] >= g[t] v_threshold else 0,   then u[t] -= s[t]
+
+    What was shown up to t is ``t x - u[t]``. Guo et al. (Frontiers in Neuroscience 2021) call another coding burst,
+    of equal spikes whose number and distances tell the pixel.
+
+    Source: Park, Kim, Choe, Yoon, "Fast and Efficient Information Transmission with Burst Spikes in Deep Spiking
+    Neural Networks", DAC 2019, the burst coding of DCT-SNN's comparison.
+
+    Args:
+        steps: T.
+        beta: growth of a spike's weight, above 1.
+        v_threshold: weight of a burst's first spike, the finest step.
+        mean: by which the images were normalised, one number or one a channel: a pixel is ``image * std + mean``.
+        std: likewise.
+
+    Shapes: [N, C, H, W], of pixels in [0, 1] once mean and std are undone -> [T, N, C, H, W] of 0 and
+    ``beta^k v_threshold``.
+
+    Raises:
+        ConfigError: for T below 1, beta of 1 or below, or a threshold or std of 0 or below.
+        DataError: on call, for pixels outside [0, 1], or integers.
+
+    >>> BurstEncoder(steps=6)(torch.tensor([[0.5]])).flatten()
+    tensor([0.1250, 0.2500, 0.5000, 1.0000, 0.0000, 0.1250])
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        beta: float = 2.0,
+        v_threshold: float = 0.125,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+    ) -> None:
+        super().__init__(steps, mean, std)
+        if not beta > 1:
+            raise ConfigError(f"beta={beta}: the weights of a burst grow, by a factor above 1.")
+        if not v_threshold > 0:
+            raise ConfigError(f"v_threshold={v_threshold}: a threshold is above 0.")
+        self.beta = beta
+        self.v_threshold = v_threshold
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = self.pixels(images)
+        spikes = images.new_empty(self.steps, *images.shape)
+        membrane, weight = torch.zeros_like(pixels), torch.full_like(pixels, self.v_threshold)
+        for step in spikes:
+            membrane += pixels
+            fires = membrane >= weight
+            shown = weight * fires
+            membrane -= shown
+            weight = torch.where(fires, weight * self.beta, self.v_threshold)
+            step.copy_(shown)
+        return spikes
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, beta={self.beta}, v_threshold={self.v_threshold}"
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{name}={value}: at least 1.")
+    return value
