@@ -16,21 +16,6 @@ CPU = ["--machine.accelerator", "cpu"]
 TINY = ["--model", "spiking_resnet19", "--network", '{"width": 4}', *CPU]
 
 
-@pytest.fixture(scope="module")
-def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """N-MNIST's layout: of each digit two recordings to train with, one to test: 12 ON events at a pixel of its own."""
-    root = tmp_path_factory.mktemp("events")
-    for part, count in (("Train", 2), ("Test", 1)):
-        for digit in range(10):
-            folder = root / "NMNIST" / part / str(digit)
-            folder.mkdir(parents=True)
-            for number in range(count):
-                (folder / f"{number:05}.bin").write_bytes(
-                    b"".join(bytes([3 * digit, 5, 0x80, 0, us]) for us in range(12))
-                )
-    return root
-
-
 def test_images_over_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     recipe = ["--recipe.loss", "tet", "--recipe.mixup", "0.2", "--loading.augment", "standard+randaugment+cutout:3"]

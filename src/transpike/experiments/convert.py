@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -109,8 +109,12 @@ def sweep(
     title: dict[str, str],
     device: str = "cpu",
     kept: list[dict[str, Any]] | None = None,
+    beside: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Convert ``ann`` under every scheme, measure each on the test images, save networks and results in ``run``."""
+    """Convert ``ann`` under every scheme, measure each on the test images, save networks and results in ``run``.
+
+    The page shows the results of the folders ``beside``, too.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -143,7 +147,7 @@ def sweep(
     if "rows" not in results:  # every scheme was there already
         results = json_format.loads((run.folder / "results.json").read_text())
     Console().print(conversion_table(results))
-    page = write_report([run.folder], run.folder / "report.html")
+    page = write_report([run.folder, *beside], run.folder / "report.html")
     print(f"Networks and results: {run.folder}\nReport: {page}")
     return results
 

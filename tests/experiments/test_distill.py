@@ -1,0 +1,103 @@
+"""`transpike distill`: from a teacher's run to a student's, on images and on events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from transpike.cli import main
+from transpike.models import create_model, save_weights
+
+SMALL = ["--machine.accelerator", "cpu", "--loading.train_images", "200", "--loading.test_images", "60"]
+STUDENT = ["--student", "spiking_resnet19", "--network", '{"width": 4}', "--steps", "2", "--epochs", "1", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = tmp_path_factory.mktemp("teacher") / "run"
+    assert main(["train", "--network", '{"width": 4}', "--epochs", "1", *SMALL, "--out", str(run)]) == 0
+    return str(run)
+
+
+def read(folder: Path, name: str = "results.json") -> dict[str, object]:
+    told: dict[str, object] = json.loads((folder / name).read_text())
+    return told
+
+
+def test_a_run_that_the_other_commands_read(teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["distill", "--teacher", teacher, *STUDENT, "--cache", "64", "--out", str(run)]) == 0
+    results = read(run)
+    assert (results["kind"], results["model"], results["images"]) == ("training", "spiking_resnet19", 60)
+    told = results["distillation"]
+    assert isinstance(told, dict)
+    assert (told["teacher"], told["method"]) == ("resnet20", "bsd")
+    assert told["taps"] == {"layers.2": "layers.2", "layers.5": "layers.5", "layers.7": "layers.8"}
+    assert set(told["first_terms"]) == {"cross_entropy", "kd", "srd", "ssd"}
+    adapters = load_file(run / "adapters.safetensors")
+    assert told["adapter_parameters"] == sum(value.numel() for value in adapters.values())
+    student = create_model(run)
+    assert set(load_file(run / "weights.safetensors")) == set(student.state_dict())
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "again")]) == 0
+    assert read(tmp_path / "again")["accuracy"] == results["accuracy"]
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert main(["distill", "--resume", str(run)]) == 0
+    assert read(run)["accuracy"] == results["accuracy"]
+    assert "spiking_resnet19 on digits" in capsys.readouterr().out
+
+
+def test_a_teacher_by_name_at_its_own_size_and_normalisation(tmp_path: Path) -> None:
+    # timm's network takes three channels of 224 pixels: digits have one, so its own sizes are given.
+    weights = tmp_path / "w.safetensors"
+    save_weights(create_model("timm/resnet10t", num_classes=10, in_channels=1), weights)
+    given = ["--teacher", "timm/resnet10t", "--teacher-weights", str(weights), "--teacher-size", "32"]
+    run = tmp_path / "run"
+    assert main(["distill", *given, *STUDENT, "--method", "kd", "--settings", '{"alpha": 1.0}', "--out", str(run)]) == 0
+    told = read(run)["distillation"]
+    assert isinstance(told, dict)
+    assert (told["teacher"], told["taps"], told["settings"]) == ("timm/resnet10t", {}, {"alpha": 1.0})
+
+
+def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
+    shared = ["--data", "nmnist", "--root", str(events), "--network", '{"width": 4}', "--epochs", "1"]
+    shared += ["--loading.batch_size", "4", "--loading.validation", "0", "--machine.accelerator", "cpu"]
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    assert main(["train", "--model", "spiking_resnet19", *shared, "--steps", "3", "--out", str(teacher)]) == 0
+    given = ["--teacher", str(teacher), "--student", "spiking_resnet19", "--steps", "2", "--test-steps", "2"]
+    assert main(["distill", *given, *shared, "--out", str(student)]) == 0
+    results = read(student)
+    assert isinstance(results["distillation"], dict)
+    assert results["distillation"]["taps"] == {name: name for name in ("layers.2", "layers.5", "layers.7")}
+    assert [row["steps"] for row in results["by_steps"]] == [2]  # type: ignore[index, union-attr]
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ([], "give --teacher: the folder of a `transpike train` run"),
+        (["--teacher", "resnet21"], "no network 'resnet21', nor a folder of that name. Did you mean resnet"),
+        (["--teacher", "resnet20"], "resnet20: give --teacher-weights"),
+        (["--teacher", "{run}", "--method", "bzd"], "no method of distillation 'bzd'. Did you mean bsd"),
+        (["--teacher", "{run}", "--method", "kd", "--settings", '{"temperature": 0}'], "temperature=0: expected above"),
+        (["--teacher", "{run}", "--taps", '{"layers.2": "layer2"}'], "ResNet has no module 'layer2' to tap"),
+        (["--teacher", "{run}", "--taps", '{"fc.2": "layers.2"}'], "'fc.2' gives [4, 10], which has no spatial axes"),
+        (["--teacher", "vgg5", "--teacher-weights", "{run}"], "does not fit VGG, "),
+        (["--teacher", "{run}", "--data", "nmnist", "--root", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_told(
+    arguments: list[str], told: str, teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    given = [argument.replace("{run}", teacher) for argument in arguments]
+    assert main(["distill", *given, *STUDENT, "--out", str(run)]) == 2
+    assert told in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_run_of_another_command_is_not_resumed(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "--resume", teacher]) == 2
+    assert "a run of `transpike train`, not of `transpike distill`" in capsys.readouterr().err
