@@ -39,16 +39,8 @@ def modrelu(z: Tensor, bias: Tensor) -> Tensor:
     >>> modrelu(torch.tensor([3 + 4j, 0j]), torch.tensor(-2.5))
     tensor([1.5000+2.j, 0.0000+0.j])
     """
-    # |z| as a root would have an infinite slope at 0; the lifted one has the slope 0 there.
-    magnitude = z.abs() if not z.is_complex() else _safe_abs(z)
-    direction = z / torch.where(magnitude > 0, magnitude, torch.ones_like(magnitude))
-    return torch.relu(magnitude + bias) * direction
-
-
-def _safe_abs(z: Tensor) -> Tensor:
-    power = z.real.square() + z.imag.square()
-    zero = power == 0
-    return torch.where(zero, torch.zeros_like(power), torch.where(zero, torch.ones_like(power), power).sqrt())
+    magnitude = z.abs()
+    return torch.relu(magnitude + bias) / (magnitude + (magnitude == 0)) * z
 
 
 def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidual, *, penalty: float = 0.01) -> Tensor:
@@ -139,7 +131,7 @@ class SpectralResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         w1, b1, w2, b2 = (self._values(p) for p in (self.w1, self.b1, self.w2, self.b2))
-        return w2 * modrelu(w1 * x + b1, self.bias) + b2
+        return torch.addcmul(b2, w2, modrelu(torch.addcmul(b1, w1, x), self.bias))
 
     def adapt(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The maps [N, C, H, W] with the residual added, and the sum of squares of the residual."""

@@ -50,8 +50,8 @@ def half_spectrum_energy(spectrum: Tensor, *, width: int) -> Tensor:
     >>> half_spectrum_energy(rfft2(maps), width=5).round(), maps.square().sum()
     (tensor(1015.), tensor(1015.))
     """
-    power = spectrum.real.square() + spectrum.imag.square()
-    columns = power.new_full((power.shape[-1],), 2.0)
+    power = torch.view_as_real(spectrum).square().flatten(0, -3).sum((0, 2))
+    columns = torch.full_like(power, 2.0)
     columns[0] = 1.0
     if width % 2 == 0:
         columns[-1] = 1.0
