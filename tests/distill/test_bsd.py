@@ -196,6 +196,14 @@ def test_silent_maps_have_finite_gradients(bias: float) -> None:
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
 
 
+def test_modrelu_of_rounding_noise_sends_no_large_gradient_back() -> None:
+    z = torch.full((4,), 1e-9, dtype=torch.complex64).requires_grad_()
+    out = modrelu(z, torch.tensor(0.1))
+    out.real.sum().backward()
+    assert out.abs().max() < 1e-6
+    assert z.grad is not None and z.grad.abs().max() < 200
+
+
 def test_modrelu_of_reals_keeps_the_sign() -> None:
     z = torch.tensor([-2.0, -0.1, 0.0, 0.1, 2.0])
     expected = torch.tensor([-1.5, 0.0, 0.0, 0.0, 1.5])

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from transpike.coding import DCTEncoder
 from transpike.distill import METHODS, BiSpectrumDistillation, uses_features
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.models import create_model, read_weights
@@ -293,3 +294,24 @@ def test_adapters_are_trained_by_the_same_optimiser(tmp_path):
     fitted = learn(tmp_path, options=options, method=lambda stages: BiSpectrumDistillation(stages, beta=1.0))
     assert all(p.abs().max() < 1e-9 for name, p in fitted.method.named_parameters() if "w2" in name)
     assert any(p.abs().max() > 0 for name, p in fitted.method.named_parameters() if "w2" in name)
+
+
+def test_a_student_of_coefficients_learns_from_a_teacher_of_pixels(tmp_path):
+    torch.manual_seed(0)
+    data = images(32)
+    encoder = DCTEncoder(block=2, stride=2, steps=4).fit(data.tensors[0])
+    given = tuple(encoder(data.tensors[0][:1]).shape[2:])
+    layers = [nn.Conv2d(given[0], 4, 3, padding=1), LIFNode(step_mode="m"), nn.Flatten()]
+    layers.append(nn.Linear(4 * given[1] * given[2], 3))
+    fitted = distill(
+        OverTime(*layers),
+        teacher(),
+        Loaders(DataLoader(data, batch_size=16), None),
+        replace(STEPPED, steps=4, epochs=1),
+        folder=tmp_path,
+        taps={"1": "2"},
+        encode=encoder,
+    )
+    (stage,) = fitted.stages
+    assert (stage.student_size, stage.teacher_size, stage.size) == (given[1:], (6, 6), given[1:])
+    assert set(fitted.first_terms) == {"cross_entropy", "kd", "srd", "ssd"}

@@ -31,8 +31,14 @@ __all__ = [
 Domain = Literal["frequency", "spatial"]
 
 
+SMALL = 1e-3
+
+
 def modrelu(z: Tensor, bias: Tensor) -> Tensor:
-    """relu(|z| + bias) * z / |z|, and 0 at z = 0: keeps the phase of a complex number, or the sign of a real one.
+    """relu(|z| + bias) * z / |z|: keeps the phase of a complex number, or the sign of a real one.
+
+    Where |z| is below 0.001 it counts as that in the quotient: with a bias above 0 the slope at z = 0 has no bound, and
+    a frequency that is silent but for rounding would send any gradient back.
 
     Source: Trabelsi et al., "Deep Complex Networks", ICLR 2018.
 
@@ -40,7 +46,7 @@ def modrelu(z: Tensor, bias: Tensor) -> Tensor:
     tensor([1.5000+2.j, 0.0000+0.j])
     """
     magnitude = z.abs()
-    return torch.relu(magnitude + bias) / (magnitude + (magnitude == 0)) * z
+    return torch.relu(magnitude + bias) / magnitude.clamp(min=SMALL) * z
 
 
 def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidual, *, penalty: float = 0.01) -> Tensor:
