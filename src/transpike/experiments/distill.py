@@ -54,7 +54,7 @@ def distill(
 ) -> None:
     """Train a student, spiking or not, by the labels and by a trained teacher; by default by bi-spectrum distillation.
 
-    The run's folder is that of `transpike train`: `transpike evaluate`, `convert` and `report` read it. The method's
+    The run's folder is that of `transpike train`: `transpike evaluate`, `analyze` and `report` read it. The method's
     adapters lie apart in adapters.safetensors; the student has none of them, and costs what it cost before. Every term
     of the loss is told from the first step on: in results.json, curves.csv and TensorBoard.
 
@@ -141,10 +141,12 @@ spikingformer_4_384 --data cifar100
 
 
 def _check_teacher(teacher: str | None, weights: Path | None) -> None:
-    from transpike.models import check_name
+    from transpike.models import check_name, read_description
 
     if teacher is None:
         raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
+    if Path(teacher).is_dir() and read_description(teacher).get("encoder"):
+        raise ConfigError(f"{teacher}: a network of `transpike hybrid` takes encoded images, and cannot teach here.")
     if weights is None and not Path(teacher).is_dir():
         check_name(teacher)
         raise ModelError(
