@@ -1,1 +1,5 @@
 """Transforms: tensors in, tensors out; they know no network."""
+
+from transpike.spectral.wavelet import dwt2, idwt2, wavedec2, waverec2
+
+__all__ = ["dwt2", "idwt2", "wavedec2", "waverec2"]
