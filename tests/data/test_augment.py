@@ -104,7 +104,7 @@ def test_image_files_are_augmented_before_they_are_normalised(tmp_path: Path, wo
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "'' is none of none, standard, autoaugment"),
+        ("", "'' is none of none, standard, shift, autoaugment"),
         ("standard+mosaic", "'mosaic' is none of"),
         ("none+cutout", "'none' stands alone"),
         ("standard:3", "standard takes no value"),
@@ -118,3 +118,15 @@ def test_image_files_are_augmented_before_they_are_normalised(tmp_path: Path, wo
 def test_what_is_not_known_is_told(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         Loading(augment=text)
+
+
+def test_a_shift_of_ones_own() -> None:
+    image = torch.zeros(200, 1, 5, 5, dtype=torch.uint8)
+    image[:, :, 2, 2] = 255
+    shifted = augmentation("shift:2")(image, Generator().manual_seed(0))  # type: ignore[misc]
+    rows, columns = shifted[:, 0].nonzero()[:, 1:].unbind(1)
+    assert len(rows) == 200
+    assert {*rows.tolist()} == {*columns.tolist()} == {0, 1, 2, 3, 4}
+    for wrong in ("shift:0", "shift:-1", "shift:far"):
+        with pytest.raises(ConfigError, match="is no value for shift"):
+            augmentation(wrong)

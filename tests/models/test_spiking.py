@@ -25,6 +25,7 @@ SMALL = {
     "sew_resnet50": {"width": 4, "stages": ((16, 2, 1), (32, 1, 2))},
     "spiking_vgg5": {**TINY, "image_size": 16},
     "spiking_vgg16": {**TINY, "image_size": 16},
+    "spiking_mlp": {"hidden": 16, "image_size": 16},
     "spikingformer_4_384": {"width": 16, "depth": 2, "heads": 2},
     "spikingformer_2_256": {"width": 16, "heads": 2},
     "qkformer_4_384": {"width": 16, "heads": 2},

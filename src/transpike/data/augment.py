@@ -26,7 +26,8 @@ _TOGETHER = 8
 def augmentation(text: str, *, standard: Augment | None = None) -> Augment | None:
     """What ``text`` asks for: names joined by ``+``, applied in that order, each with its number or without.
 
-    ``none``; ``standard``, the set's own; ``autoaugment`` with the policy ``:cifar10``, ``:svhn`` or ``:imagenet``;
+    ``none``; ``standard``, the set's own; a random ``shift`` by up to ``:1`` pixel; ``autoaugment`` with the policy
+    ``:cifar10``, ``:svhn`` or ``:imagenet``;
     ``randaugment`` of two operations with the magnitude ``:9`` of 31; ``cutout`` of a square of ``:16`` pixels, by
     default half the image's side; ``erasing`` of a rectangle in a share ``:0.25`` of the images. What these empty is
     black. AutoAugment, RandAugment and erasing are torchvision's; a few images of a batch share their draws, which
@@ -122,7 +123,18 @@ def _cut(images: Tensor, generator: Generator, *, side: int | None) -> Tensor:
     return cutout(images, side=side or images.shape[-1] // 2, generator=generator)
 
 
+def _shift(value: str) -> Augment:
+    if int(value or 1) < 1:
+        raise ValueError
+    return partial(_shifted, pixels=int(value or 1))
+
+
+def _shifted(images: Tensor, generator: Generator, *, pixels: int) -> Tensor:
+    return random_shift(images, pixels=pixels, generator=generator)
+
+
 _MAKERS: dict[str, Callable[[str], Augment]] = {
+    "shift": _shift,
     "autoaugment": _autoaugment,
     "randaugment": _randaugment,
     "cutout": _cutout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from transpike.experiments.inputs import checked_device, load_inputs, network_na
 from transpike.experiments.runs import start_run, write_json
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 __all__ = ["evaluate"]
 
@@ -30,7 +31,8 @@ def evaluate(
     out: Path | None = None,
     json: Path | None = None,
 ) -> None:
-    """Measure a converted network (a folder of `transpike convert`) or a trained one (a run of `transpike train`).
+    """Measure a converted network (a folder of `transpike convert`) or a trained one (a run of `transpike train`,
+    `distill` or `hybrid`, whose images pass through the run's own encoder).
 
     For a converted network everything is measured beside the network it was made from: accuracy, same predictions,
     spikes, operations, energy, speed, errors layer by layer. Images come from the data set it was made with, or any
@@ -59,7 +61,7 @@ def evaluate(
     if not network.is_dir():
         raise ModelError(f"{network}: no such folder; give one that `transpike convert` or `transpike train` wrote")
     converted = (network / "network.json").is_file()
-    recorded = read_options(network.parent if converted else network)
+    recorded = ({} if converted else read_options(network)) or read_options(network.parent)
     asked: dict[str, Any] = {
         "network": network,
         "data": data or recorded.get("data"),
@@ -133,13 +135,16 @@ def _trained(network: Path, data: str | None, root: Path, loading: Loading, **op
     about = read_description(network)
     steps, name = about.get("steps"), data or about["data"]
     sets: ImageSets | EventSets
+    encode: Callable[[Tensor], Tensor] | None = None
     if name in EVENT_SOURCES:
         sets = load_events(name, steps=steps or 4, split_by=about.get("split_by", "number"), root=root, loading=loading)
         model = create_model(network)
+    elif "encoder" in about:
+        model, sets, encode = _encoded(network, about, name, root, loading, download=options["download"])
     else:
         model, sets = load_inputs(str(network), data=name, root=root, download=options["download"], loading=loading)
     machine = Machine(accelerator="gpu" if options["device"].startswith("cuda") else "cpu")
-    figures = tested(model, sets.test, machine=machine, steps=steps)
+    figures = tested(model, sets.test, machine=machine, steps=steps, encode=encode)
     if not int(os.environ.get("RANK", 0)):
         print(f"{figures.accuracy:.2%} of {figures.images} test samples of {sets.name} right")
     return {
@@ -151,3 +156,20 @@ def _trained(network: Path, data: str | None, root: Path, loading: Loading, **op
         "accuracy": figures.accuracy,
         "loss": figures.loss,
     }
+
+
+def _encoded(
+    network: Path, about: dict[str, Any], data: str, root: Path, loading: Loading, *, download: bool
+) -> tuple[nn.Module, ImageSets, Callable[[Tensor], Tensor]]:
+    """A network of `transpike hybrid`, images as its encoder takes them, and the encoder; for the artificial network
+    what it saw in the encoder's place."""
+    from transpike.data import load_images
+    from transpike.experiments.encoding import read_encoder
+    from transpike.models import create_model
+    from transpike.train.hybrid import laid_out
+
+    if data == about["data"]:
+        loading = replace(loading, mean=tuple(about["mean"]), std=tuple(about["std"]))
+    sets = load_images(data, root=root, download=download, loading=loading)
+    encoder = read_encoder(about)
+    return create_model(network), sets, laid_out(encoder) if about.get("steps") is None else encoder

@@ -38,6 +38,8 @@ def load_inputs(
     described: dict[str, Any] = {}
     if Path(model).is_dir():
         described = read_description(model)
+        if described.get("encoder"):
+            raise ModelError(f"{model}: a network of `transpike hybrid` takes encoded images: only `evaluate` has them.")
     elif weights is None:
         check_name(model)
         raise ModelError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from transpike.train import Evaluation, Machine, evaluate
@@ -22,6 +22,7 @@ def measure_spiking(
     steps: int,
     others: Sequence[int],
     machine: Machine,
+    encoder: Callable[[int], Callable[[Tensor], Tensor]] | None = None,
 ) -> tuple[Evaluation, dict[str, Any]]:
     """Test a spiking network at ``steps``, where its spikes are counted, and at ``others``.
 
@@ -31,6 +32,7 @@ def measure_spiking(
         steps: T as trained.
         others: Other numbers of steps, for accuracy alone.
         machine: Devices and precision.
+        encoder: Gives what encodes images in T steps; by default they are repeated.
 
     Returns:
         What ``evaluate`` gives at ``steps``; and "by_steps", a row a number of steps, with "spiking", counts for one
@@ -39,11 +41,15 @@ def measure_spiking(
     from transpike.metrics.energy import MULTIPLY_ACCUMULATE
     from transpike.metrics.firing import FiringMeter
 
+    def tested_at(count: int) -> Evaluation:
+        encode = None if encoder is None else encoder(count)
+        return evaluate(model, test(count), machine=machine, steps=count, encode=encode)
+
     with FiringMeter(model) as meter:
-        tested = {steps: evaluate(model, test(steps), machine=machine, steps=steps)}
+        tested = {steps: tested_at(steps)}
     for count in others:
         if count != steps:
-            tested[count] = evaluate(model, test(count), machine=machine, steps=count)
+            tested[count] = tested_at(count)
     work = meter.operations
     neurons = sum(layer.neurons for layer in meter.layers)
     spiking = {

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from transpike.errors import ModelError
+from transpike.models.mlp import MLP, MLPS
 from transpike.models.resnet import RESNETS, ResNet
 from transpike.models.vgg import VGG, VGGS
 from transpike.models.weights import load_weights, read_description, read_weights, save_weights
@@ -32,7 +33,7 @@ def model_names() -> list[str]:
     >>> [name for name in model_names() if "resnet19" in name]
     ['resnet19', 'sew_resnet19', 'spiking_resnet19']
     """
-    return sorted([*RESNETS, *VGGS, *SPIKING])
+    return sorted([*RESNETS, *VGGS, *MLPS, *SPIKING])
 
 
 def check_name(name: str) -> None:
@@ -85,16 +86,17 @@ def create_model(
             which is rebuilt as it was trained; or a module of your own, which is returned as it is.
         num_classes: outputs. A run's folder knows its own.
         in_channels: channels of the image. A run's folder knows its own.
-        image_size: side of the square image in pixels, for networks whose head depends on it (VGG); their paper's by
-            default, 32 for `vgg16`.
+        image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP); their paper's
+            by default, 32 for `vgg16`.
         weights: a `.safetensors` file, a state dict (plain, or from a Lightning checkpoint or data-parallel training),
             or the folder of a `transpike train` run.
-        **kwargs: `width` (stem channels) and `activation` for ResNets; `pool` ("average" or "max"), `hidden`,
-            `dropout` and `activation` for VGGs; for timm and torchvision, what their own functions take. For spiking
-            networks the same without `activation`; `large=False` for SEW ResNets on small images; `width` (channels of
-            a token), `depth` or `depths`, and `heads` for transformers; and `spiking_neuron`, a class of ours or of
-            SpikingJelly's or the name of one of ours, with its keyword arguments: without it these change the paper's
-            neuron.
+        **kwargs: `width` (stem channels) and `activation` for ResNets; `pool` ("average" or "max"), `layers`, `hidden`,
+            `dropout` and `activation` for VGGs; `hidden` (one width or several), `dropout` and `activation` for `mlp`;
+            for timm and torchvision, what their own functions take. For spiking networks the same without
+            `activation`; `large=False` for SEW ResNets on small images; `width` (channels of a token), `depth` or
+            `depths`, and `heads` for transformers; and `spiking_neuron`, a class of ours or of SpikingJelly's or the
+            name of one of ours, with its keyword arguments: without it these change the paper's neuron. `v_threshold`
+            may be a list, one threshold for each layer of neurons.
 
     A spiking network takes images over time, [T, N, C, H, W], and gives [T, N, classes]; between two sequences its
     neurons are put back to rest by `transpike.neurons.reset_net`.
@@ -143,9 +145,13 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
             plan = RESNETS[name].widened(kwargs.pop("width", RESNETS[name].stem))
             return ResNet(plan, num_classes=num_classes, in_channels=in_channels, **kwargs)
         if name in VGGS:
-            own = {key: kwargs.pop(key) for key in ("hidden", "dropout") if key in kwargs}
+            own = {key: kwargs.pop(key) for key in ("layers", "hidden", "dropout") if key in kwargs}
             vgg = replace(VGGS[name], image_size=image_size or VGGS[name].image_size, **own)
             return VGG(vgg, num_classes=num_classes, in_channels=in_channels, **kwargs)
+        if name in MLPS:
+            own = {key: kwargs.pop(key) for key in ("hidden", "dropout") if key in kwargs}
+            mlp = replace(MLPS[name], image_size=image_size or MLPS[name].image_size, **own)
+            return MLP(mlp, num_classes=num_classes, in_channels=in_channels, **kwargs)
         if library == "timm":
             return _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)
         if library == "torchvision":

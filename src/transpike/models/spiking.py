@@ -7,7 +7,8 @@ either loads what the other has learned.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,16 @@ from transpike.models.resnet import BasicBlock, ResNet
 from transpike.models.resnet import Plan as ResNetPlan
 from transpike.models.vgg import VGG
 
-__all__ = ["OverTime", "SpikingBasicBlock", "SpikingResNet", "SpikingVGG", "neuron_factory", "over_time", "sequence"]
+__all__ = [
+    "OverTime",
+    "SpikingBasicBlock",
+    "SpikingResNet",
+    "SpikingVGG",
+    "neuron_factory",
+    "over_time",
+    "sequence",
+    "set_thresholds",
+]
 
 Neuron = Callable[..., nn.Module]
 
@@ -96,6 +106,36 @@ def neuron_factory(spiking_neuron: str | Neuron, **kwargs: Any) -> Neuron:
     if isinstance(kwargs.get("surrogate_function"), str):
         kwargs["surrogate_function"] = _named("surrogate_function", kwargs["surrogate_function"])()
     return partial(node, **kwargs, step_mode="m")
+
+
+def set_thresholds(network: nn.Module, thresholds: Sequence[float]) -> None:
+    """Give each layer of neurons a threshold of its own.
+
+    A surrogate gradient that is as wide as the threshold stays so: `DCTLIFNode`'s and `TSANode`'s own.
+
+    Args:
+        network: its neurons are the modules with a `v_threshold`, in the order of `network.modules()`.
+        thresholds: one for each.
+
+    Raises:
+        ModelError: if their numbers differ, or a threshold is not above 0.
+
+    >>> from transpike.neurons import DCTLIFNode
+    >>> net = OverTime(nn.Linear(2, 2), DCTLIFNode(step_mode="m"))
+    >>> set_thresholds(net, [0.5])
+    >>> net[1]
+    DCTLIFNode(..., v_threshold=0.5, ..., surrogate_function=Triangular(gamma=0.3, width=0.5))
+    """
+    nodes: list[Any] = [module for module in network.modules() if hasattr(module, "v_threshold")]
+    if len(nodes) != len(thresholds) or not all(0 < value < float("inf") for value in thresholds):
+        raise ModelError(
+            f"v_threshold={list(thresholds)}: {type(network).__name__} has {len(nodes)} layers of neurons, each of "
+            "which needs a threshold above 0."
+        )
+    for node, value in zip(nodes, thresholds, strict=True):
+        if getattr(node.surrogate_function, "width", None) == node.v_threshold:
+            node.surrogate_function = replace(node.surrogate_function, width=float(value))
+        node.v_threshold = float(value)
 
 
 def _named(what: str, name: str) -> Any:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from transpike.models.mlp import MLPS, SpikingMLP
 from transpike.models.qkformer import QKFORMERS, QKFormer
 from transpike.models.resnet import RESNETS
 from transpike.models.resnet import Plan as ResNetPlan
 from transpike.models.sew_resnet import SEW_RESNETS, SEWBasicBlock, SEWBottleneck
-from transpike.models.spiking import Neuron, SpikingResNet, SpikingVGG, neuron_factory
+from transpike.models.spiking import Neuron, SpikingResNet, SpikingVGG, neuron_factory, set_thresholds
 from transpike.models.spikingformer import SPIKINGFORMERS, Spikingformer
 from transpike.models.vgg import VGGS
 from transpike.neurons import ATan, DCTLIFNode, IFNode, LIFNode, Triangular
@@ -46,6 +47,7 @@ SPIKING: dict[str, Entry] = {
     "sew_resnet34": Entry(partial(SpikingResNet, block=SEWBasicBlock), SEW_RESNETS["sew_resnet34"], SEW_IF),
     "sew_resnet50": Entry(partial(SpikingResNet, block=SEWBottleneck), SEW_RESNETS["sew_resnet50"], SEW_IF),
     **{f"spiking_{name}": Entry(SpikingVGG, plan, DCTLIFNode) for name, plan in VGGS.items()},
+    **{f"spiking_{name}": Entry(SpikingMLP, plan, DCTLIFNode) for name, plan in MLPS.items()},
     **{name: Entry(Spikingformer, plan, LIF) for name, plan in SPIKINGFORMERS.items()},
     "spikingformer_2_256": Entry(Spikingformer, SPIKINGFORMERS["spikingformer_2_256"], partial(LIF, tau=1.75)),
     **{name: Entry(QKFormer, plan, LIF) for name, plan in QKFORMERS.items()},
@@ -61,9 +63,10 @@ def build_spiking(
         name: which.
         num_classes: outputs.
         in_channels: channels of the image.
-        image_size: side of the square image, for VGGs.
+        image_size: side of the square image, for VGGs and MLPs.
         options: any field of the network's plan; `width`; `pool` for VGGs; `spiking_neuron`; the rest are keyword
-            arguments of the neuron, which with `spiking_neuron` has its own defaults instead of the paper's.
+            arguments of the neuron, which with `spiking_neuron` has its own defaults instead of the paper's. A list
+            as `v_threshold` gives each layer of neurons its own, see `set_thresholds`.
 
     Raises:
         ModelError: for an unknown neuron and a shape that cannot be.
@@ -83,8 +86,11 @@ def build_spiking(
     if image_size is not None and hasattr(plan, "image_size"):
         shape["image_size"] = image_size
     network: dict[str, Any] = {"pool": options.pop("pool")} if "pool" in options else {}
+    thresholds = options.pop("v_threshold") if isinstance(options.get("v_threshold"), list | tuple) else None
     activation = neuron_factory(options.pop("spiking_neuron", entry.neuron), **options)
     net = entry.network(
         replace(plan, **shape), num_classes=num_classes, in_channels=in_channels, activation=activation, **network
     )
+    if thresholds is not None:
+        set_thresholds(net, thresholds)
     return net.to(memory_format=torch.channels_last)

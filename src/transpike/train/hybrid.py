@@ -1,0 +1,223 @@
+"""DCT-SNN's hybrid route: an artificial network's weights and thresholds to begin with, then training over time.
+
+The stages are plain functions: `check_constrained` and `laid_out` for the artificial network, which `fit` trains;
+`transfer` and `balance_thresholds`, which make a spiking network of it; `fit` again, with ``encode=``.
+
+Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency Spiking
+Neural Networks", ICCV 2021, supplement, Sections 1.3 and 2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transpike.coding.dct import DCTEncoder, ycbcr
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.models.spiking import set_thresholds
+from transpike.neurons import reset_net
+from transpike.quantiles import Quantiles
+from transpike.spectral.cosine import block_dct, idctn
+
+__all__ = ["balance_thresholds", "check_constrained", "laid_out", "transfer"]
+
+Encode = Callable[[Tensor], Tensor]
+
+_MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+
+
+def check_constrained(model: nn.Module) -> None:
+    """Make sure that thresholds can take the place of a network's scales: no bias, no normalisation, average pooling.
+
+    With ReLU such a network is positively homogeneous, so that a layer's scale is its threshold's.
+
+    Args:
+        model: an artificial network, or its spiking twin.
+
+    Raises:
+        ModelError: naming the first layer that has no place in it.
+
+    >>> check_constrained(nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()))
+    >>> check_constrained(nn.Sequential(nn.Linear(4, 4)))
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ModelError: layer 0 (Linear) has a bias, ... `transpike convert` (CSS) takes it as it is.
+    """
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm):
+            found = f"layer {name} ({kind}) normalises"
+        elif isinstance(module, _MAX_POOLS):
+            found = f"layer {name} ({kind}) takes maxima"
+        elif getattr(module, "bias", None) is not None:
+            found = f"layer {name} ({kind}) has a bias"
+        else:
+            continue
+        raise ModelError(
+            f"{found}, and the hybrid route takes networks without biases or normalisation and with average pooling: "
+            "mlp, vgg5, vgg9, vgg11, vgg13. `transpike convert` (CSS) takes it as it is."
+        )
+
+
+def laid_out(encoder: nn.Module) -> Encode:
+    """What an artificial network sees in place of an encoder's spikes: images, laid out as the spikes are.
+
+    For a `DCTEncoder` these are its blocks side by side, in its colours: what a whole period of steps sums to. With
+    blocks that do not overlap and fill the image they are the image. For any other encoder, the images as they are.
+
+    >>> laid_out(DCTEncoder(block=4, stride=2, steps=16))(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 3, 60, 60])
+    """
+
+    def layout(images: Tensor) -> Tensor:
+        if not isinstance(encoder, DCTEncoder):
+            return images
+        colored = images if encoder.color is None else ycbcr(images)
+        blocks = idctn(block_dct(colored, block=encoder.block, stride=encoder.stride))
+        return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).to(images.dtype)
+
+    return layout
+
+
+def transfer(ann: nn.Module, snn: nn.Module, *, steps: int) -> None:
+    """Copy an artificial network's weights to its spiking twin; those of the last layer T times as large.
+
+    [I] The paper classifies by the last layer's membrane after T steps, the sum of what it is given (Eq. 4 to 6). Here
+    a spiking network's logits are the mean of its outputs over the steps, which for T times the weights is that sum:
+    the logits, and the loss, are those of the paper with the weights as they were.
+
+    Args:
+        ann: the trained network.
+        snn: its twin, whose weights have the same names; changed in place.
+        steps: T.
+
+    Raises:
+        ModelError: as `check_constrained`, or if a name or a shape differs.
+
+    >>> ann, snn = nn.Linear(2, 3, bias=False), nn.Linear(2, 3, bias=False)
+    >>> transfer(ann, snn, steps=4)
+    >>> bool((snn.weight == 4 * ann.weight).all())
+    True
+    """
+    check_constrained(ann)
+    source, target = ann.state_dict(), snn.state_dict()
+    wrong = sorted(
+        name
+        for name in source.keys() | target.keys()
+        if name not in source or name not in target or source[name].shape != target[name].shape
+    )
+    if wrong:
+        raise ModelError(
+            f"{type(snn).__name__} is no spiking twin of this {type(ann).__name__}: {', '.join(wrong[:5])} differ."
+        )
+    snn.load_state_dict(source)
+    *_, last = snn.parameters()
+    with torch.no_grad():
+        last.mul_(steps)
+
+
+@torch.no_grad()
+def balance_thresholds(
+    snn: nn.Module,
+    batches: Iterable[Any],
+    *,
+    encode: Encode,
+    percentile: float = 99.9,
+    progress: Callable[[], object] | None = None,
+) -> dict[str, float]:
+    """Set the threshold of every layer of neurons to a percentile of its input, one layer after the other.
+
+    A layer's input is measured while all layers before it fire at the thresholds they have been given, so that every
+    layer takes a pass over the batches, up to itself. The percentile is of the signed values of all steps, neurons and
+    samples together, counted in bounded memory to 0.1 %. [I] The paper's "pre-activation" is read as the weighted sum
+    of spikes in a step, not as the membrane.
+
+    Args:
+        snn: a spiking network that takes [T, N, *], its neurons modules with a `v_threshold`; changed in place.
+        batches: of images [N, *], or of (images, labels); passed over once a layer.
+        encode: images to [T, N, *].
+        percentile: in (0, 100]; 99.9 in the paper.
+        progress: called after each batch.
+
+    Returns:
+        The thresholds by the names of the layers, in the order in which they run.
+
+    Raises:
+        ConfigError: for a percentile outside its range.
+        ModelError: if the network has no neurons, or a threshold comes out zero.
+        DataError: if there are no batches.
+
+    Source: supplement, Section 1.3.
+
+    >>> from transpike.models.spiking import OverTime
+    >>> from transpike.neurons import IFNode
+    >>> net = OverTime(IFNode(step_mode="m", v_reset=None), IFNode(step_mode="m", v_reset=None))
+    >>> balance_thresholds(net, [torch.full((4, 1), 3.0)], encode=lambda images: images[None])
+    {'0': 3.0, '1': 1.0}
+    """
+    if not 0 < percentile <= 100:
+        raise ConfigError(f"percentile={percentile}: that of the thresholds lies in (0, 100].")
+    thresholds: dict[str, float] = {}
+    training, device = snn.training, next(snn.parameters(), torch.empty(0)).device
+    snn.eval()
+    try:
+        while seen := _next_layer(snn, batches, encode, done=thresholds, device=device, progress=progress):
+            value = seen.quantile(percentile)
+            if value == 0:
+                raise ModelError(
+                    f"the threshold of {seen.name} comes out zero: {percentile} % of its inputs are not above 0. Train "
+                    "the artificial network longer, or take a percentile nearer to 100."
+                )
+            set_thresholds(snn.get_submodule(seen.name), [value])
+            thresholds[seen.name] = value
+    finally:
+        reset_net(snn)
+        snn.train(training)
+    if not thresholds:
+        raise ModelError(f"{type(snn).__name__} has no neurons that run: modules with a v_threshold.")
+    return thresholds
+
+
+class _Reached(Exception):
+    """The layer that is looked for; what lies behind it need not run."""
+
+
+def _next_layer(
+    snn: nn.Module,
+    batches: Iterable[Any],
+    encode: Encode,
+    *,
+    done: Mapping[str, float],
+    device: torch.device,
+    progress: Callable[[], object] | None,
+) -> Quantiles | None:
+    """The positive inputs of the first layer of neurons that is not `done`, by its name; None where all are."""
+    seen: dict[str, Quantiles] = {}
+
+    def measure(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        # Clipping at 0 commutes with percentiles, and leaves magnitudes.
+        seen.setdefault(name, Quantiles(name)).update(inputs[0].clamp(min=0))
+        raise _Reached
+
+    waiting = [(name, node) for name, node in snn.named_modules() if hasattr(node, "v_threshold") and name not in done]
+    handles = [node.register_forward_pre_hook(partial(measure, name)) for name, node in waiting]
+    empty = True
+    try:
+        for batch in batches if waiting else ():
+            empty = False
+            reset_net(snn)
+            with suppress(_Reached):
+                snn(encode((batch if isinstance(batch, Tensor) else batch[0]).to(device)))
+            if progress is not None:
+                progress()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if waiting and empty:
+        raise DataError("there are no images to balance the thresholds with.")
+    return next(iter(seen.values()), None)

@@ -1,0 +1,188 @@
+"""`transpike hybrid`: all stages, any one from what an earlier run has saved, and what reads its folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from transpike.cli import build_parser, main
+from transpike.data.sources import SOURCES
+from transpike.errors import ConfigError
+from transpike.experiments.encoding import ENCODERS, make_encoder, read_encoder
+from transpike.models import create_model
+from transpike.train.hybrid import transfer
+
+SMALL = ["--network", '{"hidden": 24}', "--machine.accelerator", "cpu", "--loading.test_images", "100"]
+QUICK = [*SMALL, "--pretraining.epochs", "2", "--epochs", "1", "--loading.train_images", "400", "--calibration", "64"]
+QUICK += ["--loading.batch_size", "20"]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return read
+
+
+def run(out: Path, *arguments: str) -> dict[str, Any]:
+    assert main(["hybrid", *QUICK, *arguments, "--out", str(out)]) == 0
+    return results(out)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages at T = 16 on digits."""
+    folder = tmp_path_factory.mktemp("hybrid") / "run"
+    run(folder)
+    return folder
+
+
+def test_all_stages_and_what_they_leave(whole: Path) -> None:
+    told = results(whole)
+    assert (told["kind"], told["model"], told["images"], len(told["epochs"])) == ("training", "spiking_mlp", 100, 1)
+    assert [row["steps"] for row in told["by_steps"]] == [8, 16, 32]
+    assert told["by_steps"][1]["accuracy"] == told["accuracy"]
+    assert told["stages"]["ann"] | results(whole / "ann") == results(whole / "ann")
+    assert told["stages"]["balanced"]["accuracy"] == results(whole / "balanced")["accuracy"] > 0.2
+    # Only spikes reach the weights: no multiply-accumulate, and the encoder's ternary ones count as accumulates.
+    spiking = told["spiking"]
+    assert spiking["macs"] == 0 < spiking["synops"] < 16 * spiking["ann_macs"]
+    assert (spiking["neurons"], spiking["ann_macs"]) == (24, 24 * 64 + 24 * 10)
+    model = json.loads((whole / "model.json").read_text())
+    assert told["thresholds"] == {"layers.1": model["kwargs"]["v_threshold"][0]}
+    assert model["encoder"]["thresholds"][0] < 0 < model["encoder"]["thresholds"][1]
+    assert create_model(whole).layers[1].v_threshold == told["thresholds"]["layers.1"]
+    assert json.loads((whole / "run.json").read_text())["verb"] == "hybrid"
+    assert (whole / "curves.csv").is_file() and (whole / "ann" / "curves.csv").is_file()
+
+
+@pytest.mark.parametrize("stage", [".", "ann", "balanced"])
+def test_every_stage_is_evaluated_with_its_encoder(stage: str, whole: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(whole / stage), "--out", str(tmp_path / "again")]) == 0
+    again, told = results(tmp_path / "again"), results(whole / stage)
+    assert (again["accuracy"], again["images"]) == (told["accuracy"], told["images"])
+    assert again["loss"] == pytest.approx(told["loss"])
+
+
+def test_the_report_reads_it(whole: Path, tmp_path: Path) -> None:
+    assert main(["report", str(whole), "--out", str(tmp_path / "page.html")]) == 0
+    assert "spiking_mlp on digits" in (tmp_path / "page.html").read_text()
+
+
+def test_a_stage_alone_from_what_another_run_has_saved(whole: Path, tmp_path: Path) -> None:
+    ann = run(tmp_path / "ann", "--last", "ann")
+    assert (ann["kind"], ann["model"], ann["accuracy"]) == ("training", "mlp", results(whole / "ann")["accuracy"])
+    balanced = run(tmp_path / "balanced", "--ann", str(tmp_path / "ann"), "--last", "balance")
+    assert balanced["thresholds"] == results(whole)["thresholds"]
+    assert balanced["accuracy"] == results(whole / "balanced")["accuracy"]
+    tuned = run(tmp_path / "tuned", "--balanced", str(tmp_path / "balanced"))
+    assert tuned["accuracy"] == results(whole)["accuracy"]
+    assert tuned["loss"] == pytest.approx(results(whole)["loss"])
+    # From a whole run: its artificial network, balanced anew for another T.
+    fewer = run(tmp_path / "fewer", "--ann", str(whole), "--steps", "4", "--settings", '{"frequencies": 4}')
+    assert fewer["stages"]["ann"]["accuracy"] == ann["accuracy"]
+    assert fewer["thresholds"] != tuned["thresholds"]
+
+
+def test_a_run_continues_where_it_ended(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(out)
+    (out / "results.json").unlink()
+    (out / "weights.safetensors").unlink()
+    before = (out / "ann" / "weights.safetensors").stat().st_mtime_ns
+    assert main(["hybrid", "--resume", str(out)]) == 0
+    assert results(out)["accuracy"] == results(whole)["accuracy"]
+    assert (out / "ann" / "weights.safetensors").stat().st_mtime_ns == before
+    assert len(results(out)["epochs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--ann", "resnet20"], "layer bn (BatchNorm2d) normalises"),
+        (["--ann", "resnet20"], "`transpike convert`"),
+        (["--ann", "mlpp"], "no network 'mlpp'"),
+        (["--ann", "torchvision/alexnet"], "torchvision/alexnet takes images of 3 channels"),
+        (["--encoder", "dctt"], "Did you mean dct?"),
+        (["--settings", '{"blok": 4}'], "are not the dct encoder's"),
+        (["--steps", "0"], "steps=0"),
+        (["--percentile", "0"], "percentile=0"),
+        (["--epochs", "0"], "epochs=0"),
+        (["--balanced", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = [] if "--ann" in arguments else SMALL
+    assert main(["hybrid", *QUICK[len(SMALL) :], *network, *arguments, "--out", str(tmp_path / "run")]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, told in (
+        (["--balanced", str(whole), "--steps", "8"], "balanced for --encoder dct --steps 16"),
+        (["--balanced", str(whole / "ann")], "no network with balanced thresholds"),
+        (["--ann", str(whole / "balanced")], "is a spiking network"),
+        (["--ann", str(whole), "--settings", '{"stride": 2}'], "this encoder lays out 12"),
+        (["--resume", str(tmp_path)], "no run to resume"),
+    ):
+        assert main(["hybrid", *QUICK, *arguments, "--out", str(tmp_path / "run")]) == 2
+        assert told in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "dct"])
+def test_every_encoder_has_its_place(name: str, whole: Path, tmp_path: Path) -> None:
+    told = run(tmp_path / "run", "--ann", str(whole), "--encoder", name, "--steps", "4", "--test-steps", "4")
+    assert main(["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "again")]) == 0
+    # Poisson spikes are drawn anew.
+    assert results(tmp_path / "again")["accuracy"] == pytest.approx(told["accuracy"], abs=0.2 * (name == "poisson"))
+    assert (told["spiking"]["macs"] > 0) == (name in ("direct", "phase", "burst"))
+
+
+def test_a_period_that_does_not_fit_is_warned_of_once() -> None:
+    with pytest.warns(UserWarning, match="only the first 2"):
+        encoder = make_encoder("dct", steps=2, settings={}, mean=(0.5,), std=(0.5,))
+    told = {"encoder": {"name": "dct", "steps": 2, "settings": {}, "thresholds": [-1.0, 0.5]}, "mean": [0], "std": [1]}
+    assert read_encoder(told).thresholds.tolist() == [-1.0, 0.5]
+    assert read_encoder(told, steps=5).steps == 5 and encoder.schedule == (0, 1)
+
+
+def test_a_setting_of_another_encoder_is_told() -> None:
+    with pytest.raises(ConfigError, match="are not the phase encoder's"):
+        make_encoder("phase", steps=2, settings={"block": 4}, mean=(0.5,), std=(0.5,))
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("dct-*.yaml"))
+
+
+def parsed(path: Path) -> Any:
+    parser = build_parser("hybrid")
+    return parser.instantiate(parser.parse_args(["hybrid", "--config", str(path)]))["hybrid"]
+
+
+def test_every_row_of_the_paper_has_its_file() -> None:
+    names = {path.stem for path in CONFIGS}
+    networks = {"dct-cifar10-vgg9", "dct-cifar100-vgg11", "dct-tinyimagenet-vgg13"}
+    frequencies = {"interleaved", "intermittent", "top8", "top8-interleaved", "top8-t48"}
+    expected = networks | {f"{name}-short" for name in networks} | {f"dct-cifar10-vgg9-{name}" for name in frequencies}
+    assert expected | {"dct-mnist-t16", "dct-mnist-t5", "dct-mnist-t2", "dct-encoders"} == names
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_file_is_a_run_whose_networks_and_encoder_can_be_built(path: Path) -> None:
+    told = parsed(path)
+    assert f"transpike hybrid --config configs/{path.name}" in path.read_text()
+    assert told.data == "folder" or told.data in SOURCES
+    size = {"mnist": 28, "fashion_mnist": 28, "folder": told.loading.size}.get(told.data, 32)
+    encoder = make_encoder(told.encoder, steps=told.steps, settings=told.settings or {}, mean=(0.5,), std=(0.5,))
+    height, _ = encoder.output_size((size, size))  # type: ignore[operator]
+    shape = {"image_size": height, "in_channels": 1 if "mnist" in told.data else 3, **(told.network or {})}
+    with torch.device("meta"):
+        transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape), steps=told.steps)
+    published = {"dct-cifar10-vgg9": (60, 48), "dct-cifar100-vgg11": (60, 48), "dct-tinyimagenet-vgg13": (64, 48)}
+    assert (height, told.steps) == published.get(path.stem.removesuffix("-short"), (height, told.steps))
+    if "interleaved" in path.stem:
+        assert encoder.schedule[:4] == (0, 0, 0, 1)
