@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+PNG = (  # 2 x 2 pixels, black and white
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNg+M/wnwEABgAB/4/x/JoAAAAASUVORK5CYII="
+)
 BLOCKS = [f"layers.{stage}.{block}.relu{half}" for stage in range(3) for block in range(3) for half in (1, 2)]
 LAYERS = ["relu", *BLOCKS]
 
@@ -88,6 +91,65 @@ def make_spiking() -> dict[str, Any]:
     }  # fmt: skip
     by_steps = [{"steps": steps, "accuracy": accuracy} for steps, accuracy in ((1, 0.91), (4, 0.986), (8, 0.99))]
     return make_training() | {"model": "sew_resnet19", "spiking": spiking, "by_steps": by_steps}
+
+
+def make_analysis(*, students: int = 2) -> dict[str, Any]:
+    """A teacher and students of which the last has no spectral residual, two stages, ten classes, two images."""
+    networks = [{"label": "teacher", "role": "teacher", "model": "resnet20", "steps": None, "accuracy": 0.99}]
+    networks += [
+        {"label": f"run{number}", "role": "student", "model": "sew_resnet19", "steps": 4, "accuracy": 0.9,
+         "method": "bsd" if number < students else "kd"}
+        for number in range(1, students + 1)
+    ]  # fmt: skip
+    features, filters = [], []
+    for number in range(1, students + 1):
+        for tap, side in (("layers.2", 8), ("layers.5", 4)):
+            distilled = number < students
+            curves = [
+                {"network": network, "adapted": adapted, "frequency": [k / side for k in range(1, side // 2 + 1)],
+                 "power": [2.0 / k**2 for k in range(1, side // 2 + 1)], "variance": 0.5, "high": high}
+                for network, adapted, high in ((0, False, 0.4), (number, False, 0.25), (number, True, 0.375))
+                if distilled or not adapted
+            ]  # fmt: skip
+            features.append(
+                {"student": number, "tap": tap, "teacher_tap": tap, "size": [side, side], "white_high": 0.8125,
+                 "curves": curves, "left": {"before": [0.9, 0.95], "after": [0.5, 0.75]} if distilled else None}
+            )  # fmt: skip
+            if distilled:
+                weights = [[abs(x - side // 2) / side for x in range(side)]] * side
+                filters.append(
+                    {"network": number, "tap": tap, "domain": "frequency", "size": [side, side], "weights": weights,
+                     "high_over_low": 3.5}
+                )  # fmt: skip
+    logits = [4.0 - rank for rank in range(10)]
+    high = [0.5 * (-1) ** rank for rank in range(10)]
+    every = range(len(networks))
+    frequency = [k / 16 for k in range(1, 9)]
+    neuron = {
+        "networks": list(range(1, students + 1)), "type": "LIFNode", "decay": 0.5, "gain": 0.5, "layers": 20,
+        "other_layers": 0, "frequency": frequency, "expected": [1 - f for f in frequency],
+        "measured_amplitude": [1 - f for f in frequency], "measured_power": [(1 - f) ** 2 for f in frequency],
+        "spikes": {"frequency": frequency, "power": [0.5 + f for f in frequency], "rate": 0.25},
+    }  # fmt: skip
+    return {
+        "kind": "analysis", "version": 1, "model": "sew_resnet19", "dataset": "digits", "part": "test", "images": 256,
+        "networks": networks, "features": features, "filters": filters, "neurons": [neuron],
+        "logits": {
+            "curves": [
+                {"network": network, "mean": logits, "high": high, "rms": 3.0, "rms_high": 0.5, "distance_high": 0.125}
+                for network in every
+            ],
+            "single": [[{"network": network, "logits": logits, "high": high} for network in every]] * 2,
+        },
+        "saliency": {
+            "images": [{"png": PNG, "label": label} for label in ("seven", "six")],
+            "panels": [
+                {"network": network, "image": image, "map": [[0.0, 1.0], [0.5, 0.0]], "prediction": "six"}
+                for network in every for image in range(2)
+            ],
+            "taps": ["layers.8"] + ["layers.7"] * students,
+        },
+    }  # fmt: skip
 
 
 RUN = {

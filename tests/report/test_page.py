@@ -12,7 +12,7 @@ from transpike.errors import ConfigError, DataError
 from transpike.experiments.report import report
 from transpike.report import build_page
 
-from .samples import LAYERS, RUN, make_conversion, make_row, make_spiking, make_training, write_run
+from .samples import LAYERS, RUN, make_analysis, make_conversion, make_row, make_spiking, make_training, write_run
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -154,6 +154,85 @@ def test_firing_is_drawn() -> None:
     for name in ("by_steps", "spiking"):
         with pytest.raises(DataError, match=name):
             build_page([result | {name: [] if name == "by_steps" else {"steps": 4}}])
+
+
+def test_an_analysis_is_drawn() -> None:
+    text = build_page([make_analysis()])
+    page = Page(text)
+    assert page.text("h2") == ["sew_resnet19 on digits beside its teacher resnet20: 256 test images."]
+    assert page.text("h3") == [
+        "Features: power by frequency",
+        "Logits in the teacher’s order",
+        "What SRD learned",
+        "The neuron as a filter: LIFNode of run1, run2",
+        "Where they look",
+    ]
+    drawings = page.drawings()
+    assert len(drawings) == 9
+    assert "layers.2, teacher’s layers.2 (8 × 8). teacher: 4 at frequency 0.125, 0.25 at frequency 0.5." in drawings[0]
+    assert "run1 after SRD: 4 at frequency 0.125" in drawings[0]
+    assert "run2 after SRD" not in drawings[0]
+    assert "teacher: 4 at rank 1, -5 at rank 10." in drawings[2]
+    assert "layers.5: 3.5 times as large" in drawings[5]
+    assert "|H|: 0.938 at frequency 0.0625, 0.5 at frequency 0.5." in drawings[6]
+    assert "six: teacher says six, run1 says six, run2 says six" in drawings[8]
+    shares = ["40.00 %", "25.00 %", "37.50 %", "81.25 %", "50.00 %", "75.00 %"]
+    assert ["layers.2, teacher’s layers.2", "run1", *shares] in page.rows
+    assert ["layers.5, teacher’s layers.5", "run2", *shares[:2], "–", shares[3], "–", "–"] in page.rows
+    assert ["run1", "3.000", "0.500", "0.125"] in page.rows
+    assert ["layers.5", "run1", "3.50"] in page.rows
+    assert text.count("data:image/png;base64") == 2 + 2 * 4 + 2  # filters and their bars, two images on four panels
+
+
+def test_a_student_alone_is_drawn() -> None:
+    result = make_analysis(students=1)
+    result["networks"] = [result["networks"][1] | {"accuracy": None}]
+    result |= {"filters": [], "saliency": {"images": [], "panels": []}, "part": "validation"}
+    result["features"] = [
+        stage | {"student": 0, "teacher_tap": None, "curves": [stage["curves"][0]]} for stage in result["features"]
+    ]
+    result["logits"] = {"curves": result["logits"]["curves"][:1]}
+    result["neurons"][0] |= {"networks": [0], "decay": 1.0, "gain": 1.0}
+    page = Page(build_page([result]))
+    assert page.text("h2") == ["sew_resnet19 on digits: 256 validation images."]
+    assert "Logits in the first student’s order" in page.text("h3")
+    assert len(page.drawings()) == 6
+    assert "without a leak: an integrator" in " ".join(page.text("span"))
+    assert "BSD’s Eq. 3 is not about it" in " ".join(page.text("p"))
+
+
+def test_an_analysis_of_a_network_that_diverged_is_drawn() -> None:
+    result = make_analysis()
+    for stage in result["features"]:
+        for curve in stage["curves"]:
+            curve |= {"power": [None for _ in curve["power"]], "variance": None, "high": None}
+    for curve in result["logits"]["curves"]:
+        curve |= {"mean": [None] * 10, "rms": None}
+    page = Page(build_page([result]))
+    assert len(page.drawings()) == 6
+    assert ["run1", "–", "0.500", "0.125"] in page.rows
+
+
+def test_names_in_an_analysis_are_text() -> None:
+    evil = '<script>alert("x")</script>$\\frac{1}$"&amp;'
+    result = make_analysis(students=1) | {"model": evil, "dataset": evil}
+    for network in result["networks"]:
+        network["label"] += evil
+    for row in (*result["features"], *result["neurons"]):
+        row |= {"tap": evil, "type": evil}
+    for row in (*result["saliency"]["images"], *result["saliency"]["panels"]):
+        row |= {"label": evil, "prediction": evil}
+    page = Page(build_page([result]))
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_a_damaged_picture_is_told() -> None:
+    result = make_analysis(students=1)
+    result["features"], result["neurons"] = [], []
+    result["saliency"]["images"][1]["png"] = "AAAA"
+    with pytest.raises(DataError, match=r"saliency.images\[1\]: damaged"):
+        build_page([result])
 
 
 def test_where_the_numbers_come_from(conversion: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from transpike.errors import DataError
 from transpike.report.results import FAITHFUL, check_result, find_series, read_result, representative
 
-from .samples import RUN, make_conversion, make_row, write_run
+from .samples import RUN, make_analysis, make_conversion, make_row, write_run
 
-KINDS = ("conversion", "training")
+KINDS = ("analysis", "conversion", "training")
 
 
 def labels(*results: dict[str, Any]) -> list[str]:
@@ -97,7 +97,7 @@ def test_a_folder_without_results_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "horoscope"}, "unknown kind of result 'horoscope'. Known: conversion, training"),
+        ({"kind": "horoscope"}, "unknown kind of result 'horoscope'. Known: analysis, conversion, training"),
         ({"kind": ["conversion"]}, "unknown kind"),
         ({"version": 2}, "a newer format .* Update transpike"),
         ({"version": 0}, "an older format .* Run the experiment again"),
@@ -133,6 +133,29 @@ def test_damage_deep_in_a_row_is_located(
 ) -> None:
     damaged = deepcopy(conversion)
     place = damaged["rows"][0]
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(DataError, match=message):
+        check_result(damaged, where="runs/x", kinds=KINDS)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("networks",), [], "networks is empty"),
+        (("networks", 0, "label"), None, r"networks\[0\]: label has the wrong type"),
+        (("features", 1, "curves", 0, "power"), 3, r"features\[1\].curves\[0\]: power has the wrong type"),
+        (("logits", "curves"), None, "logits.curves should be a list"),
+        (("filters", 0, "network"), 9, r"filters\[0\] is of no network"),
+        (("saliency", "panels", 2, "map"), "none", r"saliency.panels\[2\]: map has the wrong type"),
+        (("neurons", 0, "spikes"), [], r"neurons\[0\]: spikes has the wrong type"),
+    ],
+)
+def test_damage_in_an_analysis_is_located(path: tuple[Any, ...], value: Any, message: str) -> None:
+    damaged = deepcopy(make_analysis())
+    check_result(damaged, where="runs/x", kinds=KINDS)
+    place: Any = damaged
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value

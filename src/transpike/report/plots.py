@@ -21,16 +21,21 @@ __all__ = [
     "DARK",
     "LIGHT",
     "MARKERS",
+    "STYLE",
     "Line",
+    "colour_of",
     "draw_energy",
     "draw_layer_errors",
     "draw_lines",
     "draw_rates",
     "draw_swatch",
+    "new_figure",
+    "plain",
+    "to_svg",
 ]
 
 # Okabe and Ito's colour-blind safe palette, darkened (light scheme) or lightened (dark) for contrast with the paper.
-# matplotlib draws with the light values, which `_to_svg` then replaces by CSS variables of these names.
+# matplotlib draws with the light values, which `to_svg` then replaces by CSS variables of these names.
 LIGHT = {
     "ink": "#1f2023",
     "muted": "#65666b",
@@ -98,11 +103,12 @@ STYLE: Any = {  # matplotlib wants a type that lists every key
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its points, and the index that fixes its colour and marker on the whole page."""
+    """One curve: its points, and the index that fixes its colour and marker on the whole page; or its points alone."""
 
     label: str
     index: int
     points: tuple[tuple[float, float], ...]
+    dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,16 +121,17 @@ class Bar:
     end: str
 
 
-def _colour(index: int) -> str:
+def colour_of(index: int) -> str:
+    """The colour of the series of this index."""
     return LIGHT[f"s{index % 8}"]
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure measured in points, which the page scales: 9.5 points become about 13 pixels on a wide screen."""
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
 
 
-def _to_svg(figure: Figure, name: str, alt: str) -> str:
+def to_svg(figure: Figure, name: str, alt: str) -> str:
     """The figure as an `<svg>` element with a label for those who cannot see it.
 
     `name` must be unique on the page: it salts the element ids, and makes the same figure the same text every time.
@@ -144,7 +151,8 @@ def _to_svg(figure: Figure, name: str, alt: str) -> str:
     return re.sub(r'<svg [^>]*(viewBox="[^"]*")[^>]*>', lambda match: f"{opening} {match[1]}>", svg, count=1).strip()
 
 
-def _plain(value: float, _position: int | None = None) -> str:
+def plain(value: float, _position: int | None = None) -> str:
+    """A tick's label."""
     return f"{value:,.10g}".replace("-", "−")
 
 
@@ -154,26 +162,33 @@ def _short(name: str, most: int) -> str:
 
 
 def draw_lines(
-    lines: Sequence[Line], name: str, alt: str, *, titles: tuple[str, str], scale: str = "linear", note: str = ""
+    lines: Sequence[Line],
+    name: str,
+    alt: str,
+    *,
+    titles: tuple[str, str],
+    scale: str = "linear",
+    note: str = "",
+    whole: bool = True,
 ) -> str:
-    """Curves against an integer axis, as SVG.
+    """Curves against an axis of whole numbers, or of any if `whole` is false, as SVG.
 
     `titles` are those of the two axes. `scale` is linear, log, or loss: lost percentage points, zero at the top (where
     `note` labels the ANN's line), linear within 0.1 and logarithmic beyond, so that a collapse and a hundredth of a
     point are both told.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(370, 250)
+        figure = new_figure(370, 250)
         axes = figure.add_subplot()
         for line in lines:
             points = [(px, py) for px, py in line.points if scale != "log" or py > 0]
             axes.plot(
                 [px for px, _ in points],
                 [py for _, py in points],
-                color=_colour(line.index),
-                linestyle=DASHES[line.index // 8 % len(DASHES)],
+                color=colour_of(line.index),
+                linestyle="" if line.dots else DASHES[line.index // 8 % len(DASHES)],
                 linewidth=1.6,
-                marker=MARKERS[line.index % 8] if len(points) < 16 else "",
+                marker=MARKERS[line.index % 8] if line.dots or len(points) < 16 else "",
                 markersize=SIZES[line.index % 8],
                 markeredgecolor=LIGHT["paper"],
                 markeredgewidth=0.7,
@@ -184,14 +199,16 @@ def draw_lines(
         axes.set_ylabel(titles[1])
         places = sorted({px for line in lines for px, _ in line.points})
         gaps = [after - before for before, after in pairwise(places)]
-        if len(places) <= 10 and all(gap > (places[-1] - places[0]) / 20 for gap in gaps):
+        if not whole:
+            axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        elif len(places) <= 10 and all(gap > (places[-1] - places[0]) / 20 for gap in gaps):
             axes.set_xticks(places)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.xaxis.set_major_formatter(FuncFormatter(plain))
         axes.margins(x=0.04)
         _scale_y(axes, scale, note)
-    return _to_svg(figure, name, alt)
+    return to_svg(figure, name, alt)
 
 
 def _scale_y(axes: Axes, scale: str, note: str) -> None:
@@ -211,15 +228,21 @@ def _scale_y(axes: Axes, scale: str, note: str) -> None:
         axes.set_yscale("log")
         _tick_decades(axes)
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
 
 
 def _tick_decades(axes: Axes) -> None:
-    """Label 1-2-5 steps where the values span less than two decades, else the decades."""
+    """Label the decades where the values span two or more, else 1-2-5 steps; if these are few, any round values."""
     low, high = axes.get_ylim()
-    steps = (1, 2, 5) if high / low < 100 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    axes.set_yticks([step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high])
+    ticks: list[float] = []
+    for steps in ((1,), (1, 2, 5)) if high / low >= 100 else ((1, 2, 5),):
+        if len(ticks) < 3:
+            ticks = [step * 10.0**decade for decade in decades for step in steps]
+            ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) < 3:
+        ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    axes.set_yticks(ticks)
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -236,18 +259,18 @@ def _name_layers(axes: Axes, names: Sequence[str]) -> None:
 def draw_layer_errors(layers: Sequence[Mapping[str, Any]], name: str, alt: str) -> str:
     """Per layer, the RMS decode error in units of theta, and below it what makes it: clipping, or the code."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(760, 300)
+        figure = new_figure(760, 300)
         error, share = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         values = [(i, layer["error"]) for i, layer in enumerate(layers) if (layer.get("error") or 0) > 0]
         for i, value in values:
             clipped = layers[i].get("binding") == "clipping"
-            error.plot(i, value, "D" if clipped else "o", color=_colour(1 if clipped else 0), markersize=5, zorder=3)
+            error.plot(i, value, "D" if clipped else "o", color=colour_of(1 if clipped else 0), markersize=5, zorder=3)
         error.set_yscale("log")
         highest, lowest = max([0.6, *(v for _, v in values)]), min([0.25, *(v for _, v in values)])
         error.set_ylim(lowest / 1.3, highest * 1.3)
         _tick_decades(error)
         error.yaxis.set_minor_locator(NullLocator())
-        error.yaxis.set_major_formatter(FuncFormatter(_plain))
+        error.yaxis.set_major_formatter(FuncFormatter(plain))
         error.axhline(0.5, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (3, 2)))
         error.annotate(
             "θ/2", (1, 0.5), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
@@ -257,41 +280,41 @@ def draw_layer_errors(layers: Sequence[Mapping[str, Any]], name: str, alt: str) 
         for i, layer in enumerate(layers):
             clipping = layer.get("error_share_clipping")
             if clipping is not None:
-                share.bar(i, 100 * clipping, width=0.72, color=_colour(1))
-                share.bar(i, 100 * (1 - clipping), bottom=100 * clipping, width=0.72, color=_colour(0))
+                share.bar(i, 100 * clipping, width=0.72, color=colour_of(1))
+                share.bar(i, 100 * (1 - clipping), bottom=100 * clipping, width=0.72, color=colour_of(0))
         share.set_ylim(0, 100)
         share.set_yticks([0, 50, 100])
         share.set_ylabel("share (%)")
         error.tick_params(axis="x", length=0)
         _name_layers(share, [layer["name"] for layer in layers])
-    return _to_svg(figure, name, alt)
+    return to_svg(figure, name, alt)
 
 
 def draw_rates(layers: Sequence[Mapping[str, Any]], name: str, alt: str) -> str:
     """Spikes per neuron and image in each layer, the positive upwards, the negative downwards."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(760, 260)
+        figure = new_figure(760, 260)
         axes = figure.add_subplot()
         positive = [layer.get("positive_per_neuron") or 0.0 for layer in layers]
         negative = [-(layer.get("negative_per_neuron") or 0.0) for layer in layers]
-        axes.bar(range(len(layers)), positive, width=0.72, color=_colour(0))
-        axes.bar(range(len(layers)), negative, width=0.72, color=_colour(1))
+        axes.bar(range(len(layers)), positive, width=0.72, color=colour_of(0))
+        axes.bar(range(len(layers)), negative, width=0.72, color=colour_of(1))
         axes.axhline(0, color=LIGHT["muted"], linewidth=0.8)
         axes.set_ylabel("spikes per neuron")
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
         _name_layers(axes, [layer["name"] for layer in layers])
-    return _to_svg(figure, name, alt)
+    return to_svg(figure, name, alt)
 
 
 def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
     """One horizontal bar per coding, its parts from full colour to faint, directly labelled."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(370, 38 + 38 * len(bars))
+        figure = new_figure(370, 38 + 38 * len(bars))
         axes = figure.add_subplot()
         widest = max(sum(bar.parts.values()) for bar in bars) or 1.0
         for place, bar in enumerate(bars):
-            colour, left = LIGHT["muted"] if bar.index is None else _colour(bar.index), 0.0
+            colour, left = LIGHT["muted"] if bar.index is None else colour_of(bar.index), 0.0
             for part, energy in bar.parts.items():
                 shade = 1.0 - 0.24 * PARTS.index(part) if part in PARTS else 1.0
                 axes.barh(place, energy, height=0.4, left=left, color=colour, alpha=shade)
@@ -301,12 +324,12 @@ def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
         axes.set_ylim(len(bars) - 0.6, -0.75)
         axes.set_xlim(0, widest * 1.38)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.xaxis.set_major_formatter(FuncFormatter(plain))
         axes.yaxis.set_major_locator(NullLocator())
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False)
         axes.set_xlabel("energy per image (µJ)")
-    return _to_svg(figure, name, alt)
+    return to_svg(figure, name, alt)
 
 
 def draw_swatch(index: int, name: str) -> str:
@@ -315,7 +338,9 @@ def draw_swatch(index: int, name: str) -> str:
         figure = Figure(figsize=(24 / 72, 9 / 72))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        axes.plot([0, 1, 2], [0, 0, 0], color=_colour(index), linestyle=DASHES[index // 8 % len(DASHES)], linewidth=1.6)
-        axes.plot(1, 0, MARKERS[index % 8], color=_colour(index), markersize=SIZES[index % 8])
-    svg = _to_svg(figure, name, "")
+        axes.plot(
+            [0, 1, 2], [0, 0, 0], color=colour_of(index), linestyle=DASHES[index // 8 % len(DASHES)], linewidth=1.6
+        )
+        axes.plot(1, 0, MARKERS[index % 8], color=colour_of(index), markersize=SIZES[index % 8])
+    svg = to_svg(figure, name, "")
     return svg.replace('role="img" aria-label=""', 'aria-hidden="true" class="swatch"')

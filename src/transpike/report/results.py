@@ -22,7 +22,25 @@ VERSION = 1
 REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
     "conversion": {"model": str, "dataset": str, "images": int, "ann": Mapping, "rows": list},
     "training": {"model": str, "dataset": str, "epochs": list},
+    "analysis": {
+        **{"model": str, "dataset": str, "part": str, "images": int, "networks": list, "features": list},
+        **{"logits": Mapping, "filters": list, "neurons": list, "saliency": Mapping},
+    },
 }
+ANALYSIS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "networks": {"label": str, "role": str, "model": str},
+    "features": {"student": int, "tap": str, "size": list, "white_high": (int, float), "curves": list},
+    "features.curves": {"network": int, "frequency": list, "power": list},
+    "logits.curves": {"network": int, "mean": list, "high": list},
+    "filters": {"network": int, "tap": str, "domain": str, "weights": list},
+    "neurons": {
+        **{"type": str, "networks": list, "decay": (int, float), "spikes": Mapping},
+        **dict.fromkeys(("frequency", "expected", "measured_amplitude", "measured_power"), list),
+    },
+    "saliency.images": {"png": str, "label": str},
+    "saliency.panels": {"network": int, "image": int, "map": list, "prediction": str},
+}
+LISTED = (("logits", "curves"), ("saliency", "images"), ("saliency", "panels"))
 ROW: dict[str, type | tuple[type, ...]] = {
     "scheme": Mapping,
     "steps": int,
@@ -83,7 +101,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "results.json"
     if not path.is_file():
         raise DataError(
-            f"{folder}: no results.json here. Give the folder that `transpike convert`, `train` or `demo` wrote."
+            f"{folder}: no results.json here. Give the folder of a run: of `transpike train`, `convert`, `analyze`, ..."
         )
     result = _read_object(path) | {"folder": str(folder)}
     run = path.with_name("run.json")
@@ -131,6 +149,8 @@ def check_result(result: Result, *, where: str, kinds: Iterable[str]) -> None:
             parts = row.get("energy_parts_uj") or {}
             if not isinstance(parts, Mapping) or not all(isinstance(part, (int, float)) for part in parts.values()):
                 raise DataError(f"{place}.energy_parts_uj should be an object of numbers. Run the experiment again.")
+    elif kind == "analysis":
+        _check_analysis(result, where)
     elif kind == "training":
         _check_numbers(result, where)
         _check_rows(result["epochs"], EPOCH, f"{where}: epochs")
@@ -139,6 +159,21 @@ def check_result(result: Result, *, where: str, kinds: Iterable[str]) -> None:
             _check_fields(result["spiking"], SPIKING, f"{where}: spiking")
             _check_rows(result["spiking"]["layers"], {"name": str}, f"{where}: spiking.layers")
             _check_rows(result["by_steps"], {"steps": int, "accuracy": (int, float)}, f"{where}: by_steps")
+
+
+def _check_analysis(result: Result, where: str) -> None:
+    lists = {name: result[name] for name in ("networks", "features", "filters", "neurons")}
+    lists |= {f"{name}.{part}": result[name].get(part) for name, part in LISTED}
+    for name, rows in lists.items():
+        if not isinstance(rows, list):
+            raise DataError(f"{where}: {name} should be a list. Run the experiment again.")
+        if rows or name == "networks":
+            _check_rows(rows, ANALYSIS[name], f"{where}: {name}")
+        for number, row in enumerate(rows):
+            if not 0 <= row.get("network", 0) < len(result["networks"]):
+                raise DataError(f"{where}: {name}[{number}] is of no network. Run the experiment again.")
+    for number, stage in enumerate(result["features"]):
+        _check_rows(stage["curves"], ANALYSIS["features.curves"], f"{where}: features[{number}].curves")
 
 
 def _check_rows(rows: Sequence[Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:

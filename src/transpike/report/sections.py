@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from transpike.report import plots
+from transpike.report.analysis import describe_analysis
+from transpike.report.parts import Plot, Section, legend, spoken
 from transpike.report.results import FAITHFUL, Result, Series, representative
 from transpike.report.wording import count, fixed, loss_words, percent, ratio
 
-__all__ = ["LAYER_COLUMNS", "ROW_COLUMNS", "SECTIONS", "Plot", "Section", "compare"]
+__all__ = ["LAYER_COLUMNS", "ROW_COLUMNS", "SECTIONS", "compare"]
 
 ROW_COLUMNS = (
     *("T", "latency", "zero-delay", "interval", "accuracy", "loss (pp)", "same predictions", "logit error"),
@@ -25,30 +26,6 @@ LAYER_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A drawing, its caption, a note that tells how to read it, and the meaning of its colours."""
-
-    svg: Markup
-    caption: str
-    note: str = ""
-    key: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the template shows of one result; what is empty is left out."""
-
-    headline: str
-    legend: Sequence[Mapping[str, Any]]
-    plots: Sequence[Plot]
-    caveat: str = ""
-    tiles: Sequence[tuple[str, str, str]] = ()
-    wide: Sequence[Plot] = ()
-    table: Mapping[str, Any] | None = None
-    layers: Mapping[str, Any] | None = None
-
-
 def _conversion(result: Result, series: Sequence[Series], key: str) -> Section:
     best = representative(row for one in series for row in one.rows)
     label = next(one.label for one in series if best in one.rows)
@@ -57,7 +34,7 @@ def _conversion(result: Result, series: Sequence[Series], key: str) -> Section:
     ann = f"ANN {percent(result['ann'].get('accuracy'))}".removesuffix(" –")
     return Section(
         headline=_headline(result, best, f" ({label})" if len(series) > 1 else ""),
-        legend=_legend(series, key),
+        legend=legend(series, key),
         plots=[*_curve_plots(series, key, place, ann), *_energy_plot([result], [series], key)],
         caveat=_caveat(best),
         tiles=_tiles(result, best),
@@ -75,7 +52,7 @@ def compare(results: Sequence[Result], curves: Sequence[Sequence[Series]]) -> Se
         group["rows"] = [row for row in group["rows"] if row["best"]]
     return Section(
         headline=f"{len(every)} codings from {len(results)} results, side by side.",
-        legend=_legend(every, "joint"),
+        legend=legend(every, "joint"),
         plots=[*_curve_plots(every, "joint", "All results"), *_energy_plot(results, curves, "joint")],
         table={"groups": groups},
     )
@@ -95,14 +72,14 @@ def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
         ([line("training", "loss", 0, 1)], "loss", "", "log"),
     ):
         if any(one.points for one in lines):
-            alt = f"{place}: {name}{unit} by epoch. {_spoken(lines, 'epoch')}"
+            alt = f"{place}: {name}{unit} by epoch. {spoken(lines, 'epoch')}"
             svg = plots.draw_lines(lines, f"{key}-{name}", alt, titles=("epoch", name + unit), scale=scale)
             found.append(Plot(Markup(svg), f"{name.capitalize()} by epoch"))
     spiking: Result = result.get("spiking") or {}
     if spiking:
         points = tuple((row["steps"], 100 * row["accuracy"]) for row in result["by_steps"])
         lines = [plots.Line("test", 2, points)]
-        alt = f"{place}: accuracy (%) by T. {_spoken(lines, 'T')}"
+        alt = f"{place}: accuracy (%) by T. {spoken(lines, 'T')}"
         svg = plots.draw_lines(lines, f"{key}-by-steps", alt, titles=("T (steps)", "accuracy (%)"))
         found.append(Plot(Markup(svg), "Accuracy by T", f"Trained at T = {spiking['steps']}."))
     seconds = sum(epoch.get("seconds") or 0.0 for epoch in epochs)
@@ -110,7 +87,7 @@ def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
     reached = f"{percent(result['accuracy'])} of the test images right, " if result.get("accuracy") is not None else ""
     return Section(
         headline=f"{place}: {reached}{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}.",
-        legend=_legend([line for line in accuracy if line.points], key),
+        legend=legend([line for line in accuracy if line.points], key),
         plots=found,
         tiles=_spiking_tiles(spiking) if spiking else (),
         wide=_layer_plots(spiking["layers"], key, f"T = {spiking['steps']}") if spiking else (),
@@ -133,6 +110,7 @@ def _spiking_tiles(spiking: Result) -> list[tuple[str, str, str]]:
 SECTIONS: dict[str, Callable[[Result, Sequence[Series], str], Section]] = {
     "conversion": _conversion,
     "training": _training,
+    "analysis": lambda result, _, key: describe_analysis(result, key),
 }
 
 
@@ -175,13 +153,6 @@ def _tiles(result: Result, row: Result) -> list[tuple[str, str, str]]:
     return [tile for tile in tiles if not tile[1].startswith("–")]
 
 
-def _legend(entries: Sequence[Series] | Sequence[plots.Line], key: str) -> list[dict[str, Any]]:
-    return [
-        {"label": entry.label, "swatch": Markup(plots.draw_swatch(entry.index, f"{key}-swatch-{entry.index}"))}
-        for entry in entries
-    ]
-
-
 def _curve_plots(series: Sequence[Series], key: str, place: str, note: str = "ANN") -> list[Plot]:
     labelled = all(row.get("loss_pp") is not None for one in series for row in one.rows)
     measure = "accuracy lost (pp)" if labelled else "predictions changed (%)"
@@ -194,22 +165,16 @@ def _curve_plots(series: Sequence[Series], key: str, place: str, note: str = "AN
 
     found = []
     for x, axis, words in (("steps", "T (steps)", "T"), ("latency", "latency (steps)", "latency")):
-        alt = f"{place}: {measure} against {words}. {_spoken(lines(x, lost), words)}"
+        alt = f"{place}: {measure} against {words}. {spoken(lines(x, lost), words)}"
         svg = plots.draw_lines(lines(x, lost), f"{key}-{x}", alt, titles=(axis, measure), scale="loss", note=note)
         found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}"))
     if any((row.get("logit_error") or 0) > 0 for one in series for row in one.rows):
         errors = lines("steps", lambda row: 100 * float(row.get("logit_error") or 0))
-        alt = f"{place}: logit error in percent against T. {_spoken(errors, 'T')}"
+        alt = f"{place}: logit error in percent against T. {spoken(errors, 'T')}"
         svg = plots.draw_lines(errors, f"{key}-logits", alt, titles=("T (steps)", "logit error (%)"), scale="log")
         note = "Falls with T until clipping or coupling, not the code’s resolution, makes the error."
         found.append(Plot(Markup(svg), "Logit error against T", note))
     return found
-
-
-def _spoken(lines: Sequence[plots.Line], x: str) -> str:
-    """What a curve plot shows, for those who hear the page: each curve's first and last point."""
-    ends = [(line.label, *line.points[0], *line.points[-1]) for line in lines if line.points]
-    return " ".join(f"{label}: {y0:.3g} at {x} {x0:g}, {y1:.3g} at {x} {x1:g}." for label, x0, y0, x1, y1 in ends)
 
 
 def _energy_plot(results: Sequence[Result], curves: Sequence[Sequence[Series]], key: str) -> list[Plot]:

@@ -1,4 +1,4 @@
-"""Fourier transforms of maps and of sorted logits: half spectra, their energy, high-pass filters, radial power."""
+"""Fourier transforms of maps and of sorted logits: half spectra, their energy, high-pass filters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from transpike.errors import ConfigError
 
-__all__ = ["full_precision", "half_spectrum_energy", "high_pass", "irfft2", "radial_power", "rfft2"]
+__all__ = ["full_precision", "half_spectrum_energy", "high_pass", "irfft2", "rfft2"]
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -80,32 +80,3 @@ def high_pass(signals: Tensor, *, keep: float = 0.5) -> Tensor:
     frequency = torch.fft.rfftfreq(signals.shape[-1], device=signals.device, dtype=signals.dtype)
     passed: Tensor = torch.fft.irfft(spectrum * (frequency > (1 - keep) / 2), n=signals.shape[-1], norm="ortho")
     return passed
-
-
-def radial_power(maps: Tensor, *, bins: int | None = None) -> tuple[Tensor, Tensor]:
-    """Mean power of maps [*, H, W] by distance from zero frequency.
-
-    Args:
-        maps: real; all leading axes are averaged over.
-        bins: rings of equal width between 0 and 1/2 cycles per pixel; by default half the smaller side, rounded up.
-            Corners beyond 1/2 count to the last ring.
-
-    Returns:
-        The rings' middle frequencies in cycles per pixel and their mean power, both [bins]. Of unit white noise the
-        power is 1 everywhere.
-
-    >>> frequency, power = radial_power(torch.ones(2, 8, 8))
-    >>> frequency.tolist(), power.round().tolist()
-    ([0.0625, 0.1875, 0.3125, 0.4375], [64.0, 0.0, 0.0, 0.0])
-    """
-    height, width = maps.shape[-2:]
-    bins = bins or -(-min(height, width) // 2)
-    power = torch.fft.fft2(full_precision(maps), norm="ortho").abs().square().flatten(0, -3).mean(0)
-    vertical = torch.fft.fftfreq(height, device=maps.device)
-    horizontal = torch.fft.fftfreq(width, device=maps.device)
-    radius = (vertical[:, None].square() + horizontal.square()).sqrt()
-    ring = (radius * 2 * bins).long().clamp(max=bins - 1).flatten()
-    total = power.new_zeros(bins).index_add_(0, ring, power.flatten())
-    count = power.new_zeros(bins).index_add_(0, ring, torch.ones_like(power.flatten()))
-    frequency = (torch.arange(bins, device=maps.device) + 0.5) / (2 * bins)
-    return frequency, total / count

@@ -1,0 +1,105 @@
+"""What `transpike analyze` found, as tables for the terminal and curves as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from transpike.experiments.looking import CUTOFF
+
+__all__ = ["analysis_tables", "write_curves"]
+
+
+def write_curves(results: Mapping[str, Any], folder: Path) -> None:
+    """The curves as CSV: features.csv, logits.csv, neurons.csv."""
+    names = [network["label"] for network in results["networks"]]
+    features = [
+        [names[stage["student"]], stage["tap"], names[curve["network"]] + " after SRD" * curve["adapted"], *point]
+        for stage in results["features"]
+        for curve in stage["curves"]
+        for point in _points(curve, "frequency", "power")
+    ]
+    logits = [
+        [names[curve["network"]], rank, *point]
+        for curve in results["logits"]["curves"]
+        for rank, point in enumerate(_points(curve, "mean", "high"), 1)
+    ]
+    responses = [
+        [neuron["type"], *point, spikes]
+        for neuron in results["neurons"]
+        for point, spikes in zip(
+            _points(neuron, "frequency", "expected", "measured_amplitude", "measured_power"),
+            neuron["spikes"]["power"].tolist(),
+            strict=True,
+        )
+    ]
+    for name, heading, rows in (
+        ("features", ("student", "tap", "maps", "frequency", "power"), features),
+        ("logits", ("network", "rank", "mean", "rms_high"), logits),
+        ("neurons", ("neuron", "frequency", "expected", "amplitude", "power", "spike_power"), responses),
+    ):
+        if rows:
+            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([heading, *rows])
+
+
+def _points(curve: Mapping[str, Any], *names: str) -> list[tuple[float, ...]]:
+    return list(zip(*(curve[name].tolist() for name in names), strict=True))
+
+
+def analysis_tables(results: Mapping[str, Any]) -> list[Table | str]:
+    """The results in short, for the terminal.
+
+    "left" is what of the teacher's power SRD leaves to the difference from it; 100 % is as far as silence.
+    """
+    names = [network["label"] for network in results["networks"]]
+    parts: list[Table | str] = [
+        _table("Logits in the teacher's order" if names[0] == "teacher" else "Logits in the first student's order",
+               ("network", "accuracy", "rms", "rms high", "high: distance"),
+               [(names[curve["network"]], f"{results['networks'][curve['network']]['accuracy']:.2%}",
+                 *(f"{curve[name]:.3f}" for name in ("rms", "rms_high", "distance_high")))
+                for curve in results["logits"]["curves"]]),
+        _table(f"Features: share of the variance above {CUTOFF} cycles per pixel",
+               ("student", "stage", "teacher", "student", "SRD", "white", "left: low", "high"),
+               [_feature_row(names, stage) for stage in results["features"]], names=2),
+    ]  # fmt: skip
+    if results["filters"]:
+        rows = [
+            (names[one["network"]], one["tap"], one["domain"], _told(one["high_over_low"]))
+            for one in results["filters"]
+        ]
+        parts.append(_table("SRD's filters", ("student", "stage", "domain", "|W2| high / low"), rows, names=3))
+    for neuron in results["neurons"]:
+        off = float((neuron["measured_amplitude"] / neuron["expected"] - 1).abs().max())
+        kind = f"decay {neuron['decay']:g}" if neuron["decay"] < 1 else "no leak: |H| is an integrator's, not Eq. 3's"
+        parts.append(
+            f"{neuron['type']} ({kind}): the membrane follows |H| within {off:.1e}; "
+            f"{neuron['spikes']['rate']:.2f} spikes per step when driven above threshold."
+        )
+    return parts
+
+
+def _feature_row(names: Sequence[str], stage: Mapping[str, Any]) -> tuple[str, ...]:
+    shares = {("adapted" if curve["adapted"] else names[curve["network"]]): curve["high"] for curve in stage["curves"]}
+    own = names[stage["student"]]
+    left = (stage["left"] or {}).get("after", (None, None))
+    cells = (shares.get("teacher"), shares[own], shares.get("adapted"), stage["white_high"], *left)
+    return own, stage["tap"], *(_told(cell, "{:.1%}") for cell in cells)
+
+
+def _told(value: float | None, form: str = "{:.3g}") -> str:
+    return "" if value is None else form.format(value)
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place >= names else "left", no_wrap=place < names)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,300 @@
+"""What `transpike analyze` measures of a teacher and its students."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from transpike.data import EventSets, ImageSets
+from transpike.distill.adapter import on_grid
+from transpike.distill.bsd import SpectralResidual, SpectralResidualDistillation
+from transpike.distill.taps import Stage, Taps
+from transpike.experiments.subjects import Subject
+from transpike.metrics.fidelity import accuracy
+from transpike.metrics.saliency import grad_cam
+from transpike.metrics.spectrum import (
+    RadialSpectrum,
+    full_plane,
+    leak,
+    membrane_response,
+    sort_logits,
+    spike_spectrum,
+)
+from transpike.neurons import reset_net
+from transpike.spectral.fourier import high_pass
+from transpike.train.losses import readout
+
+__all__ = ["CUTOFF", "Seen", "filters", "look", "neurons", "saliency"]
+
+CUTOFF = 0.25
+"""Cycles per pixel, or per class, above which frequencies are called high: half of the range."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the networks did on the images: see `look`."""
+
+    images: int
+    accuracy: list[float]
+    features: list[dict[str, Any]]
+    logits: dict[str, Any]
+    shown: list[tuple[Tensor, int]]
+
+
+class StageSpectra:
+    """The spectra at one stage of a student: its own, its teacher's, and what SRD makes of its own.
+
+    Args:
+        tap: of the student.
+        stage: with the teacher's tap; None without a teacher.
+        adapter: of SRD.
+    """
+
+    def __init__(self, tap: str, stage: Stage | None, adapter: SpectralResidualDistillation | None) -> None:
+        self.tap, self.stage, self.adapter = tap, stage, adapter
+        self.spectra: dict[str, RadialSpectrum] = {}
+
+    def update(self, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+        maps = own[self.tap]
+        if self.stage is None:
+            self._add(student=maps)
+            return
+        target = on_grid(theirs[self.stage.teacher], self.stage.size)
+        self._add(student=on_grid(maps, self.stage.size), teacher=target)
+        if self.adapter is not None:
+            projected, target = self.adapter.adapter(maps, theirs[self.stage.teacher], size=self.stage.size)
+            if self.adapter.normalize:
+                target = target / target.square().mean().sqrt().clamp(min=1e-12)
+            adapted, _ = self.adapter.residual.adapt(projected)
+            self._add(adapted=adapted, target=target, before=target - projected, after=target - adapted)
+
+    def _add(self, **maps: Tensor) -> None:
+        for name, values in maps.items():
+            self.spectra.setdefault(name, RadialSpectrum()).update(values)
+
+    def told(self, student: int) -> dict[str, Any]:
+        """The curves, network by number (0 is the teacher), and what SRD leaves of the teacher's power."""
+        curves = [
+            {
+                "network": 0 if name == "teacher" else student, "adapted": name == "adapted",
+                "frequency": spectrum.frequency, "power": spectrum.power,
+                "variance": spectrum.variance, "high": spectrum.share_above(CUTOFF),
+            }
+            for name in ("teacher", "student", "adapted")
+            if (spectrum := self.spectra.get(name))
+        ]  # fmt: skip
+        size = self.spectra["student"].plane.shape
+        impulse, white = torch.zeros(1, *size), RadialSpectrum()
+        impulse[0, 0, 0] = 1.0
+        white.update(impulse)
+        left = None
+        if self.adapter is not None:
+            target = _bands(self.spectra["target"])
+            left = {
+                name: [error / whole if whole else None for error, whole in zip(errors, target, strict=True)]
+                for name in ("before", "after")
+                if (errors := _bands(self.spectra[name]))
+            }
+        return {
+            "student": student, "tap": self.tap, "teacher_tap": self.stage.teacher if self.stage else None,
+            "size": list(size), "white_high": white.share_above(CUTOFF), "curves": curves, "left": left,
+        }  # fmt: skip
+
+
+def _bands(spectrum: RadialSpectrum) -> tuple[float, float]:
+    """Power at low and at high frequencies."""
+    high = spectrum.variance * spectrum.share_above(CUTOFF)
+    return spectrum.variance - high, high
+
+
+def look(subjects: Sequence[Subject], taught: bool, loader: DataLoader[Any], *, device: str, shown: int) -> Seen:
+    """Pass the images through all networks once.
+
+    Args:
+        subjects: the teacher first if `taught`, then students with their taps.
+        taught: whether there is a teacher.
+        loader: of the images.
+        device: where the networks are.
+        shown: how many images to keep, of different classes if possible.
+    """
+    observers = [subject.observer() for subject in subjects]
+    stages = [
+        (number, [StageSpectra(stage.student, stage, subject.adapters.get(stage)) for stage in subject.stages]
+         or [StageSpectra(tap, None, None) for tap in subject.taps])
+        for number, subject in enumerate(subjects) if number or not taught
+    ]  # fmt: skip
+    said: list[list[Tensor]] = [[] for _ in subjects]
+    labels: list[Tensor] = []
+    pictures: list[tuple[Tensor, int]] = []
+    console = Console(stderr=True)
+    for images, target in track(loader, description="looking", console=console):
+        batch = images.to(device)
+        seen = [observer(batch) for observer in observers]
+        with torch.no_grad():
+            for number, spectra in stages:
+                for one in spectra:
+                    one.update(seen[number][1], seen[0][1])
+        for kept, (logits, _) in zip(said, seen, strict=True):
+            kept.append(logits.cpu())
+        labels.append(target)
+        pictures += _of_new_classes(images, target, pictures, shown)
+    everything, truth = [torch.cat(kept) for kept in said], torch.cat(labels)
+    return Seen(
+        images=len(truth),
+        accuracy=[accuracy(each, truth) for each in everything],
+        features=[one.told(number) for number, spectra in stages for one in spectra],
+        logits=_logits(everything, shown),
+        shown=pictures,
+    )
+
+
+def _of_new_classes(
+    images: Tensor, target: Tensor, known: list[tuple[Tensor, int]], most: int
+) -> list[tuple[Tensor, int]]:
+    found: dict[int, Tensor] = {}
+    have = {label for _, label in known}
+    for image, label in zip(images.unbind(int(images.ndim == 5)), target.tolist(), strict=True):
+        if label not in have and label not in found and len(known) + len(found) < most:
+            found[label] = image
+    return [(image, label) for label, image in found.items()]
+
+
+def _logits(logits: Sequence[Tensor], shown: int) -> dict[str, Any]:
+    """Curves in the order of the first network's logits: means over images, and some images alone."""
+    ordered = [sort_logits(each, by=logits[0]) for each in logits]
+    high = [high_pass(each) for each in ordered]
+    some = torch.linspace(0, len(ordered[0]) - 1, min(shown, len(ordered[0]))).long().tolist()
+    return {
+        "curves": [
+            {
+                "network": number, "mean": each.mean(0), "high": fine.square().mean(0).sqrt(),
+                "rms": float(each.square().mean().sqrt()), "rms_high": float(fine.square().mean().sqrt()),
+                "distance_high": float((fine - high[0]).square().mean().sqrt()),
+            }
+            for number, (each, fine) in enumerate(zip(ordered, high, strict=True))
+        ],
+        "single": [
+            [{"network": number, "logits": each[row], "high": fine[row]}
+             for number, (each, fine) in enumerate(zip(ordered, high, strict=True))]
+            for row in some
+        ],
+    }  # fmt: skip
+
+
+def filters(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """|W2| of each SRD filter, zero frequency in the middle; of a spatial one by place, as it is."""
+    found = []
+    for number, subject in enumerate(subjects):
+        for stage, adapter in subject.adapters.items():
+            residual: SpectralResidual = adapter.residual
+            weights = residual.w2.detach().cpu()
+            ratio = None
+            if residual.domain == "frequency":
+                weights = full_plane(torch.view_as_complex(weights).abs(), width=stage.size[1])
+                ratio = _high_over_low(weights)
+            found.append(
+                {"network": number, "tap": stage.student, "domain": residual.domain, "size": list(stage.size),
+                 "weights": weights.abs(), "high_over_low": ratio}
+            )  # fmt: skip
+    return found
+
+
+def _high_over_low(weights: Tensor) -> float | None:
+    """Mean of centred weights at high frequencies over that at low ones."""
+    vertical, horizontal = (torch.fft.fftshift(torch.fft.fftfreq(side)) for side in weights.shape)
+    high = (vertical[:, None].square() + horizontal.square()).sqrt() > CUTOFF
+    low = float(weights[~high].mean())
+    return float(weights[high].mean()) / low if low and high.any() else None
+
+
+def neurons(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """How each kind of spiking neuron filters: measured and by BSD's Eq. 3; one entry a kind, the most frequent."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, subject in enumerate(subjects):
+        nodes = [module for module in subject.model.modules() if hasattr(module, "v_threshold")]
+        kinds: dict[int, tuple[Any, ...]] = {id(node): (type(node).__name__, *leak(node)) for node in nodes}
+        if not nodes:
+            continue
+        kind, layers = Counter(kinds.values()).most_common(1)[0]
+        node = next(node for node in nodes if kinds[id(node)] == kind)
+        if kind in found:
+            found[kind]["networks"].append(number)
+        elif kind[1] <= 1:
+            found[kind] = {"networks": [number], **_neuron(node, layers=layers, others=len(nodes) - layers)}
+    return list(found.values())
+
+
+def _neuron(node: nn.Module, *, layers: int, others: int) -> dict[str, Any]:
+    (decay, gain), measured = leak(node), membrane_response(node)
+    frequency, power, rate = spike_spectrum(node)
+    return {
+        "type": type(node).__name__, "decay": decay, "gain": gain, "layers": layers, "other_layers": others,
+        "frequency": measured.frequency, "expected": measured.expected,
+        "measured_amplitude": measured.amplitude, "measured_power": measured.power,
+        "spikes": {"frequency": frequency, "power": power, "rate": rate},
+    }  # fmt: skip
+
+
+def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSets, *, device: str) -> dict[str, Any]:
+    """Grad-CAM of each network for the labels of the images that are shown, at its last tap."""
+    if not seen.shown:
+        return {"images": [], "panels": []}
+    target = torch.tensor([label for _, label in seen.shown], device=device)
+    batch = torch.stack([image for image, _ in seen.shown], dim=int(seen.shown[0][0].ndim == 4)).to(device)
+    panels = []
+    for number, subject in enumerate(subjects):
+        maps, predicted = _explain(subject, _last(subjects, number), batch, target)
+        panels += [
+            {"network": number, "image": image, "map": each, "prediction": sets.class_names[prediction]}
+            for image, (each, prediction) in enumerate(zip(maps, predicted, strict=True))
+        ]
+    return {
+        "images": [{"png": _png(image, sets), "label": sets.class_names[label]} for image, label in seen.shown],
+        "panels": panels,
+        "taps": [_last(subjects, number) for number in range(len(subjects))],
+    }
+
+
+def _last(subjects: Sequence[Subject], number: int) -> str:
+    """The last tap of a student, and the teacher's that belongs to it."""
+    subject = subjects[number]
+    is_teacher = number == 0 and not subject.stages and len(subjects) > 1 and bool(subjects[1].stages)
+    return subjects[1].stages[-1].teacher if is_teacher else list(subject.taps)[-1]
+
+
+def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple[Tensor, list[int]]:
+    """Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
+    reset_net(subject.model)
+    with torch.enable_grad(), Taps(subject.model, [tap]) as taps:
+        logits = readout(subject.model(subject.given(batch.clone().requires_grad_())))
+        score = logits.gather(1, target[:, None]).squeeze(1)
+        maps = grad_cam(score, taps[tap], read=subject.taps[tap].maps)
+    reset_net(subject.model)
+    peak = maps.amax((-2, -1), keepdim=True)
+    return (maps / peak.clamp(min=1e-12)).cpu(), logits.argmax(1).tolist()
+
+
+def _png(image: Tensor, sets: ImageSets | EventSets) -> str:
+    """An image as it was before normalisation, or a recording's events, ON red and OFF blue, as PNG in base64."""
+    from PIL import Image
+
+    if isinstance(sets, ImageSets):
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (sets.mean, sets.std))
+        pixels = image.cpu() * std + mean
+        pixels = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels[:3]
+    else:
+        off, on = image.cpu().sum(0)
+        pixels = torch.stack((on, torch.zeros_like(on), off)) / image.sum(0).max().clamp(min=1)
+    file = io.BytesIO()
+    Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().movedim(0, -1).numpy()).save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode()
