@@ -26,19 +26,40 @@ from transpike.distill.bsd import (
     spectral_residual,
     spectral_semantic,
 )
+from transpike.distill.decoupled import DISTDistillation, DKDDistillation
 from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
+from transpike.distill.hints import ATDistillation, FitNetDistillation, OFDDistillation
 from transpike.distill.logits import LogitsDistillation, TKSDistillation, TLDDistillation, knowledge_distillation
+from transpike.distill.map_losses import focal_frequency_loss, gaussian_frequency_loss, info_nce
+from transpike.distill.ofa import OFADistillation
+from transpike.distill.refinement import DualStreamRefinement, WaveletRefinement
+from transpike.distill.relations import CCDistillation, CRDDistillation, RKDDistillation
+from transpike.distill.review import ReviewKDDistillation
+from transpike.distill.sfkd import SFKDDistillation, SpatialFrequencyDistillation
 from transpike.distill.taps import Stage, Tap, Taps, default_taps, find_taps, match_taps, pair_taps
 from transpike.errors import ConfigError
 
 __all__ = [
     "METHODS",
+    "ATDistillation",
     "BKDSNNDistillation",
     "BiSpectrumDistillation",
+    "CCDistillation",
+    "CRDDistillation",
+    "DISTDistillation",
+    "DKDDistillation",
+    "DualStreamRefinement",
+    "FitNetDistillation",
     "KDSNNDistillation",
     "LaSNNDistillation",
     "LogitsDistillation",
+    "OFADistillation",
+    "OFDDistillation",
+    "RKDDistillation",
+    "ReviewKDDistillation",
     "SAKDDistillation",
+    "SFKDDistillation",
+    "SpatialFrequencyDistillation",
     "SpectralResidual",
     "SpectralResidualDistillation",
     "SpectralSemanticDistillation",
@@ -47,9 +68,13 @@ __all__ = [
     "TLDDistillation",
     "Tap",
     "Taps",
+    "WaveletRefinement",
     "create_method",
     "default_taps",
     "find_taps",
+    "focal_frequency_loss",
+    "gaussian_frequency_loss",
+    "info_nce",
     "knowledge_distillation",
     "match_taps",
     "pair_taps",
@@ -69,10 +94,21 @@ METHODS: dict[str, Callable[..., nn.Module]] = {
     "sakd": SAKDDistillation,
     "tks": TKSDistillation,
     "tld": TLDDistillation,
+    "sfkd": SFKDDistillation,
+    "fitnet": FitNetDistillation,
+    "at": ATDistillation,
+    "rkd": RKDDistillation,
+    "cc": CCDistillation,
+    "crd": CRDDistillation,
+    "ofd": OFDDistillation,
+    "reviewkd": ReviewKDDistillation,
+    "dkd": DKDDistillation,
+    "dist": DISTDistillation,
+    "ofa": OFADistillation,
 }
 """By name: what makes a method of stages and settings. `ssd` and `srd` are logits KD with one half of BSD."""
 
-LOGITS_ALONE = ("kd", "ssd", "tks", "tld")
+LOGITS_ALONE = ("kd", "ssd", "tks", "tld", "dkd", "dist")
 
 
 def uses_features(method: str) -> bool:

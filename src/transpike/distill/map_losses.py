@@ -1,0 +1,149 @@
+"""Losses of two feature maps: the Gaussian-filtered frequency loss, and those that its paper compares it with.
+
+Source of the first: Wang, Wang, "SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge Distillation via
+Multi-Level Wavelet Spectral Interaction", 2026. Public is its idea; the equation is our reading.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transpike.errors import ConfigError, DataError
+from transpike.spectral.fourier import full_precision, half_spectrum_energy, rfft2
+
+__all__ = ["focal_frequency_loss", "gaussian_frequency_loss", "gaussian_low_pass", "gaussian_response", "info_nce"]
+
+
+def gaussian_response(size: int, *, sigma: float) -> Tensor:
+    """What a Gaussian low-pass leaves of the frequencies along one axis: h(f) = exp(-f^2 / (2 sigma^2)).
+
+    Args:
+        size: samples along the axis.
+        sigma: in cycles per sample, where 1/2 is the highest frequency; infinity passes all.
+
+    Shapes: [size], in the order of `torch.fft.fftfreq`.
+
+    Raises:
+        ConfigError: for a sigma that is not above 0.
+
+    >>> gaussian_response(4, sigma=0.25)
+    tensor([1.0000, 0.6065, 0.1353, 0.6065])
+    """
+    if not sigma > 0:
+        raise ConfigError(f"sigma={sigma}: expected above 0, in cycles per pixel.")
+    return torch.exp(-torch.fft.fftfreq(size).square() / (2 * sigma**2))
+
+
+def gaussian_low_pass(maps: Tensor, *, sigma: float) -> Tensor:
+    """Maps whose spectra are multiplied by H(u, v) = h(u) h(v) = exp(-D^2 / (2 sigma^2)), D the distance from zero.
+
+    H is a product, so that each axis is filtered by itself: transform, response and inverse are one matrix, which for
+    maps of this size costs less than transforms.
+
+    Args:
+        maps: real, [*, H, W].
+        sigma: as in `gaussian_response`.
+
+    Raises:
+        ConfigError: for a sigma that is not above 0.
+
+    >>> gaussian_low_pass(torch.tensor([[1.0, -1.0, 1.0, -1.0]]) + 5, sigma=0.25)
+    tensor([[5.1353, 4.8647, 5.1353, 4.8647]])
+    """
+    maps = full_precision(maps)
+    rows, columns = (_smoothing(side, sigma).to(maps) for side in maps.shape[-2:])
+    with torch.autocast(maps.device.type, enabled=False):
+        passed: Tensor = torch.einsum("ij,...jk,kl->...il", rows, maps, columns)  # both matrices are symmetric
+    return passed
+
+
+def _smoothing(size: int, sigma: float) -> Tensor:
+    response = gaussian_response(size, sigma=sigma)
+    matrix: Tensor = torch.fft.ifft(response[:, None] * torch.fft.fft(torch.eye(size), dim=0), dim=0).real
+    return matrix
+
+
+def gaussian_frequency_loss(student: Tensor, teacher: Tensor, *, sigma: float = 0.25) -> Tensor:
+    """GFFL, the mean squared distance of spectra after a Gaussian low-pass: a scalar.
+
+    L = mean |H (FFT(F_s) - FFT(F_t))|^2,  H = exp(-D^2 / (2 sigma^2))
+
+    of complex values, so that magnitude and phase count, with orthonormal transforms. By Parseval's theorem it is the
+    mean squared distance of the filtered maps, and so it is computed; with sigma = infinity, that of the maps. Our
+    reading: D in cycles per pixel, so that sigma means the same on every grid.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C, H, W].
+        sigma: as in `gaussian_response`.
+
+    Raises:
+        ConfigError: for a sigma that is not above 0.
+        DataError: for maps of unlike shapes.
+
+    >>> teacher, fast = torch.zeros(1, 1, 4, 4), torch.tensor([1.0, -1.0, 1.0, -1.0]).expand(1, 1, 4, 4)
+    >>> [round(gaussian_frequency_loss(fast, teacher, sigma=s).item(), 4) for s in (0.25, 0.5, float("inf"))]
+    [0.0183, 0.3679, 1.0]
+    """
+    student, teacher = _alike(student, teacher)
+    return gaussian_low_pass(student - teacher, sigma=sigma).square().mean()
+
+
+def focal_frequency_loss(student: Tensor, teacher: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """Mean squared distance of spectra, weighted by itself: a scalar.
+
+    L = mean w |D|^2,  D = FFT(F_s) - FFT(F_t),  w = (|D| / max |D|)^alpha
+
+    with the maximum over each channel of each image, and w a constant to the gradient.
+
+    Source: Jiang et al., "Focal Frequency Loss for Image Reconstruction and Synthesis", ICCV 2021, equations 8 and 9.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C, H, W].
+        alpha: 0 is the mean squared distance.
+
+    >>> maps = torch.eye(4).view(1, 1, 4, 4)
+    >>> round(focal_frequency_loss(maps, 0 * maps).item(), 4)
+    0.25
+    """
+    student, teacher = _alike(student, teacher)
+    difference = rfft2(student - teacher)
+    with torch.no_grad():
+        magnitude = difference.abs()
+        largest = magnitude.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(magnitude.dtype).tiny)
+        root = (magnitude / largest) ** (alpha / 2)
+    return half_spectrum_energy(root * difference, width=student.shape[-1]) / student.numel()
+
+
+def info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """How hard it is to tell, by cosine similarity, which of the teacher's maps are of the same image: a scalar.
+
+    L = -1 / N * sum_n log softmax_m(cos(F_s[n], F_t[m]) / tau)[n]
+
+    Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018, equation 4.
+    Our reading: the other images of the batch are the negatives, and an image's maps are one vector. Not 0 at identity.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C, H, W].
+        temperature: tau.
+
+    >>> maps = torch.eye(3).view(3, 3, 1, 1)
+    >>> round(info_nce(maps, maps, temperature=1.0).item(), 4)  # log(1 + 2 / e)
+    0.5514
+    """
+    student, teacher = _alike(student, teacher)
+    with torch.autocast(student.device.type, enabled=False):
+        own, other = F.normalize(student.flatten(1)), F.normalize(teacher.flatten(1))
+        return F.cross_entropy(own @ other.mT / temperature, torch.arange(len(own), device=own.device))
+
+
+def _alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    if student.shape != teacher.shape or student.ndim != 4:
+        raise DataError(
+            f"expected two maps [N, C, H, W] of one shape, found {list(student.shape)} and {list(teacher.shape)}."
+        )
+    return full_precision(student), full_precision(teacher)

@@ -1,0 +1,248 @@
+"""SFKD: features of unlike architectures, refined by wavelet sub-bands and compared at low frequencies.
+
+Source: Wang, Wang, "SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge Distillation via Multi-Level Wavelet
+Spectral Interaction", 2026. Only its abstract and summaries are public: they name the parts, wavelets, DS2S and the
+Gaussian-filtered frequency loss. Levels, basis, sigma, weights and what is inside the parts are our reading, and each
+is a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transpike.distill.adapter import Adapter
+from transpike.distill.logits import check_settings, knowledge_distillation
+from transpike.distill.map_losses import (
+    focal_frequency_loss,
+    gaussian_frequency_loss,
+    gaussian_response,
+    info_nce,
+)
+from transpike.distill.refinement import WaveletRefinement
+from transpike.distill.taps import Stage
+from transpike.errors import ConfigError
+from transpike.spectral.fourier import full_precision
+
+__all__ = [
+    "SFKDDistillation",
+    "SpatialFrequencyDistillation",
+    "standardize",
+]
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def standardize(maps: Tensor) -> Tensor:
+    """Maps [N, C, H, W] with mean 0 and variance 1 in every channel, over images and places; constant channels are 0.
+
+    >>> standardize(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
+    tensor([-1.,  1.])
+    """
+    maps = full_precision(maps)
+    centred = maps - maps.mean((0, 2, 3), keepdim=True)
+    spread: Tensor = centred.square().mean((0, 2, 3), keepdim=True).sqrt()
+    return centred / spread.clamp(min=1e-6)
+
+
+class SpatialFrequencyDistillation(nn.Module):
+    """Distance of a student's refined maps from the teacher's, on a common grid.
+
+    Mean over time, larger maps pooled to the grid, 1x1 convolution to the teacher's channels, refinement, loss. Only
+    needed in training.
+
+    Args:
+        student_channels: channels of the student's maps.
+        teacher_channels: channels of the teacher's maps.
+        size: (H, W) of the grid; neither map may be smaller.
+        refine: makes maps of maps [N, C', H, W], such as a `WaveletRefinement`; None compares them as they are.
+        loss: of two maps [N, C', H, W], a scalar.
+        refine_teacher: let the same refinement, without its gradient, act on the teacher's maps too.
+        normalize: `standardize` the teacher's maps, so that the loss depends neither on the teacher's scale nor on the
+            few channels that are largest in a transformer.
+
+    Shapes: student [T, N, C, H, W] or [N, C, H, W], teacher [N, C', H', W'] -> a scalar.
+
+    Raises:
+        DataError: on call, for maps that do not fit.
+
+    >>> refine = WaveletRefinement(6, size=(4, 4))
+    >>> distance = SpatialFrequencyDistillation(3, 6, size=(4, 4), refine=refine)
+    >>> student, teacher = distance.pair(torch.rand(2, 5, 3, 8, 8), torch.rand(5, 6, 7, 7))
+    >>> student.shape, teacher.shape
+    (torch.Size([5, 6, 4, 4]), torch.Size([5, 6, 4, 4]))
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        *,
+        size: tuple[int, int],
+        refine: nn.Module | None = None,
+        loss: Loss = gaussian_frequency_loss,
+        refine_teacher: bool = False,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        self.adapter = Adapter(student_channels, teacher_channels)
+        self.refine = nn.Identity() if refine is None else refine
+        self.size, self.loss = size, loss
+        self.refine_teacher, self.normalize = refine_teacher, normalize
+
+    def pair(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """What the loss compares: both maps as [N, C', H, W]."""
+        with torch.autocast(student.device.type, enabled=False):
+            student, teacher = self.adapter(student, teacher, size=self.size)
+            if self.normalize:
+                teacher = standardize(teacher)
+            if self.refine_teacher:
+                with torch.no_grad():
+                    teacher = self.refine(teacher)
+            return self.refine(student), teacher
+
+    def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        with torch.autocast(student_features.device.type, enabled=False):
+            return self.loss(*self.pair(student_features, teacher_features))
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, refine_teacher={self.refine_teacher}, normalize={self.normalize}"
+
+
+class SFKDDistillation(nn.Module):
+    """alpha * KD + beta * GFFL, summed over stages, of maps that DS2S refined: what is added to the task loss.
+
+    Both networks' maps are brought to a grid whose sides are powers of two, the student's taken apart by wavelets,
+    refined (`DualStreamRefinement`) and put together again, and compared by `gaussian_frequency_loss`. Our reading: the
+    teacher's maps are the target as they are. Were they, too, refined by what the loss trains (`refine="both"`), the
+    loss could fall by the refinement making both alike.
+
+    Ablations are settings: `levels=0` for maps that are refined without wavelets, `refine="none"` for no DS2S (and
+    then no wavelets, which alone change nothing), `sigma=float("inf")` for no Gaussian, `loss`, `wavelet`.
+
+    Args:
+        stages: pairs of taps; see `transpike.distill.taps`.
+        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        beta: weight of the loss of features. With 5, four stages and "gffl", a ResNet-18 begins with gradients of about
+            half the size of the cross-entropy's; "infonce" wants less.
+        temperature: of logits KD.
+        levels: of the wavelet transform.
+        wavelet: a discrete wavelet of PyWavelets, by name.
+        refine: whose maps DS2S refines: "student", "both" or "none".
+        width: channels inside DS2S, a multiple of 8.
+        loss: "gffl", "mse", "infonce", "focal_frequency", or a function of two maps [N, C, H, W].
+        sigma: of the Gaussian of "gffl", in cycles per pixel of the grid.
+        grid: its largest side; larger maps are pooled to it, which bounds what the attention costs.
+        normalize: `standardize` the teacher's maps.
+
+    Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
+    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd" and one by the loss's name,
+    "gffl" (of a function: "features").
+
+    Raises:
+        ConfigError: without stages, for settings out of range, and for maps too small for the levels, with the largest
+            number that they allow.
+
+    >>> method = SFKDDistillation([Stage("a", "b", 4, 6, (8, 8), (7, 7))])
+    >>> logits, teacher = torch.zeros(3, 10), torch.ones(3, 6, 7, 7)
+    >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": teacher})
+    >>> {name: term.item() for name, term in terms.items()}
+    {'kd': 0.0, 'gffl': 0.0}
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] = (),
+        *,
+        alpha: float = 0.5,
+        beta: float = 5.0,
+        temperature: float = 2.0,
+        levels: int = 2,
+        wavelet: str = "haar",
+        refine: Literal["student", "both", "none"] = "student",
+        width: int = 32,
+        loss: str | Loss = "gffl",
+        sigma: float = 0.25,
+        grid: int = 8,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        check_settings(temperature=temperature, alpha=alpha, beta=beta)
+        if beta and not stages:
+            raise ConfigError(f"beta={beta}: distillation of features needs stages, pairs of taps.")
+        if refine not in ("student", "both", "none"):
+            raise ConfigError(f"refine={refine!r}: expected 'student', 'both' or 'none'.")
+        if grid < 1:
+            raise ConfigError(f"grid={grid}: expected at least 1 pixel a side.")
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.stages = tuple(stages) if beta else ()
+        self.term, distance = _loss(loss, sigma)
+        self.distances = nn.ModuleList()
+        for stage in self.stages:
+            channels, size = stage.teacher_channels, _powers_of_two(stage.size, grid)
+            refinement = None
+            if refine != "none":
+                try:
+                    refinement = WaveletRefinement(channels, size=size, levels=levels, wavelet=wavelet, width=width)
+                except ConfigError as error:
+                    raise ConfigError(f"{stage.student!r} and {stage.teacher!r}: {error}") from None
+            self.distances.append(
+                SpatialFrequencyDistillation(
+                    stage.student_channels,
+                    channels,
+                    size=size,
+                    refine=refinement,
+                    loss=distance,
+                    refine_teacher=refine == "both",
+                    normalize=normalize,
+                )
+            )
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Mapping[str, Tensor],
+        teacher_features: Mapping[str, Tensor],
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        terms = {}
+        if self.alpha:
+            terms["kd"] = self.alpha * knowledge_distillation(
+                student_logits, teacher_logits, temperature=self.temperature
+            )
+        if self.beta:
+            distances = [
+                distance(student_features[stage.student], teacher_features[stage.teacher])
+                for distance, stage in zip(self.distances, self.stages, strict=True)
+            ]
+            terms[self.term] = self.beta * torch.stack(distances).sum()
+        return terms
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}, loss={self.term!r}"
+
+
+def _loss(loss: str | Loss, sigma: float) -> tuple[str, Loss]:
+    gaussian_response(1, sigma=sigma)  # refuses
+    if not isinstance(loss, str):
+        return "features", loss
+    known: dict[str, Loss] = {
+        "gffl": partial(gaussian_frequency_loss, sigma=sigma),
+        "mse": F.mse_loss,
+        "infonce": info_nce,
+        "focal_frequency": focal_frequency_loss,
+    }
+    if loss not in known:
+        raise ConfigError(f"loss={loss!r}: expected one of {', '.join(known)}.")
+    return loss, known[loss]
+
+
+def _powers_of_two(size: tuple[int, int], largest: int) -> tuple[int, int]:
+    height, width = (1 << (min(side, largest).bit_length() - 1) for side in size)
+    return height, width
