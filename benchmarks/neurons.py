@@ -97,8 +97,17 @@ def main(
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     shape: list[int] = [4, 32, 128, 32, 32],  # noqa: B006  (jsonargparse shows it)
     repeats: int = 7,
+    fresh: bool = True,
 ) -> None:
-    """Time and peak memory of each; writes benchmarks/results/neurons-DEVICE-DTYPE-TxNx....json."""
+    """Time and peak memory of each; writes benchmarks/results/neurons-DEVICE-DTYPE-TxNx....json.
+
+    Args:
+        device: Where.
+        dtype: Of the input.
+        shape: Of the input, [T, N, *].
+        repeats: Turns, of which the fastest counts.
+        fresh: Give freed memory back to the system before every run; otherwise as the run before left it.
+    """
     torch.manual_seed(0)
     cuda = device == "cuda"
     x = torch.randn(shape, device=device).to(getattr(torch, dtype))
@@ -107,7 +116,7 @@ def main(
     layers = _layers()
     forward = {name: lambda layer=layer: _without_gradients(layer, x) for name, layer in layers.items()}
     both = {name: lambda layer=layer: _with_gradients(layer, leaf, grad) for name, layer in layers.items()}
-    seconds = [best_seconds(runs, repeats=repeats, cuda=cuda) for runs in (forward, both)]
+    seconds = [best_seconds(runs, repeats=repeats, cuda=cuda, fresh=fresh) for runs in (forward, both)]
     leaf.grad = None
     memory = {}
     for name, run in both.items():

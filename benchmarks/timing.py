@@ -20,16 +20,17 @@ Run = Callable[[], object]
 RESULTS = Path(__file__).parent / "results"
 
 
-def best_seconds(runs: Mapping[str, Run], *, repeats: int, cuda: bool = False) -> dict[str, float]:
+def best_seconds(runs: Mapping[str, Run], *, repeats: int, cuda: bool = False, fresh: bool = True) -> dict[str, float]:
     """Least wall-clock time of each run, in turns, so that a busy machine disturbs all alike. One round warms up.
 
-    Every run begins with the freed memory given back to the system: else a run is fast or slow by the page faults that
-    the one before it has already paid.
+    A ``fresh`` run begins with the freed memory given back to the system: else a run is fast or slow by the page faults
+    that the one before it has already paid.
     """
     best = dict.fromkeys(runs, float("inf"))
     for turn in range(repeats + 1):
         for name, run in runs.items():
-            _give_back()
+            if fresh:
+                _give_back()
             start = _now(cuda)
             kept = run()
             seconds = _now(cuda) - start
