@@ -74,8 +74,8 @@ spikingformer_4_384 --data cifar100
         teacher: The folder of a `transpike train` run, or a network's name with --teacher-weights.
         student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
         data: As for `transpike train`: digits, mnist, cifar10, cifar100, folder, ..., or events: nmnist, cifar10_dvs.
-        method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn, bkdsnn,
-            sakd, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
+        method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn,
+            bkdsnn, sakd, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
         settings: What else the method takes, such as {"beta": 7e-4} or {"normalize": true}.
         taps: Modules of the student whose features are compared, each with the teacher's module; by default each
             network's stages, {"layers.2": "layer1", ...}.

@@ -39,7 +39,7 @@ def load_inputs(
     if Path(model).is_dir():
         described = read_description(model)
         if described.get("encoder"):
-            raise ModelError(f"{model}: a network of `transpike hybrid` takes encoded images: only `evaluate` has them.")
+            raise ModelError(f"{model}: a network of `transpike hybrid` takes encoded images, as `evaluate` does.")
     elif weights is None:
         check_name(model)
         raise ModelError(
