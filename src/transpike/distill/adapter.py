@@ -60,7 +60,8 @@ class Adapter(nn.Module):
         if student_channels == teacher_channels:
             nn.init.dirac_(self.projection.weight)
 
-    def forward(self, student: Tensor, teacher: Tensor, *, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def check(self, student: Tensor, teacher: Tensor) -> None:
+        """Refuse maps of another rank, with other channels or of another number of images."""
         weight = self.projection.weight
         if student.ndim not in (4, 5) or student.shape[-3] != weight.shape[1]:
             raise DataError(
@@ -72,6 +73,10 @@ class Adapter(nn.Module):
                 f"the teacher's maps have the shape {list(teacher.shape)}: expected "
                 f"[{student.shape[-4]}, {weight.shape[0]}, H, W]."
             )
+
+    def forward(self, student: Tensor, teacher: Tensor, *, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        self.check(student, teacher)
+        weight = self.projection.weight
         with torch.autocast(student.device.type, enabled=False):
             own = on_grid(mean_over_time(student.to(weight.dtype)), size)
             return self.projection(own), on_grid(teacher.to(weight.dtype), size)

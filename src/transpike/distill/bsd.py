@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter, mean_over_time
+from transpike.distill.adapter import Adapter, mean_over_time, on_grid
+from transpike.distill.fused import fused_residual
 from transpike.distill.logits import check_settings, knowledge_distillation
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
@@ -159,6 +160,8 @@ class SpectralResidual(nn.Module):
 class SpectralResidualDistillation(nn.Module):
     """`spectral_residual` of a student's maps over time, with its projection and its learned filter.
 
+    Value and gradients are computed together, a few images at a time, and not differentiated twice.
+
     Mean over time, 1x1 convolution to the teacher's channels (at first the identity, where the channels match), larger
     maps pooled to the smaller (our reading), then the spectral residual. Only needed in training.
 
@@ -201,11 +204,21 @@ class SpectralResidualDistillation(nn.Module):
         self.normalize = normalize
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        adapter, residual = self.adapter, self.residual
         with torch.autocast(student_features.device.type, enabled=False):
-            student, teacher = self.adapter(student_features, teacher_features, size=self.residual.size)
+            adapter.check(student_features, teacher_features)
+            teacher = on_grid(full_precision(teacher_features), residual.size)
             if self.normalize:
                 teacher = teacher / teacher.square().mean().sqrt().clamp(min=1e-12)
-            return spectral_residual(student, teacher, self.residual, penalty=self.penalty)
+            if residual.domain == "spatial" or not torch.is_grad_enabled():
+                student, _ = adapter(student_features, teacher_features, size=residual.size)
+                return spectral_residual(student, teacher, residual, penalty=self.penalty)
+            student = student_features if student_features.ndim == 5 else student_features[None]
+            if student.shape[-2:] != residual.size:
+                student = on_grid(mean_over_time(full_precision(student)), residual.size)[None]
+            projection = (adapter.projection.weight, adapter.projection.bias)
+            parts = (residual.w1, residual.b1, residual.w2, residual.b2, residual.bias)
+            return fused_residual(student, teacher, projection, parts, penalty=self.penalty, small=SMALL)
 
     def extra_repr(self) -> str:
         return f"penalty={self.penalty}, normalize={self.normalize}"
