@@ -44,6 +44,8 @@ def test_a_run_that_the_other_commands_read(teacher: str, tmp_path: Path, capsys
     assert main(["evaluate", str(run), "--out", str(tmp_path / "again")]) == 0
     assert read(tmp_path / "again")["accuracy"] == results["accuracy"]
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "taught by resnet20 (bsd)" in page and "Weighted terms of the loss" in page
     assert main(["distill", "--resume", str(run)]) == 0
     assert read(run)["accuracy"] == results["accuracy"]
     assert "spiking_resnet19 on digits" in capsys.readouterr().out

@@ -122,7 +122,7 @@ class SpectralResidual(nn.Module):
         super().__init__()
         if domain not in ("frequency", "spatial"):
             raise ConfigError(f"domain={domain!r}: expected 'frequency' or 'spatial'.")
-        self.size = tuple(size)
+        self.size = (size[0], size[1])
         self.domain = domain
         height, width = size
         places = (height, width // 2 + 1) if domain == "frequency" else (height, width)
@@ -216,6 +216,7 @@ class SpectralResidualDistillation(nn.Module):
             student = student_features if student_features.ndim == 5 else student_features[None]
             if student.shape[-2:] != residual.size:
                 student = on_grid(mean_over_time(full_precision(student)), residual.size)[None]
+            assert adapter.projection.bias is not None
             projection = (adapter.projection.weight, adapter.projection.bias)
             parts = (residual.w1, residual.b1, residual.w2, residual.b2, residual.bias)
             return fused_residual(student, teacher, projection, parts, penalty=self.penalty, small=SMALL)

@@ -45,7 +45,7 @@ def fused_residual(
     >>> round(loss.item(), 3)
     256.0
     """
-    loss: Tensor = _Fused.apply(student, teacher, penalty, small, *projection, *residual)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Fused.apply(student, teacher, penalty, small, *projection, *residual)
     return loss
 
 
@@ -64,7 +64,7 @@ class _Fused(torch.autograd.Function):
         for start in range(0, samples, count):
             part = slice(start, start + count)
             mean = student[:, part].to(dtype).mean(0)
-            loss, back[part], *gradients = _chunk(mean, teacher[part].to(dtype), *parameters, penalty, small)
+            loss, back[part], *gradients = _chunk(mean, teacher[part].to(dtype), parameters, penalty, small)
             total += loss
             for total_gradient, gradient in zip(sums, gradients, strict=True):
                 total_gradient += gradient
@@ -73,7 +73,7 @@ class _Fused(torch.autograd.Function):
         return total / samples
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         back, *sums = ctx.saved_tensors
         scale = upstream / ctx.samples
         student = (back * (scale / ctx.steps)).to(ctx.dtype)
@@ -81,10 +81,10 @@ class _Fused(torch.autograd.Function):
 
 
 def _chunk(
-    mean: Tensor, teacher: Tensor, weight: Tensor, shift: Tensor,
-    w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, bias: Tensor, penalty: float, small: float,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    mean: Tensor, teacher: Tensor, parameters: tuple[Tensor, ...], penalty: float, small: float
+) -> tuple[Tensor, ...]:
     """The sum of the loss over a few images, and its gradients by all that it depends on but the teacher."""
+    weight, shift, w1, b1, w2, b2, bias = parameters
     width = mean.shape[-1]
     columns = torch.full((width // 2 + 1,), 2.0, dtype=mean.dtype, device=mean.device)
     columns[0] = 1.0

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from transpike.report import plots
 from transpike.report.analysis import describe_analysis
-from transpike.report.parts import Plot, Section, legend, spoken
+from transpike.report.parts import Group, Plot, Section, legend, spoken
 from transpike.report.results import FAITHFUL, Result, Series, representative
 from transpike.report.wording import count, fixed, loss_words, percent, ratio
 
@@ -60,6 +60,9 @@ def compare(results: Sequence[Result], curves: Sequence[Sequence[Series]]) -> Se
 
 def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
     place, epochs = f"{result['model']} on {result['dataset']}", result["epochs"]
+    distilled: Result = result.get("distillation") or {}
+    if distilled:
+        place += f", taught by {distilled['teacher']} ({distilled['method']})"
 
     def line(label: str, name: str, index: int, factor: float) -> plots.Line:
         points = ((epoch["epoch"], factor * epoch[name]) for epoch in epochs if epoch.get(name) is not None)
@@ -82,15 +85,26 @@ def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
         alt = f"{place}: accuracy (%) by T. {spoken(lines, 'T')}"
         svg = plots.draw_lines(lines, f"{key}-by-steps", alt, titles=("T (steps)", "accuracy (%)"))
         found.append(Plot(Markup(svg), "Accuracy by T", f"Trained at T = {spiking['steps']}."))
+    terms = [line(name, name, index, 1) for index, name in enumerate(distilled.get("first_terms") or ())]
     seconds = sum(epoch.get("seconds") or 0.0 for epoch in epochs)
     took = f" in {count(seconds)} s" if seconds else ""
     reached = f"{percent(result['accuracy'])} of the test images right, " if result.get("accuracy") is not None else ""
     return Section(
         headline=f"{place}: {reached}{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}.",
+        groups=[_terms(terms, place, key)] if any(term.points for term in terms) else (),
         legend=legend([line for line in accuracy if line.points], key),
         plots=found,
         tiles=_spiking_tiles(spiking) if spiking else (),
         wide=_layer_plots(spiking["layers"], key, f"T = {spiking['steps']}") if spiking else (),
+    )
+
+
+def _terms(lines: Sequence[plots.Line], place: str, key: str) -> Group:
+    alt = f"{place}: weighted terms of the loss by epoch. {spoken(lines, 'epoch')}"
+    svg = plots.draw_lines(lines, f"{key}-terms", alt, titles=("epoch", "mean over the epoch"), scale="log")
+    note = "What the loss sums: the labels' cross-entropy, and what the teacher adds, with its weights."
+    return Group(
+        "Weighted terms of the loss", note, legend=legend(lines, f"{key}-terms"), plots=[Plot(Markup(svg), "By epoch")]
     )
 
 
