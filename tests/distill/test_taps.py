@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
+from spikingjelly.activation_based import functional
+from spikingjelly.activation_based import neuron as jelly_neuron
+from spikingjelly.activation_based.model import sew_resnet as jelly_sew
+from spikingjelly.activation_based.model import spikformer as jelly_spikformer
 from torch import Tensor, nn
 
 from transpike.distill.taps import Tap, Taps, default_taps, find_taps, match_taps, pair_taps
@@ -184,3 +190,33 @@ def test_taps_survive_compilation(before: bool) -> None:
                 compiled(value)
                 torch.testing.assert_close(taps["1"], net[:2](value))
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    "build, taps, first, last",
+    [
+        (
+            lambda: jelly_sew.sew_resnet18(spiking_neuron=jelly_neuron.IFNode, cnf="ADD", num_classes=10),
+            ["layer1", "layer2", "layer3", "layer4"],
+            Tap("layer1", 64, (16, 16), "chw", steps=2),
+            Tap("layer4", 512, (2, 2), "chw", steps=2),
+        ),
+        (
+            lambda: jelly_spikformer.Spikformer(
+                img_size_h=64, img_size_w=64, patch_size=16, embed_dims=48, num_heads=2, depths=2, num_classes=10
+            ),
+            ["blocks.0", "blocks.1"],
+            Tap("blocks.0", 48, (4, 4), "chw", steps=2),
+            Tap("blocks.1", 48, (4, 4), "chw", steps=2),
+        ),
+    ],
+    ids=["sew_resnet18", "spikformer"],
+)
+def test_spikingjellys_students(build: Any, taps: list[str], first: Tap, last: Tap) -> None:
+    net = build()
+    functional.set_step_mode(net, "m")
+    assert default_taps(net) == taps
+    x = torch.rand(2, 3, 3, 64, 64)
+    found = find_taps(net, taps, lambda: net(x), samples=3, image=(64, 64), steps=2)
+    assert found[taps[0]] == first
+    assert found[taps[-1]] == last
