@@ -31,7 +31,8 @@ from transpike.data.augment import random_flip
 from transpike.data.batches import EpochSampler, MemoryImages
 from transpike.models import create_model, load_weights
 from transpike.train import Loaders, Optim, TrainOptions, evaluate, fit
-from transpike.train.distill import TargetCache, TeacherInput, distill
+from transpike.train.distill import distill
+from transpike.train.teacher import TargetCache, TeacherInput
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3

@@ -21,7 +21,8 @@ from transpike.distill import create_method, default_taps, find_taps, match_taps
 from transpike.models import create_model
 from transpike.neurons import reset_net
 from transpike.train import TrainOptions
-from transpike.train.distill import Distiller, Teacher
+from transpike.train.distill import Distiller
+from transpike.train.teacher import Teacher
 
 ALONE, TAUGHT = "student alone (floor)", "with teacher"
 

@@ -15,7 +15,8 @@ from transpike.models import create_model, read_weights
 from transpike.models.spiking import OverTime
 from transpike.neurons import LIFNode
 from transpike.train import Loaders, Optim, Recipe, fit
-from transpike.train.distill import TargetCache, Teacher, TeacherInput, distill, merge_frames
+from transpike.train.distill import distill
+from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
 
 from . import small_distill
 from .small import OPTIONS, PLAIN, images, loaders

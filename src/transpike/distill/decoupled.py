@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.adapter import mean_over_time
-from transpike.distill.logits import _pair, check_settings, knowledge_distillation
+from transpike.distill.logits import check_settings, knowledge_distillation, logit_pair
 from transpike.distill.taps import Stage
 
 __all__ = [
@@ -44,7 +44,7 @@ def scaled_logits(student: Tensor, teacher: Tensor, temperature: float) -> tuple
     (tensor([[1., 0.]]), tensor([[1., 0.]]))
     """
     check_settings(temperature=temperature)
-    student, teacher = _pair(student, teacher)
+    student, teacher = logit_pair(student, teacher)
     return mean_over_time(student) / temperature, teacher / temperature
 
 

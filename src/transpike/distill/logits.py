@@ -67,7 +67,7 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, te
     1.8485
     """
     check_settings(temperature=temperature)
-    student, teacher = _pair(student_logits, teacher_logits)
+    student, teacher = logit_pair(student_logits, teacher_logits)
     return _divergence(mean_over_time(student), teacher, temperature).mean()
 
 
@@ -101,7 +101,7 @@ def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, tem
     """
     check_settings(temperature=temperature)
     _every_step(student_logits)
-    student, teacher = _pair(student_logits, teacher_logits)
+    student, teacher = logit_pair(student_logits, teacher_logits)
     return _divergence(student, teacher.expand_as(student), temperature).mean()
 
 
@@ -174,7 +174,7 @@ def weighted_logits(
     0.4382
     """
     check_settings(temperature=temperature)
-    student, teacher = _pair(student_logits, teacher_logits)
+    student, teacher = logit_pair(student_logits, teacher_logits)
     student = mean_over_time(student)
     with torch.no_grad():
         ratio = F.cross_entropy(student, target, reduction="none") / (
@@ -299,7 +299,7 @@ def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(-1)
 
 
-def _pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.ndim not in (2, 3) or student.shape[-2:] != teacher.shape:
         raise DataError(
             f"the student's logits have the shape {list(student.shape)} and the teacher's {list(teacher.shape)}: "

@@ -181,8 +181,8 @@ def _teacher_steps(asked: dict[str, Any]) -> int | None:
 def _learn(training: Training) -> tuple[Any, dict[str, Any]]:
     from transpike.models import create_model
     from transpike.train import Loaders
-    from transpike.train.distill import TargetCache, TeacherInput
     from transpike.train.distill import distill as learn
+    from transpike.train.teacher import TargetCache, TeacherInput
 
     asked, sets, options = training.asked, training.sets, training.options
     described, name = _described(asked), str(asked["teacher"])

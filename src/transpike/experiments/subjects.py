@@ -21,8 +21,8 @@ from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.experiments.inputs import network_name, read_options, timm_config
 from transpike.models import check_name, create_model, read_description, read_weights
 from transpike.neurons import reset_net
-from transpike.train.distill import Teacher, TeacherInput
 from transpike.train.losses import readout
+from transpike.train.teacher import Teacher, TeacherInput
 
 __all__ = ["Source", "Subject", "chosen_loader", "find_stages", "load_data", "load_subject", "recorded_teacher"]
 

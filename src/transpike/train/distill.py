@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,186 +11,24 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from transpike.distill import create_method, default_taps, find_taps, match_taps, pair_taps, uses_features
-from transpike.distill.adapter import mean_over_time
 from transpike.distill.taps import Stage, Tap, Taps
-from transpike.errors import DataError, ModelError
+from transpike.errors import ModelError
 from transpike.neurons import reset_net
 from transpike.train.classify import Classifier
 from transpike.train.loop import Fitted, Loaders, fit_module
-from transpike.train.losses import readout
 from transpike.train.options import TrainOptions
+from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
 
-__all__ = ["Distilled", "Distiller", "TargetCache", "Teacher", "TeacherInput", "distill", "merge_frames"]
+__all__ = ["Distilled", "Distiller", "distill"]
 
 Method = str | Callable[[Sequence[Stage]], nn.Module]
 
-LOGITS = ""
-"""The name of the whole network, as in `named_modules()`: its output."""
-
 TASK = ("cross_entropy", "regulariser")
 OUTWEIGHS = 10
-
-
-@dataclass(frozen=True)
-class TeacherInput:
-    """How a teacher takes the images that the student is given.
-
-    Attributes:
-        size: side of the teacher's images in pixels, to which a batch is resized; None leaves it as it is.
-        scale: per channel; the teacher sees images * scale + offset. None where both are normalised alike.
-        offset: per channel.
-        steps: T of a spiking teacher; None for an artificial one.
-    """
-
-    size: int | None = None
-    scale: tuple[float, ...] | None = None
-    offset: tuple[float, ...] | None = None
-    steps: int | None = None
-
-    @staticmethod
-    def renormalized(
-        given: tuple[Sequence[float], Sequence[float]], wanted: tuple[Sequence[float], Sequence[float]]
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Scale and offset from images normalised by one (mean, std) to another.
-
-        >>> TeacherInput.renormalized(((0.5,), (0.25,)), ((0.25,), (0.5,)))
-        ((0.5,), (0.5,))
-        """
-        (mean, std), (new_mean, new_std) = given, wanted
-        scale = tuple(a / b for a, b in zip(std, new_std, strict=True))
-        offset = tuple((a - b) / c for a, b, c in zip(mean, new_mean, new_std, strict=True))
-        return scale, offset
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] as the teacher takes them, [T, N, C, H, W] if it spikes; frames merged to its T."""
-        if images.ndim == 5:
-            if self.steps is None:
-                raise DataError("frames [T, N, C, H, W] need a spiking teacher: give its number of steps.")
-            return merge_frames(images, self.steps)
-        if self.scale is not None and self.offset is not None:
-            scale, offset = (images.new_tensor(values).view(-1, 1, 1) for values in (self.scale, self.offset))
-            images = images * scale + offset
-        if self.size is not None and images.shape[-2:] != (self.size, self.size):
-            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return images if self.steps is None else images.expand(self.steps, *images.shape)
-
-
-def merge_frames(frames: Tensor, steps: int) -> Tensor:
-    """Frames of events [F, N, C, H, W] as fewer, [steps, N, C, H, W]: neighbours are added up.
-
-    Raises:
-        DataError: if F is no multiple of ``steps``.
-
-    >>> merge_frames(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1, 1), 2).flatten()
-    tensor([3., 7.])
-    """
-    if len(frames) % steps:
-        raise DataError(f"{len(frames)} frames cannot be merged into {steps}: load a multiple of {steps}.")
-    return frames if len(frames) == steps else frames.unflatten(0, (steps, -1)).sum(1)
-
-
-class TargetCache:
-    """What a teacher said of images, found again by their content: for images that come again unchanged.
-
-    Without random augmentation, or with little, each image is shown to the teacher once and not in every epoch. Several
-    runs may share a cache, if they have the same teacher and `TeacherInput`.
-
-    Args:
-        mebibytes: of main memory; when they are full, nothing new is kept.
-
-    >>> cache = TargetCache(mebibytes=1)
-    >>> image = torch.ones(1, 2, 2)
-    >>> cache.keep(image, {"logits": torch.tensor([1.0, 2.0])})
-    >>> cache.find(image, ["logits"])
-    {'logits': tensor([1., 2.])}
-    """
-
-    def __init__(self, mebibytes: int) -> None:
-        self.room = mebibytes * 2**20
-        self._known: dict[bytes, dict[str, Tensor]] = {}
-
-    def find(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor] | None:
-        """What was kept of an image, if all the names were."""
-        said = self._known.get(self._key(image), {})
-        return said if all(name in said for name in names) else None
-
-    def keep(self, image: Tensor, said: Mapping[str, Tensor]) -> None:
-        """Keep what was said of an image, while there is room."""
-        size = sum(value.nbytes for value in said.values())
-        if size <= self.room:
-            self.room -= size
-            self._known.setdefault(self._key(image), {}).update(
-                {name: value.cpu().clone() for name, value in said.items()}
-            )
-
-    @staticmethod
-    def _key(image: Tensor) -> bytes:
-        return hashlib.blake2b(image.contiguous().cpu().numpy().tobytes(), digest_size=16).digest()
-
-
-class Teacher:
-    """A trained network as a source of targets: in evaluation mode, without gradients, at its own input size.
-
-    It is no module of what is trained: no optimiser, checkpoint or average of weights sees it.
-
-    Args:
-        model: gives [N, classes], or [T, N, classes].
-        taps: of its features, by name; none for methods that need logits alone.
-        given: how it takes the student's images.
-        cache: remembers what it said.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        taps: Mapping[str, Tap],
-        given: TeacherInput = TeacherInput(),
-        cache: TargetCache | None = None,
-    ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.taps = taps
-        self.given = given
-        self.cache = cache
-        self._recorded = Taps(model, list(taps))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
-        return self  # an average of the student's weights has the same teacher
-
-    def to(self, device: torch.device) -> Teacher:
-        self.model.to(device)
-        return self
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [N, classes] and features {name: [N, C, H, W]} of a batch as the student is given it."""
-        said = self._say(images) if self.cache is None else self._remember(images, self.cache)
-        return said[LOGITS], {name: said[name] for name in self.taps}
-
-    def _say(self, images: Tensor) -> dict[str, Tensor]:
-        self.model.eval()  # a trainer puts into training mode whatever it finds
-        reset_net(self.model)
-        with torch.no_grad(), self._recorded as recorded:
-            said = {LOGITS: readout(self.model(self.given(images)))}
-            said |= {name: mean_over_time(tap.maps(recorded[name])) for name, tap in self.taps.items()}
-        recorded.clear()
-        return said
-
-    def _remember(self, images: Tensor, cache: TargetCache) -> dict[str, Tensor]:
-        time_first = images.ndim == 5
-        samples = list(images.transpose(0, 1) if time_first else images)
-        names = [LOGITS, *self.taps]
-        rows = [cache.find(sample, names) for sample in samples]
-        if new := [index for index, row in enumerate(rows) if row is None]:
-            batch = self._say(images[:, new] if time_first else images[new])
-            for place, index in enumerate(new):
-                said = rows[index] = {name: value[place] for name, value in batch.items()}
-                cache.keep(samples[index], said)
-        return {name: torch.stack([row[name].to(images.device) for row in rows if row is not None]) for name in names}
 
 
 class Distiller(Classifier):
@@ -310,7 +147,7 @@ def distill(
     method: Method = "bsd",
     settings: Mapping[str, Any] | None = None,
     taps: Mapping[str, str] | None = None,
-    given: TeacherInput = TeacherInput(),
+    given: TeacherInput | None = None,
     cache: TargetCache | None = None,
     resume: bool = False,
     encode: Callable[[Tensor], Tensor] | None = None,
@@ -332,7 +169,7 @@ def distill(
         settings: further arguments of the method.
         taps: the student's modules whose features are compared, and the teacher's they are compared with; by default
             those of `default_taps`, each with the teacher's of the nearest size.
-        given: how the teacher takes the student's images.
+        given: how the teacher takes the student's images; by default as they are.
         cache: remembers what the teacher said of images that come again unchanged.
         resume: continue from the folder's `last.ckpt`.
         encode: as in `fit`.
@@ -343,7 +180,7 @@ def distill(
         ConfigError: for an unknown method, or settings that it does not take.
         TranspikeError: as `fit`.
     """
-    options = options or TrainOptions()
+    options, given = options or TrainOptions(), given or TeacherInput()
     folder = Path(folder)
     needed = not isinstance(method, str) or uses_features(method)
     probe = Distiller(
