@@ -22,7 +22,8 @@ from transpike.neurons.kernels.threads import compiled, spread
 
 __all__ = ["backward", "forward"]
 
-_CACHE = 1 << 16  # elements of one block over all steps, which must stay in the second-level cache
+_NEURONS = 512  # of a block of the forward pass, whose membranes stay in the first-level cache
+_CACHE = 1 << 16  # elements of one block of the backward pass over all steps, which must stay in the second-level cache
 _NONE = np.empty(0, np.float32)
 _ZERO, _ONE, _TWO, _HALF, _QUARTER = (np.float32(x) for x in (0, 1, 2, 0.5, 0.25))
 _SERIES = np.float32(1 / 12), np.float32(1 / 30), np.float32(1 / 56)
@@ -39,33 +40,32 @@ def _charge(v, x, h, d):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _fire(h, s, d):  # type: ignore[no-untyped-def]
+def _step(v, x, s, after, d):  # type: ignore[no-untyped-def]
+    """One step of one block in one loop. `after` must not be `v`: loops over what may overlap do not vectorise."""
+    decay, gain, bias = d.decay, d.gain, d.bias
     threshold, lower = d.threshold, -d.threshold if d.ternary else np.float32(np.nan)
-    for i in range(h.size):
-        u = h[i]
-        s[i] = _ONE if u >= threshold else (-_ONE if u <= lower else (_ZERO if u == u else u))
-
-
-@compiled
-def _reset(h, s, v, d):  # type: ignore[no-untyped-def]
     carry, rest, drop, keep = d.carry, d.rest, d.drop, d.keep
-    for i in range(h.size):
-        v[i] = keep * h[i] if s[i] == _ZERO else carry * h[i] + rest - drop * s[i]
+    for i in range(v.size):
+        u = decay * v[i] + gain * x[i] + bias
+        spike = _ONE if u >= threshold else (-_ONE if u <= lower else (_ZERO if u == u else u))
+        s[i] = spike
+        after[i] = keep * u if spike == _ZERO else carry * u + rest - drop * spike
 
 
 @compiled
 def _forward(x, v0, s, v, d, block, lo, hi):  # type: ignore[no-untyped-def]
-    h = np.empty(block, np.float32)
+    steps = len(x)
+    turns = np.empty((2, block), np.float32)
     for a in range(lo, hi, block):
         b = min(a + block, hi)
+        n = b - a
         if v0.size:
-            v[a:b] = v0[a:b]
+            turns[0, :n] = v0[a:b]
         else:
-            v[a:b] = d.start
-        for t in range(len(x)):
-            _charge(v[a:b], x[t, a:b], h[: b - a], d)
-            _fire(h[: b - a], s[t, a:b], d)
-            _reset(h[: b - a], s[t, a:b], v[a:b], d)
+            turns[0, :n] = d.start
+        for t in range(steps):
+            _step(turns[t % 2, :n], x[t, a:b], s[t, a:b], turns[(t + 1) % 2, :n], d)
+        v[a:b] = turns[steps % 2, :n]
 
 
 @compiled
@@ -128,8 +128,8 @@ def _accumulate(gh, v, x, sums):  # type: ignore[no-untyped-def]
 def _backward(x, v0, g, gx, gv, sums, d, surrogate, block, lo, hi):  # type: ignore[no-untyped-def]
     """`gv` holds dL/dv of the last membrane on entry, of the first on return; `sums`, per block, dL/d(charge)."""
     steps = len(x)
-    h, s = np.empty((steps, block), np.float32), np.empty((steps, block), np.float32)
-    v = np.empty((steps + 1, block), np.float32)
+    s, v = np.empty((steps, block), np.float32), np.empty((steps + 1, block), np.float32)
+    h = np.empty(block, np.float32)
     up, down = np.empty(block, np.float32), np.zeros(block, np.float32)
     for a in range(lo, hi, block):
         b = min(a + block, hi)
@@ -139,14 +139,13 @@ def _backward(x, v0, g, gx, gv, sums, d, surrogate, block, lo, hi):  # type: ign
         else:
             v[0, :n] = d.start
         for t in range(steps):
-            _charge(v[t, :n], x[t, a:b], h[t, :n], d)
-            _fire(h[t, :n], s[t, :n], d)
-            _reset(h[t, :n], s[t, :n], v[t + 1, :n], d)
+            _step(v[t, :n], x[t, a:b], s[t, :n], v[t + 1, :n], d)
         for t in range(steps - 1, -1, -1):
-            _derivative(h[t, :n], _ONE, up[:n], d.threshold, surrogate)
+            _charge(v[t, :n], x[t, a:b], h[:n], d)
+            _derivative(h[:n], _ONE, up[:n], d.threshold, surrogate)
             if d.ternary:
-                _derivative(h[t, :n], -_ONE, down[:n], d.threshold, surrogate)
-            _pull(h[t, :n], s[t, :n], up[:n], down[:n], g[t, a:b], gv[a:b], gx[t, a:b], d)
+                _derivative(h[:n], -_ONE, down[:n], d.threshold, surrogate)
+            _pull(h[:n], s[t, :n], up[:n], down[:n], g[t, a:b], gv[a:b], gx[t, a:b], d)
             if sums.size:
                 _accumulate(gv[a:b], v[t, :n], x[t, a:b], sums[a // block])
             for i in range(a, b):
@@ -173,9 +172,8 @@ def forward(x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequen
     """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous."""
     steps, neurons = x.shape
     s, last = np.empty(x.shape, np.float32), np.empty(neurons, np.float32)
-    block = _block(steps)
-    arguments = (_array(x), _array(v), s, last, _constants(charge, dynamics), block)
-    spread(_forward, arguments, items=neurons, cost=steps, align=block)
+    arguments = (_array(x), _array(v), s, last, _constants(charge, dynamics), _NEURONS)
+    spread(_forward, arguments, items=neurons, cost=steps, align=_NEURONS)
     return torch.from_numpy(s).to(x.dtype), torch.from_numpy(last)
 
 
