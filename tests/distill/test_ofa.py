@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from transpike.distill import create_method
 from transpike.distill.logits import knowledge_distillation
 from transpike.distill.ofa import Exit, OFADistillation, target_enhanced
 from transpike.distill.taps import Stage
@@ -91,6 +92,13 @@ def test_answers_beyond_the_classes_are_not_used() -> None:
     method(*batch(OTHER))["exits"].backward()
     for leave in method.exits:
         assert not leave[-1].weight.grad[CLASSES:].any() and leave[-1].weight.grad[:CLASSES].any()
+
+
+def test_the_trainers_number_of_classes_is_that_of_the_exits() -> None:
+    for settings, expected in (({}, CLASSES), ({"classes": 7}, 7)):
+        method = create_method("ofa", OTHER, settings, classes=CLASSES)
+        assert [leave[-1].out_features for leave in method.exits] == [expected] * len(OTHER)
+    assert create_method("kd", OTHER, {}, classes=CLASSES)(*batch(OTHER)).keys() == {"kd"}
 
 
 def test_too_few_classes_are_told() -> None:

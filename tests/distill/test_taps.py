@@ -122,7 +122,7 @@ def test_a_dry_run_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "name, size, first, last",
     [
-        ("resnet18", 64, ((56, 56), 64), ((7, 7), 512)),
+        ("resnet18", 64, ((16, 16), 64), ((2, 2), 512)),
         ("vit_tiny_patch16_224", 224, ((14, 14), 192), ((14, 14), 192)),
         ("deit_tiny_distilled_patch16_224", 224, ((14, 14), 192), ((14, 14), 192)),
         ("swin_tiny_patch4_window7_224", 224, ((56, 56), 96), ((7, 7), 768)),
@@ -135,8 +135,6 @@ def test_a_dry_run_changes_nothing() -> None:
 def test_default_taps_of_timm(
     name: str, size: int, first: tuple[tuple[int, int], int], last: tuple[tuple[int, int], int]
 ) -> None:
-    if name == "resnet18":
-        first, last = ((32, 32), 64), ((2, 2), 512)
     net = timm.create_model(name)
     found = list(layouts(net, default_taps(net), (1, 3, size, size)).values())
     assert (found[0].size, found[0].channels) == first
@@ -150,6 +148,9 @@ def test_default_taps_of_timm(
         ("resnet20", ["layers.2", "layers.5", "layers.8"]),
         ("sew_resnet19", ["layers.2", "layers.5", "layers.7"]),
         ("sew_resnet50", ["layers.2", "layers.6", "layers.12", "layers.15"]),
+        ("wrn_16_2", ["layers.1", "layers.3", "layers.5"]),
+        ("vgg8_bn", ["features.2", "features.6", "features.10", "features.17"]),
+        ("shufflenet_v2", ["stage2", "stage3", "stage4"]),
         ("spiking_vgg5", ["features.1", "features.7"]),
         ("spikingformer_4_384", ["blocks.0", "blocks.1", "blocks.2", "blocks.3"]),
         ("spikingformer_8_512", ["blocks.1", "blocks.3", "blocks.5", "blocks.7"]),
@@ -170,6 +171,14 @@ def test_taps_are_matched_by_size_then_depth() -> None:
     assert match_taps(student, vit) == [("s1", "b3"), ("s2", "b7"), ("s3", "b11")]
     stages = pair_taps(student, vit, [("s1", "b3"), ("s3", "b11")])
     assert [stage.size for stage in stages] == [(14, 14), (8, 8)]
+
+
+def test_a_student_of_one_size_learns_by_depth() -> None:
+    vit = {f"b{i}": Tap(f"b{i}", 4, (14, 14), "tokens") for i in range(12)}
+    cnn = {name: Tap(name, 4, (side, side), "chw") for name, side in (("s1", 56), ("s2", 28), ("s3", 14), ("s4", 7))}
+    assert match_taps(vit, cnn) == [("b2", "s1"), ("b5", "s2"), ("b8", "s3"), ("b11", "s4")]
+    assert match_taps(vit, vit) == [(name, name) for name in ("b2", "b5", "b8", "b11")]
+    assert match_taps({"b5": vit["b5"]}, cnn) == [("b5", "s3")], "a single tap is of a size that tells"
 
 
 def test_unknown_networks_have_no_default_taps() -> None:

@@ -4,7 +4,9 @@ from torch import nn
 
 from transpike.errors import ModelError
 from transpike.models import create_model
-from transpike.models.resnet import BasicBlock
+from transpike.models.resnet import BasicBlock, PreactivatedBlock
+
+PLACES = {"resnet20": 19, "resnet19": 18, "wrn_16_2": 13, "vgg16": 15, "vgg8_bn": 5}
 
 
 def parameters(model):
@@ -23,6 +25,16 @@ def parameters(model):
         ("vgg9", 10, 40_339_136),
         ("vgg11", 100, 47_048_384),
         ("vgg13", 200, 35_387_072),
+        # CRD's networks for CIFAR-100 and its numbers.
+        ("resnet20", 100, 278_324),
+        ("resnet56", 100, 861_620),
+        ("resnet8x4", 100, 1_233_540),
+        ("resnet32x4", 100, 7_433_860),
+        ("wrn_16_2", 100, 703_284),
+        ("wrn_40_2", 100, 2_255_156),
+        ("vgg8_bn", 100, 3_965_028 - 1472),  # without the biases that batch norm takes away again
+        ("vgg13_bn", 100, 9_462_180 - 2944),
+        ("shufflenet_v2", 100, 1_355_528),
     ],
 )
 def test_parameter_counts(name, classes, expected):
@@ -48,6 +60,38 @@ def test_resnet20_has_the_published_shape():
     assert [net.layers[3].shortcut[0].kernel_size, net.conv.kernel_size, net.conv.stride] == [(1, 1), (3, 3), (1, 1)]
 
 
+def test_a_wide_resnet_has_the_published_shape():
+    net = create_model("wrn_16_2")
+    blocks = [(b.conv1.in_channels, b.conv1.out_channels, b.conv1.stride[0], b.shortcut is None) for b in net.layers]
+    assert blocks == [
+        *((16, 32, 1, False), (32, 32, 1, True), (32, 64, 2, False)),
+        *((64, 64, 1, True), (64, 128, 2, False), (128, 128, 1, True)),
+    ]
+    assert [net.layers[2].shortcut.kernel_size, net.bn.num_features] == [(1, 1), 128]
+
+
+def test_a_preactivated_block_adds_its_input_as_it_is():
+    block = PreactivatedBlock(4, 4, stride=1, activation=nn.ReLU).eval()
+    nn.init.zeros_(block.conv2.weight)
+    x = torch.randn(2, 4, 5, 5)
+    assert torch.equal(block(x), x)
+    projecting = PreactivatedBlock(4, 6, stride=2, activation=nn.ReLU).eval()
+    nn.init.zeros_(projecting.conv2.weight)
+    expected = projecting.shortcut((x / (1 + 1e-5) ** 0.5).relu())
+    torch.testing.assert_close(projecting(x), expected)
+
+
+def test_a_preactivated_network_ends_in_norm_and_activation():
+    net = create_model("wrn_16_2", width=4).eval()
+    nn.init.ones_(net.fc.weight)
+    x, seen = torch.randn(2, 3, 8, 8), []
+    net.layers.register_forward_hook(lambda module, given, out: seen.append((given[0], out)))
+    logit = net(x)[:, 0] - net.fc.bias[0]
+    [(given, out)] = seen
+    assert torch.equal(given, net.conv(x))
+    torch.testing.assert_close(logit, net.bn(out).relu().mean((2, 3)).sum(1))
+
+
 def test_a_block_adds_its_input_before_the_second_activation():
     block = BasicBlock(4, 4, stride=1, activation=nn.ReLU).eval()
     nn.init.zeros_(block.bn2.weight)
@@ -55,7 +99,7 @@ def test_a_block_adds_its_input_before_the_second_activation():
     torch.testing.assert_close(block(x), x.relu())
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet19", "vgg16"])
+@pytest.mark.parametrize("name", ["resnet20", "resnet19", "wrn_16_2", "vgg16", "vgg8_bn"])
 def test_every_place_has_an_activation_of_its_own(name):
     made = []
 
@@ -65,7 +109,7 @@ def test_every_place_has_an_activation_of_its_own(name):
 
     net = create_model(name, activation=activation)
     present = [module for module in net.modules() if isinstance(module, nn.Tanh)]
-    assert len(present) == len(made) == {"resnet20": 19, "resnet19": 18, "vgg16": 15}[name]
+    assert len(present) == len(made) == PLACES[name]
     assert not [module for module in net.modules() if isinstance(module, nn.ReLU)]
 
 
@@ -75,6 +119,18 @@ def test_vgg_pools_as_asked_and_fits_the_image():
     assert sum(isinstance(module, nn.AvgPool2d) for module in average.modules()) == 5
     greatest = create_model("vgg16", pool="max", hidden=8)
     assert sum(isinstance(module, nn.MaxPool2d) for module in greatest.modules()) == 5
+    bare = create_model("vgg8_bn", in_channels=1).eval()
+    assert bare(torch.zeros(2, 1, 40, 32)).shape == (2, 10)
+    assert [type(layer) for layer in bare.classifier] == [nn.Linear]
+    assert sum(isinstance(module, nn.MaxPool2d) for module in bare.modules()) == 3
+
+
+def test_shufflenet_keeps_small_images():
+    net, sizes = create_model("shufflenet_v2", in_channels=1).eval(), []
+    for stage in (net.maxpool, net.stage2, net.stage3, net.stage4):
+        stage.register_forward_hook(lambda module, given, out: sizes.append((out.shape[1], out.shape[-1])))
+    assert net(torch.zeros(1, 1, 32, 32)).shape == (1, 10)
+    assert sizes == [(24, 32), (116, 16), (232, 8), (464, 4)]
 
 
 def test_libraries_nets_take_classes_and_channels():

@@ -92,6 +92,7 @@ def inputs(net, kind, x):
         ("spiking_vgg11", {"num_classes": 100}, 47_048_384),
         ("spiking_vgg13", {"num_classes": 200}, 35_387_072),
         ("spiking_vgg16", {}, 15_249_354),
+        ("spiking_vgg8_bn", {"num_classes": 100}, 3_963_556),
         # BSD's 9.36 M less the layer norms that its code never calls: two of 2 * 384 in each of 4 blocks.
         ("spikingformer_4_384", {"num_classes": 100}, 9_360_916 - 4 * 2 * 2 * 384),
         ("spikingformer_2_256", {"in_channels": 2}, 2_566_666),
@@ -315,7 +316,7 @@ def test_sew_resnets_for_small_images_begin_with_stride_one():
 
 def test_names():
     spiking = {name for name in model_names() if name.startswith(("spiking", "sew", "qk"))}
-    assert spiking == set(SMALL) | {"spiking_vgg9", "spiking_vgg11", "spiking_vgg13"} | {
+    assert spiking == set(SMALL) | {f"spiking_vgg{depth}" for depth in ("9", "11", "13", "8_bn", "13_bn")} | {
         "spikingformer_8_512",
         "spikingformer_8_768",
     }

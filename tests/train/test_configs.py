@@ -12,10 +12,10 @@ import torch
 from transpike.cli import VERBS, _underscored, build_parser
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.data.sources import SOURCES
-from transpike.distill import create_method, default_taps, find_taps, match_taps, pair_taps
+from transpike.distill import METHODS, create_method, default_taps, find_taps, match_taps, pair_taps, uses_features
 from transpike.distill.taps import Stage
 from transpike.experiments.training import EPOCHS, student_steps
-from transpike.models import create_model, model_names
+from transpike.models import check_name, create_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -29,6 +29,23 @@ IMAGES = {
 }
 TERMS = {"kd": {"kd"}, "ssd": {"kd", "ssd"}, "srd": {"kd", "srd"}, "bsd": {"kd", "srd", "ssd"}}
 RESNETS = ("sew_resnet19", "spiking_resnet19")
+
+PAIRS = {
+    "ofakd": (
+        *("swin_tiny-resnet18", "vit_small-resnet18", "vit_small-mobilenetv2"),
+        *("mixer_b16-deit_tiny", "mixer_b16-swin_pico", "convnext_tiny-deit_tiny", "convnext_tiny-swin_pico"),
+        *("convnext_tiny-resmlp_s12", "swin_tiny-resmlp_s12"),
+    ),
+    "crd": (
+        *("resnet56-resnet20", "wrn_40_2-wrn_16_2", "vgg13_bn-vgg8_bn", "resnet32x4-resnet8x4"),
+        "resnet32x4-shufflenet_v2",
+    ),
+}
+DEEPEST = {
+    **{"swin_tiny": "layers.3", "vit_small": "blocks.11", "mixer_b16": "blocks.11", "convnext_tiny": "stages.3"},
+    **{"resnet56": "layers.26", "wrn_40_2": "layers.17", "vgg13_bn": "features.32", "resnet32x4": "layers.14"},
+}
+SFKD = [f"sfkd-{protocol}-{pair}" for protocol, pairs in PAIRS.items() for pair in pairs]
 
 
 @cache
@@ -125,7 +142,8 @@ def test_every_row_of_a_paper_has_its_file():
     rows |= {f"bsd-table1-{data}-{student}" for data in ("cifar10", "cifar100") for student in students}
     rows |= {f"bsd-table2-imagenet-sew_resnet{depth}" for depth in (18, 50)}
     rows |= {"bsd-table3-cifar10_dvs-spikingformer_2_256", "bsd-table4-none"}
-    assert rows | {f"{row}-short" for row in rows} <= names
+    shortened = {"sfkd-ofakd-swin_tiny-resnet18", "sfkd-ofakd-convnext_tiny-deit_tiny", "sfkd-crd-resnet56-resnet20"}
+    assert {*rows, *SFKD} | {f"{row}-short" for row in rows | shortened} <= names
     assert {f"bsd-table4-{row}" for row in ("kd", "ssd", "srd")} | {"bsd-ablation-spatial"} <= names
     assert {f"bsd-table5-blocks{blocks}" for blocks in ("1", "2", "3", "12", "13", "23")} <= names
 
@@ -144,7 +162,7 @@ def test_a_header_tells_how_to_run_its_file(path):
 def test_every_training_can_be_built(path, arguments):
     told = parse("train", *arguments)
     assert told.data in SOURCES or told.data in EVENT_SOURCES
-    if not path.stem.startswith(("bsd-", "dct-")):
+    if not path.stem.startswith(("bsd-", "dct-", "sfkd-")):
         assert path.stem.startswith((f"{told.model}-{told.data}", f"spiking-{told.data}"))
         assert path.stem.startswith("spiking") == (student_steps(told.model, told.data, told.steps) is not None)
     classes, channels, size = shape_of(told)
@@ -158,22 +176,22 @@ def test_every_training_can_be_built(path, arguments):
 @pytest.mark.parametrize("path, arguments", DISTILLATIONS, ids=label)
 def test_every_distillation_can_be_built(path, arguments):
     told = parse("distill", *arguments)
-    assert told.student in model_names()
-    stages = stages_of(arguments)
+    check_name(told.student)
+    stages, (classes, _, _) = stages_of(arguments), shape_of(told)
     assert len({stage.student for stage in stages}) == len(stages) > 0
-    method = create_method(told.method, stages, told.settings)
-    own = {stage.student: torch.zeros(1, stage.student_channels, *stage.student_size) for stage in stages}
-    other = {stage.teacher: torch.ones(1, stage.teacher_channels, *stage.teacher_size) for stage in stages}
-    logits = torch.zeros(1, shape_of(told)[0])
+    method = create_method(told.method, stages, told.settings or {}, classes=classes)
+    own = {stage.student: torch.zeros(3, stage.student_channels, *stage.student_size) for stage in stages}
+    other = {stage.teacher: torch.ones(3, stage.teacher_channels, *stage.teacher_size) for stage in stages}
+    logits = torch.zeros(3, classes)
     with torch.no_grad():
-        terms = method(logits, logits, own, other, torch.zeros(1, dtype=torch.int64))
-    assert set(terms) == TERMS[told.method]
+        terms = method(logits, logits, own, other, torch.zeros(3, dtype=torch.int64))
+    assert all(term.isfinite() for term in terms.values()) and terms.keys() == TERMS.get(told.method, terms.keys())
     if "srd" in terms:
         distance = sum(stage.teacher_channels * stage.size[0] * stage.size[1] for stage in stages)
         assert terms["srd"].item() == pytest.approx(told.settings["beta"] * distance, rel=1e-4)
 
 
-@pytest.mark.parametrize("path, arguments", DISTILLATIONS, ids=label)
+@pytest.mark.parametrize("path, arguments", [row for row in DISTILLATIONS if row[0].stem.startswith("bsd-")], ids=label)
 def test_weights_are_the_papers(path, arguments):
     told = parse("distill", *arguments)
     weights = {"alpha": 0.5, "temperature": 2.0}
@@ -201,6 +219,39 @@ def test_every_stage_has_its_teacher():
     deep = stages_of(distillation("bsd-table2-imagenet-sew_resnet50"))
     assert [stage.teacher for stage in deep] == [f"layer{n}" for n in (1, 2, 3, 4)]
     assert deep[-1] == Stage("layers.15", "layer4", 2048, 2048, (7, 7), (7, 7))
+
+
+@pytest.mark.parametrize("name", SFKD)
+def test_every_stage_of_a_pair_of_sfkd_has_its_teacher_in_every_method(name):
+    [arguments] = own_commands(CONFIGS / f"{name}.yaml", "distill")
+    stages = stages_of(arguments)
+    teacher, student = name.split("-")[2:]
+    assert len(stages) == {"mobilenetv2": 5, "vgg8_bn": 4}.get(student, 3 if "crd" in name else 4)
+    depths = [int(stage.teacher.rpartition(".")[2]) for stage in stages]
+    assert depths == sorted(depths) and stages[-1].teacher == DEEPEST[teacher]
+    with torch.device("meta"):
+        for method in METHODS:
+            learned = list(create_method(method, stages, {}, classes=100).parameters())
+            assert uses_features(method) or not learned
+
+
+@pytest.mark.parametrize("name", SFKD)
+def test_a_pair_of_sfkd_follows_its_protocol(name):
+    [arguments] = own_commands(CONFIGS / f"{name}.yaml", "distill")
+    told, student = parse("distill", *arguments), name.split("-")[3]
+    optim, recipe, loading = told.optim, told.recipe, told.loading
+    if "crd" in name:
+        lr = 0.01 if student == "shufflenet_v2" else 0.05
+        assert (optim.name, optim.lr, optim.weight_decay, told.epochs, loading.batch_size) == ("sgd", lr, 5e-4, 240, 64)
+        assert (tuple(optim.milestones), optim.decay, loading.size) == ((150, 180, 210), 0.1, None)
+        return
+    assert (told.epochs, loading.batch_size, loading.size, recipe.label_smoothing) == (300, 128, 224, 0.1)
+    if student in ("resnet18", "mobilenetv2"):
+        assert (optim.name, optim.lr, optim.weight_decay, optim.warmup, optim.clip) == ("sgd", 0.05, 2e-3, 3, None)
+        assert (recipe.mixup, recipe.cutmix, loading.augment) == (0, 0, "standard")
+    else:
+        assert (optim.name, optim.lr, optim.weight_decay, optim.warmup, optim.clip) == ("adamw", 5e-4, 0.05, 20, 5)
+        assert (recipe.mixup, recipe.cutmix, loading.augment) == (0.8, 1, "standard+randaugment:27+erasing:0.25")
 
 
 @pytest.mark.parametrize("blocks", ["1", "2", "3", "12", "13", "23"])

@@ -68,6 +68,21 @@ def test_the_rate_warms_up_then_falls_to_its_least(tmp_path):
     assert rates == pytest.approx([0.1 * 6 / 10, 0.1, 0.01 + 0.09 / 2, 0.01])
 
 
+def test_the_rate_descends_stairs(tmp_path):
+    options = replace(PLAIN, epochs=4, optim=Optim(lr=0.1, milestones=(1, 3), decay=0.5, warmup=0))
+    rates = [row["lr"] for row in fit(network(), loaders(), options, folder=tmp_path).curves]
+    assert rates == pytest.approx([0.05, 0.05, 0.025, 0.025])  # of the step after an epoch
+
+
+def test_gradients_are_clipped_to_a_norm(tmp_path):
+    net, before = network(norm=False), network(norm=False)
+    clipped = Optim(lr=1.0, warmup=0, momentum=0.0, nesterov=False, weight_decay=0.0, clip=1e-2)
+    data = Loaders(DataLoader(images(16), batch_size=16), None)
+    fit(net, data, replace(PLAIN, epochs=1, optim=clipped), folder=tmp_path)
+    moved = sum((a - b).square().sum() for a, b in zip(net.parameters(), before.parameters(), strict=True))
+    assert moved.sqrt().item() == pytest.approx(1e-2, rel=1e-3)
+
+
 def test_adamw_leaves_norms_and_biases_undecayed(tmp_path):
     net = network()
     with torch.no_grad():
@@ -239,6 +254,10 @@ def test_bad_input_is_told(tmp_path):
         (lambda: Optim(lr=float("nan")), "optim.lr=nan"),
         (lambda: Optim(name="lion"), "'sgd' or 'adamw'"),
         (lambda: Optim(momentum=0.0), "optim.nesterov"),
+        (lambda: Optim(milestones=(3, 2)), r"optim.milestones=\(3, 2\): expected ascending epochs from 1 on"),
+        (lambda: Optim(milestones=(2,), lr_min=0.01), "optim.lr_min=0.01: expected 0 where milestones are given"),
+        (lambda: Optim(decay=0.0), "optim.decay=0.0"),
+        (lambda: TrainOptions(epochs=5, optim=Optim(milestones=(2, 5))), "expected epochs before the last, 5"),
         (lambda: Recipe(ema=1.0), "recipe.ema=1.0"),
         (lambda: replace(CPU, devices=0), "machine.devices=0"),
     ],

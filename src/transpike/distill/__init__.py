@@ -108,6 +108,7 @@ METHODS: dict[str, Callable[..., nn.Module]] = {
 }
 """By name: what makes a method of stages and settings. `ssd` and `srd` are logits KD with one half of BSD."""
 
+COUNT_CLASSES = ("ofa",)
 LOGITS_ALONE = ("kd", "ssd", "tks", "tld", "dkd", "dist")
 
 
@@ -117,7 +118,11 @@ def uses_features(method: str) -> bool:
 
 
 def create_method(
-    method: str | Callable[[Sequence[Stage]], nn.Module], stages: Sequence[Stage], settings: Mapping[str, Any]
+    method: str | Callable[[Sequence[Stage]], nn.Module],
+    stages: Sequence[Stage],
+    settings: Mapping[str, Any],
+    *,
+    classes: int | None = None,
 ) -> nn.Module:
     """Make a method.
 
@@ -125,6 +130,7 @@ def create_method(
         method: a name of `METHODS`, or what makes a module of stages.
         stages: pairs of taps.
         settings: keyword arguments of the method, such as `alpha` and `temperature`.
+        classes: how many there are, for methods whose adapters answer; settings go first.
 
     Raises:
         ConfigError: for an unknown name (near matches are listed), and settings that the method does not take.
@@ -140,6 +146,8 @@ def create_method(
         near = difflib.get_close_matches(method, METHODS, n=2)
         guess = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"no method of distillation {method!r}.{guess} Known: {', '.join(METHODS)}.")
+    if classes is not None and method in COUNT_CLASSES:
+        settings = {"classes": classes, **settings}
     try:
         return (METHODS[method] if isinstance(method, str) else method)(stages, **settings)
     except TypeError as error:

@@ -114,8 +114,8 @@ class OFADistillation(nn.Module):
         beta: weight of the exits.
         gamma: the modulating parameter of `target_enhanced`.
         temperature: of the softmax.
-        classes: answers of an exit, at least as many as there are classes; what is beyond them is not used. A method is
-            made before it is told their number.
+        classes: answers of an exit, at least as many as there are classes; what is beyond them is not used. The trainer
+            gives their number.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; the student's features by tap,
     [T, N, C, H, W] or [N, C, H, W]; class indices [N] or probabilities [N, classes] -> weighted scalars "logits" and

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log2
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ PREFIX_TOKENS = 5
 """At most so many class and register tokens stand before a transformer's grid."""
 
 
+T = TypeVar("T")
 Layout = Literal["chw", "hwc", "tokens", "transposed"]
 
 
@@ -194,7 +195,9 @@ def find_taps(
 def match_taps(student: Mapping[str, Tap], teacher: Mapping[str, Tap]) -> list[tuple[str, str]]:
     """The teacher's tap for each tap of the student: of the nearest size, among equals of the nearest relative depth.
 
-    Both mappings are in order of depth.
+    Where all of the student's taps are of one size, which then tells no stage from another (ViT, MLP-Mixer), four of
+    them learn, evenly spaced, and each from the teacher's of the nearest relative depth. Both mappings are in order of
+    depth.
 
     >>> def tap(name, side): return Tap(name, channels=4, size=(side, side), layout="chw")
     >>> student = {name: tap(name, side) for name, side in (("low", 8), ("high", 4))}
@@ -202,13 +205,15 @@ def match_taps(student: Mapping[str, Tap], teacher: Mapping[str, Tap]) -> list[t
     >>> match_taps(student, teacher)
     [('low', 'b'), ('high', 'd')]
     """
+    alike = len(student) > 1 and len({tap.size for tap in student.values()}) == 1
+    learning = _four(list(student.values())) if alike else list(student.values())
     pairs = []
-    for index, own in enumerate(student.values(), 1):
+    for index, own in enumerate(learning, 1):
 
         def distance(place: tuple[int, Tap], own: Tap = own, index: int = index) -> tuple[float, float]:
             depth, other = place
             ratio = own.size[0] * own.size[1] / (other.size[0] * other.size[1])
-            return abs(log2(ratio)), abs(depth / len(teacher) - index / len(student))
+            return 0 if alike else abs(log2(ratio)), abs(depth * len(learning) - index * len(teacher))
 
         pairs.append((own.name, min(enumerate(teacher.values(), 1), key=distance)[1].name))
     return pairs
@@ -226,10 +231,10 @@ def pair_taps(
 def default_taps(model: nn.Module) -> list[str]:
     """Where a known network is tapped: after each stage, in order of depth.
 
-    Known are our own networks, whatever tells its stages in timm's `feature_info` (nearly all of timm's do), and
-    networks with `layer1` or `stage1` and so on (torchvision's and SpikingJelly's ResNets), or with `features` (VGG,
-    MobileNet), `blocks`, `stages` or `layers`: of these the last before each change of resolution, or four of them if
-    there is none (transformers).
+    Known are our own networks, those with `layer1` or `stage1` and so on (ResNets, of whatever library), whatever tells
+    its stages in timm's `feature_info` (nearly all of timm's do; transformers tell every block), and networks with
+    `features` (VGG, MobileNet), `blocks`, `stages` or `layers`: of these the last before each change of resolution, or
+    four of them if there is none (transformers).
 
     Raises:
         ModelError: for a network that is laid out otherwise; its modules are listed.
@@ -239,12 +244,12 @@ def default_taps(model: nn.Module) -> list[str]:
     ['layer1', 'layer2', 'layer3', 'layer4']
     """
     names = {_uncompiled(name): module for name, module in model.named_modules() if name}
-    info = getattr(model, "feature_info", None)
-    if isinstance(info, list) and info and all(entry.get("module") in names for entry in info):
-        return [entry["module"] for entry in info]
     for stem in ("layer", "stage"):
         if numbered := [f"{stem}{number}" for number in range(1, 10) if f"{stem}{number}" in names]:
             return numbered
+    info = getattr(model, "feature_info", None)
+    if isinstance(info, list) and info and all(entry.get("module") in names for entry in info):
+        return [entry["module"] for entry in info]
     for container in ("layers", "blocks", "stages", "features"):
         if container in names and (children := dict(names[container].named_children())):
             return [f"{container}.{child}" for child in _stage_ends(children)]
@@ -261,11 +266,14 @@ def _stage_ends(children: Mapping[str, nn.Module]) -> list[str]:
         names.pop()
     halving = [any(_halves(module) for module in child.modules()) for child in children.values()]
     follows = dict(zip(list(children)[:-1], halving[1:], strict=True))
-    ends = [name for name in names if follows.get(name, True)]
-    if len(ends) > 1 or len(names) < 2:
-        return ends
-    count = min(len(names), 4)
-    return [names[round((index + 1) * len(names) / count) - 1] for index in range(count)]
+    ends = [name for name in names if name == names[-1] or follows[name]]
+    return _four(names) if len(ends) == 1 else ends
+
+
+def _four(values: Sequence[T]) -> list[T]:
+    """Four of the values, or all of fewer, evenly spaced, the last one among them."""
+    count = min(len(values), 4)
+    return [values[round((index + 1) * len(values) / count) - 1] for index in range(count)]
 
 
 def _halves(module: nn.Module) -> bool:

@@ -53,8 +53,9 @@ def train(
       torchrun --nproc-per-node 4 --no-python transpike train --config configs/resnet18-cifar10.yaml
 
     Args:
-        model: resnet18, resnet19, resnet20, vgg5, vgg9, vgg11, vgg13, vgg16, timm/<name>, torchvision/<name>; spiking:
-            sew_resnet18, sew_resnet19, spiking_resnet19, spiking_vgg16, spikingformer_4_384, qkformer_4_384, ...
+        model: resnet18, resnet19, resnet20, resnet56, resnet8x4, resnet32x4, wrn_16_2, wrn_40_2, vgg5, vgg9, vgg11,
+            vgg13, vgg16, vgg8_bn, vgg13_bn, shufflenet_v2, timm/<name>, torchvision/<name>; spiking: sew_resnet18,
+            sew_resnet19, spiking_resnet19, spiking_vgg16, spikingformer_4_384, qkformer_4_384, ...
         data: digits, mnist, fashion_mnist, cifar10, cifar100, or folder (root/train/<class>, root/val/<class>); events,
             for spiking networks: nmnist, cifar10_dvs, dvs128_gesture.
         root: Where the data set's files lie.

@@ -12,6 +12,7 @@ from torch import nn
 from transpike.errors import ModelError
 from transpike.models.mlp import MLP, MLPS
 from transpike.models.resnet import RESNETS, ResNet
+from transpike.models.shufflenet import shufflenet_v2
 from transpike.models.vgg import VGG, VGGS
 from transpike.models.weights import load_weights, read_description, read_weights, save_weights
 from transpike.models.zoo import SPIKING, build_spiking
@@ -33,7 +34,7 @@ def model_names() -> list[str]:
     >>> [name for name in model_names() if "resnet19" in name]
     ['resnet19', 'sew_resnet19', 'spiking_resnet19']
     """
-    return sorted([*RESNETS, *VGGS, *MLPS, *SPIKING])
+    return sorted([*RESNETS, *VGGS, *MLPS, "shufflenet_v2", *SPIKING])
 
 
 def check_name(name: str) -> None:
@@ -145,13 +146,15 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
             plan = RESNETS[name].widened(kwargs.pop("width", RESNETS[name].stem))
             return ResNet(plan, num_classes=num_classes, in_channels=in_channels, **kwargs)
         if name in VGGS:
-            own = {key: kwargs.pop(key) for key in ("layers", "hidden", "dropout") if key in kwargs}
+            own = {key: kwargs.pop(key) for key in ("layers", "hidden", "dropout", "pool") if key in kwargs}
             vgg = replace(VGGS[name], image_size=image_size or VGGS[name].image_size, **own)
             return VGG(vgg, num_classes=num_classes, in_channels=in_channels, **kwargs)
         if name in MLPS:
             own = {key: kwargs.pop(key) for key in ("hidden", "dropout") if key in kwargs}
             mlp = replace(MLPS[name], image_size=image_size or MLPS[name].image_size, **own)
             return MLP(mlp, num_classes=num_classes, in_channels=in_channels, **kwargs)
+        if name == "shufflenet_v2":
+            return shufflenet_v2(num_classes=num_classes, in_channels=in_channels, **kwargs)
         if library == "timm":
             return _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)
         if library == "torchvision":

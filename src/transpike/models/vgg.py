@@ -1,4 +1,5 @@
-"""VGG networks: the VGG-16 of the conversion literature and the bias-free VGG-5, -9, -11 and -13 of DCT-SNN.
+"""VGG networks: the VGG-16 of the conversion literature, the bias-free VGG-5, -9, -11 and -13 of DCT-SNN, and the
+VGG-8 and -13 of the distillation literature.
 
 As with the residual networks the activation is a parameter, so that a spiking network is the same skeleton.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,24 +25,27 @@ class Plan:
     Attributes:
         layers: output channels of each 3x3 convolution; 0 is a 2x2 pooling.
         image_size: side of the square image that the head is made for, in pixels.
-        hidden: width of the two hidden linear layers.
+        hidden: width of the two hidden linear layers; None for none of them, and the mean over space before the
+            classifier, which is then made for any size.
         norm: batch normalisation after each convolution, and biases in the head; without it no layer has a bias.
         dropout: rate after each hidden linear layer and, where there is no pooling and no norm, each convolution.
+        pool: "average" or "max".
     """
 
     layers: tuple[int, ...]
     image_size: int
-    hidden: int
+    hidden: int | None
     norm: bool
     dropout: float
+    pool: str = "average"
 
 
-def _plan(text: str, **shape: float) -> Plan:
-    layers = tuple(0 if word == "P" else int(word) for word in text.split())
-    return Plan(layers, int(shape["image_size"]), int(shape["hidden"]), bool(shape["norm"]), shape["dropout"])
+def _plan(text: str, **shape: Any) -> Plan:
+    return Plan(tuple(0 if word == "P" else int(word) for word in text.split()), **shape)
 
 
-_BARE = {"hidden": 4096, "norm": False, "dropout": 0.2}
+_BARE: dict[str, Any] = {"hidden": 4096, "norm": False, "dropout": 0.2}
+_PLAIN_HEAD: dict[str, Any] = {"image_size": 32, "hidden": None, "norm": True, "dropout": 0.0, "pool": "max"}
 VGGS: dict[str, Plan] = {
     # Simonyan and Zisserman 2015, configuration D, with batch norm and 512-wide hidden layers for 32x32 images.
     "vgg16": _plan(
@@ -51,19 +56,21 @@ VGGS: dict[str, Plan] = {
     "vgg9": _plan("64 P 128 128 P 256 256 P 512 512 P", image_size=60, **_BARE),
     "vgg11": _plan("64 P 128 256 P 512 512 512 P 512 512 P", image_size=60, **_BARE),
     "vgg13": _plan("64 64 P 128 128 P 256 256 P 512 512 P 512 512 P", image_size=64, **_BARE),
+    # Tian et al. 2020 (CRD), at 32 px, where only three poolings are done.
+    "vgg13_bn": _plan("64 64 P 128 128 P 256 256 P 512 512 512 512", **_PLAIN_HEAD),
+    "vgg8_bn": _plan("64 P 128 P 256 P 512 512", **_PLAIN_HEAD),
 }
 POOLS: dict[str, Callable[[int], nn.Module]] = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
 class VGG(nn.Module):
-    """A VGG network after a plan: convolutions and poolings, then two hidden linear layers and the classifier.
+    """A VGG network after a plan: convolutions and poolings, two hidden linear layers or none, the classifier.
 
     Args:
-        plan: channels, head and regularisation.
+        plan: channels, poolings, head and regularisation.
         num_classes: outputs.
         in_channels: channels of the image.
         activation: makes one activation; called once for each place.
-        pool: "average" or "max".
 
     Shapes: [N, in_channels, S, S] -> [N, num_classes], with S the plan's image size.
 
@@ -82,11 +89,10 @@ class VGG(nn.Module):
         num_classes: int,
         in_channels: int,
         activation: Callable[[], nn.Module] = nn.ReLU,
-        pool: str = "average",
     ) -> None:
         super().__init__()
-        if pool not in POOLS:
-            raise ModelError(f"pool={pool!r}: a VGG pools by {' or '.join(map(repr, POOLS))}.")
+        if plan.pool not in POOLS:
+            raise ModelError(f"pool={plan.pool!r}: a VGG pools by {' or '.join(map(repr, POOLS))}.")
         halvings = plan.layers.count(0)
         side = plan.image_size >> halvings
         if side == 0:
@@ -98,7 +104,7 @@ class VGG(nn.Module):
         width = in_channels
         for index, layer in enumerate(plan.layers):
             if layer == 0:
-                features.append(POOLS[pool](2))
+                features.append(POOLS[plan.pool](2))
                 continue
             features.append(nn.Conv2d(width, layer, 3, padding=1, bias=False))
             features += [nn.BatchNorm2d(layer)] if plan.norm else []
@@ -106,12 +112,14 @@ class VGG(nn.Module):
             if not plan.norm and plan.layers[index + 1] != 0:
                 features.append(nn.Dropout(plan.dropout))
             width = layer
-        self.features = nn.Sequential(*features)
         head: list[nn.Module] = []
-        width *= side**2
-        for _ in range(2):
-            head += [nn.Linear(width, plan.hidden, bias=plan.norm), activation(), nn.Dropout(plan.dropout)]
+        if plan.hidden is None:
+            features.append(nn.AdaptiveAvgPool2d(1))
+        else:
+            for inputs in (width * side**2, plan.hidden):
+                head += [nn.Linear(inputs, plan.hidden, bias=plan.norm), activation(), nn.Dropout(plan.dropout)]
             width = plan.hidden
+        self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(*head, nn.Linear(width, num_classes, bias=plan.norm))
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -64,8 +64,8 @@ def build_spiking(
         num_classes: outputs.
         in_channels: channels of the image.
         image_size: side of the square image, for VGGs and MLPs.
-        options: any field of the network's plan; `width`; `pool` for VGGs; `spiking_neuron`; the rest are keyword
-            arguments of the neuron, which with `spiking_neuron` has its own defaults instead of the paper's. A list
+        options: any field of the network's plan; `width`; `spiking_neuron`; the rest are keyword arguments of the
+            neuron, which with `spiking_neuron` has its own defaults instead of the paper's. A list
             as `v_threshold` gives each layer of neurons its own, see `set_thresholds`.
 
     Raises:
@@ -85,12 +85,9 @@ def build_spiking(
     shape = {field.name: options.pop(field.name) for field in fields(plan) if field.name in options}
     if image_size is not None and hasattr(plan, "image_size"):
         shape["image_size"] = image_size
-    network: dict[str, Any] = {"pool": options.pop("pool")} if "pool" in options else {}
     thresholds = options.pop("v_threshold") if isinstance(options.get("v_threshold"), list | tuple) else None
     activation = neuron_factory(options.pop("spiking_neuron", entry.neuron), **options)
-    net = entry.network(
-        replace(plan, **shape), num_classes=num_classes, in_channels=in_channels, activation=activation, **network
-    )
+    net = entry.network(replace(plan, **shape), num_classes=num_classes, in_channels=in_channels, activation=activation)
     if thresholds is not None:
         set_thresholds(net, thresholds)
     return net.to(memory_format=torch.channels_last)

@@ -174,9 +174,8 @@ class Classifier(L.LightningModule):
             optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
         else:
             optimizer = torch.optim.AdamW(groups, lr=optim.lr)
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(optim.warmup * total / self.options.epochs)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, total, warmup, optim))
+        total, epochs = int(self.trainer.estimated_stepping_batches), self.options.epochs
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, total, epochs, optim))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def measured(self, stage: str) -> dict[str, float]:
@@ -211,10 +210,13 @@ def _groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _factor(step: int, total: int, warmup: int, optim: Optim) -> float:
+def _factor(step: int, total: int, epochs: int, optim: Optim) -> float:
     """The learning rate of a step as a share of the highest one."""
+    warmup = round(optim.warmup * total / epochs)
     if step < warmup:
         return (step + 1) / warmup
+    if optim.milestones:
+        return optim.decay ** sum(step * epochs >= milestone * total for milestone in optim.milestones)
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
     low = optim.lr_min / optim.lr
     return low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2

@@ -168,7 +168,7 @@ def distill(
         method: a name of `transpike.distill.METHODS`, or what makes a module of the stages; see there.
         settings: further arguments of the method.
         taps: the student's modules whose features are compared, and the teacher's they are compared with; by default
-            those of `default_taps`, each with the teacher's of the nearest size.
+            those of `default_taps`, paired by `match_taps`.
         given: how the teacher takes the student's images; by default as they are.
         cache: remembers what the teacher said of images that come again unchanged.
         resume: continue from the folder's `last.ckpt`.
@@ -187,11 +187,11 @@ def distill(
         student, Teacher(teacher, taps={}, given=given), nn.Module(), taps={}, options=options, encode=encode,
         reset=reset,
     )  # fmt: skip
-    student_taps, teacher_taps, stages = _survey(probe, loaders, taps, needed)
+    student_taps, teacher_taps, stages, classes = _survey(probe, loaders, taps, needed)
     distiller = Distiller(
         student,
         Teacher(teacher, taps=teacher_taps, given=given, cache=cache),
-        create_method(method, stages, settings or {}),
+        create_method(method, stages, settings or {}, classes=classes),
         taps=student_taps,
         options=options,
         encode=encode,
@@ -208,8 +208,8 @@ def distill(
 
 def _survey(
     probe: Distiller, loaders: Loaders, taps: Mapping[str, str] | None, needed: bool
-) -> tuple[dict[str, Tap], dict[str, Tap], tuple[Stage, ...]]:
-    """Run both networks on two images, compare their classes, and find taps and how they are laid out."""
+) -> tuple[dict[str, Tap], dict[str, Tap], tuple[Stage, ...], int]:
+    """Run both networks on two images, count and compare their classes, find taps and how they are laid out."""
     batch = next(iter(loaders.train))[0]
     images = batch[:, :2] if probe._samples(batch) else batch[:2]
     samples, side = len(images) if images.ndim == 4 else images.shape[1], (images.shape[-2], images.shape[-1])
@@ -248,8 +248,9 @@ def _survey(
         )
     pairs = list(taps.items()) if taps is not None else match_taps(found, theirs)
     stages = pair_taps(found, theirs, pairs)
-    used = {stage.teacher: theirs[stage.teacher] for stage in stages}
-    return found, used, stages
+    learning = {stage.student: found[stage.student] for stage in stages}
+    teaching = {stage.teacher: theirs[stage.teacher] for stage in stages}
+    return learning, teaching, stages, classes["student"]
 
 
 def _save_adapters(method: nn.Module, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from transpike.errors import ConfigError
@@ -12,12 +13,14 @@ __all__ = ["Machine", "Optim", "Recipe", "TrainOptions"]
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser and its schedule: a linear warm-up, then half a cosine down to `lr_min`, stepped every batch.
+    """The optimiser and its schedule: a linear warm-up, then half a cosine or stairs down, stepped every batch.
 
     Attributes:
         name: "sgd" (with momentum) or "adamw".
         lr: the highest learning rate.
-        lr_min: the learning rate at the end.
+        lr_min: the learning rate at the cosine's end.
+        milestones: epochs after each of which the learning rate is multiplied by `decay`: stairs instead of the cosine.
+        decay: the factor of the stairs.
         warmup: length of the warm-up in epochs; fractions count.
         weight_decay: L2 penalty (sgd) or decoupled decay (adamw).
         decay_all: apply the decay to norm weights and biases too.
@@ -29,6 +32,8 @@ class Optim:
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
     lr_min: float = 0.0
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
     warmup: float = 1.0
     weight_decay: float = 5e-4
     decay_all: bool = False
@@ -41,6 +46,10 @@ class Optim:
             raise ConfigError(f"optim.name={self.name!r}: expected 'sgd' or 'adamw'.")
         _check("optim.lr", self.lr, self.lr > 0, "above 0")
         _check("optim.lr_min", self.lr_min, 0 <= self.lr_min <= self.lr, "between 0 and lr")
+        _check("optim.lr_min", self.lr_min, not (self.lr_min and self.milestones), "0 where milestones are given")
+        ascending = all(a < b for a, b in pairwise((0, *self.milestones)))
+        _check("optim.milestones", self.milestones, ascending, "ascending epochs from 1 on")
+        _check("optim.decay", self.decay, 0 < self.decay <= 1, "in (0, 1]")
         _check("optim.warmup", self.warmup, self.warmup >= 0, "0 or more epochs")
         _check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
         _check("optim.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
@@ -135,6 +144,8 @@ class TrainOptions:
         _check("epochs", self.epochs, self.epochs >= 1, "1 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "in [0, 2**32)")
         _check("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more, or null")
+        last = max(self.optim.milestones, default=0)
+        _check("optim.milestones", self.optim.milestones, last < self.epochs, f"epochs before the last, {self.epochs}")
         if self.keep not in ("last", "best"):
             raise ConfigError(f"keep={self.keep!r}: expected 'last' or 'best'.")
         if self.recipe.loss == "tet" and self.steps is None:
