@@ -144,6 +144,37 @@ def test_types_shapes_copies_and_errors(code: type[nn.Module]) -> None:
         code(steps=1, mean=(0.1, 0.2, 0.3), std=(1, 1, 1))(torch.zeros(2, 1, 4, 4))
 
 
+@pytest.mark.parametrize(
+    # A step of latency is 1/31 of white, rounded; a period of phases tells all eight bits, rounded down.
+    ("code", "bound"),
+    [(PoissonEncoder, 0.4), (LatencyEncoder, 0.5 / 31), (PhaseEncoder, 1 / 256), (BurstEncoder, 0.2)],
+)
+def test_decoded_images_come_nearer(code: type[nn.Module], bound: float) -> None:
+    torch.manual_seed(0)
+    images = (LEVELS.detach() - 0.3) / 0.5
+    encoder = code(steps=32, mean=0.3, std=0.5)
+    spikes = encoder(images)
+    few, all_ = ((encoder.decode(spikes[:steps]) - images).abs() * 0.5 for steps in (4, 32))
+    assert all_.max() <= bound + 1e-6 and all_.mean() < 0.6 * few.mean()
+    for wrong in (spikes[:0], torch.cat((spikes, spikes))):
+        with pytest.raises(DataError, match="decode takes 1 to 32 steps"):
+            encoder.decode(wrong)
+
+
+def test_direct_is_decoded_to_the_images() -> None:
+    images = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(DirectEncoder(steps=5).decode(images.expand(3, 2, 3, 4, 4)), images)
+
+
+def test_a_burst_is_decoded_as_its_input_less_what_is_left_on_the_membrane() -> None:
+    encoder = BurstEncoder(steps=7)
+    pixels = LEVELS.detach()
+    spikes, membrane = encoder(pixels), torch.zeros_like(pixels)
+    for step in spikes:
+        membrane += pixels - step
+    torch.testing.assert_close(encoder.decode(spikes), pixels - membrane / 7)
+
+
 def test_bad_options_of_one() -> None:
     for build, words in (
         (lambda: DirectEncoder(steps=0), "steps=0"),

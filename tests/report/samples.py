@@ -101,7 +101,7 @@ def make_analysis(*, students: int = 2) -> dict[str, Any]:
          "method": "bsd" if number < students else "kd"}
         for number in range(1, students + 1)
     ]  # fmt: skip
-    features, filters = [], []
+    features, filters, stages, similarity = [], [], [], []
     for number in range(1, students + 1):
         for tap, side in (("layers.2", 8), ("layers.5", 4)):
             distilled = number < students
@@ -113,7 +113,17 @@ def make_analysis(*, students: int = 2) -> dict[str, Any]:
             ]  # fmt: skip
             features.append(
                 {"student": number, "tap": tap, "teacher_tap": tap, "size": [side, side], "white_high": 0.8125,
-                 "curves": curves, "left": {"before": [0.9, 0.95], "after": [0.5, 0.75]} if distilled else None}
+                 "curves": curves, "left": {"before": [0.9, 0.95], "after": [0.5, 0.75]} if distilled else None,
+                 "sigma": 0.25 if distilled else None}
+            )  # fmt: skip
+            maps = [{"network": curve["network"], "adapted": curve["adapted"]} for curve in curves]
+            bands = [[[0.5]], [[-1.0]], [[0.25]], [[0.0]]] if side == 4 else [[[0.5, 1.0]] * 2] * 4
+            stages.append(
+                {"student": number, "tap": tap, "teacher_tap": tap, "size": [side, side], "wavelet": "haar",
+                 "bands": ["A1", "H1", "V1", "D1"], "white": [0.2, 0.8 / 3, 0.8 / 3, 0.8 / 3],
+                 "curves": [whose | {"energy": [4.0, 2.0, 1.0, 1.0]} for whose in maps],
+                 "pictures": [whose | {"image": image, "channel": 7, "bands": bands}
+                              for image in range(2) for whose in maps if distilled]}
             )  # fmt: skip
             if distilled:
                 weights = [[abs(x - side // 2) / side for x in range(side)]] * side
@@ -121,6 +131,11 @@ def make_analysis(*, students: int = 2) -> dict[str, Any]:
                     {"network": number, "tap": tap, "domain": "frequency", "size": [side, side], "weights": weights,
                      "high_over_low": 3.5}
                 )  # fmt: skip
+        similarity += [
+            {"student": number, "adapted": adapted, "taps": ["layers.2", "layers.5"], "teacher_taps": ["layers.2"],
+             "cka": [[0.75], [None]]}
+            for adapted in ((False, True) if number < students else (False,))
+        ]  # fmt: skip
     logits = [4.0 - rank for rank in range(10)]
     high = [0.5 * (-1) ** rank for rank in range(10)]
     every = range(len(networks))
@@ -134,6 +149,7 @@ def make_analysis(*, students: int = 2) -> dict[str, Any]:
     return {
         "kind": "analysis", "version": 1, "model": "sew_resnet19", "dataset": "digits", "part": "test", "images": 256,
         "networks": networks, "features": features, "filters": filters, "neurons": [neuron],
+        "stages": stages, "similarity": similarity,
         "logits": {
             "curves": [
                 {"network": network, "mean": logits, "high": high, "rms": 3.0, "rms_high": 0.5, "distance_high": 0.125}

@@ -162,32 +162,44 @@ def test_an_analysis_is_drawn() -> None:
     assert page.text("h2") == ["sew_resnet19 on digits beside its teacher resnet20: 256 test images."]
     assert page.text("h3") == [
         "Features: power by frequency",
+        "Sub-bands before and after DS2S",
+        "Energy by sub-band and level",
+        "How alike the stages are",
         "Logits in the teacher’s order",
         "What SRD learned",
         "The neuron as a filter: LIFNode of run1, run2",
         "Where they look",
     ]
     drawings = page.drawings()
-    assert len(drawings) == 9
+    assert len(drawings) == 9 + 1 + 2 + 2  # sub-bands of one student, energies and CKA of two
     assert "layers.2, teacher’s layers.2 (8 × 8). teacher: 4 at frequency 0.125, 0.25 at frequency 0.5." in drawings[0]
-    assert "run1 after SRD: 4 at frequency 0.125" in drawings[0]
-    assert "run2 after SRD" not in drawings[0]
-    assert "teacher: 4 at rank 1, -5 at rank 10." in drawings[2]
-    assert "layers.5: 3.5 times as large" in drawings[5]
-    assert "|H|: 0.938 at frequency 0.0625, 0.5 at frequency 0.5." in drawings[6]
-    assert "six: teacher says six, run1 says six, run2 says six" in drawings[8]
+    assert "run1, adapted: 4 at frequency 0.125" in drawings[0]
+    assert "run2, adapted" not in drawings[0]
+    assert "Gaussian, squared: 0.984 at frequency 0.03125, 0.0183 at frequency 0.5." in drawings[0]
+    assert "Sub-bands of seven, six after layers.2, layers.5: teacher, before DS2S, after DS2S." in drawings[2]
+    assert "of the maps of run2 and its teacher" in drawings[4]
+    assert "run1 with its teacher’s. as it is, layers.2: layers.2 0.75 as it is, layers.5: layers.2 –" in drawings[5]
+    assert "adapted" in drawings[5] and "adapted" not in drawings[6]
+    assert "teacher: 4 at rank 1, -5 at rank 10." in drawings[7]
+    assert "layers.5: 3.5 times as large" in drawings[10]
+    assert "|H|: 0.938 at frequency 0.0625, 0.5 at frequency 0.5." in drawings[11]
+    assert "six: teacher says six, run1 says six, run2 says six" in drawings[13]
+    assert ["layers.2 (8 × 8)", "run1, adapted", "50.00 %", "50.00 %"] in page.rows
+    assert ["layers.5 (4 × 4)", "white noise", "20.00 %", "80.00 %"] in page.rows
     shares = ["40.00 %", "25.00 %", "37.50 %", "81.25 %", "50.00 %", "75.00 %"]
     assert ["layers.2, teacher’s layers.2", "run1", *shares] in page.rows
     assert ["layers.5, teacher’s layers.5", "run2", *shares[:2], "–", shares[3], "–", "–"] in page.rows
     assert ["run1", "3.000", "0.500", "0.125"] in page.rows
     assert ["layers.5", "run1", "3.50"] in page.rows
-    assert text.count("data:image/png;base64") == 2 + 2 * 4 + 2  # filters and their bars, two images on four panels
+    # Filters and their bars, two images on four panels; sub-bands of two images at two stages, three matrices.
+    assert text.count("data:image/png;base64") == 2 + 2 * 4 + 2 + 3 * 2 * 2 + 3
 
 
 def test_a_student_alone_is_drawn() -> None:
     result = make_analysis(students=1)
     result["networks"] = [result["networks"][1] | {"accuracy": None}]
     result |= {"filters": [], "saliency": {"images": [], "panels": []}, "part": "validation"}
+    result |= {"stages": [], "similarity": []}
     result["features"] = [
         stage | {"student": 0, "teacher_tap": None, "curves": [stage["curves"][0]]} for stage in result["features"]
     ]
@@ -208,8 +220,13 @@ def test_an_analysis_of_a_network_that_diverged_is_drawn() -> None:
             curve |= {"power": [None for _ in curve["power"]], "variance": None, "high": None}
     for curve in result["logits"]["curves"]:
         curve |= {"mean": [None] * 10, "rms": None}
+    for stage in result["stages"]:
+        for curve in stage["curves"]:
+            curve["energy"] = [None] * 4
+        for picture in stage["pictures"]:
+            picture["bands"] = [[[None]]] * 4
     page = Page(build_page([result]))
-    assert len(page.drawings()) == 6
+    assert len(page.drawings()) == 6 + 1 + 2 + 2 + 2  # the Gaussian stays
     assert ["run1", "–", "0.500", "0.125"] in page.rows
 
 

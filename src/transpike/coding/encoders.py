@@ -43,6 +43,10 @@ class DirectEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.expand(self.steps, *images.shape)
 
+    def decode(self, shown: Tensor) -> Tensor:
+        """The images, of the first steps of a call's result: [t, N, *] -> [N, *] in float32."""
+        return _first(shown, self.steps).mean(0)
+
     def extra_repr(self) -> str:
         return f"steps={self.steps}"
 
@@ -83,6 +87,24 @@ class _Pixels(nn.Module):
                 "mean= and std= the images were normalised."
             )
         return pixels.clamp_(0, 1)
+
+    def decode(self, spikes: Tensor) -> Tensor:
+        """The images that the first steps tell of, normalised as they were given.
+
+        Args:
+            spikes: the first t steps of a call's result, [t, N, *].
+
+        Returns:
+            [N, *] in float32.
+
+        Raises:
+            DataError: for no step, or more than T.
+        """
+        return (self._told(_first(spikes, self.steps)) - self.mean) / self.std
+
+    def _told(self, spikes: Tensor) -> Tensor:
+        """The pixels that spikes [t, N, *] tell of: the mean of what was shown."""
+        return spikes.mean(0)
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
@@ -147,8 +169,15 @@ class LatencyEncoder(_Pixels):
         ConfigError: for T below 1, or a std of 0 or below.
         DataError: on call, for pixels outside [0, 1], or integers.
 
-    >>> LatencyEncoder(steps=5)(torch.tensor([[0.0, 0.5, 1.0]])).argmax(0)
+    >>> encoder = LatencyEncoder(steps=5)
+    >>> spikes = encoder(torch.tensor([[0.0, 0.5, 1.0]]))
+    >>> spikes.argmax(0)
     tensor([[4, 2, 0]])
+
+    What has not fired yet is decoded as black.
+
+    >>> encoder.decode(spikes[:2]), encoder.decode(spikes)
+    (tensor([[0., 0., 1.]]), tensor([[0.0000, 0.5000, 1.0000]]))
     """
 
     def __init__(self, *, steps: int, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
@@ -157,6 +186,9 @@ class LatencyEncoder(_Pixels):
     def forward(self, images: Tensor) -> Tensor:
         times = ((self.steps - 1) * (1 - self.pixels(images))).round_().long()
         return images.new_zeros(self.steps, *images.shape).scatter_(0, times[None], 1.0)
+
+    def _told(self, spikes: Tensor) -> Tensor:
+        return (1 - spikes.argmax(0) / max(self.steps - 1, 1)) * (spikes > 0).any(0)
 
 
 class PhaseEncoder(_Pixels):
@@ -184,6 +216,13 @@ class PhaseEncoder(_Pixels):
     >>> PhaseEncoder(steps=8)(torch.tensor([192 / 256, 1 / 256])).mT
     tensor([[0.5000, 0.2500, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
             [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0039]])
+
+    A period tells all that there is; those after it repeat it.
+
+    >>> encoder = PhaseEncoder(steps=16)
+    >>> spikes = encoder(torch.tensor([0.625]))
+    >>> [float(encoder.decode(spikes[:t])) for t in (1, 2, 3, 16)]
+    [0.5, 0.5, 0.625, 0.625]
     """
 
     def __init__(
@@ -206,6 +245,9 @@ class PhaseEncoder(_Pixels):
         bits = (digits >> (self.phases - 1 - phase)) & 1
         spikes: Tensor = bits.to(images.dtype) * torch.exp2(-1.0 - phase).to(images.dtype)
         return spikes
+
+    def _told(self, spikes: Tensor) -> Tensor:
+        return spikes[: self.phases].sum(0)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, phases={self.phases}"
@@ -273,6 +315,13 @@ class BurstEncoder(_Pixels):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, beta={self.beta}, v_threshold={self.v_threshold}"
+
+
+def _first(shown: Tensor, steps: int) -> Tensor:
+    """The first steps of an encoder's result, in float32."""
+    if not 1 <= len(shown) <= steps:
+        raise DataError(f"decode takes 1 to {steps} steps, [t, N, *], not a tensor of shape {list(shown.shape)}.")
+    return shown.float()
 
 
 def _positive(name: str, value: int) -> int:

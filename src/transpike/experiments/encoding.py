@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from transpike.coding import (
 )
 from transpike.errors import ConfigError, ModelError
 
-__all__ = ["ENCODERS", "describe_encoder", "make_encoder", "read_encoder"]
+__all__ = ["ENCODERS", "describe_encoder", "encoder_scheme", "make_encoder", "read_encoder"]
 
 ENCODERS: dict[str, type[nn.Module]] = {
     "dct": DCTEncoder,
@@ -59,6 +60,17 @@ def describe_encoder(name: str, settings: Mapping[str, Any], encoder: nn.Module)
     """What `read_encoder` makes it from."""
     thresholds = encoder.thresholds.tolist() if isinstance(encoder, DCTEncoder) else None
     return {"name": name, "steps": encoder.steps, "settings": dict(settings), "thresholds": thresholds}
+
+
+def encoder_scheme(name: str, settings: Mapping[str, Any], *, steps: int) -> dict[str, Any]:
+    """An encoder's name, T and all of its settings, also those left at their defaults.
+
+    >>> encoder_scheme("phase", {}, steps=4)
+    {'name': 'phase', 'steps': 4, 'phases': 8}
+    """
+    known = inspect.signature(ENCODERS[name]).parameters.values()
+    defaults = {one.name: one.default for one in known if one.name not in ("steps", "mean", "std", "generator")}
+    return {"name": name, "steps": steps, **defaults, **settings}
 
 
 def read_encoder(model: Mapping[str, Any], *, steps: int | None = None) -> nn.Module:

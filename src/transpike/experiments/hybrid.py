@@ -6,20 +6,24 @@ import json as json_format
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 from transpike.coding import DCTEncoder
-from transpike.data import ImageSets, Loading, load_images
-from transpike.errors import ConfigError, ModelError
-from transpike.experiments.runs import Run, plain, start_run, write_json
-from transpike.experiments.training import EPOCHS, first_process
-from transpike.train.options import Machine, Optim, Recipe, TrainOptions
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from transpike.train import Evaluation, Fitted
-    from transpike.train.hybrid import Encode
+from transpike.data import Loading, load_images
+from transpike.errors import ConfigError
+from transpike.experiments.hybrid_results import summary
+from transpike.experiments.hybrid_stages import (
+    Work,
+    balance,
+    pretraining_options,
+    read_balanced,
+    train_ann,
+    tune,
+    tuning_options,
+)
+from transpike.experiments.runs import Run, start_run, write_json
+from transpike.experiments.training import first_process
+from transpike.train.options import Machine, Optim, Recipe
 
 __all__ = ["Pretraining", "hybrid"]
 
@@ -30,7 +34,6 @@ ASKED = (
 )
 """What run.json keeps of the command, and a resumed run needs."""
 
-FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
 TUNING = Optim(name="adamw", lr=1e-3, warmup=0.0, weight_decay=5e-4)
 
 
@@ -49,70 +52,6 @@ class Pretraining:
     network: dict[str, Any] = field(default_factory=dict)
     optim: Optim = field(default_factory=lambda: Optim(lr=0.05, weight_decay=1e-4))
     recipe: Recipe = field(default_factory=Recipe)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A network, and what `create_model` makes it from."""
-
-    model: nn.Module
-    name: str
-    kwargs: dict[str, Any]
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        nodes = self.model.named_modules()
-        return {name: float(cast(Any, node).v_threshold) for name, node in nodes if hasattr(node, "v_threshold")}
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What every stage needs: the command's options, images, their encoder, and where a stage leaves its network."""
-
-    asked: dict[str, Any]
-    sets: ImageSets
-    encoder: nn.Module
-    run: Run
-    resumed: bool
-
-    @property
-    def machine(self) -> Machine:
-        return Machine(**self.asked["machine"])
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """Of the network, for which the encoder may have laid out an image larger than it is."""
-        size = self.sets.size
-        if isinstance(self.encoder, DCTEncoder):
-            size, _ = self.encoder.output_size((size, size))
-        return {"num_classes": self.sets.classes, "in_channels": self.sets.channels, "image_size": size}
-
-    def place(self, stage: str) -> Path:
-        return self.run.folder if stage == self.asked["last"] else self.run.folder / FOLDERS[stage]
-
-    def finished(self, stage: str) -> bool:
-        return self.resumed and (self.place(stage) / "results.json").is_file()
-
-    def save(self, stage: str, made: _Made, results: dict[str, Any]) -> None:
-        """Write a stage's network and its results, which mark the stage as finished."""
-        from transpike.experiments.encoding import describe_encoder
-        from transpike.models import save_weights
-
-        if not first_process():
-            return
-        asked, sets, place = self.asked, self.sets, self.place(stage)
-        about = {
-            "name": made.name,
-            "kwargs": made.kwargs,
-            **self.shape,
-            "data": sets.name,
-            "class_names": sets.class_names,
-        }
-        about |= {"steps": None if stage == "ann" else asked["steps"], "mean": sets.mean, "std": sets.std}
-        about["encoder"] = describe_encoder(asked["encoder"], asked["settings"], self.encoder)
-        write_json(place / "model.json", about)
-        save_weights(made.model, place / "weights.safetensors")
-        write_json(place / "results.json", results)
 
 
 def hybrid(
@@ -216,26 +155,26 @@ def hybrid(
 def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]:
     from transpike.experiments.encoding import make_encoder
 
-    _pretraining(asked), _tuning(asked)  # a wrong option is told before anything is loaded
+    pretraining_options(asked), tuning_options(asked)  # a wrong option is told before anything is loaded
     loading = Loading(**asked["loading"])
     sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
     made = {"settings": asked["settings"], "mean": sets.mean, "std": sets.std}
     encoder = make_encoder(asked["encoder"], steps=asked["steps"], **made)
     if isinstance(encoder, DCTEncoder):
         encoder.fit(sets.calibration(asked["calibration"]))
-    work = _Work(asked, sets, encoder, run, resumed)
+    work = Work(asked, sets, encoder, run, resumed)
     told: dict[str, Any] = {}
     try:
         if asked["balanced"] is None:
-            network, results = _ann(work)
-            told["ann"] = _summary(results)
+            network, results = train_ann(work)
+            told["ann"] = summary(results)
             if asked["last"] != "ann":
-                network, results = _balance(work, network)
+                network, results = balance(work, network, told)
         else:
-            network, results = _read_balanced(work)
+            network, results = read_balanced(work)
         if asked["last"] == "tune":
-            told["balanced"] = _summary(results)
-            network, results = _tune(work, network, told)
+            told["balanced"] = summary(results)
+            network, results = tune(work, network, told)
     except KeyboardInterrupt:
         if first_process() and any(run.folder.glob("**/last.ckpt")):
             print(f"Stopped. Continue: transpike hybrid --resume {run.folder}", file=sys.stderr)
@@ -245,225 +184,23 @@ def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]
     return results
 
 
-def _ann(work: _Work) -> tuple[_Made, dict[str, Any]]:
-    """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
-    import torch
-
-    from transpike.models import create_model
-    from transpike.models.mlp import MLPS
-    from transpike.models.vgg import VGGS
-    from transpike.models.zoo import SPIKING
-    from transpike.train import evaluate
-    from transpike.train.hybrid import check_constrained, laid_out
-
-    asked, place, encode = work.asked, work.place("ann"), laid_out(work.encoder)
-    if work.finished("ann"):
-        return _load(place), _read(place)
-    trained = None
-    if given := _given(asked["ann"], "ann"):
-        network = _load(given)
-        _check_given(given, work)
-    else:
-        torch.manual_seed(asked["seed"])
-        kwargs = asked["network"] | asked["pretraining"]["network"]
-        network = _Made(create_model(asked["ann"], **work.shape, **kwargs), asked["ann"], kwargs)
-    check_constrained(network.model)
-    if f"spiking_{network.name}" not in SPIKING:
-        raise ModelError(f"{network.name} has no spiking twin here: take {', '.join([*MLPS, *VGGS])}.")
-    if not given:
-        trained = _fit(work, "ann", network.model, _pretraining(asked), encode)
-    tested = evaluate(network.model, work.sets.test, machine=work.machine, encode=encode)
-    results = _results(work, network, tested, trained)
-    work.save("ann", network, results)
-    return network, results
-
-
-def _balance(work: _Work, ann: _Made) -> tuple[_Made, dict[str, Any]]:
-    """The spiking twin with the weights of the artificial network and thresholds of its own."""
-    import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from transpike.models import create_model
-    from transpike.train.hybrid import balance_thresholds, transfer
-
-    asked, place = work.asked, work.place("balance")
-    if work.finished("balance"):
-        return _load(place), _read(place)
-    # A network of an earlier run knows its own shape; one trained here may have had options that it alone took.
-    kwargs = (ann.kwargs if _given(asked["ann"], "ann") else {}) | asked["network"] | asked["neuron"]
-    twin = _Made(create_model(f"spiking_{ann.name}", **work.shape, **kwargs), f"spiking_{ann.name}", kwargs)
-    transfer(ann.model, twin.model, steps=asked["steps"])
-    device = "cuda" if work.machine.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    batches = work.sets.calibration(asked["calibration"])
-    columns = (TextColumn("balancing thresholds"), BarColumn(bar_width=30), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not first_process()) as bar:
-        task = bar.add_task("", total=len(twin.thresholds) * len(batches))
-        balance_thresholds(
-            twin.model.to(device),
-            batches,
-            encode=work.encoder.to(device),
-            percentile=asked["percentile"],
-            progress=lambda: bar.advance(task),
-        )
-    work.encoder.cpu()
-    balanced = _Made(twin.model.cpu(), twin.name, kwargs | {"v_threshold": list(twin.thresholds.values())})
-    tested, measured = _measure(work, balanced)
-    results = _results(work, balanced, tested, None) | measured
-    work.save("balance", balanced, results)
-    return balanced, results
-
-
-def _read_balanced(work: _Work) -> tuple[_Made, dict[str, Any]]:
-    """An earlier run's balanced twin; its encoder must be the same, and hands on its thresholds."""
-    from transpike.experiments.encoding import describe_encoder, read_encoder
-    from transpike.models import read_description
-
-    asked = work.asked
-    given = _given(str(asked["balanced"]), "balance")
-    if given is None:
-        raise ModelError(f"{asked['balanced']}: no such folder; --balanced takes one of `transpike hybrid`.")
-    about = read_description(given)
-    if "encoder" not in about or about.get("steps") is None:
-        raise ModelError(f"{given}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
-    theirs, ours = about["encoder"], plain(describe_encoder(asked["encoder"], asked["settings"], work.encoder))
-    if any(plain(theirs[key]) != ours[key] for key in ("name", "steps", "settings")):
-        raise ConfigError(
-            f"{given}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
-            f"settings={theirs['settings']}; give the same, or begin with --ann."
-        )
-    work.encoder.load_state_dict(read_encoder(about).state_dict())
-    return _load(given), _read(given)
-
-
-def _tune(work: _Work, balanced: _Made, told: dict[str, Any]) -> tuple[_Made, dict[str, Any]]:
-    """The twin trained over time."""
-    if work.finished("tune"):
-        return _load(work.place("tune")), _read(work.place("tune"))
-    trained = _fit(work, "tune", balanced.model, _tuning(work.asked), work.encoder)
-    tested, measured = _measure(work, balanced)
-    results = _results(work, balanced, tested, trained) | measured | {"stages": told}
-    work.save("tune", balanced, results)
-    return balanced, results
-
-
-def _fit(work: _Work, stage: str, model: nn.Module, options: TrainOptions, encode: Encode) -> Fitted:
-    from transpike.train import Loaders, fit
-
-    if first_process():
-        words = {"ann": "artificial network", "tune": f"spiking network, T = {options.steps}"}
-        print(f"Training the {words[stage]}", file=sys.stderr)
-    sets, place = work.sets, work.place(stage)
-    loaders = Loaders(sets.train, sets.validation if len(sets.validation) else None)
-    resume = work.resumed and (place / "last.ckpt").is_file()
-    return fit(model, loaders, options, folder=place, encode=encode, resume=resume)
-
-
-def _measure(work: _Work, network: _Made) -> tuple[Evaluation, dict[str, Any]]:
-    from transpike.experiments.encoding import describe_encoder, read_encoder
-    from transpike.experiments.spiking import measure_spiking
-
-    asked, sets = work.asked, work.sets
-    told = describe_encoder(asked["encoder"], asked["settings"], work.encoder)
-    about = {"mean": sets.mean, "std": sets.std, "encoder": told}
-    steps, others = asked["steps"], asked["test_steps"]
-    tested, measured = measure_spiking(
-        network.model,
-        lambda _: sets.test,
-        steps=steps,
-        others=[max(1, steps // 2), 2 * steps] if others is None else others,
-        machine=work.machine,
-        encoder=lambda count: read_encoder(about, steps=count),
-    )
-    return tested, measured | {"thresholds": network.thresholds}
-
-
-def _results(work: _Work, network: _Made, tested: Evaluation, trained: Fitted | None) -> dict[str, Any]:
-    measured = {"images": tested.images, "accuracy": tested.accuracy, "loss": tested.loss}
-    results = {"kind": "evaluation", "version": 1, "model": network.name, "dataset": work.asked["data"], **measured}
-    if trained is None:
-        return results
-    curves = {"weights_of_epoch": trained.epoch, "validation_accuracy": trained.validation_accuracy}
-    return results | {"kind": "training", **curves, "epochs": trained.curves}
-
-
-def _summary(results: dict[str, Any]) -> dict[str, Any]:
-    """What the results of the last stage say of an earlier one."""
-    names = ("model", "accuracy", "loss", "validation_accuracy", "weights_of_epoch")
-    return {name: results[name] for name in names if name in results}
-
-
 def _tell(results: dict[str, Any], told: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
 
+    from transpike.experiments.operations import operations_table
     from transpike.experiments.spiking import spiking_tables
 
+    console = Console(highlight=False)
     if "spiking" in results:
-        Console(highlight=False).print(*spiking_tables(results), sep="\n")
+        console.print(*spiking_tables(results), sep="\n")
+    if "operations" in results:
+        console.print(operations_table(results["operations"]))
     before = "".join(f"; {stage} {row['accuracy']:.2%}" for stage, row in told.items() if row is not results)
     at = f" at T = {results['spiking']['steps']}" if "spiking" in results else ""
     print(
         f"{results['model']} on {results['dataset']}: {results['accuracy']:.2%} of {results['images']} test images "
         f"right{at}{before}. Written to {folder}"
     )
-
-
-def _pretraining(asked: dict[str, Any]) -> TrainOptions:
-    chosen = asked["pretraining"]
-    return _options(asked, chosen, epochs=chosen["epochs"] or EPOCHS.get(asked["data"], 100), steps=None)
-
-
-def _tuning(asked: dict[str, Any]) -> TrainOptions:
-    return _options(asked, asked, epochs=asked["epochs"], steps=asked["steps"])
-
-
-def _options(asked: dict[str, Any], chosen: dict[str, Any], *, epochs: int, steps: int | None) -> TrainOptions:
-    return TrainOptions(
-        epochs=epochs,
-        seed=asked["seed"],
-        keep=asked["keep"],
-        steps=steps,
-        optim=Optim(**chosen["optim"]),
-        recipe=Recipe(**chosen["recipe"]),
-        machine=Machine(**asked["machine"]),
-    )
-
-
-def _given(name: str, stage: str) -> Path | None:
-    """The folder in which an earlier run left a stage's network; None where ``name`` is a network's."""
-    from transpike.models import model_names
-
-    folder = Path(name)
-    if name in model_names() or not folder.is_dir():
-        return None
-    inner = folder / FOLDERS[stage]
-    return inner if (inner / "model.json").is_file() else folder
-
-
-def _check_given(folder: Path, work: _Work) -> None:
-    from transpike.models import read_description
-
-    about, size = read_description(folder), work.shape["image_size"]
-    if about.get("steps") is not None:
-        raise ModelError(f"{folder}: {about['name']} is a spiking network; --ann takes an artificial one.")
-    if about.get("image_size") != size:
-        raise ModelError(
-            f"{folder}: trained on images of {about.get('image_size')} pixels a side, but this encoder lays out "
-            f"{size}. Train it by `transpike hybrid --last ann` with this encoder."
-        )
-
-
-def _load(folder: Path) -> _Made:
-    from transpike.models import create_model, read_description
-
-    about = read_description(folder)
-    return _Made(create_model(folder), about["name"], about.get("kwargs", {}))
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    from transpike.report.results import read_result
-
-    return {name: value for name, value in read_result(folder).items() if name not in ("folder", "run")}
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
@@ -474,7 +211,7 @@ def _recorded(folder: Path) -> dict[str, Any]:
         if recorded["verb"] != "hybrid":
             raise ConfigError(f"{folder}: a run of `transpike {recorded['verb']}`, not of `transpike hybrid`.")
         asked: dict[str, Any] = {name: recorded["options"][name] for name in ASKED}
-        Loading(**asked["loading"]), _pretraining(asked), _tuning(asked)
+        Loading(**asked["loading"]), pretraining_options(asked), tuning_options(asked)
     except FileNotFoundError:
         raise ConfigError(f"{folder}: no run to resume, for it has no run.json.") from None
     except (KeyError, TypeError, UnicodeDecodeError, json_format.JSONDecodeError) as error:

@@ -16,8 +16,8 @@ def report(folders: list[Path] | Path, out: Path = Path("report.html"), title: s
     Example: transpike report runs/ternary,runs/levels --out comparison.html
 
     Args:
-        folders: Folders that `transpike demo`, `train` or `convert` wrote, or `evaluate` for a converted network;
-            several are compared.
+        folders: Folders that `transpike demo`, `train`, `convert`, `distill`, `hybrid`, `analyze` or `evaluate` wrote;
+            conversions are compared with each other, and so are runs behind an input encoder.
         out: The page to write; an existing one is replaced.
         title: The page's title.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from transpike.neurons import reset_net
 from transpike.train import Evaluation, Machine, evaluate
 
-__all__ = ["measure_spiking", "spiking_tables"]
+__all__ = ["follow_steps", "measure_spiking", "spiking_tables"]
 
 
 def measure_spiking(
@@ -59,6 +61,8 @@ def measure_spiking(
         "spikes_per_neuron": work.spikes / neurons,
         "synops": work.synops,
         "macs": work.macs,
+        "neuron_accumulates": work.neuron_accumulates,
+        "neuron_multiplications": work.neuron_multiplications,
         "energy_uj": work.joules * 1e6,
         "energy_parts_uj": {part: joules * 1e6 for part, joules in work.energy().items()},
         "ann_macs": meter.dense_macs,
@@ -80,6 +84,41 @@ def measure_spiking(
         for count, figures in sorted(tested.items())
     ]
     return tested[steps], {"by_steps": rows, "spiking": spiking}
+
+
+@torch.no_grad()
+def follow_steps(
+    model: nn.Module, loader: Iterable[Any], encoder: nn.Module, *, device: str
+) -> tuple[list[float], float]:
+    """Accuracy of a spiking network that is read out after 1, 2, ..., T steps, and the spikes of its encoder.
+
+    Args:
+        model: Takes [T, N, *] and gives [T, N, classes]; left in the mode it is in, and on the CPU.
+        loader: Of (images, labels).
+        encoder: Images to [T, N, *]; left on the CPU.
+        device: Where to compute.
+
+    Returns:
+        T accuracies in [0, 1], each of the mean of the outputs so far; and how many values an image's T steps have
+        that are not zero, a mean over images.
+    """
+    training = model.training
+    model.to(device).eval()
+    encoder.to(device)
+    right: Tensor | float = 0.0
+    spikes, count = 0, 0
+    with torch.random.fork_rng():  # a run's random numbers go on as they would
+        for images, labels in loader:
+            shown = encoder(images.to(device))
+            reset_net(model)
+            said = model(shown).float().cumsum(0).argmax(-1).cpu()
+            right = right + (said == labels).sum(1).double()
+            spikes += int(shown.count_nonzero())
+            count += len(labels)
+    reset_net(model)
+    model.cpu().train(training)
+    encoder.cpu()
+    return (torch.as_tensor(right) / count).tolist(), spikes / count
 
 
 def spiking_tables(results: Mapping[str, Any]) -> list[Table | str]:

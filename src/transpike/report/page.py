@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from transpike.errors import ConfigError
+from transpike.report.encoding import compare_encodings
 from transpike.report.plots import DARK, LIGHT
 from transpike.report.results import FAITHFUL, Result, check_result, find_series, read_result
 from transpike.report.sections import LAYER_COLUMNS, ROW_COLUMNS, SECTIONS, compare
@@ -72,7 +73,8 @@ def build_page(results: Sequence[Result], *, title: str = "transpike report") ->
     conversions = [result for result in results if result["kind"] == "conversion"]
     curves = find_series(conversions)
     unread = iter(curves)
-    sections = []
+    encoded = [result for result in results if "encoding" in result]
+    sections = [(compare_encodings(encoded), list[tuple[str, str]]())] if len(encoded) > 1 else []
     for number, result in enumerate(results):
         # Alone, a result's series need fewer words to be told apart than among all others, but keep their colours.
         own = (

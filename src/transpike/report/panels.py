@@ -16,7 +16,7 @@ from PIL import Image
 
 from transpike.report.plots import LIGHT, STYLE, Line, colour_of, new_figure, to_svg
 
-__all__ = ["Panel", "draw_filters", "draw_saliency", "draw_singles", "read_png"]
+__all__ = ["Panel", "bare", "draw_filters", "draw_pictures", "draw_saliency", "draw_singles", "read_png"]
 
 SIDE = 192
 """Pixels of a picture in the page: small ones are enlarged without smoothing."""
@@ -36,7 +36,8 @@ def read_png(text: str) -> NDArray[np.uint8]:
     return np.asarray(image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST))
 
 
-def _bare(axes: Axes, title: str) -> None:
+def bare(axes: Axes, title: str) -> None:
+    """Give a picture its title, and take its frame and ticks."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
@@ -54,7 +55,7 @@ def draw_filters(rows: Sequence[tuple[str, Sequence[Panel]]], name: str, alt: st
             for column, (title, weights) in enumerate(panels):
                 axes = figure.add_subplot(len(rows), most, row * most + column + 1)
                 picture = axes.imshow(weights, cmap="viridis", interpolation="none", vmin=0)
-                _bare(axes, title)
+                bare(axes, title)
                 bar = figure.colorbar(picture, ax=axes, shrink=0.8, aspect=14)
                 bar.outline.set_visible(False)
                 bar.locator = MaxNLocator(4)
@@ -97,8 +98,21 @@ def draw_saliency(
                 row, place = divmod(number, beside)
                 axes = figure.add_subplot(high, wide, row * wide + place * block + column + 1)
                 axes.imshow(picture if heat is None else _overlaid(picture, heat), interpolation="none")
-                _bare(axes, ["image", *columns][column] if row == 0 else "")
+                bare(axes, ["image", *columns][column] if row == 0 else "")
                 axes.set_xlabel(caption, fontsize=9)
+    return to_svg(figure, name, alt)
+
+
+def draw_pictures(columns: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], name: str, alt: str) -> str:
+    """Pictures in rows, under a title for each column."""
+    wide = max(len(columns), 8)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(760, (760 / wide + 3) * len(rows) + 18)
+        for row, pictures in enumerate(rows):
+            for column, picture in enumerate(pictures):
+                axes = figure.add_subplot(len(rows), wide, row * wide + column + 1)
+                axes.imshow(picture, interpolation="none")
+                bare(axes, columns[column] if row == 0 else "")
     return to_svg(figure, name, alt)
 
 

@@ -9,9 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from transpike.report import plots
-from transpike.report.results import Series
+from transpike.report.results import Result, Series
 
-__all__ = ["Group", "Plot", "Section", "legend", "spoken"]
+__all__ = ["ADAPTED", "Group", "Plot", "Section", "adapted_index", "curve_label", "legend", "spoken"]
+
+ADAPTED = 8
+"""Added to a network's index for its maps as its method adapts them: the same colour, dashed."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +68,13 @@ def spoken(lines: Sequence[plots.Line], x: str) -> str:
     """What a curve plot shows, for those who hear the page: each curve's first and last point."""
     ends = [(line.label, *line.points[0], *line.points[-1]) for line in lines if line.points]
     return " ".join(f"{label}: {y0:.3g} at {x} {x0:g}, {y1:.3g} at {x} {x1:g}." for label, x0, y0, x1, y1 in ends)
+
+
+def adapted_index(curve: Result) -> int:
+    """The index of a curve of a network of an analysis, which fixes its colour and dashes."""
+    return int(curve["network"]) + (ADAPTED if curve.get("adapted") else 0)
+
+
+def curve_label(result: Result, curve: Result) -> str:
+    """Whose curve it is."""
+    return str(result["networks"][curve["network"]]["label"]) + (", adapted" if curve.get("adapted") else "")

@@ -67,7 +67,11 @@ DARK = {
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
 SIZES = (5.0, 4.6, 4.6, 5.8, 5.8, 5.8, 5.6, 5.6)
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
-PARTS = ("accumulates", "shifts", "multiplications", "neuron_updates")
+PARTS = {
+    **{"accumulates": 1.0, "shifts": 0.76, "multiplications": 0.52, "neuron_updates": 0.28},
+    **{"synapses": 1.0, "neurons": 0.64, "encoder": 0.28},
+}
+"""How opaque an energy's parts are drawn."""
 
 STYLE: Any = {  # matplotlib wants a type that lists every key
     "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own face
@@ -316,8 +320,7 @@ def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
         for place, bar in enumerate(bars):
             colour, left = LIGHT["muted"] if bar.index is None else colour_of(bar.index), 0.0
             for part, energy in bar.parts.items():
-                shade = 1.0 - 0.24 * PARTS.index(part) if part in PARTS else 1.0
-                axes.barh(place, energy, height=0.4, left=left, color=colour, alpha=shade)
+                axes.barh(place, energy, height=0.4, left=left, color=colour, alpha=PARTS.get(part, 1.0))
                 left += energy
             axes.text(0, place - 0.28, _short(bar.label, 62))
             axes.text(left + 0.015 * widest, place + 0.01, bar.end, fontsize=9, va="center", color=LIGHT["muted"])

@@ -11,7 +11,16 @@ from typing import Any
 
 from transpike.errors import DataError
 
-__all__ = ["FAITHFUL", "Result", "Series", "check_result", "find_series", "read_result", "representative"]
+__all__ = [
+    "FAITHFUL",
+    "Result",
+    "Series",
+    "check_result",
+    "find_series",
+    "label_schemes",
+    "read_result",
+    "representative",
+]
 
 Result = Mapping[str, Any]
 
@@ -22,6 +31,7 @@ VERSION = 1
 REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
     "conversion": {"model": str, "dataset": str, "images": int, "ann": Mapping, "rows": list},
     "training": {"model": str, "dataset": str, "epochs": list},
+    "evaluation": {"model": str, "dataset": str},
     "analysis": {
         **{"model": str, "dataset": str, "part": str, "images": int, "networks": list, "features": list},
         **{"logits": Mapping, "filters": list, "neurons": list, "saliency": Mapping},
@@ -37,6 +47,12 @@ ANALYSIS: dict[str, dict[str, type | tuple[type, ...]]] = {
         **{"type": str, "networks": list, "decay": (int, float), "spikes": Mapping},
         **dict.fromkeys(("frequency", "expected", "measured_amplitude", "measured_power"), list),
     },
+    "stages": {
+        **{"student": int, "tap": str},
+        **dict.fromkeys(("size", "bands", "white", "curves", "pictures"), list),
+    },
+    "stages.curves": {"network": int, "energy": list},
+    "similarity": {"student": int, **dict.fromkeys(("taps", "teacher_taps", "cka"), list)},
     "saliency.images": {"png": str, "label": str},
     "saliency.panels": {"network": int, "image": int, "map": list, "prediction": str},
 }
@@ -53,6 +69,8 @@ SPIKING: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("spikes_per_neuron", "rate", "synops", "macs", "ann_macs"), (int, float)),
     **dict.fromkeys(("energy_uj", "ann_energy_uj"), (int, float)),
 }
+ENCODING: dict[str, type | tuple[type, ...]] = {"scheme": Mapping, "steps": list, "error": list, "images": list}
+OPERATIONS: dict[str, type | tuple[type, ...]] = {"image": list, "input": list, "rows": list}
 EPOCH: dict[str, type | tuple[type, ...]] = {"epoch": int}
 NUMBERS = {
     *("accuracy", "amplitude", "agreement", "clipped", "coupled", "delay", "energy_uj", "error"),
@@ -151,18 +169,21 @@ def check_result(result: Result, *, where: str, kinds: Iterable[str]) -> None:
                 raise DataError(f"{place}.energy_parts_uj should be an object of numbers. Run the experiment again.")
     elif kind == "analysis":
         _check_analysis(result, where)
-    elif kind == "training":
+    else:
         _check_numbers(result, where)
-        _check_rows(result["epochs"], EPOCH, f"{where}: epochs")
+        if kind == "training":
+            _check_rows(result["epochs"], EPOCH, f"{where}: epochs")
         if "spiking" in result:
             _check_fields(result, {"spiking": Mapping, "by_steps": list}, where)
             _check_fields(result["spiking"], SPIKING, f"{where}: spiking")
             _check_rows(result["spiking"]["layers"], {"name": str}, f"{where}: spiking.layers")
             _check_rows(result["by_steps"], {"steps": int, "accuracy": (int, float)}, f"{where}: by_steps")
+        _check_encoding(result, where)
 
 
 def _check_analysis(result: Result, where: str) -> None:
     lists = {name: result[name] for name in ("networks", "features", "filters", "neurons")}
+    lists |= {name: result.get(name, []) for name in ("stages", "similarity")}  # earlier analyses have neither
     lists |= {f"{name}.{part}": result[name].get(part) for name, part in LISTED}
     for name, rows in lists.items():
         if not isinstance(rows, list):
@@ -174,6 +195,22 @@ def _check_analysis(result: Result, where: str) -> None:
                 raise DataError(f"{where}: {name}[{number}] is of no network. Run the experiment again.")
     for number, stage in enumerate(result["features"]):
         _check_rows(stage["curves"], ANALYSIS["features.curves"], f"{where}: features[{number}].curves")
+    for number, stage in enumerate(lists["stages"]):
+        _check_rows(stage["curves"], ANALYSIS["stages.curves"], f"{where}: stages[{number}].curves")
+
+
+def _check_encoding(result: Result, where: str) -> None:
+    """What the experiments with an input encoder write besides."""
+    if "operations" in result:
+        _check_fields(result, {"operations": Mapping}, where)
+        _check_fields(result["operations"], OPERATIONS, f"{where}: operations")
+        _check_rows(result["operations"]["rows"], {"part": str, "energy_uj": (int, float)}, f"{where}: operations.rows")
+    if "encoding" in result:
+        _check_fields(result, {"encoding": Mapping, "accuracy_after": list, "spiking": Mapping}, where)
+        _check_fields(result["encoding"], ENCODING, f"{where}: encoding")
+        _check_fields(result["encoding"]["scheme"], {"name": str, "steps": int}, f"{where}: encoding.scheme")
+        pictures = {"label": str, "png": str, "rebuilt": list}
+        _check_rows(result["encoding"]["images"], pictures, f"{where}: encoding.images")
 
 
 def _check_rows(rows: Sequence[Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:
@@ -219,8 +256,7 @@ def find_series(results: Sequence[Result]) -> list[list[Series]]:
         groups += [(number, json.loads(key), rows) for key, rows in found.items()]
 
     places = [f"{results[number]['model']} on {results[number]['dataset']}" for number, _, _ in groups]
-    schemes = [scheme for _, scheme, _ in groups]
-    labels = [_label(place, scheme, set(places), schemes) for place, scheme in zip(places, schemes, strict=True)]
+    labels = label_schemes(places, [scheme for _, scheme, _ in groups])
     series: list[list[Series]] = [[] for _ in results]
     for index, (number, _, rows) in enumerate(groups):
         label = labels[index]
@@ -229,6 +265,15 @@ def find_series(results: Sequence[Result]) -> list[list[Series]]:
         ordered = tuple(sorted(rows, key=lambda row: int(row["steps"])))
         series[number].append(Series(label, ordered, index))
     return series
+
+
+def label_schemes(places: Sequence[str], schemes: Sequence[Result]) -> list[str]:
+    """What tells codings apart, each of a network at a place; two that are the same have the same label.
+
+    >>> label_schemes(["a", "a"], [{"name": "dct", "steps": 4}, {"name": "dct", "steps": 8}])
+    ['T = 4', 'T = 8']
+    """
+    return [_label(place, scheme, set(places), schemes) for place, scheme in zip(places, schemes, strict=True)]
 
 
 def _label(place: str, scheme: Result, places: set[str], schemes: Sequence[Result]) -> str:
@@ -246,6 +291,16 @@ def _label(place: str, scheme: Result, places: set[str], schemes: Sequence[Resul
 
 def _describe(name: str, value: Any, scheme: Result) -> str:
     match name, value:
+        case "steps", int():
+            return f"T = {value}"
+        case "order", str():
+            return value
+        case "frequencies", None | int():
+            return f"{value or 'all'} frequencies"
+        case "stride", None:
+            return "no overlap"
+        case "tuned", bool():
+            return "tuned" if value else "not tuned"
         case "beta", int() | float():
             return f"β {value:g}"
         case "silent", int():

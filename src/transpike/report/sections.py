@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from transpike.report import plots
 from transpike.report.analysis import describe_analysis
+from transpike.report.encoding import describe_encoding
 from transpike.report.parts import Group, Plot, Section, legend, spoken
 from transpike.report.results import FAITHFUL, Result, Series, representative
 from transpike.report.wording import count, fixed, loss_words, percent, ratio
@@ -59,7 +60,7 @@ def compare(results: Sequence[Result], curves: Sequence[Sequence[Series]]) -> Se
 
 
 def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
-    place, epochs = f"{result['model']} on {result['dataset']}", result["epochs"]
+    place, epochs = f"{result['model']} on {result['dataset']}", result.get("epochs", ())
     distilled: Result = result.get("distillation") or {}
     if distilled:
         place += f", taught by {distilled['teacher']} ({distilled['method']})"
@@ -79,7 +80,7 @@ def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
             svg = plots.draw_lines(lines, f"{key}-{name}", alt, titles=("epoch", name + unit), scale=scale)
             found.append(Plot(Markup(svg), f"{name.capitalize()} by epoch"))
     spiking: Result = result.get("spiking") or {}
-    if spiking:
+    if spiking and "encoding" not in result:
         points = tuple((row["steps"], 100 * row["accuracy"]) for row in result["by_steps"])
         lines = [plots.Line("test", 2, points)]
         alt = f"{place}: accuracy (%) by T. {spoken(lines, 'T')}"
@@ -88,13 +89,17 @@ def _training(result: Result, _series: Sequence[Series], key: str) -> Section:
     terms = [line(name, name, index, 1) for index, name in enumerate(distilled.get("first_terms") or ())]
     seconds = sum(epoch.get("seconds") or 0.0 for epoch in epochs)
     took = f" in {count(seconds)} s" if seconds else ""
-    reached = f"{percent(result['accuracy'])} of the test images right, " if result.get("accuracy") is not None else ""
+    facts = [f"{percent(result['accuracy'])} of the test images right"] if result.get("accuracy") is not None else []
+    facts += [f"{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}"] if epochs else []
     return Section(
-        headline=f"{place}: {reached}{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}.",
-        groups=[_terms(terms, place, key)] if any(term.points for term in terms) else (),
+        headline=f"{place}: {', '.join(facts)}.",
+        groups=[
+            *describe_encoding(result, key),
+            *([_terms(terms, place, key)] if any(term.points for term in terms) else []),
+        ],
         legend=legend([line for line in accuracy if line.points], key),
         plots=found,
-        tiles=_spiking_tiles(spiking) if spiking else (),
+        tiles=_spiking_tiles(spiking, result.get("operations")) if spiking else (),
         wide=_layer_plots(spiking["layers"], key, f"T = {spiking['steps']}") if spiking else (),
     )
 
@@ -108,8 +113,12 @@ def _terms(lines: Sequence[plots.Line], place: str, key: str) -> Group:
     )
 
 
-def _spiking_tiles(spiking: Result) -> list[tuple[str, str, str]]:
-    energy, ann = spiking["energy_uj"], spiking["ann_energy_uj"]
+def _spiking_tiles(spiking: Result, operations: Result | None) -> list[tuple[str, str, str]]:
+    energy, ann, beside = spiking["energy_uj"], spiking["ann_energy_uj"], "the ANN’s"
+    if operations is not None:
+        parts = {row["part"]: row["energy_uj"] for row in operations["rows"]}
+        energy, ann = parts["spiking"], parts.get("ann_image", parts["ann"])
+        beside = f"that of an ANN at {operations['image'][1]} × {operations['image'][2]}"
     return [
         ("spikes per neuron", fixed(spiking["spikes_per_neuron"]), f"{percent(spiking['rate'])} of the steps"),
         (
@@ -117,13 +126,14 @@ def _spiking_tiles(spiking: Result) -> list[tuple[str, str, str]]:
             count(spiking["synops"]),
             f"and {count(spiking['macs'])} MACs; as an ANN {count(spiking['ann_macs'])}",
         ),
-        ("energy (model)", f"{fixed(energy)} µJ", f"{ratio(energy, ann)} the ANN’s"),
+        ("energy (model)", f"{fixed(energy)} µJ", f"{ratio(energy, ann)} {beside}"),
     ]
 
 
 SECTIONS: dict[str, Callable[[Result, Sequence[Series], str], Section]] = {
     "conversion": _conversion,
     "training": _training,
+    "evaluation": _training,
     "analysis": lambda result, _, key: describe_analysis(result, key),
 }
 

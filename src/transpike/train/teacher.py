@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,14 @@ class TeacherInput:
         scale: per channel; the teacher sees images * scale + offset. None where both are normalised alike.
         offset: per channel.
         steps: T of a spiking teacher; None for an artificial one.
+        encode: images to what it takes; by default they are repeated over time, or left as they are.
     """
 
     size: int | None = None
     scale: tuple[float, ...] | None = None
     offset: tuple[float, ...] | None = None
     steps: int | None = None
+    encode: Callable[[Tensor], Tensor] | None = None
 
     @staticmethod
     def renormalized(
@@ -64,6 +66,8 @@ class TeacherInput:
             images = images * scale + offset
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        if self.encode is not None:
+            return self.encode(images)
         return images if self.steps is None else images.expand(self.steps, *images.shape)
 
 

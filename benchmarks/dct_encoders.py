@@ -1,0 +1,83 @@
+"""DCT against five other encoders, and its orders of frequencies against each other, on one small network and CIFAR-10.
+
+    python benchmarks/dct_encoders.py --root data --out runs/dct-encoders
+
+One artificial network (configs/dct-encoders.yaml), whose weights every spiking twin begins with; thresholds are set
+and the twin is trained for each encoder and each T alone, on a part of the training images. What is finished in the
+folder is kept and what was broken off continues, so that the command can be given again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dct_mnist import run
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.table import Table
+
+CONFIG = Path(__file__).parents[1] / "configs" / "dct-encoders.yaml"
+ENCODERS = ("dct", "direct", "poisson", "latency", "phase", "burst")
+ORDERS: dict[str, dict[str, Any]] = {
+    "dct interleaved": {"order": "interleaved"},
+    "dct top 8": {"frequencies": 8},
+    "dct top 8 interleaved": {"frequencies": 8, "order": "interleaved"},
+    "dct intermittent 8": {"order": "intermittent"},
+}
+# Within one period an interleaved order is the cyclic one.
+PLAN = (
+    *((name, steps) for steps in (16, 8, 4) for name in ENCODERS),
+    *((name, 16) for name in list(ORDERS)[1:]),
+    *((name, 32) for name in ("dct", "dct interleaved")),
+)
+
+
+def main(
+    root: Path = Path("data"),
+    out: Path = Path("runs/dct-encoders"),
+    images: int = 6000,
+    ann_images: int = 40000,
+    seed: int = 0,
+) -> None:
+    """Test accuracy of every encoder and T; writes table.json.
+
+    Args:
+        root: Where CIFAR-10 lies.
+        out: The folder of all runs.
+        images: Training images of the spiking networks, validation included.
+        ann_images: Those of the artificial one.
+        seed: Of all runs.
+    """
+    common = ["--config", str(CONFIG), "--root", str(root), "--machine.accelerator", "cpu", "--seed", str(seed)]
+    ann = run(out / "ann", *common, "--last", "ann", "--loading.train_images", str(ann_images))
+    rows = []
+    for name, steps in PLAN:
+        settings = ORDERS.get(name, {})
+        asked = ["--encoder", name.split()[0], "--settings", json.dumps(settings), "--steps", str(steps)]
+        asked += ["--ann", str(out / "ann"), "--loading.train_images", str(images)]
+        told = run(out / f"{name.replace(' ', '-')}-t{steps}", *common, *asked)
+        rows.append(
+            {
+                "encoder": name,
+                "steps": steps,
+                "accuracy": told["accuracy"],
+                "balanced": told["stages"]["balanced"]["accuracy"],
+                "rate": told["spiking"]["rate"],
+                "synops": told["spiking"]["synops"],
+            }
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.json").write_text(json.dumps({"ann": ann["accuracy"], "runs": rows}, indent=2) + "\n")
+    shown = sorted({steps for _, steps in PLAN})
+    table = Table("test accuracy (%)", *(f"T = {steps}" for steps in shown), title=f"ANN {ann['accuracy']:.2%}")
+    for name in dict.fromkeys(name for name, _ in PLAN):
+        found = {row["steps"]: f"{100 * row['accuracy']:.2f}" for row in rows if row["encoder"] == name}
+        table.add_row(name, *(found.get(steps, "") for steps in shown))
+    Console().print(table)
+    print(f"Written to {out / 'table.json'}")
+
+
+if __name__ == "__main__":
+    auto_cli(main)
