@@ -39,6 +39,7 @@ def main(
     out: Path = Path("runs/dct-encoders"),
     images: int = 6000,
     ann_images: int = 40000,
+    test_images: int = 5000,
     seed: int = 0,
 ) -> None:
     """Test accuracy of every encoder and T; writes table.json.
@@ -48,15 +49,17 @@ def main(
         out: The folder of all runs.
         images: Training images of the spiking networks, validation included.
         ann_images: Those of the artificial one.
+        test_images: Test images, the same for all.
         seed: Of all runs.
     """
     common = ["--config", str(CONFIG), "--root", str(root), "--machine.accelerator", "cpu", "--seed", str(seed)]
+    common += ["--loading.test_images", str(test_images)]
     ann = run(out / "ann", *common, "--last", "ann", "--loading.train_images", str(ann_images))
     rows = []
     for name, steps in PLAN:
         settings = ORDERS.get(name, {})
         asked = ["--encoder", name.split()[0], "--settings", json.dumps(settings), "--steps", str(steps)]
-        asked += ["--ann", str(out / "ann"), "--loading.train_images", str(images)]
+        asked += ["--test_steps", str(steps), "--ann", str(out / "ann"), "--loading.train_images", str(images)]
         told = run(out / f"{name.replace(' ', '-')}-t{steps}", *common, *asked)
         rows.append(
             {

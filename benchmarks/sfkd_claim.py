@@ -65,12 +65,12 @@ def main(
     width: int = 16,
     lr: float = 0.1,
     batch: int = 50,
-    alpha: float = 2.0,
+    alpha: float = 0.5,
     temperature: float = 4.0,
-    beta: float = 5.0,
+    beta: float = 20.0,
     hint: float = 1.0,
     tuned: int = 4,
-    teacher_epochs: int = 4,
+    teacher_epochs: int = 1,
     teacher_lr: float = 1e-4,
     spiking: bool = False,
     selecting: bool = False,
@@ -132,7 +132,9 @@ def main(
             widths = tuple(width << stage for stage in range(4))
             student = create_model("timm/resnet18d", num_classes=20, channels=widths, stem_width=width // 2)
             student = student.to(memory_format=torch.channels_last)
-        options = TrainOptions(epochs=epochs, seed=key["seed"], steps=2 if spiking else None, optim=Optim(lr=lr))
+        options = TrainOptions(
+            epochs=epochs, seed=key["seed"], steps=2 if spiking else None, optim=Optim(lr=lr, clip=5.0)
+        )
         said = {"teacher": teacher, "method": method, "settings": key["settings"], "given": GIVEN, "cache": cache}
         said |= {"taps": None if method == "kd" else SPIKING_TAPS if spiking else TAPS}
         return learn(student, training, testing, options, batch=batch, teacher=None if method == "none" else said)

@@ -81,9 +81,10 @@ def test_response_is_one_at_zero_and_falls() -> None:
     assert passed[3].item() == pytest.approx(np.exp(-0.25 / 0.18))
 
 
-def test_low_pass_equals_numpy() -> None:
-    maps, _ = two_maps(2, 3, 6, 5)
-    row, column = np.fft.fftfreq(6)[:, None], np.fft.fftfreq(5)
+@pytest.mark.parametrize("size", [(6, 5), (9, 8)])  # one product, and one an axis
+def test_low_pass_equals_numpy(size: tuple[int, int]) -> None:
+    maps, _ = two_maps(2, 3, *size)
+    row, column = np.fft.fftfreq(size[0])[:, None], np.fft.fftfreq(size[1])
     spectrum = np.fft.fft2(maps.numpy()) * np.exp(-(row**2 + column**2) / (2 * 0.2**2))
     np.testing.assert_allclose(gaussian_low_pass(maps, sigma=0.2).numpy(), np.fft.ifft2(spectrum).real, atol=1e-6)
 

@@ -150,13 +150,21 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(refine, noise(1, 2, 2, 2).double().requires_grad_())
 
 
+def test_large_maps_are_not_answered_by_large_ones() -> None:
+    """Else the correction grows with itself, and training at a usual rate diverges."""
+    refine = DualStreamRefinement(8, levels=1)
+    with torch.no_grad():
+        low, details = refine(wavedec2(1e4 * noise(2, 8, 4, 4), "haar", level=1))
+    assert max(band.abs().max() for band in (low, *details)) <= 8**0.5
+
+
 def test_few_parameters() -> None:
     """Only the way in and out grows with the channels."""
 
     def count(channels: int) -> int:
         return sum(p.numel() for p in WaveletRefinement(channels, size=(8, 8)).parameters())
 
-    assert count(768) == 79_232
+    assert count(768) == 79_296
     assert count(768) - count(384) == 384 * (2 * 32 + 1)
 
 

@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pywt
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from transpike.cli import main
 from transpike.data import Loading, load_images
-from transpike.distill import Taps
+from transpike.distill import Taps, WaveletRefinement
+from transpike.distill.sfkd import standardize
+from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum, full_plane
 from transpike.models import create_model
 from transpike.report.results import read_result
@@ -31,13 +35,15 @@ Analyze = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher, and students by BSD, by BSD in the spatial domain and by logits alone."""
+    """A teacher, and students by BSD, by BSD in the spatial domain, by SFKD, by FitNet and by logits alone."""
     place = tmp_path_factory.mktemp("runs")
     teacher = ["--model", "resnet20", "--network", WIDTH]
     assert main(["train", *teacher, *FEW, *CPU, "--out", str(place / "teacher")]) == 0
     for name, method in (
         ("bsd", ["--method", "bsd", "--settings", '{"beta": 0.001}']),
         ("spatial", ["--method", "srd", "--settings", '{"domain": "spatial"}']),
+        ("sfkd", ["--method", "sfkd", "--settings", '{"levels": 1, "sigma": 0.2}']),
+        ("fitnet", ["--method", "fitnet"]),
         ("kd", ["--method", "kd"]),
     ):
         given = ["--teacher", str(place / "teacher"), *method, *STUDENT, *FEW, *CPU, "--out", str(place / name)]
@@ -197,6 +203,92 @@ def test_students_side_by_side(runs: Path, analyze: Analyze) -> None:
     assert [curve["network"] for curve in kd["curves"]] == [0, 3] and kd["left"] is None
     assert features(results, "layers.2", 2, adapted=True)["variance"] > 0
     assert [panel["network"] for panel in results["saliency"]["panels"]] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_what_sfkd_refines(runs: Path, analyze: Analyze) -> None:
+    """The first stage anew: the energy of its bands, two pictures, its spectrum, what is left, and CKA."""
+    results = analyze(runs / "sfkd", "--shown", "3", "--loading.test_images", "40")
+    images, labels = next(iter(load_images("digits", loading=Loading(test_images=40)).test))
+    student, teacher = create_model(runs / "sfkd").eval(), create_model(runs / "teacher").eval()
+    with torch.no_grad(), Taps(student, ["layers.2"]) as own, Taps(teacher, ["layers.2"]) as theirs:
+        student(images.expand(2, *images.shape)), teacher(images)
+    saved = load_file(runs / "sfkd" / "adapters.safetensors")
+    refine = WaveletRefinement(4, size=(8, 8), levels=1)
+    refine.load_state_dict(
+        {name.removeprefix("distances.0.refine."): p for name, p in saved.items() if "0.refine" in name}
+    )
+    weight, bias = (saved[f"distances.0.adapter.projection.{name}"] for name in ("weight", "bias"))
+    with torch.no_grad():
+        before = F.conv2d(own["layers.2"].mean(0), weight, bias)
+        after, target = refine(before), standardize(theirs["layers.2"])
+    assert (before - after).abs().max() > 1e-3
+
+    stage = results["stages"][0]
+    assert (stage["tap"], stage["size"], stage["bands"]) == ("layers.2", [8, 8], ["A1", "H1", "V1", "D1"])
+    assert [(curve["network"], curve["adapted"]) for curve in stage["curves"]] == [(0, False), (1, False), (1, True)]
+    for curve, maps in zip(stage["curves"], (target, before, after), strict=True):
+        bands = pywt.dwt2((maps - maps.mean((-2, -1), keepdim=True)).double().numpy(), "haar")
+        expected = [np.square(band).sum() / maps.numel() for band in (bands[0], *bands[1])]
+        assert curve["energy"] == pytest.approx(expected, rel=1e-3)
+    second = next(place for place, label in enumerate(labels) if label != labels[0])
+    pictured = [(picture["image"], picture["adapted"]) for picture in stage["pictures"]]
+    assert pictured == [(image, adapted) for image in (0, 1) for adapted in (False, False, True)]
+    channel = int(target[second].var((-2, -1)).argmax())
+    assert [picture["channel"] for picture in stage["pictures"][3:]] == [channel] * 3
+    low, (high, *_) = pywt.dwt2(after[second, channel].numpy(), "haar")
+    np.testing.assert_allclose(stage["pictures"][5]["bands"][0], low, atol=1e-4)
+    np.testing.assert_allclose(stage["pictures"][5]["bands"][1], high, atol=1e-4)
+
+    curve = features(results, "layers.2", 1, adapted=True)
+    spectrum = RadialSpectrum()
+    spectrum.update(after)
+    assert curve["power"] == pytest.approx(spectrum.power.tolist(), rel=1e-3)
+    left = results["features"][0]["left"]["after"]
+    assert results["features"][0]["sigma"] == 0.2
+    fine, whole = (np.abs(np.fft.fft2(maps.numpy())) ** 2 for maps in (target - after, target))
+    low_pass = np.hypot(*np.meshgrid(np.fft.fftfreq(8), np.fft.fftfreq(8))) <= 0.25
+    assert left[1] == pytest.approx(fine[..., ~low_pass].sum() / whole[..., ~low_pass].sum(), rel=1e-3)
+
+    as_it_is, adapted = results["similarity"]
+    assert (as_it_is["adapted"], adapted["adapted"]) == (False, True)
+    assert as_it_is["taps"] == adapted["taps"] == ["layers.2", "layers.5", "layers.7"]
+    assert as_it_is["teacher_taps"] == ["layers.2", "layers.5", "layers.8"]
+    for found, maps in ((as_it_is, own["layers.2"].mean(0)), (adapted, after)):
+        alike = LinearCKA()
+        alike.update([maps], [theirs["layers.2"]])
+        assert found["cka"][0][0] == pytest.approx(alike.matrix.item(), rel=1e-3)
+    place = Path(results["folder"])
+    assert "Sub-bands before and after DS2S" in (place / "report.html").read_text()
+    with (place / "similarity.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 1 + 2 * 3 * 3
+    assert rows[1][1:4] == ["", "layers.2", "layers.2"] and float(rows[1][4]) == as_it_is["cka"][0][0]
+    with (place / "stages.csv").open() as file:
+        assert len(list(csv.reader(file))) == 1 + 3 * 3 * 4
+
+
+def test_other_methods_have_stages_too(runs: Path, analyze: Analyze) -> None:
+    """Bands and CKA: with what the method adapts, or of logits KD without."""
+    together = ",".join(str(runs / name) for name in ("fitnet", "kd"))
+    results = analyze(together, "--shown", "1")
+    assert [(one["student"], one["adapted"], len(one["cka"])) for one in results["similarity"]] == [
+        (1, False, 3),
+        (1, True, 3),
+        (2, False, 3),
+    ]
+    shown = [
+        (stage["student"], stage["size"][0], stage["bands"][0], len(stage["curves"])) for stage in results["stages"]
+    ]
+    assert shown == [
+        (1, 8, "A2", 3),
+        (1, 4, "A2", 3),
+        (1, 2, "A1", 3),
+        (2, 8, "A2", 2),
+        (2, 4, "A2", 2),
+        (2, 2, "A1", 2),
+    ]
+    assert not any(stage["pictures"] for stage in results["stages"])
+    assert {stage["sigma"] for stage in results["features"]} == {None}
 
 
 def test_a_network_alone(runs: Path, analyze: Analyze) -> None:

@@ -6,7 +6,8 @@ A method is a module made of stages, pairs of taps, and called once a batch:
 
 with logits [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher; features by tap, the
 student's [T, N, C, H, W] or [N, C, H, W] and the teacher's [N, C', H', W']; class indices [N] or probabilities
-[N, classes].
+[N, classes]. One that brings maps of both networks to one form also says what it compares, `pairs(student_features,
+teacher_features) -> {stage: (student maps, teacher maps)}`, which `transpike analyze` looks at.
 """
 
 from __future__ import annotations

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.distill.taps import Stage
 from transpike.errors import DataError
 
-__all__ = ["Adapter", "mean_over_time", "on_grid"]
+__all__ = ["Adapter", "Pairs", "mean_over_time", "on_grid"]
+
+Pairs: TypeAlias = dict[Stage, tuple[Tensor, Tensor]]
+"""By stage, a student's maps and its teacher's, both [N, C', H, W]."""
 
 
 def mean_over_time(x: Tensor) -> Tensor:
@@ -31,7 +37,12 @@ def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if maps.shape[-2] < size[0] or maps.shape[-1] < size[1]:
         raise DataError(f"maps of shape {list(maps.shape)} are smaller than the grid {tuple(size)} to compare on.")
-    return maps if maps.shape[-2:] == tuple(size) else F.adaptive_avg_pool2d(maps, size)
+    height, width = maps.shape[-2:]
+    if (height, width) == tuple(size):
+        return maps
+    if height % size[0] or width % size[1]:
+        return F.adaptive_avg_pool2d(maps, size)
+    return F.avg_pool2d(maps, (height // size[0], width // size[1]))  # the same, and costs less
 
 
 class Adapter(nn.Module):

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter, mean_over_time, on_grid
+from transpike.distill.adapter import Adapter, Pairs, mean_over_time, on_grid
 from transpike.distill.fused import fused_residual
 from transpike.distill.logits import check_settings, knowledge_distillation
 from transpike.distill.taps import Stage
@@ -203,13 +203,18 @@ class SpectralResidualDistillation(nn.Module):
         self.penalty = penalty
         self.normalize = normalize
 
+    def pair(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """What is compared: the student's maps with the residual and the teacher's, both [N, C', H, W]."""
+        with torch.autocast(student.device.type, enabled=False):
+            projected, teacher = self.adapter(student, teacher, size=self.residual.size)
+            adapted, _ = self.residual.adapt(projected)
+            return adapted, self._target(teacher)
+
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         adapter, residual = self.adapter, self.residual
         with torch.autocast(student_features.device.type, enabled=False):
             adapter.check(student_features, teacher_features)
-            teacher = on_grid(full_precision(teacher_features), residual.size)
-            if self.normalize:
-                teacher = teacher / teacher.square().mean().sqrt().clamp(min=1e-12)
+            teacher = self._target(on_grid(full_precision(teacher_features), residual.size))
             if residual.domain == "spatial" or not torch.is_grad_enabled():
                 student, _ = adapter(student_features, teacher_features, size=residual.size)
                 return spectral_residual(student, teacher, residual, penalty=self.penalty)
@@ -220,6 +225,9 @@ class SpectralResidualDistillation(nn.Module):
             projection = (adapter.projection.weight, adapter.projection.bias)
             parts = (residual.w1, residual.b1, residual.w2, residual.b2, residual.bias)
             return fused_residual(student, teacher, projection, parts, penalty=self.penalty, small=SMALL)
+
+    def _target(self, teacher: Tensor) -> Tensor:
+        return teacher / teacher.square().mean().sqrt().clamp(min=1e-12) if self.normalize else teacher
 
     def extra_repr(self) -> str:
         return f"penalty={self.penalty}, normalize={self.normalize}"
@@ -305,6 +313,13 @@ class BiSpectrumDistillation(nn.Module):
             SpectralResidualDistillation(stage.student_channels, stage.teacher_channels, size=stage.size, **settings)  # type: ignore[arg-type]
             for stage in self.stages
         )
+
+    def pairs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Pairs:
+        """What is compared at each stage: the student's maps with the residual and the teacher's."""
+        return {
+            stage: loss.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
+            for loss, stage in zip(self.srd, self.stages, strict=True)
+        }
 
     def forward(
         self,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter, mean_over_time, on_grid
+from transpike.distill.adapter import Adapter, Pairs, mean_over_time, on_grid
 from transpike.distill.logits import check_settings, knowledge_distillation, weighted_logits
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
@@ -88,11 +88,11 @@ class _Adapters(nn.Module):
         self.stages = tuple(stages)
         self.each = nn.ModuleList(Adapter(stage.student_channels, stage.teacher_channels) for stage in stages)
 
-    def forward(self, student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
-        return [
-            adapter(student[stage.student], teacher[stage.teacher], size=stage.size)
+    def forward(self, student: Features, teacher: Features) -> Pairs:
+        return {
+            stage: adapter(student[stage.student], teacher[stage.teacher], size=stage.size)
             for adapter, stage in zip(self.each, self.stages, strict=True)
-        ]
+        }
 
 
 class LaSNNDistillation(nn.Module):
@@ -139,6 +139,10 @@ class LaSNNDistillation(nn.Module):
         self.stages = _used(stages, beta or attention)
         self.adapters = _Adapters(self.stages if beta else ())
 
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
+        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        return dict(self.adapters(student, teacher))
+
     def forward(
         self,
         student_logits: Tensor,
@@ -149,7 +153,7 @@ class LaSNNDistillation(nn.Module):
     ) -> dict[str, Tensor]:
         terms = _kd(self.alpha, student_logits, teacher_logits, self.temperature)
         if self.beta:
-            pairs = self.adapters(student_features, teacher_features)
+            pairs = self.pairs(student_features, teacher_features).values()
             terms["features"] = self.beta * torch.stack([feature_distance(*pair) for pair in pairs]).sum()
         if self.attention:
             distances = [
@@ -243,6 +247,11 @@ class BKDSNNDistillation(nn.Module):
         self.adapters = _Adapters(last)
         self.restore = _restoration(last[0].teacher_channels) if last else nn.Identity()
 
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
+        """What is compared at each stage: the student's maps and the teacher's, nothing masked, both [N, C', H, W]."""
+        pairs = self.adapters(student, teacher)
+        return {stage: (self.restore(own), other) for stage, (own, other) in pairs.items()}
+
     def forward(
         self,
         student_logits: Tensor,
@@ -256,7 +265,7 @@ class BKDSNNDistillation(nn.Module):
             loss = weighted_logits(student_logits, teacher_logits, target, temperature=self.temperature)
             terms["weighted_logits"] = self.alpha * loss
         if self.beta:
-            [(student, teacher)] = self.adapters(student_features, teacher_features)
+            [(student, teacher)] = self.adapters(student_features, teacher_features).values()
             blurred = drop_channels(student, self.drop) if self.training else student
             with torch.autocast(student.device.type, enabled=False):
                 terms["features"] = self.beta * feature_distance(self.restore(blurred), teacher)
@@ -302,6 +311,13 @@ class SAKDDistillation(nn.Module):
         self.adapters = _Adapters(_used(stages, beta))
         self.norms = nn.ModuleList(nn.BatchNorm2d(stage.teacher_channels) for stage in self.adapters.stages)
 
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
+        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        pairs = self.adapters(student, teacher)
+        return {
+            stage: (norm(own), other) for norm, (stage, (own, other)) in zip(self.norms, pairs.items(), strict=True)
+        }
+
     def forward(
         self,
         student_logits: Tensor,
@@ -312,10 +328,7 @@ class SAKDDistillation(nn.Module):
     ) -> dict[str, Tensor]:
         terms = _kd(self.alpha, student_logits, teacher_logits, self.temperature)
         if self.beta:
-            pairs = self.adapters(student_features, teacher_features)
-            losses = [
-                F.mse_loss(norm(student), teacher) for norm, (student, teacher) in zip(self.norms, pairs, strict=True)
-            ]
+            losses = [F.mse_loss(*pair) for pair in self.pairs(student_features, teacher_features).values()]
             terms["features"] = self.beta * torch.stack(losses).sum()
         return terms
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter, on_grid
+from transpike.distill.adapter import Adapter, Pairs, on_grid
 from transpike.distill.features import attention_distance
 from transpike.distill.method import FeatureMethod, Features, stage_maps
 from transpike.distill.taps import Stage
@@ -144,11 +144,15 @@ class FitNetDistillation(FeatureMethod):
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
         self.adapters = nn.ModuleList(Adapter(stage.student_channels, stage.teacher_channels) for stage in self.stages)
 
-    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
-        distances = [
-            hint_distance(*adapter(student[stage.student], teacher[stage.teacher], size=stage.size))
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
+        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        return {
+            stage: adapter(student[stage.student], teacher[stage.teacher], size=stage.size)
             for adapter, stage in zip(self.adapters, self.stages, strict=True)
-        ]
+        }
+
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        distances = [hint_distance(*pair) for pair in self.pairs(student, teacher).values()]
         return {"hint": self.weights["beta"] * torch.stack(distances).sum()}
 
 
@@ -225,9 +229,16 @@ class OFDDistillation(FeatureMethod):
         self.norms = nn.ModuleList(nn.BatchNorm2d(stage.teacher_channels) for stage in self.stages)
         self.margins = nn.ModuleList(MarginReLU(stage.teacher_channels) for stage in self.stages)
 
-    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
-        total = student[self.stages[0].student].new_zeros(())
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
+        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        found = {}
         for stage, adapter, norm, margin in zip(self.stages, self.adapters, self.norms, self.margins, strict=True):
             own, other = adapter(student[stage.student], teacher[stage.teacher], size=stage.size)
-            total = total / 2 + partial_distance(norm(own), margin(other))
+            found[stage] = norm(own), margin(other)
+        return found
+
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        total = student[self.stages[0].student].new_zeros(())
+        for pair in self.pairs(student, teacher).values():
+            total = total / 2 + partial_distance(*pair)
         return {"partial": self.weights["beta"] * total}

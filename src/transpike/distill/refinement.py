@@ -141,7 +141,8 @@ class DualStreamRefinement(nn.Module):
 
     Stage one, local: each band through a `ResConvBlock`, that of one stream for the approximation and that of the other
     for all details. Stage two, global: one `TransBlock` over the tokens of all bands and levels, to which the
-    `position_encoding` of (level, band, row, column) is added.
+    `position_encoding` of (level, band, row, column) is added. Tokens leave normalized: without this, training at a
+    usual learning rate diverges.
 
     Args:
         width: channels of every band, a multiple of 8.
@@ -168,6 +169,7 @@ class DualStreamRefinement(nn.Module):
         # No second stream where there are no details: DDP refuses parameters that no loss depends on.
         self.streams = nn.ModuleList(ResConvBlock(width) for _ in range(min(levels, 1) + 1))
         self.interact = TransBlock(width, heads=heads)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, coeffs: Sequence[Any]) -> list[Any]:
         if len(coeffs) != self.levels + 1:
@@ -180,7 +182,7 @@ class DualStreamRefinement(nn.Module):
             ]
             tokens = torch.cat([x.movedim(2, -1).flatten(1, 3) for x in local], 1)
             codes = position_encoding(band_places(coeffs), self.width).to(tokens.dtype)
-            parts = self.interact(tokens + codes).split([x[0, :, 0].numel() for x in local], 1)
+            parts = self.norm(self.interact(tokens + codes)).split([x[0, :, 0].numel() for x in local], 1)
             low, *details = (
                 part.unflatten(1, (x.shape[1], *x.shape[-2:])).movedim(-1, 2)
                 for part, x in zip(parts, local, strict=True)
@@ -231,7 +233,7 @@ class WaveletRefinement(nn.Module):
         refine: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.levels, self.wavelet = tuple(size), levels, wavelet
+        self.size, self.levels, self.wavelet = (size[0], size[1]), levels, wavelet
         self._check_size()
         self.enter, self.leave = nn.Conv2d(channels, width, 1), nn.Conv2d(width, channels, 1)
         self.refine = DualStreamRefinement(width, levels=levels) if refine is None else refine

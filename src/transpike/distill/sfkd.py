@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter
+from transpike.distill.adapter import Adapter, Pairs
 from transpike.distill.logits import check_settings, knowledge_distillation
 from transpike.distill.map_losses import (
     focal_frequency_loss,
@@ -32,6 +32,7 @@ from transpike.spectral.fourier import full_precision
 __all__ = [
     "SFKDDistillation",
     "SpatialFrequencyDistillation",
+    "powers_of_two",
     "standardize",
 ]
 
@@ -184,7 +185,7 @@ class SFKDDistillation(nn.Module):
         self.term, distance = _loss(loss, sigma)
         self.distances = nn.ModuleList()
         for stage in self.stages:
-            channels, size = stage.teacher_channels, _powers_of_two(stage.size, grid)
+            channels, size = stage.teacher_channels, powers_of_two(stage.size, grid)
             refinement = None
             if refine != "none":
                 try:
@@ -202,6 +203,13 @@ class SFKDDistillation(nn.Module):
                     normalize=normalize,
                 )
             )
+
+    def pairs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Pairs:
+        """What is compared at each stage: the student's refined maps and the teacher's, both [N, C', H, W]."""
+        return {
+            stage: distance.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
+            for distance, stage in zip(self.distances, self.stages, strict=True)
+        }
 
     def forward(
         self,
@@ -243,6 +251,11 @@ def _loss(loss: str | Loss, sigma: float) -> tuple[str, Loss]:
     return loss, known[loss]
 
 
-def _powers_of_two(size: tuple[int, int], largest: int) -> tuple[int, int]:
+def powers_of_two(size: tuple[int, int], largest: int) -> tuple[int, int]:
+    """The largest grid of sides that are powers of two, none above `largest`, to which maps of a size can be pooled.
+
+    >>> powers_of_two((7, 28), 16)
+    (4, 16)
+    """
     height, width = (1 << (min(side, largest).bit_length() - 1) for side in size)
     return height, width

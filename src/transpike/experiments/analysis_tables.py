@@ -10,19 +10,31 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from transpike.experiments.looking import CUTOFF
+from transpike.experiments.stages import CUTOFF
 
 __all__ = ["analysis_tables", "write_curves"]
 
 
 def write_curves(results: Mapping[str, Any], folder: Path) -> None:
-    """The curves as CSV: features.csv, logits.csv, neurons.csv."""
+    """The curves as CSV: features.csv, stages.csv, similarity.csv, logits.csv, neurons.csv."""
     names = [network["label"] for network in results["networks"]]
     features = [
-        [names[stage["student"]], stage["tap"], names[curve["network"]] + " after SRD" * curve["adapted"], *point]
+        [names[stage["student"]], stage["tap"], names[curve["network"]] + " adapted" * curve["adapted"], *point]
         for stage in results["features"]
         for curve in stage["curves"]
         for point in _points(curve, "frequency", "power")
+    ]
+    stages = [
+        [names[stage["student"]], stage["tap"], names[curve["network"]] + " adapted" * curve["adapted"], band, energy]
+        for stage in results["stages"]
+        for curve in stage["curves"]
+        for band, energy in zip(stage["bands"], curve["energy"].tolist(), strict=True)
+    ]
+    similarity = [
+        [names[one["student"]], "adapted" if one["adapted"] else "", tap, other, value]
+        for one in results["similarity"]
+        for tap, values in zip(one["taps"], one["cka"].tolist(), strict=True)
+        for other, value in zip(one["teacher_taps"], values, strict=True)
     ]
     logits = [
         [names[curve["network"]], rank, *point]
@@ -40,6 +52,8 @@ def write_curves(results: Mapping[str, Any], folder: Path) -> None:
     ]
     for name, heading, rows in (
         ("features", ("student", "tap", "maps", "frequency", "power"), features),
+        ("stages", ("student", "tap", "maps", "band", "energy"), stages),
+        ("similarity", ("student", "maps", "tap", "teacher_tap", "cka"), similarity),
         ("logits", ("network", "rank", "mean", "rms_high"), logits),
         ("neurons", ("neuron", "frequency", "expected", "amplitude", "power", "spike_power"), responses),
     ):
@@ -55,7 +69,7 @@ def _points(curve: Mapping[str, Any], *names: str) -> list[tuple[float, ...]]:
 def analysis_tables(results: Mapping[str, Any]) -> list[Table | str]:
     """The results in short, for the terminal.
 
-    "left" is what of the teacher's power SRD leaves to the difference from it; 100 % is as far as silence.
+    "left" is what of the teacher's power SRD or SFKD leaves to the difference from it; 100 % is as far as silence.
     """
     names = [network["label"] for network in results["networks"]]
     parts: list[Table | str] = [
@@ -64,10 +78,14 @@ def analysis_tables(results: Mapping[str, Any]) -> list[Table | str]:
                [(names[curve["network"]], f"{results['networks'][curve['network']]['accuracy']:.2%}",
                  *(f"{curve[name]:.3f}" for name in ("rms", "rms_high", "distance_high")))
                 for curve in results["logits"]["curves"]]),
-        _table(f"Features: share of the variance above {CUTOFF} cycles per pixel",
-               ("student", "stage", "teacher", "student", "SRD", "white", "left: low", "high"),
-               [_feature_row(names, stage) for stage in results["features"]], names=2),
     ]  # fmt: skip
+    if results["features"]:
+        parts.append(_table(f"Features: share of the variance above {CUTOFF} cycles per pixel",
+                            ("student", "stage", "teacher", "student", "adapted", "white", "left: low", "high"),
+                            [_feature_row(names, stage) for stage in results["features"]], names=2))  # fmt: skip
+    if results["similarity"]:
+        parts.append(_table("CKA with the teacher's stage", ("student", "stage", "as it is", "adapted"),
+                            _similarities(names, results), names=2))  # fmt: skip
     if results["filters"]:
         rows = [
             (names[one["network"]], one["tap"], one["domain"], _told(one["high_over_low"]))
@@ -90,6 +108,21 @@ def _feature_row(names: Sequence[str], stage: Mapping[str, Any]) -> tuple[str, .
     left = (stage["left"] or {}).get("after", (None, None))
     cells = (shares.get("teacher"), shares[own], shares.get("adapted"), stage["white_high"], *left)
     return own, stage["tap"], *(_told(cell, "{:.1%}") for cell in cells)
+
+
+def _similarities(names: Sequence[str], results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of each stage with the one that it learned from."""
+    found = {
+        (one["student"], one["adapted"], tap, other): value
+        for one in results["similarity"]
+        for tap, values in zip(one["taps"], one["cka"].tolist(), strict=True)
+        for other, value in zip(one["teacher_taps"], values, strict=True)
+    }
+    places = [(stage["student"], stage["tap"], stage["teacher_tap"]) for stage in results["features"]]
+    return [
+        (names[student], tap, *(_told(found.get((student, adapted, tap, other))) for adapted in (False, True)))
+        for student, tap, other in places
+    ]
 
 
 def _told(value: float | None, form: str = "{:.3g}") -> str:

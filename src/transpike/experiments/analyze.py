@@ -41,10 +41,11 @@ def analyze(
 ) -> None:
     """Look at students and their teacher: what frequencies their features and logits have, and where they look.
 
-    Measured are the radial power spectra of the features after each stage, the student's before and after what SRD
-    learned beside it; the logits in the teacher's order and their high frequencies; the weights of SRD's filter; the
-    student's neuron as a filter; and Grad-CAM on some images. The run's folder receives results.json, the curves as
-    CSV and report.html. Without a teacher the student is looked at alone.
+    Measured are the radial power spectra of the features after each stage, the student's before and after what SRD or
+    SFKD learned beside it; the energy of their wavelet sub-bands, and how alike the stages are (CKA); the sub-bands of
+    two images before and after SFKD's refinement; the logits in the teacher's order and their high frequencies; the
+    weights of SRD's filter; the student's neuron as a filter; and Grad-CAM on some images. The run's folder receives
+    results.json, the curves as CSV and report.html. Without a teacher the student is looked at alone.
 
     Examples:
       transpike analyze runs/distill-20261121-110000
@@ -54,8 +55,8 @@ def analyze(
 --teacher-weights teacher.safetensors
 
     Args:
-        student: The folder of a `transpike distill` or `train` run, or several to compare; or a network's name with
-            --weights.
+        student: The folder of a `transpike distill`, `train` or `hybrid` run, or several to compare; or a network's
+            name with --weights. A hybrid run's images pass through its own encoder.
         data: The images, as for `transpike train`; by default those of the student's run.
         teacher: The folder of a run, or a network's name with --teacher-weights; by default the run's own teacher.
         teacher_weights: A .safetensors file, a state dict or a run's folder.
@@ -140,6 +141,8 @@ def _analyze(asked: dict[str, Any]) -> dict[str, Any]:
             for subject, accuracy in zip(subjects, seen.accuracy, strict=True)
         ],
         "features": seen.features,
+        "stages": seen.stages,
+        "similarity": seen.similarity,
         "logits": seen.logits,
         "filters": looking.filters(subjects),
         "neurons": looking.neurons(subjects),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,28 +14,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from transpike.data import EventSets, ImageSets
-from transpike.distill.adapter import on_grid
 from transpike.distill.bsd import SpectralResidual, SpectralResidualDistillation
-from transpike.distill.taps import Stage, Taps
+from transpike.distill.taps import Taps
+from transpike.experiments.pictures import pixels_of, png
+from transpike.experiments.stages import CUTOFF, PairedStages, StageSpectra
 from transpike.experiments.subjects import Subject
 from transpike.metrics.fidelity import accuracy
 from transpike.metrics.saliency import grad_cam
-from transpike.metrics.spectrum import (
-    RadialSpectrum,
-    full_plane,
-    leak,
-    membrane_response,
-    sort_logits,
-    spike_spectrum,
-)
+from transpike.metrics.spectrum import full_plane, leak, membrane_response, sort_logits, spike_spectrum
 from transpike.neurons import reset_net
 from transpike.spectral.fourier import high_pass
 from transpike.train.losses import readout
 
-__all__ = ["CUTOFF", "Seen", "filters", "look", "neurons", "saliency"]
+__all__ = ["Seen", "filters", "look", "neurons", "saliency"]
 
-CUTOFF = 0.25
-"""Cycles per pixel, or per class, above which frequencies are called high: half of the range."""
+PICTURED = 2
+"""Images whose sub-bands are shown: the first of those that are shown at all."""
 
 
 @dataclass(frozen=True)
@@ -48,73 +40,9 @@ class Seen:
     accuracy: list[float]
     features: list[dict[str, Any]]
     logits: dict[str, Any]
+    stages: list[dict[str, Any]]
+    similarity: list[dict[str, Any]]
     shown: list[tuple[Tensor, int]]
-
-
-class StageSpectra:
-    """The spectra at one stage of a student: its own, its teacher's, and what SRD makes of its own.
-
-    Args:
-        tap: of the student.
-        stage: with the teacher's tap; None without a teacher.
-        adapter: of SRD.
-    """
-
-    def __init__(self, tap: str, stage: Stage | None, adapter: SpectralResidualDistillation | None) -> None:
-        self.tap, self.stage, self.adapter = tap, stage, adapter
-        self.spectra: dict[str, RadialSpectrum] = {}
-
-    def update(self, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-        maps = own[self.tap]
-        if self.stage is None:
-            self._add(student=maps)
-            return
-        target = on_grid(theirs[self.stage.teacher], self.stage.size)
-        self._add(student=on_grid(maps, self.stage.size), teacher=target)
-        if self.adapter is not None:
-            projected, target = self.adapter.adapter(maps, theirs[self.stage.teacher], size=self.stage.size)
-            if self.adapter.normalize:
-                target = target / target.square().mean().sqrt().clamp(min=1e-12)
-            adapted, _ = self.adapter.residual.adapt(projected)
-            self._add(adapted=adapted, target=target, before=target - projected, after=target - adapted)
-
-    def _add(self, **maps: Tensor) -> None:
-        for name, values in maps.items():
-            self.spectra.setdefault(name, RadialSpectrum()).update(values)
-
-    def told(self, student: int) -> dict[str, Any]:
-        """The curves, network by number (0 is the teacher), and what SRD leaves of the teacher's power."""
-        curves = [
-            {
-                "network": 0 if name == "teacher" else student, "adapted": name == "adapted",
-                "frequency": spectrum.frequency, "power": spectrum.power,
-                "variance": spectrum.variance, "high": spectrum.share_above(CUTOFF),
-            }
-            for name in ("teacher", "student", "adapted")
-            if (spectrum := self.spectra.get(name))
-        ]  # fmt: skip
-        size = self.spectra["student"].plane.shape
-        impulse, white = torch.zeros(1, *size), RadialSpectrum()
-        impulse[0, 0, 0] = 1.0
-        white.update(impulse)
-        left = None
-        if self.adapter is not None:
-            target = _bands(self.spectra["target"])
-            left = {
-                name: [error / whole if whole else None for error, whole in zip(errors, target, strict=True)]
-                for name in ("before", "after")
-                if (errors := _bands(self.spectra[name]))
-            }
-        return {
-            "student": student, "tap": self.tap, "teacher_tap": self.stage.teacher if self.stage else None,
-            "size": list(size), "white_high": white.share_above(CUTOFF), "curves": curves, "left": left,
-        }  # fmt: skip
-
-
-def _bands(spectrum: RadialSpectrum) -> tuple[float, float]:
-    """Power at low and at high frequencies."""
-    high = spectrum.variance * spectrum.share_above(CUTOFF)
-    return spectrum.variance - high, high
 
 
 def look(subjects: Sequence[Subject], taught: bool, loader: DataLoader[Any], *, device: str, shown: int) -> Seen:
@@ -133,6 +61,7 @@ def look(subjects: Sequence[Subject], taught: bool, loader: DataLoader[Any], *, 
          or [StageSpectra(tap, None, None) for tap in subject.taps])
         for number, subject in enumerate(subjects) if number or not taught
     ]  # fmt: skip
+    paired = {number: PairedStages(subject) for number, subject in enumerate(subjects) if subject.stages}
     said: list[list[Tensor]] = [[] for _ in subjects]
     labels: list[Tensor] = []
     pictures: list[tuple[Tensor, int]] = []
@@ -144,29 +73,33 @@ def look(subjects: Sequence[Subject], taught: bool, loader: DataLoader[Any], *, 
             for number, spectra in stages:
                 for one in spectra:
                     one.update(seen[number][1], seen[0][1])
+            pictured = [] if labels else _of_new_classes(target, (), min(shown, PICTURED))
+            for number, pair in paired.items():
+                pair.update(seen[number][1], seen[0][1], pictured=pictured)
         for kept, (logits, _) in zip(said, seen, strict=True):
             kept.append(logits.cpu())
         labels.append(target)
-        pictures += _of_new_classes(images, target, pictures, shown)
+        places = _of_new_classes(target, [label for _, label in pictures], shown - len(pictures))
+        pictures += [(images.select(int(images.ndim == 5), place), int(target[place])) for place in places]
     everything, truth = [torch.cat(kept) for kept in said], torch.cat(labels)
     return Seen(
         images=len(truth),
         accuracy=[accuracy(each, truth) for each in everything],
         features=[one.told(number) for number, spectra in stages for one in spectra],
         logits=_logits(everything, shown),
+        stages=[stage for number, pair in paired.items() for stage in pair.told(number)],
+        similarity=[one for number, pair in paired.items() for one in pair.similarity(number)],
         shown=pictures,
     )
 
 
-def _of_new_classes(
-    images: Tensor, target: Tensor, known: list[tuple[Tensor, int]], most: int
-) -> list[tuple[Tensor, int]]:
-    found: dict[int, Tensor] = {}
-    have = {label for _, label in known}
-    for image, label in zip(images.unbind(int(images.ndim == 5)), target.tolist(), strict=True):
-        if label not in have and label not in found and len(known) + len(found) < most:
-            found[label] = image
-    return [(image, label) for label, image in found.items()]
+def _of_new_classes(target: Tensor, known: Sequence[int], most: int) -> list[int]:
+    """The places of at most so many images whose classes differ from those known and from each other's."""
+    found: dict[int, int] = {}
+    for place, label in enumerate(target.tolist()):
+        if label not in known and label not in found and len(found) < most:
+            found[label] = place
+    return list(found.values())
 
 
 def _logits(logits: Sequence[Tensor], shown: int) -> dict[str, Any]:
@@ -196,6 +129,8 @@ def filters(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     found = []
     for number, subject in enumerate(subjects):
         for stage, adapter in subject.adapters.items():
+            if not isinstance(adapter, SpectralResidualDistillation):
+                continue
             residual: SpectralResidual = adapter.residual
             weights = residual.w2.detach().cpu()
             ratio = None
@@ -246,8 +181,8 @@ def _neuron(node: nn.Module, *, layers: int, others: int) -> dict[str, Any]:
 
 
 def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSets, *, device: str) -> dict[str, Any]:
-    """Grad-CAM of each network for the labels of the images that are shown, at its last tap."""
-    if not seen.shown:
+    """Grad-CAM of each network for the labels of the images that are shown, at its last tap; none if one has no tap."""
+    if not seen.shown or not all(subject.taps for subject in subjects):
         return {"images": [], "panels": []}
     target = torch.tensor([label for _, label in seen.shown], device=device)
     batch = torch.stack([image for image, _ in seen.shown], dim=int(seen.shown[0][0].ndim == 4)).to(device)
@@ -276,7 +211,8 @@ def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple
     """Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
     reset_net(subject.model)
     with torch.enable_grad(), Taps(subject.model, [tap]) as taps:
-        logits = readout(subject.model(subject.given(batch.clone().requires_grad_())))
+        # An encoder passes no gradient on: it begins behind it.
+        logits = readout(subject.model(subject.given(batch).detach().requires_grad_()))
         score = logits.gather(1, target[:, None]).squeeze(1)
         maps = grad_cam(score, taps[tap], read=subject.taps[tap].maps)
     reset_net(subject.model)
@@ -286,15 +222,7 @@ def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple
 
 def _png(image: Tensor, sets: ImageSets | EventSets) -> str:
     """An image as it was before normalisation, or a recording's events, ON red and OFF blue, as PNG in base64."""
-    from PIL import Image
-
     if isinstance(sets, ImageSets):
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (sets.mean, sets.std))
-        pixels = image.cpu() * std + mean
-        pixels = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels[:3]
-    else:
-        off, on = image.cpu().sum(0)
-        pixels = torch.stack((on, torch.zeros_like(on), off)) / image.sum(0).max().clamp(min=1)
-    file = io.BytesIO()
-    Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().movedim(0, -1).numpy()).save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
+        return png(pixels_of(image, sets))
+    off, on = image.sum(0)
+    return png(torch.stack((on, torch.zeros_like(on), off)) / image.sum(0).max().clamp(min=1))

@@ -16,11 +16,16 @@ from torch.utils.data import DataLoader, Subset
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import Stage, Tap, create_method, default_taps, find_taps, match_taps, pair_taps
+from transpike.distill.adapter import Pairs
 from transpike.distill.bsd import SpectralResidualDistillation
+from transpike.distill.sfkd import SpatialFrequencyDistillation
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
+from transpike.experiments.encoding import read_encoder
 from transpike.experiments.inputs import network_name, read_options, timm_config
 from transpike.models import check_name, create_model, read_description, read_weights
+from transpike.models.mlp import MLP
 from transpike.neurons import reset_net
+from transpike.train.hybrid import laid_out
 from transpike.train.losses import readout
 from transpike.train.teacher import Teacher, TeacherInput
 
@@ -49,8 +54,6 @@ class Source:
         if self.weights is None and not Path(self.name).is_dir():
             check_name(self.name)
             raise ModelError(f"{self.name}: give its weights, a file or a run's folder; untrained it shows nothing.")
-        if "encoder" in self.described:
-            raise ConfigError(f"{self.name}: a run of `transpike hybrid`, whose images pass through its own encoder.")
 
     @property
     def run(self) -> Path | None:
@@ -80,7 +83,7 @@ class Subject:
         given: how it takes the images.
         taps: of its features.
         stages: the students' taps and the teacher's, if there is a teacher.
-        adapters: by stage, what distillation trained beside the student, if it was SRD.
+        method: of its distillation, with what it trained beside the student; None if it trained nothing.
         distilled: what the run says of its distillation.
     """
 
@@ -90,8 +93,19 @@ class Subject:
     given: TeacherInput
     taps: dict[str, Tap] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
-    adapters: dict[Stage, SpectralResidualDistillation] = field(default_factory=dict)
+    method: nn.Module | None = None
     distilled: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def adapters(self) -> dict[Stage, SpectralResidualDistillation | SpatialFrequencyDistillation]:
+        """By stage, what distillation trained beside the student, if it was SRD or SFKD."""
+        found: Any = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
+        return dict(zip(self.stages, found, strict=True)) if len(found) else {}
+
+    def pairs(self, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Pairs:
+        """By stage, its maps and the teacher's as its distillation compared them; none if it compared no maps."""
+        compare = getattr(self.method, "pairs", None)
+        return compare(own, theirs) if compare else {}
 
     def observer(self) -> Teacher:
         """Called with images, it gives logits [N, classes] and maps {tap: [N, C, H, W]}, means over time."""
@@ -115,7 +129,9 @@ def load_data(
             teacher, `own_teacher`, may come from elsewhere.
     """
     first = sources[0]
-    described, recorded = first.described, read_options(first.run) if first.run else {}
+    # The stages of `transpike hybrid` lie in folders of their own within the run's.
+    recorded = (read_options(first.run) or read_options(first.run.parent)) if first.run else {}
+    described = first.described
     name = data or described.get("data")
     if name is None:
         raise ConfigError(f"{first.name}: give --data, the images to look at.")
@@ -133,7 +149,7 @@ def load_data(
         return load_events(name, steps=frames, split_by=described.get("split_by", "number"), root=root, loading=loading)
     known = described if described.get("data") == name else _timm(first)
     facts: dict[str, Any] = {name: known.get(name) and tuple(known[name]) for name in ("mean", "std")}
-    facts["size"] = known.get("image_size")
+    facts["size"] = None if known.get("encoder") else known.get("image_size")
     loading = replace(loading, **{key: fact for key, fact in facts.items() if getattr(loading, key) is None})
     return load_images(name, root=root, download=download, loading=loading)
 
@@ -156,6 +172,9 @@ def load_subject(source: Source, sets: ImageSets | EventSets, *, label: str, dev
     if isinstance(sets, ImageSets) and known.get("mean") and len(known["mean"]) == sets.channels:
         scale, offset = TeacherInput.renormalized((sets.mean, sets.std), (known["mean"], known["std"]))
     given = TeacherInput(source.size or known.get("image_size"), scale, offset, source.time)
+    if known.get("encoder"):
+        encoder = read_encoder(known, steps=source.time).to(device)
+        given = replace(given, size=source.size, encode=encoder if known["steps"] else laid_out(encoder))
     return Subject(label, source, model.eval().requires_grad_(False), given)
 
 
@@ -189,10 +208,10 @@ def find_stages(
     *,
     taps: Mapping[str, str] | Sequence[str] | None,
 ) -> None:
-    """Find a student's taps, the teacher's beside them and, where the run trained any, SRD's adapters.
+    """Find a student's taps, the teacher's beside them and, where the run trained any, its method's adapters.
 
     Args:
-        student: receives taps, stages and adapters.
+        student: receives taps, stages and its method.
         teacher: receives taps.
         images: two of them.
         taps: the student's modules, each with the teacher's or without; by default those of the run, or the networks'
@@ -204,12 +223,12 @@ def find_stages(
     recorded = _distillation(student.source)
     student.distilled = recorded
     own = teacher is None or network_name(teacher.source.name) == recorded.get("teacher")
-    known = recorded.get("taps") or default_taps(student.model)
+    known = recorded.get("taps") or _default_taps(student.model)
     pairs = taps or (known if own else list(known))
     student.taps, classes = _find(student, list(pairs), images)
     if teacher is None:
         return
-    others = list(pairs.values()) if isinstance(pairs, Mapping) else default_taps(teacher.model)
+    others = list(pairs.values()) if isinstance(pairs, Mapping) else _default_taps(teacher.model)
     found, their_classes = _find(teacher, others, images)
     if classes != their_classes:
         raise ModelError(
@@ -219,7 +238,12 @@ def find_stages(
     student.stages = pair_taps(student.taps, found, matched)
     teacher.taps |= {stage.teacher: found[stage.teacher] for stage in student.stages}
     if own and recorded.get("taps") == dict(matched):
-        student.adapters = _adapters(student, recorded)
+        student.method = _method(student, recorded)
+
+
+def _default_taps(model: nn.Module) -> list[str]:
+    """The network's stages; none of a fully connected one, which has no maps."""
+    return [] if isinstance(model, MLP) else default_taps(model)
 
 
 def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str, Tap], int]:
@@ -247,20 +271,19 @@ def _distillation(source: Source) -> dict[str, Any]:
     return found
 
 
-def _adapters(student: Subject, recorded: Mapping[str, Any]) -> dict[Stage, SpectralResidualDistillation]:
+def _method(student: Subject, recorded: Mapping[str, Any]) -> nn.Module | None:
     file = Path(student.source.name) / "adapters.safetensors"
     if not file.is_file():
-        return {}
+        return None
     method = create_method(recorded["method"], student.stages, recorded.get("settings") or {})
-    found: Any = getattr(method, "srd", ())
-    if not len(found):
-        return {}
+    if not hasattr(method, "pairs"):
+        return None
     try:
         method.load_state_dict(read_weights(file))
     except RuntimeError as error:
         raise ModelError(f"{file}: does not fit the run's taps and settings ({error}). Distil again.") from error
     device = next(student.model.parameters()).device
-    return dict(zip(student.stages, found.to(device).eval().requires_grad_(False), strict=True))
+    return method.to(device).eval().requires_grad_(False)
 
 
 def chosen_loader(sets: ImageSets | EventSets, part: str, images: int) -> DataLoader[Any]:

@@ -11,14 +11,15 @@ from markupsafe import Markup
 
 from transpike.errors import DataError
 from transpike.report import panels, plots
-from transpike.report.parts import Group, Plot, Section, legend, spoken
+from transpike.report.parts import ADAPTED, Group, Plot, Section, adapted_index, curve_label, legend, spoken
 from transpike.report.results import Result
+from transpike.report.stages import describe_stages
 from transpike.report.wording import count, fixed, percent
 
 __all__ = ["describe_analysis"]
 
-ADAPTED = 8
-"""Added to a network's index for its maps after SRD: the same colour, dashed."""
+GAUSSIAN = 23
+"""The index of GFFL's Gaussian: dotted."""
 
 CYCLES = "cycles per pixel"
 
@@ -35,6 +36,7 @@ def describe_analysis(result: Result, key: str) -> Section:
     part = "validation" if result["part"] == "validation" else "test"
     groups = [
         _features(result, key),
+        *describe_stages(result, key),
         _logits(result, key),
         _filters(result, key),
         *(_neuron(neuron, result, f"{key}-n{number}") for number, neuron in enumerate(result["neurons"])),
@@ -61,10 +63,8 @@ def _lines(result: Result, curves: Sequence[Result], x: str, y: str, scale: str 
         whole = curve.get(scale, 0) if scale else 1
         places = curve[x] if x else range(1, 1 + len(curve[y]))
         points = zip(places, curve[y], strict=False)
-        label = result["networks"][curve["network"]]["label"] + (" after SRD" if curve.get("adapted") else "")
-        index = curve["network"] + (ADAPTED if curve.get("adapted") else 0)
         numbers = tuple((px, py / whole) for px, py in points if py is not None) if whole else ()
-        lines.append(plots.Line(label, index, numbers))
+        lines.append(plots.Line(curve_label(result, curve), adapted_index(curve), numbers))
     return lines
 
 
@@ -94,6 +94,7 @@ def _features(result: Result, key: str) -> Group | None:
         # The teacher is the same beside all students.
         curves = {(curve["network"], bool(curve.get("adapted"))): curve for stage in alike for curve in stage["curves"]}
         lines = _lines(result, [curves[place] for place in sorted(curves)], "frequency", "power", "variance")
+        lines += _gaussians([stage.get("sigma") for stage in alike])
         every += lines
         name = f"{tap}, teacher’s {other}" if other else tap
         found += _plot(
@@ -106,17 +107,29 @@ def _features(result: Result, key: str) -> Group | None:
     return Group(
         "Features: power by frequency",
         "Of the maps, averaged over time and, where they are compared, on a common grid: mean power by distance from "
-        "zero frequency, which is left out, divided by the maps’ variance. White noise is 1 everywhere.",
+        "zero frequency, which is left out, divided by the maps’ variance. White noise is 1 everywhere. Adapted: what "
+        "SRD’s residual or SFKD’s refinement (DS2S) makes of the student’s maps. Dotted: the weight that SFKD’s "
+        "Gaussian, squared, gives to the power of the difference.",
         legend=_legend(every, f"{key}-features"),
         plots=found,
         about=(
             "The share of the variance above ¼ cycle per pixel, which of white noise depends on the grid; and what SRD "
-            "leaves between student and teacher, as a share of the teacher’s power below and above ¼: all of it is as "
-            "far as silence."
+            "or SFKD leaves between student and teacher, as a share of the teacher’s power below and above ¼: all of "
+            "it is as far as silence."
         ),
-        columns=(*("stage", "student", "teacher", "student", "after SRD", "white noise"), "left, low", "left, high"),
+        columns=(*("stage", "student", "teacher", "student", "adapted", "white noise"), "left, low", "left, high"),
         rows=rows,
     )
+
+
+def _gaussians(sigmas: Sequence[float | None]) -> list[plots.Line]:
+    """What GFFL's filter leaves of power, H^2, by frequency."""
+    frequencies = [place / 64 for place in range(2, 33)]
+    return [
+        plots.Line("Gaussian, squared", GAUSSIAN, tuple((f, math.exp(-((f / sigma) ** 2))) for f in frequencies))
+        for sigma in dict.fromkeys(sigmas)
+        if sigma is not None
+    ]
 
 
 def _feature_row(result: Result, stage: Result, name: str) -> tuple[str, ...]:

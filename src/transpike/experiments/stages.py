@@ -1,0 +1,206 @@
+"""What `transpike analyze` measures at pairs of stages: spectra, wavelet sub-bands, and how alike the stages are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transpike.distill.adapter import on_grid
+from transpike.distill.bsd import SpectralResidualDistillation
+from transpike.distill.map_losses import gaussian_frequency_loss
+from transpike.distill.refinement import WaveletRefinement
+from transpike.distill.sfkd import SpatialFrequencyDistillation, powers_of_two
+from transpike.distill.taps import Stage
+from transpike.experiments.subjects import Subject
+from transpike.metrics.bands import BandEnergy, band_names, sub_bands
+from transpike.metrics.similarity import LinearCKA
+from transpike.metrics.spectrum import RadialSpectrum
+
+__all__ = ["CUTOFF", "PairedStages", "StageSpectra"]
+
+CUTOFF = 0.25
+"""Cycles per pixel, or per class, above which frequencies are called high: half of the range."""
+
+LEVELS = 2
+"""Of the wavelet transform, where a method has none and the grid allows so many."""
+
+Features = Mapping[str, Tensor]
+Adapted = SpectralResidualDistillation | SpatialFrequencyDistillation
+
+
+class StageSpectra:
+    """The spectra at one stage of a student: its own, its teacher's, and what SRD or SFKD makes of its own.
+
+    Args:
+        tap: of the student.
+        stage: with the teacher's tap; None without a teacher.
+        adapter: of SRD or SFKD, on whose grid the maps are then compared.
+    """
+
+    def __init__(self, tap: str, stage: Stage | None, adapter: Adapted | None) -> None:
+        self.tap, self.stage, self.adapter = tap, stage, adapter
+        self.spectra: dict[str, RadialSpectrum] = {}
+
+    def update(self, own: Features, theirs: Features) -> None:
+        maps = own[self.tap]
+        if self.stage is None:
+            self._add(student=maps)
+            return
+        other, size = theirs[self.stage.teacher], self.stage.size
+        if self.adapter is not None:
+            adapted, target = self.adapter.pair(maps, other)
+            size = (target.shape[-2], target.shape[-1])
+            projected, _ = self.adapter.adapter(maps, other, size=size)
+            self._add(adapted=adapted, target=target, before=target - projected, after=target - adapted)
+        self._add(student=on_grid(maps, size), teacher=on_grid(other, size))
+
+    def _add(self, **maps: Tensor) -> None:
+        for name, values in maps.items():
+            self.spectra.setdefault(name, RadialSpectrum()).update(values)
+
+    def told(self, student: int) -> dict[str, Any]:
+        """The curves, network by number (0 is the teacher), and what SRD or SFKD leaves of the teacher's power."""
+        curves = [
+            {
+                "network": 0 if name == "teacher" else student, "adapted": name == "adapted",
+                "frequency": spectrum.frequency, "power": spectrum.power,
+                "variance": spectrum.variance, "high": spectrum.share_above(CUTOFF),
+            }
+            for name in ("teacher", "student", "adapted")
+            if (spectrum := self.spectra.get(name))
+        ]  # fmt: skip
+        size = self.spectra["student"].plane.shape
+        impulse, white = torch.zeros(1, *size), RadialSpectrum()
+        impulse[0, 0, 0] = 1.0
+        white.update(impulse)
+        left = None
+        if self.adapter is not None:
+            target = _low_and_high(self.spectra["target"])
+            left = {
+                name: [error / whole if whole else None for error, whole in zip(errors, target, strict=True)]
+                for name in ("before", "after")
+                if (errors := _low_and_high(self.spectra[name]))
+            }
+        return {
+            "student": student, "tap": self.tap, "teacher_tap": self.stage.teacher if self.stage else None,
+            "size": list(size), "white_high": white.share_above(CUTOFF), "curves": curves, "left": left,
+            "sigma": _sigma(self.adapter),
+        }  # fmt: skip
+
+
+def _low_and_high(spectrum: RadialSpectrum) -> tuple[float, float]:
+    """Power at low and at high frequencies."""
+    high = spectrum.variance * spectrum.share_above(CUTOFF)
+    return spectrum.variance - high, high
+
+
+def _sigma(adapter: Adapted | None) -> float | None:
+    """Of the Gaussian through which the maps are compared, in cycles per pixel; None where there is none."""
+    loss = getattr(adapter, "loss", None)
+    if isinstance(loss, partial) and loss.func is gaussian_frequency_loss:
+        return float(loss.keywords["sigma"])
+    return None
+
+
+class PairedStages:
+    """A student's stages beside its teacher's: the energy of sub-bands, sub-bands of some images, and similarity.
+
+    Args:
+        student: with its stages and, where distillation trained any, its method.
+    """
+
+    def __init__(self, student: Subject) -> None:
+        self.student = student
+        self.teacher_taps = list(dict.fromkeys(stage.teacher for stage in student.stages))
+        self.adapted_taps: list[str] = []
+        self.transforms = {stage: found for stage in student.stages if (found := self._transform(stage))[2]}
+        self.alike = {False: LinearCKA(), True: LinearCKA()}
+        self.energy: dict[Stage, dict[str, BandEnergy]] = {}
+        self.pictures: dict[Stage, list[tuple[str, dict[str, Any]]]] = {}
+
+    def update(self, own: Features, theirs: Features, *, pictured: Sequence[int] = ()) -> None:
+        """Add a batch of maps [N, C, H, W] by tap, and keep the sub-bands of the images at these places."""
+        pairs = self.student.pairs(own, theirs)
+        others = [theirs[tap] for tap in self.teacher_taps]
+        self.alike[False].update([own[stage.student] for stage in self.student.stages], others)
+        if pairs:
+            self.adapted_taps = [stage.student for stage in pairs]
+            self.alike[True].update([adapted for adapted, _ in pairs.values()], others)
+        for stage, (size, wavelet, levels) in self.transforms.items():
+            maps = {
+                name: on_grid(maps, size)
+                for name, maps in self._maps(stage, own[stage.student], theirs[stage.teacher], pairs.get(stage)).items()
+            }
+            energies = self.energy.setdefault(stage, {})
+            for name, values in maps.items():
+                energies.setdefault(name, BandEnergy(wavelet=wavelet, levels=levels)).update(values)
+            if self._refinement(stage) is not None:
+                self.pictures.setdefault(stage, []).extend(_pictures(maps, pictured, wavelet=wavelet, levels=levels))
+
+    def _maps(self, stage: Stage, own: Tensor, other: Tensor, pair: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+        """The teacher's maps as the method compares them, the student's before it refines them and after."""
+        if pair is None:
+            return {"teacher": other, "student": own}
+        adapted, target = pair
+        adapter = self.student.adapters.get(stage)
+        if adapter is not None:
+            own, _ = adapter.adapter(own, other, size=(target.shape[-2], target.shape[-1]))
+        return {"teacher": target, "student": own, "adapted": adapted}
+
+    def _refinement(self, stage: Stage) -> WaveletRefinement | None:
+        found = getattr(self.student.adapters.get(stage), "refine", None)
+        return found if isinstance(found, WaveletRefinement) and found.levels else None
+
+    def _transform(self, stage: Stage) -> tuple[tuple[int, int], str, int]:
+        """Grid, wavelet and levels: those of SFKD, or what fits the stage."""
+        refinement, adapter = self._refinement(stage), self.student.adapters.get(stage)
+        if refinement is not None:
+            return refinement.size, refinement.wavelet, refinement.levels
+        size = getattr(adapter, "size", powers_of_two(stage.size, max(stage.size)))
+        return size, "haar", min(LEVELS, min(size).bit_length() - 1)
+
+    def told(self, student: int) -> list[dict[str, Any]]:
+        """Of each stage the energy of its bands, network by number (0 is the teacher), and pictured sub-bands."""
+        networks = {"teacher": (0, False), "student": (student, False), "adapted": (student, True)}
+
+        def who(name: str) -> dict[str, Any]:
+            return dict(zip(("network", "adapted"), networks[name], strict=True))
+
+        return [
+            {
+                "student": student, "tap": stage.student, "teacher_tap": stage.teacher,
+                "size": list(size), "wavelet": wavelet,
+                "bands": [f"{band}{level}" for band, level in band_names(levels)],
+                "white": self.energy[stage]["teacher"].white,
+                "curves": [{**who(name), "energy": energy.energy} for name, energy in self.energy[stage].items()],
+                "pictures": [{**who(name), **picture} for name, picture in self.pictures.get(stage, ())],
+            }
+            for stage, (size, wavelet, levels) in self.transforms.items()
+        ]  # fmt: skip
+
+    def similarity(self, student: int) -> list[dict[str, Any]]:
+        """CKA of the student's stages with the teacher's: of its maps as they are, and as its method compares them."""
+        taps = {False: [stage.student for stage in self.student.stages], True: self.adapted_taps}
+        return [
+            {
+                "student": student, "adapted": adapted, "taps": taps[adapted], "teacher_taps": self.teacher_taps,
+                "cka": alike.matrix,
+            }
+            for adapted, alike in self.alike.items()
+            if alike.images
+        ]  # fmt: skip
+
+
+def _pictures(maps: Features, places: Sequence[int], *, wavelet: str, levels: int) -> list[tuple[str, dict[str, Any]]]:
+    """All networks' sub-bands of the channel in which the teacher's map of an image varies most."""
+    found = []
+    for image, place in enumerate(places):
+        channel = int(maps["teacher"][place].var((-2, -1)).argmax())
+        for name, values in maps.items():
+            bands = sub_bands(values[place, channel], wavelet=wavelet, levels=levels)
+            found.append((name, {"image": image, "channel": channel, "bands": bands}))
+    return found

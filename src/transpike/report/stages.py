@@ -1,0 +1,153 @@
+"""What the page says of pairs of stages: sub-bands and their energy, and how alike the stages are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from transpike.report import plots, stage_panels
+from transpike.report.parts import Group, Plot, adapted_index, curve_label, legend
+from transpike.report.results import Result
+from transpike.report.wording import fixed, percent
+
+__all__ = ["describe_stages"]
+
+KINDS = ("teacher", "before DS2S", "after DS2S")
+"""Of the panels of an image's sub-bands."""
+
+
+def describe_stages(result: Result, key: str) -> list[Group]:
+    """The groups of an analysis about pairs of stages; none where it has no teacher."""
+    stages = result.get("stages", [])
+    groups = [
+        _sub_bands([stage for stage in stages if stage.get("pictures")], result, f"{key}-bands"),
+        _energy(stages, result, f"{key}-energy"),
+        _similarity(result.get("similarity", []), result, f"{key}-cka"),
+    ]
+    return [group for group in groups if group is not None]
+
+
+def _by_student(rows: Sequence[Result], result: Result) -> list[tuple[int, str, list[Result]]]:
+    """Number and label of each student that has rows, and these."""
+    found: dict[int, list[Result]] = {}
+    for row in rows:
+        found.setdefault(row["student"], []).append(row)
+    return [(number, result["networks"][number]["label"], own) for number, own in found.items()]
+
+
+def _sub_bands(stages: Sequence[Result], result: Result, key: str) -> Group | None:
+    if not stages:
+        return None
+    drawn = []
+    for number, label, own in _by_student(stages, result):
+        rows = []
+        for stage in own:
+            images: dict[int, list[Any]] = {}
+            for picture in stage["pictures"]:
+                bands = [np.asarray(band, float) for band in picture["bands"]]
+                images.setdefault(picture["image"], []).append(bands)
+            channels = {picture["image"]: picture["channel"] for picture in stage["pictures"]}
+            rows.append(
+                (stage["tap"], [(f"channel {channels[image]}", bands) for image, bands in sorted(images.items())])
+            )
+        shown = [image["label"] for image in result["saliency"]["images"]][: max(len(row) for _, row in rows)]
+        alt = f"Sub-bands of {', '.join(shown)} after {', '.join(tap for tap, _ in rows)}: {', '.join(KINDS)}."
+        drawn.append(
+            Plot(
+                Markup(stage_panels.draw_sub_bands(rows, shown, f"{key}-{number}", alt, kinds=KINDS)),
+                f"Sub-bands, {label}",
+            )
+        )
+    return Group(
+        "Sub-bands before and after DS2S",
+        "Of one channel, that in which the teacher’s map of the image varies most. Top left the low-pass rest, around "
+        "it the details of each level, the finest outside: high-pass along the height (right), along the width "
+        "(below), along both (diagonal). Each sub-band has colours of its own, the same in all three panels: white is "
+        "zero, red above, blue below. The teacher’s maps are as the loss sees them, the student’s projected to its "
+        "channels.",
+        wide=drawn,
+    )
+
+
+def _energy(stages: Sequence[Result], result: Result, key: str) -> Group | None:
+    if not stages:
+        return None
+    depth = max(len(stage["bands"]) for stage in stages) // 3
+    drawn, rows, every = [], [], []
+    for number, label, own in _by_student(stages, result):
+        shown = []
+        for stage in own:
+            height, width = stage["size"]
+            place = f"{stage['tap']} ({height} × {width})"
+            lines = [plots.Line("white noise", stage_panels.WHITE, tuple(enumerate(stage["white"])))]
+            for curve in stage["curves"]:
+                shares = _shares(curve["energy"])
+                points = tuple((band, share) for band, share in enumerate(shares) if share)
+                name = curve_label(result, curve)
+                lines.append(plots.Line(name, adapted_index(curve), points))
+                rows.append((place, name, *_levels(shares, depth)))
+            rows.append((place, "white noise", *_levels(stage["white"], depth)))
+            every += lines[1:]
+            shown.append((place, stage["bands"], lines))
+        alt = f"Share of each wavelet sub-band in the energy of the maps of {label} and its teacher; see the table."
+        svg = Markup(stage_panels.draw_bands(shown, f"{key}-{number}", alt))
+        drawn.append(Plot(svg, f"Energy by sub-band, {label}"))
+    unique = list({line.index: line for line in every}.values())
+    return Group(
+        "Energy by sub-band and level",
+        "Wavelet sub-bands of the maps on a common grid, each map less its own mean: A is the low-pass rest, H, V and "
+        "D are the details along the height, the width and both, 1 is the finest level. Shares of the whole; grey: "
+        "white noise. Adapted: as the student’s method compares its maps with the teacher’s.",
+        legend=legend(unique, key),
+        wide=drawn,
+        columns=("stage", "maps", "low-pass rest", *(f"details, level {level}" for level in range(depth, 0, -1))),
+        rows=rows,
+    )
+
+
+def _shares(energies: Sequence[float | None]) -> list[float]:
+    known = [energy or 0.0 for energy in energies]
+    return [energy / sum(known) if sum(known) else 0.0 for energy in known]
+
+
+def _levels(shares: Sequence[float], depth: int) -> list[str]:
+    """The rest's share and, from level `depth` to level 1, that of the three details together."""
+    levels = [percent(sum(shares[place : place + 3])) for place in range(1, len(shares), 3)]
+    return [percent(shares[0]), *[""] * (depth - len(levels)), *levels]
+
+
+def _similarity(rows: Sequence[Result], result: Result, key: str) -> Group | None:
+    if not rows:
+        return None
+    drawn = []
+    for number, label, own in _by_student(rows, result):
+        matrices = [
+            (
+                "adapted" if row["adapted"] else "as it is",
+                row["taps"],
+                row["teacher_taps"],
+                np.asarray(row["cka"], float),
+            )
+            for row in own
+        ]
+        alt = f"CKA of the stages of {label} with its teacher’s. " + " ".join(
+            f"{title}, {tap}: "
+            + ", ".join(
+                f"{other} {fixed(None if np.isnan(value) else value)}"
+                for other, value in zip(others, values, strict=True)
+            )
+            for title, taps, others, matrix in matrices
+            for tap, values in zip(taps, matrix, strict=True)
+        )
+        drawn.append(Plot(Markup(stage_panels.draw_similarity(matrices, f"{key}-{number}", alt)), f"CKA, {label}"))
+    return Group(
+        "How alike the stages are",
+        "Linear centred kernel alignment (CKA) of all maps after each of the student’s stages (rows) with those after "
+        "each of the teacher’s (columns), over images: 1 where they are equal up to a rotation and a scale, about 0 "
+        "where they have nothing in common. Left the student’s maps as they are; right, if its method adapts them, as "
+        "it compares them.",
+        wide=drawn,
+    )
