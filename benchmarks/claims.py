@@ -24,7 +24,7 @@ from transpike.data.augment import random_flip
 from transpike.data.batches import EpochSampler, MemoryImages
 from transpike.train import Loaders, TrainOptions, evaluate, fit
 from transpike.train.distill import distill
-from transpike.train.teacher import TargetCache, TeacherInput
+from transpike.train.teacher import TeacherInput
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SELECTING = 1000
@@ -150,6 +150,3 @@ def tell(title: str, rows: Sequence[dict[str, Any]], parts: Sequence[str]) -> No
             line.append(f"{statistics.mean(values):.2f} ± {deviation:.2f}" if values else "-")
         table.append([*line, f"{statistics.mean(row['seconds'] for row in group):.0f}"])
     show(title, ["", "seeds", *(f"{part} %" for part in parts), "s a run"], table)
-
-
-__all__ = ["MEAN", "STD", "Images", "Shown", "TargetCache", "fit_head", "learn", "loader", "run_all", "split", "tell"]

@@ -28,9 +28,9 @@ ORDERS: dict[str, dict[str, Any]] = {
 }
 # Within one period an interleaved order is the cyclic one.
 PLAN = (
-    *((name, steps) for steps in (16, 8, 4) for name in ENCODERS),
-    *((name, 16) for name in list(ORDERS)[1:]),
+    *((name, 16) for name in (*ENCODERS, *list(ORDERS)[1:])),
     *((name, 32) for name in ("dct", "dct interleaved")),
+    *((name, steps) for steps in (8, 4) for name in ENCODERS),
 )
 
 

@@ -1,10 +1,12 @@
-"""The cost of a distillation step: the student alone (the floor), with its teacher, with logits KD, with BSD, rivals.
+r"""The cost of a distillation step: the student alone (the floor), with its teacher, with logits KD, with BSD, rivals.
 
     python benchmarks/distillation.py
     python benchmarks/distillation.py --student spikingformer_4_384 --device cuda --precision bfloat16
+    python benchmarks/distillation.py --student timm/resnet18 --teacher timm/swin_tiny_patch4_window7_224 --steps null \
+        --size 224 --batch 8 --methods '["sfkd"]'
 
-The student is trained as `transpike distill` trains it, by SGD on images of 32 pixels, the teacher a ResNet-19. "with
-teacher" runs the teacher beside the student and uses nothing of it: below that no method can be.
+The student is trained as `transpike distill` trains it, by SGD, by default on images of 32 pixels with a ResNet-19 as
+teacher. "with teacher" runs the teacher beside the student and uses nothing of it: below that no method can be.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ class _Silent(nn.Module):
         return {}
 
 
-def _distiller(method: str, student: nn.Module, teacher: nn.Module, images: Tensor, steps: int) -> Distiller:
+def _distiller(method: str, student: nn.Module, teacher: nn.Module, images: Tensor, steps: int | None) -> Distiller:
     options = TrainOptions(steps=steps)
-    shown = images[:1].expand(steps, 1, *images.shape[1:])
+    shown = images[:1].expand(steps, 1, *images.shape[1:]) if steps else images[:1]
     side = (images.shape[-2], images.shape[-1])
     own = find_taps(student, default_taps(student), lambda: student(shown), samples=1, image=side, steps=steps)
     theirs = find_taps(teacher, default_taps(teacher), lambda: teacher(images[:1]), samples=1, image=side)
@@ -45,7 +47,8 @@ def _distiller(method: str, student: nn.Module, teacher: nn.Module, images: Tens
     if not uses_features(method):
         own, theirs, stages = {}, {}, ()
     held = Teacher(teacher, taps={stage.teacher: theirs[stage.teacher] for stage in stages})
-    return Distiller(student, held, create_method(method, stages, {}).to(images.device), taps=own, options=options)
+    compare = create_method(method, stages, {}, classes=10).to(images.device)
+    return Distiller(student, held, compare, taps=own, options=options)
 
 
 def _step(method: str, distiller: Distiller, images: Tensor, labels: Tensor, dtype: torch.dtype) -> Callable[[], float]:
@@ -72,13 +75,14 @@ def main(
     device: Literal["cpu", "cuda"] = "cpu",
     precision: Literal["float32", "bfloat16"] = "float32",
     batch: int = 32,
-    steps: int = 4,
+    size: int = 32,
+    steps: int | None = 4,
     repeats: int = 5,
 ) -> None:
     """Seconds and peak memory of a step with each method; writes benchmarks/results/distillation-....json."""
     torch.manual_seed(0)
-    images, labels = torch.randn(batch, 3, 32, 32, device=device), torch.randint(10, (batch,), device=device)
-    net, other = create_model(student).to(device), create_model(teacher).to(device)
+    images, labels = torch.randn(batch, 3, size, size, device=device), torch.randint(10, (batch,), device=device)
+    net, other = (create_model(name, num_classes=10).to(device) for name in (student, teacher))
     distillers = {
         method: _distiller(method, net, other, images, steps)
         for method in dict.fromkeys((ALONE, TAUGHT, "kd", *methods))
@@ -97,7 +101,12 @@ def main(
         ],
     )  # fmt: skip
     results = {m: {"step_s": s, "peak_mib": memory[m], "adapters": adapters[m]} for m, s in seconds.items()}
-    print(save(f"distillation-{student}-{teacher}-{device}-{precision}-T{steps}-N{batch}", results))
+    print(
+        save(
+            f"distillation-{student}-{teacher}-{size}px-{device}-{precision}-T{steps}-N{batch}".replace("/", "_"),
+            results,
+        )
+    )
 
 
 if __name__ == "__main__":

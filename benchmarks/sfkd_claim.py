@@ -26,9 +26,9 @@ from transpike.models import create_model, load_weights, save_weights
 from transpike.train import Loaders, Optim, TrainOptions, evaluate, fit
 from transpike.train.teacher import TargetCache, TeacherInput
 
-# Of both networks' maps the student's are smaller from the second stage on; two levels need 4 x 4.
-TAPS = {"layer1": "blocks.2", "layer2": "blocks.5", "layer3": "blocks.11"}
-SPIKING_TAPS = {"layers.1": "blocks.2", "layers.3": "blocks.5", "layers.5": "blocks.11"}
+# The deepest stage on which two levels of wavelets fit: the student's map is 4 x 4.
+TAPS = {"layer3": "blocks.11"}
+SPIKING_TAPS = {"layers.5": "blocks.11"}
 GIVEN = TeacherInput(size=112)
 
 
@@ -67,7 +67,7 @@ def main(
     batch: int = 50,
     alpha: float = 0.5,
     temperature: float = 4.0,
-    beta: float = 20.0,
+    beta: float = 5.0,
     hint: float = 1.0,
     tuned: int = 4,
     teacher_epochs: int = 1,
