@@ -80,6 +80,7 @@ def test_grid_bounds_the_larger_maps() -> None:
         ({"loss": "focal_frequency"}, "focal_frequency", focal_frequency_loss),
         ({"loss": F.l1_loss}, "features", F.l1_loss),
         ({"sigma": float("inf")}, "gffl", F.mse_loss),
+        ({"sigma": None}, "gffl", F.mse_loss),
         ({"refine": "none"}, "gffl", gaussian_frequency_loss),
         ({"refine": "both"}, "gffl", gaussian_frequency_loss),
         ({"levels": 0}, "gffl", gaussian_frequency_loss),
@@ -141,6 +142,8 @@ def test_standardized_teacher_has_no_scale() -> None:
     standard = standardize(maps)
     torch.testing.assert_close(standard, F.batch_norm(maps, None, None, training=True), rtol=0, atol=1e-3)
     torch.testing.assert_close(standard[:, 1], torch.zeros(N, 4, 4))
+    constant = torch.full((64, 1, 7, 7), 1234.567)  # whose mean in float32 is not quite this
+    torch.testing.assert_close(standardize(constant), torch.zeros_like(constant), rtol=0, atol=0.02)
     distance = SpatialFrequencyDistillation(2, 3, size=(4, 4))
     student = noise(N, 2, 4, 4)
     torch.testing.assert_close(distance(student, maps), distance(student, 0.1 * maps - 3), rtol=1e-4, atol=0)
@@ -191,7 +194,16 @@ def test_gradcheck() -> None:
         ({"loss": "gfl"}, "loss='gfl': expected one of gffl, mse, infonce, focal_frequency"),
         ({"refine": "teacher"}, "refine='teacher'"),
         ({"grid": 0}, "grid=0"),
-        ({"levels": 3}, "'high' and 'b': maps of 4 x 4 are too small for levels=3 .*: the largest possible is 2"),
+        ({"grid": 1.5}, "grid=1.5: expected a whole number"),
+        ({"levels": 1.5}, "levels=1.5: expected a whole number"),
+        ({"loss": 3}, "loss=3: expected one of gffl"),
+        ({"loss": None}, "loss=None: expected one of gffl"),
+        ({"wavelet": 3}, "wavelet=3: expected the name of a discrete wavelet"),
+        ({"wavelet": None}, "wavelet=None: expected the name of a discrete wavelet"),
+        (
+            {"levels": 3},
+            "'high' and 'b': maps of 4 x 4 are too small for levels=3 .*: the largest possible is 2; give levels=2",
+        ),
         ({"levels": 1, "wavelet": "db3"}, "'low' and 'a': .*: the largest possible is 0"),
         ({"width": 10}, "width=10"),
         ({"wavelet": "morl"}, "morl is a continuous wavelet"),

@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 from transpike.cli import main
 from transpike.data import Loading, load_images
 from transpike.distill import Taps, WaveletRefinement
-from transpike.distill.sfkd import standardize
+from transpike.distill.sfkd import SFKDDistillation, standardize
+from transpike.distill.taps import Stage
+from transpike.experiments.stages import StageSpectra
 from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum, full_plane
 from transpike.models import create_model
@@ -233,6 +235,7 @@ def test_what_sfkd_refines(runs: Path, analyze: Analyze) -> None:
     second = next(place for place, label in enumerate(labels) if label != labels[0])
     pictured = [(picture["image"], picture["adapted"]) for picture in stage["pictures"]]
     assert pictured == [(image, adapted) for image in (0, 1) for adapted in (False, False, True)]
+    assert [stage["pictures"][place]["label"] for place in (0, 3)] == [str(int(labels[p])) for p in (0, second)]
     channel = int(target[second].var((-2, -1)).argmax())
     assert [picture["channel"] for picture in stage["pictures"][3:]] == [channel] * 3
     low, (high, *_) = pywt.dwt2(after[second, channel].numpy(), "haar")
@@ -289,6 +292,25 @@ def test_other_methods_have_stages_too(runs: Path, analyze: Analyze) -> None:
     ]
     assert not any(stage["pictures"] for stage in results["stages"])
     assert {stage["sigma"] for stage in results["features"]} == {None}
+
+
+def test_a_student_without_maps_beside_one(
+    runs: Path, analyze: Analyze, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No Grad-CAM then; the sub-bands keep their images' labels. Three images are too few for CKA."""
+    assert main(["train", "--model", "mlp", *FEW, *CPU, "--out", str(tmp_path / "mlp")]) == 0
+    results = analyze(f"{runs / 'sfkd'},{tmp_path / 'mlp'}", "--images", "3", "--shown", "2")
+    assert results["saliency"] == {"images": [], "panels": []} and results["similarity"] == []
+    assert len({picture["label"] for picture in results["stages"][0]["pictures"]}) == 2
+    assert {stage["student"] for stage in results["features"]} == {1}
+    assert "CKA is left out" in capsys.readouterr().out
+
+
+def test_without_a_gaussian_there_is_none_to_draw() -> None:
+    [distance] = SFKDDistillation([Stage("a", "b", 2, 2, (4, 4), (4, 4))], sigma=None).distances
+    spectra = StageSpectra("a", Stage("a", "b", 2, 2, (4, 4), (4, 4)), distance)  # type: ignore[arg-type]
+    spectra.update({"a": torch.rand(4, 2, 4, 4)}, {"b": torch.rand(4, 2, 4, 4)})
+    assert spectra.told(1)["sigma"] is None
 
 
 def test_a_network_alone(runs: Path, analyze: Analyze) -> None:

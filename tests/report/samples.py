@@ -122,7 +122,7 @@ def make_analysis(*, students: int = 2) -> dict[str, Any]:
                 {"student": number, "tap": tap, "teacher_tap": tap, "size": [side, side], "wavelet": "haar",
                  "bands": ["A1", "H1", "V1", "D1"], "white": [0.2, 0.8 / 3, 0.8 / 3, 0.8 / 3],
                  "curves": [whose | {"energy": [4.0, 2.0, 1.0, 1.0]} for whose in maps],
-                 "pictures": [whose | {"image": image, "channel": 7, "bands": bands}
+                 "pictures": [whose | {"image": image, "label": ("seven", "six")[image], "channel": 7, "bands": bands}
                               for image in range(2) for whose in maps if distilled]}
             )  # fmt: skip
             if distilled:

@@ -184,8 +184,8 @@ def test_an_analysis_is_drawn() -> None:
     assert "layers.5: 3.5 times as large" in drawings[10]
     assert "|H|: 0.938 at frequency 0.0625, 0.5 at frequency 0.5." in drawings[11]
     assert "six: teacher says six, run1 says six, run2 says six" in drawings[13]
-    assert ["layers.2 (8 × 8)", "run1, adapted", "50.00 %", "50.00 %"] in page.rows
-    assert ["layers.5 (4 × 4)", "white noise", "20.00 %", "80.00 %"] in page.rows
+    assert ["run1: layers.2 (8 × 8)", "run1, adapted", "50.00 %", "50.00 %"] in page.rows
+    assert ["run2: layers.5 (4 × 4)", "white noise", "20.00 %", "80.00 %"] in page.rows
     shares = ["40.00 %", "25.00 %", "37.50 %", "81.25 %", "50.00 %", "75.00 %"]
     assert ["layers.2, teacher’s layers.2", "run1", *shares] in page.rows
     assert ["layers.5, teacher’s layers.5", "run2", *shares[:2], "–", shares[3], "–", "–"] in page.rows
@@ -226,7 +226,7 @@ def test_an_analysis_of_a_network_that_diverged_is_drawn() -> None:
         for picture in stage["pictures"]:
             picture["bands"] = [[[None]]] * 4
     page = Page(build_page([result]))
-    assert len(page.drawings()) == 6 + 1 + 2 + 2 + 2  # the Gaussian stays
+    assert len(page.drawings()) == 4 + 1 + 2 + 2 + 2  # no spectra, of which the Gaussian alone would be left
     assert ["run1", "–", "0.500", "0.125"] in page.rows
 
 

@@ -244,14 +244,16 @@ def test_a_pair_of_sfkd_follows_its_protocol(name):
         lr = 0.01 if student == "shufflenet_v2" else 0.05
         assert (optim.name, optim.lr, optim.weight_decay, told.epochs, loading.batch_size) == ("sgd", lr, 5e-4, 240, 64)
         assert (tuple(optim.milestones), optim.decay, loading.size) == ((150, 180, 210), 0.1, None)
+        assert (optim.nesterov, optim.decay_all, optim.warmup) == (False, True, 0)
         return
     assert (told.epochs, loading.batch_size, loading.size, recipe.label_smoothing) == (300, 128, 224, 0.1)
     if student in ("resnet18", "mobilenetv2"):
         assert (optim.name, optim.lr, optim.weight_decay, optim.warmup, optim.clip) == ("sgd", 0.05, 2e-3, 3, None)
-        assert (recipe.mixup, recipe.cutmix, loading.augment) == (0, 0, "standard")
+        assert (recipe.mixup, recipe.cutmix, loading.augment, optim.lr_min) == (0, 0, "standard", 1e-3)
     else:
         assert (optim.name, optim.lr, optim.weight_decay, optim.warmup, optim.clip) == ("adamw", 5e-4, 0.05, 20, 5)
-        assert (recipe.mixup, recipe.cutmix, loading.augment) == (0.8, 1, "standard+randaugment:27+erasing:0.25")
+        assert (recipe.mixup, recipe.cutmix, optim.lr_min) == (0.8, 1, 1e-5)
+        assert loading.augment == "standard+randaugment:27+erasing:0.25"
 
 
 @pytest.mark.parametrize("blocks", ["1", "2", "3", "12", "13", "23"])

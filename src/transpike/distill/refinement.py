@@ -219,7 +219,7 @@ class WaveletRefinement(nn.Module):
     >>> WaveletRefinement(3, size=(2, 2))
     Traceback (most recent call last):
     ...
-    transpike.errors.ConfigError: maps of 2 x 2 are too small for levels=2 of 'haar': the largest possible is 1.
+    transpike.errors.ConfigError: maps of 2 x 2 are too small for levels=2 of 'haar': the largest possible is 1; ...
     """
 
     def __init__(
@@ -254,13 +254,13 @@ class WaveletRefinement(nn.Module):
 
     def _check_size(self) -> None:
         height, width = self.size
-        if self.levels < 0:
-            raise ConfigError(f"levels={self.levels}: a decomposition has 0 levels or more.")
+        if not isinstance(self.levels, int) or self.levels < 0:
+            raise ConfigError(f"levels={self.levels!r}: expected a whole number, 0 or more.")
         deepest = len(wavedec2(torch.zeros(height, width, device="cpu"), self.wavelet, MODE)) - 1
         if self.levels > deepest:
             raise ConfigError(
                 f"maps of {height} x {width} are too small for levels={self.levels} of {self.wavelet!r}: the largest "
-                f"possible is {deepest}."
+                f"possible is {deepest}; give levels={deepest} in the settings, or tap larger maps."
             )
         if height % 2**self.levels or width % 2**self.levels:
             raise ConfigError(f"maps of {height} x {width}: both must be multiples of 2^levels = {2**self.levels}.")

@@ -8,6 +8,7 @@ is a setting.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, TypeAlias
@@ -40,15 +41,16 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def standardize(maps: Tensor) -> Tensor:
-    """Maps [N, C, H, W] with mean 0 and variance 1 in every channel, over images and places; constant channels are 0.
+    """Maps [N, C, H, W] with mean 0 and variance 1 in every channel, over images and places; about 0 in constant ones.
 
     >>> standardize(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
     tensor([-1.,  1.])
     """
     maps = full_precision(maps)
-    centred = maps - maps.mean((0, 2, 3), keepdim=True)
+    mean = maps.mean((0, 2, 3), keepdim=True)
+    centred = maps - mean
     spread: Tensor = centred.square().mean((0, 2, 3), keepdim=True).sqrt()
-    return centred / spread.clamp(min=1e-6)
+    return centred / spread.clamp(min=1e-6 + 1e-5 * mean.abs())  # below it there is rounding alone
 
 
 class SpatialFrequencyDistillation(nn.Module):
@@ -124,7 +126,7 @@ class SFKDDistillation(nn.Module):
     loss could fall by the refinement making both alike.
 
     Ablations are settings: `levels=0` for maps that are refined without wavelets, `refine="none"` for no DS2S (and
-    then no wavelets, which alone change nothing), `sigma=float("inf")` for no Gaussian, `loss`, `wavelet`.
+    then no wavelets, which alone change nothing), `sigma=None` for no Gaussian, `loss`, `wavelet`.
 
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
@@ -137,7 +139,7 @@ class SFKDDistillation(nn.Module):
         refine: whose maps DS2S refines: "student", "both" or "none".
         width: channels inside DS2S, a multiple of 8.
         loss: "gffl", "mse", "infonce", "focal_frequency", or a function of two maps [N, C, H, W].
-        sigma: of the Gaussian of "gffl", in cycles per pixel of the grid.
+        sigma: of the Gaussian of "gffl", in cycles per pixel of the grid; None, or infinity, for none.
         grid: its largest side; larger maps are pooled to it, which bounds what the attention costs.
         normalize: `standardize` the teacher's maps.
 
@@ -168,7 +170,7 @@ class SFKDDistillation(nn.Module):
         refine: Literal["student", "both", "none"] = "student",
         width: int = 32,
         loss: str | Loss = "gffl",
-        sigma: float = 0.25,
+        sigma: float | None = 0.25,
         grid: int = 8,
         normalize: bool = True,
     ) -> None:
@@ -178,8 +180,8 @@ class SFKDDistillation(nn.Module):
             raise ConfigError(f"beta={beta}: distillation of features needs stages, pairs of taps.")
         if refine not in ("student", "both", "none"):
             raise ConfigError(f"refine={refine!r}: expected 'student', 'both' or 'none'.")
-        if grid < 1:
-            raise ConfigError(f"grid={grid}: expected at least 1 pixel a side.")
+        if not isinstance(grid, int) or grid < 1:
+            raise ConfigError(f"grid={grid!r}: expected a whole number of pixels a side, at least 1.")
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.stages = tuple(stages) if beta else ()
         self.term, distance = _loss(loss, sigma)
@@ -236,9 +238,10 @@ class SFKDDistillation(nn.Module):
         return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}, loss={self.term!r}"
 
 
-def _loss(loss: str | Loss, sigma: float) -> tuple[str, Loss]:
+def _loss(loss: str | Loss, sigma: float | None) -> tuple[str, Loss]:
+    sigma = math.inf if sigma is None else sigma
     gaussian_response(1, sigma=sigma)  # refuses
-    if not isinstance(loss, str):
+    if callable(loss):
         return "features", loss
     known: dict[str, Loss] = {
         "gffl": partial(gaussian_frequency_loss, sigma=sigma),
@@ -247,7 +250,7 @@ def _loss(loss: str | Loss, sigma: float) -> tuple[str, Loss]:
         "focal_frequency": focal_frequency_loss,
     }
     if loss not in known:
-        raise ConfigError(f"loss={loss!r}: expected one of {', '.join(known)}.")
+        raise ConfigError(f"loss={loss!r}: expected one of {', '.join(known)}, or a function of two maps.")
     return loss, known[loss]
 
 

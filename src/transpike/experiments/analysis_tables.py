@@ -86,6 +86,8 @@ def analysis_tables(results: Mapping[str, Any]) -> list[Table | str]:
     if results["similarity"]:
         parts.append(_table("CKA with the teacher's stage", ("student", "stage", "as it is", "adapted"),
                             _similarities(names, results), names=2))  # fmt: skip
+    elif any(stage["teacher_tap"] for stage in results["features"]):
+        parts.append("CKA is left out: it takes a batch of four images or more.")
     if results["filters"]:
         rows = [
             (names[one["network"]], one["tap"], one["domain"], _told(one["high_over_low"]))

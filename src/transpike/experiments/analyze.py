@@ -124,7 +124,9 @@ def _analyze(asked: dict[str, Any]) -> dict[str, Any]:
     for student in students:
         find_stages(student, teacher, first[:, :2] if first.ndim == 5 else first[:2], taps=asked["taps"])
     subjects: list[Subject] = [*([teacher] if teacher else []), *students]
-    seen = looking.look(subjects, bool(teacher), loader, device=device, shown=asked["shown"])
+    seen = looking.look(
+        subjects, bool(teacher), loader, class_names=sets.class_names, device=device, shown=asked["shown"]
+    )
     return {
         "kind": "analysis",
         "version": 1,

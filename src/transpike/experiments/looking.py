@@ -45,13 +45,22 @@ class Seen:
     shown: list[tuple[Tensor, int]]
 
 
-def look(subjects: Sequence[Subject], taught: bool, loader: DataLoader[Any], *, device: str, shown: int) -> Seen:
+def look(
+    subjects: Sequence[Subject],
+    taught: bool,
+    loader: DataLoader[Any],
+    *,
+    class_names: Sequence[str],
+    device: str,
+    shown: int,
+) -> Seen:
     """Pass the images through all networks once.
 
     Args:
         subjects: the teacher first if `taught`, then students with their taps.
         taught: whether there is a teacher.
         loader: of the images.
+        class_names: what the images' labels are called.
         device: where the networks are.
         shown: how many images to keep, of different classes if possible.
     """
@@ -73,7 +82,8 @@ def look(subjects: Sequence[Subject], taught: bool, loader: DataLoader[Any], *, 
             for number, spectra in stages:
                 for one in spectra:
                     one.update(seen[number][1], seen[0][1])
-            pictured = [] if labels else _of_new_classes(target, (), min(shown, PICTURED))
+            first = [] if labels else _of_new_classes(target, (), min(shown, PICTURED))
+            pictured = {place: class_names[int(target[place])] for place in first}
             for number, pair in paired.items():
                 pair.update(seen[number][1], seen[0][1], pictured=pictured)
         for kept, (logits, _) in zip(said, seen, strict=True):

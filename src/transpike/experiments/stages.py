@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -102,7 +103,8 @@ def _sigma(adapter: Adapted | None) -> float | None:
     """Of the Gaussian through which the maps are compared, in cycles per pixel; None where there is none."""
     loss = getattr(adapter, "loss", None)
     if isinstance(loss, partial) and loss.func is gaussian_frequency_loss:
-        return float(loss.keywords["sigma"])
+        sigma = float(loss.keywords["sigma"])
+        return sigma if math.isfinite(sigma) else None
     return None
 
 
@@ -122,8 +124,8 @@ class PairedStages:
         self.energy: dict[Stage, dict[str, BandEnergy]] = {}
         self.pictures: dict[Stage, list[tuple[str, dict[str, Any]]]] = {}
 
-    def update(self, own: Features, theirs: Features, *, pictured: Sequence[int] = ()) -> None:
-        """Add a batch of maps [N, C, H, W] by tap, and keep the sub-bands of the images at these places."""
+    def update(self, own: Features, theirs: Features, *, pictured: Mapping[int, str]) -> None:
+        """Add a batch of maps [N, C, H, W] by tap, and keep the sub-bands of the images at these places, labelled."""
         pairs = self.student.pairs(own, theirs)
         others = [theirs[tap] for tap in self.teacher_taps]
         self.alike[False].update([own[stage.student] for stage in self.student.stages], others)
@@ -195,12 +197,14 @@ class PairedStages:
         ]  # fmt: skip
 
 
-def _pictures(maps: Features, places: Sequence[int], *, wavelet: str, levels: int) -> list[tuple[str, dict[str, Any]]]:
+def _pictures(
+    maps: Features, pictured: Mapping[int, str], *, wavelet: str, levels: int
+) -> list[tuple[str, dict[str, Any]]]:
     """All networks' sub-bands of the channel in which the teacher's map of an image varies most."""
     found = []
-    for image, place in enumerate(places):
+    for image, (place, label) in enumerate(pictured.items()):
         channel = int(maps["teacher"][place].var((-2, -1)).argmax())
         for name, values in maps.items():
             bands = sub_bands(values[place, channel], wavelet=wavelet, levels=levels)
-            found.append((name, {"image": image, "channel": channel, "bands": bands}))
+            found.append((name, {"image": image, "label": label, "channel": channel, "bands": bands}))
     return found

@@ -94,7 +94,8 @@ def _features(result: Result, key: str) -> Group | None:
         # The teacher is the same beside all students.
         curves = {(curve["network"], bool(curve.get("adapted"))): curve for stage in alike for curve in stage["curves"]}
         lines = _lines(result, [curves[place] for place in sorted(curves)], "frequency", "power", "variance")
-        lines += _gaussians([stage.get("sigma") for stage in alike])
+        if any(len(line.points) > 1 for line in lines):
+            lines += _gaussians([stage.get("sigma") for stage in alike])
         every += lines
         name = f"{tap}, teacher’s {other}" if other else tap
         found += _plot(
@@ -107,9 +108,10 @@ def _features(result: Result, key: str) -> Group | None:
     return Group(
         "Features: power by frequency",
         "Of the maps, averaged over time and, where they are compared, on a common grid: mean power by distance from "
-        "zero frequency, which is left out, divided by the maps’ variance. White noise is 1 everywhere. Adapted: what "
-        "SRD’s residual or SFKD’s refinement (DS2S) makes of the student’s maps. Dotted: the weight that SFKD’s "
-        "Gaussian, squared, gives to the power of the difference.",
+        "zero frequency, which is left out, divided by the maps’ variance. White noise is 1 everywhere. Adapted: the "
+        "student’s maps as SRD or SFKD compares them, projected to the teacher’s channels and, if it has one, with its "
+        "residual or refinement (DS2S). The teacher’s are as they are, although SFKD may standardize their channels "
+        "before it compares. Dotted: the weight that SFKD’s Gaussian, squared, gives to the power of the difference.",
         legend=_legend(every, f"{key}-features"),
         plots=found,
         about=(

@@ -44,6 +44,7 @@ def _sub_bands(stages: Sequence[Result], result: Result, key: str) -> Group | No
     drawn = []
     for number, label, own in _by_student(stages, result):
         rows = []
+        labels = {picture["image"]: picture["label"] for stage in own for picture in stage["pictures"]}
         for stage in own:
             images: dict[int, list[Any]] = {}
             for picture in stage["pictures"]:
@@ -53,7 +54,7 @@ def _sub_bands(stages: Sequence[Result], result: Result, key: str) -> Group | No
             rows.append(
                 (stage["tap"], [(f"channel {channels[image]}", bands) for image, bands in sorted(images.items())])
             )
-        shown = [image["label"] for image in result["saliency"]["images"]][: max(len(row) for _, row in rows)]
+        shown = [labels[image] for image in sorted(labels)]
         alt = f"Sub-bands of {', '.join(shown)} after {', '.join(tap for tap, _ in rows)}: {', '.join(KINDS)}."
         drawn.append(
             Plot(
@@ -77,8 +78,9 @@ def _energy(stages: Sequence[Result], result: Result, key: str) -> Group | None:
         return None
     depth = max(len(stage["bands"]) for stage in stages) // 3
     drawn, rows, every = [], [], []
-    for number, label, own in _by_student(stages, result):
-        shown = []
+    students = _by_student(stages, result)
+    for number, label, own in students:
+        shown, whose = [], f"{label}: " if len(students) > 1 else ""
         for stage in own:
             height, width = stage["size"]
             place = f"{stage['tap']} ({height} × {width})"
@@ -88,8 +90,8 @@ def _energy(stages: Sequence[Result], result: Result, key: str) -> Group | None:
                 points = tuple((band, share) for band, share in enumerate(shares) if share)
                 name = curve_label(result, curve)
                 lines.append(plots.Line(name, adapted_index(curve), points))
-                rows.append((place, name, *_levels(shares, depth)))
-            rows.append((place, "white noise", *_levels(stage["white"], depth)))
+                rows.append((whose + place, name, *_levels(shares, depth)))
+            rows.append((whose + place, "white noise", *_levels(stage["white"], depth)))
             every += lines[1:]
             shown.append((place, stage["bands"], lines))
         alt = f"Share of each wavelet sub-band in the energy of the maps of {label} and its teacher; see the table."
@@ -100,7 +102,8 @@ def _energy(stages: Sequence[Result], result: Result, key: str) -> Group | None:
         "Energy by sub-band and level",
         "Wavelet sub-bands of the maps on a common grid, each map less its own mean: A is the low-pass rest, H, V and "
         "D are the details along the height, the width and both, 1 is the finest level. Shares of the whole; grey: "
-        "white noise. Adapted: as the student’s method compares its maps with the teacher’s.",
+        "white noise. Adapted: as the student’s method compares its maps with the teacher’s; with SFKD the student’s "
+        "are those projected to the teacher’s channels, and where nothing refines them the two are the same.",
         legend=legend(unique, key),
         wide=drawn,
         columns=("stage", "maps", "low-pass rest", *(f"details, level {level}" for level in range(depth, 0, -1))),
@@ -148,6 +151,6 @@ def _similarity(rows: Sequence[Result], result: Result, key: str) -> Group | Non
         "Linear centred kernel alignment (CKA) of all maps after each of the student’s stages (rows) with those after "
         "each of the teacher’s (columns), over images: 1 where they are equal up to a rotation and a scale, about 0 "
         "where they have nothing in common. Left the student’s maps as they are; right, if its method adapts them, as "
-        "it compares them.",
+        "it compares them. The teacher’s are as they are in both.",
         wide=drawn,
     )

@@ -273,6 +273,8 @@ def _wavelet(wavelet: str | pywt.Wavelet) -> pywt.Wavelet:
         return wavelet
     if isinstance(wavelet, pywt.ContinuousWavelet):
         raise ConfigError(f"{wavelet.name} is a continuous wavelet; maps need a discrete one")
+    if not isinstance(wavelet, str):
+        raise ConfigError(f"wavelet={wavelet!r}: expected the name of a discrete wavelet, such as 'haar'")
     return _by_name(wavelet)
 
 
