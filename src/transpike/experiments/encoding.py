@@ -19,6 +19,7 @@ from transpike.coding import (
     PhaseEncoder,
     PoissonEncoder,
 )
+from transpike.coding.dct import INTERMITTENT
 from transpike.errors import ConfigError, ModelError
 
 __all__ = ["ENCODERS", "describe_encoder", "encoder_scheme", "make_encoder", "read_encoder"]
@@ -67,10 +68,15 @@ def encoder_scheme(name: str, settings: Mapping[str, Any], *, steps: int) -> dic
 
     >>> encoder_scheme("phase", {}, steps=4)
     {'name': 'phase', 'steps': 4, 'phases': 8}
+    >>> encoder_scheme("dct", {"order": "intermittent"}, steps=16)["frequencies"]
+    8
     """
     known = inspect.signature(ENCODERS[name]).parameters.values()
     defaults = {one.name: one.default for one in known if one.name not in ("steps", "mean", "std", "generator")}
-    return {"name": name, "steps": steps, **defaults, **settings}
+    scheme = {"name": name, "steps": steps, **defaults, **settings}
+    if scheme.get("order") == "intermittent" and scheme["frequencies"] is None:
+        scheme["frequencies"] = len(INTERMITTENT)
+    return scheme
 
 
 def read_encoder(model: Mapping[str, Any], *, steps: int | None = None) -> nn.Module:
