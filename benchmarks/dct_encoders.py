@@ -2,7 +2,8 @@
 
     python benchmarks/dct_encoders.py --root data --out runs/dct-encoders
 
-One artificial network (configs/dct-encoders.yaml), whose weights every spiking twin begins with; thresholds are set
+One artificial network of normalised images, for DCT and direct coding, and one of pixels, for the others
+(configs/dct-encoders.yaml): a spiking twin begins with its weights, thresholds are set
 and the twin is trained for each encoder and each T alone, on a part of the training images. What is finished in the
 folder is kept and what was broken off continues, so that the command can be given again.
 """
@@ -54,12 +55,15 @@ def main(
     """
     common = ["--config", str(CONFIG), "--root", str(root), "--machine.accelerator", "cpu", "--seed", str(seed)]
     common += ["--loading.test_images", str(test_images)]
-    ann = run(out / "ann", *common, "--last", "ann", "--loading.train_images", str(ann_images))
-    rows = []
+    anns, rows = {}, []
+    for code in ("direct", "phase"):
+        asked = ["--encoder", code, "--last", "ann", "--loading.train_images", str(ann_images)]
+        anns[code] = run(out / f"ann-{code}", *common, *asked)
     for name, steps in PLAN:
         settings = ORDERS.get(name, {})
         asked = ["--encoder", name.split()[0], "--settings", json.dumps(settings), "--steps", str(steps)]
-        asked += ["--test_steps", str(steps), "--ann", str(out / "ann"), "--loading.train_images", str(images)]
+        ann = out / ("ann-direct" if name.startswith(("dct", "direct")) else "ann-phase")
+        asked += ["--test_steps", str(steps), "--ann", str(ann), "--loading.train_images", str(images)]
         told = run(out / f"{name.replace(' ', '-')}-t{steps}", *common, *asked)
         rows.append(
             {
@@ -72,9 +76,10 @@ def main(
             }
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.json").write_text(json.dumps({"ann": ann["accuracy"], "runs": rows}, indent=2) + "\n")
+    accuracies = {code: told["accuracy"] for code, told in anns.items()}
+    (out / "table.json").write_text(json.dumps({"ann": accuracies, "runs": rows}, indent=2) + "\n")
     shown = sorted({steps for _, steps in PLAN})
-    table = Table("test accuracy (%)", *(f"T = {steps}" for steps in shown), title=f"ANN {ann['accuracy']:.2%}")
+    table = Table("test accuracy (%)", *(f"T = {steps}" for steps in shown), title=f"artificial: {accuracies}")
     for name in dict.fromkeys(name for name, _ in PLAN):
         found = {row["steps"]: f"{100 * row['accuracy']:.2f}" for row in rows if row["encoder"] == name}
         table.add_row(name, *(found.get(steps, "") for steps in shown))

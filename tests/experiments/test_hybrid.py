@@ -111,6 +111,8 @@ def test_a_run_continues_where_it_ended(whole: Path, tmp_path: Path) -> None:
         (["--percentile", "0"], "percentile=0"),
         (["--epochs", "0"], "epochs=0"),
         (["--balanced", "nowhere"], "nowhere: no such folder"),
+        (["--balanced", "nowhere", "--last", "balance"], "leave out --last balance"),
+        (["--test-steps", "0"], "test_steps=[0]"),
     ],
 )
 def test_what_is_wrong_is_told(
@@ -119,6 +121,7 @@ def test_what_is_wrong_is_told(
     network = [] if "--ann" in arguments else SMALL
     assert main(["hybrid", *QUICK[len(SMALL) :], *network, *arguments, "--out", str(tmp_path / "run")]) == 2
     assert told in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "ann").exists()
 
 
 def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,16 +129,33 @@ def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: p
         (["--balanced", str(whole), "--steps", "8"], "balanced for --encoder dct --steps 16"),
         (["--balanced", str(whole / "ann")], "no network with balanced thresholds"),
         (["--ann", str(whole / "balanced")], "is a spiking network"),
-        (["--ann", str(whole), "--settings", '{"stride": 2}'], "this encoder lays out 12"),
+        (["--ann", str(whole), "--settings", '{"stride": 2}'], "image_size 8, here 12"),
+        (["--ann", str(whole), "--encoder", "phase"], "here [0.0]"),
         (["--resume", str(tmp_path)], "no run to resume"),
     ):
         assert main(["hybrid", *QUICK, *arguments, "--out", str(tmp_path / "run")]) == 2
         assert told in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artificial network for codes of pixels."""
+    folder = tmp_path_factory.mktemp("hybrid") / "pixels"
+    run(folder, "--encoder", "phase", "--last", "ann")
+    return folder
+
+
+def test_a_code_of_pixels_begins_with_a_network_of_pixels(pixels: Path, tmp_path: Path) -> None:
+    """Phase coding tells 8 bits of every pixel: after some periods its twin is the artificial network, nearly."""
+    told = run(tmp_path / "run", "--ann", str(pixels), "--encoder", "phase", "--steps", "32", "--last", "balance")
+    assert json.loads((pixels / "model.json").read_text())["mean"] == [0.0]
+    assert told["accuracy"] > results(pixels)["accuracy"] - 0.15
+
+
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name != "dct"])
-def test_every_encoder_has_its_place(name: str, whole: Path, tmp_path: Path) -> None:
-    told = run(tmp_path / "run", "--ann", str(whole), "--encoder", name, "--steps", "4", "--test-steps", "4")
+def test_every_encoder_has_its_place(name: str, whole: Path, pixels: Path, tmp_path: Path) -> None:
+    ann = str(whole if name == "direct" else pixels)
+    told = run(tmp_path / "run", "--ann", ann, "--encoder", name, "--steps", "4", "--test-steps", "4")
     assert main(["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "again")]) == 0
     # Poisson spikes are drawn anew.
     assert results(tmp_path / "again")["accuracy"] == pytest.approx(told["accuracy"], abs=0.2 * (name == "poisson"))

@@ -22,7 +22,7 @@ from transpike.coding import (
 from transpike.coding.dct import INTERMITTENT
 from transpike.errors import ConfigError, ModelError
 
-__all__ = ["ENCODERS", "describe_encoder", "encoder_scheme", "make_encoder", "read_encoder"]
+__all__ = ["ENCODERS", "describe_encoder", "encoder_scheme", "make_encoder", "read_encoder", "takes_pixels"]
 
 ENCODERS: dict[str, type[nn.Module]] = {
     "dct": DCTEncoder,
@@ -50,11 +50,16 @@ def make_encoder(
         near = difflib.get_close_matches(name, ENCODERS, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"encoder={name!r} is none of {', '.join(ENCODERS)}.{guess}")
-    scale = {} if name in _NORMALISED else {"mean": mean, "std": std}
+    scale = {"mean": mean, "std": std} if takes_pixels(name) else {}
     try:
         return ENCODERS[name](steps=steps, **scale, **settings)
     except TypeError as error:
         raise ConfigError(f"settings={dict(settings)} are not the {name} encoder's: {error}.") from error
+
+
+def takes_pixels(name: str) -> bool:
+    """Whether an encoder's spikes tell of pixels in [0, 1], however the images were normalised."""
+    return name not in _NORMALISED
 
 
 def describe_encoder(name: str, settings: Mapping[str, Any], encoder: nn.Module) -> dict[str, Any]:

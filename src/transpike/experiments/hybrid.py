@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,11 +153,22 @@ def hybrid(
 
 
 def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]:
-    from transpike.experiments.encoding import make_encoder
+    from transpike.experiments.encoding import make_encoder, takes_pixels
 
     pretraining_options(asked), tuning_options(asked)  # a wrong option is told before anything is loaded
+    if asked["balanced"] is not None and asked["last"] != "tune":
+        raise ConfigError(f"--balanced begins with the last stage: leave out --last {asked['last']}.")
+    if not 0 < asked["percentile"] <= 100 or min(asked["test_steps"] or [1]) < 1:
+        raise ConfigError(
+            f"percentile={asked['percentile']} lies in (0, 100], and each of test_steps={asked['test_steps']} is at "
+            "least 1."
+        )
     loading = Loading(**asked["loading"])
     sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
+    if takes_pixels(asked["encoder"]) and loading.mean is None and loading.std is None:
+        # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
+        loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
+        sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
     made = {"settings": asked["settings"], "mean": sets.mean, "std": sets.std}
     encoder = make_encoder(asked["encoder"], steps=asked["steps"], **made)
     if isinstance(encoder, DCTEncoder):
@@ -167,8 +178,8 @@ def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]
     try:
         if asked["balanced"] is None:
             network, results = train_ann(work)
-            told["ann"] = summary(results)
             if asked["last"] != "ann":
+                told["ann"] = summary(results)
                 network, results = balance(work, network, told)
         else:
             network, results = read_balanced(work)
@@ -195,7 +206,7 @@ def _tell(results: dict[str, Any], told: dict[str, Any], folder: Path) -> None:
         console.print(*spiking_tables(results), sep="\n")
     if "operations" in results:
         console.print(operations_table(results["operations"]))
-    before = "".join(f"; {stage} {row['accuracy']:.2%}" for stage, row in told.items() if row is not results)
+    before = "".join(f"; {stage} {row['accuracy']:.2%}" for stage, row in told.items())
     at = f" at T = {results['spiking']['steps']}" if "spiking" in results else ""
     print(
         f"{results['model']} on {results['dataset']}: {results['accuracy']:.2%} of {results['images']} test images "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Made", "Work", "balance", "pretraining_options", "read_balanced", "train_ann", "tune", "tuning_options"]
 
+NETWORKS = ("mlp", "vgg5", "vgg9", "vgg11", "vgg13")
 FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
 
 
@@ -102,8 +103,6 @@ def train_ann(work: Work) -> tuple[Made, dict[str, Any]]:
     import torch
 
     from transpike.models import create_model
-    from transpike.models.mlp import MLPS
-    from transpike.models.vgg import VGGS
     from transpike.models.zoo import SPIKING
     from transpike.train import evaluate
     from transpike.train.hybrid import check_constrained, laid_out
@@ -121,7 +120,7 @@ def train_ann(work: Work) -> tuple[Made, dict[str, Any]]:
         network = Made(create_model(asked["ann"], **work.shape, **kwargs), asked["ann"], kwargs)
     check_constrained(network.model)
     if f"spiking_{network.name}" not in SPIKING:
-        raise ModelError(f"{network.name} has no spiking twin here: take {', '.join([*MLPS, *VGGS])}.")
+        raise ModelError(f"{network.name} has no spiking twin here: take {', '.join(NETWORKS)}.")
     if not given:
         trained = _fit(work, "ann", network.model, pretraining_options(asked), encode)
     tested = evaluate(network.model, work.sets.test, machine=work.machine, encode=encode)
@@ -176,6 +175,7 @@ def read_balanced(work: Work) -> tuple[Made, dict[str, Any]]:
     about = read_description(given)
     if "encoder" not in about or about.get("steps") is None:
         raise ModelError(f"{given}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
+    _check_shape(given, about, work)
     theirs, ours = about["encoder"], plain(describe_encoder(asked["encoder"], asked["settings"], work.encoder))
     if any(plain(theirs[key]) != ours[key] for key in ("name", "steps", "settings")):
         raise ConfigError(
@@ -246,13 +246,21 @@ def _given(name: str, stage: str) -> Path | None:
 def _check_given(folder: Path, work: Work) -> None:
     from transpike.models import read_description
 
-    about, size = read_description(folder), work.shape["image_size"]
+    about = read_description(folder)
     if about.get("steps") is not None:
         raise ModelError(f"{folder}: {about['name']} is a spiking network; --ann takes an artificial one.")
-    if about.get("image_size") != size:
+    _check_shape(folder, about, work)
+
+
+def _check_shape(folder: Path, about: dict[str, Any], work: Work) -> None:
+    """Images as this run's encoder lays them out, and normalised as it needs them."""
+    wanted = plain({**work.shape, "mean": work.sets.mean, "std": work.sets.std})
+    found = plain({name: about.get(name) for name in wanted})
+    wrong = [f"{name} {found[name]}, here {wanted[name]}" for name in wanted if found[name] != wanted[name]]
+    if wrong:
         raise ModelError(
-            f"{folder}: trained on images of {about.get('image_size')} pixels a side, but this encoder lays out "
-            f"{size}. Train it by `transpike hybrid --last ann` with this encoder."
+            f"{folder}: trained on other images than this run's: {'; '.join(wrong)}. Train it by `transpike hybrid "
+            "--last ann` with this data set and encoder, or give --loading.mean and --loading.std."
         )
 
 
