@@ -169,3 +169,9 @@ def test_a_reset_makes_spikes_regular() -> None:
     _, power, rate = spike_spectrum(IFNode(v_reset=None), period=64)
     assert rate == pytest.approx(0.5, abs=0.01)
     assert float(power[:4].mean()) < 0.6 < float(power[-4:].mean())
+
+
+def test_a_neuron_that_hardly_leaks_is_driven_as_an_integrator() -> None:
+    _, power, rate = spike_spectrum(DCTLIFNode(), period=64)
+    assert 0.3 < rate < 0.6
+    assert power.max() > 1.5 * power.min()

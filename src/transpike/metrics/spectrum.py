@@ -252,7 +252,7 @@ def spike_spectrum(
 ) -> tuple[Tensor, Tensor, float]:
     """Power spectrum of the spikes of a neuron that noise around a constant drives above its threshold.
 
-    The constant would take the membrane to 1.2 times the threshold (an integrator's: half the threshold in a step); the
+    The constant would take the membrane to 1.2 times the threshold, and brings at least half the threshold a step; the
     noise is white, with half the constant as its standard deviation.
 
     Args:
@@ -274,7 +274,7 @@ def spike_spectrum(
     driven: Any = copy.deepcopy(node).float()
     driven.step_mode = "m"
     driven.reset()
-    mean = float(driven.v_threshold) * (1.2 * (1 - decay) if decay < 1 else 0.5) / gain
+    mean = float(driven.v_threshold) * max(1.2 * (1 - decay), 0.5) / gain
     noise = torch.randn(2 * period, trials, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         spikes = driven(mean * (1 + 0.5 * noise))[period:]
