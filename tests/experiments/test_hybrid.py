@@ -14,6 +14,7 @@ from transpike.data.sources import SOURCES
 from transpike.errors import ConfigError
 from transpike.experiments.encoding import ENCODERS, make_encoder, read_encoder
 from transpike.models import create_model
+from transpike.neurons import reset_net
 from transpike.train.hybrid import transfer
 
 SMALL = ["--network", '{"hidden": 24}', "--machine.accelerator", "cpu", "--loading.test_images", "100"]
@@ -135,6 +136,21 @@ def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: p
     ):
         assert main(["hybrid", *QUICK, *arguments, "--out", str(tmp_path / "run")]) == 2
         assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_prediction_does_not_depend_on_its_batch(whole: Path) -> None:
+    encoder = read_encoder(json.loads((whole / "model.json").read_text()))
+    network = create_model(whole).eval()
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        reset_net(network)
+        with torch.no_grad():
+            out: torch.Tensor = network(encoder(batch))
+        return out
+
+    alone = torch.cat([logits(image[None]) for image in images], 1)
+    torch.testing.assert_close(alone, logits(images), rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
