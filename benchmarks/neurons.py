@@ -1,6 +1,7 @@
 """A LIF layer over T steps: ours, SpikingJelly, snnTorch, a torch loop, the loop compiled, and a copy as the floor.
 
     python benchmarks/neurons.py
+    python benchmarks/neurons.py --alone false
     python benchmarks/neurons.py --device cuda --dtype bfloat16 --shape "[32, 32, 128, 32, 32]"
 
 Hard reset to 0, tau 2, input decayed, ATan surrogate. Forward is without gradients; forward and backward take a dense
@@ -9,9 +10,11 @@ gradient of the spikes. The floor copies the input, and for the backward pass th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from typing import Literal
+from multiprocessing import get_context
+from typing import Any, Literal
 
 import snntorch
 import torch
@@ -23,6 +26,7 @@ from torch import Tensor
 from transpike.neurons import ATan, LIFNode, reset_net
 
 Layer = Callable[[Tensor], Tensor]
+Row = tuple[float, float, float, float]
 
 
 def _ours() -> Layer:
@@ -69,15 +73,14 @@ def _loop(x: Tensor) -> Tensor:
     return torch.stack(spikes)
 
 
-def _layers() -> dict[str, Layer]:
-    return {
-        "transpike": _ours(),
-        "SpikingJelly": _spikingjelly(),
-        "snnTorch": _snntorch(),
-        "torch loop": _loop,
-        "torch.compile of the loop": torch.compile(_loop, dynamic=False),
-        "copy (floor)": torch.clone,
-    }
+_LAYERS: dict[str, Callable[[], Layer]] = {
+    "transpike": _ours,
+    "SpikingJelly": _spikingjelly,
+    "snnTorch": _snntorch,
+    "torch loop": lambda: _loop,
+    "torch.compile of the loop": lambda: torch.compile(_loop, dynamic=False),
+    "copy (floor)": lambda: torch.clone,
+}
 
 
 def _without_gradients(layer: Layer, x: Tensor) -> Tensor:
@@ -92,12 +95,37 @@ def _with_gradients(layer: Layer, x: Tensor, grad: Tensor) -> Tensor:
     return spikes.detach()
 
 
+def _measure(names: Sequence[str], device: str, dtype: str, shape: Sequence[int], repeats: int) -> list[Row]:
+    """Seconds forward and both ways, MiB at the peak and firing rate, for each of these layers in this process."""
+    torch.manual_seed(0)
+    cuda = device == "cuda"
+    x = torch.randn(shape, device=device).to(getattr(torch, dtype))
+    grad = torch.randn_like(x)
+    leaf = x.clone().requires_grad_()
+    layers = {name: _LAYERS[name]() for name in names}
+    forward = {name: lambda layer=layer: _without_gradients(layer, x) for name, layer in layers.items()}
+    both = {name: lambda layer=layer: _with_gradients(layer, leaf, grad) for name, layer in layers.items()}
+    seconds = [best_seconds(runs, repeats=repeats, cuda=cuda) for runs in (forward, both)]
+    rows = []
+    for name in names:
+        leaf.grad = None
+        peak = peak_mebibytes(both[name], cuda=cuda)
+        rows.append((seconds[0][name], seconds[1][name], peak, forward[name]().float().mean().item()))
+    return rows
+
+
+def _alone(name: str, *setting: Any) -> Row:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_measure, [name], *setting).result()[0]
+
+
 def main(
     device: Literal["cpu", "cuda"] = "cpu",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     shape: list[int] = [4, 32, 128, 32, 32],  # noqa: B006  (jsonargparse shows it)
     repeats: int = 7,
-    fresh: bool = True,
+    rounds: int = 3,
+    alone: bool = True,
 ) -> None:
     """Time and peak memory of each; writes benchmarks/results/neurons-DEVICE-DTYPE-TxNx....json.
 
@@ -105,39 +133,30 @@ def main(
         device: Where.
         dtype: Of the input.
         shape: Of the input, [T, N, *].
-        repeats: Turns, of which the fastest counts.
-        fresh: Give freed memory back to the system before every run; otherwise as the run before left it.
+        repeats: Turns of a process, of which the fastest counts.
+        rounds: Processes of each layer, in turns, of which the fastest counts.
+        alone: Each layer in a process of its own, as a program that uses it and no other. Otherwise all take turns in
+            one process, on memory that the others have left and beside their waiting threads.
     """
-    torch.manual_seed(0)
-    cuda = device == "cuda"
-    x = torch.randn(shape, device=device).to(getattr(torch, dtype))
-    grad = torch.randn_like(x)
-    leaf = x.clone().requires_grad_()
-    layers = _layers()
-    forward = {name: lambda layer=layer: _without_gradients(layer, x) for name, layer in layers.items()}
-    both = {name: lambda layer=layer: _with_gradients(layer, leaf, grad) for name, layer in layers.items()}
-    seconds = [best_seconds(runs, repeats=repeats, cuda=cuda, fresh=fresh) for runs in (forward, both)]
-    leaf.grad = None
-    memory = {}
-    for name, run in both.items():
-        memory[name] = peak_mebibytes(run, cuda=cuda)
-        leaf.grad = None
-    rates = {name: run().float().mean().item() for name, run in forward.items() if name != "copy (floor)"}
+    setting = device, dtype, shape, repeats
+    turns = [[_alone(name, *setting) for name in _LAYERS] if alone else _measure(list(_LAYERS), *setting)]
+    turns += [[_alone(name, *setting) for name in _LAYERS] for _ in range(rounds - 1 if alone else 0)]
+    rows = {name: tuple(map(min, zip(*measured, strict=True))) for name, *measured in zip(_LAYERS, *turns, strict=True)}
+    rates = {name: row[3] for name, row in rows.items() if name != "copy (floor)"}
     if max(rates.values()) - min(rates.values()) > 1e-4:
         raise SystemExit(f"the layers do not compute the same neuron, firing rates: {rates}")
-    rows = [(name, seconds[0][name], seconds[1][name], memory[name]) for name in layers]
-    base = seconds[0]["SpikingJelly"], seconds[1]["SpikingJelly"]
+    base = rows["SpikingJelly"]
     show(
-        f"LIF {shape} {dtype} on {device}; both = forward and backward; "
+        f"LIF {shape} {dtype} on {device}{'' if alone else ', in one process'}; both = forward and backward; "
         f"SpikingJelly {version('spikingjelly')}, snnTorch {version('snntorch')}",
         ["", "forward ms", "speed-up", "both ms", "speed-up", "peak MiB"],
         [
             [name, f"{f * 1e3:.2f}", f"{base[0] / f:.1f}x", f"{b * 1e3:.2f}", f"{base[1] / b:.1f}x", f"{m:.0f}"]
-            for name, f, b, m in rows
+            for name, (f, b, m, _) in rows.items()
         ],
     )
     keys = ("forward_s", "forward_backward_s", "peak_mib")
-    results = {row[0]: dict(zip(keys, row[1:], strict=True)) for row in rows}
+    results = {name: dict(zip(keys, row[:3], strict=True)) for name, row in rows.items()}
     print(save(f"neurons-{device}-{dtype}-{'x'.join(map(str, shape))}", results))
 
 

@@ -16,21 +16,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from transpike.neurons.kernels import memory
+
 Run = Callable[[], object]
 RESULTS = Path(__file__).parent / "results"
 
 
-def best_seconds(runs: Mapping[str, Run], *, repeats: int, cuda: bool = False, fresh: bool = True) -> dict[str, float]:
-    """Least wall-clock time of each run, in turns, so that a busy machine disturbs all alike. One round warms up.
-
-    A ``fresh`` run begins with the freed memory given back to the system: else a run is fast or slow by the page faults
-    that the one before it has already paid.
-    """
+def best_seconds(runs: Mapping[str, Run], *, repeats: int, cuda: bool = False) -> dict[str, float]:
+    """Least wall-clock time of each run, in turns, so that a busy machine disturbs all alike. One round warms up."""
     best = dict.fromkeys(runs, float("inf"))
     for turn in range(repeats + 1):
         for name, run in runs.items():
-            if fresh:
-                _give_back()
             start = _now(cuda)
             kept = run()
             seconds = _now(cuda) - start
@@ -46,14 +42,11 @@ def _now(cuda: bool) -> float:
     return time.perf_counter()
 
 
-def _give_back() -> None:
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-
-
 def peak_mebibytes(run: Run, *, cuda: bool = False) -> float:
     """Memory at the highest point of a run, above what was held before it."""
-    _give_back()
+    gc.collect()
+    memory.release()
+    ctypes.CDLL(None).malloc_trim(0)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -52,7 +52,7 @@ surrogates = st.sampled_from([ATan(), ATan(8.0), Sigmoid(), Sigmoid(20.0), Trian
 @settings(max_examples=80, deadline=None)
 @given(dynamics=neurons, surrogate=surrogates, data=st.data())
 def test_the_cpu_kernel_equals_the_reference(dynamics, surrogate, data):
-    seed, steps, size = (data.draw(st.integers(1, high)) for high in (1 << 30, 9, 9000))
+    seed, steps, size = (data.draw(st.integers(1, high)) for high in (1 << 30, 9, 20_000))
     learned, state = data.draw(st.booleans()), data.draw(st.booleans())
     torch.manual_seed(seed)
     x, v, mix = torch.randn(steps, size), torch.randn(size), torch.randn(steps + 1, size)

@@ -13,12 +13,11 @@ from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from transpike.errors import ConfigError
-from transpike.neurons.kernels import track_reference
+from transpike.neurons.kernels import memory, track_reference
 from transpike.neurons.kernels.track_reference import Digits, Final, Tables
 
 __all__ = ["IDENTITY", "RELU", "Code", "Piecewise", "Tracked", "accumulate", "decode", "encode", "track"]
@@ -279,8 +278,7 @@ def _allocate(rows: int, like: Tensor, dtype: torch.dtype) -> Tensor:
     """An empty ``[rows, *like.shape]`` in the memory format of ``like``."""
     size = rows * like.numel()
     if like.device.type == "cpu" and dtype == torch.float32:
-        # numpy asks for huge pages and torch does not: page faults cost more than the kernel itself.
-        flat = torch.from_numpy(np.empty(size, np.float32))
+        flat = memory.empty([size])
     else:
         flat = torch.empty(size, dtype=dtype, device=like.device)
     return flat.as_strided((rows, *like.shape), (like.numel(), *like.stride()))

@@ -130,7 +130,7 @@ def _(
     grads = tuple(None if grad is None else _flat(grad, x) for grad in (grad_spikes, grad_v))
     start = None if v is None else _flat(v, x)
     gx, gv, gc = _backend(x).backward(grads, _flat(x, x), start, charge, dynamics, surrogate)
-    return _shaped(gx, x), _shaped(gv, x), gc
+    return _shaped(gx, x), gv if v is None else _shaped(gv, x), gc
 
 
 @torch.library.register_fake("transpike::neuron")  # type: ignore[untyped-decorator]
@@ -152,7 +152,8 @@ def _(
     surrogate: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     x = _dense(x)
-    return torch.empty_like(x), _membrane_like(x), x.new_empty(3, dtype=torch.float32)
+    gv = x.new_empty(0, dtype=torch.float32) if v is None else _membrane_like(x)
+    return torch.empty_like(x), gv, x.new_empty(3, dtype=torch.float32)
 
 
 def _membrane_like(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The LIF family on the CPU: Numba, blocked over neurons with time inside, one pass over memory each way.
 
 Kept for the backward pass: the input itself, 4 bytes per element and step that whoever made the input already holds,
-and nothing else; the membrane is computed again, block by block, in cache. Outputs come from ``numpy.empty``, whose
-huge pages fault far less often than PyTorch's; at these sizes page faults cost more than the arithmetic.
+and nothing else; the membrane is computed again, block by block, in cache. Outputs go to memory that earlier ones have
+left (`transpike.neurons.kernels.memory`); at these sizes page faults cost more than the arithmetic.
 
 There is no contraction to fused multiply-add, so spikes equal the reference's to the bit. Half precision is widened
 to float32 and back by PyTorch.
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from transpike.neurons.kernels import memory
 from transpike.neurons.kernels.reference import Dynamics
 from transpike.neurons.kernels.threads import compiled, spread
 
@@ -33,13 +34,6 @@ Array = npt.NDArray[np.float32]
 
 
 @compiled
-def _charge(v, x, h, d):  # type: ignore[no-untyped-def]
-    decay, gain, bias = d.decay, d.gain, d.bias
-    for i in range(v.size):
-        h[i] = decay * v[i] + gain * x[i] + bias
-
-
-@compiled
 def _step(v, x, s, after, d):  # type: ignore[no-untyped-def]
     """One step of one block in one loop. `after` must not be `v`: loops over what may overlap do not vectorise."""
     decay, gain, bias = d.decay, d.gain, d.bias
@@ -49,6 +43,19 @@ def _step(v, x, s, after, d):  # type: ignore[no-untyped-def]
         u = decay * v[i] + gain * x[i] + bias
         spike = _ONE if u >= threshold else (-_ONE if u <= lower else (_ZERO if u == u else u))
         s[i] = spike
+        after[i] = keep * u if spike == _ZERO else carry * u + rest - drop * spike
+
+
+@compiled
+def _replay(v, x, h, after, d):  # type: ignore[no-untyped-def]
+    """`_step` again, which keeps the charged membrane instead of the spikes."""
+    decay, gain, bias = d.decay, d.gain, d.bias
+    threshold, lower = d.threshold, -d.threshold if d.ternary else np.float32(np.nan)
+    carry, rest, drop, keep = d.carry, d.rest, d.drop, d.keep
+    for i in range(v.size):
+        u = decay * v[i] + gain * x[i] + bias
+        h[i] = u
+        spike = _ONE if u >= threshold else (-_ONE if u <= lower else _ZERO)
         after[i] = keep * u if spike == _ZERO else carry * u + rest - drop * spike
 
 
@@ -101,17 +108,21 @@ def _derivative(h, sign, out, threshold, surrogate):  # type: ignore[no-untyped-
 
 
 @compiled
-def _pull(h, s, up, down, g, gv, gx, d):  # type: ignore[no-untyped-def]
-    """Gradient of one step of one block: `gv` holds dL/dv on entry and dL/dh on return; `gx` receives dL/dx."""
+def _pull(h, slope, event, g, gh, gx, leak, d):  # type: ignore[no-untyped-def]
+    """Gradient of one step of one block: `gh` holds dL/dh of the step after on entry, of this one on return.
+
+    `slope` and `event` are the derivatives of the spike and of its absolute value.
+    """
+    threshold, lower = d.threshold, -d.threshold if d.ternary else np.float32(np.nan)
     carry, rest, drop, keep, gain = d.carry, d.rest, d.drop, d.keep, d.gain
     through = _ZERO if d.detach_reset else _ONE
     for i in range(h.size):
-        slope, event = up[i] + down[i], up[i] - down[i]
-        reset = ((carry - keep) * h[i] + rest) * event - drop * slope
-        dv = (keep if s[i] == _ZERO else carry) + through * reset
-        gh = g[i] * slope + gv[i] * dv
-        gv[i] = gh
-        gx[i] = gain * gh
+        u = h[i]
+        reset = ((carry - keep) * u + rest) * event[i] - drop * slope[i]
+        dv = (carry if u >= threshold or u <= lower else keep) + through * reset
+        grad = g[i] * slope[i] + leak * gh[i] * dv
+        gh[i] = grad
+        gx[i] = gain * grad
 
 
 @compiled
@@ -125,12 +136,14 @@ def _accumulate(gh, v, x, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _backward(x, v0, g, gx, gv, sums, d, surrogate, block, lo, hi):  # type: ignore[no-untyped-def]
-    """`gv` holds dL/dv of the last membrane on entry, of the first on return; `sums`, per block, dL/d(charge)."""
+def _backward(x, v0, g, g_last, gx, g_first, sums, d, surrogate, block, lo, hi):  # type: ignore[no-untyped-def]
+    """Of `g_last` and `g_first`, dL/dv after the last step and before the first, and of `sums`, dL/d(charge) of each
+    block, those of no elements are left out."""
     steps = len(x)
-    s, v = np.empty((steps, block), np.float32), np.empty((steps + 1, block), np.float32)
-    h = np.empty(block, np.float32)
-    up, down = np.empty(block, np.float32), np.zeros(block, np.float32)
+    h, v = np.empty((steps, block), np.float32), np.empty((2, block), np.float32)
+    before = np.empty((steps if sums.size else 0, block), np.float32)
+    slope, other, gh = np.empty(block, np.float32), np.empty(block, np.float32), np.empty(block, np.float32)
+    event = other if d.ternary else slope
     for a in range(lo, hi, block):
         b = min(a + block, hi)
         n = b - a
@@ -139,21 +152,31 @@ def _backward(x, v0, g, gx, gv, sums, d, surrogate, block, lo, hi):  # type: ign
         else:
             v[0, :n] = d.start
         for t in range(steps):
-            _step(v[t, :n], x[t, a:b], s[t, :n], v[t + 1, :n], d)
-        for t in range(steps - 1, -1, -1):
-            _charge(v[t, :n], x[t, a:b], h[:n], d)
-            _derivative(h[:n], _ONE, up[:n], d.threshold, surrogate)
-            if d.ternary:
-                _derivative(h[:n], -_ONE, down[:n], d.threshold, surrogate)
-            _pull(h[:n], s[t, :n], up[:n], down[:n], g[t, a:b], gv[a:b], gx[t, a:b], d)
             if sums.size:
-                _accumulate(gv[a:b], v[t, :n], x[t, a:b], sums[a // block])
-            for i in range(a, b):
-                gv[i] = d.decay * gv[i]
+                before[t, :n] = v[t % 2, :n]
+            _replay(v[t % 2, :n], x[t, a:b], h[t, :n], v[(t + 1) % 2, :n], d)
+        if g_last.size:
+            gh[:n] = g_last[a:b]
+        else:
+            gh[:n] = _ZERO
+        leak = _ONE
+        for t in range(steps - 1, -1, -1):
+            _derivative(h[t, :n], _ONE, slope[:n], d.threshold, surrogate)
+            if d.ternary:
+                _derivative(h[t, :n], -_ONE, other[:n], d.threshold, surrogate)
+                for i in range(n):
+                    slope[i], other[i] = slope[i] + other[i], slope[i] - other[i]
+            _pull(h[t, :n], slope[:n], event[:n], g[t, a:b], gh[:n], gx[t, a:b], leak, d)
+            leak = d.decay
+            if sums.size:
+                _accumulate(gh[:n], before[t, :n], x[t, a:b], sums[a // block])
+        if g_first.size:
+            for i in range(n):
+                g_first[a + i] = leak * gh[i]
 
 
 def _block(steps: int) -> int:
-    return min(max(_CACHE // steps, 256), 4096)
+    return min(max(_CACHE // steps, 256), 1 << 14)
 
 
 def _constants(charge: Tensor | None, dynamics: Sequence[float]) -> Dynamics:
@@ -171,10 +194,10 @@ def _array(x: Tensor | None) -> Array:
 def forward(x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous."""
     steps, neurons = x.shape
-    s, last = np.empty(x.shape, np.float32), np.empty(neurons, np.float32)
-    arguments = (_array(x), _array(v), s, last, _constants(charge, dynamics), _NEURONS)
+    s, last = memory.empty(x.shape), memory.empty([neurons])
+    arguments = (_array(x), _array(v), s.numpy(), last.numpy(), _constants(charge, dynamics), _NEURONS)
     spread(_forward, arguments, items=neurons, cost=steps, align=_NEURONS)
-    return torch.from_numpy(s).to(x.dtype), torch.from_numpy(last)
+    return s.to(x.dtype), last
 
 
 def backward(
@@ -187,15 +210,15 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input [T, M], first membrane [M] and charge [3] from those of spikes and last membrane.
 
-    The sums for the charge are taken block by block, and the blocks do not depend on the number of threads.
+    Without a first membrane its gradient is empty. The sums for the charge are taken block by block, and the blocks do
+    not depend on the number of threads.
     """
     steps, neurons = x.shape
     g = np.zeros(x.shape, np.float32) if grads[0] is None else _array(grads[0])
-    gv = np.zeros(neurons, np.float32) if grads[1] is None else _array(grads[1]).copy()
-    gx = np.empty(x.shape, np.float32)
+    gx, g_first = memory.empty(x.shape), memory.empty([0 if v is None else neurons])
     block = _block(steps)
     sums = np.zeros((0 if charge is None else -(-neurons // block), 3))
-    constants = _constants(charge, dynamics), tuple(map(np.float32, surrogate))
-    arguments = (_array(x), _array(v), g, gx, gv, sums, *constants, block)
-    spread(_backward, arguments, items=neurons, cost=steps, align=block)
-    return torch.from_numpy(gx).to(x.dtype), torch.from_numpy(gv), torch.from_numpy(sums.sum(0)).float()
+    given = (_array(x), _array(v), g, _array(grads[1]), gx.numpy(), g_first.numpy(), sums)
+    constants = (_constants(charge, dynamics), tuple(map(np.float32, surrogate)), block)
+    spread(_backward, (*given, *constants), items=neurons, cost=steps, align=block)
+    return gx.to(x.dtype), g_first, torch.from_numpy(sums.sum(0)).float()

@@ -113,7 +113,8 @@ def _backward(  # type: ignore[no-untyped-def]
             later = gh
         tl.store(gx + at, (gain * gh).to(gx.dtype.element_ty), inside)
         pull = decay * gh
-    tl.store(gv0 + i, pull, inside)
+    if STATE:
+        tl.store(gv0 + i, pull, inside)
     if LEARNED:
         by_decay += later * first
         row = sums + tl.program_id(0) * 3
@@ -153,9 +154,12 @@ def backward(
     dynamics: Sequence[float],
     surrogate: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input [T, M], first membrane [M] and charge [3] from those of spikes and last membrane."""
+    """Gradients of input [T, M], first membrane [M] and charge [3] from those of spikes and last membrane.
+
+    Without a first membrane its gradient is empty.
+    """
     d = Dynamics(*dynamics)
-    gx, gv0 = torch.empty_like(x), x.new_empty(x.shape[1], dtype=torch.float32)
+    gx, gv0 = torch.empty_like(x), x.new_empty(0 if v is None else x.shape[1], dtype=torch.float32)
     membrane = gx if gx.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
     programs = 0 if charge is None else triton.cdiv(x.shape[1], _BLOCK)
     sums = x.new_zeros((programs, 3), dtype=torch.float32)
@@ -164,6 +168,6 @@ def backward(
         "LAST": grads[1] is not None, "DETACH": d.detach_reset > 0, "SHAPE": int(surrogate[0]),
         "slope": surrogate[1], "height": surrogate[2],
     }  # fmt: skip
-    if gv0.numel():
+    if gx.numel():
         _launch(_backward, (x, v, charge, *grads, membrane, gx, gv0, sums), x, d, **given)
     return gx, gv0, sums.sum(0, dtype=torch.float64).float()

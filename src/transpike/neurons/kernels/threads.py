@@ -16,6 +16,7 @@ from numba.core import event
 __all__ = ["compiled", "spread"]
 
 _SMALLEST_PIECE = 1 << 15  # elements below which a second thread costs more than it brings
+_TURNS = 16  # of a thread in one job
 _log = logging.getLogger(__name__)
 _ours: set[Any] = set()
 _pool: ThreadPoolExecutor | None = None
@@ -58,7 +59,7 @@ os.register_at_fork(after_in_child=_forget_pool)
 
 
 def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: int, cost: int, align: int) -> None:
-    """Call ``kernel(*arguments, lo, hi)`` on contiguous pieces of ``range(items)``, one per PyTorch thread.
+    """Call ``kernel(*arguments, lo, hi)`` on contiguous pieces of ``range(items)``, on as many threads as PyTorch uses.
 
     Args:
         kernel: a function from `compiled`.
@@ -67,17 +68,25 @@ def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: in
         cost: elements touched per item; small jobs stay on one thread.
         align: pieces begin at multiples of this.
 
-    A pool of our own, since Numba's `prange` aborts under concurrent callers (workqueue) or after a fork (OpenMP).
+    A thread takes the next piece when it has done one, so that one whose core is busy, with PyTorch's waiting threads
+    for instance, holds up nobody. A pool of our own, since Numba's `prange` aborts under concurrent callers
+    (workqueue) or after a fork (OpenMP).
     """
     global _pool
-    pieces = max(1, min(torch.get_num_threads(), items * cost // _SMALLEST_PIECE))
+    threads = max(1, min(torch.get_num_threads(), items * cost // _SMALLEST_PIECE))
+    pieces = max(1, min(threads * _TURNS, items * cost // _SMALLEST_PIECE)) if threads > 1 else 1
     edges = [items * piece // pieces // align * align for piece in range(pieces)] + [items]
-    spans = list(pairwise(edges))
-    if pieces > 1 and _pool is None:
+    spans = iter([span for span in pairwise(edges) if span[0] < span[1]])
+
+    def work() -> None:
+        for span in spans:
+            kernel(*arguments, *span)
+
+    if threads > 1 and _pool is None:
         _pool = ThreadPoolExecutor(os.cpu_count(), "transpike")
-    futures = [_pool.submit(kernel, *arguments, *span) for span in spans[1:]] if _pool else []
+    futures = [_pool.submit(work) for _ in range(threads - 1)] if _pool else []
     try:
-        kernel(*arguments, *spans[0])
+        work()
     finally:
         wait(futures)
     for future in futures:

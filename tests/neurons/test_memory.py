@@ -1,0 +1,88 @@
+"""Memory that a tensor has left is used again, and never while anybody can still see it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+import torch
+
+from transpike.neurons import LIFNode, reset_net
+from transpike.neurons.kernels import memory
+
+SHAPE = (2, memory._SMALLEST)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    memory.release()
+    yield
+    memory.release()
+
+
+def test_the_memory_of_a_dead_tensor_goes_to_the_next_of_its_size():
+    first = memory.empty(SHAPE)
+    place = first.data_ptr()
+    assert first.shape == SHAPE and first.dtype == torch.float32 and first.is_contiguous()
+    assert memory.empty([3, memory._SMALLEST]).data_ptr() != place
+    del first
+    assert memory.empty(SHAPE[::-1]).data_ptr() == place
+
+
+@pytest.mark.parametrize(
+    "hold", [lambda a: a[1:], lambda a: a.numpy()[1:], lambda a: a.detach().T, lambda a: memoryview(a.numpy())]
+)
+def test_memory_that_a_view_still_shows_is_nobody_elses(hold):
+    first = memory.empty(SHAPE).fill_(7)
+    view = hold(first)
+    del first
+    gc.collect()
+    memory.empty(SHAPE).fill_(0)
+    assert view[-1][-1] == 7 if not isinstance(view, memoryview) else view[1, -1] == 7
+
+
+def test_what_autograd_and_a_caller_hold_survives_the_next_batches():
+    node = LIFNode(step_mode="m")
+    x = torch.randn(2, memory._SMALLEST, requires_grad=True)
+    spikes = node(x)
+    copy, membrane = spikes.detach().clone(), node.v.detach()
+    before = membrane.clone()
+    for _ in range(3):
+        reset_net(node)
+        node(torch.randn_like(x, requires_grad=True)).sum().backward()
+    assert torch.equal(spikes, copy) and torch.equal(membrane, before)
+
+
+def test_no_more_is_kept_than_the_most(monkeypatch):
+    monkeypatch.setattr(memory, "_MOST", 4 * memory._SMALLEST)
+    held = [memory.empty(SHAPE) for _ in range(5)]
+    del held
+    assert sum(map(len, memory._free.values())) == 2
+    other = memory.empty([3, memory._SMALLEST])  # none of its size: what is of no use goes
+    assert not memory._free
+    del other
+    memory.release()
+    assert not memory._free
+
+
+def test_threads_never_share_memory():
+    wrong = []
+
+    def work(mark: int) -> None:
+        for _ in range(50):
+            mine = memory.empty(SHAPE).fill_(mark)
+            if not (mine == mark).all():
+                wrong.append(mark)
+
+    threads = [threading.Thread(target=work, args=(mark,)) for mark in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (5,), ()])
+def test_small_tensors_are_plain_ones(shape):
+    assert memory.empty(shape).shape == shape and not memory._free
