@@ -34,29 +34,42 @@ Array = npt.NDArray[np.float32]
 
 
 @compiled
+def _fire(h, threshold, lower):  # type: ignore[no-untyped-def]
+    return _ONE if h >= threshold else (-_ONE if h <= lower else (_ZERO if h == h else h))
+
+
+@compiled
+def _lower(d):  # type: ignore[no-untyped-def]
+    """The threshold of negative spikes: where there are none, what nothing is below."""
+    return -d.threshold if d.ternary else np.float32(np.nan)
+
+
+@compiled
+def _reset(h, s, carry, rest, drop, keep):  # type: ignore[no-untyped-def]
+    return keep * h if s == _ZERO else carry * h + rest - drop * s
+
+
+@compiled
 def _step(v, x, s, after, d):  # type: ignore[no-untyped-def]
     """One step of one block in one loop. `after` must not be `v`: loops over what may overlap do not vectorise."""
     decay, gain, bias = d.decay, d.gain, d.bias
-    threshold, lower = d.threshold, -d.threshold if d.ternary else np.float32(np.nan)
+    threshold, lower = d.threshold, _lower(d)
     carry, rest, drop, keep = d.carry, d.rest, d.drop, d.keep
     for i in range(v.size):
-        u = decay * v[i] + gain * x[i] + bias
-        spike = _ONE if u >= threshold else (-_ONE if u <= lower else (_ZERO if u == u else u))
-        s[i] = spike
-        after[i] = keep * u if spike == _ZERO else carry * u + rest - drop * spike
+        h = decay * v[i] + gain * x[i] + bias
+        s[i] = spike = _fire(h, threshold, lower)
+        after[i] = _reset(h, spike, carry, rest, drop, keep)
 
 
 @compiled
 def _replay(v, x, h, after, d):  # type: ignore[no-untyped-def]
     """`_step` again, which keeps the charged membrane instead of the spikes."""
     decay, gain, bias = d.decay, d.gain, d.bias
-    threshold, lower = d.threshold, -d.threshold if d.ternary else np.float32(np.nan)
+    threshold, lower = d.threshold, _lower(d)
     carry, rest, drop, keep = d.carry, d.rest, d.drop, d.keep
     for i in range(v.size):
-        u = decay * v[i] + gain * x[i] + bias
-        h[i] = u
-        spike = _ONE if u >= threshold else (-_ONE if u <= lower else _ZERO)
-        after[i] = keep * u if spike == _ZERO else carry * u + rest - drop * spike
+        h[i] = u = decay * v[i] + gain * x[i] + bias
+        after[i] = _reset(u, _fire(u, threshold, lower), carry, rest, drop, keep)
 
 
 @compiled
@@ -113,7 +126,7 @@ def _pull(h, slope, event, g, gh, gx, leak, d):  # type: ignore[no-untyped-def]
 
     `slope` and `event` are the derivatives of the spike and of its absolute value.
     """
-    threshold, lower = d.threshold, -d.threshold if d.ternary else np.float32(np.nan)
+    threshold, lower = d.threshold, _lower(d)
     carry, rest, drop, keep, gain = d.carry, d.rest, d.drop, d.keep, d.gain
     through = _ZERO if d.detach_reset else _ONE
     for i in range(h.size):
