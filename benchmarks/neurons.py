@@ -157,7 +157,8 @@ def main(
     )
     keys = ("forward_s", "forward_backward_s", "peak_mib")
     results = {name: dict(zip(keys, row[:3], strict=True)) for name, row in rows.items()}
-    print(save(f"neurons-{device}-{dtype}-{'x'.join(map(str, shape))}", results))
+    name = f"neurons-{device}-{dtype}-{'x'.join(map(str, shape))}"
+    print(save(name if alone else f"{name}-together", results))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from transpike.neurons.kernels import memory
+from transpike.neurons import empty_cache
 
 Run = Callable[[], object]
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +45,7 @@ def _now(cuda: bool) -> float:
 def peak_mebibytes(run: Run, *, cuda: bool = False) -> float:
     """Memory at the highest point of a run, above what was held before it."""
     gc.collect()
-    memory.release()
+    empty_cache()
     ctypes.CDLL(None).malloc_trim(0)
     if cuda:
         torch.cuda.reset_peak_memory_stats()

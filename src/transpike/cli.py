@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import getdoc
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 from yaml import YAMLError
@@ -40,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = build_parser(verb)
         options = parser.instantiate(parser.parse_args(arguments))[verb]
         options.pop("config", None)
-        _function(verb)(**options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            _function(verb)(**options)
     except TranspikeError as error:
         from rich.console import Console
         from rich.text import Text
@@ -54,6 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("transpike: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Tell what we warn of in a line; others' warnings keep the place in the source they come from."""
+    if not Path(filename).is_relative_to(Path(__file__).parent):
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)
+    elif os.environ.get("RANK", "0") == "0":
+        print(f"transpike: warning: {message}", file=sys.stderr)
 
 
 def build_parser(verb: str) -> ArgumentParser:

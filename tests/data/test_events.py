@@ -206,6 +206,9 @@ def test_worker_processes_give_the_same_batches(root: Path) -> None:
 def test_missing_files_are_named(root: Path) -> None:
     with pytest.raises(DataError, match=r"nothing found in .*none.NMNIST.*Train.zip, Test.zip"):
         load_events("nmnist", root=root / "none")
+    (damaged := next((root / "NMNIST" / "Train" / "5").iterdir())).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{damaged.name} is empty, as 1 of the \.bin files: damaged"):
+        load_events("nmnist", root=root)
     shutil.rmtree(root / "NMNIST" / "Train" / "4")
     (root / "NMNIST" / "Train" / "7").rename(root / "NMNIST" / "Train" / "moved")
     with pytest.raises(DataError, match=r"Train: no \.bin files in the class folders 4, 7: .*interrupted"):

@@ -41,13 +41,15 @@ def test_images_over_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "layers.0.act1" in printed and "T = 4" in printed and "at T = 2 after epoch 1" in printed
 
 
-def test_frames_of_events(events: Path, tmp_path: Path) -> None:
+def test_frames_of_events(events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    how = ["--data", "nmnist", "--root", str(events), "--steps", "3", "--split-by", "time", "--test-steps", "2"]
+    how = ["--data", "nmnist", "--root", str(events), "--steps", "3", "--split-by", "time", "--test-steps", "[2, 900]"]
     mixed = ["--recipe.cutmix", "1.0", "--loading.batch_size", "6", "--epochs", "1"]
     assert main(["train", *TINY, *how, *mixed, "--out", str(run)]) == 0
     results = json.loads((run / "results.json").read_text())
     assert (results["images"], [row["steps"] for row in results["by_steps"]]) == (10, [2, 3])
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "arning" in line)
+    assert line.startswith("transpike: warning: not tested at T = 900: ") and "fewer than 900 frames" in line
     # Counts of events are no analog values.
     assert results["spiking"]["macs"] == 0 < results["spiking"]["synops"]
     assert main(["evaluate", str(run), "--out", str(tmp_path / "again")]) == 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from transpike.errors import ModelError
+from transpike.errors import DataError, ModelError
 from transpike.models import create_model
 from transpike.models.resnet import BasicBlock, PreactivatedBlock
 
@@ -152,6 +152,10 @@ def test_a_module_of_ones_own_is_taken_as_it_is():
         ({"name": "torchvision/resnet81"}, r"Did you mean .*torchvision/resnet18"),
         ({"name": "torchvision/resnet18", "in_channels": 1}, "3 channels, not 1"),
         ({"name": "resnet20", "depth": 3}, "depth"),
+        ({"name": "sew_resnet19", "width": -8}, "width=-8: expected a whole number of at least 1"),
+        ({"name": "sew_resnet19", "width": 2.5}, "width=2.5"),
+        ({"name": "resnet20", "num_classes": -1}, "num_classes=-1"),
+        ({"name": "resnet20", "in_channels": 0}, "in_channels=0"),
         ({"name": "vgg16", "pool": "median"}, "'average' or 'max'"),
         ({"name": "vgg16", "image_size": 8}, "at least 32 pixels"),
     ],
@@ -159,3 +163,10 @@ def test_a_module_of_ones_own_is_taken_as_it_is():
 def test_what_cannot_be_made_is_told(arguments, told):
     with pytest.raises(ModelError, match=told):
         create_model(**arguments)
+
+
+@pytest.mark.parametrize("name", ["vgg9", "spiking_vgg9"])
+def test_images_of_another_size_than_a_vggs_are_told(name):
+    net = create_model(name, layers=(4, 0, 4, 0, 4, 0), hidden=8)
+    with pytest.raises(DataError, match=r"made for images of 60 pixels a side\. Give create_model the image_size"):
+        net(torch.zeros(2, 1, 3, 24, 24) if name.startswith("spiking") else torch.zeros(2, 3, 24, 24))

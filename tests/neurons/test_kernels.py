@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from transpike.errors import DataError
 from transpike.neurons import (
     ATan,
     Dynamics,
@@ -154,6 +155,33 @@ def test_the_operators_are_what_pytorch_expects(learned, state):
     for grads in ((torch.randn(3, 2, 5), None), (torch.randn(3, 2, 5), torch.randn(2, 5))):
         plain = (None if tensor is None else tensor.detach() for tensor in given[:3])
         torch.library.opcheck(torch.ops.transpike.neuron_backward.default, (*grads, *plain, *given[3:]))
+
+
+def test_a_second_derivative_is_refused():
+    weight = torch.ones(5, requires_grad=True)
+    (first,) = torch.autograd.grad(LIFNode(step_mode="m")(torch.rand(3, 5) * weight).sum(), weight, create_graph=True)
+    with pytest.raises(NotImplementedError, match='backend="torch"'):
+        first.square().sum().backward()
+
+
+@pytest.mark.parametrize("far", [1e12, 1e17, 3e38])
+def test_far_from_the_threshold_no_gradient_is_left(far):
+    x = torch.full((2, 3), far, requires_grad=True)
+    LIFNode(step_mode="m", surrogate_function=Sigmoid())(x).sum().backward()
+    assert not x.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("x", "v", "told"),
+    [
+        (torch.zeros(0, 3), None, r"one step or more, got torch.float32 \[0, 3\]"),
+        (torch.zeros(2, 3, dtype=torch.int64), None, "floating-point"),
+        (torch.zeros(2, 3), torch.zeros(50), r"shape \[50\], a step of the input \[3\]"),
+    ],
+)
+def test_input_of_other_shapes_is_told(x, v, told):
+    with pytest.raises(DataError, match=told):
+        multi_step(x, v, LIF, ATan())
 
 
 class Network(nn.Module):

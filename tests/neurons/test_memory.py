@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from transpike.neurons import LIFNode, reset_net
+from transpike.neurons import LIFNode, empty_cache, reset_net
 from transpike.neurons.kernels import memory
 
 SHAPE = (2, memory._SMALLEST)
@@ -16,9 +16,9 @@ SHAPE = (2, memory._SMALLEST)
 
 @pytest.fixture(autouse=True)
 def _nothing_kept():
-    memory.release()
+    empty_cache()
     yield
-    memory.release()
+    empty_cache()
 
 
 def test_the_memory_of_a_dead_tensor_goes_to_the_next_of_its_size():
@@ -54,16 +54,32 @@ def test_what_autograd_and_a_caller_hold_survives_the_next_batches():
     assert torch.equal(spikes, copy) and torch.equal(membrane, before)
 
 
-def test_no_more_is_kept_than_the_most(monkeypatch):
-    monkeypatch.setattr(memory, "_MOST", 4 * memory._SMALLEST)
-    held = [memory.empty(SHAPE) for _ in range(5)]
-    del held
-    assert sum(map(len, memory._free.values())) == 2
-    other = memory.empty([3, memory._SMALLEST])  # none of its size: what is of no use goes
+def test_no_more_is_kept_than_the_most_and_what_died_last_stays(monkeypatch):
+    monkeypatch.setattr(memory, "_MOST", 5 * memory._SMALLEST)
+    held = [memory.empty([size, memory._SMALLEST]) for size in (3, 1, 2, 1, 1, 2)]
+    while held:
+        held.pop(0)
+    assert [block.size // memory._SMALLEST for block in memory._free] == [1, 1, 2]
+    empty_cache()
     assert not memory._free
-    del other
-    memory.release()
-    assert not memory._free
+
+
+def test_a_step_that_needs_more_than_the_most_still_finds_what_is_kept(monkeypatch):
+    monkeypatch.setattr(memory, "_MOST", 8 * memory._SMALLEST)
+    seen = []
+    for _ in range(3):
+        held = [memory.empty([size, memory._SMALLEST]) for size in (4, *[1] * 20)]
+        seen.append({tensor.data_ptr() for tensor in held})
+        while held:
+            held.pop()
+    assert len(seen[1] & seen[2]) >= 5
+
+
+def test_a_tensor_that_dies_within_these_functions_does_no_harm():
+    first = memory.empty(SHAPE)
+    with memory._lock:
+        del first
+    assert not memory._free and memory.empty(SHAPE).shape == SHAPE
 
 
 def test_threads_never_share_memory():

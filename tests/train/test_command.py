@@ -29,6 +29,15 @@ def test_train_writes_a_run_that_the_other_commands_read(tmp_path, capsys):
     assert torch.equal(net.fc.weight, read_weights(run / "last.ckpt")["model.fc.weight"])
 
 
+def test_a_run_in_bf16_is_evaluated_in_bf16(tmp_path):
+    run, check = tmp_path / "run", tmp_path / "check.json"
+    told = ["--epochs", "1", "--machine.precision", "bf16-mixed"]
+    assert main(["train", *TINY, *told, "--out", str(run)]) == 0
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "again"), "--json", str(check)]) == 0
+    first, again = (json.loads(path.read_text()) for path in (run / "results.json", check))
+    assert (first["accuracy"], first["loss"]) == (again["accuracy"], again["loss"])
+
+
 def test_an_interrupted_run_goes_on_with_the_options_it_began_with(tmp_path, capsys, monkeypatch):
     whole, part = tmp_path / "whole", tmp_path / "part"
     assert main(["train", *TINY, "--epochs", "3", "--out", str(whole)]) == 0
@@ -51,6 +60,12 @@ def test_an_interrupted_run_goes_on_with_the_options_it_began_with(tmp_path, cap
 def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["train", *TINY, "--epochs", "1", "--out", str(run)]) == 0
+    checkpoint = (run / "last.ckpt").read_bytes()
+    for kept in (0, 1000, len(checkpoint) // 2):
+        (run / "last.ckpt").write_bytes(checkpoint[:kept])
+        assert main(["train", "--resume", str(run)]) == 2
+        told = capsys.readouterr().err
+        assert "last.ckpt is damaged" in told and "best.ckpt over it" in told and "Traceback" not in told
     (run / "last.ckpt").unlink()
     for content, told in (
         ((run / "run.json").read_text(), "nothing to resume"),
@@ -73,6 +88,9 @@ def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, 
         (["--weights", "absent.pt"], "no such weight file"),
         (["--resume", "absent"], "no run to resume"),
         (["--network", '{"depth": 3}'], "depth"),
+        (["--network", '{"width": -8}'], "width=-8"),
+        (["--test_steps", "[1, 0]"], "test_steps=[1, 0]: each number of steps is at least 1"),
+        (["--loading.device", "nowhere"], "device='nowhere' cannot hold images here"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(arguments, told, tmp_path, capsys, monkeypatch):

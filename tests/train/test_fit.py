@@ -163,6 +163,9 @@ def test_a_loss_that_is_no_number_stops_and_is_explained(tmp_path):
     fit(net, loaders(), replace(PLAIN, epochs=1), folder=tmp_path)
     with pytest.raises(TranspikeError, match=r"not finite at step \d \(epoch 1\): cross_entropy = nan; .*last\.ckpt"):
         fit(net, loaders(poisoned), PLAIN, folder=tmp_path)
+    poisoned.tensors[0][:] = float("nan")
+    with pytest.raises(TranspikeError, match=r"at step 1 .* look for such values in the images"):
+        fit(net, loaders(poisoned), PLAIN, folder=tmp_path)
 
 
 class PerStep(nn.Module):

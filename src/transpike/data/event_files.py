@@ -97,6 +97,8 @@ def _class_files(place: Path, names: Sequence[str], suffix: str) -> list[Recordi
             f"{place}: no {suffix} files in the class folders {', '.join(absent + empty)}: the download or its "
             f"unpacking was interrupted. {_AGAIN}"
         )
+    if damaged := [path for name in names for path in files[name] if Path(path).stat().st_size == 0]:
+        raise DataError(f"{damaged[0]} is empty, as {len(damaged)} of the {suffix} files: damaged. {_AGAIN}")
     return [[Recording(path, label) for path in files[name]] for label, name in enumerate(names)]
 
 

@@ -81,6 +81,11 @@ class Loading:
             )
         if self.crop is not None and not 0 < self.crop <= 1:
             raise ConfigError(f"crop is a share in (0, 1], not {self.crop}.")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"device={self.device!r} cannot hold images here ({reason}). Take cpu.") from error
         augmentation(self.augment)
         if self.interpolation is not None and self.interpolation not in _INTERPOLATION:
             raise ConfigError(f"interpolation must be one of {', '.join(_INTERPOLATION)}, not {self.interpolation!r}.")

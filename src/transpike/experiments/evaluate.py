@@ -143,7 +143,9 @@ def _trained(network: Path, data: str | None, root: Path, loading: Loading, **op
         model, sets, encode = _encoded(network, about, name, root, loading, download=options["download"])
     else:
         model, sets = load_inputs(str(network), data=name, root=root, download=options["download"], loading=loading)
-    machine = Machine(accelerator="gpu" if options["device"].startswith("cuda") else "cpu")
+    machine = Machine(
+        accelerator="gpu" if options["device"].startswith("cuda") else "cpu", precision=_precision(network)
+    )
     figures = tested(model, sets.test, machine=machine, steps=steps, encode=encode)
     if not int(os.environ.get("RANK", 0)):
         print(f"{figures.accuracy:.2%} of {figures.images} test samples of {sets.name} right")
@@ -156,6 +158,13 @@ def _trained(network: Path, data: str | None, root: Path, loading: Loading, **op
         "accuracy": figures.accuracy,
         "loss": figures.loss,
     }
+
+
+def _precision(network: Path) -> Any:
+    """What the network was trained and tested in."""
+    recorded = read_options(network)
+    machine: dict[str, Any] = recorded.get("options", recorded).get("machine", {})
+    return machine.get("precision", "32-true")
 
 
 def _encoded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from transpike.errors import DataError
 from transpike.neurons import reset_net
 from transpike.train import Evaluation, Machine, evaluate
 
@@ -32,7 +34,8 @@ def measure_spiking(
         model: Takes [T, N, *].
         test: Gives the test images, or recordings, for T steps.
         steps: T as trained.
-        others: Other numbers of steps, for accuracy alone.
+        others: Other numbers of steps, for accuracy alone; those that the recordings are too short for are left out,
+            with a warning.
         machine: Devices and precision.
         encoder: Gives what encodes images in T steps; by default they are repeated.
 
@@ -51,7 +54,10 @@ def measure_spiking(
         tested = {steps: tested_at(steps)}
     for count in others:
         if count != steps:
-            tested[count] = tested_at(count)
+            try:
+                tested[count] = tested_at(count)
+            except DataError as error:  # a recording too short for so many frames
+                warnings.warn(f"not tested at T = {count}: {error}", stacklevel=2)
     work = meter.operations
     neurons = sum(layer.neurons for layer in meter.layers)
     spiking = {

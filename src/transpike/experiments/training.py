@@ -63,22 +63,25 @@ def asked_of_all(
     loading: Loading,
     test_steps: list[int] | int | None,
     options: Mapping[str, Any],
-    **others: Any,
+    **more: Any,
 ) -> dict[str, Any]:
     """A command's options as run.json keeps them.
 
     Raises:
         ConfigError: an option is out of range.
     """
+    others = [test_steps] if isinstance(test_steps, int) else test_steps
+    if min(others or [1]) < 1:
+        raise ConfigError(f"test_steps={others}: each number of steps is at least 1.")
     chosen = TrainOptions(epochs=EPOCHS.get(data, 100) if epochs is None else epochs, seed=seed, steps=steps, **options)
     return {
         "model": model,
         "data": data,
         "loading": asdict(loading) | {"seed": seed},
-        "test_steps": [test_steps] if isinstance(test_steps, int) else test_steps,
+        "test_steps": others,
         "options": asdict(chosen),
         "seed": seed,
-        **others,
+        **more,
     }
 
 

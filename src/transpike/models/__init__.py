@@ -140,6 +140,10 @@ def _is_run(name: str | Path) -> bool:
 
 def _build(name: str, num_classes: int, in_channels: int, image_size: int | None, kwargs: dict[str, Any]) -> nn.Module:
     check_name(name)
+    counts = {"num_classes": num_classes, "in_channels": in_channels, "width": kwargs.get("width", 1)}
+    for what, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ModelError(f"{name}: {what}={count!r}: expected a whole number of at least 1.")
     library, _, rest = name.partition("/")
     try:
         if name in RESNETS:
@@ -162,7 +166,7 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
         return build_spiking(
             name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=kwargs
         )
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be made with these arguments: {error}") from error
 
 

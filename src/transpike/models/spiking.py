@@ -214,7 +214,7 @@ class SpikingVGG(VGG):
     Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.
 
     Raises:
-        DataError: on call, for any other rank and for T = 0.
+        DataError: on call, for any other rank, for T = 0, and for images of another size.
 
     Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency
     Spiking Neural Networks", ICCV 2021.
@@ -226,5 +226,5 @@ class SpikingVGG(VGG):
         self.classifier = OverTime(*self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classifier(self.features(sequence(x, self)).flatten(2))
+        out: Tensor = self.classifier(self._checked(self.features(sequence(x, self)).flatten(2)))
         return out

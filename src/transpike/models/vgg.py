@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transpike.errors import ModelError
+from transpike.errors import DataError, ModelError
 
 __all__ = ["VGG", "VGGS", "Plan"]
 
@@ -76,6 +76,7 @@ class VGG(nn.Module):
 
     Raises:
         ModelError: for an unknown pooling, and for an image that the poolings would reduce to nothing.
+        DataError: on call, for images of another size, unless the features are averaged (no hidden layers).
 
     >>> net = VGG(VGGS["vgg5"], num_classes=10, in_channels=3)
     >>> net.classifier[0]
@@ -119,6 +120,7 @@ class VGG(nn.Module):
             for inputs in (width * side**2, plan.hidden):
                 head += [nn.Linear(inputs, plan.hidden, bias=plan.norm), activation(), nn.Dropout(plan.dropout)]
             width = plan.hidden
+        self.image_size = plan.image_size
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(*head, nn.Linear(width, num_classes, bias=plan.norm))
         for module in self.modules():
@@ -126,5 +128,14 @@ class VGG(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classifier(torch.flatten(self.features(x), 1))
+        out: Tensor = self.classifier(self._checked(torch.flatten(self.features(x), 1)))
         return out
+
+    def _checked(self, features: Tensor) -> Tensor:
+        made_for = self.classifier[0].in_features
+        if features.shape[-1] != made_for:
+            raise DataError(
+                f"these images leave {features.shape[-1]} features where the network takes {made_for}: it is made for "
+                f"images of {self.image_size} pixels a side. Give create_model the image_size of yours."
+            )
+        return features

@@ -5,6 +5,7 @@ Time is the first axis: [T, N, *]. The nodes take SpikingJelly's keywords.
 
 from transpike.neurons.base import SpikingNode, reset_net
 from transpike.neurons.kernels import Dynamics, multi_step
+from transpike.neurons.kernels.memory import empty_cache
 from transpike.neurons.lif import DCTLIFNode, IFNode, LIFNode, ParametricLIFNode, TSANode
 from transpike.neurons.surrogate import ATan, Rectangular, Sigmoid, Surrogate, Ternary, Triangular
 
@@ -22,6 +23,7 @@ __all__ = [
     "TSANode",
     "Ternary",
     "Triangular",
+    "empty_cache",
     "multi_step",
     "reset_net",
 ]

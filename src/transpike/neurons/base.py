@@ -58,6 +58,11 @@ class SpikingNode(nn.Module, ABC):
         self._require("v_threshold", v_threshold, 0, math.inf)
         if v_reset is not None:
             self._require("v_reset", v_reset, -math.inf, v_threshold)
+        if not callable(surrogate_function) or isinstance(surrogate_function, type):
+            raise ConfigError(
+                f"{type(self).__name__}: surrogate_function must be a function of a tensor, ATan() for instance, got "
+                f"{surrogate_function!r}"
+            )
         if backend not in ("auto", "torch"):
             raise ConfigError(f'{type(self).__name__}: backend must be "auto" or "torch", got {backend!r}')
         self.v_threshold = v_threshold
@@ -70,9 +75,9 @@ class SpikingNode(nn.Module, ABC):
         self.reset()
 
     def _require(self, name: str, value: float, low: float, high: float) -> None:
-        if not low < value < high:
+        if not isinstance(value, int | float) or not low < value < high:
             bounds = f"above {low}" if high == math.inf else f"below {high}"
-            raise ConfigError(f"{type(self).__name__}: {name} must be a finite number {bounds}, got {value}")
+            raise ConfigError(f"{type(self).__name__}: {name} must be a finite number {bounds}, got {value!r}")
 
     @property
     def step_mode(self) -> str:

@@ -180,7 +180,11 @@ class FiniteLoss(L.Callback):
                 good = f"{last} holds the last good state" if last.exists() else "no epoch had ended yet"
                 raise TranspikeError(
                     f"the loss is not finite at step {step} (epoch {trainer.current_epoch + 1}): {named}; {good}. "
-                    "Lower optim.lr, lengthen optim.warmup or set optim.clip."
+                    + (
+                        "No step had been taken: look for such values in the images and in the first weights."
+                        if step == 1
+                        else "Lower optim.lr, lengthen optim.warmup or set optim.clip."
+                    )
                 )
 
 

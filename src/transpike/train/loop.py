@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
@@ -20,7 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
-from transpike.errors import ConfigError
+from transpike.errors import ConfigError, DataError
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import Checkpoints, Curves, FiniteLoss, Interrupted, OneBar, StopOnSignal
 from transpike.train.classify import Classifier
@@ -140,7 +141,7 @@ def fit(
 
     Raises:
         ConfigError: if there is nothing to resume from, or a loader has no length.
-        DataError: for frames of another T than `options.steps`.
+        DataError: for frames of another T than `options.steps`, and a damaged checkpoint.
         TranspikeError: if the loss is no longer finite; it names the step, the terms and the last good checkpoint.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the batch at hand is done.
 
@@ -165,7 +166,9 @@ def fit_module(
     model, options = classifier.model, classifier.options
     checkpoint = folder / "last.ckpt"
     if resume and not checkpoint.is_file():
-        raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Start it anew.")
+        raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Remove the folder and start anew.")
+    if resume:
+        _check_readable(checkpoint)
     for name, loader in vars(loaders).items():
         if loader is not None and not (hasattr(loader, "__len__") and len(loader)):
             raise ConfigError(f"the {name} loader needs a length, its number of batches, of at least 1.")
@@ -194,6 +197,16 @@ def fit_module(
     kept = torch.load(checkpoints.folder / f"{options.keep}.ckpt", map_location="cpu", weights_only=True)
     classifier.load_state_dict(kept["state_dict"])
     return Fitted(model.eval(), curves.rows, epoch, accuracy)
+
+
+def _check_readable(checkpoint: Path) -> None:
+    try:
+        torch.load(checkpoint, map_location="meta", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition(". ")[0] or "it ends too early"
+        best = checkpoint.with_name("best.ckpt")
+        other = f"Copy {best} over it to go on from there, or start" if best.is_file() else "Start"
+        raise DataError(f"{checkpoint} is damaged ({reason}). {other} anew.") from error
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transpike.errors import DataError
 from transpike.neurons.kernels import reference
 from transpike.neurons.kernels.reference import Dynamics
 from transpike.neurons.surrogate import Surrogate
@@ -56,12 +57,19 @@ def multi_step(
         Spikes [T, N, *] in x's dtype, exactly -1, 0 or 1, and the membrane [N, *] after the last step. NaN in gives
         NaN out.
 
+    Raises:
+        DataError: if x has no steps or is not floating point, or v is not of the shape of one.
+
     >>> from transpike.neurons import Dynamics, Sigmoid, multi_step
     >>> lif = Dynamics(threshold=1.0, decay=0.5, gain=0.5, drop=1.0)
     >>> s, v = multi_step(torch.full((4, 1), 1.6), None, lif, Sigmoid())
     >>> s.flatten(), v
     (tensor([0., 1., 0., 1.]), tensor([0.2500]))
     """
+    if x.dim() == 0 or len(x) == 0 or not x.is_floating_point():
+        raise DataError(f"expected floating-point input [T, N, *] of one step or more, got {x.dtype} {list(x.shape)}")
+    if v is not None and v.shape != x.shape[1:]:
+        raise DataError(f"the membrane has shape {list(v.shape)}, a step of the input {list(x.shape[1:])}")
     if isinstance(surrogate, Surrogate) and x.dtype != torch.float64 and x.device.type in _DEVICES:
         state = (None if given is None else given.float() for given in (v, charge))
         shape = [surrogate.shape, surrogate.slope, surrogate.height]
@@ -172,4 +180,9 @@ def _backward(ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None) -> tu
     return gx, None if v is None else gv, None if charge is None else gc, None, None
 
 
+def _second(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    raise NotImplementedError('the fused neurons have no second derivative: give the nodes backend="torch"')
+
+
 torch.library.register_autograd("transpike::neuron", _backward, setup_context=_setup_context)
+torch.library.register_autograd("transpike::neuron_backward", _second)

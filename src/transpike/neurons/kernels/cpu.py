@@ -109,7 +109,7 @@ def _derivative(h, sign, out, threshold, surrogate):  # type: ignore[no-untyped-
             u = _TWO * u * (u + _TWO)
             u = _TWO * u * (u + _TWO)
             u = _TWO * u * (u + _TWO)
-            out[i] = height * (_QUARTER / ((_ONE + u) * (_ONE + u)))
+            out[i] = _ZERO if y > _FAR else height * (_QUARTER / ((_ONE + u) * (_ONE + u)))
     elif shape == _TWO:
         for i in range(h.size):
             y = _ONE - abs(slope * (sign * h[i] - threshold))

@@ -7,8 +7,8 @@ sizes again: a LIF layer that writes into memory it has used before is three to 
 from __future__ import annotations
 
 import math
+import threading
 import weakref
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,14 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["empty", "release"]
+__all__ = ["empty", "empty_cache"]
 
 _SMALLEST = 1 << 18  # elements; what is smaller comes fast from the system, too
 _MOST = 1 << 28  # elements kept while nobody uses them: 1 GiB
 
 Block = npt.NDArray[np.float32]
-# Blocks by their number of elements. Every use is one atomic call: a tensor may die at any point of any thread.
-_free: defaultdict[int, list[Block]] = defaultdict(list)
+_free: list[Block] = []  # the one that died first comes first
+_lock = threading.Lock()
 
 
 def empty(shape: Sequence[int]) -> Tensor:
@@ -31,26 +31,33 @@ def empty(shape: Sequence[int]) -> Tensor:
     size = math.prod(shape)
     if size < _SMALLEST:
         return torch.empty(shape)
-    try:
-        block = _free[size].pop()
-    except IndexError:
-        if _full():
-            release()
-        block = np.empty(size, np.float32)  # NumPy asks for huge pages and PyTorch does not.
+    with _lock:
+        at = next((at for at in reversed(range(len(_free))) if _free[at].size == size), None)
+        # NumPy asks for huge pages and PyTorch does not.
+        block = np.empty(size, np.float32) if at is None else _free.pop(at)
     lent = block[:]
     weakref.finalize(lent, _keep, block).atexit = False
     return torch.from_numpy(lent).view(*shape)
 
 
-def release() -> None:
-    """Give all memory that nobody uses back to the system."""
-    _free.clear()
+def empty_cache() -> None:
+    """Give the memory that the CPU kernels keep, and nobody uses, back to the system: at most 1 GiB a process.
+
+    >>> from transpike.neurons import empty_cache
+    >>> empty_cache()
+    """
+    with _lock:
+        _free.clear()
 
 
 def _keep(block: Block) -> None:
-    if not _full():
-        _free[block.size].append(block)
-
-
-def _full() -> bool:
-    return sum(size * len(blocks) for size, blocks in _free.copy().items()) >= _MOST
+    # A tensor may die at any point, within these functions too: then its memory just goes.
+    if not _lock.acquire(blocking=False):
+        return
+    try:
+        _free.append(block)
+        kept = sum(block.size for block in _free)
+        while kept > _MOST:
+            kept -= _free.pop(0).size
+    finally:
+        _lock.release()
