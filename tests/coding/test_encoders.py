@@ -179,9 +179,13 @@ def test_bad_options_of_one() -> None:
     for build, words in (
         (lambda: DirectEncoder(steps=0), "steps=0"),
         (lambda: PhaseEncoder(steps=1, phases=0), "phases=0"),
-        (lambda: PhaseEncoder(steps=1, phases=25), "phases=25"),
+        (lambda: PhaseEncoder(steps=1, phases=25), "phases=25: expected a whole number from 1 to 24"),
+        (lambda: PhaseEncoder(steps=1, phases=2.5), "phases=2.5"),  # type: ignore[arg-type]
+        (lambda: PoissonEncoder(steps=True), "steps=True"),
         (lambda: BurstEncoder(steps=1, beta=1), "beta=1"),
+        (lambda: BurstEncoder(steps=1, beta=float("inf")), "beta=inf"),
         (lambda: BurstEncoder(steps=1, v_threshold=0), "v_threshold=0"),
+        (lambda: BurstEncoder(steps=1, v_threshold="1"), "v_threshold='1'"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError, match=words):
             build()

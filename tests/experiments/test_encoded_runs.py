@@ -16,10 +16,10 @@ from PIL import Image
 from transpike.cli import main
 from transpike.coding import BurstEncoder, DCTEncoder, DirectEncoder, LatencyEncoder, PhaseEncoder, PoissonEncoder
 from transpike.data import Loading, load_images
-from transpike.errors import ModelError
 from transpike.experiments.encoding import read_encoder
-from transpike.experiments.operations import ann_operations, encoder_operations, equation_13
+from transpike.experiments.operations import ann_operations, equation_13
 from transpike.experiments.spiking import follow_steps
+from transpike.metrics.energy import Operations
 from transpike.models import create_model
 
 QUICK = ["--machine.accelerator", "cpu", "--loading.train_images", "400", "--loading.test_images", "40"]
@@ -130,6 +130,7 @@ def test_equation_13_of_the_papers_network() -> None:
     assert large / small == pytest.approx((60 / 32) ** 2, rel=1e-3)
     told = ann_operations("spiking_vgg9", {"hidden": 8}, shape={**shape, "image_size": 16}, side=10)
     assert [row["part"] for row in told["rows"]] == ["ann"], "of 10 x 10 four poolings leave nothing"
+    assert told["poolings"] == 4
 
 
 @pytest.mark.parametrize(
@@ -145,13 +146,9 @@ def test_equation_13_of_the_papers_network() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_encoders_own_operations(encoder: torch.nn.Module, picojoules: float) -> None:
-    assert encoder_operations(encoder, (3, 8, 8), spikes=30.0).joules * 1e12 == pytest.approx(picojoules)
-
-
-def test_operations_of_another_encoder_are_not_guessed() -> None:
-    with pytest.raises(ModelError, match="Identity: no count"):
-        encoder_operations(torch.nn.Identity(), (1, 8, 8), spikes=0.0)
+def test_an_encoders_own_operations(encoder: Any, picojoules: float) -> None:
+    work = Operations(**encoder.operations((3, 8, 8), spikes=30.0))
+    assert work.joules * 1e12 == pytest.approx(picojoules)
 
 
 def test_every_stage_is_reported_and_runs_side_by_side(runs: Path, tmp_path: Path) -> None:
@@ -166,6 +163,7 @@ def test_every_stage_is_reported_and_runs_side_by_side(runs: Path, tmp_path: Pat
         "lays an image of 8 × 8 out as 12 × 12, 2.25 times as large.",
     ):
         assert told in page
+    assert "poolings" not in page, "of 8 and of 12 pixels two poolings leave nothing out"
 
 
 def test_a_convolutional_run_is_analyzed_beside_its_artificial_network(runs: Path, tmp_path: Path) -> None:

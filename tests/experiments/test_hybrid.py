@@ -27,6 +27,11 @@ def results(folder: Path) -> dict[str, Any]:
     return read
 
 
+def timeless(told: dict[str, Any]) -> dict[str, Any]:
+    """Results without what a clock says."""
+    return told | {"epochs": [row | {"seconds": 0} for row in told.get("epochs", ())]}
+
+
 def run(out: Path, *arguments: str) -> dict[str, Any]:
     assert main(["hybrid", *QUICK, *arguments, "--out", str(out)]) == 0
     return results(out)
@@ -81,6 +86,10 @@ def test_a_stage_alone_from_what_another_run_has_saved(whole: Path, tmp_path: Pa
     tuned = run(tmp_path / "tuned", "--balanced", str(tmp_path / "balanced"))
     assert tuned["accuracy"] == results(whole)["accuracy"]
     assert tuned["loss"] == pytest.approx(results(whole)["loss"])
+    assert {stage: row["accuracy"] for stage, row in tuned["stages"].items()} == {
+        "ann": ann["accuracy"],
+        "balanced": balanced["accuracy"],
+    }
     # From a whole run: its artificial network, balanced anew for another T.
     fewer = run(tmp_path / "fewer", "--ann", str(whole), "--steps", "4", "--settings", '{"frequencies": 4}')
     assert fewer["stages"]["ann"]["accuracy"] == ann["accuracy"]
@@ -99,36 +108,113 @@ def test_a_run_continues_where_it_ended(whole: Path, tmp_path: Path) -> None:
     assert len(results(out)["epochs"]) == 1
 
 
+@pytest.mark.parametrize("encoder", ["dct", "poisson"])
+def test_a_run_killed_between_its_stages_continues_as_if_it_had_not_been(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        """As by SIGKILL: nothing catches it."""
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    given = ["--encoder", encoder, "--steps", "4", "--test-steps", "4", "--settings", "{}"]
+    whole = run(tmp_path / "whole", *given)
+    for stage, left in (("balance", ["ann"]), ("tune", ["ann", "balanced"])):
+        out = tmp_path / stage
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(f"transpike.experiments.hybrid.{stage}", killed)
+            main(["hybrid", *QUICK, *given, "--out", str(out)])
+        assert sorted(path.name for path in out.iterdir()) == [*left, "run.json"]
+        torch.manual_seed(1)  # another process draws from other states
+        assert main(["hybrid", "--resume", str(out)]) == 0
+        assert timeless(results(out)) == timeless(whole)
+        assert timeless(results(out / "balanced")) == timeless(results(tmp_path / "whole" / "balanced"))
+        assert (out / "weights.safetensors").read_bytes() == (tmp_path / "whole/weights.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--ann", "resnet20"], "layer bn (BatchNorm2d) normalises"),
         (["--ann", "resnet20"], "`transpike convert`"),
         (["--ann", "mlpp"], "no network 'mlpp'"),
-        (["--ann", "torchvision/alexnet"], "torchvision/alexnet takes images of 3 channels"),
+        (["--ann", "torchvision/alexnet"], "layer features.0 (Conv2d) has a bias"),
+        (["--ann", "vgg5", "--network", '{"layers": [8]}'], "network={'layers': [8]}: no network can be made"),
+        (["--network", '{"num_classes": 3}'], "network={'num_classes': 3}"),
+        (["--network", '{"hidden": []}'], "has no layer of neurons"),
+        (["--pretraining.network", '{"hiden": 3}'], "unexpected keyword argument 'hiden'"),
+        (["--pretraining.network", '{"hidden": 3}'], "no spiking twin of this MLP"),
+        (["--pretraining.network", '{"dropout": 3}'], "dropout probability has to be between 0 and 1"),
+        (["--neuron.leak", "2"], "neuron={'leak': 2}: DCTLIFNode: leak must be in (0, 1]"),
+        (["--neuron", '{"leek": 0.5}'], "unexpected keyword argument 'leek'"),
+        (["--neuron", '{"spiking_neuron": "LIF"}'], "Did you mean LIFNode?"),
+        (["--neuron", '{"surrogate_function": 3}'], "neuron={'surrogate_function': 3}"),
         (["--encoder", "dctt"], "Did you mean dct?"),
-        (["--settings", '{"blok": 4}'], "are not the dct encoder's"),
+        (["--encoder", "phase", "--settings", '{"phases": 2.5}'], "phases=2.5: expected a whole number"),
+        (["--encoder", "phase", "--settings", '{"mean": 0}'], "not the phase encoder's, which takes phases."),
+        (["--encoder", "poisson", "--settings", '{"generator": 3}'], "not the poisson encoder's, which takes none."),
+        (["--settings", '{"blok": 4}'], "not the dct encoder's, which takes block, stride, order"),
+        (["--settings", '{"frequencies": [0.5]}'], "frequencies=[0.5]: expected one or more zigzag ranks"),
         (["--steps", "0"], "steps=0"),
         (["--percentile", "0"], "percentile=0"),
         (["--epochs", "0"], "epochs=0"),
-        (["--balanced", "nowhere"], "nowhere: no such folder"),
         (["--balanced", "nowhere", "--last", "balance"], "leave out --last balance"),
         (["--test-steps", "0"], "test_steps=[0]"),
+        (["--calibration", "0"], "calibration=0"),
     ],
 )
-def test_what_is_wrong_is_told(
-    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_is_wrong_is_told_before_images_are_read_or_a_folder_is_made(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    network = [] if "--ann" in arguments else SMALL
-    assert main(["hybrid", *QUICK[len(SMALL) :], *network, *arguments, "--out", str(tmp_path / "run")]) == 2
+    monkeypatch.setattr("transpike.experiments.hybrid.load_images", lambda *_, **__: pytest.fail("images were read"))
+    small = SMALL if arguments[0] not in ("--ann", "--network") else []
+    assert main(["hybrid", *small, *arguments, "--out", str(tmp_path / "run")]) == 2
     assert told in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "run" / "ann").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_setting_in_a_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wrong.yaml").write_text("encoder: burst\nsettings: {beta: .inf}\n")
+    assert main(["hybrid", "--config", str(tmp_path / "wrong.yaml"), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == "transpike: beta=inf: expected a number above 1.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_resumed_from_another_working_directory(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(whole.parent)
+    told = run(tmp_path / "run", "--balanced", whole.name, "--root", "images")
+    (tmp_path / "run" / "results.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert main(["hybrid", "--resume", "run"]) == 0
+    assert timeless(results(tmp_path / "run")) == timeless(told)
+    options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
+    assert (options["balanced"], options["root"]) == (str(whole), str(whole.parent / "images"))
+
+
+def test_the_terminal_tells_one_energy_and_warns_in_a_line(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run(tmp_path / "run", "--ann", str(whole), "--steps", "4", "--test-steps", "4", "--last", "balance")
+    shown = capsys.readouterr()
+    assert shown.out.count("µJ") == 1
+    (energy,) = (line.split()[-1] for line in shown.out.splitlines() if "spiking: all three" in line)
+    assert float(energy) == pytest.approx(told["operations"]["rows"][-1]["energy_uj"], rel=1e-2)
+    (warning,) = (line for line in shown.err.splitlines() if "arning" in line)
+    assert warning.startswith("transpike: warning: steps=4 show only the first 4 of a period's 16 frequencies; ")
 
 
 def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, told in (
         (["--balanced", str(whole), "--steps", "8"], "balanced for --encoder dct --steps 16"),
         (["--balanced", str(whole / "ann")], "no network with balanced thresholds"),
+        (["--balanced", "nowhere"], "nowhere: no such folder"),
         (["--ann", str(whole / "balanced")], "is a spiking network"),
         (["--ann", str(whole), "--settings", '{"stride": 2}'], "image_size 8, here 12"),
         (["--ann", str(whole), "--encoder", "phase"], "here [0.0]"),
@@ -187,7 +273,7 @@ def test_a_period_that_does_not_fit_is_warned_of_once() -> None:
 
 
 def test_a_setting_of_another_encoder_is_told() -> None:
-    with pytest.raises(ConfigError, match="are not the phase encoder's"):
+    with pytest.raises(ConfigError, match="are not the phase encoder's, which takes phases"):
         make_encoder("phase", steps=2, settings={"block": 4}, mean=(0.5,), std=(0.5,))
 
 

@@ -15,7 +15,9 @@ from .samples import PNG, make_spiking
 from .test_page import Page
 
 
-def make_encoded(*, steps: int = 4, tuned: bool = True, enlarged: bool = True, **settings: Any) -> dict[str, Any]:
+def make_encoded(
+    *, steps: int = 4, tuned: bool = True, enlarged: bool = True, poolings: int = 4, **settings: Any
+) -> dict[str, Any]:
     """A run behind a DCT encoder, whose input is 60 x 60 for images of 32 x 32 where it is enlarged."""
     result = make_spiking() | {"model": "spiking_vgg9", "dataset": "cifar10"}
     if not tuned:
@@ -38,7 +40,8 @@ def make_encoded(*, steps: int = 4, tuned: bool = True, enlarged: bool = True, *
             "images": [{"label": label, "png": PNG, "rebuilt": [PNG] * 3} for label in ("frog", "ship")],
         },
         "operations": {
-            "image": [3, 32, 32], "input": [3, side, side], "steps": steps, "input_rate": 0.25, "rows": rows,
+            "image": [3, 32, 32], "input": [3, side, side], "poolings": poolings, "steps": steps, "input_rate": 0.25,
+            "rows": rows,
         },
         "stages": {"ann": {"accuracy": 0.92}, **({"balanced": {"accuracy": 0.875}} if tuned else {})},
     }  # fmt: skip
@@ -67,6 +70,27 @@ def test_operations_are_compared_with_the_network_for_the_image_itself() -> None
     assert "0.60 × that of an ANN at 32 × 32" in page.text("dd")
     alone = " ".join(Page(build_page([make_encoded(enlarged=False)])).text("p"))
     assert "counts 1.00 M multiply-accumulates for the artificial network. In 4 steps" in alone
+
+
+@pytest.mark.parametrize(("poolings", "said"), [(0, False), (2, False), (3, True)])
+def test_poolings_are_told_of_where_there_are_some_that_round(poolings: int, said: bool) -> None:
+    """Of 60 pixels the third pooling leaves one out."""
+    told = " ".join(Page(build_page([make_encoded(poolings=poolings)])).text("p"))
+    assert ("for the image itself, whose poolings round otherwise. In 4 steps" in told) == said
+    assert ("for the image itself. In 4 steps" in told) != said
+
+
+def test_without_a_network_for_the_image_itself_energies_are_compared_with_the_one_that_there_is() -> None:
+    result = make_encoded()
+    result["operations"]["rows"] = [row for row in result["operations"]["rows"] if row["part"] != "ann_image"]
+    page = Page(build_page([result]))
+    assert "× artificial at 60 × 60" in page.text("th") and "× artificial at 32 × 32" not in page.text("th")
+    assert "0.17 × that of an ANN at 60 × 60" in page.text("dd")
+    assert "For the image itself there is no such network: its poolings leave nothing of it." in " ".join(
+        page.text("p")
+    )
+    assert "spiking, T = 4: 2.760 µJ, 0.17 ×." in " ".join(page.drawings())
+    assert compare_encodings([result, make_encoded()]).groups[-1].rows[0][-1] == "–"
 
 
 def test_a_run_that_ends_before_tuning_is_drawn() -> None:

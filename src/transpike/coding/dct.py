@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from transpike.coding.settings import number, period, whole
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.quantiles import Quantiles
 from transpike.spectral.cosine import block_count, block_dct, block_idct, dctn, idctn, zigzag
 
 __all__ = ["DCTEncoder", "ycbcr"]
 
-INTERMITTENT = (0, 2, 5, 7, 9, 10, 12, 15)
-"""The eight of sixteen frequencies of the supplement, Section 6."""
 _FIT_BATCH = 64
 # ITU-R BT.601, as in JPEG, without offsets: luma, and the scaled differences of blue and red from it.
 _YCBCR = (
@@ -101,20 +100,15 @@ class DCTEncoder(nn.Module):
         color: str | None = None,
     ) -> None:
         super().__init__()
-        if steps < 1:
-            raise ConfigError(f"steps={steps}: an image takes at least 1 step.")
-        if not 50 < percentile <= 100:
-            raise ConfigError(f"percentile={percentile}: that of the upper threshold lies in (50, 100].")
         if color not in (None, "ycbcr"):
             raise ConfigError(f'color={color!r}: either None or "ycbcr".')
-        block_count(block, block=block, stride=stride)
-        self.block = block
-        self.stride = block if stride is None else stride
-        self.steps = steps
-        self.order = order if isinstance(order, str) else tuple(order)
-        self.percentile = percentile
+        self.block = whole("block", block)
+        self.stride = self.block if stride is None else whole("stride", stride, most=self.block)
+        self.steps = whole("steps", steps)
+        self.period = period(order, frequencies, block=block)
+        self.order = order if isinstance(order, str) else self.period
+        self.percentile = number("percentile", percentile, above=50, most=100)
         self.color = color
-        self.period = _period(self.order, frequencies, block)
         count = len(self.period)
         if steps < count:
             warnings.warn(
@@ -240,6 +234,30 @@ class DCTEncoder(nn.Module):
         height, width = (block_count(n, block=self.block, stride=self.stride) * self.block for n in size)
         return height, width
 
+    def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
+        """What it computes for one image in T steps, from pixels on.
+
+        The colours take 9 multiply-accumulates a pixel; the transform of a block (Eq. 12 of the supplement), by rows
+        and columns, 2 block^3. Every step takes, for each value laid out, the multiply-accumulate ``u + F_k B_k`` and
+        two comparisons; every spike an addition, its reset.
+
+        Args:
+            image: (C, H, W).
+            spikes: of one image over all steps.
+
+        Returns:
+            Counts by the names of `transpike.metrics.energy.Operations`.
+
+        >>> work = DCTEncoder(steps=16).operations((1, 8, 8), spikes=100.0)
+        >>> work["macs"] == 4 * 2 * 4**3 + 16 * 64, work["neuron_accumulates"]
+        (True, 2148.0)
+        """
+        channels, height, width = image
+        values = channels * math.prod(self.output_size((height, width)))
+        mixed = 0 if self.color is None else 9 * height * width
+        shown = values * self.steps
+        return {"macs": mixed + 2 * values * self.block + shown, "neuron_accumulates": 2 * shown + spikes}
+
     def extra_repr(self) -> str:
         order = f"order={self.order!r}, frequencies={self.period}"
         return f"block={self.block}, stride={self.stride}, steps={self.steps}, {order}, color={self.color!r}"
@@ -290,36 +308,6 @@ def _mix(images: Tensor, matrix: Tensor) -> Tensor:
         raise DataError(f"luma and chroma are of RGB images [N, 3, H, W], not of shape {list(images.shape)}.")
     with torch.autocast(images.device.type, enabled=False):
         return torch.einsum("dc,nchw->ndhw", matrix.to(images), images)
-
-
-def _period(order: str | tuple[int, ...], frequencies: int | Sequence[int] | None, block: int) -> tuple[int, ...]:
-    """The zigzag ranks of one period."""
-    total = block * block
-    if isinstance(order, tuple):
-        if frequencies is not None:
-            raise ConfigError("order as a sequence says which frequencies are shown: leave frequencies out.")
-        period = order
-    elif order not in ("cyclic", "interleaved", "intermittent"):
-        raise ConfigError(
-            f'order={order!r}: "cyclic", "interleaved", "intermittent", or a sequence of zigzag ranks, one a step.'
-        )
-    elif order == "intermittent" and frequencies is None:
-        if block != 4:
-            raise ConfigError(
-                f'order="intermittent" with block={block}: say which frequencies (the paper: of block 4).'
-            )
-        period = INTERMITTENT
-    elif isinstance(frequencies, int):
-        period = tuple(range(frequencies))
-    else:
-        period = tuple(range(total) if frequencies is None else frequencies)
-        if len(set(period)) < len(period):
-            raise ConfigError(f"frequencies={period}: one occurs twice; what is shown when is said by order=.")
-    if not period or not all(0 <= k < total for k in period):
-        raise ConfigError(
-            f"frequencies {period}: zigzag ranks lie in 0 to {total - 1} for block={block}, at least one."
-        )
-    return period
 
 
 def _batches(images: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:

@@ -6,16 +6,16 @@ anew, and a sample's spikes do not depend on its batch (`PoissonEncoder`'s chanc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from transpike.errors import ConfigError, DataError
+from transpike.coding.pixels import Pixels, first
+from transpike.coding.settings import number, whole
 
 __all__ = ["BurstEncoder", "DirectEncoder", "LatencyEncoder", "PhaseEncoder", "PoissonEncoder"]
-
-_TOLERANCE = 1e-2
 
 
 class DirectEncoder(nn.Module):
@@ -38,79 +38,32 @@ class DirectEncoder(nn.Module):
 
     def __init__(self, *, steps: int) -> None:
         super().__init__()
-        self.steps = _positive("steps", steps)
+        self.steps = whole("steps", steps)
 
     def forward(self, images: Tensor) -> Tensor:
         return images.expand(self.steps, *images.shape)
 
     def decode(self, shown: Tensor) -> Tensor:
         """The images, of the first steps of a call's result: [t, N, *] -> [N, *] in float32."""
-        return _first(shown, self.steps).mean(0)
+        return first(shown, self.steps).mean(0)
+
+    def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
+        """What it computes for one image in T steps: nothing, for the first layer's work counts as the network's.
+
+        Args:
+            image: (C, H, W).
+            spikes: of one image over all steps.
+
+        Returns:
+            Counts by the names of `transpike.metrics.energy.Operations`, as of all encoders here.
+        """
+        return {}
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}"
 
 
-class _Pixels(nn.Module):
-    """What codes intensities: maps normalised images back to pixels in [0, 1]."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, steps: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        super().__init__()
-        self.steps = _positive("steps", steps)
-        for name, value in (("mean", mean), ("std", std)):
-            tensor = torch.as_tensor(value, dtype=torch.float32)
-            self.register_buffer(name, tensor if tensor.ndim == 0 else tensor.view(-1, 1, 1), persistent=False)
-        if not (self.std > 0).all():
-            raise ConfigError(f"std={std}: deviations are above 0.")
-
-    def pixels(self, images: Tensor) -> Tensor:
-        """``image * std + mean`` in float32, clipped to [0, 1] from within a hundredth.
-
-        Raises:
-            DataError: for integers, channels that do not fit, NaN, and values that are no such pixels.
-        """
-        if not images.is_floating_point():
-            raise DataError(f"{type(self).__name__} takes floats, not {images.dtype}: divide bytes by 255.")
-        channels = max(self.mean.numel(), self.std.numel())
-        if channels > 1 and (images.ndim < 4 or images.shape[1] != channels):
-            raise DataError(
-                f"{type(self).__name__}: mean and std of {channels} channels for images of shape {list(images.shape)}."
-            )
-        pixels = images.detach().float() * self.std + self.mean
-        low, high = (float(bound) for bound in pixels.aminmax()) if pixels.numel() else (0.0, 1.0)
-        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
-            raise DataError(
-                f"{type(self).__name__} codes pixels in [0, 1], and these lie in [{low:.4g}, {high:.4g}]: say by which "
-                "mean= and std= the images were normalised."
-            )
-        return pixels.clamp_(0, 1)
-
-    def decode(self, spikes: Tensor) -> Tensor:
-        """The images that the first steps tell of, normalised as they were given.
-
-        Args:
-            spikes: the first t steps of a call's result, [t, N, *].
-
-        Returns:
-            [N, *] in float32.
-
-        Raises:
-            DataError: for no step, or more than T.
-        """
-        return (self._told(_first(spikes, self.steps)) - self.mean) / self.std
-
-    def _told(self, spikes: Tensor) -> Tensor:
-        """The pixels that spikes [t, N, *] tell of: the mean of what was shown."""
-        return spikes.mean(0)
-
-    def extra_repr(self) -> str:
-        return f"steps={self.steps}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
-
-
-class PoissonEncoder(_Pixels):
+class PoissonEncoder(Pixels):
     """Rate coding: at every step a spike with the pixel as its probability, ``P(s[t] = 1) = x``, independently.
 
     Source: Diehl, Neil, Binas, Cook, Liu, Pfeiffer, "Fast-classifying, high-accuracy spiking deep networks through
@@ -149,8 +102,12 @@ class PoissonEncoder(_Pixels):
         chances = torch.rand(self.steps, *pixels.shape, generator=self.generator, device=pixels.device)
         return (chances < pixels).to(images.dtype)
 
+    def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
+        """Every step a comparison for each pixel, ``rand < x`` (Diehl et al.); the random numbers are not counted."""
+        return {"neuron_accumulates": math.prod(image) * self.steps}
 
-class LatencyEncoder(_Pixels):
+
+class LatencyEncoder(Pixels):
     """Time to first spike: exactly one spike a pixel, the brighter the earlier, at ``t = round((T - 1) (1 - x))``.
 
     Black pixels fire last; with T = 1 all fire at once.
@@ -187,11 +144,16 @@ class LatencyEncoder(_Pixels):
         times = ((self.steps - 1) * (1 - self.pixels(images))).round_().long()
         return images.new_zeros(self.steps, *images.shape).scatter_(0, times[None], 1.0)
 
+    def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
+        """A multiply-accumulate for each pixel's time, the equation above; every step a comparison with it."""
+        pixels = math.prod(image)
+        return {"macs": pixels, "neuron_accumulates": pixels * self.steps}
+
     def _told(self, spikes: Tensor) -> Tensor:
         return (1 - spikes.argmax(0) / max(self.steps - 1, 1)) * (spikes > 0).any(0)
 
 
-class PhaseEncoder(_Pixels):
+class PhaseEncoder(Pixels):
     r"""Phase coding: a pixel's binary digits, one a step, as spikes that weigh what their digit is worth::
 
         s[t] = w[t] b[t mod P],   w[t] = 2^-(1 + t mod P),   x = 0.b[0] b[1] ... in binary
@@ -234,9 +196,7 @@ class PhaseEncoder(_Pixels):
         std: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__(steps, mean, std)
-        if not 1 <= phases <= 24:
-            raise ConfigError(f"phases={phases}: a period has 1 to 24 steps.")
-        self.phases = phases
+        self.phases = whole("phases", phases, most=24)
 
     def forward(self, images: Tensor) -> Tensor:
         digits = (self.pixels(images) * 2**self.phases).long().clamp_(max=2**self.phases - 1)
@@ -249,11 +209,15 @@ class PhaseEncoder(_Pixels):
     def _told(self, spikes: Tensor) -> Tensor:
         return spikes[: self.phases].sum(0)
 
+    def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
+        """Every step a shift for each pixel, which brings out the next digit ``b[t mod P]`` (Kim et al.)."""
+        return {"neuron_shifts": math.prod(image) * self.steps}
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, phases={self.phases}"
 
 
-class BurstEncoder(_Pixels):
+class BurstEncoder(Pixels):
     """Burst coding: a neuron fed the pixel, whose spikes weigh `beta` times more each while they follow one another::
 
         g[t] = beta g[t-1] if it fired at t-1, else 1
@@ -293,12 +257,8 @@ class BurstEncoder(_Pixels):
         std: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__(steps, mean, std)
-        if not beta > 1:
-            raise ConfigError(f"beta={beta}: the weights of a burst grow, by a factor above 1.")
-        if not v_threshold > 0:
-            raise ConfigError(f"v_threshold={v_threshold}: a threshold is above 0.")
-        self.beta = beta
-        self.v_threshold = v_threshold
+        self.beta = number("beta", beta, above=1)
+        self.v_threshold = number("v_threshold", v_threshold, above=0)
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = self.pixels(images)
@@ -313,18 +273,11 @@ class BurstEncoder(_Pixels):
             step.copy_(shown)
         return spikes
 
+    def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
+        """Every step, for each pixel, ``u + x`` and a comparison; every spike ``u - s`` and a product by beta for the
+        next weight, a shift where beta is 2 (the equations above; Park et al.)."""
+        growth = "neuron_shifts" if self.beta == 2 else "neuron_multiplications"
+        return {"neuron_accumulates": 2 * math.prod(image) * self.steps + spikes, growth: spikes}
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, beta={self.beta}, v_threshold={self.v_threshold}"
-
-
-def _first(shown: Tensor, steps: int) -> Tensor:
-    """The first steps of an encoder's result, in float32."""
-    if not 1 <= len(shown) <= steps:
-        raise DataError(f"decode takes 1 to {steps} steps, [t, N, *], not a tensor of shape {list(shown.shape)}.")
-    return shown.float()
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{name}={value}: at least 1.")
-    return value

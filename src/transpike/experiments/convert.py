@@ -14,7 +14,7 @@ from transpike.coding.css import CSS
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
-from transpike.experiments.runs import Run, plain, start_run, write_json
+from transpike.experiments.runs import Run, anchored, plain, start_run, write_json
 from transpike.experiments.tables import conversion_table, levels_name
 
 __all__ = ["convert", "sweep"]
@@ -181,7 +181,7 @@ def _finished(folder: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
     began = read_options(folder)
     if not began or "scheme" not in began:
         raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
-    now = json_format.loads(json_format.dumps(plain(asked)))
+    now = json_format.loads(json_format.dumps(plain(anchored(asked))))
     for options in (began, now):
         options["scheme"].pop("steps")
     changed = [key for key in now if key != "steps" and key != "device" and now[key] != began.get(key)]

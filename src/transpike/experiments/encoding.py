@@ -19,7 +19,7 @@ from transpike.coding import (
     PhaseEncoder,
     PoissonEncoder,
 )
-from transpike.coding.dct import INTERMITTENT
+from transpike.coding.settings import INTERMITTENT
 from transpike.errors import ConfigError, ModelError
 
 __all__ = ["ENCODERS", "describe_encoder", "encoder_scheme", "make_encoder", "read_encoder", "takes_pixels"]
@@ -41,7 +41,7 @@ def make_encoder(
     """An encoder of `ENCODERS`, for images that were normalised by `mean` and `std`.
 
     Raises:
-        ConfigError: for an unknown name, and for settings that it does not take.
+        ConfigError: for an unknown name, and for settings that it does not take, of the wrong type or out of range.
 
     >>> make_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
     PhaseEncoder(steps=4, mean=[0.5], std=[0.5], phases=4)
@@ -50,11 +50,12 @@ def make_encoder(
         near = difflib.get_close_matches(name, ENCODERS, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"encoder={name!r} is none of {', '.join(ENCODERS)}.{guess}")
+    known = _defaults(name)
+    if not settings.keys() <= known.keys():
+        takes = ", ".join(known) or "none"
+        raise ConfigError(f"settings={dict(settings)} are not the {name} encoder's, which takes {takes}.")
     scale = {"mean": mean, "std": std} if takes_pixels(name) else {}
-    try:
-        return ENCODERS[name](steps=steps, **scale, **settings)
-    except TypeError as error:
-        raise ConfigError(f"settings={dict(settings)} are not the {name} encoder's: {error}.") from error
+    return ENCODERS[name](steps=steps, **scale, **settings)
 
 
 def takes_pixels(name: str) -> bool:
@@ -76,12 +77,16 @@ def encoder_scheme(name: str, settings: Mapping[str, Any], *, steps: int) -> dic
     >>> encoder_scheme("dct", {"order": "intermittent"}, steps=16)["frequencies"]
     8
     """
-    known = inspect.signature(ENCODERS[name]).parameters.values()
-    defaults = {one.name: one.default for one in known if one.name not in ("steps", "mean", "std", "generator")}
-    scheme = {"name": name, "steps": steps, **defaults, **settings}
+    scheme = {"name": name, "steps": steps, **_defaults(name), **settings}
     if scheme.get("order") == "intermittent" and scheme["frequencies"] is None:
         scheme["frequencies"] = len(INTERMITTENT)
     return scheme
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """An encoder's own settings."""
+    known = inspect.signature(ENCODERS[name]).parameters.values()
+    return {one.name: one.default for one in known if one.name not in ("steps", "mean", "std", "generator")}
 
 
 def read_encoder(model: Mapping[str, Any], *, steps: int | None = None) -> nn.Module:

@@ -6,11 +6,12 @@ import json as json_format
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transpike.coding import DCTEncoder
-from transpike.data import Loading, load_images
+from transpike.data import ImageSets, Loading, load_images
 from transpike.errors import ConfigError
+from transpike.experiments.hybrid_checks import check_asked
 from transpike.experiments.hybrid_results import summary
 from transpike.experiments.hybrid_stages import (
     Work,
@@ -24,6 +25,9 @@ from transpike.experiments.hybrid_stages import (
 from transpike.experiments.runs import Run, start_run, write_json
 from transpike.experiments.training import first_process
 from transpike.train.options import Machine, Optim, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Pretraining", "hybrid"]
 
@@ -141,39 +145,22 @@ def hybrid(
         **{"test_steps": [test_steps] if isinstance(test_steps, int) else test_steps, "keep": keep},
         **{"optim": asdict(optim), "recipe": asdict(recipe), "machine": asdict(machine)},
     }
-    if resume is not None:
-        results = _stages(_recorded(resume), Run(resume), resumed=True)
-    elif first_process():
-        with start_run("hybrid", asked, out=out) as run:
-            results = _stages(asked, run, resumed=False)
-    else:
-        results = _stages(asked, Run(out or Path("runs")), resumed=False)
+    results = _begin(asked, out) if resume is None else _stages(_recorded(resume), Run(resume), resumed=True)
     if first_process() and json is not None:
         write_json(json, results)
 
 
-def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]:
-    from transpike.experiments.encoding import make_encoder, takes_pixels
+def _begin(asked: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    check_asked(asked)
+    if not first_process():
+        return _stages(asked, Run(out or Path("runs")), resumed=False)
+    with start_run("hybrid", asked, out=out) as run:
+        return _stages(asked, run, resumed=False)
 
-    pretraining_options(asked), tuning_options(asked)  # a wrong option is told before anything is loaded
-    if asked["balanced"] is not None and asked["last"] != "tune":
-        raise ConfigError(f"--balanced begins with the last stage: leave out --last {asked['last']}.")
-    if not 0 < asked["percentile"] <= 100 or min(asked["test_steps"] or [1]) < 1:
-        raise ConfigError(
-            f"percentile={asked['percentile']} lies in (0, 100], and each of test_steps={asked['test_steps']} is at "
-            "least 1."
-        )
-    loading = Loading(**asked["loading"])
-    sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
-    if takes_pixels(asked["encoder"]) and loading.mean is None and loading.std is None:
-        # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
-        loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
-        sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
-    made = {"settings": asked["settings"], "mean": sets.mean, "std": sets.std}
-    encoder = make_encoder(asked["encoder"], steps=asked["steps"], **made)
-    if isinstance(encoder, DCTEncoder):
-        encoder.fit(sets.calibration(asked["calibration"]))
-    work = Work(asked, sets, encoder, run, resumed)
+
+def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]:
+    sets = _load_sets(asked)
+    work = Work(asked, sets, _fitted_encoder(asked, sets), run, resumed)
     told: dict[str, Any] = {}
     try:
         if asked["balanced"] is None:
@@ -183,6 +170,7 @@ def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]
                 network, results = balance(work, network, told)
         else:
             network, results = read_balanced(work)
+            told |= results.get("stages", {})
         if asked["last"] == "tune":
             told["balanced"] = summary(results)
             network, results = tune(work, network, told)
@@ -195,6 +183,31 @@ def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]
     return results
 
 
+def _load_sets(asked: dict[str, Any]) -> ImageSets:
+    """The images, as pixels where the encoder's spikes tell of pixels."""
+    from transpike.experiments.encoding import takes_pixels
+
+    loading = Loading(**asked["loading"])
+    sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
+    if takes_pixels(asked["encoder"]) and loading.mean is None and loading.std is None:
+        # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
+        loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
+        sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
+    return sets
+
+
+def _fitted_encoder(asked: dict[str, Any], sets: ImageSets) -> nn.Module:
+    """The encoder with its thresholds."""
+    from transpike.experiments.encoding import make_encoder
+
+    encoder = make_encoder(
+        asked["encoder"], steps=asked["steps"], settings=asked["settings"], mean=sets.mean, std=sets.std
+    )
+    if isinstance(encoder, DCTEncoder):
+        encoder.fit(sets.calibration(asked["calibration"]))
+    return encoder
+
+
 def _tell(results: dict[str, Any], told: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
 
@@ -203,7 +216,9 @@ def _tell(results: dict[str, Any], told: dict[str, Any], folder: Path) -> None:
 
     console = Console(highlight=False)
     if "spiking" in results:
-        console.print(*spiking_tables(results), sep="\n")
+        # The words between the tables tell an energy that leaves out the encoder's.
+        firing, _, by_steps = spiking_tables(results)
+        console.print(firing, by_steps, sep="\n")
     if "operations" in results:
         console.print(operations_table(results["operations"]))
     before = "".join(f"; {stage} {row['accuracy']:.2%}" for stage, row in told.items())

@@ -21,12 +21,15 @@ def measure_ann(work: Work, ann: Made) -> dict[str, Any]:
 
 def measure_twin(work: Work, twin: Made) -> tuple[Evaluation, dict[str, Any]]:
     """Accuracy by T and by steps shown, firing, operations, and images rebuilt from the encoder's spikes."""
+    import torch
+
     from transpike.experiments.encoding import describe_encoder, encoder_scheme, read_encoder
     from transpike.experiments.operations import spiking_operations
     from transpike.experiments.rebuilding import rebuilt
     from transpike.experiments.spiking import follow_steps, measure_spiking
 
     asked, sets, encoder = work.asked, work.sets, work.encoder
+    torch.manual_seed(asked["seed"])  # whatever was drawn before, in this process or in the one that it continues
     told = describe_encoder(asked["encoder"], asked["settings"], encoder)
     about = {"mean": sets.mean, "std": sets.std, "encoder": told}
     steps, others = asked["steps"], asked["test_steps"]

@@ -21,9 +21,18 @@ if TYPE_CHECKING:
     from transpike.train import Fitted
     from transpike.train.hybrid import Encode
 
-__all__ = ["Made", "Work", "balance", "pretraining_options", "read_balanced", "train_ann", "tune", "tuning_options"]
+__all__ = [
+    "Made",
+    "Work",
+    "balance",
+    "given_folder",
+    "pretraining_options",
+    "read_balanced",
+    "train_ann",
+    "tune",
+    "tuning_options",
+]
 
-NETWORKS = ("mlp", "vgg5", "vgg9", "vgg11", "vgg13")
 FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
 
 
@@ -102,25 +111,21 @@ def train_ann(work: Work) -> tuple[Made, dict[str, Any]]:
     """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
     import torch
 
-    from transpike.models import create_model
-    from transpike.models.zoo import SPIKING
+    from transpike.models import create_model, read_description
     from transpike.train import evaluate
-    from transpike.train.hybrid import check_constrained, laid_out
+    from transpike.train.hybrid import laid_out
 
     asked, place, encode = work.asked, work.place("ann"), laid_out(work.encoder)
     if work.finished("ann"):
         return _load(place), _read(place)
     trained = None
-    if given := _given(asked["ann"], "ann"):
+    if given := given_folder(asked["ann"], "ann"):
         network = _load(given)
-        _check_given(given, work)
+        _check_shape(given, read_description(given), work)
     else:
         torch.manual_seed(asked["seed"])
         kwargs = asked["network"] | asked["pretraining"]["network"]
         network = Made(create_model(asked["ann"], **work.shape, **kwargs), asked["ann"], kwargs)
-    check_constrained(network.model)
-    if f"spiking_{network.name}" not in SPIKING:
-        raise ModelError(f"{network.name} has no spiking twin here: take {', '.join(NETWORKS)}.")
     if not given:
         trained = _fit(work, "ann", network.model, pretraining_options(asked), encode)
     tested = evaluate(network.model, work.sets.test, machine=work.machine, encode=encode)
@@ -131,6 +136,7 @@ def train_ann(work: Work) -> tuple[Made, dict[str, Any]]:
 
 def balance(work: Work, ann: Made, told: dict[str, Any]) -> tuple[Made, dict[str, Any]]:
     """The spiking twin with the weights of the artificial network and thresholds of its own."""
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -140,8 +146,9 @@ def balance(work: Work, ann: Made, told: dict[str, Any]) -> tuple[Made, dict[str
     asked, place = work.asked, work.place("balance")
     if work.finished("balance"):
         return _load(place), _read(place)
+    torch.manual_seed(asked["seed"])  # a resumed run begins here, and an encoder may draw
     # A network of an earlier run knows its own shape; one trained here may have had options that it alone took.
-    kwargs = (ann.kwargs if _given(asked["ann"], "ann") else {}) | asked["network"] | asked["neuron"]
+    kwargs = (ann.kwargs if given_folder(asked["ann"], "ann") else {}) | asked["network"] | asked["neuron"]
     twin = Made(create_model(f"spiking_{ann.name}", **work.shape, **kwargs), f"spiking_{ann.name}", kwargs)
     transfer(ann.model, twin.model, steps=asked["steps"])
     batches = work.sets.calibration(asked["calibration"])
@@ -169,7 +176,7 @@ def read_balanced(work: Work) -> tuple[Made, dict[str, Any]]:
     from transpike.models import read_description
 
     asked = work.asked
-    given = _given(str(asked["balanced"]), "balance")
+    given = given_folder(str(asked["balanced"]), "balance")
     if given is None:
         raise ModelError(f"{asked['balanced']}: no such folder; --balanced takes one of `transpike hybrid`.")
     about = read_description(given)
@@ -232,7 +239,7 @@ def _options(asked: dict[str, Any], chosen: dict[str, Any], *, epochs: int, step
     )
 
 
-def _given(name: str, stage: str) -> Path | None:
+def given_folder(name: str, stage: str) -> Path | None:
     """The folder in which an earlier run left a stage's network; None where ``name`` is a network's."""
     from transpike.models import model_names
 
@@ -241,15 +248,6 @@ def _given(name: str, stage: str) -> Path | None:
         return None
     inner = folder / FOLDERS[stage]
     return inner if (inner / "model.json").is_file() else folder
-
-
-def _check_given(folder: Path, work: Work) -> None:
-    from transpike.models import read_description
-
-    about = read_description(folder)
-    if about.get("steps") is not None:
-        raise ModelError(f"{folder}: {about['name']} is a spiking network; --ann takes an artificial one.")
-    _check_shape(folder, about, work)
 
 
 def _check_shape(folder: Path, about: dict[str, Any], work: Work) -> None:

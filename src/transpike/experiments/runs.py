@@ -20,7 +20,10 @@ from typing import Any
 
 from transpike.errors import ConfigError
 
-__all__ = ["Run", "plain", "start_run", "write_json"]
+__all__ = ["Run", "anchored", "plain", "start_run", "write_json"]
+
+NETWORKS = ("ann", "model", "student", "teacher")
+"""Options that are a network's name, or the folder of a run that trained it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None)
 
     Args:
         verb: The command that runs (``train``, ``convert``, ...).
-        options: The command's options as it understood them; written as they are.
+        options: The command's options as it understood them; written as `anchored` gives them.
         out: The folder; by default ``runs/<verb>-<yyyymmdd>-<hhmmss>``, with ``-2``, ``-3``, ... when taken.
 
     Raises:
@@ -71,7 +74,7 @@ def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None)
     record = {
         "verb": verb,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "options": dict(options),
+        "options": anchored(options),
         "seed": options.get("seed"),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": _versions(),
@@ -80,6 +83,29 @@ def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None)
     }
     write_json(folder / "run.json", record)
     return Run(folder)
+
+
+def anchored(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A command's options with absolute paths, so that a run finds its files from any working directory.
+
+    These are the options that are paths, and networks that are folders.
+
+    >>> found = anchored({"root": Path("data"), "ann": "mlp", "data": "digits"})
+    >>> found["root"] == Path.cwd() / "data", found["ann"], found["data"]
+    (True, 'mlp', 'digits')
+    """
+    return {name: _anchored(value, network=name in NETWORKS) for name, value in options.items()}
+
+
+def _anchored(value: Any, *, network: bool) -> Any:
+    from transpike.models import model_names
+
+    if isinstance(value, Path):
+        return value.absolute()
+    if network and isinstance(value, list):
+        return [_anchored(each, network=True) for each in value]
+    folder = network and isinstance(value, str) and value not in model_names() and Path(value).is_dir()
+    return str(Path(value).absolute()) if folder else value
 
 
 def write_json(path: Path, data: Any) -> Path:

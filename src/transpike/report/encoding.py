@@ -14,7 +14,7 @@ from transpike.report.parts import Group, Plot, Section, legend, spoken
 from transpike.report.results import Result, label_schemes
 from transpike.report.wording import count, fixed, percent, ratio
 
-__all__ = ["compare_encodings", "describe_encoding"]
+__all__ = ["compare_encodings", "compared", "describe_encoding"]
 
 WORK = {
     "ann_image": "artificial network, images as they are",
@@ -25,6 +25,16 @@ WORK = {
     "spiking": "spiking network: all",
 }
 COUNTS = ("macs", "accumulates", "multiplications", "shifts")
+
+
+def compared(operations: Result) -> tuple[float, Sequence[int]]:
+    """The artificial network that energies are compared with: its own in microjoules, and its input, [C, H, W].
+
+    It is the one for the image itself; where its poolings leave nothing of that, the one for the image as laid out.
+    """
+    energies = {row["part"]: row["energy_uj"] for row in operations["rows"]}
+    own, size = ("ann_image", "image") if "ann_image" in energies else ("ann", "input")
+    return energies[own], operations[size]
 
 
 def describe_encoding(result: Result, key: str) -> list[Group]:
@@ -99,10 +109,10 @@ def _operations(result: Result, key: str) -> Group:
     work = result["operations"]
     found = {row["part"]: row for row in work["rows"]}
     (_, *image), (_, *laid_out) = work["image"], work["input"]
-    own = found.get("ann_image", found["ann"])
+    own, (_, *size) = compared(work)
     rows = [
         (WORK.get(part, part), *(count(row.get(name)) if row.get(name) else "–" for name in COUNTS),
-         fixed(row["energy_uj"], 3), ratio(row["energy_uj"], own["energy_uj"]))
+         fixed(row["energy_uj"], 3), ratio(row["energy_uj"], own))
         for part, row in found.items()
     ]  # fmt: skip
     return Group(
@@ -111,7 +121,7 @@ def _operations(result: Result, key: str) -> Group:
         plots=_energy_plot(result, found, image, laid_out, key),
         columns=(
             *("", "MACs", "additions, comparisons", "products", "shifts", "energy (µJ)"),
-            f"× artificial at {image[0]} × {image[1]}",
+            f"× artificial at {size[0]} × {size[1]}",
         ),
         rows=rows,
         about=(
@@ -125,13 +135,12 @@ def _told(result: Result, found: Result, image: Sequence[int], laid_out: Sequenc
     """Eq. 13 in words, and what a larger input does to it."""
     work, macs = result["operations"], found["ann"]["macs"]
     told = [f"DCT-SNN’s Eq. 13 counts {count(macs)} multiply-accumulates for the artificial network"]
-    if "ann_image" in found:
-        own = found["ann_image"]["macs"]
+    if image != laid_out:
         told.append(
             f", as its encoder lays an image of {image[0]} × {image[1]} out as {laid_out[0]} × {laid_out[1]}, "
-            f"{fixed(math.prod(laid_out) / math.prod(image))} times as large. That is {fixed(macs / own)} times the "
-            f"{count(own)} of the same network for the image itself, whose poolings round otherwise"
+            f"{fixed(math.prod(laid_out) / math.prod(image))} times as large. "
         )
+        told.append(_beside_own(found, work.get("poolings", 0), (*image, *laid_out)))
     if "synapses" in found:
         told.append(
             f". In {work['steps']} steps the spiking network’s synapses make {count(found['synapses']['accumulates'])} "
@@ -142,10 +151,19 @@ def _told(result: Result, found: Result, image: Sequence[int], laid_out: Sequenc
     return "".join(told) + "."
 
 
+def _beside_own(found: Result, poolings: int, sides: Sequence[int]) -> str:
+    """Eq. 13 beside that of the same network for the image itself."""
+    if "ann_image" not in found:
+        return "For the image itself there is no such network: its poolings leave nothing of it"
+    own, macs = found["ann_image"]["macs"], found["ann"]["macs"]
+    told = f"That is {fixed(macs / own)} times the {count(own)} of the same network for the image itself"
+    return told + ", whose poolings round otherwise" * any(side % 2**poolings for side in sides)
+
+
 def _energy_plot(result: Result, found: Result, image: Sequence[int], laid_out: Sequence[int], key: str) -> list[Plot]:
     if "spiking" not in found:
         return []
-    own = found.get("ann_image", found["ann"])["energy_uj"]
+    own, _ = compared(result["operations"])
     bars = []
     for part, side in (("ann_image", image), ("ann", laid_out)):
         if part in found:
@@ -236,8 +254,7 @@ def _epochs(results: Sequence[Result], labels: Sequence[str], name: str) -> list
 
 def _run_row(label: str, result: Result) -> tuple[str, ...]:
     stages, spiking = result.get("stages", {}), result["spiking"]
-    work = {row["part"]: row["energy_uj"] for row in result.get("operations", {}).get("rows", ())}
-    energy = work.get("spiking", spiking["energy_uj"])
+    energy, own = _energies(result)
     return (
         label,
         str(spiking["steps"]),
@@ -247,5 +264,15 @@ def _run_row(label: str, result: Result) -> tuple[str, ...]:
         fixed(spiking["spikes_per_neuron"]),
         count(spiking["synops"]),
         fixed(energy, 3),
-        ratio(energy, work.get("ann_image", work.get("ann", spiking["ann_energy_uj"]))),
+        ratio(energy, own),
     )
+
+
+def _energies(result: Result) -> tuple[float, float | None]:
+    """Of the spiking network, and of the artificial one for the image itself; None where there is none."""
+    spiking = result["spiking"]
+    if "operations" not in result:
+        return spiking["energy_uj"], spiking["ann_energy_uj"]
+    parts = {row["part"]: row["energy_uj"] for row in result["operations"]["rows"]}
+    own, size = compared(result["operations"])
+    return parts.get("spiking", spiking["energy_uj"]), own if size == result["operations"]["image"] else None

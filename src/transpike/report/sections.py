@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from transpike.report import plots
 from transpike.report.analysis import describe_analysis
-from transpike.report.encoding import describe_encoding
+from transpike.report.encoding import compared, describe_encoding
 from transpike.report.parts import Group, Plot, Section, legend, spoken
 from transpike.report.results import FAITHFUL, Result, Series, representative
 from transpike.report.wording import count, fixed, loss_words, percent, ratio
@@ -116,9 +116,9 @@ def _terms(lines: Sequence[plots.Line], place: str, key: str) -> Group:
 def _spiking_tiles(spiking: Result, operations: Result | None) -> list[tuple[str, str, str]]:
     energy, ann, beside = spiking["energy_uj"], spiking["ann_energy_uj"], "the ANN’s"
     if operations is not None:
-        parts = {row["part"]: row["energy_uj"] for row in operations["rows"]}
-        energy, ann = parts["spiking"], parts.get("ann_image", parts["ann"])
-        beside = f"that of an ANN at {operations['image'][1]} × {operations['image'][2]}"
+        energy = next(row["energy_uj"] for row in operations["rows"] if row["part"] == "spiking")
+        ann, (_, *size) = compared(operations)
+        beside = f"that of an ANN at {size[0]} × {size[1]}"
     return [
         ("spikes per neuron", fixed(spiking["spikes_per_neuron"]), f"{percent(spiking['rate'])} of the steps"),
         (

@@ -1,0 +1,81 @@
+"""What the encoders of pixels share: normalised images back to pixels, and pixels told by spikes to images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transpike.coding.settings import whole
+from transpike.errors import ConfigError, DataError
+
+__all__ = ["Pixels", "first"]
+
+_TOLERANCE = 1e-2
+
+
+class Pixels(nn.Module):
+    """What codes intensities: maps normalised images back to pixels in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, steps: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        super().__init__()
+        self.steps = whole("steps", steps)
+        for name, value in (("mean", mean), ("std", std)):
+            tensor = torch.as_tensor(value, dtype=torch.float32)
+            self.register_buffer(name, tensor if tensor.ndim == 0 else tensor.view(-1, 1, 1), persistent=False)
+        if not (self.std > 0).all():
+            raise ConfigError(f"std={std}: deviations are above 0.")
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """``image * std + mean`` in float32, clipped to [0, 1] from within a hundredth.
+
+        Raises:
+            DataError: for integers, channels that do not fit, NaN, and values that are no such pixels.
+        """
+        if not images.is_floating_point():
+            raise DataError(f"{type(self).__name__} takes floats, not {images.dtype}: divide bytes by 255.")
+        channels = max(self.mean.numel(), self.std.numel())
+        if channels > 1 and (images.ndim < 4 or images.shape[1] != channels):
+            raise DataError(
+                f"{type(self).__name__}: mean and std of {channels} channels for images of shape {list(images.shape)}."
+            )
+        pixels = images.detach().float() * self.std + self.mean
+        low, high = (float(bound) for bound in pixels.aminmax()) if pixels.numel() else (0.0, 1.0)
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+            raise DataError(
+                f"{type(self).__name__} codes pixels in [0, 1], and these lie in [{low:.4g}, {high:.4g}]: say by which "
+                "mean= and std= the images were normalised."
+            )
+        return pixels.clamp_(0, 1)
+
+    def decode(self, spikes: Tensor) -> Tensor:
+        """The images that the first steps tell of, normalised as they were given.
+
+        Args:
+            spikes: the first t steps of a call's result, [t, N, *].
+
+        Returns:
+            [N, *] in float32.
+
+        Raises:
+            DataError: for no step, or more than T.
+        """
+        return (self._told(first(spikes, self.steps)) - self.mean) / self.std
+
+    def _told(self, spikes: Tensor) -> Tensor:
+        """The pixels that spikes [t, N, *] tell of: the mean of what was shown."""
+        return spikes.mean(0)
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+
+def first(shown: Tensor, steps: int) -> Tensor:
+    """The first steps of an encoder's result, in float32."""
+    if not 1 <= len(shown) <= steps:
+        raise DataError(f"decode takes 1 to {steps} steps, [t, N, *], not a tensor of shape {list(shown.shape)}.")
+    return shown.float()
