@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from transpike.errors import ModelError
+from transpike.errors import ModelError, TranspikeError
 from transpike.models.mlp import MLP, MLPS
 from transpike.models.resnet import RESNETS, ResNet
 from transpike.models.shufflenet import shufflenet_v2
@@ -166,6 +166,8 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
         return build_spiking(
             name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=kwargs
         )
+    except TranspikeError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be made with these arguments: {error}") from error
 
