@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import MEAN, STD, Shown, fit_head, learn, loader, run_all, split, tell
+from claims import MEAN, STD, Shown, fit_head, learn, loader, run_claim, split
 from jsonargparse import auto_cli
-from timing import RESULTS, save
 
 from transpike.models import create_model, load_weights
 from transpike.train import Optim, TrainOptions, evaluate
@@ -100,13 +99,11 @@ def main(
         said |= {"taps": None if method in ("kd", "ssd") else TAPS}
         return learn(student, training, testing, options, batch=batch, teacher=None if method == "none" else said)
 
-    path = RESULTS / f"bsd_claim-{'selecting' if selecting else 'test'}-N{images}-T{steps}.jsonl"
+    name = f"bsd_claim-{'selecting' if selecting else 'test'}-N{images}-T{steps}"
     wanted = [
         {"method": method, "seed": seed, "settings": settings[method], **asked} for seed in seeds for method in methods
     ]
-    rows = run_all(path, wanted, run)
-    tell(f"{images} images, T = {steps}", rows, list(testing))
-    print(save(path.stem, {"teacher": taught, "runs": rows}))
+    run_claim(name, f"{images} images, T = {steps}", wanted, run, taught=taught)
 
 
 if __name__ == "__main__":

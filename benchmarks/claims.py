@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
-from timing import show
+from timing import RESULTS, save, show
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -118,7 +118,29 @@ def learn(
     return {"accuracy": tested, "first": first, "last": last, "seconds": seconds}
 
 
-def run_all(
+def run_claim(
+    name: str,
+    title: str,
+    wanted: Sequence[dict[str, Any]],
+    run: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    taught: Mapping[str, float],
+) -> None:
+    """Run what is not kept yet, tell of all, and save it.
+
+    Args:
+        name: of the files in benchmarks/results: a row a run in .jsonl, all of them in .json.
+        title: of the table.
+        wanted: what a row is known by, with "method", "seed" and "settings".
+        run: makes the rest of a row, as `learn` does.
+        taught: the teacher's accuracy, by what was tested on.
+    """
+    rows = _run_all(RESULTS / f"{name}.jsonl", wanted, run)
+    _tell(title, rows)
+    print(save(name, {"teacher": taught, "runs": rows}))
+
+
+def _run_all(
     path: Path, wanted: Sequence[dict[str, Any]], run: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Rows of a file: what is wanted with what its run gave, run where the file does not have it yet."""
@@ -135,8 +157,9 @@ def run_all(
     return rows
 
 
-def tell(title: str, rows: Sequence[dict[str, Any]], parts: Sequence[str]) -> None:
+def _tell(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """A table of mean and deviation over seeds."""
+    parts = list(dict.fromkeys(part for row in rows for part in row["accuracy"]))
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         named = ", ".join(f"{name} {value}" for name, value in row["settings"].items())

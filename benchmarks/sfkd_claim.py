@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import Images, Shown, fit_head, learn, loader, run_all, split, tell
+from claims import Images, Shown, fit_head, learn, loader, run_claim, split
 from jsonargparse import auto_cli
-from timing import RESULTS, save
+from timing import RESULTS
 from torch import nn
 
 from transpike.models import create_model, load_weights, save_weights
@@ -140,13 +140,11 @@ def main(
         return learn(student, training, testing, options, batch=batch, teacher=None if method == "none" else said)
 
     kind = "selecting" if selecting else "test"
-    path = RESULTS / f"sfkd_claim-{kind}-N{images}{'-spiking' if spiking else ''}.jsonl"
+    name = f"sfkd_claim-{kind}-N{images}{'-spiking' if spiking else ''}"
     wanted = [
         {"method": method, "seed": seed, "settings": settings[method], **asked} for seed in seeds for method in methods
     ]
-    rows = run_all(path, wanted, run)
-    tell(f"{images} images, {'SEW-ResNet-18' if spiking else 'ResNet-18-D'}", rows, list(testing))
-    print(save(path.stem, {"teacher": taught, "runs": rows}))
+    run_claim(name, f"{images} images, {'SEW-ResNet-18' if spiking else 'ResNet-18-D'}", wanted, run, taught=taught)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_gradients_of_methods_in_float64(method: Callable[..., nn.Module]) -> No
     logits = noise(2, CLASSES).double()
 
     def features(x: Tensor) -> Tensor:
-        return made(logits, logits, {"low": x}, {"a": teacher}, TARGET[:2])["features"] / made.beta
+        return made(logits, logits, {"low": x}, {"a": teacher}, TARGET[:2])["features"] / made.weights["beta"]
 
     assert features(student).dtype == torch.float64
     assert torch.autograd.gradcheck(features, student)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from transpike.distill import METHODS, Stage, uses_features
+from transpike.distill.feature_method import FeatureMethod, stage_maps, student_maps
 from transpike.distill.logits import knowledge_distillation
-from transpike.distill.method import FeatureMethod, stage_maps, student_maps
 from transpike.errors import ConfigError, DataError, ModelError
 
 from .batches import CLASSES, OBLONG, OTHER, SAMPLES, STEPS, TARGET, TOKENS, as_double, batch, noise

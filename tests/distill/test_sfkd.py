@@ -214,6 +214,23 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         SFKDDistillation(**{"stages": STAGES, **settings})
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"levels": -1}, "levels=-1: expected a whole number, 0 or more"),
+        ({"wavelet": "har"}, "wavelet 'har' is unknown"),
+        ({"width": 0}, "width=0: expected a whole number, 1 or more"),
+        ({"width": 12}, "width=12: expected a multiple of 8"),
+    ],
+)
+def test_settings_are_checked_without_refinement_too(settings: dict[str, Any], message: str) -> None:
+    for more in ({"refine": "none"}, {"beta": 0.0}):
+        with pytest.raises(ConfigError, match=message):
+            SFKDDistillation(**{"stages": STAGES, **more, **settings})
+    small = [Stage("a", "b", 3, 4, (2, 2), (2, 2))]  # on which two levels of wavelets would not fit
+    assert SFKDDistillation(small, refine="none").distances[0].size == (2, 2)
+
+
 def test_bad_maps() -> None:
     method = SFKDDistillation(STAGES)
     student, teacher, own, other, _ = batch()

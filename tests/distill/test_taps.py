@@ -13,7 +13,8 @@ from spikingjelly.activation_based.model import sew_resnet as jelly_sew
 from spikingjelly.activation_based.model import spikformer as jelly_spikformer
 from torch import Tensor, nn
 
-from transpike.distill.taps import Tap, Taps, default_taps, find_taps, match_taps, pair_taps
+from transpike.distill.matching import default_taps, match_taps, pair_taps
+from transpike.distill.taps import Tap, Taps, find_taps
 from transpike.errors import ModelError
 from transpike.models import create_model
 from transpike.neurons import reset_net

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 from transpike.cli import main
+from transpike.data import Loading, load_images
+from transpike.experiments.subjects import Source, load_subject
 from transpike.models import create_model, save_weights
 
 SMALL = ["--machine.accelerator", "cpu", "--loading.train_images", "200", "--loading.test_images", "60"]
@@ -20,6 +23,17 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = tmp_path_factory.mktemp("teacher") / "run"
     assert main(["train", "--network", '{"width": 4}', "--epochs", "1", *SMALL, "--out", str(run)]) == 0
     return str(run)
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `transpike hybrid`: 8 x 8 pixels behind blocks that overlap, 12 x 12, and its artificial network."""
+    run = tmp_path_factory.mktemp("encoded") / "run"
+    plan = '{"layers": [8, 0, 8, 8, 0], "hidden": 32, "dropout": 0.0}'
+    given = ["--ann", "vgg5", "--network", plan, "--settings", '{"stride": 2}', "--steps", "6", "--last", "balance"]
+    given += ["--pretraining.epochs", "1", "--calibration", "40", "--test-steps", "6", *SMALL]
+    assert main(["hybrid", *given, "--out", str(run)]) == 0
+    return run
 
 
 def read(folder: Path, name: str = "results.json") -> dict[str, object]:
@@ -63,6 +77,23 @@ def test_a_teacher_by_name_at_its_own_size_and_normalisation(tmp_path: Path) -> 
     assert (told["teacher"], told["taps"], told["settings"]) == ("timm/resnet10t", {}, {"alpha": 1.0})
 
 
+@pytest.mark.parametrize("part, size", [("", "8"), ("ann", "16")])
+def test_a_hybrid_teacher_sees_its_own_code(encoded: Path, part: str, size: str, tmp_path: Path) -> None:
+    """It repeats its run's loss; a student of larger images shows it them at its own size."""
+    teacher, run = encoded / part, tmp_path / "run"
+    sets = load_images("digits", loading=Loading(test_images=60))
+    subject = load_subject(Source(str(teacher)), sets, label="teacher", device="cpu")
+    assert subject.given.size == 8
+    losses = [cross_entropy(subject.observer()(images)[0], labels, reduction="sum") for images, labels in sets.test]
+    assert sum(losses).item() / 60 == pytest.approx(read(teacher)["loss"])
+    given = ["--teacher", str(teacher), *STUDENT, "--loading.size", size]
+    assert main(["distill", *given, "--settings", '{"gamma": 0}', "--out", str(run)]) == 0
+    told = read(run)["distillation"]
+    assert isinstance(told, dict)
+    assert told["teacher"] == ("vgg5" if part else "spiking_vgg5") and told["taps"]
+    assert set(told["first_terms"]) == {"cross_entropy", "kd", "srd"}
+
+
 def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
     shared = ["--data", "nmnist", "--root", str(events), "--network", '{"width": 4}', "--epochs", "1"]
     shared += ["--loading.batch_size", "4", "--loading.validation", "0", "--machine.accelerator", "cpu"]
@@ -84,20 +115,45 @@ def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
         (["--teacher", "resnet20"], "resnet20: give --teacher-weights"),
         (["--teacher", "{run}", "--method", "bzd"], "no method of distillation 'bzd'. Did you mean bsd"),
         (["--teacher", "{run}", "--method", "kd", "--settings", '{"temperature": 0}'], "temperature=0: expected above"),
+        (["--teacher", "{run}", "--settings", '{"betta": 1}'], "'bsd' has no setting 'betta'. Did you mean beta?"),
+        (["--teacher", "{run}", "--settings", '{"beta": [1]}'], "'bsd': beta=[1]: expected a number."),
+        (["--teacher", "{run}", "--settings", '{"keep": 2}'], "keep=2: the share of frequencies to keep lies in"),
         (["--teacher", "{run}", "--taps", '{"layers.2": "layer2"}'], "ResNet has no module 'layer2' to tap"),
         (["--teacher", "{run}", "--taps", '{"fc.2": "layers.2"}'], "'fc.2' gives [4, 10], which has no spatial axes"),
+        (["--teacher", "{run}", "--taps", "{}"], "--taps names no module"),
         (["--teacher", "vgg5", "--teacher-weights", "{run}"], "does not fit VGG, "),
-        (["--teacher", "{run}", "--data", "nmnist", "--root", "nowhere"], "nowhere"),
+        (["--teacher", "{run}", "--teacher-size", "0"], "teacher_size=0: expected 1 or more."),
+        (["--teacher", "{run}", "--teacher-steps", "4"], "--teacher-steps is T of a spiking teacher; resnet20 is none"),
+        (["--teacher", "{run}", "--teacher-network", '{"width": 4}'], "a run's folder knows its network"),
+        (["--teacher", "spiking_vgg5", "--teacher-weights", "w.safetensors"], "spiking_vgg5 spikes: give --teacher-st"),
+        (["--teacher", "{run}", "--cache", "-1"], "cache=-1: expected mebibytes, 0 or more."),
+        (
+            ["--teacher", "{run}", "--data", "nmnist", "--root", "nowhere"],
+            "nmnist gives frames of events: give a sp",
+        ),
+        (["--teacher", "{encoded}", "--data", "nmnist"], "encodes images, and nmnist gives frames of events"),
+        (["--teacher", "{encoded}", "--teacher-size", "16"], "makes of images of 8 x 8, not of 16 x 16: leave the"),
+        (["--teacher", "{run}", "--student", "{encoded}"], "takes encoded images, and cannot be a student here"),
+        (["--teacher", "{run}", "--student", "resnet21"], "no network 'resnet21', nor a folder of that name"),
     ],
 )
 def test_bad_input_is_told(
-    arguments: list[str], told: str, teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], told: str, teacher: str, encoded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    given = [argument.replace("{run}", teacher) for argument in arguments]
-    assert main(["distill", *given, *STUDENT, "--out", str(run)]) == 2
+    given = [argument.replace("{run}", teacher).replace("{encoded}", str(encoded)) for argument in arguments]
+    assert main(["distill", *STUDENT, *given, "--out", str(run)]) == 2
     assert told in capsys.readouterr().err
     assert not run.exists()
+
+
+def test_methods_over_time_need_a_student_with_it(
+    teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--teacher", teacher, "--student", "resnet20", "--method", "tld", *SMALL]
+    assert main(["distill", *given, "--out", str(tmp_path / "run")]) == 2
+    assert "tld compares time steps, of which resnet20 has none" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_another_command_is_not_resumed(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:

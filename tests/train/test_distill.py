@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from transpike.coding import DCTEncoder
@@ -14,7 +15,7 @@ from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.models import create_model, read_weights
 from transpike.models.spiking import OverTime
 from transpike.neurons import LIFNode
-from transpike.train import Loaders, Optim, Recipe, fit
+from transpike.train import Loaders, Optim, Recipe, evaluate, fit
 from transpike.train.distill import distill
 from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
 
@@ -256,7 +257,10 @@ def test_known_networks_need_no_taps(tmp_path):
         ({"taps": {"2": "9"}}, ModelError, "Sequential has no module '9' to tap"),
         ({"taps": {"4": "0"}}, ModelError, r"module '4' gives \[4, 3\], which has no spatial axes"),
         ({"method": "bds"}, ConfigError, "no method of distillation 'bds'. Did you mean"),
-        ({"settings": {"temprature": 1}}, ConfigError, "method 'bsd' cannot be made with these settings.*temprature"),
+        ({"settings": {"temprature": 1}}, ConfigError, "'bsd' has no setting 'temprature'. Did you mean temperature?"),
+        ({"method": "ofa", "settings": {"classes": 2}}, ConfigError, "classes=2: the networks have 3; leave it out"),
+        ({"method": BiSpectrumDistillation, "settings": {"x": 1}}, ConfigError, "cannot be made with these.*'x'"),
+        ({"given": TeacherInput(size=5)}, ModelError, r"the teacher, Sequential, cannot take .*5, 5\] \(.*mat1"),
         ({"settings": {"temperature": 0.0}}, ConfigError, "temperature=0.0"),
         ({"method": "kd", "settings": {"temperature": -1.0}}, ConfigError, "temperature"),
     ],
@@ -295,6 +299,30 @@ def test_adapters_are_trained_by_the_same_optimiser(tmp_path):
     fitted = learn(tmp_path, options=options, method=lambda stages: BiSpectrumDistillation(stages, beta=1.0))
     assert all(p.abs().max() < 1e-9 for name, p in fitted.method.named_parameters() if "w2" in name)
     assert any(p.abs().max() > 0 for name, p in fitted.method.named_parameters() if "w2" in name)
+
+
+def test_an_encoded_teacher_says_what_evaluate_does(tmp_path):
+    torch.manual_seed(0)
+    data = images(32)
+    encoder = DCTEncoder(block=2, stride=1, steps=4).fit(data.tensors[0])
+    side = encoder.output_size((6, 6))[0]
+    spiking = OverTime(nn.Conv2d(1, 4, 3, padding=1), LIFNode(step_mode="m"), nn.Flatten(), nn.Linear(4 * side**2, 3))
+    given = TeacherInput(steps=4, encode=encoder)
+    holder = Teacher(spiking, taps={}, given=given)
+    logits, _ = holder(data.tensors[0])
+    tested = evaluate(spiking, DataLoader(data, batch_size=32), machine=PLAIN.machine, steps=4, encode=encoder)
+    right = (logits.argmax(1) == data.tensors[1]).double().mean().item()
+    assert (right, cross_entropy(logits, data.tensors[1]).item()) == pytest.approx((tested.accuracy, tested.loss))
+    batches = Loaders(DataLoader(data, batch_size=16), None)
+    fitted = distill(
+        student(), spiking, batches, replace(STEPPED, epochs=1), folder=tmp_path, taps={"2": "1"}, given=given
+    )
+    (stage,) = fitted.stages
+    assert (stage.student_size, stage.teacher_size, stage.size) == ((6, 6), (side, side), (6, 6))
+    with pytest.raises(DataError, match="cannot be encoded: the teacher takes images"):
+        given(torch.zeros(4, 2, 1, 6, 6))
+    holder.to(torch.device("meta"))
+    assert encoder.thresholds.is_meta
 
 
 def test_a_student_of_coefficients_learns_from_a_teacher_of_pixels(tmp_path):

@@ -6,15 +6,17 @@ Knowledge Transfer". What the paper leaves open is settled by an argument each a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from transpike.distill.adapter import Adapter, Pairs, mean_over_time, on_grid
+from transpike.distill.feature_method import FeatureMethod
 from transpike.distill.fused import fused_residual
-from transpike.distill.logits import check_settings, knowledge_distillation
+from transpike.distill.method import Features
+from transpike.distill.settings import check_weights
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision, half_spectrum_energy, high_pass, irfft2, rfft2
@@ -196,8 +198,7 @@ class SpectralResidualDistillation(nn.Module):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        if penalty < 0:
-            raise ConfigError(f"penalty={penalty}: the weight of the residual's size is 0 or more.")
+        check_weights(penalty=penalty)
         self.adapter = Adapter(student_channels, teacher_channels)
         self.residual = SpectralResidual(size, domain=domain)
         self.penalty = penalty
@@ -259,7 +260,7 @@ class SpectralSemanticDistillation(nn.Module):
         return f"keep={self.keep}"
 
 
-class BiSpectrumDistillation(nn.Module):
+class BiSpectrumDistillation(FeatureMethod):
     """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: what is added to the task loss.
 
     Equation 7. A term whose weight is 0 is left out, so that the paper's ablations are settings: logits KD
@@ -301,12 +302,9 @@ class BiSpectrumDistillation(nn.Module):
         domain: Domain = "frequency",
         normalize: bool = False,
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta, gamma=gamma)
-        if beta and not stages:
-            raise ConfigError(f"beta={beta}: spectral residual distillation needs stages, pairs of taps.")
-        self.alpha, self.beta, self.gamma, self.temperature = alpha, beta, gamma, temperature
-        self.stages = tuple(stages) if beta else ()
+        super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
+        check_weights(gamma=gamma, penalty=penalty)
+        self.gamma = gamma
         self.ssd = SpectralSemanticDistillation(keep)
         settings = {"penalty": penalty, "domain": domain, "normalize": normalize}
         self.srd = nn.ModuleList(
@@ -314,32 +312,25 @@ class BiSpectrumDistillation(nn.Module):
             for stage in self.stages
         )
 
-    def pairs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Pairs:
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's maps with the residual and the teacher's."""
         return {
             stage: loss.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
             for loss, stage in zip(self.srd, self.stages, strict=True)
         }
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Mapping[str, Tensor],
-        teacher_features: Mapping[str, Tensor],
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        terms = {}
-        if self.alpha:
-            terms["kd"] = self.alpha * knowledge_distillation(
-                student_logits, teacher_logits, temperature=self.temperature
-            )
-        if self.beta:
-            distances = [
-                loss(student_features[stage.student], teacher_features[stage.teacher])
-                for loss, stage in zip(self.srd, self.stages, strict=True)
-            ]
-            terms["srd"] = self.beta * torch.stack(distances).sum()
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        distances = [
+            loss(student[stage.student], teacher[stage.teacher])
+            for loss, stage in zip(self.srd, self.stages, strict=True)
+        ]
+        return {"srd": self.weights["beta"] * torch.stack(distances).sum()}
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, *others: Any, **named: Any) -> dict[str, Tensor]:
+        terms = super().forward(student_logits, teacher_logits, *others, **named)
         if self.gamma:
             terms["ssd"] = self.gamma * self.ssd(student_logits, teacher_logits)
         return terms
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gamma={self.gamma}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from transpike.distill.adapter import mean_over_time
-from transpike.distill.logits import check_settings, knowledge_distillation, logit_pair
+from transpike.distill.logits import knowledge_distillation, logit_pair
+from transpike.distill.method import Method
+from transpike.distill.settings import check_settings
 from transpike.distill.taps import Stage
 
 __all__ = [
@@ -157,7 +160,7 @@ def _uncorrelated(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
 
 
-class DKDDistillation(nn.Module):
+class DKDDistillation(Method):
     """alpha * `target_distillation` + beta * `non_target_distillation`.
 
     Source: Zhao et al., CVPR 2022; weights and temperature from its public code for CIFAR-100, where beta is 6 or 2
@@ -181,30 +184,19 @@ class DKDDistillation(nn.Module):
     def __init__(
         self, stages: Sequence[Stage] = (), *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta)
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        super().__init__(alpha=alpha, beta=beta, temperature=temperature)
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Mapping[str, Tensor],
-        teacher_features: Mapping[str, Tensor],
-        target: Tensor,
-    ) -> dict[str, Tensor]:
-        given, terms = (student_logits, teacher_logits, target), {}
-        if self.alpha:
-            terms["target_kd"] = self.alpha * target_distillation(*given, temperature=self.temperature)
-        if self.beta:
-            terms["non_target_kd"] = self.beta * non_target_distillation(*given, temperature=self.temperature)
+    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+        terms = {}
+        if alpha := self.weights["alpha"]:
+            terms["target_kd"] = alpha * target_distillation(student, teacher, target, temperature=self.temperature)
+        if beta := self.weights["beta"]:
+            others = non_target_distillation(student, teacher, target, temperature=self.temperature)
+            terms["non_target_kd"] = beta * others
         return terms
 
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}"
 
-
-class DISTDistillation(nn.Module):
+class DISTDistillation(Method):
     """beta * `image_correlation` + gamma * `class_correlation`.
 
     Source: Huang et al., NeurIPS 2022; weights and temperature are the defaults of its public code.
@@ -228,24 +220,12 @@ class DISTDistillation(nn.Module):
     def __init__(
         self, stages: Sequence[Stage] = (), *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, beta=beta, gamma=gamma)
-        self.beta, self.gamma, self.temperature = beta, gamma, temperature
+        super().__init__(beta=beta, gamma=gamma, temperature=temperature)
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Mapping[str, Tensor] | None = None,
-        teacher_features: Mapping[str, Tensor] | None = None,
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        given, terms = (student_logits, teacher_logits), {}
-        if self.beta:
-            terms["inter_class"] = self.beta * image_correlation(*given, temperature=self.temperature)
-        if self.gamma:
-            terms["intra_class"] = self.gamma * class_correlation(*given, temperature=self.temperature)
+    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+        terms = {}
+        if beta := self.weights["beta"]:
+            terms["inter_class"] = beta * image_correlation(student, teacher, temperature=self.temperature)
+        if gamma := self.weights["gamma"]:
+            terms["intra_class"] = gamma * class_correlation(student, teacher, temperature=self.temperature)
         return terms
-
-    def extra_repr(self) -> str:
-        return f"beta={self.beta}, gamma={self.gamma}, temperature={self.temperature}"

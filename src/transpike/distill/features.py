@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter, Pairs, mean_over_time, on_grid
-from transpike.distill.logits import check_settings, knowledge_distillation, weighted_logits
+from transpike.distill.adapter import Adapter, Pairs, on_grid
+from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.logits import weighted_logits
+from transpike.distill.method import Features
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision
@@ -23,8 +26,6 @@ __all__ = [
     "drop_channels",
     "feature_distance",
 ]
-
-Features = Mapping[str, Tensor]
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class _Adapters(nn.Module):
         }
 
 
-class LaSNNDistillation(nn.Module):
+class LaSNNDistillation(FeatureMethod):
     """alpha * KD + beta * `feature_distance` + attention * `attention_distance`, the latter two summed over all stages.
 
     Source: Hong et al., "LaSNN: Layer-wise ANN-to-SNN Distillation for Effective and Efficient Training in Deep Spiking
@@ -133,41 +134,25 @@ class LaSNNDistillation(nn.Module):
         attention: float = 0.0,
         temperature: float = 2.0,
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta, attention=attention)
-        self.alpha, self.beta, self.attention, self.temperature = alpha, beta, attention, temperature
-        self.stages = _used(stages, beta or attention)
+        super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta, attention=attention)
         self.adapters = _Adapters(self.stages if beta else ())
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
         return dict(self.adapters(student, teacher))
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Features,
-        teacher_features: Features,
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        terms = _kd(self.alpha, student_logits, teacher_logits, self.temperature)
-        if self.beta:
-            pairs = self.pairs(student_features, teacher_features).values()
-            terms["features"] = self.beta * torch.stack([feature_distance(*pair) for pair in pairs]).sum()
-        if self.attention:
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        terms = {}
+        if beta := self.weights["beta"]:
+            pairs = self.pairs(student, teacher).values()
+            terms["features"] = beta * torch.stack([feature_distance(*pair) for pair in pairs]).sum()
+        if attention := self.weights["attention"]:
             distances = [
-                attention_distance(
-                    on_grid(mean_over_time(full_precision(student_features[stage.student])), stage.size),
-                    on_grid(full_precision(teacher_features[stage.teacher]), stage.size),
-                )
+                attention_distance(*(on_grid(maps, stage.size) for maps in stage_maps(stage, student, teacher)))
                 for stage in self.stages
             ]
-            terms["attention"] = self.attention * torch.stack(distances).sum()
+            terms["attention"] = attention * torch.stack(distances).sum()
         return terms
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, beta={self.beta}, attention={self.attention}, temperature={self.temperature}"
 
 
 class KDSNNDistillation(LaSNNDistillation):
@@ -198,7 +183,7 @@ class KDSNNDistillation(LaSNNDistillation):
         super().__init__(stages[-1:], alpha=alpha, beta=beta, temperature=temperature)
 
 
-class BKDSNNDistillation(nn.Module):
+class BKDSNNDistillation(FeatureMethod):
     """alpha * `weighted_logits` + beta * `feature_distance` at the last stage, from student maps that were blurred.
 
     F_s = conv3x3(ReLU(conv3x3(mask * align(features)))): each channel of each image is masked with the probability
@@ -238,44 +223,34 @@ class BKDSNNDistillation(nn.Module):
         temperature: float = 2.0,
         drop: float = 0.15,
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta)
+        super().__init__(stages[-1:], alpha=alpha, temperature=temperature, beta=beta)
         if not 0 <= drop < 1:
             raise ConfigError(f"drop={drop}: the probability to mask a channel lies in [0, 1).")
-        self.alpha, self.beta, self.temperature, self.drop = alpha, beta, temperature, drop
-        last = _used(stages, beta)[-1:]
-        self.adapters = _Adapters(last)
-        self.restore = _restoration(last[0].teacher_channels) if last else nn.Identity()
+        self.drop = drop
+        self.adapters = _Adapters(self.stages)
+        self.restore = _restoration(self.stages[0].teacher_channels) if self.stages else nn.Identity()
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's maps and the teacher's, nothing masked, both [N, C', H, W]."""
         pairs = self.adapters(student, teacher)
         return {stage: (self.restore(own), other) for stage, (own, other) in pairs.items()}
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Features,
-        teacher_features: Features,
-        target: Tensor,
-    ) -> dict[str, Tensor]:
-        terms = {}
-        if self.alpha:
-            loss = weighted_logits(student_logits, teacher_logits, target, temperature=self.temperature)
-            terms["weighted_logits"] = self.alpha * loss
-        if self.beta:
-            [(student, teacher)] = self.adapters(student_features, teacher_features).values()
-            blurred = drop_channels(student, self.drop) if self.training else student
-            with torch.autocast(student.device.type, enabled=False):
-                terms["features"] = self.beta * feature_distance(self.restore(blurred), teacher)
-        return terms
+    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+        alpha = self.weights["alpha"]
+        if not alpha:
+            return {}
+        return {"weighted_logits": alpha * weighted_logits(student, teacher, target, temperature=self.temperature)}
+
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        [(own, other)] = self.adapters(student, teacher).values()
+        blurred = drop_channels(own, self.drop) if self.training else own
+        return {"features": self.weights["beta"] * feature_distance(self.restore(blurred), other)}
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}, drop={self.drop}"
+        return f"{super().extra_repr()}, drop={self.drop}"
 
 
-class SAKDDistillation(nn.Module):
+class SAKDDistillation(FeatureMethod):
     """alpha * KD + beta * the mean squared difference of features, summed over all stages.
 
     L_features = sum over stages of mean (BN(conv1x1(mean over time of F_s)) - F_t)^2
@@ -305,10 +280,8 @@ class SAKDDistillation(nn.Module):
     def __init__(
         self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, beta: float = 100.0, temperature: float = 4.0
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta)
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
-        self.adapters = _Adapters(_used(stages, beta))
+        super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
+        self.adapters = _Adapters(self.stages)
         self.norms = nn.ModuleList(nn.BatchNorm2d(stage.teacher_channels) for stage in self.adapters.stages)
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
@@ -318,36 +291,12 @@ class SAKDDistillation(nn.Module):
             stage: (norm(own), other) for norm, (stage, (own, other)) in zip(self.norms, pairs.items(), strict=True)
         }
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Features,
-        teacher_features: Features,
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        terms = _kd(self.alpha, student_logits, teacher_logits, self.temperature)
-        if self.beta:
-            losses = [F.mse_loss(*pair) for pair in self.pairs(student_features, teacher_features).values()]
-            terms["features"] = self.beta * torch.stack(losses).sum()
-        return terms
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}"
-
-
-def _used(stages: Sequence[Stage], weight: float) -> tuple[Stage, ...]:
-    # None for a weight of 0: DDP refuses parameters that no loss depends on.
-    if weight and not stages:
-        raise ConfigError("distillation of features needs stages, pairs of taps; a weight of 0 leaves them out.")
-    return tuple(stages) if weight else ()
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        losses = [F.mse_loss(*pair) for pair in self.pairs(student, teacher).values()]
+        return {"features": self.weights["beta"] * torch.stack(losses).sum()}
 
 
 def _restoration(channels: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
     )
-
-
-def _kd(alpha: float, student: Tensor, teacher: Tensor, temperature: float) -> dict[str, Tensor]:
-    return {"kd": alpha * knowledge_distillation(student, teacher, temperature=temperature)} if alpha else {}

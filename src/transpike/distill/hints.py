@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.adapter import Adapter, Pairs, on_grid
+from transpike.distill.feature_method import FeatureMethod, stage_maps
 from transpike.distill.features import attention_distance
-from transpike.distill.method import FeatureMethod, Features, stage_maps
+from transpike.distill.method import Features
 from transpike.distill.taps import Stage
 from transpike.errors import ModelError
 from transpike.spectral.fourier import full_precision

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from transpike.distill.adapter import mean_over_time
+from transpike.distill.method import Method
+from transpike.distill.settings import check_settings
 from transpike.distill.taps import Stage
-from transpike.errors import ConfigError, DataError, ModelError
+from transpike.errors import DataError, ModelError
 from transpike.spectral.fourier import full_precision
 
 __all__ = [
     "LogitsDistillation",
     "TKSDistillation",
     "TLDDistillation",
-    "check_settings",
     "knowledge_distillation",
     "temporal_distillation",
     "temporal_sharing",
     "weighted_logits",
 ]
-
-
-def check_settings(*, temperature: float, **weights: float) -> None:
-    """Refuse a temperature that is not above 0 and weights below 0.
-
-    Raises:
-        ConfigError: for either.
-
-    >>> check_settings(temperature=0, alpha=1.0)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: temperature=0: expected above 0.
-    """
-    if not temperature > 0:
-        raise ConfigError(f"temperature={temperature}: expected above 0.")
-    for name, weight in weights.items():
-        if not weight >= 0:
-            raise ConfigError(f"{name}={weight}: a weight is 0 or more.")
 
 
 def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 2.0) -> Tensor:
@@ -185,7 +169,7 @@ def weighted_logits(
     return temperature**2 * (weight * soft).mean()
 
 
-class LogitsDistillation(nn.Module):
+class LogitsDistillation(Method):
     """`knowledge_distillation` as a method: alpha * KD.
 
     Args:
@@ -201,26 +185,13 @@ class LogitsDistillation(nn.Module):
     """
 
     def __init__(self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, temperature: float = 2.0) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha)
-        self.alpha, self.temperature = alpha, temperature
+        super().__init__(alpha=alpha, temperature=temperature)
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Mapping[str, Tensor] | None = None,
-        teacher_features: Mapping[str, Tensor] | None = None,
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        loss = knowledge_distillation(student_logits, teacher_logits, temperature=self.temperature)
-        return {"kd": self.alpha * loss}
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, temperature={self.temperature}"
+    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+        return {"kd": self.weights["alpha"] * knowledge_distillation(student, teacher, temperature=self.temperature)}
 
 
-class TLDDistillation(nn.Module):
+class TLDDistillation(Method):
     """Temporal logits distillation: alpha * `temporal_distillation` + beta * `temporal_sharing`.
 
     Source: Yu et al., "Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range
@@ -247,29 +218,15 @@ class TLDDistillation(nn.Module):
     def __init__(
         self, stages: Sequence[Stage] = (), *, alpha: float = 0.2, beta: float = 0.5, temperature: float = 3.0
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta)
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        super().__init__(alpha=alpha, beta=beta, temperature=temperature)
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Mapping[str, Tensor],
-        teacher_features: Mapping[str, Tensor],
-        target: Tensor,
-    ) -> dict[str, Tensor]:
+    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
         terms = {}
-        if self.alpha:
-            told = temporal_distillation(student_logits, teacher_logits, temperature=self.temperature)
-            terms["temporal_kd"] = self.alpha * told
-        if self.beta:
-            shared = temporal_sharing(student_logits, target, temperature=self.temperature)
-            terms["temporal_sharing"] = self.beta * shared
+        if alpha := self.weights["alpha"]:
+            terms["temporal_kd"] = alpha * temporal_distillation(student, teacher, temperature=self.temperature)
+        if beta := self.weights["beta"]:
+            terms["temporal_sharing"] = beta * temporal_sharing(student, target, temperature=self.temperature)
         return terms
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}"
 
 
 class TKSDistillation(TLDDistillation):

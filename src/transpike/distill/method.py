@@ -1,90 +1,56 @@
-"""What methods that compare features have in common: their maps at a stage, and the method around a comparison."""
+"""What all methods of distillation are made from: named, weighted terms of logits and of features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from transpike.distill.adapter import mean_over_time
-from transpike.distill.logits import check_settings, knowledge_distillation
+from transpike.distill.settings import check_settings
 from transpike.distill.taps import Stage
-from transpike.errors import ConfigError, DataError
-from transpike.spectral.fourier import full_precision
+from transpike.errors import DataError
 
-__all__ = ["FeatureMethod", "Features", "stage_maps", "student_maps"]
+__all__ = ["Features", "Method"]
 
 Features = Mapping[str, Tensor]
+"""Maps by tap."""
+
+NONE: Features = MappingProxyType({})
 
 
-def student_maps(stage: Stage, student: Features) -> Tensor:
-    """A student's maps at a stage, averaged over time: [N, C, H, W] in full precision.
+class Method(nn.Module):
+    """Terms of a loss by name, each already weighted.
 
-    Raises:
-        DataError: for maps of another rank or with other channels.
-
-    >>> student_maps(Stage("a", "b", 4, 6, (8, 8), (4, 4)), {"a": torch.ones(2, 3, 4, 8, 8)}).shape
-    torch.Size([3, 4, 8, 8])
-    """
-    maps = student[stage.student]
-    if maps.ndim not in (4, 5) or maps.shape[-3] != stage.student_channels:
-        raise DataError(
-            f"the student's maps have the shape {list(maps.shape)}: expected [T, N, {stage.student_channels}, H, W] or "
-            f"[N, {stage.student_channels}, H, W]."
-        )
-    return mean_over_time(full_precision(maps))
-
-
-def stage_maps(stage: Stage, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-    """Maps of both at a stage, averaged over time, each with its own channels and grid, in full precision.
-
-    Raises:
-        DataError: for maps of another rank or with other channels.
-
-    >>> stage = Stage("a", "b", 4, 6, (8, 8), (4, 4))
-    >>> own, other = stage_maps(stage, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
-    >>> own.shape, other.shape
-    (torch.Size([3, 4, 8, 8]), torch.Size([3, 6, 4, 4]))
-    """
-    own, other = student_maps(stage, student), full_precision(teacher[stage.teacher])
-    if other.ndim != 4 or other.shape[1] != stage.teacher_channels or len(other) != len(own):
-        raise DataError(
-            f"the teacher's maps have the shape {list(other.shape)}: expected "
-            f"[{len(own)}, {stage.teacher_channels}, H, W]."
-        )
-    return own, other
-
-
-class FeatureMethod(nn.Module):
-    """alpha * KD and weighted terms of features: what the methods of the neighbouring files are made from.
-
-    A child gives `compare`. Terms whose weight is 0 are left out.
+    A child gives `answer`, the terms of logits; with stages also `compare`, those of features.
 
     Args:
-        stages: pairs of taps.
-        alpha: weight of logits KD.
-        temperature: of logits KD.
-        weights: of the terms of features, by name.
+        settings: the temperature, and the weights by name.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
-    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars by name.
+    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W']; target, class indices [N] or probabilities
+    [N, classes] -> weighted scalars by name.
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, and for weights below 0.
-        DataError: on call, for maps that do not fit their stages, and batches of fewer images than the method needs.
+        ConfigError: for a temperature that is not above 0, and for weights below 0.
+        DataError: on call, for batches of fewer images than the method needs.
     """
 
+    stages: tuple[Stage, ...] = ()
     smallest_batch = 1
 
-    def __init__(self, stages: Sequence[Stage], *, alpha: float, temperature: float, **weights: float) -> None:
+    def __init__(self, **settings: float) -> None:
         super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, **weights)
-        used = any(weights.values())
-        if used and not stages:
-            raise ConfigError("distillation of features needs stages, pairs of taps; a weight of 0 leaves them out.")
-        self.alpha, self.temperature, self.weights = alpha, temperature, weights
-        self.stages = tuple(stages) if used else ()
+        check_settings(**settings)
+        self.temperature = settings["temperature"]
+        self.weights = {name: weight for name, weight in settings.items() if name != "temperature"}
+        self._settings = settings
+
+    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+        """Weighted terms of the logits."""
+        raise NotImplementedError
 
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         """Weighted terms of the features; called without autocast, and only if there are stages."""
@@ -94,24 +60,21 @@ class FeatureMethod(nn.Module):
         self,
         student_logits: Tensor,
         teacher_logits: Tensor,
-        student_features: Features,
-        teacher_features: Features,
+        student_features: Features = NONE,
+        teacher_features: Features = NONE,
         target: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        terms = {}
-        if self.alpha:
-            kd = knowledge_distillation(student_logits, teacher_logits, temperature=self.temperature)
-            terms["kd"] = self.alpha * kd
-        if self.stages:
-            if len(teacher_logits) < self.smallest_batch:
-                raise DataError(
-                    f"{type(self).__name__} needs batches of at least {self.smallest_batch} images, but was given "
-                    f"{len(teacher_logits)}: drop the last batch if it is smaller."
-                )
-            with torch.autocast(student_logits.device.type, enabled=False):
-                terms |= self.compare(student_features, teacher_features)
-        return terms
+        terms = self.answer(student_logits, teacher_logits, target)
+        if not self.stages:
+            return terms
+        maps = teacher_features[self.stages[-1].teacher]
+        if len(maps) < self.smallest_batch:
+            raise DataError(
+                f"{type(self).__name__} needs batches of at least {self.smallest_batch} images, but was given "
+                f"{len(maps)}: drop the last batch if it is smaller."
+            )
+        with torch.autocast(maps.device.type, enabled=False):
+            return terms | self.compare(student_features, teacher_features)
 
     def extra_repr(self) -> str:
-        weights = "".join(f", {name}={weight}" for name, weight in self.weights.items())
-        return f"alpha={self.alpha}, temperature={self.temperature}{weights}"
+        return ", ".join(f"{name}={setting}" for name, setting in self._settings.items())

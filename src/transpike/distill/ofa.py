@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log2
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.decoupled import scaled_logits, target_index
-from transpike.distill.logits import check_settings
-from transpike.distill.method import Features, student_maps
+from transpike.distill.feature_method import student_maps
+from transpike.distill.method import NONE, Features, Method
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError, DataError
 
@@ -98,7 +99,7 @@ def _separable(channels: int, out: int, *, stride: int) -> list[nn.Module]:
     return [depthwise, nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
 
 
-class OFADistillation(nn.Module):
+class OFADistillation(Method):
     """alpha * `target_enhanced` of the student's logits + beta * the same of an `Exit` at each stage, summed.
 
     The teacher's features are not used, so that networks of any two kinds will do. An exit halves the grid as often as
@@ -143,13 +144,12 @@ class OFADistillation(nn.Module):
         temperature: float = 1.0,
         classes: int = 1000,
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta, gamma=gamma)
+        super().__init__(alpha=alpha, beta=beta, gamma=gamma, temperature=temperature)
         if beta and not stages:
             raise ConfigError(f"beta={beta}: the exits of OFA need stages, pairs of taps.")
         if classes < 1:
             raise ConfigError(f"classes={classes}: an exit has 1 or more.")
-        self.alpha, self.beta, self.gamma, self.temperature, self.classes = alpha, beta, gamma, temperature, classes
+        self.classes = classes
         self.stages = tuple(stages) if beta else ()
         width = max((max(stage.student_channels, stage.teacher_channels) for stage in self.stages[-1:]), default=1)
         self.exits = nn.ModuleList(
@@ -161,24 +161,25 @@ class OFADistillation(nn.Module):
         self,
         student_logits: Tensor,
         teacher_logits: Tensor,
-        student_features: Features,
-        teacher_features: Features,
-        target: Tensor,
+        student_features: Features = NONE,
+        teacher_features: Features = NONE,
+        target: Any = None,
     ) -> dict[str, Tensor]:
         def loss(logits: Tensor) -> Tensor:
-            return target_enhanced(logits, teacher_logits, target, gamma=self.gamma, temperature=self.temperature)
+            gamma = self.weights["gamma"]
+            return target_enhanced(logits, teacher_logits, target, gamma=gamma, temperature=self.temperature)
 
         terms, classes = {}, teacher_logits.shape[-1]
-        if self.alpha:
-            terms["logits"] = self.alpha * loss(student_logits)
-        if self.beta:
+        if alpha := self.weights["alpha"]:
+            terms["logits"] = alpha * loss(student_logits)
+        if beta := self.weights["beta"]:
             self._check(classes, len(teacher_logits))
             with torch.autocast(student_logits.device.type, enabled=False):
                 losses = [
                     loss(leave(student_maps(stage, student_features))[:, :classes])
                     for leave, stage in zip(self.exits, self.stages, strict=True)
                 ]
-            terms["exits"] = self.beta * torch.stack(losses).sum()
+            terms["exits"] = beta * torch.stack(losses).sum()
         return terms
 
     def _check(self, classes: int, samples: int) -> None:
@@ -188,7 +189,4 @@ class OFADistillation(nn.Module):
             raise DataError("the exits of OFA normalize over the batch and cannot train on a batch of one image.")
 
     def extra_repr(self) -> str:
-        return (
-            f"alpha={self.alpha}, beta={self.beta}, gamma={self.gamma}, temperature={self.temperature}, "
-            f"classes={self.classes}"
-        )
+        return f"{super().extra_repr()}, classes={self.classes}"

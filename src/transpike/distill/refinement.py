@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.distill.settings import check_whole
 from transpike.errors import ConfigError, DataError
 from transpike.spectral.wavelet import wavedec2, waverec2
 
@@ -24,6 +25,7 @@ __all__ = [
     "TransBlock",
     "WaveletRefinement",
     "band_places",
+    "check_refinement",
     "position_encoding",
 ]
 
@@ -163,8 +165,7 @@ class DualStreamRefinement(nn.Module):
 
     def __init__(self, width: int = 32, *, levels: int = 2, heads: int = 1) -> None:
         super().__init__()
-        if width < 1 or width % 8:
-            raise ConfigError(f"width={width}: expected a multiple of 8, for four coordinates.")
+        _check_width(width)
         self.width, self.levels = width, levels
         # No second stream where there are no details: DDP refuses parameters that no loss depends on.
         self.streams = nn.ModuleList(ResConvBlock(width) for _ in range(min(levels, 1) + 1))
@@ -254,8 +255,7 @@ class WaveletRefinement(nn.Module):
 
     def _check_size(self) -> None:
         height, width = self.size
-        if not isinstance(self.levels, int) or self.levels < 0:
-            raise ConfigError(f"levels={self.levels!r}: expected a whole number, 0 or more.")
+        check_whole(0, levels=self.levels)
         deepest = len(wavedec2(torch.zeros(height, width, device="cpu"), self.wavelet, MODE)) - 1
         if self.levels > deepest:
             raise ConfigError(
@@ -264,3 +264,25 @@ class WaveletRefinement(nn.Module):
             )
         if height % 2**self.levels or width % 2**self.levels:
             raise ConfigError(f"maps of {height} x {width}: both must be multiples of 2^levels = {2**self.levels}.")
+
+
+def check_refinement(*, levels: int, wavelet: str, width: int) -> None:
+    """Refuse settings with which there is no `WaveletRefinement` of any maps.
+
+    Raises:
+        ConfigError: naming the setting.
+
+    >>> check_refinement(levels=2, wavelet="haar", width=12)
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: width=12: expected a multiple of 8, for four coordinates.
+    """
+    check_whole(0, levels=levels)
+    _check_width(width)
+    wavedec2(torch.zeros(1, 1, device="cpu"), wavelet, MODE, 0)  # refuses a name that it does not know
+
+
+def _check_width(width: int) -> None:
+    check_whole(1, width=width)
+    if width % 8:
+        raise ConfigError(f"width={width}: expected a multiple of 8, for four coordinates.")

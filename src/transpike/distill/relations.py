@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill.method import FeatureMethod, Features, stage_maps
+from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.method import Features
+from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision
@@ -200,7 +202,7 @@ class RKDDistillation(FeatureMethod):
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         own, other = _pooled(self.stages[-1], student, teacher)
         losses = {"distance": relational_distance, "angle": relational_angle}
-        return {name: weight * losses[name](own, other) for name, weight in self.weights.items() if weight}
+        return {name: weight * loss(own, other) for name, loss in losses.items() if (weight := self.weights[name])}
 
 
 class _Embedded(FeatureMethod):
@@ -210,8 +212,7 @@ class _Embedded(FeatureMethod):
 
     def __init__(self, stages: Sequence[Stage], *, alpha: float, beta: float, width: int, temperature: float) -> None:
         super().__init__(stages[-1:], alpha=alpha, temperature=temperature, beta=beta)
-        if width < 1:
-            raise ConfigError(f"width={width}: the width of an embedding is 1 or more.")
+        check_whole(1, width=width)
         self.student = nn.ModuleList(nn.Linear(stage.student_channels, width) for stage in self.stages)
         self.teacher = nn.ModuleList(nn.Linear(stage.teacher_channels, width) for stage in self.stages)
 
@@ -295,8 +296,8 @@ class CRDDistillation(_Embedded):
         width: int = 128,
         temperature: float = 4.0,
     ) -> None:
-        if not contrast > 0:
-            raise ConfigError(f"contrast={contrast}: expected above 0.")
+        if not 0 < contrast < math.inf:
+            raise ConfigError(f"contrast={contrast}: expected above 0, and finite.")
         super().__init__(stages, alpha=alpha, beta=beta, width=width, temperature=temperature)
         self.contrast = contrast
 

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.adapter import on_grid
-from transpike.distill.method import FeatureMethod, Features, stage_maps
+from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.method import Features
+from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
 from transpike.spectral.fourier import full_precision
 
@@ -123,6 +125,7 @@ class ReviewKDDistillation(FeatureMethod):
         temperature: float = 4.0,
     ) -> None:
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
+        check_whole(1, width=width)
         last = self.stages[-1:]
         inner = min([width, *(stage.student_channels for stage in last)])
         self.fusions = nn.ModuleList(

@@ -9,7 +9,7 @@ is a setting.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -18,14 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.adapter import Adapter, Pairs
-from transpike.distill.logits import check_settings, knowledge_distillation
+from transpike.distill.feature_method import FeatureMethod
 from transpike.distill.map_losses import (
     focal_frequency_loss,
     gaussian_frequency_loss,
     gaussian_response,
     info_nce,
 )
-from transpike.distill.refinement import WaveletRefinement
+from transpike.distill.method import Features
+from transpike.distill.refinement import WaveletRefinement, check_refinement
+from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision
@@ -117,7 +119,7 @@ class SpatialFrequencyDistillation(nn.Module):
         return f"size={self.size}, refine_teacher={self.refine_teacher}, normalize={self.normalize}"
 
 
-class SFKDDistillation(nn.Module):
+class SFKDDistillation(FeatureMethod):
     """alpha * KD + beta * GFFL, summed over stages, of maps that DS2S refined: what is added to the task loss.
 
     Both networks' maps are brought to a grid whose sides are powers of two, the student's taken apart by wavelets,
@@ -174,16 +176,11 @@ class SFKDDistillation(nn.Module):
         grid: int = 8,
         normalize: bool = True,
     ) -> None:
-        super().__init__()
-        check_settings(temperature=temperature, alpha=alpha, beta=beta)
-        if beta and not stages:
-            raise ConfigError(f"beta={beta}: distillation of features needs stages, pairs of taps.")
+        super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
         if refine not in ("student", "both", "none"):
             raise ConfigError(f"refine={refine!r}: expected 'student', 'both' or 'none'.")
-        if not isinstance(grid, int) or grid < 1:
-            raise ConfigError(f"grid={grid!r}: expected a whole number of pixels a side, at least 1.")
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
-        self.stages = tuple(stages) if beta else ()
+        check_whole(1, grid=grid)
+        check_refinement(levels=levels, wavelet=wavelet, width=width)
         self.term, distance = _loss(loss, sigma)
         self.distances = nn.ModuleList()
         for stage in self.stages:
@@ -206,36 +203,22 @@ class SFKDDistillation(nn.Module):
                 )
             )
 
-    def pairs(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Pairs:
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's refined maps and the teacher's, both [N, C', H, W]."""
         return {
             stage: distance.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
             for distance, stage in zip(self.distances, self.stages, strict=True)
         }
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Mapping[str, Tensor],
-        teacher_features: Mapping[str, Tensor],
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        terms = {}
-        if self.alpha:
-            terms["kd"] = self.alpha * knowledge_distillation(
-                student_logits, teacher_logits, temperature=self.temperature
-            )
-        if self.beta:
-            distances = [
-                distance(student_features[stage.student], teacher_features[stage.teacher])
-                for distance, stage in zip(self.distances, self.stages, strict=True)
-            ]
-            terms[self.term] = self.beta * torch.stack(distances).sum()
-        return terms
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        distances = [
+            distance(student[stage.student], teacher[stage.teacher])
+            for distance, stage in zip(self.distances, self.stages, strict=True)
+        ]
+        return {self.term: self.weights["beta"] * torch.stack(distances).sum()}
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, beta={self.beta}, temperature={self.temperature}, loss={self.term!r}"
+        return f"{super().extra_repr()}, loss={self.term!r}"
 
 
 def _loss(loss: str | Loss, sigma: float | None) -> tuple[str, Loss]:

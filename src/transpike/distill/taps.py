@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import log2
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from transpike.errors import ModelError
 
-__all__ = ["Stage", "Tap", "Taps", "default_taps", "find_taps", "match_taps", "pair_taps"]
+__all__ = ["Stage", "Tap", "Taps", "find_taps", "listed", "named_modules"]
 
 SHOWN = 30
-POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 PREFIX_TOKENS = 5
 """At most so many class and register tokens stand before a transformer's grid."""
 
-
-T = TypeVar("T")
 Layout = Literal["chw", "hwc", "tokens", "transposed"]
 
 
@@ -104,7 +100,7 @@ class Taps:
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        modules = {_uncompiled(name): module for name, module in model.named_modules() if name}
+        modules = named_modules(model)
         self.compiled = modules.pop("_orig_mod", None) is not None
         wrong = [name for name in names if name not in modules]
         if wrong:
@@ -192,95 +188,6 @@ def find_taps(
     return {name: _tap(model, name, taps[name], samples, image, steps, prefix) for name in names}
 
 
-def match_taps(student: Mapping[str, Tap], teacher: Mapping[str, Tap]) -> list[tuple[str, str]]:
-    """The teacher's tap for each tap of the student: of the nearest size, among equals of the nearest relative depth.
-
-    Where all of the student's taps are of one size, which then tells no stage from another (ViT, MLP-Mixer), four of
-    them learn, evenly spaced, and each from the teacher's of the nearest relative depth. Both mappings are in order of
-    depth.
-
-    >>> def tap(name, side): return Tap(name, channels=4, size=(side, side), layout="chw")
-    >>> student = {name: tap(name, side) for name, side in (("low", 8), ("high", 4))}
-    >>> teacher = {name: tap(name, side) for name, side in (("a", 16), ("b", 8), ("c", 4), ("d", 4))}
-    >>> match_taps(student, teacher)
-    [('low', 'b'), ('high', 'd')]
-    """
-    alike = len(student) > 1 and len({tap.size for tap in student.values()}) == 1
-    learning = _four(list(student.values())) if alike else list(student.values())
-    pairs = []
-    for index, own in enumerate(learning, 1):
-
-        def distance(place: tuple[int, Tap], own: Tap = own, index: int = index) -> tuple[float, float]:
-            depth, other = place
-            ratio = own.size[0] * own.size[1] / (other.size[0] * other.size[1])
-            return 0 if alike else abs(log2(ratio)), abs(depth * len(learning) - index * len(teacher))
-
-        pairs.append((own.name, min(enumerate(teacher.values(), 1), key=distance)[1].name))
-    return pairs
-
-
-def pair_taps(
-    student: Mapping[str, Tap], teacher: Mapping[str, Tap], pairs: Sequence[tuple[str, str]]
-) -> tuple[Stage, ...]:
-    """Stages of pairs of names."""
-    return tuple(
-        Stage(a, b, student[a].channels, teacher[b].channels, student[a].size, teacher[b].size) for a, b in pairs
-    )
-
-
-def default_taps(model: nn.Module) -> list[str]:
-    """Where a known network is tapped: after each stage, in order of depth.
-
-    Known are our own networks, those with `layer1` or `stage1` and so on (ResNets, of whatever library), whatever tells
-    its stages in timm's `feature_info` (nearly all of timm's do; transformers tell every block), and networks with
-    `features` (VGG, MobileNet), `blocks`, `stages` or `layers`: of these the last before each change of resolution, or
-    four of them if there is none (transformers).
-
-    Raises:
-        ModelError: for a network that is laid out otherwise; its modules are listed.
-
-    >>> from torchvision.models import resnet18
-    >>> default_taps(resnet18())
-    ['layer1', 'layer2', 'layer3', 'layer4']
-    """
-    names = {_uncompiled(name): module for name, module in model.named_modules() if name}
-    for stem in ("layer", "stage"):
-        if numbered := [f"{stem}{number}" for number in range(1, 10) if f"{stem}{number}" in names]:
-            return numbered
-    info = getattr(model, "feature_info", None)
-    if isinstance(info, list) and info and all(entry.get("module") in names for entry in info):
-        return [entry["module"] for entry in info]
-    for container in ("layers", "blocks", "stages", "features"):
-        if container in names and (children := dict(names[container].named_children())):
-            return [f"{container}.{child}" for child in _stage_ends(children)]
-    raise ModelError(
-        f"no default taps are known for {type(model).__name__}: name the modules to tap. "
-        f"{_listed([name for name in names if name.count('.') < 2])}"
-    )
-
-
-def _stage_ends(children: Mapping[str, nn.Module]) -> list[str]:
-    """The last child before each change of resolution, and the last of all but a pooling; four where none changes."""
-    names = [name for name, child in children.items() if not isinstance(child, nn.Identity)]
-    if isinstance(children[names[-1]], POOLS):
-        names.pop()
-    halving = [any(_halves(module) for module in child.modules()) for child in children.values()]
-    follows = dict(zip(list(children)[:-1], halving[1:], strict=True))
-    ends = [name for name in names if name == names[-1] or follows[name]]
-    return _four(names) if len(ends) == 1 else ends
-
-
-def _four(values: Sequence[T]) -> list[T]:
-    """Four of the values, or all of fewer, evenly spaced, the last one among them."""
-    count = min(len(values), 4)
-    return [values[round((index + 1) * len(values) / count) - 1] for index in range(count)]
-
-
-def _halves(module: nn.Module) -> bool:
-    stride = module.stride if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) else 1
-    return (max(stride) if isinstance(stride, tuple) else stride) > 1
-
-
 def _tap(
     model: nn.Module,
     name: str,
@@ -308,7 +215,7 @@ def _tap(
                 return Tap(name, channels, grid[0], layout, grid[1], steps if timed else None)
     raise ModelError(
         f"{type(model).__name__}: module {name!r} gives {shape}, which has no spatial axes to read as [N, C, H, W] or "
-        "as tokens [N, L, C] of a grid: tap a module before the pooling."
+        "as tokens [N, L, C] of a grid: tap a module before the pooling, or take a method of logits alone, such as kd."
     )
 
 
@@ -347,8 +254,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _uncompiled(name: str) -> str:
-    return name.removeprefix("_orig_mod.")
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules but the model itself, those of `torch.compile` by the names that they had before."""
+    return {name.removeprefix("_orig_mod."): module for name, module in model.named_modules() if name}
 
 
 def _no_module(model: nn.Module, wrong: Sequence[str], known: Sequence[str]) -> str:
@@ -356,10 +264,11 @@ def _no_module(model: nn.Module, wrong: Sequence[str], known: Sequence[str]) -> 
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
     named = ", ".join(repr(name) for name in wrong)
     several = "s" if len(wrong) > 1 else ""
-    return f"{type(model).__name__} has no module{several} {named} to tap.{guess} {_listed(known)}"
+    return f"{type(model).__name__} has no module{several} {named} to tap.{guess} {listed(known)}"
 
 
-def _listed(known: Sequence[str]) -> str:
+def listed(known: Sequence[str]) -> str:
+    """The names that there are, for a message; of many the outermost."""
     # The outermost first: these are what one taps.
     ordered = sorted(known, key=lambda name: name.count("."))
     more = f", ... ({len(known) - SHOWN} more)" if len(known) > SHOWN else ""

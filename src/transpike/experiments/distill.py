@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import lcm
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from transpike.data import ImageSets, Loading
+from transpike.data import Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.inputs import network_name, timm_config
+from transpike.experiments.inputs import network_name
 from transpike.experiments.training import Training, asked_of_all, run_training, student_steps
 from transpike.train.options import Machine, Optim, Recipe
+
+if TYPE_CHECKING:
+    from transpike.experiments.subjects import Source
 
 __all__ = ["distill"]
 
@@ -59,7 +63,8 @@ def distill(
     of the loss is told from the first step on: in results.json, curves.csv and TensorBoard.
 
     The teacher sees each batch once, as the student sees it, resized to its own image size and normalised as it was
-    trained. Of events, a teacher of the same network with more steps teaches a student with fewer.
+    trained; one of `transpike hybrid` sees it through its own encoder. Of events, a teacher of the same network with
+    more steps teaches a student with fewer.
 
     Examples:
       transpike train --model resnet20 --out runs/teacher
@@ -71,7 +76,7 @@ spikingformer_4_384 --data cifar100
       transpike distill --resume runs/distill-20260101-120000
 
     Args:
-        teacher: The folder of a `transpike train` run, or a network's name with --teacher-weights.
+        teacher: The folder of a `transpike train` or `hybrid` run, or a network's name with --teacher-weights.
         student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
         data: As for `transpike train`: digits, mnist, cifar10, cifar100, folder, ..., or events: nmnist, cifar10_dvs.
         method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn,
@@ -109,11 +114,7 @@ spikingformer_4_384 --data cifar100
             have other classes; a tap does not exist; the loss is not finite.
     """
     if resume is None:
-        _check_teacher(teacher, teacher_weights)
-        from transpike.distill import create_method, uses_features
-
-        if not uses_features(method):
-            create_method(method, (), settings or {})  # a wrong setting is told before anything is loaded
+        _check_student(student)
     asked = asked_of_all(
         student,
         data,
@@ -138,83 +139,104 @@ spikingformer_4_384 --data cifar100
         taps=taps,
         cache=cache,
     )
+    if resume is None:
+        _check_teacher(asked)
+        _check_method(asked)
     run_training("distill", asked, _learn, frames=_frames, also=ASKED, resume=resume, out=out, json=json)
 
 
-def _check_teacher(teacher: str | None, weights: Path | None) -> None:
+def _check_student(name: str) -> None:
     from transpike.models import check_name, read_description
 
-    if teacher is None:
+    if not Path(name).is_dir():
+        check_name(name)
+    elif read_description(name).get("encoder"):
+        raise ConfigError(
+            f"{name}: a network of `transpike hybrid` takes encoded images, and cannot be a student here."
+        )
+
+
+def _check_method(asked: Mapping[str, Any]) -> None:
+    from transpike.distill import check_method, needs_time, uses_features
+
+    method, taps = asked["method"], asked["taps"]
+    check_method(method, asked["settings"])
+    if asked["options"]["steps"] is None and needs_time(method):
+        raise ModelError(f"{method} compares time steps, of which {network_name(asked['model'])} has none.")
+    if taps is not None and not taps and uses_features(method):
+        raise ConfigError("--taps names no module: leave it out for each network's stages.")
+    if asked["cache"] < 0:
+        raise ConfigError(f"cache={asked['cache']}: expected mebibytes, 0 or more.")
+
+
+def _check_teacher(asked: Mapping[str, Any]) -> None:
+    """Refuse, before anything is loaded, a teacher that cannot be had or cannot see the student's data."""
+    from transpike.models import check_name
+    from transpike.models.zoo import SPIKING
+
+    name, weights, events = asked["teacher"], asked["teacher_weights"], asked["data"] in EVENT_SOURCES
+    if name is None:
         raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
-    if Path(teacher).is_dir() and read_description(teacher).get("encoder"):
-        raise ConfigError(f"{teacher}: a network of `transpike hybrid` takes encoded images, and cannot teach here.")
-    if weights is None and not Path(teacher).is_dir():
-        check_name(teacher)
+    if weights is None and not Path(name).is_dir():
+        check_name(name)
         raise ModelError(
-            f"{teacher}: give --teacher-weights, a file or the folder of a `transpike train` run; an untrained teacher "
+            f"{name}: give --teacher-weights, a file or the folder of a `transpike train` run; an untrained teacher "
             "has nothing to teach. To train one: transpike train"
         )
+    for option in ("teacher_size", "teacher_steps"):
+        if asked[option] is not None and asked[option] < 1:
+            raise ConfigError(f"{option}={asked[option]}: expected 1 or more.")
+    if Path(name).is_dir() and asked["teacher_network"]:
+        raise ConfigError(f"{name}: a run's folder knows its network: leave --teacher-network out.")
+    if events and _teacher(asked).described.get("encoder"):
+        raise ConfigError(f"{name} encodes images, and {asked['data']} gives frames of events, which it cannot encode.")
+    spikes = network_name(name) in SPIKING
+    if asked["teacher_steps"] is not None and not spikes:
+        raise ConfigError(f"--teacher-steps is T of a spiking teacher; {network_name(name)} is none: leave it out.")
+    if spikes and _teacher(asked).time is None:
+        raise ConfigError(f"{name} spikes: give --teacher-steps, the T that it was trained with.")
+    if events and not spikes:
+        raise ConfigError(f"{asked['data']} gives frames of events: give a spiking teacher, not {network_name(name)}.")
+
+
+def _teacher(asked: Mapping[str, Any]) -> Source:
+    from transpike.experiments.subjects import Source
+
+    return Source(
+        str(asked["teacher"]), *(asked[f"teacher_{name}"] for name in ("weights", "network", "steps", "size"))
+    )
 
 
 def _frames(asked: dict[str, Any]) -> int | None:
     """Frames of events from which both networks' can be merged."""
     steps: int | None = asked["options"]["steps"]
-    theirs = _teacher_steps(asked)
+    theirs = _teacher(asked).time
     return lcm(steps, theirs) if steps and theirs and asked["data"] in EVENT_SOURCES else steps
 
 
-def _described(asked: dict[str, Any]) -> dict[str, Any]:
-    """What the teacher's training run says of it; empty for a network by name."""
-    from transpike.models import read_description
-
-    for place in (asked["teacher"], asked["teacher_weights"]):
-        if place is not None and Path(place).is_dir():
-            return read_description(place)
-    return {}
-
-
-def _teacher_steps(asked: dict[str, Any]) -> int | None:
-    recorded: int | None = _described(asked).get("steps")
-    return asked["teacher_steps"] or recorded
-
-
 def _learn(training: Training) -> tuple[Any, dict[str, Any]]:
-    from transpike.models import create_model
+    from transpike.experiments.subjects import load_subject
     from transpike.train import Loaders
     from transpike.train.distill import distill as learn
-    from transpike.train.teacher import TargetCache, TeacherInput
+    from transpike.train.teacher import TargetCache
 
-    asked, sets, options = training.asked, training.sets, training.options
-    described, name = _described(asked), str(asked["teacher"])
-    shape: dict[str, Any] = {
-        "num_classes": described.get("num_classes", sets.classes),
-        "in_channels": sets.channels,
-        "image_size": asked["teacher_size"] or described.get("image_size", sets.size),
-    }
-    teacher = create_model(name, **shape, weights=asked["teacher_weights"], **asked["teacher_network"])
-    known = described or (timm_config(name.removeprefix("timm/")) if name.startswith("timm/") else {})
-    size = asked["teacher_size"] or known.get("image_size")
-    scale = offset = None
-    if isinstance(sets, ImageSets) and known.get("mean") and len(known["mean"]) == sets.channels:
-        scale, offset = TeacherInput.renormalized((sets.mean, sets.std), (known["mean"], known["std"]))
-        if all(abs(a - 1) < 1e-6 for a in scale) and all(abs(b) < 1e-6 for b in offset):
-            scale = offset = None
-    given = TeacherInput(size=size, scale=scale, offset=offset, steps=_teacher_steps(asked))
+    asked, sets = training.asked, training.sets
+    teacher = load_subject(_teacher(asked), sets, label="teacher", device="cpu")
     fitted = learn(
         training.model,
-        teacher,
+        teacher.model,
         Loaders(sets.train, sets.validation if len(sets.validation) else None),
-        options,
+        training.options,
         folder=training.folder,
         method=asked["method"],
         settings=asked["settings"],
         taps=asked["taps"],
-        given=given,
+        given=teacher.given,
         cache=TargetCache(asked["cache"]) if asked["cache"] else None,
         resume=training.resumed,
     )
     told = {
-        "teacher": network_name(name),
+        "teacher": network_name(asked["teacher"]),
         "method": asked["method"],
         "settings": asked["settings"],
         "taps": {stage.student: stage.teacher for stage in fitted.stages},

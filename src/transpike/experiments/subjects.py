@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from transpike.coding import DCTEncoder
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import Stage, Tap, create_method, default_taps, find_taps, match_taps, pair_taps
@@ -157,6 +158,7 @@ def load_data(
 def load_subject(source: Source, sets: ImageSets | EventSets, *, label: str, device: str) -> Subject:
     """Make a network and tell how it takes the data's images."""
     described = source.described
+    encoded = described.get("encoder") is not None
     if (channels := described.get("in_channels", sets.channels)) != sets.channels:
         raise DataError(
             f"{source.name} takes images of {channels} channels; those of {sets.name} have {sets.channels}."
@@ -164,7 +166,7 @@ def load_subject(source: Source, sets: ImageSets | EventSets, *, label: str, dev
     shape: dict[str, Any] = {
         "num_classes": described.get("num_classes", sets.classes),
         "in_channels": sets.channels,
-        "image_size": source.size or described.get("image_size", sets.size),
+        "image_size": (None if encoded else source.size) or described.get("image_size", sets.size),
     }
     model = create_model(source.name, **shape, weights=source.weights, **source.network).to(device)
     known = described or _timm(source)
@@ -172,10 +174,33 @@ def load_subject(source: Source, sets: ImageSets | EventSets, *, label: str, dev
     if isinstance(sets, ImageSets) and known.get("mean") and len(known["mean"]) == sets.channels:
         scale, offset = TeacherInput.renormalized((sets.mean, sets.std), (known["mean"], known["std"]))
     given = TeacherInput(source.size or known.get("image_size"), scale, offset, source.time)
-    if known.get("encoder"):
+    if encoded:
         encoder = read_encoder(known, steps=source.time).to(device)
-        given = replace(given, size=source.size, encode=encoder if known["steps"] else laid_out(encoder))
+        side = _side(source, encoder, sets.size)
+        given = replace(given, size=side, encode=encoder if known["steps"] else laid_out(encoder))
     return Subject(label, source, model.eval().requires_grad_(False), given)
+
+
+def _side(source: Source, encoder: nn.Module, side: int) -> int:
+    """Side of the images that an encoder lays out as its network takes them: the data's, if it does so with these.
+
+    Raises:
+        ConfigError: if the source's own size is laid out otherwise.
+    """
+    wanted = source.described["image_size"]
+    dct = encoder if isinstance(encoder, DCTEncoder) else None
+
+    def laid(side: int) -> int:
+        return dct.output_size((side, side))[0] if dct else side
+
+    whole = (wanted // dct.block - 1) * dct.stride + dct.block if dct else wanted
+    for one in [side, whole] if source.size is None else [source.size]:
+        if laid(one) == wanted:
+            return one
+    raise ConfigError(
+        f"{source.name} takes what its encoder makes of images of {whole} x {whole}, not of {source.size} x "
+        f"{source.size}: leave the size out."
+    )
 
 
 def _timm(source: Source) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,8 @@ def distill(
         reset: as in `fit`.
 
     Raises:
-        ModelError: for taps that do not exist or have no spatial axes, and for networks of different classes.
+        ModelError: for taps that do not exist or have no spatial axes, for networks of different classes, and for one
+            that cannot take the images.
         ConfigError: for an unknown method, or settings that it does not take.
         TranspikeError: as `fit`.
     """
@@ -216,16 +218,18 @@ def _survey(
     student, teacher, given = probe.model, probe.teacher.model, probe.teacher.given
     device = next((parameter.device for parameter in student.parameters()), torch.device("cpu"))
     images = images.to(device)
-    teacher.to(device)
+    probe.teacher.to(device)
     shown = given(images)
     said: dict[str, Tensor] = {}
 
     def run_student() -> None:
-        said["student"] = probe.outputs(images)
+        with _accepting("student", student, images):
+            said["student"] = probe.outputs(images)
 
     def run_teacher() -> None:
         reset_net(teacher)
-        said["teacher"] = teacher(shown)
+        with _accepting("teacher", teacher, shown):
+            said["teacher"] = teacher(shown)
 
     if not needed:
         taps = {}
@@ -251,6 +255,18 @@ def _survey(
     learning = {stage.student: found[stage.student] for stage in stages}
     teaching = {stage.teacher: theirs[stage.teacher] for stage in stages}
     return learning, teaching, stages, classes["student"]
+
+
+@contextmanager
+def _accepting(role: str, model: nn.Module, given: Tensor) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"the {role}, {type(model).__name__}, cannot take a batch of shape {list(given.shape)} ({reason}): give "
+            "images of the size and channels that it was made for."
+        ) from error
 
 
 def _save_adapters(method: nn.Module, folder: Path) -> None:

@@ -56,8 +56,14 @@ class TeacherInput:
         return scale, offset
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] as the teacher takes them, [T, N, C, H, W] if it spikes; frames merged to its T."""
+        """Images [N, C, H, W] as the teacher takes them, [T, N, C, H, W] if it spikes; frames merged to its T.
+
+        Raises:
+            DataError: for frames that an artificial teacher is given, or an encoder.
+        """
         if images.ndim == 5:
+            if self.encode is not None:
+                raise DataError("frames [T, N, C, H, W] cannot be encoded: the teacher takes images.")
             if self.steps is None:
                 raise DataError("frames [T, N, C, H, W] need a spiking teacher: give its number of steps.")
             return merge_frames(images, self.steps)
@@ -155,6 +161,8 @@ class Teacher:
 
     def to(self, device: torch.device) -> Teacher:
         self.model.to(device)
+        if isinstance(self.given.encode, nn.Module):
+            self.given.encode.to(device)
         return self
 
     def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

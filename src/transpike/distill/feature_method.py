@@ -1,0 +1,92 @@
+"""What methods that compare features have in common: their maps at a stage, and the method around a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from transpike.distill.adapter import mean_over_time
+from transpike.distill.logits import knowledge_distillation
+from transpike.distill.method import Features, Method
+from transpike.distill.taps import Stage
+from transpike.errors import ConfigError, DataError
+from transpike.spectral.fourier import full_precision
+
+__all__ = ["FeatureMethod", "stage_maps", "student_maps"]
+
+
+def student_maps(stage: Stage, student: Features) -> Tensor:
+    """A student's maps at a stage, averaged over time: [N, C, H, W] in full precision.
+
+    Raises:
+        DataError: for maps of another rank or with other channels.
+
+    >>> import torch
+    >>> student_maps(Stage("a", "b", 4, 6, (8, 8), (4, 4)), {"a": torch.ones(2, 3, 4, 8, 8)}).shape
+    torch.Size([3, 4, 8, 8])
+    """
+    maps = student[stage.student]
+    if maps.ndim not in (4, 5) or maps.shape[-3] != stage.student_channels:
+        raise DataError(
+            f"the student's maps have the shape {list(maps.shape)}: expected [T, N, {stage.student_channels}, H, W] or "
+            f"[N, {stage.student_channels}, H, W]."
+        )
+    return mean_over_time(full_precision(maps))
+
+
+def stage_maps(stage: Stage, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
+    """Maps of both at a stage, averaged over time, each with its own channels and grid, in full precision.
+
+    Raises:
+        DataError: for maps of another rank or with other channels.
+
+    >>> import torch
+    >>> stage = Stage("a", "b", 4, 6, (8, 8), (4, 4))
+    >>> own, other = stage_maps(stage, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
+    >>> own.shape, other.shape
+    (torch.Size([3, 4, 8, 8]), torch.Size([3, 6, 4, 4]))
+    """
+    own, other = student_maps(stage, student), full_precision(teacher[stage.teacher])
+    if other.ndim != 4 or other.shape[1] != stage.teacher_channels or len(other) != len(own):
+        raise DataError(
+            f"the teacher's maps have the shape {list(other.shape)}: expected "
+            f"[{len(own)}, {stage.teacher_channels}, H, W]."
+        )
+    return own, other
+
+
+class FeatureMethod(Method):
+    """alpha * KD and weighted terms of features, left out where their weight is 0.
+
+    A child gives `compare`, and `answer` for more than KD.
+
+    Args:
+        stages: pairs of taps.
+        alpha: weight of logits KD.
+        temperature: of logits KD.
+        weights: of the terms of features, by name.
+
+    Shapes: as `Method`.
+
+    Raises:
+        ConfigError: without stages, for a temperature that is not above 0, and for weights below 0.
+        DataError: on call, for maps that do not fit their stages, and batches of fewer images than the method needs.
+    """
+
+    def __init__(self, stages: Sequence[Stage], *, alpha: float, temperature: float, **weights: float) -> None:
+        super().__init__(alpha=alpha, temperature=temperature, **weights)
+        # None for weights of 0: DDP refuses parameters that no loss depends on.
+        self.stages = tuple(stages) if any(weights.values()) else ()
+        if any(weights.values()) and not stages:
+            told = ", ".join(f"{name}={weight}" for name, weight in weights.items())
+            raise ConfigError(
+                f"{told}: distillation of features needs stages, pairs of taps; a weight of 0 leaves them out."
+            )
+
+    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+        alpha = self.weights["alpha"]
+        if not alpha:
+            return {}
+        return {"kd": alpha * knowledge_distillation(student, teacher, temperature=self.temperature)}
