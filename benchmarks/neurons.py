@@ -1,7 +1,7 @@
 """A LIF layer over T steps: ours, SpikingJelly, snnTorch, a torch loop, the loop compiled, and a copy as the floor.
 
     python benchmarks/neurons.py
-    python benchmarks/neurons.py --alone false
+    python benchmarks/neurons.py --together true
     python benchmarks/neurons.py --device cuda --dtype bfloat16 --shape "[32, 32, 128, 32, 32]"
 
 Hard reset to 0, tau 2, input decayed, ATan surrogate. Forward is without gradients; forward and backward take a dense
@@ -11,16 +11,14 @@ gradient of the spikes. The floor copies the input, and for the backward pass th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from multiprocessing import get_context
-from typing import Any, Literal
+from typing import Literal
 
 import snntorch
 import torch
 from jsonargparse import auto_cli
 from spikingjelly.activation_based import functional, neuron, surrogate
-from timing import best_seconds, peak_mebibytes, save, show
+from timing import alone, best_seconds, peak_mebibytes, save, show
 from torch import Tensor
 
 from transpike.neurons import ATan, LIFNode, reset_net
@@ -114,18 +112,13 @@ def _measure(names: Sequence[str], device: str, dtype: str, shape: Sequence[int]
     return rows
 
 
-def _alone(name: str, *setting: Any) -> Row:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_measure, [name], *setting).result()[0]
-
-
 def main(
     device: Literal["cpu", "cuda"] = "cpu",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     shape: list[int] = [4, 32, 128, 32, 32],  # noqa: B006  (jsonargparse shows it)
     repeats: int = 7,
     rounds: int = 3,
-    alone: bool = True,
+    together: bool = False,
 ) -> None:
     """Time and peak memory of each; writes benchmarks/results/neurons-DEVICE-DTYPE-TxNx....json.
 
@@ -135,19 +128,21 @@ def main(
         shape: Of the input, [T, N, *].
         repeats: Turns of a process, of which the fastest counts.
         rounds: Processes of each layer, in turns, of which the fastest counts.
-        alone: Each layer in a process of its own, as a program that uses it and no other. Otherwise all take turns in
-            one process, on memory that the others have left and beside their waiting threads.
+        together: All take turns in one process, on memory that the others have left and beside their waiting
+            threads; otherwise each has a process of its own, as a program that uses it and no other.
     """
     setting = device, dtype, shape, repeats
-    turns = [[_alone(name, *setting) for name in _LAYERS] if alone else _measure(list(_LAYERS), *setting)]
-    turns += [[_alone(name, *setting) for name in _LAYERS] for _ in range(rounds - 1 if alone else 0)]
+    if together:
+        turns = [_measure(list(_LAYERS), *setting)]
+    else:
+        turns = [[alone(_measure, [name], *setting)[0] for name in _LAYERS] for _ in range(rounds)]
     rows = {name: tuple(map(min, zip(*measured, strict=True))) for name, *measured in zip(_LAYERS, *turns, strict=True)}
     rates = {name: row[3] for name, row in rows.items() if name != "copy (floor)"}
     if max(rates.values()) - min(rates.values()) > 1e-4:
         raise SystemExit(f"the layers do not compute the same neuron, firing rates: {rates}")
     base = rows["SpikingJelly"]
     show(
-        f"LIF {shape} {dtype} on {device}{'' if alone else ', in one process'}; both = forward and backward; "
+        f"LIF {shape} {dtype} on {device}{', in one process' if together else ''}; both = forward and backward; "
         f"SpikingJelly {version('spikingjelly')}, snnTorch {version('snntorch')}",
         ["", "forward ms", "speed-up", "both ms", "speed-up", "peak MiB"],
         [
@@ -158,7 +153,7 @@ def main(
     keys = ("forward_s", "forward_backward_s", "peak_mib")
     results = {name: dict(zip(keys, row[:3], strict=True)) for name, row in rows.items()}
     name = f"neurons-{device}-{dtype}-{'x'.join(map(str, shape))}"
-    print(save(name if alone else f"{name}-together", results))
+    print(save(f"{name}-together" if together else name, results))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -19,6 +21,7 @@ from rich.table import Table
 from transpike.neurons import empty_cache
 
 Run = Callable[[], object]
+T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -34,6 +37,12 @@ def best_seconds(runs: Mapping[str, Run], *, repeats: int, cuda: bool = False) -
             if turn:
                 best[name] = min(best[name], seconds)
     return best
+
+
+def alone(measure: Callable[..., T], *arguments: Any) -> T:
+    """Measure in a process of its own: not on memory that others have left, nor beside their waiting threads."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(measure, *arguments).result()
 
 
 def _now(cuda: bool) -> float:

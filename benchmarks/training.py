@@ -5,7 +5,8 @@
 
 Direct coding, cross-entropy of the mean over time, SGD. Of the SEW-ResNet-19, SpikingJelly's is the same network, built
 of its layers, blocks and neurons; of the Spikingformer-4-384, its Spikformer of the same width, depth and heads, whose
-neurons follow the layers instead of preceding them. In the floor every neuron is the identity.
+neurons follow the layers instead of preceding them. In the floor every neuron is the identity. Each has a process of
+its own, so that none runs on memory that another has left.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from jsonargparse import auto_cli
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import sew_resnet, spikformer
-from timing import best_seconds, peak_mebibytes, save, show
+from timing import alone, best_seconds, peak_mebibytes, save, show
 from torch import nn
 
 from transpike.models import create_model
@@ -59,18 +60,15 @@ SPIKINGJELLY: dict[str, Callable[[], nn.Module]] = {
     "spikingformer_4_384": _spikformer,
 }
 
+KINDS = ("transpike", "SpikingJelly", "without neurons (floor)")
 
-def _networks(name: str, device: str) -> dict[str, nn.Module]:
+
+def _network(kind: str, name: str) -> nn.Module:
+    if kind == "SpikingJelly":
+        return SPIKINGJELLY[name]()
     lif = {"tau": 2.0, "decay_input": name != "sew_resnet19", "surrogate_function": ATan()}
-    nets = {
-        "transpike": create_model(name, spiking_neuron=LIFNode, **lif),
-        "SpikingJelly": SPIKINGJELLY[name](),
-        "without neurons (floor)": create_model(name, spiking_neuron=nn.Identity),
-    }
-    counts = [sum(p.numel() for p in net.parameters()) for net in nets.values()]
-    if max(counts) / min(counts) > 1.01:
-        raise SystemExit(f"the networks differ in size: {counts}")
-    return {name: net.to(device) for name, net in nets.items()}
+    neurons = {"spiking_neuron": LIFNode, **lif} if kind == "transpike" else {"spiking_neuron": nn.Identity}
+    return create_model(name, **neurons)
 
 
 def _step(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype) -> Callable[[], float]:
@@ -89,35 +87,59 @@ def _step(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, dtype: tor
     return step
 
 
+def _measure(
+    kind: str, name: str, device: str, precision: str, batch: int, steps: int, repeats: int
+) -> tuple[float, float, int]:
+    """Seconds of a step, MiB at its peak, and how many parameters the network has."""
+    torch.manual_seed(0)
+    images = torch.rand(batch, 3, 32, 32, device=device).expand(steps, -1, -1, -1, -1)
+    labels = torch.randint(10, (batch,), device=device)
+    net = _network(kind, name).to(device)
+    run = _step(net, images, labels, getattr(torch, precision))
+    seconds = best_seconds({kind: run}, repeats=repeats, cuda=device == "cuda")[kind]
+    return seconds, peak_mebibytes(run, cuda=device == "cuda"), sum(p.numel() for p in net.parameters())
+
+
 def main(
     networks: list[Literal["sew_resnet19", "spikingformer_4_384"]] = ["sew_resnet19", "spikingformer_4_384"],  # noqa: B006  (jsonargparse shows it)
     device: Literal["cpu", "cuda"] = "cpu",
     precision: Literal["float32", "bfloat16"] = "float32",
     batch: int = 32,
     steps: int = 4,
-    repeats: int = 3,
+    repeats: int = 2,
+    rounds: int = 2,
 ) -> None:
-    """Images a second and peak memory of each; writes benchmarks/results/training-NETWORK-DEVICE-....json."""
+    """Images a second and peak memory of each; writes benchmarks/results/training-NETWORK-DEVICE-....json.
+
+    Args:
+        networks: Which.
+        device: Where.
+        precision: bfloat16 is autocast.
+        batch: Images a step.
+        steps: Time steps T.
+        repeats: Training steps that a process times, after one to warm up; the fastest counts.
+        rounds: Processes of each network, in turns; the fastest counts.
+    """
     for name in networks:
-        torch.manual_seed(0)
-        images = torch.rand(batch, 3, 32, 32, device=device).expand(steps, -1, -1, -1, -1)
-        labels = torch.randint(10, (batch,), device=device)
-        runs = {
-            key: _step(net, images, labels, getattr(torch, precision)) for key, net in _networks(name, device).items()
-        }
-        seconds = best_seconds(runs, repeats=repeats, cuda=device == "cuda")
-        memory = {key: peak_mebibytes(run, cuda=device == "cuda") for key, run in runs.items()}
-        theirs, floor = seconds["SpikingJelly"], seconds["without neurons (floor)"]
+        setting = name, device, precision, batch, steps, repeats
+        turns = [[alone(_measure, kind, *setting) for kind in KINDS] for _ in range(rounds)]
+        rows = {kind: tuple(map(min, zip(*row, strict=True))) for kind, *row in zip(KINDS, *turns, strict=True)}
+        counts = [row[2] for row in rows.values()]
+        if max(counts) / min(counts) > 1.01:
+            raise SystemExit(f"the networks differ in size: {counts}")
+        theirs, floor = rows["SpikingJelly"][0], rows["without neurons (floor)"][0]
         show(
             f"{name}, a training step, T = {steps}, batch {batch}, {precision} on {device}; "
             f"SpikingJelly {version('spikingjelly')}",
             ["", "s", "images/s", "speed-up", "of the floor", "peak MiB"],
             [
-                [key, f"{s:.3f}", f"{batch / s:.1f}", f"{theirs / s:.2f}x", f"{s / floor:.2f}x", f"{memory[key]:.0f}"]
-                for key, s in seconds.items()
+                [kind, f"{s:.3f}", f"{batch / s:.1f}", f"{theirs / s:.2f}x", f"{s / floor:.2f}x", f"{peak:.0f}"]
+                for kind, (s, peak, _) in rows.items()
             ],
         )
-        results = {key: {"step_s": s, "images_per_s": batch / s, "peak_mib": memory[key]} for key, s in seconds.items()}
+        results = {
+            kind: {"step_s": s, "images_per_s": batch / s, "peak_mib": peak} for kind, (s, peak, _) in rows.items()
+        }
         print(save(f"training-{name}-{device}-{precision}-T{steps}-N{batch}", results))
 
 
