@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from transpike.errors import ConfigError
 
-__all__ = ["Augment", "augment_names", "augmentation", "cutout", "random_flip", "random_shift"]
+__all__ = ["Augment", "augment_names", "augmentation", "cutout", "random_flip", "random_shift", "shift_and_flip"]
 
 Augment = Callable[[Tensor, Generator], Tensor]
 
@@ -201,3 +201,9 @@ def random_flip(images: Tensor, *, generator: Generator) -> Tensor:
     """
     flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(flipped.to(images.device), images.flip(-1), images)
+
+
+def shift_and_flip(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
+    """The standard augmentation: `random_shift` and, where a mirror image is of the same class, `random_flip`."""
+    images = random_shift(images, pixels=shift, generator=generator)
+    return random_flip(images, generator=generator) if flip else images

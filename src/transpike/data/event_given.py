@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, Subset
 
 from transpike.data.augment import Augment
 from transpike.data.batches import seed_of
-from transpike.data.events import EventSets, _augmentation, _augmented, _sets
-from transpike.data.images import Loading, _split, _tested
+from transpike.data.events import EventSets, augmented, collected, event_augmentation
+from transpike.data.images import Loading, choose_tested, choose_training
 from transpike.errors import ConfigError, DataError
 
 __all__ = ["GivenFrames", "event_sets"]
@@ -61,12 +61,12 @@ def event_sets(
     """
     if shift < 0:
         raise ConfigError(f"{name}: shift must not be negative: {shift}.")
-    augmenting = _augmentation(loading, shift=shift, flip=flip)
+    augmenting = event_augmentation(loading, shift=shift, flip=flip)
     names = tuple(class_names or _class_names(train))
     if not names:
         raise ConfigError(f"{name}: the training set has no attribute 'classes'. Name them: class_names=[...].")
-    training, held = _split(_length(train, f"{name}, train"), loading)
-    tested = _tested(_length(test, f"{name}, test"), loading)
+    training, held = choose_training(_length(train, f"{name}, train"), loading)
+    tested = choose_tested(_length(test, f"{name}, test"), loading)
     first, _ = _item(train[0], f"{name}, train, item 0", classes=len(names))
 
     def frames(given: Dataset[Any], part: str, chosen: list[int], augment: Augment | None = None) -> GivenFrames:
@@ -74,7 +74,7 @@ def event_sets(
         subset = Subset(given, chosen)
         return GivenFrames(subset, title, shape=first.shape, classes=len(names), augment=augment, seed=loading.seed)
 
-    return _sets(
+    return collected(
         name,
         loading,
         train=frames(train, "train", training, augmenting),
@@ -130,7 +130,7 @@ class GivenFrames(Dataset[tuple[Tensor, int]]):
                 f"{title}: frames {list(frames.shape)}, but item 0 of train has {self.shape}, and a batch needs one "
                 "shape. SpikingJelly's sets give it with frames_number=, not with duration=."
             )
-        return _augmented(frames, self.augment, seed_of(self.seed, item)), label
+        return augmented(frames, self.augment, seed_of(self.seed, item)), label
 
 
 def _class_names(given: Any) -> Sequence[str]:

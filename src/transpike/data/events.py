@@ -15,14 +15,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from transpike.data.augment import Augment, augment_names, augmentation, random_flip, random_shift
+from transpike.data.augment import Augment, augment_names, augmentation, shift_and_flip
 from transpike.data.batches import EpochSampler, seed_of
 from transpike.data.event_archives import place_of
 from transpike.data.event_files import EVENT_SOURCES, Events, EventSource, Recording
-from transpike.data.images import Loading, _split, _tested
+from transpike.data.images import Loading, choose_tested, choose_training
 from transpike.errors import ConfigError, DataError
 
-__all__ = ["EventFrames", "EventSets", "event_frames", "load_events"]
+__all__ = ["EventFrames", "EventSets", "augmented", "collected", "event_augmentation", "event_frames", "load_events"]
 
 _SPLITS = ("number", "time")
 
@@ -107,20 +107,20 @@ def load_events(
         raise DataError(f"no event set is called {name!r}. {hint}")
     _check(steps, split_by)
     source = EVENT_SOURCES[name]
-    augmenting = _augmentation(loading, shift=source.shift, flip=source.flip)
+    augmenting = event_augmentation(loading, shift=source.shift, flip=source.flip)
     recordings, tests = source.recordings(place_of(name, source, Path(root)))
-    training, held = _split(len(recordings), loading)
+    training, held = choose_training(len(recordings), loading)
 
     def frames(part: Sequence[Recording], chosen: Sequence[int], augment: Augment | None = None) -> EventFrames:
         picked = [part[index] for index in chosen]
         return EventFrames(picked, source, steps=steps, split_by=split_by, augment=augment, seed=loading.seed)
 
-    return _sets(
+    return collected(
         name,
         loading,
         train=frames(recordings, training, augmenting),
         validation=frames(recordings, held),
-        test=frames(tests, _tested(len(tests), loading)),
+        test=frames(tests, choose_tested(len(tests), loading)),
         class_names=source.class_names,
         size=source.size,
         steps=steps,
@@ -171,7 +171,7 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
             frames = event_frames(events, size=self.size, steps=self.steps, split_by=self.split_by)
         except DataError as error:
             raise DataError(f"{recording.path}: {error}") from None
-        return _augmented(frames, self.augment, seed_of(self.seed, item)), recording.label
+        return augmented(frames, self.augment, seed_of(self.seed, item)), recording.label
 
 
 def event_frames(events: Events, *, size: int, steps: int, split_by: str = "number") -> Tensor:
@@ -220,7 +220,8 @@ def _check(steps: int, split_by: str) -> None:
         raise ConfigError(f"split_by must be one of {', '.join(_SPLITS)}, not {split_by!r}.")
 
 
-def _augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment | None:
+def event_augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment | None:
+    """The augmentation that the options ask for, of those that frames can take."""
     if unfit := [field for field in ("size", "mean", "std") if getattr(loading, field) is not None]:
         raise ConfigError(f"loading.{unfit[0]} is for images: event frames keep the sensor's size and their counts.")
     if foreign := set(augment_names(loading.augment)) - {"none", "standard", "cutout"}:
@@ -228,21 +229,17 @@ def _augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment | None
             f"loading.augment: {', '.join(sorted(foreign))} is for images; frames of events take "
             "standard, cutout or none."
         )
-    return augmentation(loading.augment, standard=partial(_standard, shift=shift, flip=flip))
+    return augmentation(loading.augment, standard=partial(shift_and_flip, shift=shift, flip=flip))
 
 
-def _augmented(frames: Tensor, augment: Augment | None, seed: int) -> Tensor:
+def augmented(frames: Tensor, augment: Augment | None, seed: int) -> Tensor:
+    """A recording's frames [T, 2, H, W], all of them augmented alike."""
     if augment is None:
         return frames
     return augment(frames.flatten(0, 1)[None], Generator().manual_seed(seed)).view_as(frames)
 
 
-def _standard(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
-    images = random_shift(images, pixels=shift, generator=generator)
-    return random_flip(images, generator=generator) if flip else images
-
-
-def _sets(
+def collected(
     name: str,
     loading: Loading,
     *,
@@ -252,6 +249,7 @@ def _sets(
     class_names: tuple[str, ...],
     **facts: Any,
 ) -> EventSets:
+    """Three parts as the loaders of a set, and what is known of it."""
     return EventSets(
         name=name,
         train=_loader(train, loading, shuffle=True),

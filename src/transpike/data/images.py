@@ -14,14 +14,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from transpike.data.augment import Augment, augment_names, augmentation, random_flip, random_shift
+from transpike.data.augment import Augment, augment_names, augmentation, shift_and_flip
 from transpike.data.batches import EpochSampler, MemoryImages
 from transpike.data.folder import FolderImages, Samples, class_names, list_images
 from transpike.data.sources import SOURCES, Part
 from transpike.data.transforms import evaluation_transform, training_transform
 from transpike.errors import ConfigError, DataError
 
-__all__ = ["ImageSets", "Loading", "load_images"]
+__all__ = ["ImageSets", "Loading", "choose_tested", "choose_training", "load_images"]
 
 Images = MemoryImages | FolderImages
 
@@ -170,8 +170,8 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
     source = SOURCES[name]
     raw = source.read(root, download)
     mean, std = _statistics(source.mean, source.std, loading)
-    training, held = _split(len(raw.train.labels), loading)
-    standard = partial(_standard, shift=source.shift, flip=source.flip)
+    training, held = choose_training(len(raw.train.labels), loading)
+    standard = partial(shift_and_flip, shift=source.shift, flip=source.flip)
 
     def images(part: Part, chosen: Sequence[int], augment: Augment | None = None) -> MemoryImages:
         pixels, labels = (tensor[list(chosen)].to(loading.device) for tensor in part)
@@ -183,7 +183,7 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
         train=images(raw.train, training, augmentation(loading.augment, standard=standard)),
         plain=images(raw.train, training),
         validation=images(raw.train, held),
-        test=images(raw.test, _tested(len(raw.test.labels), loading)),
+        test=images(raw.test, choose_tested(len(raw.test.labels), loading)),
         class_names=raw.class_names,
         size=loading.size or raw.train.images.shape[-1],
         mean=mean,
@@ -204,7 +204,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     center = partial(evaluation_transform, size, mean, std, crop=crop, interpolation=interpolation)
     anywhere = partial(training_transform, size, mean, std, interpolation=interpolation)
     evaluating, cropping = center(), anywhere if "standard" in augment_names(loading.augment) else center
-    training, held = _split(len(samples), loading)
+    training, held = choose_training(len(samples), loading)
 
     def images(part: Samples, chosen: Sequence[int], transform: Callable[[Any], Tensor] = evaluating) -> FolderImages:
         return FolderImages([part[index] for index in chosen], transform, seed=loading.seed)
@@ -215,7 +215,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
         train=images(samples, training, cropping(augment=augmentation(loading.augment))),
         plain=images(samples, training),
         validation=images(samples, held),
-        test=images(tests, _tested(len(tests), loading)),
+        test=images(tests, choose_tested(len(tests), loading)),
         class_names=names,
         size=size,
         mean=mean,
@@ -265,12 +265,7 @@ def _whole(batch: Any) -> Any:
     return batch
 
 
-def _standard(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
-    images = random_shift(images, pixels=shift, generator=generator)
-    return random_flip(images, generator=generator) if flip else images
-
-
-def _split(images: int, loading: Loading) -> tuple[list[int], list[int]]:
+def choose_training(images: int, loading: Loading) -> tuple[list[int], list[int]]:
     """The indices of the training images that train, and of those held back."""
     order = _shuffled(images, loading.seed)[: loading.train_images]
     held = round(len(order) * loading.validation)
@@ -279,7 +274,7 @@ def _split(images: int, loading: Loading) -> tuple[list[int], list[int]]:
     return sorted(order[held:]), sorted(order[:held])
 
 
-def _tested(images: int, loading: Loading) -> list[int]:
+def choose_tested(images: int, loading: Loading) -> list[int]:
     """The indices of the test images: for every seed the same, so that runs can be compared."""
     return sorted(_shuffled(images, 0)[: loading.test_images])
 
