@@ -113,8 +113,6 @@ spikingformer_4_384 --data cifar100
         TranspikeError: An option, the data set, the weights or the folder is not as it must be; teacher and student
             have other classes; a tap does not exist; the loss is not finite.
     """
-    if resume is None:
-        _check_student(student)
     asked = asked_of_all(
         student,
         data,
@@ -143,17 +141,6 @@ spikingformer_4_384 --data cifar100
         _check_teacher(asked)
         _check_method(asked)
     run_training("distill", asked, _learn, frames=_frames, also=ASKED, resume=resume, out=out, json=json)
-
-
-def _check_student(name: str) -> None:
-    from transpike.models import check_name, read_description
-
-    if not Path(name).is_dir():
-        check_name(name)
-    elif read_description(name).get("encoder"):
-        raise ConfigError(
-            f"{name}: a network of `transpike hybrid` takes encoded images, and cannot be a student here."
-        )
 
 
 def _check_method(asked: Mapping[str, Any]) -> None:

@@ -17,8 +17,9 @@ from transpike.train.options import Machine, Optim, Recipe, TrainOptions
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.utils.data import DataLoader
 
-    from transpike.train import Fitted
+    from transpike.train import Evaluation, Fitted
 
 __all__ = ["EPOCHS", "STEPS", "Training", "asked_of_all", "first_process", "load_sets", "run_training", "student_steps"]
 
@@ -133,38 +134,23 @@ def _train(
 ) -> dict[str, Any]:
     import torch
 
-    from transpike.experiments.spiking import measure_spiking
-    from transpike.models import create_model, save_weights
-    from transpike.train import evaluate
+    from transpike.models import create_model
 
     options = _options(asked["options"])
-    sets = load_sets(asked, shown := frames(asked))
-    described = {"num_classes": sets.classes, "in_channels": sets.channels, "image_size": sets.size}
+    sets = load_sets(asked, frames(asked))
+    shape = {"num_classes": sets.classes, "in_channels": sets.channels, "image_size": sets.size}
     torch.manual_seed(options.seed)
-    model = create_model(asked["model"], **described, weights=asked["weights"], **asked["network"])
+    model = create_model(asked["model"], **shape, weights=asked["weights"], **asked["network"])
+    training = Training(asked, model, sets, options, run.folder, resumed)
     try:
-        fitted, more = learn(Training(asked, model, sets, options, run.folder, resumed))
+        fitted, more = learn(training)
     except KeyboardInterrupt:
         if first_process() and (run.folder / "last.ckpt").exists():
             print(f"Stopped. Continue: transpike {verb} --resume {run.folder}", file=sys.stderr)
         raise
     if first_process():
-        facts = {"data": sets.name, "class_names": sets.class_names, "steps": options.steps}
-        facts |= {name: getattr(sets, name) for name in ("mean", "std", "split_by") if hasattr(sets, name)}
-        run.write("model.json", {"name": asked["model"], "kwargs": asked["network"], **described, **facts})
-        save_weights(model, run.folder / "weights.safetensors")
-    measured: dict[str, Any] = {}
-    if options.steps is None:
-        tested = evaluate(model, sets.test, machine=options.machine)
-    else:
-        steps, others = options.steps, asked["test_steps"]
-        tested, measured = measure_spiking(
-            model,
-            lambda count: sets.test if isinstance(sets, ImageSets) or count == shown else load_sets(asked, count).test,
-            steps=steps,
-            others=[1, 2, 2 * steps] if others is None else others,
-            machine=options.machine,
-        )
+        _save(training, shape, run)
+    tested, measured = _test(training, frames(asked))
     results = {
         "kind": "training",
         "version": 1,
@@ -183,6 +169,33 @@ def _train(
         run.write("results.json", results)
         _tell(results, run.folder, options)
     return results
+
+
+def _save(training: Training, shape: dict[str, Any], run: Run) -> None:
+    from transpike.models import save_weights
+
+    asked, sets = training.asked, training.sets
+    facts = {"data": sets.name, "class_names": sets.class_names, "steps": training.options.steps}
+    facts |= {name: getattr(sets, name) for name in ("mean", "std", "split_by") if hasattr(sets, name)}
+    run.write("model.json", {"name": asked["model"], "kwargs": asked["network"], **shape, **facts})
+    save_weights(training.model, run.folder / "weights.safetensors")
+
+
+def _test(training: Training, frames: int | None) -> tuple[Evaluation, dict[str, Any]]:
+    """Accuracy on the test images; of a spiking network at several T, with what it spends."""
+    from transpike.experiments.spiking import measure_spiking
+    from transpike.train import evaluate
+
+    asked, sets, options = training.asked, training.sets, training.options
+    if options.steps is None:
+        return evaluate(training.model, sets.test, machine=options.machine), {}
+    others = [1, 2, 2 * options.steps] if asked["test_steps"] is None else asked["test_steps"]
+
+    def test(count: int) -> DataLoader[Any]:
+        loaded = isinstance(sets, ImageSets) or count == frames
+        return sets.test if loaded else load_sets(asked, count).test
+
+    return measure_spiking(training.model, test, steps=options.steps, others=others, machine=options.machine)
 
 
 def _tell(results: dict[str, Any], folder: Path, options: TrainOptions) -> None:
@@ -213,10 +226,16 @@ def student_steps(model: str, data: str, steps: int | None) -> int | None:
     Raises:
         ConfigError: Network and data, or T, do not go together.
     """
-    from transpike.models import read_description
+    from transpike.models import check_name, read_description
     from transpike.models.zoo import SPIKING
 
-    name = read_description(model)["name"] if Path(model).is_dir() else model
+    if Path(model).is_dir():
+        about = read_description(model)
+        if about.get("encoder"):
+            raise ConfigError(f"{model}: a network of `transpike hybrid` takes encoded images: train it by that command.")
+        name = about["name"]
+    else:
+        check_name(name := model)
     if name in SPIKING:
         return STEPS if steps is None else steps
     for fact, holds in ((f"{data} gives frames of events", data in EVENT_SOURCES), (f"steps={steps}", steps)):
