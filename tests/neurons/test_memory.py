@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -97,6 +100,24 @@ def test_threads_never_share_memory():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_forked_child_is_not_held_up_by_a_lock_of_its_parent():
+    with memory._lock:
+        child = os.fork()
+        if child == 0:
+            memory.empty(SHAPE)
+            os._exit(0)
+    for _ in range(100):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child waits for a lock that nobody in it holds")
+    assert status == 0
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (5,), ()])

@@ -232,7 +232,9 @@ def student_steps(model: str, data: str, steps: int | None) -> int | None:
     if Path(model).is_dir():
         about = read_description(model)
         if about.get("encoder"):
-            raise ConfigError(f"{model}: a network of `transpike hybrid` takes encoded images: train it by that command.")
+            raise ConfigError(
+                f"{model}: a network of `transpike hybrid` takes encoded images: train it by that command."
+            )
         name = about["name"]
     else:
         check_name(name := model)

@@ -7,6 +7,7 @@ sizes again: a LIF layer that writes into memory it has used before is three to 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -48,6 +49,15 @@ def empty_cache() -> None:
     """
     with _lock:
         _free.clear()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that a forked child does not have may hold it
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _keep(block: Block) -> None:

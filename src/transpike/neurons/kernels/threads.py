@@ -54,8 +54,8 @@ def _forget_pool() -> None:
     _pool = None
 
 
-# A forked child inherits the pool but none of its threads.
-os.register_at_fork(after_in_child=_forget_pool)
+if hasattr(os, "register_at_fork"):  # a forked child inherits the pool but none of its threads
+    os.register_at_fork(after_in_child=_forget_pool)
 
 
 def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: int, cost: int, align: int) -> None:
