@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.runs import located, start_run, write_json
 
 
 def test_a_run_records_what_ran_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,20 +25,29 @@ def test_a_run_records_what_ran_where(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len({run.folder for run in runs}) == 3 and all(run.folder.parent == Path("runs") for run in runs)
     record = json.loads((runs[0].folder / "run.json").read_text())
     assert record["command"] == ["transpike", "convert", "--steps", "4,8"]
-    assert record["options"] == {"seed": 7, "steps": [4, 8], "out": str(tmp_path / "x")} and record["seed"] == 7
+    assert record["options"] == {"seed": 7, "steps": [4, 8], "out": "x"} and record["seed"] == 7
+    assert record["directory"] == str(tmp_path)
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert record["hardware"]["cores"] >= 1
 
 
-def test_a_run_is_found_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("teacher", "digits", "mlp"):
-        Path(name).mkdir()
+def test_files_of_a_run_are_found_from_elsewhere_and_after_a_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    for name in ("teacher", "data", "digits", "mlp"):
+        (first / name).mkdir(parents=True)
+    monkeypatch.chdir(first)
     options = {"root": Path("data"), "teacher": "teacher", "student": ["teacher", "mlp"], "data": "digits", "ann": None}
-    run = start_run("analyze", options, out=tmp_path / "run")
-    told = json.loads((run.folder / "run.json").read_text())["options"]
-    teacher = str(tmp_path / "teacher")
-    assert told == options | {"root": str(tmp_path / "data"), "teacher": teacher, "student": [teacher, "mlp"]}
+    start_run("analyze", options, out=Path("run"))
+    teacher = str(first / "teacher")
+    there = options | {"root": str(first / "data"), "teacher": teacher, "student": [teacher, "mlp"]}
+    for place in (first, tmp_path):
+        monkeypatch.chdir(place)
+        assert located(json.loads((first / "run" / "run.json").read_text())) == there
+    first.rename(moved)
+    monkeypatch.chdir(moved)
+    assert located(json.loads(Path("run/run.json").read_text())) == options | {"root": "data"}
 
 
 def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -170,3 +171,15 @@ def test_images_of_another_size_than_a_vggs_are_told(name):
     net = create_model(name, layers=(4, 0, 4, 0, 4, 0), hidden=8)
     with pytest.raises(DataError, match=r"made for images of 60 pixels a side\. Give create_model the image_size"):
         net(torch.zeros(2, 1, 3, 24, 24) if name.startswith("spiking") else torch.zeros(2, 3, 24, 24))
+
+
+@pytest.mark.parametrize("head", [nn.Linear(512, 5), nn.Sequential(nn.Dropout(), nn.Linear(512, 5)), nn.Identity()])
+def test_a_vggs_head_may_be_replaced(head):
+    net = create_model("vgg8_bn")
+    net.classifier = head
+    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 512 if isinstance(head, nn.Identity) else 5)
+
+
+def test_timms_networks_may_lack_a_head_and_numbers_be_numpys():
+    assert create_model("timm/resnet10t", num_classes=0)(torch.zeros(2, 3, 32, 32)).shape == (2, 512)
+    assert create_model("resnet20", num_classes=np.int64(5)).fc.out_features == 5

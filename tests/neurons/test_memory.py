@@ -123,3 +123,21 @@ def test_a_forked_child_is_not_held_up_by_a_lock_of_its_parent():
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (5,), ()])
 def test_small_tensors_are_plain_ones(shape):
     assert memory.empty(shape).shape == shape and not memory._free
+
+
+def test_a_block_larger_than_the_most_pushes_nothing_out(monkeypatch):
+    monkeypatch.setattr(memory, "_MOST", 3 * memory._SMALLEST)
+    memory.empty(SHAPE)
+    memory.empty([4, memory._SMALLEST])
+    assert [block.size for block in memory._free] == [2 * memory._SMALLEST]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_state_is_float32_whatever_the_default(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        node = LIFNode(step_mode="m")
+        spikes = node(torch.full((3, 4), 2.0, dtype=torch.float32))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert spikes.dtype == node.v.dtype == torch.float32 and spikes.sum() > 0

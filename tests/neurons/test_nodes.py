@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -272,3 +273,9 @@ def test_a_membrane_of_another_batch_size():
 def test_parameters_out_of_range(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_settings_may_be_numpys_or_pytorchs():
+    x = torch.rand(4, 8) * 3
+    plain, other = LIFNode(tau=2.0, step_mode="m"), LIFNode(np.float32(2), torch.tensor(1.0), step_mode="m")
+    assert torch.equal(plain(x), other(x))

@@ -14,7 +14,7 @@ from transpike.coding.css import CSS
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
-from transpike.experiments.runs import Run, anchored, plain, start_run, write_json
+from transpike.experiments.runs import Run, plain, start_run, write_json
 from transpike.experiments.tables import conversion_table, levels_name
 
 __all__ = ["convert", "sweep"]
@@ -181,12 +181,20 @@ def _finished(folder: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
     began = read_options(folder)
     if not began or "scheme" not in began:
         raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
-    now = json_format.loads(json_format.dumps(plain(anchored(asked))))
+    now = json_format.loads(json_format.dumps(plain(asked)))
     for options in (began, now):
         options["scheme"].pop("steps")
-    changed = [key for key in now if key != "steps" and key != "device" and now[key] != began.get(key)]
+    free = ("steps", "device", "root")  # where images lie and where one computes may differ
+    changed = [key for key in now if key not in free and not _same(now[key], began.get(key))]
     if changed:
         raise ConfigError(
             f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
         )
     return list(read_result(folder)["rows"]) if (folder / "results.json").is_file() else []
+
+
+def _same(now: Any, began: Any) -> bool:
+    return bool(now == began) or (
+        isinstance(now, str) and isinstance(began, str) and Path(now).exists() and Path(began).exists()
+        and Path(now).samefile(began)
+    )  # fmt: skip

@@ -144,7 +144,7 @@ def _trained(network: Path, data: str | None, root: Path, loading: Loading, **op
     else:
         model, sets = load_inputs(str(network), data=name, root=root, download=options["download"], loading=loading)
     machine = Machine(
-        accelerator="gpu" if options["device"].startswith("cuda") else "cpu", precision=_precision(network)
+        accelerator="gpu" if options["device"].startswith("cuda") else "cpu", precision=_precision(options["recorded"])
     )
     figures = tested(model, sets.test, machine=machine, steps=steps, encode=encode)
     if not int(os.environ.get("RANK", 0)):
@@ -160,9 +160,8 @@ def _trained(network: Path, data: str | None, root: Path, loading: Loading, **op
     }
 
 
-def _precision(network: Path) -> Any:
+def _precision(recorded: dict[str, Any]) -> Any:
     """What the network was trained and tested in."""
-    recorded = read_options(network)
     machine: dict[str, Any] = recorded.get("options", recorded).get("machine", {})
     return machine.get("precision", "32-true")
 

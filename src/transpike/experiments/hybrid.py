@@ -22,7 +22,7 @@ from transpike.experiments.hybrid_stages import (
     tune,
     tuning_options,
 )
-from transpike.experiments.runs import Run, start_run, write_json
+from transpike.experiments.runs import Run, located, start_run, write_json
 from transpike.experiments.training import first_process
 from transpike.train.options import Machine, Optim, Recipe
 
@@ -236,7 +236,8 @@ def _recorded(folder: Path) -> dict[str, Any]:
         recorded = json_format.loads(path.read_text())
         if recorded["verb"] != "hybrid":
             raise ConfigError(f"{folder}: a run of `transpike {recorded['verb']}`, not of `transpike hybrid`.")
-        asked: dict[str, Any] = {name: recorded["options"][name] for name in ASKED}
+        options = located(recorded)
+        asked: dict[str, Any] = {name: options[name] for name in ASKED}
         Loading(**asked["loading"]), pretraining_options(asked), tuning_options(asked)
     except FileNotFoundError:
         raise ConfigError(f"{folder}: no run to resume, for it has no run.json.") from None

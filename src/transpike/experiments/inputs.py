@@ -11,6 +11,7 @@ from torch import nn
 
 from transpike.data import ImageSets, Loading, load_images
 from transpike.errors import ConfigError, ModelError
+from transpike.experiments.runs import located
 
 __all__ = ["checked_device", "load_inputs", "network_name", "read_options", "timm_config"]
 
@@ -113,7 +114,6 @@ def checked_device(name: str) -> str:
 def read_options(folder: Path) -> dict[str, Any]:
     """The options of the run in ``folder``; empty if it holds none that can be read."""
     try:
-        options: dict[str, Any] = json.loads((folder / "run.json").read_text())["options"]
+        return located(json.loads((folder / "run.json").read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return options

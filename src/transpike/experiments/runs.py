@@ -20,10 +20,10 @@ from typing import Any
 
 from transpike.errors import ConfigError
 
-__all__ = ["Run", "anchored", "plain", "start_run", "write_json"]
+__all__ = ["Run", "located", "plain", "start_run", "write_json"]
 
-NETWORKS = ("ann", "model", "student", "teacher")
-"""Options that are a network's name, or the folder of a run that trained it."""
+PLACES = ("ann", "balanced", "model", "root", "student", "teacher", "teacher_weights", "weights")
+"""Options that are a file or a folder, or may be."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None)
 
     Args:
         verb: The command that runs (``train``, ``convert``, ...).
-        options: The command's options as it understood them; written as `anchored` gives them.
+        options: The command's options as it understood them; written as they are.
         out: The folder; by default ``runs/<verb>-<yyyymmdd>-<hhmmss>``, with ``-2``, ``-3``, ... when taken.
 
     Raises:
@@ -74,7 +74,8 @@ def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None)
     record = {
         "verb": verb,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "options": anchored(options),
+        "directory": Path.cwd(),
+        "options": dict(options),
         "seed": options.get("seed"),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": _versions(),
@@ -85,27 +86,22 @@ def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None)
     return Run(folder)
 
 
-def anchored(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's options with absolute paths, so that a run finds its files from any working directory.
+def located(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run.json, its files as seen from where the command was given; if they are not there, from here.
 
-    These are the options that are paths, and networks that are folders.
-
-    >>> found = anchored({"root": Path("data"), "ann": "mlp", "data": "digits"})
-    >>> found["root"] == Path.cwd() / "data", found["ann"], found["data"]
-    (True, 'mlp', 'digits')
+    So a run finds them from any working directory, and from its own after the whole project has moved.
     """
-    return {name: _anchored(value, network=name in NETWORKS) for name, value in options.items()}
+    start, options = Path(recorded.get("directory", ".")), dict(recorded["options"])
+    return options | {name: _located(options[name], start) for name in PLACES if name in options}
 
 
-def _anchored(value: Any, *, network: bool) -> Any:
+def _located(value: Any, start: Path) -> Any:
     from transpike.models import model_names
 
-    if isinstance(value, Path):
-        return value.absolute()
-    if network and isinstance(value, list):
-        return [_anchored(each, network=True) for each in value]
-    folder = network and isinstance(value, str) and value not in model_names() and Path(value).is_dir()
-    return str(Path(value).absolute()) if folder else value
+    if isinstance(value, list):
+        return [_located(each, start) for each in value]
+    known = not isinstance(value, str) or value in model_names()
+    return value if known or not (start / value).exists() else str(start / value)
 
 
 def write_json(path: Path, data: Any) -> Path:

@@ -259,7 +259,9 @@ def find_stages(
         raise ModelError(
             f"{student.source.name} gives {classes} classes and the teacher, {teacher.source.name}, {their_classes}."
         )
-    matched = list(pairs.items()) if isinstance(pairs, Mapping) else match_taps(student.taps, found)
+    matched = match_taps(student.taps, found) if found else []  # an MLP has none
+    if isinstance(pairs, Mapping):
+        matched = list(pairs.items())
     student.stages = pair_taps(student.taps, found, matched)
     teacher.taps |= {stage.teacher: found[stage.teacher] for stage in student.stages}
     if own and recorded.get("taps") == dict(matched):

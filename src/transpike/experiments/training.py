@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError
-from transpike.experiments.runs import Run, start_run, write_json
+from transpike.experiments.runs import Run, located, start_run, write_json
 from transpike.train.options import Machine, Optim, Recipe, TrainOptions
 
 if TYPE_CHECKING:
@@ -260,7 +260,8 @@ def _recorded(folder: Path, verb: str, names: tuple[str, ...]) -> dict[str, Any]
         recorded = json_format.loads(path.read_text())
         if recorded["verb"] != verb:
             raise ConfigError(f"{folder}: a run of `transpike {recorded['verb']}`, not of `transpike {verb}`.")
-        asked: dict[str, Any] = {name: recorded["options"][name] for name in names}
+        options = located(recorded)
+        asked: dict[str, Any] = {name: options[name] for name in names}
         Loading(**asked["loading"]), _options(asked["options"])
     except FileNotFoundError:
         raise ConfigError(f"{folder}: no run to resume, for it has no run.json.") from None

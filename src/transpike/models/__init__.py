@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,10 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
     check_name(name)
     counts = {"num_classes": num_classes, "in_channels": in_channels, "width": kwargs.get("width", 1)}
     for what, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ModelError(f"{name}: {what}={count!r}: expected a whole number of at least 1.")
+        least = 0 if what == "num_classes" and name.startswith("timm/") else 1  # timm's network without a head
+        if not isinstance(count, Integral) or count < least:
+            raise ModelError(f"{name}: {what}={count!r}: expected a whole number of at least {least}.")
+    num_classes, in_channels = int(num_classes), int(in_channels)
     library, _, rest = name.partition("/")
     try:
         if name in RESNETS:

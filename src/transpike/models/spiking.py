@@ -226,5 +226,4 @@ class SpikingVGG(VGG):
         self.classifier = OverTime(*self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classifier(self._checked(self.features(sequence(x, self)).flatten(2)))
-        return out
+        return self._read_out(self.features(sequence(x, self)).flatten(2))

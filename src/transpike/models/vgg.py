@@ -114,10 +114,11 @@ class VGG(nn.Module):
                 features.append(nn.Dropout(plan.dropout))
             width = layer
         head: list[nn.Module] = []
+        self.flat = width if plan.hidden is None else width * side**2
         if plan.hidden is None:
             features.append(nn.AdaptiveAvgPool2d(1))
         else:
-            for inputs in (width * side**2, plan.hidden):
+            for inputs in (self.flat, plan.hidden):
                 head += [nn.Linear(inputs, plan.hidden, bias=plan.norm), activation(), nn.Dropout(plan.dropout)]
             width = plan.hidden
         self.image_size = plan.image_size
@@ -128,14 +129,16 @@ class VGG(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classifier(self._checked(torch.flatten(self.features(x), 1)))
-        return out
+        return self._read_out(torch.flatten(self.features(x), 1))
 
-    def _checked(self, features: Tensor) -> Tensor:
-        made_for = self.classifier[0].in_features
-        if features.shape[-1] != made_for:
+    def _read_out(self, features: Tensor) -> Tensor:
+        try:
+            out: Tensor = self.classifier(features)
+        except RuntimeError as error:
+            if features.shape[-1] == self.flat:
+                raise
             raise DataError(
-                f"these images leave {features.shape[-1]} features where the network takes {made_for}: it is made for "
+                f"these images leave {features.shape[-1]} features where the network takes {self.flat}: it is made for "
                 f"images of {self.image_size} pixels a side. Give create_model the image_size of yours."
-            )
-        return features
+            ) from error
+        return out

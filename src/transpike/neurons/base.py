@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class SpikingNode(nn.Module, ABC):
         self.reset()
 
     def _require(self, name: str, value: float, low: float, high: float) -> None:
-        if not isinstance(value, int | float) or not low < value < high:
+        if not isinstance(value, Real | Tensor) or not low < float(value) < high:
             bounds = f"above {low}" if high == math.inf else f"below {high}"
             raise ConfigError(f"{type(self).__name__}: {name} must be a finite number {bounds}, got {value!r}")
 

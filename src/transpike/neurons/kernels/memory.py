@@ -31,7 +31,7 @@ def empty(shape: Sequence[int]) -> Tensor:
     """An uninitialised float32 tensor on the CPU, whose memory comes back here when nobody holds it any more."""
     size = math.prod(shape)
     if size < _SMALLEST:
-        return torch.empty(shape)
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
     with _lock:
         at = next((at for at in reversed(range(len(_free))) if _free[at].size == size), None)
         # NumPy asks for huge pages and PyTorch does not.
@@ -62,7 +62,7 @@ if hasattr(os, "register_at_fork"):  # a thread that a forked child does not hav
 
 def _keep(block: Block) -> None:
     # A tensor may die at any point, within these functions too: then its memory just goes.
-    if not _lock.acquire(blocking=False):
+    if block.size > _MOST or not _lock.acquire(blocking=False):
         return
     try:
         _free.append(block)
