@@ -402,3 +402,13 @@ def test_teachers_that_do_not_fit(runs: Path, tmp_path: Path, refused: Callable[
 def test_validation_images_must_be_there(runs: Path, refused: Callable[..., str]) -> None:
     told = refused(runs / "bsd", "--part", "validation", "--loading.validation", "0")
     assert "digits has no validation images" in told
+
+
+def test_beside_a_teacher_without_maps_logits_alone_are_compared(tmp_path: Path) -> None:
+    place = {name: str(tmp_path / name) for name in ("teacher", "student", "seen")}
+    assert main(["train", "--model", "mlp", *FEW, *CPU, "--out", place["teacher"]]) == 0
+    learned = ["--student", "resnet20", "--network", WIDTH, "--method", "kd", "--teacher", place["teacher"]]
+    assert main(["distill", *learned, *FEW, *CPU, "--out", place["student"]]) == 0
+    assert main(["analyze", place["student"], "--out", place["seen"]]) == 0
+    told = json.loads((tmp_path / "seen" / "results.json").read_text())
+    assert told["stages"] == [] and len(told["networks"]) == 2
