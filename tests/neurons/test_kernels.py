@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -58,21 +58,29 @@ def test_the_cpu_kernel_equals_the_reference(dynamics, surrogate, data):
     torch.manual_seed(seed)
     x, v, mix = torch.randn(steps, size), torch.randn(size), torch.randn(steps + 1, size)
     charge = torch.rand(3)
-    results = []
-    for run in (multi_step, reference.multi_step):
-        leaves = [x.clone().requires_grad_()]
-        start = v.clone().requires_grad_() if state else None
-        coefficients = charge.clone().requires_grad_() if learned else None
+
+    def run(step, dtype):
+        leaves = [x.to(dtype, copy=True).requires_grad_()]
+        start = v.to(dtype, copy=True).requires_grad_() if state else None
+        coefficients = charge.to(dtype, copy=True).requires_grad_() if learned else None
         leaves += [leaf for leaf in (start, coefficients) if leaf is not None]
-        if run is multi_step:
-            s, last = run(leaves[0], start, dynamics, surrogate, charge=coefficients)
+        if step is multi_step:
+            s, last = step(leaves[0], start, dynamics, surrogate, charge=coefficients)
         else:
-            s, last, _ = run(leaves[0], start, coefficients, dynamics, surrogate)
-        results.append((s, last, torch.autograd.grad((s * mix[:-1]).sum() + (last * mix[-1]).sum(), leaves)))
-    (s, last, grads), (s_reference, last_reference, grads_reference) = results
+            s, last, _ = step(leaves[0], start, coefficients, dynamics, surrogate)
+        weighted = (s * mix[:-1].to(dtype)).sum() + (last * mix[-1].to(dtype)).sum()
+        return s, last, torch.autograd.grad(weighted, leaves)
+
+    s, last, grads = run(multi_step, torch.float32)
+    s_reference, last_reference, rounded = run(reference.multi_step, torch.float32)
     assert torch.equal(s, s_reference) and torch.equal(last, last_reference)
-    for grad, wanted in zip(grads, grads_reference, strict=True):
-        torch.testing.assert_close(grad, wanted, rtol=1e-5, atol=1e-5 * max(1.0, wanted.abs().max().item()))
+    # Gradients of steep surrogates grow over time, and rounding errors with them: float64 is the truth, and ours may
+    # be as far from it as the reference in float32.
+    s_exact, _, truth = run(reference.multi_step, torch.float64)
+    assume(torch.equal(s.double(), s_exact))
+    for grad, other, exact in zip(grads, rounded, truth, strict=True):
+        allowed = 1e-5 * max(1.0, exact.abs().max().item()) + 10 * (other - exact).abs().max().item()
+        torch.testing.assert_close(grad.double(), exact, rtol=1e-5, atol=allowed)
 
 
 def _layouts():
