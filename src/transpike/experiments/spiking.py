@@ -35,7 +35,7 @@ def measure_spiking(
         test: Gives the test images, or recordings, for T steps.
         steps: T as trained.
         others: Other numbers of steps, for accuracy alone; those that the recordings are too short for are left out,
-            with a warning.
+            with a warning; one process of several cannot leave them out alone, and raises.
         machine: Devices and precision.
         encoder: Gives what encodes images in T steps; by default they are repeated.
 
@@ -57,6 +57,8 @@ def measure_spiking(
             try:
                 tested[count] = tested_at(count)
             except DataError as error:  # a recording too short for so many frames
+                if torch.distributed.is_initialized():  # the other processes, which may not have it, would wait
+                    raise
                 warnings.warn(f"not tested at T = {count}: {error}", stacklevel=2)
     work = meter.operations
     neurons = sum(layer.neurons for layer in meter.layers)
