@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from transpike.conversion.graph import DECODED, Op
+from transpike.coding.function import OPERATORS as OPERATORS_OF_FUNCTIONS
+from transpike.coding.function import Argument, Constant, Function, Operand, argument
+from transpike.conversion.op import Op
 from transpike.conversion.operators import OPERATORS
 from transpike.conversion.operators.shapes import RESHAPES
 from transpike.conversion.refusals import why
@@ -143,7 +145,7 @@ class Lowering:
     def _decoded(self, node: Node, arguments: dict[str, Any], values: list[str]) -> Any:
         """A function that only decoded values can take; where it stands is judged when the graph is whole."""
         name, result = self.full_name(node), node.meta["val"]
-        if name not in DECODED or not isinstance(result, Tensor):
+        if name not in OPERATORS_OF_FUNCTIONS or not isinstance(result, Tensor):
             return self.refused(node, values, why(_base(node)))
         axes, ndim = arguments.get("dim"), len(self.ops[values[0]].shape) + 1
         if any(axis % ndim == 0 for axis in ([axes] if isinstance(axes, int) else axes or [])):
@@ -151,22 +153,21 @@ class Lowering:
         tensors: dict[str, Tensor] = {}
         inputs: list[str] = []
 
-        def place(value: Any) -> Any:
+        def place(value: object) -> Argument:
             if isinstance(value, Tensor):
-                tensors[str(len(tensors))] = value
-                return f"constant {len(tensors) - 1}"
+                tensors[name := str(len(tensors))] = value
+                return Constant(name)
             if isinstance(value, str) and value in self.ops:
                 inputs.append(value)
-                return f"input {len(inputs) - 1}"
-            return None if isinstance(value, torch.dtype) else value
+                return Operand(len(inputs) - 1)
+            return None if isinstance(value, torch.dtype) else argument(value)
 
         placed = {key: place(value) for key, value in arguments.items()}
         named = {a.name for a in node.target._schema.arguments if a.kwarg_only}  # type: ignore[union-attr]
-        args = {
-            "args": [value for key, value in placed.items() if key not in named],
-            "kwargs": {key: value for key, value in placed.items() if key in named},
-        }
-        return self.emit(node, f"decoded:{name}", inputs, args=args, tensors=tensors)
+        args = [value for key, value in placed.items() if key not in named]
+        kwargs = {key: value for key, value in placed.items() if key in named}
+        function = Function.of(name, *args, operands=len(inputs), **kwargs)
+        return self.emit(node, "call", inputs, function=function, tensors=tensors)
 
 
 def finish(lowering: Lowering, outputs: tuple[str, ...]) -> tuple[Op, ...]:

@@ -18,8 +18,10 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 
 from transpike.conversion.fold import fold
-from transpike.conversion.graph import Graph, Op
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import weighted
 from transpike.conversion.lower import Lowering, finish
+from transpike.conversion.op import Op
 from transpike.conversion.operators.shapes import RESHAPES
 from transpike.conversion.refusals import SUPPORTED, why
 from transpike.errors import ConversionError
@@ -150,12 +152,11 @@ def _lower(ann: nn.Module, program: ExportedProgram) -> Graph:
 
 def _misplaced(graph: Graph) -> Iterator[str]:
     """What is wrong with the graph as a whole: functions before the last weighted layer, broken weights."""
-    if not any(op.weighted for op in graph):
+    if not any(weighted(op) for op in graph):
         yield "the model: it has no convolution and no linear layer"
-    spiking = graph.spiking()
     for op in graph:
-        if op.name in spiking and op.target.startswith("decoded:"):
-            yield f"{op.name}: {why(op.target.removeprefix('decoded:').split('.')[0])}"
+        if op.name in graph.spiking and op.kind == "call" and not op.function.tracked:
+            yield f"{op.name}: {why(op.function.calls[-1].operator.split('.')[0])}"
         for key, tensor in op.tensors.items():
             if not tensor.isfinite().all():
                 yield f"{op.name}: its {key} holds NaN or infinity; check the trained weights"

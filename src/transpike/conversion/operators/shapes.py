@@ -137,13 +137,14 @@ def pad(to: Lowering, node: Node, x: str, pads: list[int]) -> str:
     for k in range(len(pads) // 2):
         sizes[-1 - k] += pads[2 * k] + pads[2 * k + 1]
     padded = node.meta["val"].new_empty(node.meta["val"].shape[0], *sizes)
-    return to.emit(node, "resample:constant_pad_nd.default", [x], value=padded, args={"args": [pads, 0.0]})
+    args = {"operator": "constant_pad_nd.default", "args": [pads, 0.0]}
+    return to.emit(node, "resample", [x], value=padded, args=args)
 
 
 def resample(to: Lowering, node: Node, input: str, **how: Any) -> str:
     if how.get("mode", "constant") == "constant" and how.get("value"):
         to.problem(node, f"padding with {how['value']}; use zeros, or the reflect, replicate, circular modes")
-    return to.emit(node, f"resample:{to.full_name(node)}", [input], args={"args": list(how.values())})
+    return to.emit(node, "resample", [input], args={"operator": to.full_name(node), "args": list(how.values())})
 
 
 RESHAPES = ["view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_copy"]
