@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["choice", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
 
+Error = Callable[[str], TranspikeError]
+"""A class of errors, or what makes one of a message."""
+
 _SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 40, 12, 12, 8
 
 
 def whole(
@@ -28,7 +33,7 @@ def whole(
     *,
     least: int | None = 1,
     most: int | None = None,
-    error: type[TranspikeError] = ConfigError,
+    error: Error = ConfigError,
 ) -> int:
     """A whole number within its range, as an int; NumPy's are taken, true and false are not.
 
@@ -65,7 +70,7 @@ def number(
     least: float | None = None,
     below: float | None = None,
     most: float | None = None,
-    error: type[TranspikeError] = ConfigError,
+    error: Error = ConfigError,
 ) -> float:
     """A finite number within its range, as a float; NumPy's are taken, true and false are not.
 
@@ -114,7 +119,7 @@ def number(
     return real
 
 
-def choice(name: str, value: object, choices: Iterable[str], *, error: type[TranspikeError] = ConfigError) -> str:
+def choice(name: str, value: object, choices: Iterable[str], *, error: Error = ConfigError) -> str:
     """One of several names.
 
     Args:
@@ -146,7 +151,7 @@ def tensor(
     shape: Sequence[int | str],
     *,
     floating: bool = True,
-    error: type[TranspikeError] = DataError,
+    error: Error = DataError,
 ) -> Tensor:
     """A tensor of the shape and the kind that is expected.
 
@@ -178,14 +183,12 @@ def tensor(
         got = f"{value.dtype} {list(value.shape)}"
     else:
         got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-        got += f" {list(value.shape)}; torch.as_tensor makes it one" if hasattr(value, "__array__") else ""
+        got += "; torch.as_tensor makes it one" if hasattr(value, "__array__") else ""
     kinds = "floating-point" if floating else "whole-number"
     raise error(f"{name}: expected a {kinds} tensor [{', '.join(map(str, shape))}], got {got}.")
 
 
-def refuse(
-    name: str, value: object, expected: str, *, error: type[TranspikeError] = ConfigError, guess: str = ""
-) -> TranspikeError:
+def refuse(name: str, value: object, expected: str, *, error: Error = ConfigError, guess: str = "") -> TranspikeError:
     """The error for a wrong value, to raise.
 
     >>> refuse("steps", (1, 0), "numbers of steps, each of at least 1")
