@@ -35,6 +35,7 @@ FLOORS: dict[str, set[str]] = {
     "conversion": {"coding", "neurons", "neurons.surrogate", "neurons.kernels", "quantiles"},
 }
 FLOORS["train"] = set(FLOORS) - {"report"}
+FLOORS["measure"] = set(FLOORS) - {"report"}
 FLOORS["experiments"] = set(FLOORS)
 FLOORS["cli"] = {"experiments"}
 FLOORS["__main__"] = {"cli"}

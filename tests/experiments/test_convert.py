@@ -11,7 +11,7 @@ from torch import nn
 import transpike
 from transpike.cli import main
 from transpike.conversion import prepare
-from transpike.experiments.compare import compare
+from transpike.measure.conversion import compare
 from transpike.models import create_model, save_weights
 from transpike.report.results import read_result
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from transpike.cli import main
 from transpike.data import Loading, load_images
-from transpike.experiments.subjects import Source, load_subject
+from transpike.experiments.source import Source, load_subject
 from transpike.models import create_model, save_weights
 
 SMALL = ["--machine.accelerator", "cpu", "--loading.train_images", "200", "--loading.test_images", "60"]

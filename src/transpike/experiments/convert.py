@@ -12,10 +12,10 @@ from typing import Any
 from transpike.coding.css import CSS
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
 from transpike.experiments.runs import Run, resume_run, start_run, write_json
-from transpike.experiments.tables import conversion_table, levels_name
+from transpike.experiments.source import checked_device, load_inputs, network_name, read_options
 from transpike.files import plain
+from transpike.report.terminal import conversion_table, levels_name
 
 __all__ = ["convert", "sweep"]
 
@@ -119,7 +119,7 @@ def sweep(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from transpike.conversion import prepare
-    from transpike.experiments.compare import compare
+    from transpike.measure.conversion import compare
     from transpike.report import write_report
 
     rows = {_key(row["scheme"]): row for row in kept or []}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from transpike.data import EventSets, ImageSets, Loading, load_events
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
 from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.source import checked_device, load_inputs, network_name, read_options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,8 +88,8 @@ def _converted(network: Path, data: str | None, root: Path, loading: Loading, **
 
     from transpike.conversion import load
     from transpike.data import load_images
-    from transpike.experiments.compare import compare
-    from transpike.experiments.tables import conversion_table
+    from transpike.measure.conversion import compare
+    from transpike.report.terminal import conversion_table
 
     total = _processes(options["device"])
     snn = load(network).to(options["device"])

@@ -218,8 +218,7 @@ def _fitted_encoder(asked: dict[str, Any], sets: ImageSets) -> nn.Module:
 def _tell(results: dict[str, Any], told: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
 
-    from transpike.experiments.operations import operations_table
-    from transpike.experiments.spiking import spiking_tables
+    from transpike.report.terminal import operations_table, spiking_tables
 
     console = Console(highlight=False)
     if "spiking" in results:

@@ -185,7 +185,7 @@ def _save(training: Training, shape: dict[str, Any], run: Run) -> None:
 
 def _test(training: Training, frames: int | None) -> tuple[Evaluation, dict[str, Any]]:
     """Accuracy on the test images; of a spiking network at several T, with what it spends."""
-    from transpike.experiments.spiking import measure_spiking
+    from transpike.measure.spiking import measure_spiking
     from transpike.train import evaluate
 
     asked, sets, options = training.asked, training.sets, training.options
@@ -203,7 +203,7 @@ def _test(training: Training, frames: int | None) -> tuple[Evaluation, dict[str,
 def _tell(results: dict[str, Any], folder: Path, options: TrainOptions) -> None:
     from rich.console import Console
 
-    from transpike.experiments.spiking import spiking_tables
+    from transpike.report.terminal import spiking_tables
 
     if "spiking" in results:
         Console(highlight=False).print(*spiking_tables(results), sep="\n")
