@@ -1,18 +1,10 @@
 """What a run wrote, as frozen dataclasses: `read`, `write`, a version.
 
-Two files of a run's folder are described here: ``run.json`` (`Run`), and ``results.json``, which is one of `Conversion`,
-`Training`, `Evaluation` and `Analysis`. Reading names whatever is unknown, missing or of the wrong type, by file and path.
+Two files of a run's folder are described here: ``run.json`` (`Run`), and ``results.json``, which is a `Conversion`, a
+`Training`, an `Evaluation` or an `Analysis`. Reading them names whatever is unknown, missing or of the wrong type, by
+file and path.
 """
 
-from __future__ import annotations
-
-import difflib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-
-from transpike.errors import DataError
 from transpike.results.analysis import (
     Analysis,
     Filter,
@@ -28,7 +20,7 @@ from transpike.results.analysis import (
 )
 from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
-from transpike.results.records import Mistake, from_json, to_json
+from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
 from transpike.results.run import Hardware, Run
 from transpike.results.stages import Bands, Energies, Features, Left, Picture, Similarity, Spectrum
 from transpike.results.training import (
@@ -42,3 +34,50 @@ from transpike.results.training import (
     Training,
 )
 
+__all__ = [
+    "VERSION",
+    "Analysis",
+    "Ann",
+    "AtSteps",
+    "Bands",
+    "Calibration",
+    "Conversion",
+    "Distillation",
+    "Encoding",
+    "Energies",
+    "Epoch",
+    "Evaluation",
+    "Features",
+    "Filter",
+    "Finished",
+    "FiringLayer",
+    "Hardware",
+    "HeatMap",
+    "Layer",
+    "Left",
+    "LogitCurve",
+    "LogitRow",
+    "Logits",
+    "Network",
+    "Neuron",
+    "Operations",
+    "Part",
+    "Picture",
+    "Rebuilt",
+    "Result",
+    "Row",
+    "Run",
+    "Saliency",
+    "Shown",
+    "Similarity",
+    "Spectrum",
+    "SpikeSpectrum",
+    "Spiking",
+    "Stage",
+    "Training",
+    "as_json",
+    "read",
+    "read_result",
+    "read_run",
+    "write",
+]

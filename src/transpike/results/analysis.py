@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import product
 from typing import Literal
 
 from transpike.results.records import Count, Curve, Matrix, Mistake, Steps, check_lengths, check_matrix
-from transpike.results.stages import Bands, Energies, Features, Picture, Similarity, Size, Spectrum
+from transpike.results.stages import Bands, Features, Similarity, Size
 
 __all__ = [
     "Analysis",
@@ -22,6 +23,7 @@ __all__ = [
     "Shown",
     "SpikeSpectrum",
 ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
@@ -223,29 +225,31 @@ class Analysis:
 
     def __post_init__(self) -> None:
         if not self.networks:
-            raise Mistake("expected a network at least, found none", "networks")
-        for path, network in self._named():
-            if not 0 <= network < len(self.networks):
-                raise Mistake(f"{network}, where there are {len(self.networks)} networks, from 0", path)
-        found = {(panel.image, panel.network) for panel in self.saliency.panels}
-        for image in range(len(self.saliency.images)):
-            if missing := [n for n in range(len(self.networks)) if (image, n) not in found]:
-                raise Mistake(f"no map of image {image} for network {missing[0]}", "saliency.panels")
+            raise Mistake("networks", ": expected a network at least, found none.")
+        count = len(self.networks)
+        for path, network in _places(self, ""):
+            if not 0 <= network < count:
+                raise Mistake(path, f"={network}: expected the place of one of {count} networks, from 0.")
+        mapped = {(panel.image, panel.network) for panel in self.saliency.panels}
+        for image, network in product(range(len(self.saliency.images)), range(count)):
+            if (image, network) not in mapped:
+                raise Mistake(
+                    "saliency.panels", f": expected a map of image {image} for network {network}, found none."
+                )
 
-    def _named(self) -> Iterator[tuple[str, int]]:
-        """Every place that names a network, and which."""
-        for name, rows in (("features", self.features), ("stages", self.stages), ("similarity", self.similarity)):
-            yield from ((f"{name}[{place}].student", row.student) for place, row in enumerate(rows))
-        groups: list[tuple[str, Sequence[Spectrum | Energies | Picture | LogitCurve | LogitRow | Filter | HeatMap]]] = [
-            *((f"features[{place}].curves", stage.curves) for place, stage in enumerate(self.features)),
-            *((f"stages[{place}].curves", stage.curves) for place, stage in enumerate(self.stages)),
-            *((f"stages[{place}].pictures", stage.pictures) for place, stage in enumerate(self.stages)),
-            ("logits.curves", self.logits.curves),
-            *((f"logits.single[{place}]", rows) for place, rows in enumerate(self.logits.single)),
-            ("filters", self.filters),
-            ("saliency.panels", self.saliency.panels),
-        ]
-        for path, curves in groups:
-            yield from ((f"{path}[{place}].network", curve.network) for place, curve in enumerate(curves))
-        for place, neuron in enumerate(self.neurons):
-            yield from ((f"neurons[{place}].networks[{n}]", network) for n, network in enumerate(neuron.networks))
+
+def _places(value: object, path: str) -> Iterator[tuple[str, int]]:
+    """Every place in a record that names a network by its number, and that number."""
+    if isinstance(value, tuple):
+        for place, item in enumerate(value):
+            if isinstance(item, int) and path.endswith(".networks"):
+                yield f"{path}[{place}]", item
+            elif not isinstance(item, float):
+                yield from _places(item, f"{path}[{place}]")
+    elif is_dataclass(value):
+        for field in fields(value):
+            item, inside = getattr(value, field.name), f"{path}.{field.name}".removeprefix(".")
+            if field.name in ("network", "student"):
+                yield inside, item
+            else:
+                yield from _places(item, inside)

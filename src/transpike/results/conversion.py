@@ -170,4 +170,4 @@ class Conversion:
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise Mistake("no row: the run was broken off before its first result", "rows")
+            raise Mistake("rows", ": expected a row at least. The run was broken off before its first result.")

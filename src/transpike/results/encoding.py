@@ -52,9 +52,9 @@ class Encoding:
         check_named(self.scheme)
         check_lengths(steps=self.steps, error=self.error)
         if not self.steps:
-            raise Mistake("expected T at least, found nothing", "steps")
+            raise Mistake("steps", ": expected T at least, found none.")
         if not self.images:
-            raise Mistake("expected an image at least, found none", "images")
+            raise Mistake("images", ": expected an image at least, found none.")
         for place, image in enumerate(self.images):
             check_lengths(f"images[{place}]", steps=self.steps, rebuilt=image.rebuilt)
 
@@ -105,11 +105,11 @@ class Operations:
         parts = {row.part for row in self.rows}
         spiking = {"synapses", "neurons", "encoder", "spiking"}
         if "ann" not in parts or parts & spiking not in (set(), spiking):
-            raise Mistake("expected the artificial network, and all parts of the spiking one or none", "rows")
+            raise Mistake("rows", ": expected the artificial network, and all parts of the spiking one or none.")
         if "spiking" in parts and self.steps is None:
-            raise Mistake("expected T of the spiking network, found null", "steps")
+            raise Mistake("steps", ": expected T of the spiking network, found none.")
         if not 0 <= self.poolings <= MOST_POOLINGS:
-            raise Mistake(f"expected 0 to {MOST_POOLINGS}, found {self.poolings}", "poolings")
+            raise Mistake("poolings", f"={self.poolings}: expected a number from 0 to {MOST_POOLINGS}.")
 
     @property
     def by_part(self) -> dict[str, Part]:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, partial
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from transpike import checks
 from transpike.errors import DataError
 
-__all__ = ["AtLeast", "Count", "Curve", "Matrix", "Mistake", "Steps", "check_lengths", "check_matrix", "check_named", "from_json", "to_json"]
+__all__ = [
+    "AtLeast",
+    "Count",
+    "Curve",
+    "Matrix",
+    "Mistake",
+    "Steps",
+    "check_lengths",
+    "check_matrix",
+    "check_named",
+    "from_json",
+    "to_json",
+]
 
 Record = TypeVar("Record")
 Read = Callable[[object], Any]
@@ -28,7 +39,7 @@ WHOLE = 2**53
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The least value of a number in a file."""
+    """The least value of a whole number in a file."""
 
     least: int
 
@@ -42,53 +53,57 @@ Matrix = tuple[tuple[float, ...], ...]
 class Mistake(DataError):
     """What is wrong with a record, and the path to it within the record.
 
-    >>> str(Mistake("expected a number, found null", "curves[2].power").within("features[1]"))
-    'features[1].curves[2].power: expected a number, found null'
+    Args:
+        path: such as "curves[2].power".
+        problem: what follows the path in a sentence.
+
+    >>> str(Mistake("curves[2].power", " is missing.").within("features[1]"))
+    'features[1].curves[2].power is missing.'
     """
 
-    def __init__(self, told: str, path: str = "") -> None:
-        super().__init__(f"{path}: {told}" if path else told)
-        self.told, self.path = told, path
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path + problem)
+        self.path, self.problem = path, problem
 
     def within(self, place: str) -> Mistake:
         """The same mistake, seen from the record that holds this one at ``place``."""
         joint = "." if self.path and not self.path.startswith("[") else ""
-        return Mistake(self.told, place + joint + self.path)
+        return Mistake(place + joint + self.path, self.problem)
 
 
 def check_lengths(place: str = "", /, **lists: Sequence[object]) -> None:
     """Refuse lists, of the record at ``place``, that should have as many entries as the first of them, and have not.
 
-    >>> check_lengths(steps=(1, 2), error=(0.5,))
+    >>> check_lengths("images[0]", steps=(1, 2), rebuilt=("a",))
     Traceback (most recent call last):
     ...
-    transpike.results.records.Mistake: error: 1 entries, where steps has 2
+    transpike.results.records.Mistake: images[0].rebuilt: expected 2 entries as in steps, found 1.
     """
     (first, expected), *others = lists.items()
     for name, values in others:
         if len(values) != len(expected):
-            mistake = Mistake(f"{len(values)} entries, where {first} has {len(expected)}", name)
-            raise mistake.within(place) if place else mistake
+            wrong = Mistake(name, f": expected {len(expected)} entries as in {first}, found {len(values)}.")
+            raise wrong.within(place) if place else wrong
 
 
 def check_matrix(rows: Matrix, path: str) -> None:
     """Refuse a matrix whose rows are of several lengths, or that has nothing in it."""
     if not rows or not rows[0] or len({len(row) for row in rows}) > 1:
-        raise Mistake("expected rows of one length, none of them empty", path)
+        raise Mistake(path, ": expected rows of one length, none of them empty.")
 
 
 def check_named(scheme: Mapping[str, object]) -> None:
     """Refuse a scheme without a name."""
     if not isinstance(scheme.get("name"), str):
-        raise Mistake(f"expected text, found {_shown(scheme.get('name'))}", "scheme.name")
+        raise Mistake("scheme.name", str(checks.refuse("", scheme.get("name"), "text")))
 
 
 def from_json(kind: type[Record], value: object) -> Record:
     """A record of the dataclass ``kind`` from what a JSON file holds.
 
     Fields are read by their type hints: int, float, str, bool, `object` (any JSON), `X | None`, `tuple[X, ...]`,
-    `tuple[X, Y]`, `Mapping[str, X]`, `Literal`, dataclasses, and `Annotated[X, AtLeast(n)]`. A field with a default may
-    be absent. A float may be null, which is how `to_json` writes what is not finite: it becomes NaN.
+    `tuple[X, Y]`, `Mapping[str, X]`, `Literal`, dataclasses, and `Annotated[int, AtLeast(n)]`. A field with a default
+    may be absent. A float may be null, which is how `to_json` writes what is not finite: it becomes NaN.
 
     Raises:
         Mistake: a field is unknown, missing, or of another type than its hint.
@@ -102,9 +117,13 @@ def from_json(kind: type[Record], value: object) -> Record:
     >>> from_json(Row, {"step": 4})
     Traceback (most recent call last):
     ...
-    transpike.results.records.Mistake: unknown field "step"; did you mean "steps"?
+    transpike.results.records.Mistake: step is unknown. Did you mean steps?
+    >>> from_json(Row, {"steps": "4"})
+    Traceback (most recent call last):
+    ...
+    transpike.results.records.Mistake: steps='4': expected a whole number of at least 1.
     """
-    return cast(Record, _reader(kind)(value))
+    return cast(Record, _record(kind, value))
 
 
 def to_json(value: object) -> Any:
@@ -121,19 +140,18 @@ def to_json(value: object) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(name): to_json(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, PurePath):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        kept = ((field.name, getattr(value, field.name)) for field in fields(value) if not _is_default(field, value))
-        return {name: to_json(item) for name, item in kept}
+        return {one.name: to_json(getattr(value, one.name)) for one in fields(value) if not _is_default(one, value)}
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 
-def _is_default(field: Any, record: object) -> bool:
+def _is_default(field: Field[Any], record: object) -> bool:
     default = field.default if field.default_factory is MISSING else field.default_factory()
-    return default is not MISSING and getattr(record, field.name) == default
+    return default is not MISSING and bool(getattr(record, field.name) == default)
 
 
 @cache
@@ -143,8 +161,7 @@ def _reader(hint: Any) -> Read:
     if hint in _PLAIN:
         return _PLAIN[hint]
     if origin is Annotated:
-        least = next(one.least for one in arguments[1:] if isinstance(one, AtLeast))
-        return partial(_at_least, _reader(arguments[0]), least)
+        return partial(_at_least, arguments[1].least)
     if origin in (Union, UnionType):
         (kind,) = (one for one in arguments if one is not NoneType)
         return partial(_optional, _reader(kind))
@@ -175,14 +192,14 @@ def _record(kind: Any, value: object) -> Any:
     found, known = _object(value), _fields(kind)
     for name in found:
         if name not in known:
-            near = difflib.get_close_matches(name, [one for one in known if one not in found], n=1)
-            raise Mistake(f"unknown field {_shown(name)}" + "".join(f"; did you mean {_shown(one)}?" for one in near))
+            absent = [one for one in known if one not in found]
+            raise Mistake(_name(name), f" is unknown.{checks.near(name, absent)}")
     values = {}
     for name, (read, required) in known.items():
         if name in found:
             values[name] = _inside(name, read, found[name])
         elif required:
-            raise Mistake(f"{_shown(name)} is missing")
+            raise Mistake(name, " is missing.")
     return kind(**values)
 
 
@@ -195,24 +212,28 @@ def _inside(place: str, read: Read, value: object) -> Any:
 
 def _list(read: Read, value: object) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise _wrong("a list", value)
+        raise _wrong(value, "a list")
     return tuple([_inside(f"[{place}]", read, item) for place, item in enumerate(value)])
 
 
 def _fixed(reads: tuple[Read, ...], value: object) -> tuple[Any, ...]:
     if not isinstance(value, list) or len(value) != len(reads):
-        raise _wrong(f"a list of {len(reads)}", value)
+        raise _wrong(value, f"a list of {len(reads)}")
     return tuple(_inside(f"[{place}]", read, value[place]) for place, read in enumerate(reads))
 
 
 def _mapping(read: Read, value: object) -> dict[str, Any]:
-    found = _object(value)
-    return {_text(name): _inside(f"[{_shown(name)}]", read, item) for name, item in found.items()}
+    return {_text(name): _inside(_name(name), read, item) for name, item in _object(value).items()}
+
+
+def _name(name: str) -> str:
+    """A name as a part of a path, which dots and brackets would mislead."""
+    return name if name.isidentifier() else f"[{checks.shown(name)}]"
 
 
 def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise _wrong("an object", value)
+        raise _wrong(value, "an object")
     return value
 
 
@@ -221,43 +242,43 @@ def _optional(read: Read, value: object) -> Any:
 
 
 def _choice(known: tuple[str, ...], value: object) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise _wrong(f"one of {', '.join(map(_shown, known))}", value)
+    try:
+        return checks.choice("", value, known)
+    except ValueError as error:
+        raise Mistake("", str(error)) from None
+
+
+def _at_least(least: int, value: object) -> int:
+    if not checks.is_whole(value) or not least <= value <= WHOLE:
+        raise _wrong(value, f"a whole number of at least {least}")
     return value
-
-
-def _at_least(read: Read, least: int, value: object) -> Any:
-    number = read(value)
-    if number < least:
-        raise _wrong(f"{least} or more", value)
-    return number
 
 
 def _number(value: object) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise _wrong("a number", value)
+        raise _wrong(value, "a number")
     return float(value)
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > WHOLE:
-        raise _wrong("a whole number", value)
+    if not checks.is_whole(value) or abs(value) > WHOLE:
+        raise _wrong(value, "a whole number")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise _wrong("text", value)
+        raise _wrong(value, "text")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise _wrong("text in Unicode", value)
+        raise Mistake("", ": expected text in Unicode, found half of a character.")
     return value
 
 
 def _truth(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _wrong("true or false", value)
+        raise _wrong(value, "true or false")
     return value
 
 
@@ -269,24 +290,8 @@ def _anything(value: object) -> object:
     return _mapping(_anything, value) if isinstance(value, dict) else value
 
 
-def _wrong(expected: str, value: object) -> Mistake:
-    return Mistake(f"expected {expected}, found {_shown(value)}")
+def _wrong(value: object, expected: str) -> Mistake:
+    return Mistake("", str(checks.refuse("", value, expected)))
 
 
-def _shown(value: object) -> str:
-    """A value in an error message."""
-    if isinstance(value, dict | list):
-        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    if isinstance(value, int) and abs(value) > WHOLE:
-        return "a number of very many digits"
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 40 else text[:36] + ' ..."'
-
-
-_PLAIN: dict[Any, Read] = {
-    float: _number,
-    int: _whole,
-    str: _text,
-    bool: _truth,
-    object: _anything,
-}
+_PLAIN: dict[Any, Read] = {float: _number, int: _whole, str: _text, bool: _truth, object: _anything}

@@ -133,7 +133,7 @@ class Bands:
 
     def __post_init__(self) -> None:
         if len(self.bands) % 3 != 1:
-            raise Mistake(f"expected a rest and three details a level, found {len(self.bands)}", "bands")
+            raise Mistake("bands", f": expected a rest and three details a level, found {len(self.bands)}.")
         check_lengths(bands=self.bands, white=self.white)
         for place, curve in enumerate(self.curves):
             check_lengths(f"curves[{place}]", bands=self.bands, energy=curve.energy)
@@ -176,4 +176,5 @@ def _check_mosaic(bands: Sequence[Matrix], path: str) -> None:
         elif place % 3 == 1 and place > 1:
             height, width = 2 * height, 2 * width
         if (len(band), len(band[0])) != (height, width):
-            raise Mistake(f"expected {height} x {width}, found {len(band)} x {len(band[0])}", f"{path}[{place}]")
+            found = f"{len(band)} x {len(band[0])}"
+            raise Mistake(f"{path}[{place}]", f": expected {height} x {width}, found {found}.")

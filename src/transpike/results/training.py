@@ -121,12 +121,12 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.spiking is not None and not self.by_steps:
-            raise Mistake("expected figures of a spiking network, found none", "by_steps")
+            raise Mistake("by_steps", ": expected figures of a spiking network, found none.")
         if self.encoding is not None:
             if self.spiking is None:
-                raise Mistake('"spiking" is missing beside "encoding"')
+                raise Mistake("spiking", " is missing, where encoding stands.")
             if not self.accuracy_after:
-                raise Mistake("expected an accuracy for each step of the encoder, found none", "accuracy_after")
+                raise Mistake("accuracy_after", ": expected an accuracy for each step of the encoder, found none.")
 
 
 @dataclass(frozen=True, kw_only=True)
