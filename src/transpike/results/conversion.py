@@ -159,6 +159,7 @@ class Conversion:
         ann: the network that was converted.
         rows: a converted network each; at least one.
         calibration: None where networks were loaded, not made.
+        glossary: what terms of the rows' schemes mean.
     """
 
     model: str
@@ -167,6 +168,7 @@ class Conversion:
     ann: Ann
     rows: tuple[Row, ...]
     calibration: Calibration | None = None
+    glossary: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.rows:
