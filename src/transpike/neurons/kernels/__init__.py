@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from transpike.errors import DataError
 from transpike.neurons.kernels import reference
@@ -44,7 +45,8 @@ def multi_step(
     """Run a neuron over all steps of x in one fused pass, or by the reference where there is no kernel.
 
     There is one for float32, float16 and bfloat16 on the CPU and on CUDA, and for the surrogates of this package; any
-    other callable, float64 and other devices take the reference, `transpike.neurons.kernels.reference.multi_step`.
+    other callable, float64, other devices and forward-mode derivatives (`torch.func.jvp`, `jacfwd`) take the
+    reference, `transpike.neurons.kernels.reference.multi_step`.
 
     Args:
         x: input current [T, N, *], in any dense memory format: channels-last stays channels-last.
@@ -70,7 +72,9 @@ def multi_step(
         raise DataError(f"expected floating-point input [T, N, *] of one step or more, got {x.dtype} {list(x.shape)}")
     if v is not None and v.shape != x.shape[1:]:
         raise DataError(f"the membrane has shape {list(v.shape)}, a step of the input {list(x.shape[1:])}")
-    if isinstance(surrogate, Surrogate) and x.dtype != torch.float64 and x.device.type in _DEVICES:
+    fused = isinstance(surrogate, Surrogate) and x.dtype != torch.float64 and x.device.type in _DEVICES
+    # The kernels drop tangents. Whether there are any cannot be seen from x: inside jvp(grad(f)) it shows none.
+    if fused and forward_ad._current_level < 0:
         state = (None if given is None else given.float() for given in (v, charge))
         shape = [surrogate.shape, surrogate.slope, surrogate.height]
         spikes, last = _neuron(x, *state, [float(number) for number in dynamics], shape)
