@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from transpike.coding import DCTEncoder
-from transpike.distill import METHODS, BiSpectrumDistillation, uses_features
+from transpike.distill import METHODS, BiSpectrumDistillation, method_needs
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.models import create_model, read_weights
 from transpike.models.spiking import OverTime
@@ -43,7 +43,7 @@ def test_every_method_takes_two_steps(method, tmp_path):
     assert set(fitted.first_terms) > {"cross_entropy"}
     assert all(0 < abs(value) < float("inf") for name, value in fitted.first_terms.items() if name != "srd_residual")
     assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items() if "weight" in name)
-    assert bool(fitted.stages) == uses_features(method)
+    assert bool(fitted.stages) == ("features" in method_needs(method))
     for parameter in fitted.method.parameters():
         assert torch.isfinite(parameter).all()
 
