@@ -15,6 +15,7 @@ from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph, Op
 from transpike.conversion.network import SpikingNetwork
+from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
@@ -60,6 +61,7 @@ def prepare(ann: nn.Module, calibration: Iterable[Any], *, images: int = IMAGES)
     Raises:
         ConversionError: as `convert`.
     """
+    ann = network(ann)
     parameter = next(ann.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
     graph = fold(trace(ann, sample[:2]))

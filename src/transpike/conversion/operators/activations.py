@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 if TYPE_CHECKING:
-    from transpike.conversion.lower import Lowering
+    from transpike.conversion.lowering import Lowering
 
 __all__ = ["OPERATORS"]
 
