@@ -17,6 +17,7 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
 from transpike.conversion.place import place
+from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
@@ -62,6 +63,7 @@ def prepare(ann: nn.Module, calibration: Iterable[Any], *, images: int = IMAGES)
     Raises:
         ConversionError: as `convert`.
     """
+    ann = network(ann)
     parameter = next(ann.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
     graph = place(fold(trace(ann, sample[:2])))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.fx import Node
 
 from transpike.coding.function import Argument, Constant, Function, Operand, argument
-
-if TYPE_CHECKING:
-    from transpike.conversion.lower import Lowering
+from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value
 
 __all__ = ["OPERATORS"]
 
@@ -20,38 +17,35 @@ X = Operand(0)
 
 
 def _call(to: Lowering, node: Node, x: str, function: Function, **tensors: Tensor) -> str:
-    value = node.meta["val"]
-    return to.emit(
-        node, "call", [x], value=value if isinstance(value, Tensor) else value[0], function=function, tensors=tensors
-    )
+    return to.emit(node, "call", [x], function=function, tensors=tensors)
 
 
-def relu(to: Lowering, node: Node, input: str) -> object:
+def relu(to: Lowering, node: Node, input: str) -> Value:
     return _call(to, node, input, Function.of("relu.default", X))
 
 
-def relu6(to: Lowering, node: Node, input: str) -> object:
+def relu6(to: Lowering, node: Node, input: str) -> Value:
     return clamp(to, node, input, 0, 6)
 
 
-def leaky_relu(to: Lowering, node: Node, input: str, negative_slope: float) -> object:
+def leaky_relu(to: Lowering, node: Node, input: str, negative_slope: float) -> Value:
     return _call(to, node, input, Function.of("leaky_relu.default", X, float(negative_slope)))
 
 
-def prelu(to: Lowering, node: Node, input: str, weight: Tensor | str) -> object:
+def prelu(to: Lowering, node: Node, input: str, weight: Tensor | str) -> Value:
     if isinstance(weight, str):
-        return NotImplemented
+        return UNSUPPORTED
     if weight.numel() == 1:
         return leaky_relu(to, node, input, weight.item())
     slope = weight.view(-1, *(1,) * (len(to.ops[input].shape) - 1))
     return _call(to, node, input, Function.of("_prelu_kernel.default", X, Constant("slope")), slope=slope)
 
 
-def clamp(to: Lowering, node: Node, input: str, min: object = None, max: object = None) -> object:
+def clamp(to: Lowering, node: Node, input: str, min: object = None, max: object = None) -> Value:
     bounds: list[Argument] = []
     for bound in (min, max):
         if bound is not None and not isinstance(bound, (int, float)):
-            return NotImplemented
+            return UNSUPPORTED
         bounds.append(None if bound is None or math.isinf(bound) else float(bound))
     low, high = bounds
     rectified = Function.of("relu.default", X) if low == 0 else Function()
@@ -60,25 +54,25 @@ def clamp(to: Lowering, node: Node, input: str, min: object = None, max: object 
     return _call(to, node, input, rectified.then(clipped))
 
 
-def hardtanh(to: Lowering, node: Node, input: str, min_val: float, max_val: float) -> object:
+def hardtanh(to: Lowering, node: Node, input: str, min_val: float, max_val: float) -> Value:
     return clamp(to, node, input, min_val, max_val)
 
 
-def max_pool(to: Lowering, node: Node, input: str, **how: object) -> object:
+def max_pool(to: Lowering, node: Node, input: str, **how: object) -> Value:
     return _maximum(to, node, input, to.full_name(node).replace("_with_indices", ""), list(how.values()))
 
 
-def amax(to: Lowering, node: Node, input: str, dim: list[int], keepdim: bool) -> object:
+def amax(to: Lowering, node: Node, input: str, dim: list[int], keepdim: bool) -> Value:
     return _maximum(to, node, input, "amax.default", [list(dim), keepdim])
 
 
-def max_(to: Lowering, node: Node, input: str, dim: int | None = None, keepdim: bool = False, **_: object) -> object:
+def max_(to: Lowering, node: Node, input: str, dim: int | None = None, keepdim: bool = False, **_: object) -> Value:
     if dim is None:
-        return NotImplemented
+        return UNSUPPORTED
     return _maximum(to, node, input, "amax.default", [[dim], keepdim])
 
 
-def _maximum(to: Lowering, node: Node, x: str, operator: str, args: list[object]) -> object:
+def _maximum(to: Lowering, node: Node, x: str, operator: str, args: list[object]) -> Value:
     function = Function.of(operator, X, *map(argument, args))
     if isinstance(node.meta["val"], Tensor):
         return _call(to, node, x, function)
@@ -90,7 +84,7 @@ def _maximum(to: Lowering, node: Node, x: str, operator: str, args: list[object]
 
 
 POOLS = [f"{kind}{n}d" for kind in ("max_pool", "adaptive_max_pool") for n in (1, 2, 3)]
-OPERATORS: dict[str, Callable[..., object]] = {
+OPERATORS: dict[str, Callable[..., Value]] = {
     "relu": relu,
     "relu6": relu6,
     "leaky_relu": leaky_relu,
