@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from transpike.coding import DCTEncoder
+from transpike.coding import Encoder, read_encoder
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import Stage, Tap, create_method, default_taps, find_taps, match_taps, pair_taps
@@ -21,12 +21,10 @@ from transpike.distill.adapter import Pairs
 from transpike.distill.bsd import SpectralResidualDistillation
 from transpike.distill.sfkd import SpatialFrequencyDistillation
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
-from transpike.experiments.encoding import read_encoder
 from transpike.experiments.inputs import network_name, read_options, timm_config
 from transpike.models import check_name, create_model, read_description, read_weights
 from transpike.models.mlp import MLP
 from transpike.neurons import reset_net
-from transpike.train.hybrid import laid_out
 from transpike.train.losses import readout
 from transpike.train.teacher import Teacher, TeacherInput
 
@@ -177,25 +175,20 @@ def load_subject(source: Source, sets: ImageSets | EventSets, *, label: str, dev
     if encoded:
         encoder = read_encoder(known, steps=source.time).to(device)
         side = _side(source, encoder, sets.size)
-        given = replace(given, size=side, encode=encoder if known["steps"] else laid_out(encoder))
+        given = replace(given, size=side, encode=encoder if known["steps"] else encoder.layout)
     return Subject(label, source, model.eval().requires_grad_(False), given)
 
 
-def _side(source: Source, encoder: nn.Module, side: int) -> int:
+def _side(source: Source, encoder: Encoder, side: int) -> int:
     """Side of the images that an encoder lays out as its network takes them: the data's, if it does so with these.
 
     Raises:
         ConfigError: if the source's own size is laid out otherwise.
     """
     wanted = source.described["image_size"]
-    dct = encoder if isinstance(encoder, DCTEncoder) else None
-
-    def laid(side: int) -> int:
-        return dct.output_size((side, side))[0] if dct else side
-
-    whole = (wanted // dct.block - 1) * dct.stride + dct.block if dct else wanted
+    whole, _ = encoder.input_size((wanted, wanted))
     for one in [side, whole] if source.size is None else [source.size]:
-        if laid(one) == wanted:
+        if encoder.output_size((one, one))[0] == wanted:
             return one
     raise ConfigError(
         f"{source.name} takes what its encoder makes of images of {whole} x {whole}, not of {source.size} x "
