@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from transpike.coding import DCTEncoder
+from transpike.coding import Encoder, describe_encoder, read_encoder
 from transpike.data import ImageSets
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.hybrid_results import measure_ann, measure_twin, results_of
@@ -57,7 +57,7 @@ class Work:
 
     asked: dict[str, Any]
     sets: ImageSets
-    encoder: nn.Module
+    encoder: Encoder
     run: Run
     resumed: bool
 
@@ -75,9 +75,7 @@ class Work:
     @property
     def shape(self) -> dict[str, Any]:
         """Of the network, for which the encoder may have laid out an image larger than it is."""
-        size = self.sets.size
-        if isinstance(self.encoder, DCTEncoder):
-            size, _ = self.encoder.output_size((size, size))
+        size, _ = self.encoder.output_size((self.sets.size, self.sets.size))
         return {"num_classes": self.sets.classes, "in_channels": self.sets.channels, "image_size": size}
 
     def place(self, stage: str) -> Path:
@@ -88,7 +86,7 @@ class Work:
 
     def save(self, stage: str, made: Made, results: dict[str, Any]) -> None:
         """Write a stage's network and its results, which mark the stage as finished."""
-        from transpike.experiments.encoding import describe_encoder
+        from transpike.coding import describe_encoder
         from transpike.models import save_network
 
         if not first_process():
@@ -113,9 +111,8 @@ def train_ann(work: Work) -> tuple[Made, dict[str, Any]]:
 
     from transpike.models import create_model, read_description
     from transpike.train import evaluate
-    from transpike.train.hybrid import laid_out
 
-    asked, place, encode = work.asked, work.place("ann"), laid_out(work.encoder)
+    asked, place, encode = work.asked, work.place("ann"), work.encoder.layout
     if work.finished("ann"):
         return _load(place), _read(place)
     trained = None
@@ -172,7 +169,6 @@ def balance(work: Work, ann: Made, told: dict[str, Any]) -> tuple[Made, dict[str
 
 def read_balanced(work: Work) -> tuple[Made, dict[str, Any]]:
     """An earlier run's balanced twin; its encoder must be the same, and hands on its thresholds."""
-    from transpike.experiments.encoding import describe_encoder, read_encoder
     from transpike.models import read_description
 
     asked = work.asked
