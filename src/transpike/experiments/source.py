@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from transpike.coding import Encoder
+from transpike.coding import Encoder, read_encoder
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
