@@ -168,8 +168,9 @@ def injected(scheme: Scheme, x: Tensor) -> Tensor:
         >>> injected(Rate(steps=2), torch.tensor([[0.5]])).flatten()
         tensor([0.5000, 0.5000])
     """
-    entry = torch.tensor(scheme.entry, dtype=x.dtype, device=x.device)
-    return torch.einsum("t,...->t...", entry, x) if constant_entry(scheme) is None else x.expand(len(entry), *x.shape)
+    if constant_entry(scheme) is not None:
+        return (x * scheme.entry[0]).expand(len(scheme.entry), *x.shape)
+    return torch.tensor(scheme.entry, dtype=x.dtype, device=x.device).view(-1, *(1,) * x.ndim) * x
 
 
 def constant_entry(scheme: Scheme) -> float | None:
