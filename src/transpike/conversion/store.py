@@ -25,6 +25,7 @@ from transpike.errors import ModelError, TranspikeError
 __all__ = ["load"]
 
 AGAIN = "Convert and save the network again."
+DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
 LARGEST = 2**30
 """Values of one image in all operations together; beyond it nobody meant the shapes."""
 
@@ -62,15 +63,7 @@ def load(folder: Path | str) -> SpikingNetwork:
         raise
     except TranspikeError as error:
         raise network.wrong(f"{error}.".replace("..", ".")) from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except DAMAGED as error:
         reason = str(error).partition("\n")[0][:300]
         raise network.wrong(f"damaged ({type(error).__name__}: {reason}).") from error
 
