@@ -91,11 +91,11 @@ def _chosen(order: str, frequencies: int | Sequence[int] | None, block: int) -> 
     return ranks
 
 
-def _ranks(name: str, value: Any, total: int) -> tuple[int, ...]:
-    listed = isinstance(value, Sequence) and len(value) > 0
-    if not listed or not all(_is_whole(rank) and 0 <= rank < total for rank in value):
+def _ranks(name: str, value: object, total: int) -> tuple[int, ...]:
+    listed = value if isinstance(value, Sequence) else ()
+    if not listed or not all(_is_whole(rank) and 0 <= rank < total for rank in listed):
         raise ConfigError(f"{name}={value!r}: expected one or more zigzag ranks, 0 to {total - 1}.")
-    return tuple(int(rank) for rank in value)
+    return tuple(int(rank) for rank in listed)
 
 
 def _is_whole(value: Any) -> bool:
