@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from transpike.coding.settings import number, period, whole
+from transpike.checks import number, whole
+from transpike.coding.settings import period
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.quantiles import Quantiles
 from transpike.spectral.cosine import block_count, block_dct, block_idct, dctn, idctn, zigzag

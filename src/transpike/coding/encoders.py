@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import number, whole
 from transpike.coding.pixels import Pixels, first
-from transpike.coding.settings import number, whole
 
 __all__ = ["BurstEncoder", "DirectEncoder", "LatencyEncoder", "PhaseEncoder", "PoissonEncoder"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from transpike.coding.settings import whole
+from transpike.checks import whole
 from transpike.errors import ConfigError, DataError
 
 __all__ = ["Pixels", "first"]
