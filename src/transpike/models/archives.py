@@ -18,10 +18,10 @@ from typing import IO
 
 import torch
 
-from transpike.errors import ModelError
+from transpike.errors import ModelError, reason
 from transpike.models.pickles import scan_pickle
 
-__all__ = ["Foreign", "check_regular", "is_safetensors", "read_archive"]
+__all__ = ["Foreign", "is_safetensors", "open_regular", "read_archive"]
 
 AGAIN = "Fetch or save it again."
 STATE_DICT = "torch.save(model.state_dict(), 'weights.pt')"
@@ -62,8 +62,11 @@ class Foreign(list[object]):
     def __setstate__(self, state: object) -> None:
         """Lay the object's state aside."""
 
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
 
 
 def read_archive(path: Path, *, remedy: str = AGAIN) -> object:
@@ -77,9 +80,8 @@ def read_archive(path: Path, *, remedy: str = AGAIN) -> object:
         ModelError: if it is missing, damaged, of another kind, unpacks to much more than its size, contains itself or
             nests without measure.
     """
-    check_regular(path)
-    try:
-        with path.open("rb") as file:
+    with open_regular(path) as file:
+        try:
             head = file.read(512)
             file.seek(0)
             if head.startswith(b"PK"):
@@ -90,31 +92,31 @@ def read_archive(path: Path, *, remedy: str = AGAIN) -> object:
                 raise _other_kind(head, path, remedy)
             file.seek(0)
             return _load(file, names, path)
-    except ModelError:
-        raise
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}.") from error
-    except Exception as error:  # whatever a parser makes of a stranger's bytes
-        raise ModelError(f"{path} is damaged ({_reason(error)}). {remedy}") from error
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a parser makes of a stranger's bytes
+            raise ModelError(f"{path} is damaged ({_reason(error)}). {remedy}") from error
 
 
-def check_regular(path: Path) -> None:
-    """Make sure that a path is a file with an end: reading a pipe or a device may wait, or go on, for ever.
+def open_regular(path: Path) -> IO[bytes]:
+    """A file opened for reading that has an end: a pipe or a device may let its reader wait, or go on, for ever.
 
     Raises:
-        ModelError: if it is not, or cannot be looked at.
+        ModelError: if it is none, or cannot be opened.
     """
     try:
-        mode = os.stat(path).st_mode
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    if not stat.S_ISREG(mode):
-        raise ModelError(f"{path} is not a regular file. Where it is a pipe or a device, copy it into a file first.")
+        raise ModelError(f"cannot read {path}: {reason(error)}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ModelError(f"{path} is a pipe or a device. Copy what it gives into a file first.")
+    return file
 
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as safetensors do: with the length of a header in JSON, then the header."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(9)
     return head[8:] == b"{" and 0 < int.from_bytes(head[:8], "little") <= 100_000_000
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save
 from torch import Tensor, nn, strided
 from torch.nn.parameter import is_lazy
 
+from transpike.checks import refuse
 from transpike.errors import ModelError
-from transpike.models.archives import AGAIN, Foreign, check_regular, is_safetensors, read_archive
+from transpike.models.archives import AGAIN, Foreign, is_safetensors, read_archive
 
-__all__ = ["load_weights", "read_description", "read_weights", "save_weights"]
+__all__ = ["check_weights", "load_weights", "read_weights", "save_weights"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
 PREFIXES = ("module", "model", "_orig_mod", "net", "network")
@@ -50,6 +49,8 @@ def read_weights(path: str | Path) -> State:
 
 def _read(path: str | Path) -> tuple[str, State]:
     """Under which names of the file its state dict lies, joined by dots, and the state dict."""
+    if not isinstance(path, str | os.PathLike):
+        raise refuse("weights", path, "the path of a file or a folder", error=ModelError)
     path = Path(path)
     if os.path.isdir(path):
         path = path / "weights.safetensors"
@@ -57,7 +58,6 @@ def _read(path: str | Path) -> tuple[str, State]:
         raise ModelError(
             f"{path}: no such weight file. Give a .safetensors file, a state dict or a training run's folder."
         )
-    check_regular(path)
     if is_safetensors(path):
         try:
             place, state = "", dict(load_file(path))
@@ -176,6 +176,28 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     ...
     transpike.errors.ModelError: ... 1 name(s) differ: weight has shape (1, 2), not (1, 3)
     """
+    state = _fitting(model, path)
+    if meta := [name for name, value in model.state_dict().items() if isinstance(value, Tensor) and value.is_meta]:
+        raise ModelError(
+            f"{type(model).__name__} is on the meta device, where {_listed(meta)} has no values to be replaced: "
+            "model.to_empty(device='cpu') makes room for them."
+        )
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{path} does not fit {type(model).__name__}: {error}") from error
+
+
+def check_weights(model: nn.Module, path: str | Path) -> None:
+    """Make sure that `load_weights` could; the network may be on the meta device.
+
+    Raises:
+        ModelError: as `load_weights`.
+    """
+    _fitting(model, path)
+
+
+def _fitting(model: nn.Module, path: str | Path) -> State:
     place, state = _read(path)
     expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     state = _unprefixed(state, expected) or state
@@ -184,10 +206,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise ModelError(
             f"{path}: {where}does not fit {type(model).__name__}, {len(wrong)} name(s) differ: {_listed(wrong)}"
         )
-    try:
-        model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ModelError(f"{path} does not fit {type(model).__name__}: {error}") from error
+    return state
 
 
 def _differences(state: State, expected: State) -> Iterator[str]:
@@ -201,8 +220,6 @@ def _differences(state: State, expected: State) -> Iterator[str]:
         given = state[name]
         if given.shape != value.shape:
             yield f"{name} has shape {tuple(given.shape)}, not {tuple(value.shape)}"
-        elif value.is_meta:
-            yield f"{name} has no place in the network, which is on the meta device: network.to_empty(device='cpu')"
         elif _numbers(given) != _numbers(value) and not (name in counters and given.is_floating_point()):
             yield f"{name} holds {_numbers(given)} ({given.dtype}), not {_numbers(value)} ({value.dtype})"
 
@@ -224,24 +241,3 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     partial.write_bytes(save(state))
     os.replace(partial, path)
-
-
-def read_description(folder: str | Path) -> dict[str, Any]:
-    """`model.json` of a training run: `name`, `num_classes`, `in_channels`, `image_size`, `kwargs`; the data's facts.
-
-    Raises:
-        ModelError: if the folder holds none, or a damaged one.
-    """
-    path = Path(folder) / "model.json"
-    try:
-        description = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ModelError(
-            f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json."
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path}: damaged ({error}). Train again.") from error
-    needed = {"name", "num_classes", "in_channels"}
-    if not isinstance(description, dict) or not needed <= description.keys():
-        raise ModelError(f"{path}: lacks {', '.join(sorted(needed))}; it was not written by `transpike train`.")
-    return description
