@@ -21,7 +21,7 @@ import torch
 from transpike.errors import ModelError, reason
 from transpike.models.pickles import scan_pickle
 
-__all__ = ["Foreign", "is_safetensors", "open_regular", "read_archive"]
+__all__ = ["AGAIN", "Foreign", "brief", "is_safetensors", "open_regular", "read_archive"]
 
 AGAIN = "Fetch or save it again."
 STATE_DICT = "torch.save(model.state_dict(), 'weights.pt')"
@@ -69,12 +69,13 @@ class Foreign(list[object]):
         return id(self)
 
 
-def read_archive(path: Path, *, remedy: str = AGAIN) -> object:
+def read_archive(path: Path, *, remedy: str = AGAIN, values: bool = True) -> object:
     """What `torch.save` wrote, on the CPU: containers, numbers, text and tensors, and `Foreign` for all else.
 
     Args:
         path: the file, an archive of today's `torch.save` or one in the format before 2020.
         remedy: what to do about a damaged file, as a sentence.
+        values: whether to read the values of tensors; else these are on the meta device.
 
     Raises:
         ModelError: if it is missing, damaged, of another kind, unpacks to much more than its size, contains itself or
@@ -91,11 +92,13 @@ def read_archive(path: Path, *, remedy: str = AGAIN) -> object:
             else:
                 raise _other_kind(head, path, remedy)
             file.seek(0)
-            return _load(file, names, path)
+            return _load(file, names, path, values)
         except ModelError:
             raise
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {reason(error)}") from error
         except Exception as error:  # whatever a parser makes of a stranger's bytes
-            raise ModelError(f"{path} is damaged ({_reason(error)}). {remedy}") from error
+            raise ModelError(f"{path} is damaged ({brief(error)}). {remedy}") from error
 
 
 def open_regular(path: Path) -> IO[bytes]:
@@ -117,7 +120,10 @@ def open_regular(path: Path) -> IO[bytes]:
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as safetensors do: with the length of a header in JSON, then the header."""
     with open_regular(path) as file:
-        head = file.read(9)
+        try:
+            head = file.read(9)
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {reason(error)}") from error
     return head[8:] == b"{" and 0 < int.from_bytes(head[:8], "little") <= 100_000_000
 
 
@@ -151,14 +157,14 @@ def _pickle_of(file: IO[bytes], path: Path) -> bytes:
         return archive.read(entries[names.index("data.pkl")])
 
 
-def _load(file: IO[bytes], names: Iterable[tuple[str, str]], path: Path) -> object:
+def _load(file: IO[bytes], names: Iterable[tuple[str, str]], path: Path, values: bool) -> object:
     known = {name: type(name, (Foreign,), {"name": name}) for name in _as_today(names)}
     allowed: list[object] = [(kind, name) for name, kind in known.items()]
     allowed.append((_plain_dict, "collections.defaultdict"))
     try:
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():  # type: ignore[arg-type]
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu" if values else "meta", weights_only=True)
     except (pickle.UnpicklingError, TypeError, AttributeError) as error:
         strange = sorted(name for name in known if not name.startswith(("torch.", "collections.", "builtins.")))
         if not strange:
@@ -197,8 +203,10 @@ def _other_kind(head: bytes, path: Path, remedy: str) -> ModelError:
     return ModelError(f"{path} is damaged, or no weight file: it begins as none does. {remedy}")
 
 
-def _reason(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """The first sentence of a message; of torch's about pickles what is wrong, without its advice."""
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     text = re.split(r"\. |\n", text.strip())[0].rstrip(".")
+    if "Unsupported operand" in text:
+        return "it is pickled in another way than torch.save's own: save it without pickle_protocol"
     return text if text and "weights_only" not in text else f"{type(error).__name__} while its pickle was read"

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from transpike.checks import refuse
 from transpike.errors import ModelError
-from transpike.models.archives import AGAIN, Foreign, is_safetensors, read_archive
+from transpike.models.archives import AGAIN, Foreign, brief, is_safetensors, read_archive
 
 __all__ = ["check_weights", "load_weights", "read_weights", "save_weights"]
 
@@ -23,7 +23,7 @@ PREFIXES = ("module", "model", "_orig_mod", "net", "network")
 AVERAGES = {"ema", "swa", "averaged"}
 """Words in the names of averaged weights: `state_dict_ema`, `model_ema`, `ema_model`, `params_ema`, ..."""
 NESTED = 20
-SHOWN = 10
+SHOWN, LONGEST = 10, 200
 
 State = dict[str, Tensor]
 Found = tuple[tuple[str, ...], Mapping[object, Tensor]]
@@ -62,7 +62,7 @@ def _read(path: str | Path) -> tuple[str, State]:
         try:
             place, state = "", dict(load_file(path))
         except Exception as error:  # whatever a parser makes of a stranger's bytes
-            raise ModelError(f"{path} is damaged ({str(error) or type(error).__name__}). {AGAIN}") from error
+            raise ModelError(f"{path} is damaged ({brief(error)}). {AGAIN}") from error
     else:
         names, found = _choose(read_archive(path), path)
         place, state = ".".join(names), {str(name): value for name, value in found.items()}
@@ -231,7 +231,10 @@ def _numbers(tensor: Tensor) -> str:
 
 
 def _listed(told: list[str]) -> str:
-    return "; ".join(told[:SHOWN]) + ("; ..." if len(told) > SHOWN else "")
+    """Some of the sentences, in one line whatever names a file gives to its tensors."""
+    short = [each if len(each) <= LONGEST else f"{each[:LONGEST]}..." for each in told[:SHOWN]]
+    text = "; ".join([*short, "..."] if len(told) > SHOWN else short)
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
