@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from transpike.checks import near, shown, whole
 from transpike.errors import ModelError, TranspikeError
 from transpike.models.arguments import check_arguments, describe_arguments, guess_argument, network_arguments
 from transpike.models.description import read_description
+from transpike.models.outlines import outlined
 from transpike.models.weights import check_weights, load_weights, read_weights, save_weights
 from transpike.models.zoo import NETWORKS, build_network
 
@@ -165,7 +165,7 @@ def _of_run(folder: Path, weights: str | Path | None, kwargs: dict[str, Any]) ->
     shape = recorded["num_classes"], recorded["in_channels"], recorded.get("image_size")
     if name in NETWORKS:
         # What a file says of a network's size is held against its weights before memory is taken.
-        with torch.device("meta"):
+        with outlined():
             check_weights(_build(name, *shape, dict(kwargs)), weights)
     model = _build(name, *shape, kwargs)
     load_weights(model, weights)

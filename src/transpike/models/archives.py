@@ -31,6 +31,12 @@ MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 UNPACKED, FREE = 8, 64 * 2**20
 """An archive may unpack to so many times its size, and to as many bytes in any case; `torch.save` packs nothing."""
 
+USUAL = (
+    r"torch\.(\w+|(_utils|_tensor|serialization|storage|nn\.parameter)\.\w+)|collections\.\w+"
+    r"|builtins\.(set|complex|bytearray)|_codecs\.encode"
+)
+"""Names that the pickle of a plain checkpoint calls for."""
+
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
     (b"BZh", "a bzip2 archive", "Unpack it first."),
@@ -166,7 +172,7 @@ def _load(file: IO[bytes], names: Iterable[tuple[str, str]], path: Path, values:
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu" if values else "meta", weights_only=True)
     except (pickle.UnpicklingError, TypeError, AttributeError) as error:
-        strange = sorted(name for name in known if not name.startswith(("torch.", "collections.", "builtins.")))
+        strange = sorted(name for name in known if not re.fullmatch(USUAL, name))
         if not strange:
             raise
         raise ModelError(

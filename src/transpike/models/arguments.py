@@ -25,7 +25,7 @@ MOST = 10_000
 
 
 def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] | None = None) -> dict[str, object]:
-    """The arguments of one network by name, with their defaults.
+    """The arguments of one network by name, with their defaults; of timm's and torchvision's, with their class's.
 
     Args:
         name: one of `model_names()`, `timm/<name>` or `torchvision/<name>`.
@@ -54,12 +54,15 @@ def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] 
 
 
 def describe_arguments(name: str) -> str:
-    """The same in one line.
+    """The same in one line; timm and torchvision choose other defaults for many a network of a class.
 
     >>> describe_arguments("mlp")
     'hidden=100, dropout=0.2, activation=ReLU'
+    >>> describe_arguments("torchvision/densenet121")
+    'growth_rate, block_config, num_init_features, bn_size, drop_rate, memory_efficient'
     """
-    return _line(network_arguments(name))
+    found = network_arguments(name)
+    return _line(found) if name in NETWORKS else ", ".join(found) or "what its library documents"
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:

@@ -199,7 +199,7 @@ def fit_module(
         epoch, accuracy = checkpoints.best_epoch, checkpoints.best
     # Read back even for the last epoch: a finished run that is resumed trains nothing that could leave its average.
     kept = read_checkpoint(checkpoints.folder / f"{options.keep}.ckpt", remedy="Train again.")
-    classifier.load_state_dict(kept["state_dict"])  # type: ignore[arg-type]
+    classifier.load_state_dict(kept["state_dict"])
     return Fitted(model.eval(), curves.rows, epoch, accuracy)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, strided
 
+from transpike.checks import shown
 from transpike.errors import ConfigError, ModelError
 from transpike.files import plain
 from transpike.models.archives import read_archive
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["check_resumable", "read_checkpoint", "run_facts", "seal"]
 
 CONTENTS, RUN = "contents", "run"
+PARTS = (CONTENTS, RUN, "callbacks", "loops", "state_dict")
 SHOWN = 5
 
 
@@ -44,7 +46,7 @@ def seal(checkpoint: dict[str, object], facts: Mapping[str, object]) -> None:
     checkpoint[CONTENTS] = dict(_contents(checkpoint))
 
 
-def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str, object]:
+def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str, Any]:
     """A checkpoint of `fit`.
 
     Args:
@@ -56,8 +58,8 @@ def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str
         ModelError: if it is missing, damaged, written by something else, or has been changed since.
     """
     found = read_archive(path, remedy=remedy, values=values)
-    if not isinstance(found, dict) or not isinstance(found.get(CONTENTS), dict) or not isinstance(found.get(RUN), dict):
-        raise ModelError(f"{path} is no checkpoint of this version: it has no table of its contents. {remedy}")
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), Mapping) for name in PARTS):
+        raise ModelError(f"{path} is no checkpoint of this version, or lacks parts: {', '.join(PARTS)}. {remedy}")
     if changed := list(_differences(found[CONTENTS], dict(_contents(found)))):
         raise ModelError(f"{path} has been changed since it was written: {_listed(changed)}. {remedy}")
     return found
@@ -82,24 +84,22 @@ def check_resumable(
     remedy = f"Copy {best} over it to go on from there, or start anew." if best.is_file() else "Start anew."
     found = read_checkpoint(checkpoint, remedy=remedy, values=False)
     _check_origin(checkpoint, found, classifier, callbacks, facts)
-    told = found["callbacks"]
-    assert isinstance(told, dict)
-    if classifier.options.keep == "best" and told["Checkpoints"]["best_epoch"]:
+    if classifier.options.keep == "best" and found["callbacks"]["Checkpoints"]["best_epoch"]:
         _check_origin(best, read_checkpoint(best, remedy="Start anew.", values=False), classifier, callbacks, facts)
 
 
 def _check_origin(
     path: Path,
-    found: dict[str, object],
+    found: dict[str, Any],
     classifier: Classifier,
     callbacks: list[Callback],
     facts: Mapping[str, object],
 ) -> None:
     states = {callback.state_key for callback in callbacks if callback.state_dict()}
     own = {**facts, "network": _shapes(classifier.state_dict()), "state": dict.fromkeys(states, "kept")}
-    run, told = found[RUN], found["callbacks"]
-    assert isinstance(run, dict) and isinstance(told, dict)
-    theirs = {**run, "network": _shapes(found["state_dict"]), "state": dict.fromkeys(told, "kept")}
+    theirs = {
+        **found[RUN], "network": _shapes(found["state_dict"]), "state": dict.fromkeys(found["callbacks"], "kept"),
+    }  # fmt: skip
     if other := list(_differences(dict(_contents(theirs)), dict(_contents(own)))):
         raise ConfigError(
             f"{path} is of another run: {_listed(other)}. Resume with the network, the options and the images that it "
@@ -107,8 +107,7 @@ def _check_origin(
         )
 
 
-def _shapes(state: object) -> dict[str, object]:
-    assert isinstance(state, Mapping)
+def _shapes(state: Mapping[str, object]) -> dict[str, object]:
     return {str(name): _told(value) for name, value in state.items()}
 
 
@@ -116,7 +115,8 @@ def _contents(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     """Every value within others as a text, by where it stands; containers by their kind and length."""
     if isinstance(value, Mapping):
         inner = {key: each for key, each in value.items() if name or key != CONTENTS}
-        yield name, f"{len(inner)} names with values"
+        if name:
+            yield name, f"{len(inner)} names with values"
         for key, each in inner.items():
             step = f".{key}" if isinstance(key, str) else f"[{key!r}]"
             yield from _contents(each, f"{name}{step}".removeprefix("."))
@@ -130,7 +130,7 @@ def _contents(value: object, name: str = "") -> Iterator[tuple[str, str]]:
 
 def _told(value: object) -> str:
     if isinstance(value, Tensor):
-        plain = not (value.is_nested or value.is_quantized or value.is_sparse)
+        plain = not (value.is_nested or value.is_quantized) and value.layout == strided
         return f"{value.dtype} {list(value.shape)}".removeprefix("torch.") if plain else f"an odd tensor, {value.dtype}"
     return repr(value) if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
 
@@ -142,9 +142,9 @@ def _differences(before: Mapping[object, object], now: Mapping[str, str]) -> Ite
     for name, value in now.items():
         if name not in before:
             yield f"{name} is new ({value:.80})"
-        elif before[name] != value:
-            yield f"{name} was {before[name]!s:.80} and is {value:.80}"
+        elif (old := before[name]) != value:
+            yield f"{name} was {old if isinstance(old, str) else shown(old):.80} and is {value:.80}"
 
 
 def _listed(told: list[str]) -> str:
-    return "; ".join(told[:SHOWN]) + ("; ..." if len(told) > SHOWN else "")
+    return " ".join("; ".join([*told[:SHOWN], "..."] if len(told) > SHOWN else told).split())
