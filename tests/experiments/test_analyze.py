@@ -21,7 +21,7 @@ from transpike.data import Loading, load_images
 from transpike.distill import Taps, WaveletRefinement
 from transpike.distill.sfkd import SFKDDistillation, standardize
 from transpike.distill.taps import Stage
-from transpike.experiments.stages import StageSpectra
+from transpike.measure.stages import StageSpectra
 from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum, full_plane
 from transpike.models import create_model

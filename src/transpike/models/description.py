@@ -1,20 +1,25 @@
-"""What a run's folder says of its network: `model.json`, checked before anything is made of it."""
+"""What a run's folder says of its network: `model.json`, written beside the weights, checked when it is read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from transpike import files
 from transpike.checks import is_whole, refuse, whole
 from transpike.errors import ModelError
 from transpike.files import JSON, read_json
+from transpike.models.weights import WEIGHTS
 
-__all__ = ["read_description"]
+__all__ = ["read_description", "save_network"]
 
 AGAIN = "Train again."
 Check = Callable[[str, JSON], object]
+DESCRIPTION = files.json_kind("a description of a network (model.json)", name=str, num_classes=int, in_channels=int)
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -35,6 +40,28 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         if name in NEEDED or found.get(name) is not None:
             check(f"{path}: damaged: {name}", found[name])
     return {name: value for name, value in found.items() if value is not None or name not in ("kwargs",)}
+
+
+def save_network(model: nn.Module, description: Mapping[str, object], folder: str | Path) -> None:
+    """Write a trained network to a folder as one change: weights.safetensors, and what they are of as model.json.
+
+    Args:
+        model: the network.
+        description: as `read_description` gives it.
+        folder: made if it is missing.
+
+    Raises:
+        ModelError: if it cannot be written, or what lies there are no such files.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_network(nn.Linear(2, 1), {"name": "linear", "num_classes": 1, "in_channels": 2}, folder)
+    ...     read_description(folder)["name"]
+    'linear'
+    """
+    with files.Change(Path(folder), error=ModelError) as change:
+        change.write("weights.safetensors", files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS)
+        change.write("model.json", files.dumps(description), kind=DESCRIPTION)
 
 
 def _text(name: str, value: JSON) -> None:

@@ -8,15 +8,16 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn, strided
 from torch.nn.parameter import is_lazy
 
+from transpike import files
 from transpike.checks import refuse
 from transpike.errors import ModelError
 from transpike.models.archives import AGAIN, Foreign, brief, is_safetensors, read_archive
 
-__all__ = ["check_weights", "load_weights", "read_weights", "save_weights"]
+__all__ = ["WEIGHTS", "check_weights", "load_weights", "read_weights", "save_weights"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
 PREFIXES = ("module", "model", "_orig_mod", "net", "network")
@@ -28,6 +29,8 @@ SHOWN, LONGEST = 10, 200
 State = dict[str, Tensor]
 Found = tuple[tuple[str, ...], Mapping[object, Tensor]]
 """A mapping of names to tensors, and the names under which it lies in its file."""
+
+WEIGHTS = files.safetensors_kind("weights of a network that transpike wrote")
 
 
 def read_weights(path: str | Path) -> State:
@@ -238,9 +241,9 @@ def _listed(told: list[str]) -> str:
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's state dict as safetensors; a reader never sees a half-written file."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    partial.write_bytes(save(state))
-    os.replace(partial, path)
+    """Write a network's state dict as safetensors, whole or not at all.
+
+    Raises:
+        ModelError: if it cannot be written, or what lies there is no such file.
+    """
+    files.write(path, files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS, error=ModelError)
