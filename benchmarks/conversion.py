@@ -37,7 +37,7 @@ from transpike.conversion import Prepared, prepare
 from transpike.conversion.graph import Graph
 from transpike.data import Loading
 from transpike.errors import TranspikeError
-from transpike.experiments.inputs import load_inputs
+from transpike.experiments.source import load_inputs
 from transpike.experiments.train import train
 
 CODES = {

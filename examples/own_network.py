@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import transpike
 from transpike.conversion import prepare
-from transpike.experiments.compare import compare
+from transpike.measure.conversion import compare
 from transpike.train import Loaders, Machine, Optim, TrainOptions, fit
 
 torch.manual_seed(0)

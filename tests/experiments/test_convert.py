@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transpike.report.results import read_result
 
 import transpike
 from transpike.cli import main
 from transpike.conversion import prepare
-from transpike.experiments.compare import compare
+from transpike.measure.conversion import compare
 from transpike.models import create_model, save_weights
-from transpike.report.results import read_result
 
 SWEEP = ("--steps", "6,12", "--scheme.percentile", "100")
 
@@ -102,7 +102,7 @@ def test_two_processes_count_each_image_once(converted: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--steps", "0"], "steps must be at least 1"),
+        (["--steps", "0"], "steps=0: expected a whole number"),
         (["--scheme.beta", "1"], "beta"),
         (["--scheme.beta", "3.5"], "beta must lie in (1, 3]"),
         (["--scheme.levels", "2,4"], "levels"),

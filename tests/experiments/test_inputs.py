@@ -4,7 +4,7 @@ import pytest
 
 from transpike.data import Loading
 from transpike.errors import ModelError
-from transpike.experiments.inputs import load_inputs
+from transpike.experiments.source import load_inputs
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from transpike.conversion.graph import Graph, Op
+from transpike.conversion.graph import Graph
+from transpike.conversion.op import Op
 from transpike.errors import ConversionError, DataError
 from transpike.quantiles import Quantiles
 
@@ -26,25 +25,6 @@ class Statistics:
 
     quantiles: dict[str, Quantiles]
     images: int
-
-    def peaks(self, percentile: float) -> dict[str, float]:
-        """The value each train must encode: the percentile of |activation|; of the input, the largest.
-
-        A layer so sparse that its percentile is 0 is given its maximum; one that is always 0 gets 1, with a warning,
-        for nothing it could carry is known.
-        """
-        peaks: dict[str, float] = {}
-        for name, seen in self.quantiles.items():
-            peak = seen.quantile(100 if name == "input" else percentile)
-            peaks[name] = peak or seen.quantile(100) or math.nan
-        dead = [name for name, peak in peaks.items() if math.isnan(peak)]
-        if dead:
-            warnings.warn(
-                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for "
-                "values up to 1; check the calibration images, or remove the layer",
-                stacklevel=3,
-            )
-        return {name: 1.0 if math.isnan(peak) else peak for name, peak in peaks.items()}
 
 
 def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:

@@ -19,9 +19,11 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from transpike.coding.function import OPERATORS as FUNCTIONS
+from transpike.coding.function import Argument, Constant, Function, Operand, argument
 from transpike.conversion.effects import constants, needed, outputs
-from transpike.conversion.graph import DECODED, Op
 from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value, base_name, flat
+from transpike.conversion.op import Op
 from transpike.conversion.operators import OPERATORS
 from transpike.conversion.operators.shapes import RESHAPES
 from transpike.conversion.program import image
@@ -146,7 +148,7 @@ def _evaluated(node: Node, args: tuple[Value, ...], kwargs: dict[str, Value]) ->
 def _decoded(to: Lowering, node: Node, arguments: dict[str, Value], values: list[str]) -> Value:
     """A function that only decoded values can take; where it stands is judged when the graph is whole."""
     name, base = to.full_name(node), base_name(node)
-    if name not in DECODED or not isinstance(node.meta["val"], Tensor):
+    if name not in FUNCTIONS or not isinstance(node.meta["val"], Tensor):
         return to.refused(node, values, why(base))
     axes, ndim = arguments.get("dim"), len(to.ops[values[0]].shape) + 1
     if any(axis % ndim == 0 for axis in flat(axes) if isinstance(axis, int)):
@@ -154,23 +156,22 @@ def _decoded(to: Lowering, node: Node, arguments: dict[str, Value], values: list
     tensors: dict[str, Tensor] = {}
     inputs: list[str] = []
 
-    def place(value: Value) -> Value:
+    def place(value: Value) -> Argument:
         if isinstance(value, Tensor):
-            tensors[str(len(tensors))] = value
-            return f"constant {len(tensors) - 1}"
+            tensors[name := str(len(tensors))] = value
+            return Constant(name)
         if isinstance(value, str) and value in to.ops:
             inputs.append(value)
-            return f"input {len(inputs) - 1}"
-        return None if isinstance(value, torch.dtype) else value
+            return Operand(len(inputs) - 1)
+        return None if isinstance(value, torch.dtype) else argument(value)
 
     assert isinstance(node.target, OpOverload)
     placed = {key: place(value) for key, value in arguments.items()}
     named = {a.name for a in node.target._schema.arguments if a.kwarg_only}
-    args = {
-        "args": [value for key, value in placed.items() if key not in named],
-        "kwargs": {key: value for key, value in placed.items() if key in named},
-    }
-    return to.emit(node, f"decoded:{name}", inputs, args=args, tensors=tensors)
+    args = [value for key, value in placed.items() if key not in named]
+    kwargs = {key: value for key, value in placed.items() if key in named}
+    function = Function.of(name, *args, operands=len(inputs), **kwargs)
+    return to.emit(node, "call", inputs, function=function, tensors=tensors)
 
 
 def _finish(to: Lowering, outputs: tuple[str, ...]) -> tuple[Op, ...]:

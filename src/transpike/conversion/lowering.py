@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from transpike.conversion.graph import Op
+from transpike.coding.function import Function
 from transpike.conversion.hooks import blamed
+from transpike.conversion.op import Op
 from transpike.conversion.refusals import Problem
 
-__all__ = ["UNSUPPORTED", "Constant", "Lowering", "Operand", "Value", "base_name", "first_tensor", "flat"]
+__all__ = ["UNSUPPORTED", "Input", "Known", "Lowering", "Value", "base_name", "first_tensor", "flat"]
 
-Constant: TypeAlias = Tensor | float
-Operand: TypeAlias = str | Constant
+Known: TypeAlias = Tensor | float
+Input: TypeAlias = str | Known
 """The name of an operation, which stands for its activation, or a constant."""
 Value: TypeAlias = (
-    Operand | torch.SymInt | torch.SymFloat | torch.SymBool | torch.dtype | torch.device | Sequence["Value"] | None
+    Input | torch.SymInt | torch.SymFloat | torch.SymBool | torch.dtype | torch.device | Sequence["Value"] | None
 )
 """What an argument of an operator, or a node of the exported graph, becomes."""
 UNSUPPORTED: Value = NotImplemented
@@ -50,13 +51,14 @@ class Lowering:
     def emit(
         self,
         node: Node,
-        target: str,
+        kind: str,
         inputs: Sequence[str],
         *,
         value: Tensor | None = None,
         args: Mapping[str, object] | None = None,
         tensors: Mapping[str, Tensor] | None = None,
         gains: tuple[float, ...] = (),
+        function: Function = Function(),  # noqa: B008 (a frozen value)
     ) -> str:
         """Add an operation for ``node`` under a name that leads back to the model's source.
 
@@ -69,11 +71,11 @@ class Lowering:
             count += 1
             name = f"{stem}_{count}"
         if not self.counts_samples(result):
-            if not self._astray.intersection(inputs) and target != "refused":
+            if not self._astray.intersection(inputs) and kind != "refused":
                 self.problem(node, _batch_axis(node))
             self._astray.add(name)
         shape = tuple(n if isinstance(n, int) else -1 for n in result.shape[1:])
-        self.ops[name] = Op(name, target, tuple(inputs), shape, args or {}, tensors or {}, gains)
+        self.ops[name] = Op(name, kind, tuple(inputs), shape, args or {}, tensors or {}, gains, function)
         if hook := _hook(node):
             self.hooked[name] = f"{_path(node)}{hook}"
         return name

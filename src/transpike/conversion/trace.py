@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from transpike.conversion.fold import fold
-from transpike.conversion.graph import Graph, Op
+from transpike.conversion.graph import Graph
 from transpike.conversion.hooks import recorders, skipped, wrap
+from transpike.conversion.kinds import weighted
 from transpike.conversion.lower import lower
+from transpike.conversion.op import Op
+from transpike.conversion.place import place
 from transpike.conversion.program import export, network, run
 from transpike.conversion.refusals import Problem, refusal, why
 from transpike.conversion.state import evaluation
@@ -57,7 +60,7 @@ def _traced(model: nn.Module, example: Tensor, outputs: list[Tensor], *, hooks: 
     with skipped([] if hooks else recorders(model)):
         program = export(model, example)
     graph = _graph(type(model).__name__, program)
-    folded = fold(graph)
+    folded = place(fold(graph))
     more = torch.cat([example, example[:1]])  # a later call, and one more image: neither may matter
     later = run(model, more)
     errors = [*_errors(folded, example, outputs).items(), *_errors(folded, more, later).items()]
@@ -96,7 +99,7 @@ def _graph(name: str, program: ExportedProgram) -> Graph:
     if container is None:
         reason = "it must be a tensor, or a tuple, list or dictionary of tensors; return one of these"
         problems.append(Problem("the model's output", reason))
-    if not problems and not any(op.weighted for op in graph):
+    if not problems and not any(map(weighted, graph)):
         problems.append(Problem("the model", "it has no convolution and no linear layer, whose inputs could be spikes"))
     if problems:
         raise ConversionError(refusal(name, problems))
@@ -105,10 +108,9 @@ def _graph(name: str, program: ExportedProgram) -> Graph:
 
 def _misplaced(graph: Graph, hooked: Mapping[str, str]) -> Iterator[Problem]:
     """What is wrong with the graph as a whole: functions before the last weighted layer, broken weights."""
-    spiking = graph.spiking()
     gates = _gates(graph)
     for op in graph:
-        if op.name in spiking and op.target.startswith("decoded:"):
+        if op.name in graph.spiking and op.kind == "call" and not op.function.tracked:
             yield Problem(hooked.get(op.name, op.name), why(_base(op), gates=op.name in gates))
         for key, tensor in op.tensors.items():
             if not tensor.isfinite().all():
@@ -117,10 +119,9 @@ def _misplaced(graph: Graph, hooked: Mapping[str, str]) -> Iterator[Problem]:
 
 def _gates(graph: Graph) -> set[str]:
     """The operations whose results do nothing but multiply activations, perhaps in another shape."""
-    consumers = graph.consumers()
     gates: set[str] = set()
     for op in reversed(graph.ops):
-        readers = consumers[op.name]
+        readers = graph.consumers.get(op.name, [])
         products = [r for r in readers if _base(r) == "mul" and len(set(r.inputs)) > 1]
         shapes = [r for r in readers if r.name in gates and _base(r) in _SHAPES]
         if readers and len(products) + len(shapes) == len(readers):
@@ -129,7 +130,10 @@ def _gates(graph: Graph) -> set[str]:
 
 
 def _base(op: Op) -> str:
-    return op.target.rpartition(":")[2].partition(".")[0]
+    """The operator's bare name, as ``mul`` of ``mul.Tensor``."""
+    calls = op.function.calls
+    name = op.args["operator"] if op.kind == "resample" else calls[-1].operator if calls else op.kind
+    return str(name).partition(".")[0]
 
 
 def _container(program: ExportedProgram) -> str | list[str] | None:

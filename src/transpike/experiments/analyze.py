@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.inputs import checked_device, network_name
 from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.source import checked_device, network_name
 
 if TYPE_CHECKING:
-    from transpike.experiments.subjects import Subject
+    from transpike.measure.subjects import Subject
 
 __all__ = ["analyze"]
 
@@ -104,8 +104,10 @@ def analyze(
 
 
 def _analyze(asked: dict[str, Any]) -> dict[str, Any]:
-    from transpike.experiments import looking
-    from transpike.experiments.subjects import chosen_loader, find_stages, load_data, load_subject
+    from transpike.experiments.source import load_data, load_subject
+    from transpike.measure import looking
+    from transpike.measure.pictures import chosen_loader
+    from transpike.measure.subjects import find_stages
 
     sources, teacher_source, own = _sources(asked)
     sets = load_data(
@@ -137,7 +139,7 @@ def _analyze(asked: dict[str, Any]) -> dict[str, Any]:
         "networks": [
             {
                 "label": subject.label, "role": "teacher" if subject is teacher else "student",
-                "model": network_name(subject.source.name), "steps": subject.given.steps, "accuracy": accuracy,
+                "model": subject.name, "steps": subject.given.steps, "accuracy": accuracy,
                 "method": subject.distilled.get("method"),
             }
             for subject, accuracy in zip(subjects, seen.accuracy, strict=True)
@@ -154,7 +156,7 @@ def _analyze(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _sources(asked: dict[str, Any]) -> tuple[list[Any], Any, bool]:
     """The students, their teacher if there is one, and whether it is the one that they learned from."""
-    from transpike.experiments.subjects import Source, recorded_teacher
+    from transpike.experiments.source import Source, recorded_teacher
 
     students = [Source(name, asked["weights"], asked["network"], asked["steps"]) for name in asked["student"]]
     if asked["teacher"] is not None:
@@ -178,8 +180,9 @@ def _labels(students: list[str]) -> list[str]:
 def _tell(results: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
 
-    from transpike.experiments.analysis_tables import analysis_tables, write_curves
     from transpike.report import write_report
+    from transpike.report.curves import write_curves
+    from transpike.report.terminal import analysis_tables
 
     write_curves(results, folder)
     Console(highlight=False).print(*analysis_tables(results), sep="\n")

@@ -8,8 +8,8 @@ from pathlib import Path
 from transpike.coding.css import CSS
 from transpike.experiments.convert import sweep
 from transpike.experiments.distill import distill
-from transpike.experiments.inputs import load_inputs
 from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.source import load_inputs
 from transpike.experiments.train import train
 
 __all__ = ["demo"]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from transpike.data import Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.inputs import network_name
+from transpike.experiments.source import network_name
 from transpike.experiments.training import Training, asked_of_all, run_training, student_steps
 from transpike.train.options import Machine, Optim, Recipe
 
 if TYPE_CHECKING:
-    from transpike.experiments.subjects import Source
+    from transpike.experiments.source import Source
 
 __all__ = ["distill"]
 
@@ -144,13 +144,13 @@ spikingformer_4_384 --data cifar100
 
 
 def _check_method(asked: Mapping[str, Any]) -> None:
-    from transpike.distill import check_method, needs_time, uses_features
+    from transpike.distill import check_method, method_needs
 
     method, taps = asked["method"], asked["taps"]
-    check_method(method, asked["settings"])
-    if asked["options"]["steps"] is None and needs_time(method):
+    check_method(method, asked["settings"], batch=asked["loading"]["batch_size"])
+    if asked["options"]["steps"] is None and "time" in method_needs(method):
         raise ModelError(f"{method} compares time steps, of which {network_name(asked['model'])} has none.")
-    if taps is not None and not taps and uses_features(method):
+    if taps is not None and not taps and "features" in method_needs(method):
         raise ConfigError("--taps names no module: leave it out for each network's stages.")
     if asked["cache"] < 0:
         raise ConfigError(f"cache={asked['cache']}: expected mebibytes, 0 or more.")
@@ -187,7 +187,7 @@ def _check_teacher(asked: Mapping[str, Any]) -> None:
 
 
 def _teacher(asked: Mapping[str, Any]) -> Source:
-    from transpike.experiments.subjects import Source
+    from transpike.experiments.source import Source
 
     return Source(
         str(asked["teacher"]), *(asked[f"teacher_{name}"] for name in ("weights", "network", "steps", "size"))
@@ -202,7 +202,7 @@ def _frames(asked: dict[str, Any]) -> int | None:
 
 
 def _learn(training: Training) -> tuple[Any, dict[str, Any]]:
-    from transpike.experiments.subjects import load_subject
+    from transpike.experiments.source import load_subject
     from transpike.train import Loaders
     from transpike.train.distill import distill as learn
     from transpike.train.teacher import TargetCache

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from transpike.data import EventSets, ImageSets, Loading, load_events
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
 from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.source import checked_device, load_inputs, network_name, read_options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,8 +88,8 @@ def _converted(network: Path, data: str | None, root: Path, loading: Loading, **
 
     from transpike.conversion import load
     from transpike.data import load_images
-    from transpike.experiments.compare import compare
-    from transpike.experiments.tables import conversion_table
+    from transpike.measure.conversion import compare
+    from transpike.report.terminal import conversion_table
 
     total = _processes(options["device"])
     snn = load(network).to(options["device"])
@@ -171,13 +171,12 @@ def _encoded(
 ) -> tuple[nn.Module, ImageSets, Callable[[Tensor], Tensor]]:
     """A network of `transpike hybrid`, images as its encoder takes them, and the encoder; for the artificial network
     what it saw in the encoder's place."""
+    from transpike.coding import read_encoder
     from transpike.data import load_images
-    from transpike.experiments.encoding import read_encoder
     from transpike.models import create_model
-    from transpike.train.hybrid import laid_out
 
     if data == about["data"]:
         loading = replace(loading, mean=tuple(about["mean"]), std=tuple(about["std"]))
     sets = load_images(data, root=root, download=download, loading=loading)
     encoder = read_encoder(about)
-    return create_model(network), sets, laid_out(encoder) if about.get("steps") is None else encoder
+    return create_model(network), sets, encoder.layout if about.get("steps") is None else encoder

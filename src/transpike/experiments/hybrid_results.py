@@ -13,7 +13,7 @@ __all__ = ["measure_ann", "measure_twin", "results_of", "summary"]
 
 def measure_ann(work: Work, ann: Made) -> dict[str, Any]:
     """The operations of the artificial network, or of the one that a twin comes from."""
-    from transpike.experiments.operations import ann_operations
+    from transpike.measure.operations import ann_operations
 
     name = f"spiking_{ann.name.removeprefix('spiking_')}"
     return ann_operations(name, ann.kwargs, shape=work.shape, side=work.sets.size)
@@ -23,10 +23,10 @@ def measure_twin(work: Work, twin: Made) -> tuple[Evaluation, dict[str, Any]]:
     """Accuracy by T and by steps shown, firing, operations, and images rebuilt from the encoder's spikes."""
     import torch
 
-    from transpike.experiments.encoding import describe_encoder, encoder_scheme, read_encoder
-    from transpike.experiments.operations import spiking_operations
-    from transpike.experiments.rebuilding import rebuilt
-    from transpike.experiments.spiking import follow_steps, measure_spiking
+    from transpike.coding import describe_encoder, encoder_scheme, read_encoder
+    from transpike.measure.operations import spiking_operations
+    from transpike.measure.rebuilding import rebuilt
+    from transpike.measure.spiking import follow_steps, measure_spiking
 
     asked, sets, encoder = work.asked, work.sets, work.encoder
     torch.manual_seed(asked["seed"])  # whatever was drawn before, in this process or in the one that it continues

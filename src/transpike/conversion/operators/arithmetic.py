@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from transpike.conversion.lowering import UNSUPPORTED, Constant, Lowering, Operand, Value, first_tensor
+from transpike.conversion.lowering import UNSUPPORTED, Input, Known, Lowering, Value, first_tensor
 
 __all__ = ["OPERATORS"]
 
 
-def add(to: Lowering, node: Node, input: Operand, other: Operand, *, alpha: float = 1) -> Value:
+def add(to: Lowering, node: Node, input: Input, other: Input, *, alpha: float = 1) -> Value:
     if isinstance(other, str):
         if isinstance(input, str):
             return to.emit(node, "add", [input, other], gains=(1.0, float(alpha)))
@@ -22,11 +22,11 @@ def add(to: Lowering, node: Node, input: Operand, other: Operand, *, alpha: floa
     return _affine(to, node, input, shift=other * alpha)
 
 
-def sub(to: Lowering, node: Node, input: Operand, other: Operand, *, alpha: float = 1) -> Value:
+def sub(to: Lowering, node: Node, input: Input, other: Input, *, alpha: float = 1) -> Value:
     return add(to, node, input, other, alpha=-alpha)
 
 
-def rsub(to: Lowering, node: Node, input: Operand, other: Operand, alpha: float = 1) -> Value:
+def rsub(to: Lowering, node: Node, input: Input, other: Input, alpha: float = 1) -> Value:
     return add(to, node, other, input, alpha=-alpha)
 
 
@@ -34,20 +34,20 @@ def neg(to: Lowering, node: Node, input: str) -> Value:
     return _affine(to, node, input, scale=-1.0)
 
 
-def mul(to: Lowering, node: Node, input: Operand, other: Operand) -> Value:
+def mul(to: Lowering, node: Node, input: Input, other: Input) -> Value:
     if isinstance(input, str):
         return UNSUPPORTED if isinstance(other, str) else _affine(to, node, input, scale=other)
     assert isinstance(other, str)
     return _affine(to, node, other, scale=input)
 
 
-def div(to: Lowering, node: Node, input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Value:
+def div(to: Lowering, node: Node, input: Input, other: Input, *, rounding_mode: str | None = None) -> Value:
     if not isinstance(input, str) or isinstance(other, str) or rounding_mode:
         return UNSUPPORTED
     return _affine(to, node, input, scale=1 / other)
 
 
-def _affine(to: Lowering, node: Node, x: str, **constants: Constant) -> str:
+def _affine(to: Lowering, node: Node, x: str, **constants: Known) -> str:
     result = first_tensor(node)
     if tuple(result.shape[1:]) != to.ops[x].shape:
         to.problem(
@@ -70,10 +70,10 @@ def batch_norm(
     to: Lowering,
     node: Node,
     input: str,
-    weight: Operand | None,
-    bias: Operand | None,
-    running_mean: Operand | None,
-    running_var: Operand | None,
+    weight: Input | None,
+    bias: Input | None,
+    running_mean: Input | None,
+    running_var: Input | None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
@@ -97,10 +97,10 @@ def decomposed_batch_norm(
     to: Lowering,
     node: Node,
     input: str,
-    weight: Operand | None,
-    bias: Operand | None,
-    running_mean: Operand | None,
-    running_var: Operand | None,
+    weight: Input | None,
+    bias: Input | None,
+    running_mean: Input | None,
+    running_var: Input | None,
     momentum: float,
     eps: float,
 ) -> Value:

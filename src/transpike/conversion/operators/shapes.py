@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.fx import Node
 
-from transpike.conversion.lowering import UNSUPPORTED, Lowering, Operand, Value
+from transpike.conversion.lowering import UNSUPPORTED, Input, Lowering, Value
 
 __all__ = ["OPERATORS", "pad"]
 
@@ -33,15 +33,15 @@ def transpose(to: Lowering, node: Node, input: str, *pair: int, **named: int) ->
     return permute(to, node, input, dims)
 
 
-def cat(to: Lowering, node: Node, tensors: Sequence[Operand], dim: int = 0) -> str:
+def cat(to: Lowering, node: Node, tensors: Sequence[Input], dim: int = 0) -> str:
     return _join(to, node, "cat", tensors, dim)
 
 
-def stack(to: Lowering, node: Node, tensors: Sequence[Operand], dim: int = 0) -> str:
+def stack(to: Lowering, node: Node, tensors: Sequence[Input], dim: int = 0) -> str:
     return _join(to, node, "stack", tensors, dim)
 
 
-def _join(to: Lowering, node: Node, kind: str, tensors: Sequence[Operand], dim: int) -> str:
+def _join(to: Lowering, node: Node, kind: str, tensors: Sequence[Input], dim: int) -> str:
     names = [t for t in tensors if isinstance(t, str)]
     if len(names) < len(tensors):
         to.problem(node, f"{kind} of an activation with a constant; add the constant to a padded activation instead")
@@ -87,7 +87,7 @@ def unbind(to: Lowering, node: Node, input: str, dim: int) -> list[str]:
 
 
 def slice_scatter(
-    to: Lowering, node: Node, input: Operand, src: Operand, dim: int, start: int | None, end: int | None, step: int
+    to: Lowering, node: Node, input: Input, src: Input, dim: int, start: int | None, end: int | None, step: int
 ) -> Value:
     """``input`` with a part replaced, which is what writing in place into a slice comes to."""
     if not (isinstance(input, str) and isinstance(src, str)):
@@ -112,7 +112,7 @@ def _part(to: Lowering, node: Node, x: str, dim: int, start: int, end: int) -> s
     return cut(to, node, whole.narrow(dim, start, end - start), x, dim, start, end, 1)
 
 
-def select_scatter(to: Lowering, node: Node, input: Operand, src: Operand, dim: int, index: int) -> Value:
+def select_scatter(to: Lowering, node: Node, input: Input, src: Input, dim: int, index: int) -> Value:
     whole: Tensor = node.meta["val"]
     dim %= whole.ndim
     if dim == 0 or not isinstance(src, str):
@@ -123,7 +123,7 @@ def select_scatter(to: Lowering, node: Node, input: Operand, src: Operand, dim: 
     return slice_scatter(to, node, input, src, dim, index, index + 1, 1)
 
 
-def copy(to: Lowering, node: Node, input: Operand, src: Operand, **_: Value) -> Value:
+def copy(to: Lowering, node: Node, input: Input, src: Input, **_: Value) -> Value:
     if isinstance(src, str) and tuple(node.meta["val"].shape[1:]) == to.ops[src].shape:
         return src
     return UNSUPPORTED
@@ -135,13 +135,14 @@ def pad(to: Lowering, node: Node, x: str, pads: list[int]) -> str:
     for k in range(len(pads) // 2):
         sizes[-1 - k] += pads[2 * k] + pads[2 * k + 1]
     padded = node.meta["val"].new_empty(node.meta["val"].shape[0], *sizes)
-    return to.emit(node, "resample:constant_pad_nd.default", [x], value=padded, args={"args": [pads, 0.0]})
+    args = {"operator": "constant_pad_nd.default", "args": [pads, 0.0]}
+    return to.emit(node, "resample", [x], value=padded, args=args)
 
 
 def resample(to: Lowering, node: Node, input: str, **how: Value) -> str:
     if how.get("mode", "constant") == "constant" and how.get("value"):
         to.problem(node, f"padding with {how['value']}; use zeros, or the reflect, replicate, circular modes")
-    return to.emit(node, f"resample:{to.full_name(node)}", [input], args={"args": list(how.values())})
+    return to.emit(node, "resample", [input], args={"operator": to.full_name(node), "args": list(how.values())})
 
 
 RESHAPES = ["view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_copy"]

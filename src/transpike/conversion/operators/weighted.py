@@ -7,31 +7,29 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.fx import Node
 
-from transpike.conversion.lowering import UNSUPPORTED, Lowering, Operand, Value
+from transpike.conversion.lowering import UNSUPPORTED, Input, Lowering, Value
 from transpike.conversion.operators.shapes import pad
 
 __all__ = ["OPERATORS"]
 
 
-def linear(to: Lowering, node: Node, input: Operand, weight: Operand, bias: Operand | None = None) -> Value:
+def linear(to: Lowering, node: Node, input: Input, weight: Input, bias: Input | None = None) -> Value:
     if not isinstance(input, str) or not isinstance(weight, Tensor) or isinstance(bias, str):
         return UNSUPPORTED
     return to.emit(node, "linear", [input], tensors=_present(weight=weight, bias=bias))
 
 
-def matmul(to: Lowering, node: Node, input: Operand, other: Operand) -> Value:
+def matmul(to: Lowering, node: Node, input: Input, other: Input) -> Value:
     if not isinstance(input, str) or not isinstance(other, Tensor) or other.ndim != 2:
         return UNSUPPORTED
     return to.emit(node, "linear", [input], tensors={"weight": other.T})
 
 
-def mm(to: Lowering, node: Node, input: Operand, mat2: Operand) -> Value:
+def mm(to: Lowering, node: Node, input: Input, mat2: Input) -> Value:
     return matmul(to, node, input, mat2)
 
 
-def addmm(
-    to: Lowering, node: Node, input: Operand, mat1: Operand, mat2: Operand, *, beta: float, alpha: float
-) -> Value:
+def addmm(to: Lowering, node: Node, input: Input, mat1: Input, mat2: Input, *, beta: float, alpha: float) -> Value:
     if not isinstance(input, Tensor) or not isinstance(mat1, str) or not isinstance(mat2, Tensor):
         return UNSUPPORTED
     bias = (input * beta).expand(mat2.shape[1])
@@ -41,9 +39,9 @@ def addmm(
 def conv(
     to: Lowering,
     node: Node,
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None,
+    input: Input,
+    weight: Input,
+    bias: Input | None,
     *,
     stride: int | Sequence[int],
     padding: str | int | Sequence[int],
@@ -79,9 +77,9 @@ def conv(
 def convolution(
     to: Lowering,
     node: Node,
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None,
+    input: Input,
+    weight: Input,
+    bias: Input | None,
     *,
     stride: Sequence[int],
     padding: Sequence[int],
@@ -100,7 +98,7 @@ def _tuple(value: int | Sequence[int], n: int) -> list[int]:
     return values * n if len(values) == 1 else values
 
 
-def _present(**tensors: Operand | None) -> dict[str, Tensor]:
+def _present(**tensors: Input | None) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 

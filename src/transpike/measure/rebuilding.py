@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from transpike.data import ImageSets
-from transpike.experiments.pictures import pixels_of, png
-from transpike.experiments.subjects import chosen_loader
+from transpike.measure.pictures import chosen_loader, pixels_of, png
 
 __all__ = ["rebuilt"]
 

@@ -16,7 +16,7 @@ from transpike.distill.map_losses import gaussian_frequency_loss
 from transpike.distill.refinement import WaveletRefinement
 from transpike.distill.sfkd import SpatialFrequencyDistillation, powers_of_two
 from transpike.distill.taps import Stage
-from transpike.experiments.subjects import Subject
+from transpike.measure.subjects import Subject
 from transpike.metrics.bands import BandEnergy, band_names, sub_bands
 from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from transpike.data import EventSets, ImageSets
 from transpike.distill.bsd import SpectralResidual, SpectralResidualDistillation
 from transpike.distill.taps import Taps
-from transpike.experiments.pictures import pixels_of, png
-from transpike.experiments.stages import CUTOFF, PairedStages, StageSpectra
-from transpike.experiments.subjects import Subject
+from transpike.measure.pictures import pixels_of, png
+from transpike.measure.stages import CUTOFF, PairedStages, StageSpectra
+from transpike.measure.subjects import Subject
 from transpike.metrics.fidelity import accuracy
 from transpike.metrics.saliency import grad_cam
 from transpike.metrics.spectrum import full_plane, leak, membrane_response, sort_logits, spike_spectrum

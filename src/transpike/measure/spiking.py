@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from rich import box
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -16,7 +14,7 @@ from transpike.errors import DataError
 from transpike.neurons import reset_net
 from transpike.train import Evaluation, Machine, evaluate
 
-__all__ = ["follow_steps", "measure_spiking", "spiking_tables"]
+__all__ = ["follow_steps", "measure_spiking"]
 
 
 def measure_spiking(
@@ -127,24 +125,3 @@ def follow_steps(
     model.cpu().train(training)
     encoder.cpu()
     return (torch.as_tensor(right) / count).tolist(), spikes / count
-
-
-def spiking_tables(results: Mapping[str, Any]) -> list[Table | str]:
-    """Firing by layer, operations and accuracy by T, of the results of `transpike train`, for the terminal."""
-    spiking = results["spiking"]
-    firing = Table(title=f"Firing at T = {spiking['steps']}", title_justify="left", box=box.SIMPLE_HEAD)
-    firing.add_column("layer")
-    for heading in ("neurons", "spikes per neuron and step"):
-        firing.add_column(heading, justify="right")
-    for layer in [*spiking["layers"], {"name": "all", **spiking}]:
-        firing.add_row(layer["name"], str(layer["neurons"]), f"{layer['rate']:.3f}")
-    work = (
-        f"An image takes {spiking['synops'] / 1e6:.3g} M SynOps and {spiking['macs'] / 1e6:.3g} M MACs, "
-        f"{spiking['energy_uj']:.3g} µJ; as an ANN {spiking['ann_macs'] / 1e6:.3g} M MACs, "
-        f"{spiking['ann_energy_uj']:.3g} µJ (45 nm model)."
-    )
-    steps = Table(box=box.SIMPLE_HEAD)
-    for row in results["by_steps"]:
-        steps.add_column(f"T = {row['steps']}", justify="right")
-    steps.add_row(*(f"{row['accuracy']:.2%}" for row in results["by_steps"]))
-    return [firing, work, steps]

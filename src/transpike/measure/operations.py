@@ -7,8 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from rich import box
-from rich.table import Table
 from torch import nn
 
 from transpike.errors import ModelError
@@ -16,9 +14,7 @@ from transpike.metrics.energy import Operations
 from transpike.metrics.firing import FiringMeter
 from transpike.models import create_model
 
-__all__ = ["ann_operations", "equation_13", "operations_table", "spiking_operations"]
-
-COLUMNS = ("macs", "accumulates", "multiplications", "shifts")
+__all__ = ["ann_operations", "equation_13", "spiking_operations"]
 
 
 def equation_13(name: str, kwargs: Mapping[str, Any], *, shape: Mapping[str, Any]) -> float:
@@ -113,23 +109,3 @@ def _row(part: str, work: Operations) -> dict[str, Any]:
         "shifts": work.shifts + work.neuron_shifts,
         "energy_uj": work.joules * 1e6,
     }
-
-
-def operations_table(operations: Mapping[str, Any]) -> Table:
-    """For the terminal: one image's operations in millions, and their energy in microjoules."""
-    (_, *image), (_, *laid_out) = operations["image"], operations["input"]
-    names = {
-        "ann_image": f"artificial, at {image[0]} x {image[1]}",
-        "ann": f"artificial, at {laid_out[0]} x {laid_out[1]}",
-        "spiking": "spiking: all three",
-    }
-    title = "Operations for one image, in millions, and energy (45 nm model)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("part")
-    for heading in ("MACs", "additions", "products", "shifts", "µJ"):
-        table.add_column(heading, justify="right")
-    for row in operations["rows"]:
-        counts = (f"{row[column] / 1e6:.3g}" if row[column] else "" for column in COLUMNS)
-        name = names.get(row["part"], f"spiking: {row['part']}")
-        table.add_row(name, *counts, f"{row['energy_uj']:.3g}")
-    return table

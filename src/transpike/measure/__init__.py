@@ -1,0 +1,1 @@
+"""A network on images: conversions, firing, operations, rebuilt images, stages of student and teacher."""

@@ -1,0 +1,151 @@
+"""A network that is looked at, alone or beside its teacher: how it takes the images, and where it is tapped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from transpike.distill import Stage, Tap, create_method, default_taps, find_taps, match_taps, pair_taps
+from transpike.distill.adapter import Pairs
+from transpike.distill.bsd import SpectralResidualDistillation
+from transpike.distill.sfkd import SpatialFrequencyDistillation
+from transpike.errors import ModelError
+from transpike.models import read_weights
+from transpike.models.mlp import MLP
+from transpike.neurons import reset_net
+from transpike.train.losses import readout
+from transpike.train.teacher import Teacher, TeacherInput
+
+__all__ = ["Subject", "find_stages"]
+
+
+@dataclass
+class Subject:
+    """A network that is looked at: how it takes the batches, and where it is tapped.
+
+    Attributes:
+        label: what tables and figures call it.
+        place: its run's folder; or the network's name, where no run trained it.
+        name: the network's name.
+        model: the network, in evaluation mode.
+        given: how it takes the images.
+        taps: of its features.
+        stages: the students' taps and the teacher's, if there is a teacher.
+        method: of its distillation, with what it trained beside the student; None if it trained nothing.
+        distilled: what the run says of its distillation.
+    """
+
+    label: str
+    place: str
+    name: str
+    model: nn.Module
+    given: TeacherInput
+    taps: dict[str, Tap] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+    method: nn.Module | None = None
+    distilled: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def adapters(self) -> dict[Stage, SpectralResidualDistillation | SpatialFrequencyDistillation]:
+        """By stage, what distillation trained beside the student, if it was SRD or SFKD."""
+        found: Any = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
+        return dict(zip(self.stages, found, strict=True)) if len(found) else {}
+
+    def pairs(self, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Pairs:
+        """By stage, its maps and the teacher's as its distillation compared them; none if it compared no maps."""
+        compare = getattr(self.method, "pairs", None)
+        return compare(own, theirs) if compare else {}
+
+    def observer(self) -> Teacher:
+        """Called with images, it gives logits [N, classes] and maps {tap: [N, C, H, W]}, means over time."""
+        return Teacher(self.model, taps=self.taps, given=self.given)
+
+
+def find_stages(
+    student: Subject,
+    teacher: Subject | None,
+    images: Tensor,
+    *,
+    taps: Mapping[str, str] | Sequence[str] | None,
+) -> None:
+    """Find a student's taps, the teacher's beside them and, where the run trained any, its method's adapters.
+
+    Args:
+        student: receives taps, stages and its method.
+        teacher: receives taps.
+        images: two of them.
+        taps: the student's modules, each with the teacher's or without; by default those of the run, or the networks'
+            stages.
+
+    Raises:
+        ModelError: for taps that do not exist or have no spatial axes, and networks of different classes.
+    """
+    recorded = _distillation(student.place)
+    student.distilled = recorded
+    own = teacher is None or teacher.name == recorded.get("teacher")
+    known = recorded.get("taps") or _default_taps(student.model)
+    pairs = taps or (known if own else list(known))
+    student.taps, classes = _find(student, list(pairs), images)
+    if teacher is None:
+        return
+    others = list(pairs.values()) if isinstance(pairs, Mapping) else _default_taps(teacher.model)
+    found, their_classes = _find(teacher, others, images)
+    if classes != their_classes:
+        raise ModelError(f"{student.place} gives {classes} classes and the teacher, {teacher.place}, {their_classes}.")
+    matched = match_taps(student.taps, found) if found else []  # an MLP has none
+    if isinstance(pairs, Mapping):
+        matched = list(pairs.items())
+    student.stages = pair_taps(student.taps, found, matched)
+    teacher.taps |= {stage.teacher: found[stage.teacher] for stage in student.stages}
+    if own and recorded.get("taps") == dict(matched):
+        student.method = _method(student, recorded)
+
+
+def _default_taps(model: nn.Module) -> list[str]:
+    """The network's stages; none of a fully connected one, which has no maps."""
+    return [] if isinstance(model, MLP) else default_taps(model)
+
+
+def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str, Tap], int]:
+    """Taps, and how many classes the network tells apart."""
+    shown, told = subject.given(images), []
+
+    def run() -> None:
+        told.append(readout(subject.model(shown)).shape[-1])
+
+    samples, image = shown.shape[int(shown.ndim == 5)], (shown.shape[-2], shown.shape[-1])
+    reset_net(subject.model)
+    try:
+        found = find_taps(subject.model, names, run, samples=samples, image=image, steps=subject.given.steps)
+    finally:
+        reset_net(subject.model)
+    return found, told[0]
+
+
+def _distillation(place: str) -> dict[str, Any]:
+    try:
+        results = json.loads((Path(place) / "results.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, Any] = results.get("distillation") or {}
+    return found
+
+
+def _method(student: Subject, recorded: Mapping[str, Any]) -> nn.Module | None:
+    file = Path(student.place) / "adapters.safetensors"
+    if not file.is_file():
+        return None
+    method = create_method(recorded["method"], student.stages, recorded.get("settings") or {})
+    if not hasattr(method, "pairs"):
+        return None
+    try:
+        method.load_state_dict(read_weights(file))
+    except RuntimeError as error:
+        raise ModelError(f"{file}: does not fit the run's taps and settings ({error}). Distil again.") from error
+    device = next(student.model.parameters()).device
+    return method.to(device).eval().requires_grad_(False)
