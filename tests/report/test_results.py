@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transpike.report.results import FAITHFUL, check_result, find_series, read_result, representative
 
 from transpike.errors import DataError
-from transpike.report.results import FAITHFUL, check_result, find_series, read_result, representative
 
 from .samples import RUN, make_analysis, make_conversion, make_row, write_run
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transpike.coding.function import aten
+from transpike.coding.operators import aten
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError
 

@@ -19,8 +19,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from transpike.coding.function import OPERATORS as FUNCTIONS
 from transpike.coding.function import Argument, Constant, Function, Operand, argument
+from transpike.coding.operators import OPERATORS as FUNCTIONS
 from transpike.conversion.effects import constants, needed, outputs
 from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value, base_name, flat
 from transpike.conversion.op import Op
