@@ -1,8 +1,8 @@
 """What a neuron computes, as data: a composition of PyTorch operators with places for operands and constants.
 
-A `Function` is a list of calls. Each names an operator of a fixed list (`transpike.coding.operators`) and its arguments:
-plain values, operands of the neuron, constants of the network, results of earlier calls. So it can be written as JSON
-and read without any class of the network it came from.
+A `Function` is a list of calls. Each names an operator of a fixed list (`transpike.coding.operators`) and its
+arguments: plain values, operands of the neuron, constants of the network, results of earlier calls. So it can be
+written as JSON and read without any class of the network it came from.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Function:
     def placed(
         self, operands: Sequence[Argument], *, after: int, constants: Mapping[str, str] | None = None
     ) -> tuple[Call, ...]:
-        """The calls as they stand ``after`` so many others: with ``operands`` in their places, ``constants`` renamed."""
+        """The calls as they stand ``after`` so many others: ``operands`` in their places, ``constants`` renamed."""
 
         def moved(argument: Argument) -> Argument:
             match argument:

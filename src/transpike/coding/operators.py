@@ -20,6 +20,7 @@ __all__ = [
     "HOMOGENEOUS",
     "MOVES",
     "OPERATORS",
+    "PIECEWISE",
     "POOLS",
     "TRAILING",
     "aten",
