@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transpike.errors import ConfigError, TranspikeError
+from transpike.errors import ConfigError, TranspikeError, reason
 from transpike.files.json import read_json
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigEr
     except (OSError, ValueError):
         return  # it is missing, or whoever writes it finds out why it cannot be
     if stat.S_ISDIR(found.st_mode):
-        raise error(f"{path}: is a folder; name a file for {kind.name}.")
+        raise error(f"cannot write {path}: {reason(IsADirectoryError(errno.EISDIR, ''))}")
     if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
         return
     try:
