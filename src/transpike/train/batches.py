@@ -72,15 +72,13 @@ class _Every:
     def __init__(self, batches: Iterable[Any], rank: int, world: int, *, even: bool) -> None:
         self.batches, self.rank, self.world, self.even = batches, rank, world, even
 
-    def _stop(self) -> int:
-        count = len(self.batches)  # type: ignore[arg-type]
-        return count // self.world * self.world if self.even else count
-
     def __len__(self) -> int:
-        return len(range(self.rank, self._stop(), self.world))
+        count = len(self.batches)  # type: ignore[arg-type]
+        return count // self.world if self.even else len(range(self.rank, count, self.world))
 
     def __iter__(self) -> Iterator[Any]:
-        return islice(self.batches, self.rank, self._stop(), self.world)
+        stop = len(self) * self.world if self.even else None
+        return islice(self.batches, self.rank, stop, self.world)
 
 
 def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -> Iterable[Any]:
@@ -90,7 +88,7 @@ def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -
     whose sampler has `set_epoch` (torch's `DistributedSampler`, ours) shares by itself and is left as it is.
 
     Args:
-        loader: gives batches, and has a length.
+        loader: gives batches; where `even` is asked for, it has a length.
         rank: this process's number.
         world: how many processes there are.
         even: leave out the last batches, fewer than there are processes, so that each has as many: for training.

@@ -20,6 +20,7 @@ from transpike.distill.taps import Stage, Tap, Taps
 from transpike.errors import ModelError
 from transpike.neurons import reset_net
 from transpike.train.classify import Classifier
+from transpike.train.inputs import check_loader
 from transpike.train.loop import Fitted, Loaders, fit_module
 from transpike.train.options import TrainOptions
 from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
@@ -212,7 +213,8 @@ def _survey(
     probe: Distiller, loaders: Loaders, taps: Mapping[str, str] | None, needed: bool
 ) -> tuple[dict[str, Tap], dict[str, Tap], tuple[Stage, ...], int]:
     """Run both networks on two images, count and compare their classes, find taps and how they are laid out."""
-    batch = next(iter(loaders.train))[0]
+    check_loader("train", loaders.train, counted=True)
+    batch, _ = probe.read(next(iter(loaders.train)))
     images = batch[:, :2] if probe._samples(batch) else batch[:2]
     samples, side = len(images) if images.ndim == 4 else images.shape[1], (images.shape[-2], images.shape[-1])
     student, teacher, given = probe.model, probe.teacher.model, probe.teacher.given

@@ -25,6 +25,7 @@ from transpike.errors import ConfigError, DataError
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import Checkpoints, Curves, FiniteLoss, Interrupted, OneBar, StopOnSignal
 from transpike.train.classify import Classifier
+from transpike.train.inputs import check_loader
 from transpike.train.options import Machine, TrainOptions
 
 __all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
@@ -36,7 +37,8 @@ Batches = Iterable[Any]
 class Loaders:
     """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or one's own.
 
-    For a spiking network there may be frames [T, N, C, H, W] in place of images [N, C, H, W].
+    Labels are class indices [N] of any whole-number type. For a spiking network there may be frames [T, N, C, H, W] in
+    place of images [N, C, H, W].
 
     Attributes:
         train: training batches; each pass is an epoch.
@@ -170,8 +172,8 @@ def fit_module(
     if resume:
         _check_readable(checkpoint)
     for name, loader in vars(loaders).items():
-        if loader is not None and not (hasattr(loader, "__len__") and len(loader)):
-            raise ConfigError(f"the {name} loader needs a length, its number of batches, of at least 1.")
+        if loader is not None:
+            check_loader(name, loader, counted=True)
     if loaders.validation is None and options.keep == "best":
         raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,17 +224,23 @@ def evaluate(
 
     Args:
         model: gives [N, classes], or [T, N, classes]; measured in evaluation mode.
-        loader: batches of (images, labels).
+        loader: batches of (images, labels), a generator for one.
         machine: devices and precision.
         steps: time steps T of a spiking network, which sees every image T times; None for other networks, and for
             converted ones, which have their own.
         encode: as in `fit`.
         reset: as in `fit`.
 
+    Raises:
+        ConfigError: if there is no image.
+        DataError: for batches that are no pairs, and for labels that are no class indices of the network.
+        ModelError: for outputs that are not [N, classes] or [T, N, classes].
+
     >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], machine=Machine(accelerator="cpu")).images
     3
     """
     classifier = Classifier(model, TrainOptions(steps=steps), encode=encode, reset=reset)
+    check_loader("test", loader, counted=False)
     with _quiet():
         trainer = _trainer(machine or Machine(), callbacks=[], logger=False, enable_progress_bar=False)
         trainer.test(classifier, datamodule=_Data(0, None, loader), verbose=False)
