@@ -26,6 +26,7 @@ from transpike.train.batches import Passes, share
 from transpike.train.callbacks import Checkpoints, Curves, FiniteLoss, Interrupted, OneBar, StopOnSignal
 from transpike.train.classify import Classifier
 from transpike.train.inputs import check_loader
+from transpike.train.layouts import safe_layouts
 from transpike.train.options import Machine, TrainOptions
 
 __all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
@@ -184,7 +185,7 @@ def fit_module(
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     data = _Data(options.seed, loaders.train, loaders.validation)
-    with _quiet(), stop:
+    with _quiet(), stop, safe_layouts(classifier.trained):
         logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
         logger.log_hyperparams(asdict(options))
         trainer = _trainer(options.machine, max_epochs=options.epochs, callbacks=callbacks, logger=logger)
