@@ -161,7 +161,7 @@ def encoded(name: str) -> bytes:
 
 
 @given(data=st.data(), name=st.sampled_from(FORMATS))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damage_is_an_image_or_one_error(tmp_path: Path, data: st.DataObject, name: str) -> None:
     content = bytearray(encoded(name))
     for _ in range(data.draw(st.integers(0, 6))):

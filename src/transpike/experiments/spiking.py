@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transpike.errors import DataError
 from transpike.neurons import reset_net
 from transpike.train import Evaluation, Machine, evaluate
+from transpike.train.batches import total
 
 __all__ = ["follow_steps", "measure_spiking", "spiking_tables"]
 
@@ -52,6 +53,7 @@ def measure_spiking(
 
     with FiringMeter(model) as meter:
         tested = {steps: tested_at(steps)}
+    meter.combine(total)
     for count in others:
         if count != steps:
             try:

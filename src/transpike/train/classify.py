@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.neurons import reset_net
+from transpike.train.batches import total
 from transpike.train.inputs import check_outputs, read_batch
 from transpike.train.losses import readout, temporal_efficient_loss
 from transpike.train.mix import mix
@@ -167,7 +168,7 @@ class Classifier(L.LightningModule):
         """By how much this process's batch weighs more than the processes' mean: gradients are then those of one large
         batch, also where the last batches of an epoch are of unequal size."""
         mine = torch.tensor(float(samples), device=self.device)
-        return mine * self.trainer.world_size / self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
+        return mine * self.trainer.world_size / total(mine)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self._hold_out("validation", batch)
