@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from transpike.data import Loading, load_images
-from transpike.experiments.spiking import measure_spiking
+from transpike.experiments.spiking import follow_steps, measure_spiking
 from transpike.models import save_weights
 from transpike.models.spiking import OverTime
 from transpike.neurons import IFNode
@@ -49,6 +49,15 @@ def spiking_network():
     return OverTime(*layers, nn.Linear(20, 10))
 
 
+class Thresholds(nn.Module):
+    """An encoder: a pixel fires where it is above that step's threshold."""
+
+    steps = 3
+
+    def forward(self, x):
+        return (x > torch.arange(3.0).view(3, *[1] * x.ndim)).float()
+
+
 def trained(folder):
     net, sets = flat_network(), digits()
     told = [vars(evaluate(net, sets.test, machine=CPU))]
@@ -77,11 +86,10 @@ def measured(folder):
     """What a spiking network fires and spends, on 37 images and on one, of which a process has none."""
     told = []
     for count in (37, 1):
-        sets = digits(test_images=count)
-        test, more = measure_spiking(
-            spiking_network(), lambda _, sets=sets: sets.test, steps=3, others=[1], machine=CPU
-        )
-        told.append({"test": vars(test), **more})
+        test = digits(test_images=count).test
+        figures, more = measure_spiking(spiking_network(), lambda _, test=test: test, steps=3, others=[1], machine=CPU)
+        after, spikes = follow_steps(spiking_network(), test, Thresholds(), device="cpu")
+        told.append({"test": vars(figures), **more, "after": after, "spikes": spikes})
     return told
 
 

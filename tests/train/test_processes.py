@@ -53,3 +53,4 @@ def test_layers_and_energies_are_of_all_images(both):
     assert spiking["neurons"] == 60 and 0 < spiking["rate"] < 1
     # 64 x 40 products of a pixel's value at each of 3 steps.
     assert spiking["macs"] == 3 * 64 * 40
+    assert len(whole["after"]) == 3 and 0 < whole["spikes"] < 3 * 64
