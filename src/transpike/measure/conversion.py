@@ -40,10 +40,11 @@ def compare(
     Args:
         snn: a converted network; the network it was made from runs on the same weights (`SpikingNetwork.analog`).
         batches: of images, or of pairs (images, labels).
-        layer_images: how many of the images the measures of single layers, spikes and operations are taken over.
+        layer_images: how many of the images the measures of single layers, spikes and operations are taken over: the
+            first ones, in whichever process they are.
         progress: called with the number of images done, batch by batch.
-        total: sums a tensor over processes, each of which has its own share of the images; the measures of single
-            layers are those of the process's own.
+        total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
+            rank; all then give the same measures, but for those of time.
 
     Returns:
         ``{"images", "ann": {...}, "row": {...}}``: counts and energies per image, energies in microjoules, accuracies
@@ -55,6 +56,9 @@ def compare(
     counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
     labelled = True
     layers = _Layers(snn)
+    if total:
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        layer_images = len(range(rank, layer_images, world))
     runs: tuple[Callable[[Tensor], Any], ...] = (snn.analog, snn)
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
@@ -70,10 +74,12 @@ def compare(
         seen += len(x)
         if progress:
             progress(len(x))
-    if not seen:
-        raise DataError("there are no images to measure on")
     tally = torch.cat([counts, torch.tensor([seen], dtype=torch.float64)])
     ann, right, same, error, norm, images = (total(tally) if total else tally).tolist()
+    if not images:
+        raise DataError("there are no images to measure on")
+    if total:
+        layers.combine(total)
     work = layers.operations()
     ann_work = Operations(macs=sum(macs(snn.graph).values()))
     row = _identity(snn) | {
@@ -92,7 +98,7 @@ def compare(
             k.replace("neurons", "neuron_updates"): v * 1e6 for k, v in work.energy().items() if v or k != "macs"
         },
         "seconds": seconds[1],
-        "images_per_second": images / seconds[1],
+        "images_per_second": images / seconds[1] if seen else None,
         "layer_images": layers.images,
         "layers": layers.rows(),
     }
@@ -100,7 +106,7 @@ def compare(
         "accuracy": ann / images if labelled else None,
         "macs": ann_work.macs,
         "energy_uj": ann_work.joules * 1e6,
-        "images_per_second": images / seconds[0],
+        "images_per_second": images / seconds[0] if seen else None,
     }
     return {"images": int(images), "ann": about, "row": row}
 
@@ -175,6 +181,15 @@ class _Layers:
             self.snn.analog(part, lambda op, value: self.targets.__setitem__(op.name, value))
             self.snn.observe(part, self._watch, final=True)
         self.images += len(x)
+
+    def combine(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Make of what this process has gathered what all have; `total` sums a tensor over them."""
+        self.images = int(total(torch.tensor(float(self.images), dtype=torch.float64)))
+        for name in self.ops:
+            self.errors[name].combine(total)
+            for counts in (self.spikes[name], self.synapses[name]):
+                found = total(torch.tensor(list(counts.values()), dtype=torch.float64)).tolist()
+                counts.update(zip(counts, found, strict=True))
 
     def _watch(self, op: Op, fired: Tracked) -> None:
         spikes, name = fired.spikes, op.name

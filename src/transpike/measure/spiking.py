@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transpike.errors import DataError
 from transpike.neurons import reset_net
 from transpike.train import Evaluation, Machine, evaluate
+from transpike.train.batches import total
 
 __all__ = ["follow_steps", "measure_spiking"]
 
@@ -50,6 +51,7 @@ def measure_spiking(
 
     with FiringMeter(model) as meter:
         tested = {steps: tested_at(steps)}
+    meter.combine(total)
     for count in others:
         if count != steps:
             try:
@@ -100,7 +102,7 @@ def follow_steps(
 
     Args:
         model: Takes [T, N, *] and gives [T, N, classes]; left in the mode it is in, and on the CPU.
-        loader: Of (images, labels).
+        loader: Of (images, labels); in several processes each has its share.
         encoder: Images to [T, N, *]; left on the CPU.
         device: Where to compute.
 
@@ -111,17 +113,18 @@ def follow_steps(
     training = model.training
     model.to(device).eval()
     encoder.to(device)
-    right: Tensor | float = 0.0
-    spikes, count = 0, 0
+    right = torch.zeros(cast(int, encoder.steps), dtype=torch.float64)
+    spikes, count = 0.0, 0.0
     with torch.random.fork_rng():  # a run's random numbers go on as they would
         for images, labels in loader:
             shown = encoder(images.to(device))
             reset_net(model)
             said = model(shown).float().cumsum(0).argmax(-1).cpu()
-            right = right + (said == labels).sum(1).double()
-            spikes += int(shown.count_nonzero())
+            right += (said == labels).sum(1)
+            spikes += float(shown.count_nonzero())
             count += len(labels)
     reset_net(model)
     model.cpu().train(training)
     encoder.cpu()
-    return (torch.as_tensor(right) / count).tolist(), spikes / count
+    *rights, spikes, count = total(torch.cat([right, right.new_tensor([spikes, count])])).tolist()
+    return [each / count for each in rights], spikes / count
