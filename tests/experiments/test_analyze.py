@@ -15,6 +15,7 @@ import pywt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from transpike.report.results import read_result
 
 from transpike.cli import main
 from transpike.data import Loading, load_images
@@ -25,7 +26,6 @@ from transpike.measure.stages import StageSpectra
 from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum, full_plane
 from transpike.models import create_model
-from transpike.report.results import read_result
 
 CPU = ["--machine.accelerator", "cpu"]
 FEW = ["--epochs", "1", "--loading.train_images", "60", "--loading.test_images", "40", "--loading.batch_size", "30"]

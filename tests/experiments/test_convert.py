@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transpike.report.results import read_result
 
 import transpike
 from transpike.cli import main
 from transpike.conversion import prepare
 from transpike.measure.conversion import compare
 from transpike.models import create_model, save_weights
-from transpike.report.results import read_result
 
 SWEEP = ("--steps", "6,12", "--scheme.percentile", "100")
 
