@@ -108,8 +108,8 @@ def create_model(
             some), or the folder of a `transpike train` run; see `read_weights`.
         **kwargs: what `network_arguments` lists: `width` (stem channels) and `activation` for ResNets; `pool`
             ("average" or "max"), `layers`, `hidden`, `dropout` and `activation` for VGGs; `hidden` (one width or
-            several), `dropout` and `activation` for `mlp`; for timm and torchvision, what their own functions take.
-            For spiking networks the same without `activation`; `large=False` for SEW ResNets on small images; `width`
+            several), `dropout` and `activation` for `mlp`; for timm and torchvision, what their own functions take. For
+            spiking networks the same without `activation`; `large=False` for SEW ResNets on small images; `width`
             (channels of a token), `depth` or `depths`, and `heads` for transformers; and `spiking_neuron`, a class of
             ours or of SpikingJelly's or the name of one of ours, with its keyword arguments: without it these change
             the paper's neuron. `v_threshold` may be a list, one threshold for each layer of neurons.
