@@ -26,7 +26,7 @@ from transpike.neurons import reset_net
 from transpike.spectral.fourier import high_pass
 from transpike.train.losses import readout
 
-__all__ = ["Seen", "filters", "look", "neurons", "saliency"]
+__all__ = ["Seen", "analysis", "filters", "look", "neurons", "saliency"]
 
 PICTURED = 2
 """Images whose sub-bands are shown: the first of those that are shown at all."""
@@ -43,6 +43,47 @@ class Seen:
     stages: list[dict[str, Any]]
     similarity: list[dict[str, Any]]
     shown: list[tuple[Tensor, int]]
+
+
+def analysis(
+    teacher: Subject | None,
+    students: Sequence[Subject],
+    loader: DataLoader[Any],
+    *,
+    sets: ImageSets | EventSets,
+    device: str,
+    shown: int,
+) -> dict[str, Any]:
+    """All that is measured of a teacher, if there is one, and of students with their taps.
+
+    Args:
+        teacher: that they are compared with.
+        students: one or more.
+        loader: of the images.
+        sets: that the images are of.
+        device: where the networks are.
+        shown: how many images are shown one by one, of different classes if possible.
+    """
+    subjects = [*([teacher] if teacher else []), *students]
+    seen = look(subjects, bool(teacher), loader, class_names=sets.class_names, device=device, shown=shown)
+    networks = [
+        {
+            "label": subject.label, "role": "teacher" if subject is teacher else "student", "model": subject.name,
+            "steps": subject.given.steps, "accuracy": accuracy, "method": subject.distilled.get("method"),
+        }
+        for subject, accuracy in zip(subjects, seen.accuracy, strict=True)
+    ]  # fmt: skip
+    return {
+        "images": seen.images,
+        "networks": networks,
+        "features": seen.features,
+        "stages": seen.stages,
+        "similarity": seen.similarity,
+        "logits": seen.logits,
+        "filters": filters(subjects),
+        "neurons": neurons(subjects),
+        "saliency": saliency(subjects, seen, sets, device=device),
+    }
 
 
 def look(

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-__all__ = ["analysis_tables", "conversion_table", "levels_name", "operations_table", "spiking_tables"]
+__all__ = ["analysis_tables", "conversion_table", "levels_name", "operations_table", "spiking_tables", "summary"]
 
 HEADINGS = (
     *("T", "lat-\nency", "accu-\nracy%", "loss\npp", "same\npred.%"),
@@ -77,6 +77,13 @@ def _name(scheme: Mapping[str, Any], betas: list[float]) -> str:
     levels = "ternary" if list(scheme["levels"]) == [1] else levels_name(scheme["levels"])
     beta = f" β{scheme['beta']:g}" if len(betas) > 1 else ""
     return f"{levels}{'' if scheme['signed'] else ' unsigned'} Ts={scheme['silent']}{beta}"
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The accuracy of a trained network as the beginning of a sentence."""
+    at = f" at T = {results['spiking']['steps']}" if "spiking" in results else ""
+    right = f"{results['accuracy']:.2%} of {results['images']} test images right{at}"
+    return f"{results['model']} on {results['dataset']}: {right}"
 
 
 def spiking_tables(results: Mapping[str, Any]) -> list[Table | str]:

@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
+from transpike.data import EventSets, ImageSets
 from transpike.errors import ConfigError, DataError
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import Checkpoints, Curves, FiniteLoss, Interrupted, OneBar, StopOnSignal
@@ -45,6 +46,11 @@ class Loaders:
 
     train: Batches
     validation: Batches | None
+
+    @classmethod
+    def of(cls, sets: ImageSets | EventSets) -> Loaders:
+        """A data set's, without validation where it holds no images back."""
+        return cls(sets.train, sets.validation if len(sets.validation) else None)
 
 
 @dataclass(frozen=True)

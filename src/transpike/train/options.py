@@ -8,7 +8,22 @@ from typing import Literal
 
 from transpike.errors import ConfigError
 
-__all__ = ["Machine", "Optim", "Recipe", "TrainOptions"]
+__all__ = ["EPOCHS", "Machine", "Optim", "Recipe", "TrainOptions", "epochs_for"]
+
+EPOCHS = {
+    **{"digits": 40, "mnist": 10, "fashion_mnist": 30, "cifar10": 100, "cifar100": 200, "folder": 100},
+    **{"nmnist": 20, "cifar10_dvs": 100, "dvs128_gesture": 100},
+}
+"""Epochs by data set: enough for the default network and optimiser."""
+
+
+def epochs_for(data: str, epochs: int | None) -> int:
+    """``epochs``, or where there are none those of `EPOCHS`.
+
+    >>> epochs_for("digits", None), epochs_for("digits", 3)
+    (40, 3)
+    """
+    return EPOCHS.get(data, 100) if epochs is None else epochs
 
 
 @dataclass(frozen=True)
