@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "ConversionError", "DataError", "ModelError", "TranspikeError"]
+import errno
+
+__all__ = ["ConfigError", "ConversionError", "DataError", "ModelError", "TranspikeError", "reason"]
 
 
 class TranspikeError(ValueError):
@@ -23,3 +25,35 @@ class DataError(TranspikeError):
 
 class ModelError(TranspikeError):
     """A network or its weights cannot be found, built or loaded."""
+
+
+_REASONS = {
+    errno.EACCES: "permission denied. Change its permissions, or name another place",
+    errno.EPERM: "permission denied. Change its permissions, or name another place",
+    errno.EROFS: "it lies on a read-only disk. Name a place on another one",
+    errno.ENOSPC: "no space is left on its disk. Free some, or name a place on another disk",
+    errno.EDQUOT: "your quota on its disk is used up. Free some of it, or name a place on another disk",
+    errno.EFBIG: "it would be larger than a file may be there. Raise the limit (ulimit -f), or name another disk",
+    errno.ENAMETOOLONG: "its name is too long. Name a shorter one",
+    errno.EISDIR: "it is a folder. Name a file in it",
+    errno.ENOTDIR: "a part of its path is a file, not a folder. Name another place",
+    errno.EEXIST: "a file lies where a folder is needed. Name another place",
+    errno.ENOENT: "no such file or folder. Check the path",
+    errno.ELOOP: "its links lead in a circle. Name the file itself",
+    errno.ENXIO: "it is a pipe, and no program reads from it. Start the reader first",
+    errno.EMFILE: "this process has too many files open. Raise the limit (ulimit -n)",
+}
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file could not be read or written, and what to do, to be put behind its path and a colon.
+
+    >>> reason(OSError(errno.ENOSPC, "No space left on device"))
+    'no space is left on its disk. Free some, or name a place on another disk.'
+    """
+    number = getattr(error, "errno", None)
+    if number in _REASONS:
+        return f"{_REASONS[number]}."
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}."
+    return f"no file can have such a name ({error}). Name another one."

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,15 @@ import pytest
 import torch
 
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.runs import located, start_run, write_json
+from transpike.experiments.runs import copy_results, located, start_run
+from transpike.results import Evaluation, read_result, read_run
+
+TESTED = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
+
+
+@dataclass(frozen=True)
+class Row:
+    steps: int
 
 
 def test_a_run_records_what_ran_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,10 +50,10 @@ def test_files_of_a_run_are_found_from_elsewhere_and_after_a_move(
     there = options | {"root": str(first / "data"), "teacher": teacher, "student": [teacher, "mlp"]}
     for place in (first, tmp_path):
         monkeypatch.chdir(place)
-        assert located(json.loads((first / "run" / "run.json").read_text())) == there
+        assert (begun := read_run(first / "run")) and located(begun) == there
     first.rename(moved)
     monkeypatch.chdir(moved)
-    assert located(json.loads(Path("run/run.json").read_text())) == options | {"root": "data"}
+    assert (begun := read_run("run")) and located(begun) == options | {"root": "data"}
 
 
 def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> None:
@@ -55,55 +61,38 @@ def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> No
         raise DataError("no")
     assert not (tmp_path / "a").exists()
     with pytest.raises(DataError), start_run("demo", {}, out=tmp_path / "b") as run:
-        run.write("result.json", {"accuracy": 0.5})
+        run.write(TESTED)
         raise DataError("no")
-    assert json.loads((tmp_path / "b" / "result.json").read_text()) == {"accuracy": 0.5}
+    assert read_result(tmp_path / "b") == TESTED
 
 
 def test_a_taken_or_impossible_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for out in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ConfigError, match="not an empty folder"):
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        start_run("demo", {}, out=tmp_path)
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=r"cannot make the folder .*\. Name another place"):
             start_run("demo", {}, out=out)
-    with pytest.raises(ConfigError, match="cannot make"):
-        start_run("demo", {}, out=tmp_path / "file" / "below")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_json_has_no_infinity_and_knows_arrays(tmp_path: Path) -> None:
-    @dataclass
-    class Row:
-        steps: int
-        loss: float
-
-    data = {
-        "nan": math.nan,
-        "rows": [Row(4, math.inf), Row(8, 0.5)],
-        "tensor": torch.tensor([1.0, math.nan]),
-        "numpy": np.float32(0.25),
-        8: ("θ", None, True),
-    }
-    path = write_json(tmp_path / "new" / "result.json", data)
-    assert json.loads(path.read_text()) == {
-        "nan": None,
-        "rows": [{"steps": 4, "loss": None}, {"steps": 8, "loss": 0.5}],
-        "tensor": [1.0, None],
-        "numpy": 0.25,
-        "8": ["θ", None, True],
-    }
+def test_a_record_holds_what_json_can(tmp_path: Path) -> None:
+    options = {"nan": math.nan, "tensor": torch.tensor([1.0, math.inf]), "numpy": np.float32(0.25), "loading": Row(4)}
+    run = start_run("demo", options, out=tmp_path / "run")
+    begun = read_run(run.folder)
+    assert begun and begun.options == {"nan": None, "tensor": [1.0, None], "numpy": 0.25, "loading": {"steps": 4}}
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_json(tmp_path / "result.json", {"first": 1})
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_json(path, {"second": 2})
-    assert json.loads(path.read_text()) == {"first": 1}
-    assert list(tmp_path.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) & 0o400
-
-
-def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+def test_results_are_copied_whole_and_never_over_another_runs(tmp_path: Path) -> None:
+    run = start_run("demo", {}, out=tmp_path / "run")
+    path, copy = run.write(TESTED), tmp_path / "copy.json"
+    copy_results(TESTED, copy)
+    copy_results(replace(TESTED, accuracy=0.25), copy)
+    assert json.loads(copy.read_text())["accuracy"] == 0.25
+    copy_results(TESTED, path)  # the run's own file
+    with pytest.raises(ConfigError, match="already exists and is not a copy of results of transpike"):
+        copy_results(replace(TESTED, accuracy=0.25), path)
+    assert read_result(run.folder) == TESTED
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write"):
-        write_json(tmp_path / "file" / "result.json", {})
+        copy_results(TESTED, tmp_path / "file" / "copy.json")

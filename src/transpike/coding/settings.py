@@ -1,55 +1,16 @@
-"""Settings of encoders, of the right type and within their range."""
+"""Which frequencies a `DCTEncoder` shows, and when."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any
 
+from transpike.checks import is_whole, refuse, whole
 from transpike.errors import ConfigError
 
-__all__ = ["INTERMITTENT", "number", "period", "whole"]
+__all__ = ["INTERMITTENT", "period"]
 
 INTERMITTENT = (0, 2, 5, 7, 9, 10, 12, 15)
 """The eight of sixteen frequencies of DCT-SNN's supplement, Section 6."""
-
-
-def whole(name: str, value: Any, *, most: int | None = None) -> int:
-    """A whole number of at least 1.
-
-    Raises:
-        ConfigError: for anything else, naming the setting.
-
-    >>> whole("phases", 8, most=24)
-    8
-    >>> whole("phases", 2.5, most=24)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: phases=2.5: expected a whole number from 1 to 24.
-    """
-    if not _is_whole(value) or value < 1 or (most is not None and value > most):
-        limits = "of at least 1" if most is None else f"from 1 to {most}"
-        raise ConfigError(f"{name}={value!r}: expected a whole number {limits}.")
-    return int(value)
-
-
-def number(name: str, value: Any, *, above: float, most: float = math.inf) -> float:
-    """A finite number above a bound and, where there is one, up to another.
-
-    Raises:
-        ConfigError: for anything else, naming the setting.
-
-    >>> number("beta", 1.0, above=1)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: beta=1.0: expected a number above 1.
-    """
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not above < value <= most:
-        limits = f"above {above:g}" if most == math.inf else f"in ({above:g}, {most:g}]"
-        raise ConfigError(f"{name}={value!r}: expected a number {limits}.")
-    return float(value)
 
 
 def period(order: str | Sequence[int], frequencies: int | Sequence[int] | None, *, block: int) -> tuple[int, ...]:
@@ -91,12 +52,8 @@ def _chosen(order: str, frequencies: int | Sequence[int] | None, block: int) -> 
     return ranks
 
 
-def _ranks(name: str, value: Any, total: int) -> tuple[int, ...]:
-    listed = isinstance(value, Sequence) and len(value) > 0
-    if not listed or not all(_is_whole(rank) and 0 <= rank < total for rank in value):
-        raise ConfigError(f"{name}={value!r}: expected one or more zigzag ranks, 0 to {total - 1}.")
-    return tuple(int(rank) for rank in value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _ranks(name: str, value: object, total: int) -> tuple[int, ...]:
+    ranks = value if isinstance(value, Sequence) else ()
+    if not ranks or not all(is_whole(rank) and 0 <= rank < total for rank in ranks):
+        raise refuse(name, value, f"one or more zigzag ranks, 0 to {total - 1}")
+    return tuple(int(rank) for rank in ranks)

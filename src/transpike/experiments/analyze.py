@@ -8,10 +8,11 @@ from typing import Literal
 
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.options import Arguments, record
-from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.options import record
+from transpike.experiments.runs import copy_results, start_run
 from transpike.experiments.source import Data, Source, load_data, load_subject, recorded_teacher
-from transpike.experiments.training import Results
+from transpike.results import Analysis
+from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 
 __all__ = ["Analyze", "analyze"]
@@ -88,7 +89,7 @@ class Analyze:
         return [self.student] if isinstance(self.student, str) else list(self.student)
 
 
-def analyze(options: Analyze) -> Results:
+def analyze(options: Analyze) -> Analysis:
     """Look at students and their teacher, and write what is found to a folder.
 
     Returns:
@@ -106,14 +107,13 @@ def analyze(options: Analyze) -> Results:
     networks = {"teacher_network": options.teacher_network or {}, "network": options.network or {}}
     with start_run("analyze", record(options, student=options.students, **networks), out=options.out) as run:
         results = _look(options)
-        run.write("results.json", results)
+        run.write(results)
         _show(results, run.folder)
-    if options.json is not None:
-        write_json(options.json, results)
+    copy_results(results, options.json)
     return results
 
 
-def _look(options: Analyze) -> Results:
+def _look(options: Analyze) -> Analysis:
     from transpike.measure.looking import analysis
     from transpike.measure.pictures import chosen_loader
     from transpike.measure.subjects import find_stages
@@ -129,8 +129,7 @@ def _look(options: Analyze) -> Results:
     first = next(iter(loader))[0].to(device)
     for student in students:
         find_stages(student, teacher, first[:, :2] if first.ndim == 5 else first[:2], taps=options.taps)
-    about = {"kind": "analysis", "version": 1, "model": students[0].name, "dataset": sets.name, "part": options.part}
-    return about | analysis(teacher, students, loader, sets=sets, device=device, shown=options.shown)
+    return analysis(teacher, students, loader, sets=sets, part=options.part, device=device, shown=options.shown)
 
 
 def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:
@@ -156,7 +155,7 @@ def _labels(students: list[str]) -> list[str]:
     return short if len(set(short)) == len(short) else students
 
 
-def _show(results: Results, folder: Path) -> None:
+def _show(results: Analysis, folder: Path) -> None:
     from rich.console import Console
 
     from transpike.report import write_report

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from transpike.coding import DEFAULT, Scheme, scheme_settings
 from transpike.coding.css import CSS
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
-from transpike.experiments.options import Arguments, record
-from transpike.experiments.runs import Run, plain, start_run, write_json
+from transpike.experiments.options import record
+from transpike.experiments.runs import Run, copy_results, resume_run, start_run
 from transpike.experiments.source import Data, Source, load_data, load_model, read_options
-from transpike.experiments.training import Results
-from transpike.report.terminal import conversion_table, levels_name
+from transpike.files import plain
+from transpike.report.terminal import conversion_table
+from transpike.results import Calibration, Conversion, Row, read_result
+from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Convert", "Sweep", "convert", "load_inputs", "sweep"]
-
-Row = dict[str, Any]
-"""Of results.json."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Convert:
     json: Path | None = None
 
 
-def convert(options: Convert) -> Results:
+def convert(options: Convert) -> Conversion:
     """Convert a network at every number of steps, measure each, and write the run's folder.
 
     Returns:
@@ -99,12 +98,11 @@ def convert(options: Convert) -> Results:
     ann, sets = load_inputs(source, Data(options.data, options.root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
     recorded = record(options, network=source.network, steps=counts, data=sets.name, loading=sets.loading)
-    rows = _finished(options.resume, recorded) if options.resume else []
-    with nullcontext(Run(options.resume)) if options.resume else start_run("convert", recorded, out=options.out) as run:
+    rows = _finished(options.resume, recorded) if options.resume else ()
+    with resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out) as run:
         task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device)
         results = sweep(task, run, rows=rows)
-    if options.json is not None:
-        write_json(options.json, results)
+    copy_results(results, options.json)
     return results
 
 
@@ -141,12 +139,12 @@ class Sweep:
     name: str
     ann: nn.Module
     sets: ImageSets
-    schemes: list[CSS]
+    schemes: Sequence[Scheme]
     calibration: int = 512
     device: str = "cpu"
 
 
-def sweep(task: Sweep, run: Run, *, rows: Sequence[Row] = (), beside: Sequence[Path] = ()) -> Results:
+def sweep(task: Sweep, run: Run, *, rows: Sequence[Row] = (), beside: Sequence[Path] = ()) -> Conversion:
     """Convert a network under every scheme, measure each on the test images, save networks and results in ``run``.
 
     Args:
@@ -162,59 +160,77 @@ def sweep(task: Sweep, run: Run, *, rows: Sequence[Row] = (), beside: Sequence[P
     from transpike.measure.conversion import compare
     from transpike.report import write_report
 
-    known = {_key(row["scheme"]): row for row in rows}
-    console, sets, device = Console(stderr=True), task.sets, task.device
-    images = len(sets.test.dataset)  # type: ignore[arg-type]
+    known = {_key(row.scheme): row for row in rows}
+    console, sets, device, results = Console(stderr=True), task.sets, task.device, None
     with console.status("tracing and calibrating"):
         prepared = prepare(task.ann.to(device), sets.calibration(task.calibration), images=task.calibration)
-    results: Results = {"kind": "conversion", "version": 1, "model": task.name, "dataset": sets.name}
-    results["calibration"] = {"images": len(prepared.images)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         for scheme in task.schemes:
-            if _key(asdict(scheme)) in known:
+            if _key(scheme_settings(scheme)) in known:
                 continue
-            snn = prepared.convert(scheme).to(device)
-            bar = progress.add_task(_label(scheme), total=images)
+            snn, folder = prepared.convert(scheme).to(device), _label(scheme)
+            bar = progress.add_task(folder, total=len(sets.test.dataset))  # type: ignore[arg-type]
             measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
-            snn.save(run.folder / _label(scheme))
-            known[_key(asdict(scheme))] = {**measured["row"], "network": _label(scheme)}
-            results |= {"images": measured["images"], "ann": measured["ann"], "rows": _ordered(known.values())}
-            run.write("results.json", results)
-    if "rows" not in results:  # every scheme was there already
-        results = json_format.loads((run.folder / "results.json").read_text())
+            snn.save(run.folder / folder)
+            known[_key(scheme_settings(scheme))] = replace(measured.row, network=folder)
+            results = Conversion(
+                model=task.name,
+                dataset=sets.name,
+                images=measured.images,
+                ann=measured.ann,
+                rows=_ordered(known.values()),
+                calibration=Calibration(images=len(prepared.images)),
+                glossary={term: meaning for each in task.schemes for term, meaning in each.terms.items()},
+            )
+            run.write(results)
+    if results is None:  # every scheme was there already
+        results = _read(run.folder)
     Console().print(conversion_table(results))
     page = write_report([run.folder, *beside], run.folder / "report.html")
     print(f"Networks and results: {run.folder}\nReport: {page}")
     return results
 
 
-def _label(scheme: CSS) -> str:
+def _label(scheme: Scheme) -> str:
     """A folder's name for a scheme: what differs from the default, steps first."""
-    default = asdict(CSS())
-    parts = [f"T{scheme.steps}"]
-    for key, value in asdict(scheme).items():
-        if key != "steps" and value != default[key]:
-            parts.append(f"{key}-{levels_name(value).replace(',', '-') if key == 'levels' else value}")
-    return "_".join(parts)
+    settings, default = scheme_settings(scheme), scheme_settings(type(scheme)())
+    parts = [f"T{settings['steps']}"]
+    if settings["name"] != scheme_settings(DEFAULT)["name"]:
+        parts.append(str(settings["name"]))
+    differing = (name for name in settings if name != "steps" and settings[name] != default[name])
+    return "_".join([*parts, *(f"{name}-{_compact(settings[name])}" for name in differing)])
+
+
+def _compact(value: object) -> str:
+    """A setting as a part of a name: ``1-2-4-8``; the integers from 1 to 64 are ``1..64``."""
+    if not isinstance(value, tuple):
+        return str(value)
+    consecutive = len(value) > 3 and value[-1] == len(value)
+    return f"1..{value[-1]}" if consecutive else "-".join(map(str, value))
 
 
 def _key(settings: Mapping[str, object]) -> str:
-    return json_format.dumps({name: value for name, value in settings.items() if name != "name"}, sort_keys=True)
+    return json_format.dumps(settings, sort_keys=True)
 
 
-def _ordered(rows: Iterable[Row]) -> list[Row]:
+def _ordered(rows: Iterable[Row]) -> tuple[Row, ...]:
     """Rows of one code together, by steps."""
     codes: dict[str, list[Row]] = {}
     for row in rows:
-        codes.setdefault(_key({k: v for k, v in row["scheme"].items() if k != "steps"}), []).append(row)
-    return [row for code in codes.values() for row in sorted(code, key=lambda row: int(row["steps"]))]
+        codes.setdefault(_key({name: value for name, value in row.scheme.items() if name != "steps"}), []).append(row)
+    return tuple(row for code in codes.values() for row in sorted(code, key=lambda row: row.steps))
 
 
-def _finished(folder: Path, options: Mapping[str, object]) -> list[Row]:
+def _read(folder: Path) -> Conversion:
+    results = read_result(folder)
+    if not isinstance(results, Conversion):
+        raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
+    return results
+
+
+def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
     """The rows of a run that was broken off, if it was begun with the same options."""
-    from transpike.report.results import read_result
-
     began = read_options(folder)
     if "scheme" not in began:
         raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
@@ -224,12 +240,12 @@ def _finished(folder: Path, options: Mapping[str, object]) -> list[Row]:
         raise ConfigError(
             f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
         )
-    return list(read_result(folder)["rows"]) if (folder / "results.json").is_file() else []
+    return _read(folder).rows if (folder / "results.json").is_file() else ()
 
 
-def _comparable(options: Mapping[str, object]) -> Row:
+def _comparable(options: Mapping[str, object]) -> Arguments:
     """Options that two parts of a run share: images may lie elsewhere, and one may compute elsewhere, at other T."""
-    kept: Row = {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
+    kept: Arguments = {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
     return kept | {"scheme": {name: value for name, value in kept["scheme"].items() if name != "steps"}}
 
 

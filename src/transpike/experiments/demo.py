@@ -10,10 +10,10 @@ from transpike.data import Loading
 from transpike.experiments.convert import Sweep, load_inputs, sweep
 from transpike.experiments.distill import Distill, distill
 from transpike.experiments.options import record
-from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.runs import copy_results, start_run
 from transpike.experiments.source import Data, Source
 from transpike.experiments.train import Train, train
-from transpike.experiments.training import Results
+from transpike.results import Conversion
 
 __all__ = ["Demo", "demo"]
 
@@ -43,7 +43,7 @@ class Demo:
     json: Path | None = None
 
 
-def demo(options: Demo) -> Results:
+def demo(options: Demo) -> Conversion:
     """Run the demo, and write its folder.
 
     Returns:
@@ -68,6 +68,5 @@ def demo(options: Demo) -> Results:
             )
         )  # fmt: skip
         results = sweep(Sweep("resnet20", trained, sets, schemes), run, beside=[student])
-    if options.json is not None:
-        write_json(options.json, results)
+    copy_results(results, options.json)
     return results

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Literal
 from transpike.data import Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.options import Arguments, read_record
+from transpike.experiments.options import read_record
+from transpike.experiments.runs import copy_results
 from transpike.experiments.source import Source, load_subject
 from transpike.experiments.training import (
     Learning,
-    Results,
-    copy_results,
     finish,
     make_student,
     recorded,
     settled,
     training_run,
 )
-from transpike.train.options import Machine, Optim, Recipe
+from transpike.results import Distillation, Training
+from transpike.train.options import Arguments, Machine, Optim, Recipe
+from transpike.train.processes import first_process
 
 if TYPE_CHECKING:
     from transpike.train.distill import Distilled
@@ -133,11 +134,11 @@ spikingformer_4_384 --data cifar100
         return Source(self.teacher or "", *given)
 
 
-def distill(options: Distill) -> Results:
+def distill(options: Distill) -> Training:
     """Train a student by a teacher, and write its run's folder.
 
     Returns:
-        What results.json says: as of `train`, and under "distillation" what was learned from whom.
+        What results.json says: as of `train`, and what was learned from whom.
 
     Raises:
         TranspikeError: An option, the data set, the weights or the folder is not as it must be; teacher and student
@@ -171,19 +172,20 @@ def distill(options: Distill) -> Results:
             resume=options.resume is not None,
         )
         results = finish(chosen, sets, fitted, run, distillation=_learned(chosen, fitted))
-    copy_results(results, options.json)
+    if first_process():
+        copy_results(results, options.json)
     return results
 
 
-def _learned(chosen: Distill, fitted: Distilled) -> Results:
-    return {
-        "teacher": chosen.source.model,
-        "method": chosen.method,
-        "settings": chosen.settings or {},
-        "taps": {stage.student: stage.teacher for stage in fitted.stages},
-        "adapter_parameters": sum(parameter.numel() for parameter in fitted.method.parameters()),
-        "first_terms": fitted.first_terms,
-    }
+def _learned(chosen: Distill, fitted: Distilled) -> Distillation:
+    return Distillation(
+        teacher=chosen.source.model,
+        method=chosen.method,
+        settings=chosen.settings or {},
+        taps={stage.student: stage.teacher for stage in fitted.stages},
+        adapter_parameters=sum(parameter.numel() for parameter in fitted.method.parameters()),
+        first_terms=fitted.first_terms,
+    )
 
 
 def _recorded(chosen: Distill) -> dict[str, object]:
@@ -194,12 +196,12 @@ def _recorded(chosen: Distill) -> dict[str, object]:
 
 def _check_method(chosen: Distill) -> None:
     """Refuse a method, its settings or its taps before anything is loaded."""
-    from transpike.distill import check_method, needs_time, uses_features
+    from transpike.distill import check_method, method_needs
 
-    check_method(chosen.method, chosen.settings or {})
-    if chosen.steps is None and needs_time(chosen.method):
+    check_method(chosen.method, chosen.settings or {}, batch=chosen.loading.batch_size)
+    if chosen.steps is None and "time" in method_needs(chosen.method):
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
-    if chosen.taps is not None and not chosen.taps and uses_features(chosen.method):
+    if chosen.taps is not None and not chosen.taps and "features" in method_needs(chosen.method):
         raise ConfigError("--taps names no module: leave it out for each network's stages.")
     if chosen.cache < 0:
         raise ConfigError(f"cache={chosen.cache}: expected mebibytes, 0 or more.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Literal
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.options import record
-from transpike.experiments.runs import start_run, write_json
+from transpike.experiments.runs import copy_results, start_run
 from transpike.experiments.source import Data, Source, load_data, load_subject, read_options
-from transpike.experiments.training import Results
+from transpike.results import Conversion, Evaluation
 from transpike.train.options import Machine
 from transpike.train.processes import checked_device, join_processes
 
@@ -57,7 +58,7 @@ class Evaluate:
     json: Path | None = None
 
 
-def evaluate(options: Evaluate) -> Results:
+def evaluate(options: Evaluate) -> Conversion | Evaluation:
     """Measure a network on test images, and write what is found to a folder.
 
     Returns:
@@ -80,7 +81,7 @@ def evaluate(options: Evaluate) -> Results:
     )
     if converted:
         model = Source(begun["model"]).model if "model" in begun else network.name
-        measure = partial(_converted, chosen, model)
+        measure: Callable[[], Conversion | Evaluation] = partial(_converted, chosen, model)
     else:
         # What the network was trained and tested in.
         precision = begun.get("options", begun).get("machine", {}).get("precision", "32-true")
@@ -89,14 +90,13 @@ def evaluate(options: Evaluate) -> Results:
         return measure()
     with start_run("evaluate", record(chosen), out=options.out) as run:
         results = measure()
-        run.write("results.json", results)
+        run.write(results)
     print(f"Results: {run.folder / 'results.json'}")
-    if options.json is not None:
-        write_json(options.json, results)
+    copy_results(results, options.json)
     return results
 
 
-def _converted(chosen: Evaluate, model: str) -> Results:
+def _converted(chosen: Evaluate, model: str) -> Conversion:
     from rich.console import Console
     from rich.progress import track
 
@@ -112,21 +112,16 @@ def _converted(chosen: Evaluate, model: str) -> Results:
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
     console = Console(stderr=True, quiet=bool(total and int(os.environ["RANK"])))
     measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total)
-    results: Results = {
-        "kind": "conversion",
-        "version": 1,
-        "model": model,
-        "dataset": sets.name,
-        "images": measured["images"],
-        "ann": measured["ann"],
-        "rows": [measured["row"]],
-    }
+    rows, glossary = (measured.row,), dict(snn.scheme.terms)
+    results = Conversion(
+        model=model, dataset=sets.name, images=measured.images, ann=measured.ann, rows=rows, glossary=glossary
+    )
     if not console.quiet:
         Console().print(conversion_table(results))
     return results
 
 
-def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> Results:
+def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> Evaluation:
     from transpike.train import evaluate as test
 
     source = Source(str(chosen.network))
@@ -137,4 +132,4 @@ def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> R
     tested = test(subject.model, sets.test, machine=machine, steps=source.time, encode=subject.given.encode)
     if not int(os.environ.get("RANK", 0)):
         print(f"{tested.accuracy:.2%} of {tested.images} test samples of {sets.name} right")
-    return {"kind": "evaluation", "version": 1, "model": str(chosen.network), "dataset": sets.name, **asdict(tested)}
+    return Evaluation(model=str(chosen.network), dataset=sets.name, **asdict(tested))

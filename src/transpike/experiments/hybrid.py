@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transpike.coding import DCTEncoder
+from transpike import files
+from transpike.coding import ENCODERS, Encoder, create_encoder, describe_encoder, encoder_scheme, read_encoder
 from transpike.data import load_images
-from transpike.errors import ConfigError, ModelError
+from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.hybrid_options import Hybrid, settled
 from transpike.experiments.options import read_record, record
-from transpike.experiments.runs import Run, plain, write_json
-from transpike.experiments.training import Results, checked_steps, copy_results, training_run
+from transpike.experiments.runs import Run, copy_results
+from transpike.experiments.training import checked_steps, epochs_of, training_run
+from transpike.results import Evaluation, Stage, Training, read_result, write
+from transpike.train.options import Arguments, TrainOptions
 from transpike.train.processes import first_process
 
 if TYPE_CHECKING:
     from torch import nn
 
     from transpike.measure.encoded import Encoded
-    from transpike.train import Evaluation, Fitted, TrainOptions
+    from transpike.train import Evaluation as Tested
+    from transpike.train import Fitted
     from transpike.train.hybrid import Encode
     from transpike.train.stages import Network
 
 __all__ = ["Hybrid", "hybrid"]
 
 
-def hybrid(options: Hybrid) -> Results:
+def hybrid(options: Hybrid) -> Evaluation:
     """Train an artificial network, balance its twin's thresholds, train the twin; each has a folder of its own.
 
     Returns:
@@ -40,7 +44,7 @@ def hybrid(options: Hybrid) -> Results:
     chosen = settled(options) if options.resume is None else read_record(options.resume, "hybrid", Hybrid)
     with training_run("hybrid", record(chosen), resume=options.resume, out=options.out) as run:
         work = Work(chosen, _load(chosen), run, options.resume is not None)
-        before: Results = {}
+        before: dict[str, Stage] = {}
         if chosen.balanced is None:
             network, results = train_ann(work)
             if chosen.last != "ann":
@@ -48,42 +52,37 @@ def hybrid(options: Hybrid) -> Results:
                 network, results = balance(work, network, before)
         else:
             network, results = read_balanced(work)
-            before |= results.get("stages", {})
+            before |= results.stages
         if chosen.last == "tune":
             before["balanced"] = _summary(results)
             network, results = tune(work, network, before)
         if first_process():
             _print(results, before, run.folder)
-    copy_results(results, options.json)
+    if first_process():
+        copy_results(results, options.json)
     return results
 
 
 def _load(chosen: Hybrid) -> Encoded:
     """The images, as pixels where the encoder's spikes tell of pixels, and the encoder with its thresholds."""
-    from transpike.experiments.encoding import (
-        describe_encoder,
-        encoder_scheme,
-        make_encoder,
-        read_encoder,
-        takes_pixels,
-    )
     from transpike.measure.encoded import Encoded
 
     loading, name, settings = chosen.loading, chosen.encoder, chosen.settings or {}
     sets = load_images(chosen.data, root=chosen.root, download=chosen.download, loading=loading)
-    if takes_pixels(name) and loading.mean is None and loading.std is None:
+    if ENCODERS[name].takes_pixels and loading.mean is None and loading.std is None:
         # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
         loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
         sets = load_images(chosen.data, root=chosen.root, download=chosen.download, loading=loading)
-    encoder = make_encoder(name, steps=chosen.steps, settings=settings, mean=sets.mean, std=sets.std)
-    if isinstance(encoder, DCTEncoder):
-        encoder.fit(sets.calibration(chosen.calibration))
+    encoder = create_encoder(name, steps=chosen.steps, settings=settings, mean=sets.mean, std=sets.std)
+    encoder.fit(sets.calibration(chosen.calibration))
 
-    def at(steps: int) -> nn.Module:
+    def at(steps: int) -> Encoder:
         described = describe_encoder(name, settings, encoder)
         return read_encoder({"mean": sets.mean, "std": sets.std, "encoder": described}, steps=steps)
 
-    return Encoded(sets, encoder, chosen.steps, encoder_scheme(name, settings, steps=chosen.steps), at, chosen.machine)
+    scheme = encoder_scheme(name, settings, steps=chosen.steps)
+    words = {"steps": f"T = {chosen.steps}", **encoder.words(scheme)}
+    return Encoded(sets, encoder, scheme, words, at, chosen.machine)
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,6 @@ class Work:
     @property
     def about(self) -> dict[str, object]:
         """What a network's model.json says of its images and their encoder."""
-        from transpike.experiments.encoding import describe_encoder
-
         sets, described = self.data.sets, (self.options.encoder, self.options.settings or {}, self.data.encoder)
         about = {**self.data.shape, "mean": sets.mean, "std": sets.std, "data": sets.name}
         return about | {"class_names": sets.class_names, "encoder": describe_encoder(*described)}
@@ -110,37 +107,35 @@ class Work:
 
         return self.run.folder if stage == self.options.last else self.run.folder / FOLDERS[stage]
 
-    def finished(self, stage: str) -> tuple[Network, Results] | None:
+    def finished(self, stage: str) -> tuple[Network, Evaluation] | None:
         """A stage's network and results, where the run that continues has finished it."""
         place = self.place(stage)
         return _read(place) if self.resumed and (place / "results.json").is_file() else None
 
-    def save(
-        self, stage: str, network: Network, tested: Evaluation, trained: Fitted | None, **more: object
-    ) -> tuple[Network, Results]:
+    def save(self, stage: str, network: Network, results: Evaluation) -> tuple[Network, Evaluation]:
         """Write a stage's network and its results, which mark the stage as finished."""
-        from transpike.models import save_weights
+        from transpike.models import save_network
 
-        results: Results = {"kind": "evaluation", "version": 1, "model": network.name, "dataset": self.options.data}
-        results |= {**asdict(tested), **more}
-        if trained is not None:
-            results |= {"kind": "training", "weights_of_epoch": trained.epoch, "epochs": trained.curves}
-            results["validation_accuracy"] = trained.validation_accuracy
         if first_process():
             place, steps = self.place(stage), None if stage == "ann" else self.options.steps
             about = {"name": network.name, "kwargs": network.kwargs, **self.about, "steps": steps}
-            write_json(place / "model.json", about)
-            save_weights(network.model, place / "weights.safetensors")
-            write_json(place / "results.json", results)
+            save_network(network.model, about, place)
+            write(place / "results.json", results)
         return network, results
 
-    def measure(self, twin: Network) -> tuple[Evaluation, Results]:
-        """What a twin's results say of its spikes."""
+    def measure(self, twin: Network, before: dict[str, Stage]) -> Evaluation:
+        """The results of a twin that is not yet trained over time."""
         import torch
 
         torch.manual_seed(self.options.seed)  # whatever was drawn before, in this process or in the one it continues
         steps, others = self.options.steps, checked_steps(self.options.test_steps)
-        return self.data.measure(twin, others=[max(1, steps // 2), 2 * steps] if others is None else others)
+        others = [max(1, steps // 2), 2 * steps] if others is None else others
+        tested, measured = self.data.measure(twin, others=others)
+        return Evaluation(**self.said(twin, tested), **measured, stages=dict(before))
+
+    def said(self, network: Network, tested: Tested) -> Arguments:
+        """What results say of any network."""
+        return {"model": network.name, "dataset": self.options.data, **asdict(tested)}
 
     def fit(self, stage: str, model: nn.Module, training: TrainOptions, encode: Encode) -> Fitted:
         """Train a stage's network, or go on with it."""
@@ -154,17 +149,16 @@ class Work:
         return fit(model, Loaders.of(self.data.sets), training, folder=place, encode=encode, resume=resume)
 
 
-def train_ann(work: Work) -> tuple[Network, Results]:
+def train_ann(work: Work) -> tuple[Network, Evaluation]:
     """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
     import torch
 
     from transpike.models import create_model, read_description
     from transpike.train import evaluate
-    from transpike.train.hybrid import laid_out
     from transpike.train.stages import Network, check_images, given_folder
 
     options, data = work.options, work.data
-    encode, trained = laid_out(data.encoder), None
+    encode, trained = data.encoder.layout, None
     if done := work.finished("ann"):
         return done
     if given := given_folder(options.ann, "ann"):
@@ -176,10 +170,11 @@ def train_ann(work: Work) -> tuple[Network, Results]:
         network = Network(create_model(options.ann, **data.shape, **kwargs), options.ann, kwargs)
         trained = work.fit("ann", network.model, options.first_training, encode)
     tested = evaluate(network.model, data.sets.test, machine=options.machine, encode=encode)
-    return work.save("ann", network, tested, trained, operations=data.operations(network))
+    results = Evaluation(**work.said(network, tested), operations=data.operations(network))
+    return work.save("ann", network, trained_on(results, trained) if trained else results)
 
 
-def balance(work: Work, ann: Network, before: Results) -> tuple[Network, Results]:
+def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
     """The spiking twin with the weights of the artificial network and thresholds of its own."""
     import torch
     from rich.console import Console
@@ -210,13 +205,11 @@ def balance(work: Work, ann: Network, before: Results) -> tuple[Network, Results
         )
     data.encoder.cpu()
     balanced = replace(twin, model=twin.model.cpu(), kwargs=kwargs | {"v_threshold": list(twin.thresholds.values())})
-    tested, measured = work.measure(balanced)
-    return work.save("balance", balanced, tested, None, **measured, stages=dict(before))
+    return work.save("balance", balanced, work.measure(balanced, before))
 
 
-def read_balanced(work: Work) -> tuple[Network, Results]:
+def read_balanced(work: Work) -> tuple[Network, Evaluation]:
     """An earlier run's balanced twin; its encoder must be the same, and hands on its thresholds."""
-    from transpike.experiments.encoding import read_encoder
     from transpike.models import read_description
     from transpike.train.stages import check_images, given_folder
 
@@ -228,8 +221,10 @@ def read_balanced(work: Work) -> tuple[Network, Results]:
     if "encoder" not in about or about.get("steps") is None:
         raise ModelError(f"{given}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
     check_images(given, about, {**work.data.shape, "mean": sets.mean, "std": sets.std})
-    theirs, ours = about["encoder"], plain(work.about["encoder"])
-    if any(theirs[key] != ours[key] for key in ("name", "steps", "settings")):
+    options = work.options
+    theirs = about["encoder"]
+    ours = describe_encoder(options.encoder, options.settings or {}, work.data.encoder)
+    if any(theirs[key] != files.plain(ours[key]) for key in ("name", "steps", "settings")):
         raise ConfigError(
             f"{given}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
             f"settings={theirs['settings']}; give the same, or begin with --ann."
@@ -238,40 +233,55 @@ def read_balanced(work: Work) -> tuple[Network, Results]:
     return _read(given)
 
 
-def tune(work: Work, balanced: Network, before: Results) -> tuple[Network, Results]:
+def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
     """The twin trained over time."""
     if done := work.finished("tune"):
         return done
     trained = work.fit("tune", balanced.model, work.options.last_training, work.data.encoder)
-    tested, measured = work.measure(balanced)
-    return work.save("tune", balanced, tested, trained, **measured, stages=before)
+    return work.save("tune", balanced, trained_on(work.measure(balanced, before), trained))
 
 
-def _read(folder: Path) -> tuple[Network, Results]:
-    from transpike.report.results import read_result
+def _read(folder: Path) -> tuple[Network, Evaluation]:
     from transpike.train.stages import Network
 
-    results = {name: value for name, value in read_result(folder).items() if name not in ("folder", "run")}
+    results = read_result(folder)
+    if not isinstance(results, Evaluation):
+        raise DataError(f"{folder / 'results.json'}: results of no network of `transpike hybrid`.")
     return Network.load(folder), results
 
 
-def _summary(results: Results) -> Results:
+def trained_on(results: Evaluation, fitted: Fitted) -> Training:
+    """The results of a network after training."""
+    return Training(
+        **{one.name: getattr(results, one.name) for one in fields(results)},
+        weights_of_epoch=fitted.epoch,
+        validation_accuracy=fitted.validation_accuracy,
+        epochs=epochs_of(fitted),
+    )
+
+
+def _summary(results: Evaluation) -> Stage:
     """What the results of the last stage say of an earlier one."""
-    names = ("model", "accuracy", "loss", "validation_accuracy", "weights_of_epoch")
-    return {name: results[name] for name in names if name in results}
+    trained = results if isinstance(results, Training) else None
+    return Stage(
+        model=results.model,
+        accuracy=results.accuracy,
+        loss=results.loss,
+        validation_accuracy=trained.validation_accuracy if trained else None,
+        weights_of_epoch=trained.weights_of_epoch if trained else None,
+    )
 
 
-def _print(results: Results, before: Results, folder: Path) -> None:
+def _print(results: Evaluation, before: dict[str, Stage], folder: Path) -> None:
     from rich.console import Console
 
     from transpike.report.terminal import operations_table, spiking_tables, summary
 
     console = Console(highlight=False)
-    if "spiking" in results:
+    if tables := spiking_tables(results):
         # The words between the tables tell an energy that leaves out the encoder's.
-        firing, _, by_steps = spiking_tables(results)
-        console.print(firing, by_steps, sep="\n")
-    if "operations" in results:
-        console.print(operations_table(results["operations"]))
-    stages = "".join(f"; {stage} {row['accuracy']:.2%}" for stage, row in before.items())
+        console.print(tables[0], tables[2], sep="\n")
+    if results.operations:
+        console.print(operations_table(results.operations))
+    stages = "".join(f"; {stage} {row.accuracy:.2%}" for stage, row in before.items())
     print(f"{summary(results)}{stages}. Written to {folder}")

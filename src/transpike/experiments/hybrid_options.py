@@ -7,11 +7,11 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from transpike.coding import create_encoder
 from transpike.data import Loading
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.options import Arguments
 from transpike.experiments.training import checked_steps
-from transpike.train.options import Machine, Optim, Recipe, TrainOptions, epochs_for
+from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, epochs_for
 
 __all__ = ["Hybrid", "Pretraining", "settled"]
 
@@ -146,8 +146,6 @@ def settled(options: Hybrid) -> Hybrid:
 
 def _check(chosen: Hybrid) -> None:
     """Refuse options before images are read or a folder is made."""
-    from transpike.experiments.encoding import make_encoder
-
     _ = chosen.first_training, chosen.last_training
     if chosen.balanced is not None and chosen.last != "tune":
         raise ConfigError(f"--balanced begins with the last stage: leave out --last {chosen.last}.")
@@ -156,7 +154,7 @@ def _check(chosen: Hybrid) -> None:
             f"percentile={chosen.percentile} lies in (0, 100]; calibration={chosen.calibration} is at least 1."
         )
     with warnings.catch_warnings(action="ignore"):  # the run's own encoder warns
-        make_encoder(chosen.encoder, steps=chosen.steps, settings=chosen.settings or {}, mean=(0.0,), std=(1.0,))
+        create_encoder(chosen.encoder, steps=chosen.steps, settings=chosen.settings or {}, mean=(0.0,), std=(1.0,))
     if chosen.balanced is None:
         _check_networks(chosen)
 

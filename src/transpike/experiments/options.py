@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from transpike.errors import ConfigError, TranspikeError
 from transpike.experiments.runs import located
+from transpike.results import read_run
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Arguments", "read_record", "record"]
-
-Arguments = dict[str, Any]
-"""What a network, a neuron, an encoder or a method takes by keyword, as YAML or JSON write it."""
+__all__ = ["read_record", "record"]
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
@@ -45,30 +42,25 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
         renamed: keys of run.json that the dataclass calls otherwise.
 
     Raises:
-        ConfigError: the run is none of the verb's, or its run.json is missing, damaged or of another version; with the
-            file and the key.
+        DataError: its run.json is damaged or of another version; with the file and the key.
+        ConfigError: there is none, it is another verb's, or an option is not as it must be; with the file and the key.
     """
-    path = folder / "run.json"
+    run = read_run(folder)
+    if run is None:
+        raise ConfigError(f"{folder}: no run to resume, for it has no run.json.")
+    if run.verb != verb:
+        raise ConfigError(f"{folder}: a run of `transpike {run.verb}`, not of `transpike {verb}`.")
+    found = located(run)
+    found |= found.pop("options", {})  # how to train stands in an object of its own
+    found = {(renamed or {}).get(name, name): value for name, value in found.items()}
+    missing = [one.name for one in fields(kind) if one.name not in PLACES and one.name not in found]
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        began = recorded["verb"]
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: no run to resume, for it has no run.json.") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable(path, repr(error)) from error
-    if began != verb:
-        raise ConfigError(f"{folder}: a run of `transpike {began}`, not of `transpike {verb}`.")
-    try:
-        found = located(recorded)
-        found |= found.pop("options", {})  # how to train stands in an object of its own
-        found = {(renamed or {}).get(name, name): value for name, value in found.items()}
-        if missing := [one.name for one in fields(kind) if one.name not in PLACES and one.name not in found]:
-            raise ValueError(f"without {', '.join(missing)}")
+        if missing:
+            raise ValueError(f"its options lack {', '.join(missing)}")
         return _parsed(kind, found)
-    except KeyError as error:
-        raise _unreadable(path, f"without {error.args[0]}") from error
-    except (TranspikeError, AttributeError, TypeError, ValueError) as error:
-        raise _unreadable(path, " ".join(str(error).split())) from error
+    except (TranspikeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{folder / 'run.json'}: {reason}. Start the training anew.") from error
 
 
 def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
@@ -81,7 +73,3 @@ def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
         return kind(**vars(parser.instantiate(parser.parse_object(dict(found)))))
     except ArgumentError as error:
         raise ValueError(str(error)) from error
-
-
-def _unreadable(path: Path, reason: str) -> ConfigError:
-    return ConfigError(f"{path}: damaged, or of another version ({reason}). Start the training anew.")

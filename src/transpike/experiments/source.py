@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
-from transpike.experiments.options import Arguments
 from transpike.experiments.runs import located
 from transpike.models import check_name, create_model, read_description
+from transpike.results import read_run
+from transpike.train.options import Arguments
 
 if TYPE_CHECKING:
     from transpike.measure.subjects import Subject
@@ -37,8 +37,6 @@ STEPS = 4
 """T of a spiking network where none is given."""
 
 Sets = ImageSets | EventSets
-Facts = Mapping[str, Any]
-"""What a run's JSON files say."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,12 @@ class Source:
         return self.weights if self.weights and (self.weights / "model.json").is_file() else None
 
     @property
-    def described(self) -> Facts:
+    def described(self) -> Arguments:
         """What its run's model.json says of it; empty if there is none."""
         return read_description(self.run) if self.run else {}
 
     @property
-    def recorded(self) -> Facts:
+    def recorded(self) -> Arguments:
         """The options of its run; those of the whole run, where a stage of one lies in a folder of its own."""
         return (read_options(self.run) or read_options(self.run.parent)) if self.run else {}
 
@@ -128,7 +126,7 @@ class Source:
         return self.steps or recorded
 
     @property
-    def known(self) -> Facts:
+    def known(self) -> Arguments:
         """What is known of the images that it takes: by its run, or by timm."""
         return self.described or self._timm()
 
@@ -144,7 +142,7 @@ class Source:
         }
         return replace(loading, **{name: fact for name, fact in chosen.items() if getattr(loading, name) is None})
 
-    def _timm(self) -> Facts:
+    def _timm(self) -> Arguments:
         """What timm says of its network's images: normalisation, size, crop, interpolation; empty if nothing."""
         import timm
 
@@ -208,7 +206,7 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
 
 def load_subject(source: Source, sets: Sets, *, label: str, device: str) -> Subject:
     """Make a network and find how it takes the data's images."""
-    from transpike.experiments.encoding import read_encoder
+    from transpike.coding import read_encoder
     from transpike.measure.subjects import Subject
     from transpike.train.teacher import input_of
 
@@ -244,9 +242,10 @@ def recorded_teacher(folder: str) -> Source | None:
         raise ModelError(f"{folder}: its teacher cannot be had ({error}) Give --teacher.") from error
 
 
-def read_options(folder: Path) -> Facts:
+def read_options(folder: Path) -> Arguments:
     """The options of the run in ``folder``; empty if it holds none that can be read."""
     try:
-        return located(json.loads((folder / "run.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        run = read_run(folder)
+    except DataError:
         return {}
+    return located(run) if run else {}

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 from transpike.data import Loading
-from transpike.experiments.options import Arguments, read_record
+from transpike.experiments.options import read_record
+from transpike.experiments.runs import copy_results
 from transpike.experiments.training import (
     Learning,
-    Results,
-    copy_results,
     finish,
     make_student,
     recorded,
     settled,
     training_run,
 )
-from transpike.train.options import Machine, Optim, Recipe
+from transpike.results import Training
+from transpike.train.options import Arguments, Machine, Optim, Recipe
+from transpike.train.processes import first_process
 
 __all__ = ["Train", "train"]
 
@@ -96,7 +97,7 @@ class Train(Learning):
         return self.model
 
 
-def train(options: Train) -> Results:
+def train(options: Train) -> Training:
     """Train a network, and write its run's folder.
 
     Returns:
@@ -115,5 +116,6 @@ def train(options: Train) -> Results:
         resume = options.resume is not None
         fitted = fit(model, Loaders.of(sets), chosen.training, folder=run.folder, resume=resume)
         results = finish(chosen, sets, fitted, run)
-    copy_results(results, options.json)
+    if first_process():
+        copy_results(results, options.json)
     return results

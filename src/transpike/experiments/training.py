@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import Field, asdict, replace
+from dataclasses import Field, asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError
-from transpike.experiments.options import Arguments, record
-from transpike.experiments.runs import Run, start_run, write_json
+from transpike.experiments.options import record
+from transpike.experiments.runs import Run, resume_run, start_run
 from transpike.experiments.source import STEPS, Data, Sets
-from transpike.train.options import Machine, Optim, Recipe, TrainOptions, epochs_for
+from transpike.results import AtSteps, Distillation, Epoch, Spiking, Training
+from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, epochs_for
 from transpike.train.processes import first_process
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from transpike.train import Evaluation, Fitted
+    from transpike.train.stages import Shape
 
 __all__ = [
     "Learning",
-    "Results",
     "checked_steps",
-    "copy_results",
+    "epochs_of",
     "finish",
     "make_student",
     "recorded",
@@ -37,7 +38,6 @@ __all__ = [
     "training_run",
 ]
 
-Results = dict[str, Any]
 Options = TypeVar("Options", bound="Learning")
 
 
@@ -123,8 +123,8 @@ def training_run(verb: str, options: Mapping[str, object], *, resume: Path | Non
         ConfigError: as `start_run`.
     """
     opened: AbstractContextManager[Run] = nullcontext(Run(resume or out or Path("runs")))
-    if resume is None and first_process():
-        opened = start_run(verb, options, out=out)
+    if first_process():
+        opened = start_run(verb, options, out=out) if resume is None else resume_run(resume)
     with opened as run:
         try:
             yield run
@@ -144,49 +144,67 @@ def make_student(options: Learning, sets: Sets) -> nn.Module:
     return create_model(options.learner, **_shape(sets), weights=options.weights, **(options.network or {}))
 
 
-def finish(options: Learning, sets: Sets, fitted: Fitted, run: Run, **more: object) -> Results:
-    """Save the trained network, test it, and write and print its results, which ``more`` ends."""
+def finish(
+    options: Learning, sets: Sets, fitted: Fitted, run: Run, *, distillation: Distillation | None = None
+) -> Training:
+    """Save the trained network, test it, and write and print its results."""
     from rich.console import Console
 
-    from transpike.models import save_weights
+    from transpike.models import save_network
     from transpike.report.terminal import spiking_tables, summary
 
     if first_process():
         facts = {"data": sets.name, "class_names": sets.class_names, "steps": options.steps}
         facts |= {name: getattr(sets, name) for name in ("mean", "std", "split_by") if hasattr(sets, name)}
-        run.write("model.json", {"name": options.learner, "kwargs": options.network or {}, **_shape(sets), **facts})
-        save_weights(fitted.model, run.folder / "weights.safetensors")
-    tested, measured = _test(options, sets, fitted.model)
-    results: Results = {
-        "kind": "training",
-        "version": 1,
-        "model": options.learner,
-        "dataset": options.data,
-        "images": tested.images,
-        "accuracy": tested.accuracy,
-        "loss": tested.loss,
-        "weights_of_epoch": fitted.epoch,
-        "validation_accuracy": fitted.validation_accuracy,
-        "epochs": fitted.curves,
-        **measured,
-        **more,
-    }
+        about = {"name": options.learner, "kwargs": options.network or {}, **_shape(sets), **facts}
+        save_network(fitted.model, about, run.folder)
+    tested, by_steps, spiking = _test(options, sets, fitted.model)
+    results = Training(
+        model=options.learner,
+        dataset=options.data,
+        images=tested.images,
+        accuracy=tested.accuracy,
+        loss=tested.loss,
+        by_steps=by_steps,
+        spiking=spiking,
+        weights_of_epoch=fitted.epoch,
+        validation_accuracy=fitted.validation_accuracy,
+        epochs=epochs_of(fitted),
+        distillation=distillation,
+    )
     if first_process():
-        run.write("results.json", results)
-        if "spiking" in results:
-            Console(highlight=False).print(*spiking_tables(results), sep="\n")
+        run.write(results)
+        Console(highlight=False).print(*spiking_tables(results), sep="\n", end="\n" * (spiking is not None))
         after = f"after epoch {fitted.epoch} of {options.training.epochs}"
         print(f"{summary(results)} {after}. Written to {run.folder}")
     return results
 
 
-def _test(options: Learning, sets: Sets, model: nn.Module) -> tuple[Evaluation, Results]:
+def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
+    """What results say of every epoch; a loss of several terms has each by name."""
+    known = {one.name for one in fields(Epoch)}
+    return tuple(
+        Epoch(
+            epoch=int(row["epoch"]),
+            loss=row["loss"],
+            train_accuracy=row["train_accuracy"],
+            validation_loss=row.get("validation_loss"),
+            validation_accuracy=row.get("validation_accuracy"),
+            lr=row["lr"],
+            seconds=row["seconds"],
+            terms={name: value for name, value in row.items() if name not in known},
+        )
+        for row in fitted.curves
+    )
+
+
+def _test(options: Learning, sets: Sets, model: nn.Module) -> tuple[Evaluation, tuple[AtSteps, ...], Spiking | None]:
     """Accuracy on the test images; of a spiking network at several T, with what it spends."""
     from transpike.measure.spiking import measure_spiking
     from transpike.train import evaluate
 
     if options.steps is None:
-        return evaluate(model, sets.test, machine=options.machine), {}
+        return evaluate(model, sets.test, machine=options.machine), (), None
     others = checked_steps(options.test_steps)
 
     def test(count: int) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -197,14 +215,8 @@ def _test(options: Learning, sets: Sets, model: nn.Module) -> tuple[Evaluation, 
     return measure_spiking(model, test, steps=options.steps, others=others, machine=options.machine)
 
 
-def _shape(sets: Sets) -> dict[str, int]:
+def _shape(sets: Sets) -> Shape:
     return {"num_classes": sets.classes, "in_channels": sets.channels, "image_size": sets.size}
-
-
-def copy_results(results: Results, place: Path | None) -> None:
-    """Write the results where ``--json`` says, too."""
-    if place is not None and first_process():
-        write_json(place, results)
 
 
 def checked_steps(test_steps: list[int] | int | None) -> list[int] | None:

@@ -4,42 +4,52 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from transpike.coding import scheme_settings
+from transpike.coding.scheme import decode, encoder_operations, largest, payload_bits, readout_operations, total
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.cost import fan_out, macs
-from transpike.conversion.describe import function_name
-from transpike.conversion.graph import Op
+from transpike.conversion.kinds import title, weighted
+from transpike.conversion.op import Op
 from transpike.errors import DataError
-from transpike.metrics.energy import (
-    Operations,
-    accumulator_operations,
-    encoder_operations,
-    neuron_operations,
-    payload_bits,
-    synaptic_operations,
-)
-from transpike.metrics.fidelity import LayerErrors, largest_value
+from transpike.metrics.energy import Operations, synaptic_operations
+from transpike.metrics.fidelity import LayerErrors
 from transpike.neurons.tsa import Tracked
+from transpike.results import Ann, Layer, Row
 
-__all__ = ["compare"]
+__all__ = ["Comparison", "compare"]
 
 LAYER_IMAGES = 64
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A spiking network beside the network it was made from.
+
+    Attributes:
+        images: how many both have seen.
+        ann: the network it was made from.
+        row: the spiking network; counts and energies per image, energies in microjoules, a layer of neurons each.
+    """
+
+    images: int
+    ann: Ann
+    row: Row
+
+
 def compare(
     snn: SpikingNetwork,
-    batches: Iterable[Any],
+    batches: Iterable[Tensor | Sequence[Tensor]],
     *,
     layer_images: int = LAYER_IMAGES,
     progress: Callable[[int], None] | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Run both networks and measure fidelity, spikes, operations, energy and speed.
 
     Args:
@@ -51,8 +61,7 @@ def compare(
             layers are those of the process's own.
 
     Returns:
-        ``{"images", "ann": {...}, "row": {...}}``: counts and energies per image, energies in microjoules, accuracies
-        None without labels. ``row["layers"]`` has one entry a neuron layer.
+        The figures of both; accuracies are None without labels.
 
     Raises:
         DataError: for no images, or labels that are not class indices.
@@ -60,7 +69,7 @@ def compare(
     counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
     labelled = True
     layers = _Layers(snn)
-    runs: tuple[Callable[[Tensor], Any], ...] = (snn.analog, snn)
+    runs: tuple[Callable[[Tensor], object], ...] = (snn.analog, snn)
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         labelled &= y is not None
@@ -81,50 +90,49 @@ def compare(
     ann, right, same, error, norm, images = (total(tally) if total else tally).tolist()
     work = layers.operations()
     ann_work = Operations(macs=sum(macs(snn.graph).values()))
-    row = _identity(snn) | {
-        "accuracy": right / images if labelled else None,
-        "loss_pp": 100 * (ann - right) / images if labelled else None,
-        "agreement": same / images,
-        "logit_error": math.sqrt(error / norm) if norm else None,
-        **layers.spikes_per_neuron(),
-        "synops": work.synops,
-        "shifts": work.shifts,
-        "multiplications": work.multiplications,
-        "payload_bits": work.payload_bits,
-        "neuron_updates": work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
-        "energy_uj": work.joules * 1e6,
-        "energy_parts_uj": {
-            k.replace("neurons", "neuron_updates"): v * 1e6 for k, v in work.energy().items() if k != "macs"
+    positive, negative = layers.spikes_per_neuron()
+    row = Row(
+        scheme=scheme_settings(snn.scheme),
+        label=snn.scheme.label,
+        words=snn.scheme.words,
+        steps=snn.steps,
+        latency=snn.latency,
+        latency_zero_delay=snn.timing.latency_zero_delay,
+        interval=snn.interval,
+        depth=snn.depth,
+        accuracy=right / images if labelled else None,
+        loss_pp=100 * (ann - right) / images if labelled else None,
+        agreement=same / images,
+        logit_error=math.sqrt(error / norm) if norm else None,
+        spikes_per_neuron=positive + negative,
+        positive_per_neuron=positive,
+        negative_per_neuron=negative,
+        synops=work.synops,
+        shifts=work.shifts,
+        multiplications=work.multiplications,
+        payload_bits=work.payload_bits,
+        neuron_updates=work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
+        energy_uj=work.joules * 1e6,
+        energy_parts_uj={
+            part.replace("neurons", "neuron_updates"): joules * 1e6
+            for part, joules in work.energy().items()
+            if joules or part != "macs"
         },
-        "seconds": seconds[1],
-        "images_per_second": images / seconds[1],
-        "layer_images": layers.images,
-        "layers": layers.rows(),
-    }
-    about = {
-        "accuracy": ann / images if labelled else None,
-        "macs": ann_work.macs,
-        "energy_uj": ann_work.joules * 1e6,
-        "images_per_second": images / seconds[0],
-    }
-    return {"images": int(images), "ann": about, "row": row}
+        seconds=seconds[1],
+        images_per_second=images / seconds[1],
+        layer_images=layers.images,
+        layers=layers.rows(),
+    )
+    about = Ann(
+        accuracy=ann / images if labelled else None,
+        macs=ann_work.macs,
+        energy_uj=ann_work.joules * 1e6,
+        images_per_second=images / seconds[0],
+    )
+    return Comparison(int(images), about, row)
 
 
-def _identity(snn: SpikingNetwork) -> dict[str, Any]:
-    scheme = snn.scheme
-    name = type(scheme).__name__
-    return {
-        "label": f"{name} T={scheme.steps}",
-        "scheme": {"name": name, **asdict(scheme)},  # type: ignore[call-overload]
-        "steps": scheme.steps,
-        "latency": snn.latency,
-        "latency_zero_delay": scheme.latency(snn.depth - 1),
-        "interval": snn.interval,
-        "depth": snn.depth,
-    }
-
-
-def _logits(output: Any) -> Tensor:
+def _logits(output: object) -> Tensor:
     """The first output, which must be [N, classes]."""
     first: Tensor = torch.utils._pytree.tree_leaves(output)[0]
     return first.flatten(1)
@@ -160,15 +168,20 @@ class _Layers:
 
     def __init__(self, snn: SpikingNetwork) -> None:
         self.snn = snn
-        self.code = snn.scheme.code  # type: ignore[attr-defined]
         self.fan_out = {name: fan.to(snn.device) for name, fan in fan_out(snn.graph).items()}
         self.ops = {op.name: op for op in (snn.graph.input, *snn.graph.neurons)}
-        self.errors = {name: LayerErrors(largest=largest_value(self.code)) for name in self.ops}
+        digits = snn.scheme.digits
+        self.digits = {name: snn.scheme.encoded if name == "input" else digits for name in self.ops}
+        unit = min(weight for weight in snn.scheme.weights if weight)
+        reach = largest(snn.scheme) + unit / 2
+        self.errors = {name: LayerErrors(largest=reach, unit=unit) for name in self.ops}
         self.spikes = {name: {1: 0.0, -1: 0.0} for name in self.ops}  # by sign
-        self.synapses = {
-            name: dict.fromkeys(self.code.levels, 0.0) for name in self.ops
-        }  # spikes times fan-out, by level
+        self.synapses = {name: dict.fromkeys(self._levels(name), 0.0) for name in self.ops}  # spikes times fan-out
         self.images = 0
+
+    def _levels(self, name: str) -> tuple[int, ...]:
+        """The magnitudes that a spike of the layer may have; none for an analog current."""
+        return tuple(sorted({abs(digit) for digit in self.digits[name] or () if digit}))
 
     def update(self, x: Tensor) -> None:
         """Add images ``x``: the analog activations and the spikes of one chunk at a time."""
@@ -180,78 +193,72 @@ class _Layers:
 
     def _watch(self, op: Op, fired: Tracked) -> None:
         spikes, name = fired.spikes, op.name
-        positive, *above = _counted(spikes, self.code.levels)
-        self.spikes[name][1] += float(positive.sum(dtype=torch.float64))
-        self.spikes[name][-1] += float((above[0] - positive).sum(dtype=torch.float64))
-        for level, here, beyond in zip(self.code.levels, above, [*above[1:], torch.zeros(())], strict=True):
-            self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
+        if levels := self._levels(name):
+            positive, *above = _counted(spikes, levels)
+            self.spikes[name][1] += float(positive.sum(dtype=torch.float64))
+            self.spikes[name][-1] += float((above[0] - positive).sum(dtype=torch.float64))
+            for level, here, beyond in zip(levels, above, [*above[1:], torch.zeros(())], strict=True):
+                self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
         target = self.targets.pop(name).float()
         if fired.residual is None or fired.target is None:
-            decoded = self.snn.scheme.decode(spikes)
+            decoded = decode(self.snn.scheme, spikes)
             self.errors[name].update(target, decoded, target - decoded)
         else:
             self.errors[name].update(target, fired.target - fired.residual, fired.residual)
 
     def _work(self, name: str) -> Operations:
         """Operations of one layer for one image: its own updates, and what its spikes cause."""
+        neurons, digits = math.prod(self.ops[name].shape), self.digits[name]
+        if digits is None:  # an analog current: the first layer's products are made once
+            return Operations(macs=float(self.fan_out[name].sum(dtype=torch.float64)))
         spikes = sum(self.spikes[name].values())
-        neurons = math.prod(self.ops[name].shape)
-        synaptic = synaptic_operations(self.synapses[name], code=self.code, fan_out=1)
-        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(self.code)) * (1 / self.images)
-        own: dict[str, Any] = {"code": self.code, "spikes": spikes / self.images}
+        synaptic = synaptic_operations(self.synapses[name], digits=digits, fan_out=1)
+        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(digits)) * (1 / self.images)
         if name == "input":
-            return synaptic + encoder_operations(neurons, **own)
+            return synaptic + encoder_operations(self.snn.scheme, values=neurons, spikes=spikes / self.images)
         op = self.ops[name]
-        inputs = math.prod(self.snn.graph[op.inputs[0]].shape) if op.args["pool"] else None
-        return synaptic + neuron_operations(neurons, **own, inputs=inputs)
+        inputs = math.prod(self.snn.graph[op.inputs[0]].shape) if op.function.pools else neurons
+        return synaptic + self.snn.neurons[name].operations(neurons=neurons, spikes=spikes / self.images, inputs=inputs)
 
     def operations(self) -> Operations:
         """Operations of the whole network for one image."""
-        total = Operations()
+        whole = Operations()
         for name in self.ops:
-            total += self._work(name)
-        readouts = sum(math.prod(op.shape) for op in self.snn.graph if op.weighted and op.name in self.snn.readouts)
-        return total + accumulator_operations(readouts, code=self.code)
+            whole += self._work(name)
+        values = sum(math.prod(op.shape) for op in self.snn.graph if weighted(op) and op.name in self.snn.readouts)
+        return whole + readout_operations(self.snn.scheme, values=values)
 
-    def spikes_per_neuron(self) -> dict[str, float]:
-        """Means over all neurons that fire, the input's encoder left out."""
+    def spikes_per_neuron(self) -> tuple[float, float]:
+        """Positive and negative ones, means over all neurons that fire, the input's encoder left out."""
         names = [name for name in self.ops if name != "input"]
         neurons = sum(math.prod(self.ops[name].shape) for name in names) * self.images
         positive, negative = (sum(self.spikes[name][sign] for name in names) / max(neurons, 1) for sign in (1, -1))
-        return {
-            "spikes_per_neuron": positive + negative,
-            "positive_per_neuron": positive,
-            "negative_per_neuron": negative,
-        }
+        return positive, negative
 
-    def rows(self) -> list[dict[str, Any]]:
-        depths, wait = self.snn.depths, self.snn.scheme.latency(1) - self.snn.scheme.latency(0)
-        rows = []
-        for name, op in self.ops.items():
-            neurons = math.prod(op.shape)
-            positive, negative = (self.spikes[name][sign] / (neurons * self.images) for sign in (1, -1))
-            error, work = self.errors[name].result(), self._work(name)
-            rows.append(
-                {
-                    "name": name,
-                    "function": function_name(op),
-                    "neurons": neurons,
-                    "amplitude": self.snn.units[name],
-                    "peak": self.snn.units[name] * self.snn.scheme.total,
-                    "clipped": error.clipped,
-                    "coupled": error.coupled,
-                    "error": error.rms,
-                    "own_error": error.own,
-                    "error_share_clipping": error.from_clipping,
-                    "error_share_coupling": error.from_coupling,
-                    "binding": error.binding,
-                    "spikes_per_neuron": positive + negative,
-                    "positive_per_neuron": positive,
-                    "negative_per_neuron": negative,
-                    "fan_out": float(self.fan_out[name].mean()),
-                    "synops": work.synops,
-                    "energy_uj": work.joules * 1e6,
-                    "delay": wait * depths[name],
-                }
-            )
-        return rows
+    def rows(self) -> tuple[Layer, ...]:
+        return tuple(map(self._row, self.ops))
+
+    def _row(self, name: str) -> Layer:
+        neurons, work, error = math.prod(self.ops[name].shape), self._work(name), self.errors[name].result()
+        positive, negative = (self.spikes[name][sign] / (neurons * self.images) for sign in (1, -1))
+        return Layer(
+            name=name,
+            function=title(self.ops[name]),
+            neurons=neurons,
+            amplitude=self.snn.units[name],
+            peak=self.snn.units[name] * total(self.snn.scheme),
+            clipped=error.clipped,
+            coupled=error.coupled,
+            error=error.rms,
+            own_error=error.own,
+            error_share_clipping=error.from_clipping,
+            error_share_coupling=error.from_coupling,
+            binding=error.binding,
+            spikes_per_neuron=positive + negative,
+            positive_per_neuron=positive,
+            negative_per_neuron=negative,
+            fan_out=float(self.fan_out[name].mean()),
+            synops=work.synops,
+            energy_uj=work.joules * 1e6,
+            delay=self.snn.timing.first_spike[name],
+        )

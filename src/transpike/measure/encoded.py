@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
 
-from transpike.coding import DCTEncoder
+from transpike import results
+from transpike.coding import Encoder
 from transpike.data import ImageSets
 from transpike.measure.operations import ann_operations, spiking_operations
 from transpike.measure.rebuilding import rebuilt
 from transpike.measure.spiking import follow_steps, measure_spiking
 from transpike.train import Evaluation, Machine
-from transpike.train.stages import Network
+from transpike.train.stages import Network, Shape
 
-__all__ = ["Encoded"]
+__all__ = ["Encoded", "Measured"]
+
+
+class Measured(TypedDict):
+    """What the results of a twin say of its spikes."""
+
+    by_steps: tuple[results.AtSteps, ...]
+    spiking: results.Spiking
+    thresholds: dict[str, float]
+    accuracy_after: tuple[float, ...]
+    encoding: results.Encoding
+    operations: results.Operations
 
 
 @dataclass(frozen=True)
@@ -27,17 +38,17 @@ class Encoded:
     Attributes:
         sets: the images.
         encoder: of `transpike.coding`, on the CPU.
-        steps: its T.
         scheme: its name, T and settings.
+        words: what tables call a setting.
         at: gives the same encoder for another T.
         machine: devices and precision.
     """
 
     sets: ImageSets
-    encoder: nn.Module
-    steps: int
+    encoder: Encoder
     scheme: Mapping[str, object]
-    at: Callable[[int], Callable[[Tensor], Tensor]]
+    words: Mapping[str, str]
+    at: Callable[[int], Encoder]
     machine: Machine
 
     @property
@@ -46,34 +57,36 @@ class Encoded:
         return "cuda" if self.machine.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
     @property
-    def shape(self) -> dict[str, Any]:
+    def shape(self) -> Shape:
         """Of a network, for which the encoder may have laid out an image larger than it is."""
-        size = self.sets.size
-        if isinstance(self.encoder, DCTEncoder):
-            size, _ = self.encoder.output_size((size, size))
+        size, _ = self.encoder.output_size((self.sets.size, self.sets.size))
         return {"num_classes": self.sets.classes, "in_channels": self.sets.channels, "image_size": size}
 
-    def operations(self, network: Network) -> dict[str, Any]:
+    def operations(self, network: Network) -> results.Operations:
         """The operations of an artificial network, or of the one that a twin comes from."""
         name = f"spiking_{network.name.removeprefix('spiking_')}"
         return ann_operations(name, network.kwargs, shape=self.shape, side=self.sets.size)
 
-    def measure(self, twin: Network, *, others: Sequence[int]) -> tuple[Evaluation, dict[str, Any]]:
+    def measure(self, twin: Network, *, others: Sequence[int]) -> tuple[Evaluation, Measured]:
         """Accuracy by T and by steps shown, firing, operations, and images rebuilt from the encoder's spikes.
 
         Args:
             twin: a spiking network; left on the CPU.
             others: than the encoder's T, at which it is tested, too.
         """
-        steps, test = self.steps, self.sets.test
-        tested, measured = measure_spiking(
+        test, steps = self.sets.test, self.encoder.steps
+        tested, by_steps, spiking = measure_spiking(
             twin.model, lambda _: test, steps=steps, others=others, machine=self.machine, encoder=self.at
         )
         after, spikes = follow_steps(twin.model, test, self.encoder, device=self.device)
-        operations = spiking_operations(self.operations(twin), measured["spiking"], self.encoder, spikes=spikes)
-        return tested, measured | {
+        shown, error, images = rebuilt(self.encoder, self.sets)
+        return tested, {
+            "by_steps": by_steps,
+            "spiking": spiking,
             "thresholds": twin.thresholds,
             "accuracy_after": after,
-            "encoding": {"scheme": dict(self.scheme), "spikes": spikes, **rebuilt(self.encoder, self.sets)},
-            "operations": operations,
+            "encoding": results.Encoding(
+                scheme=self.scheme, words=self.words, spikes=spikes, steps=shown, error=error, images=images
+            ),
+            "operations": spiking_operations(self.operations(twin), spiking, self.encoder, spikes=spikes),
         }

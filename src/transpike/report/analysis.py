@@ -3,99 +3,87 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from transpike.errors import DataError
 from transpike.report import panels, plots
-from transpike.report.parts import ADAPTED, Group, Plot, Section, adapted_index, curve_label, legend, spoken
-from transpike.report.results import Result
+from transpike.report.parts import ADAPTED, Entry, Group, Plot, Section, line_legend, network_line, spoken
 from transpike.report.stages import describe_stages
-from transpike.report.wording import count, fixed, percent
+from transpike.report.wording import count, fixed, known, percent
+from transpike.results import Analysis, Features, LogitCurve, LogitRow, Network, Neuron, Spectrum
 
 __all__ = ["describe_analysis"]
 
 GAUSSIAN = 23
-"""The index of GFFL's Gaussian: dotted."""
+"""The index of a Gaussian: dotted."""
 
 CYCLES = "cycles per pixel"
 
 
-def describe_analysis(result: Result, key: str) -> Section:
+def describe_analysis(result: Analysis, key: str) -> Section:
     """The section of one analysis; `key` is its own on the page.
 
     Raises:
         DataError: a picture is damaged.
     """
-    networks = result["networks"]
-    teacher = networks[0] if networks[0]["role"] == "teacher" else None
-    beside = f" beside its teacher {teacher['model']}" if teacher else ""
-    part = "validation" if result["part"] == "validation" else "test"
+    networks = result.networks
+    beside = f" beside its teacher {networks[0].model}" if networks[0].role == "teacher" else ""
     groups = [
         _features(result, key),
         *describe_stages(result, key),
         _logits(result, key),
         _filters(result, key),
-        *(_neuron(neuron, result, f"{key}-n{number}") for number, neuron in enumerate(result["neurons"])),
+        *(_neuron(neuron, networks, f"{key}-n{number}") for number, neuron in enumerate(result.neurons)),
         _saliency(result, key),
     ]
     return Section(
-        headline=f"{result['model']} on {result['dataset']}{beside}: {count(result['images'])} {part} images.",
+        headline=f"{result.model} on {result.dataset}{beside}: {count(result.images)} {result.part} images.",
         tiles=[
-            (
-                network["label"],
-                percent(network.get("accuracy")),
-                network["model"] + (f", {network['method']}" if network.get("method") else ""),
-            )
+            (network.label, percent(network.accuracy), ", ".join(filter(None, (network.model, network.method))))
             for network in networks
         ],
         groups=[group for group in groups if group is not None],
     )
 
 
-def _lines(result: Result, curves: Sequence[Result], x: str, y: str, scale: str = "") -> list[plots.Line]:
-    """Curves of networks, each divided by its own entry `scale`."""
-    lines = []
-    for curve in curves:
-        whole = curve.get(scale, 0) if scale else 1
-        places = curve[x] if x else range(1, 1 + len(curve[y]))
-        points = zip(places, curve[y], strict=False)
-        numbers = tuple((px, py / whole) for px, py in points if py is not None) if whole else ()
-        lines.append(plots.Line(curve_label(result, curve), adapted_index(curve), numbers))
-    return lines
-
-
 def _plot(
-    lines: Sequence[plots.Line], key: str, caption: str, titles: tuple[str, str], *, note: str = "", **how: Any
+    lines: Sequence[plots.Line],
+    key: str,
+    caption: str,
+    titles: tuple[str, str],
+    *,
+    scale: str = "linear",
+    note: str = "",
+    whole: bool = True,
 ) -> list[Plot]:
     """A plot, if there are curves to draw."""
-    lines = [line for line in lines if sum(py > 0 or how.get("scale") != "log" for _, py in line.points) > 1]
+    lines = [line for line in lines if sum(y > 0 or scale != "log" for _, y in line.points) > 1]
     if not lines:
         return []
     alt = f"{caption}. {spoken(lines, titles[0].partition(' (')[0])}"
-    return [Plot(Markup(plots.draw_lines(lines, key, alt, titles=titles, **how)), caption, note)]
+    svg = plots.draw_lines(lines, key, alt, titles=titles, scale=scale, whole=whole)
+    return [Plot(Markup(svg), caption, note)]
 
 
-def _legend(lines: Sequence[plots.Line], key: str) -> Sequence[Mapping[str, Any]]:
-    return legend(
-        list({line.index: line for line in sorted(lines, key=lambda line: line.index % ADAPTED)}.values()), key
-    )
+def _legend(lines: Iterable[plots.Line], key: str) -> list[Entry]:
+    ordered = sorted(lines, key=lambda line: line.index % ADAPTED)
+    return line_legend({line.index: line for line in ordered}.values(), key)
 
 
-def _features(result: Result, key: str) -> Group | None:
-    stages: dict[tuple[Any, ...], list[Result]] = {}
-    for stage in result["features"]:
-        stages.setdefault((stage["tap"], stage.get("teacher_tap"), *stage["size"]), []).append(stage)
+def _features(result: Analysis, key: str) -> Group | None:
+    stages: dict[tuple[str, str | None, tuple[int, int]], list[Features]] = {}
+    for stage in result.features:
+        stages.setdefault((stage.tap, stage.teacher_tap, stage.size), []).append(stage)
     found, every, rows = [], [], []
-    for number, ((tap, other, height, width), alike) in enumerate(stages.items()):
+    for number, ((tap, other, (height, width)), alike) in enumerate(stages.items()):
         # The teacher is the same beside all students.
-        curves = {(curve["network"], bool(curve.get("adapted"))): curve for stage in alike for curve in stage["curves"]}
-        lines = _lines(result, [curves[place] for place in sorted(curves)], "frequency", "power", "variance")
+        curves = {(curve.network, curve.adapted): curve for stage in alike for curve in stage.curves}
+        lines = [_spectrum(curves[place], result.networks) for place in sorted(curves)]
         if any(len(line.points) > 1 for line in lines):
-            lines += _gaussians([stage.get("sigma") for stage in alike])
+            lines += _gaussians(stage.sigma for stage in alike)
         every += lines
         name = f"{tap}, teacher’s {other}" if other else tap
         found += _plot(
@@ -105,54 +93,78 @@ def _features(result: Result, key: str) -> Group | None:
         rows += [_feature_row(result, stage, name) for stage in alike]
     if not rows:
         return None
+    adapted = any(curve.adapted for stage in result.features for curve in stage.curves)
+    weighted = any(known(stage.sigma) for stage in result.features)
     return Group(
         "Features: power by frequency",
-        "Of the maps, averaged over time and, where they are compared, on a common grid: mean power by distance from "
-        "zero frequency, which is left out, divided by the maps’ variance. White noise is 1 everywhere. Adapted: the "
-        "student’s maps as SRD or SFKD compares them, projected to the teacher’s channels and, if it has one, with its "
-        "residual or refinement (DS2S). The teacher’s are as they are, although SFKD may standardize their channels "
-        "before it compares. Dotted: the weight that SFKD’s Gaussian, squared, gives to the power of the difference.",
+        "".join(_feature_note(result.networks, adapted=adapted, weighted=weighted)),
         legend=_legend(every, f"{key}-features"),
         plots=found,
-        about=(
-            "The share of the variance above ¼ cycle per pixel, which of white noise depends on the grid; and what SRD "
-            "or SFKD leaves between student and teacher, as a share of the teacher’s power below and above ¼: all of "
-            "it is as far as silence."
+        about="The share of the variance above ¼ cycle per pixel, which of white noise depends on the grid"
+        + (
+            "; and what a method leaves between student and teacher, as a share of the teacher’s power below and "
+            "above ¼: all of it is as far as silence."
+            if adapted
+            else "."
         ),
         columns=(*("stage", "student", "teacher", "student", "adapted", "white noise"), "left, low", "left, high"),
         rows=rows,
     )
 
 
-def _gaussians(sigmas: Sequence[float | None]) -> list[plots.Line]:
-    """What GFFL's filter leaves of power, H^2, by frequency."""
+def _feature_note(networks: Sequence[Network], *, adapted: bool, weighted: bool) -> Iterator[str]:
+    """How to read the spectra: of the methods, only what those say that are here."""
+    yield (
+        "Of the maps, averaged over time and, where they are compared, on a common grid: mean power by distance from "
+        "zero frequency, which is left out, divided by the maps’ variance. White noise is 1 everywhere."
+    )
+    if adapted:
+        yield " Adapted: the student’s maps as its method compares them."
+        yield from (f" {told}" for told in dict.fromkeys(network.adapts for network in networks) if told)
+    if weighted:
+        yield " Dotted: the weight that the method’s Gaussian, squared, gives to the power of the difference."
+
+
+def _spectrum(curve: Spectrum, networks: Sequence[Network]) -> plots.Line:
+    """Power divided by the variance; no points where there is none."""
+    points = zip(curve.frequency, curve.power, strict=True)
+    scaled = ((x, y / curve.variance) for x, y in points) if known(curve.variance) and curve.variance else ()
+    return network_line(networks, curve.network, scaled, adapted=curve.adapted)
+
+
+def _gaussians(sigmas: Iterable[float | None]) -> list[plots.Line]:
+    """What a Gaussian filter leaves of power, H^2, by frequency."""
     frequencies = [place / 64 for place in range(2, 33)]
     return [
-        plots.Line("Gaussian, squared", GAUSSIAN, tuple((f, math.exp(-((f / sigma) ** 2))) for f in frequencies))
+        plots.curve("Gaussian, squared", GAUSSIAN, ((f, math.exp(-(min(f / sigma, 30.0) ** 2))) for f in frequencies))
         for sigma in dict.fromkeys(sigmas)
-        if sigma is not None
+        if known(sigma) and sigma > 0
     ]
 
 
-def _feature_row(result: Result, stage: Result, name: str) -> tuple[str, ...]:
+def _feature_row(result: Analysis, stage: Features, name: str) -> tuple[str, ...]:
     own, teacher, adapted = None, None, None
-    for curve in stage["curves"]:
-        if curve.get("adapted"):
-            adapted = curve.get("high")
-        elif curve["network"] == stage["student"]:
-            own = curve.get("high")
+    for curve in stage.curves:
+        if curve.adapted:
+            adapted = curve.high
+        elif curve.network == stage.student:
+            own = curve.high
         else:
-            teacher = curve.get("high")
-    left = stage.get("left") or {}
-    gaps = left.get("after") or (None, None)
-    student = result["networks"][stage["student"]]["label"]
-    return name, student, *(percent(share) for share in (teacher, own, adapted, stage["white_high"], *gaps))
+            teacher = curve.high
+    gaps = stage.left.after if stage.left else (None, None)
+    student = result.networks[stage.student].label
+    return name, student, *(percent(share) for share in (teacher, own, adapted, stage.white_high, *gaps))
 
 
-def _logits(result: Result, key: str) -> Group | None:
-    curves = result["logits"]["curves"]
+def _ranked(networks: Sequence[Network], curve: LogitCurve | LogitRow, values: Sequence[float]) -> plots.Line:
+    return network_line(networks, curve.network, enumerate(values, 1))
+
+
+def _logits(result: Analysis, key: str) -> Group | None:
+    networks, curves = result.networks, result.logits.curves
     titles = ("rank", "logit less its mean")
-    means, high = (_lines(result, curves, "", name) for name in ("mean", "high"))
+    means = [_ranked(networks, one, one.mean) for one in curves]
+    high = [_ranked(networks, one, one.high) for one in curves]
     edge = (
         "Above ¼ cycle per class. To the transform the last rank lies beside the first: part of what stands at both "
         "ends is the step between them."
@@ -163,11 +175,14 @@ def _logits(result: Result, key: str) -> Group | None:
     ]
     if not found:
         return None
-    taught = result["networks"][0]["role"] == "teacher"
-    first = "the teacher’s" if taught else "the first student’s"
+    first = "the teacher’s" if networks[0].role == "teacher" else "the first student’s"
     singles = [
-        (f"image {number}", _lines(result, rows, "", "logits"), _lines(result, rows, "", "high"))
-        for number, rows in enumerate(result["logits"].get("single", ()), 1)
+        (
+            f"image {number}",
+            [_ranked(networks, row, row.logits) for row in rows],
+            [_ranked(networks, row, row.high) for row in rows],
+        )
+        for number, rows in enumerate(result.logits.single, 1)
     ]
     drawn = []
     if singles:
@@ -184,24 +199,22 @@ def _logits(result: Result, key: str) -> Group | None:
         wide=drawn,
         columns=("network", "root mean square", "of the high frequencies", f"their distance from {first}"),
         rows=[
-            (line.label, *(fixed(curve.get(name), 3) for name in ("rms", "rms_high", "distance_high")))
-            for line, curve in zip(means, curves, strict=True)
+            (networks[one.network].label, *(fixed(value, 3) for value in (one.rms, one.rms_high, one.distance_high)))
+            for one in curves
         ],
     )
 
 
-def _filters(result: Result, key: str) -> Group | None:
+def _filters(result: Analysis, key: str) -> Group | None:
     rows: dict[int, list[panels.Panel]] = {}
-    for one in result["filters"]:
-        rows.setdefault(one["network"], []).append((one["tap"], np.asarray(one["weights"], float)))
+    for one in result.filters:
+        rows.setdefault(one.network, []).append((one.tap, np.asarray(one.weights, float)))
     if not rows:
         return None
-    domains = {one["network"]: one["domain"] for one in result["filters"]}
-    named = [(f"{result['networks'][number]['label']} ({domains[number]})", found) for number, found in rows.items()]
-    told = [one for one in result["filters"] if one.get("high_over_low") is not None]
-    alt = "Magnitudes of W2. " + " ".join(
-        f"{one['tap']}: {one['high_over_low']:.2g} times as large at high." for one in told
-    )
+    domains = {one.network: one.domain for one in result.filters}
+    named = [(f"{result.networks[number].label} ({domains[number]})", found) for number, found in rows.items()]
+    told = [one for one in result.filters if known(one.high_over_low)]
+    alt = "Magnitudes of W2. " + " ".join(f"{one.tap}: {one.high_over_low:.2g} times as large at high." for one in told)
     caption = "|W₂| of each stage" + ("" if len(named) > 1 else f", {domains[next(iter(rows))]} domain")
     note = (
         "Of a filter in the frequency domain over all frequencies, zero in the middle, ½ cycle per pixel at the edges; "
@@ -211,65 +224,68 @@ def _filters(result: Result, key: str) -> Group | None:
         "What SRD learned",
         wide=[Plot(Markup(panels.draw_filters(named, f"{key}-filters", alt)), caption, note)],
         columns=("stage", "student", "|W₂| above ¼ cycle per pixel, relative to below"),
-        rows=[(one["tap"], result["networks"][one["network"]]["label"], fixed(one["high_over_low"])) for one in told],
+        rows=[(one.tap, result.networks[one.network].label, fixed(one.high_over_low)) for one in told],
     )
 
 
-def _neuron(neuron: Result, result: Result, key: str) -> Group:
-    def points(name: str, power: int = 1, every: int = 1) -> tuple[tuple[float, float], ...]:
-        pairs = list(zip(neuron["frequency"], neuron[name], strict=False))[::every]
-        return tuple((px, py**power) for px, py in pairs if py is not None)
+def _neuron(neuron: Neuron, networks: Sequence[Network], key: str) -> Group:
+    def line(label: str, index: int, values: Sequence[float], power: int = 1) -> plots.Line:
+        return plots.curve(label, index, ((x, y**power) for x, y in zip(neuron.frequency, values, strict=True)))
+
+    def dots(label: str, index: int, values: Sequence[float]) -> plots.Line:
+        some = zip(neuron.frequency[::4], values[::4], strict=True)
+        return plots.curve(label, index, some, dots=True)
 
     lines = [
-        plots.Line("|H|", 0, points("expected")),
-        plots.Line("amplitude, measured", 0, points("measured_amplitude", every=4), dots=True),
-        plots.Line("|H|²", 1, points("expected", 2)),
-        plots.Line("power, measured", 1, points("measured_power", every=4), dots=True),
+        line("|H|", 0, neuron.expected),
+        dots("amplitude, measured", 0, neuron.measured_amplitude),
+        line("|H|²", 1, neuron.expected, 2),
+        dots("power, measured", 1, neuron.measured_power),
     ]
-    spikes = neuron["spikes"]
-    train = plots.Line("spikes", 2, tuple(zip(spikes.get("frequency", ()), spikes.get("power", ()), strict=False)))
-    leaks = neuron["decay"] < 1
-    factor = "" if math.isclose(neuron.get("gain", 1.0), 1 - neuron["decay"]) else " but for the factor"
-    gain = f"{neuron.get('gain', 1.0):.4g}"
+    spikes = neuron.spikes
+    train = plots.curve("spikes", 2, zip(spikes.frequency, spikes.power, strict=True))
+    leaks = neuron.decay < 1
+    factor = "" if math.isclose(neuron.gain, 1 - neuron.decay) else " but for the factor"
     note = (
-        f"Lines: |H(f)| = {gain} / |1 − {neuron['decay']:.4g} exp(−2πjf)| and its square (BSD, Eq. 3"
+        f"Lines: |H(f)| = {neuron.gain:.4g} / |1 − {neuron.decay:.4g} exp(−2πjf)| and its square (BSD, Eq. 3"
         f"{factor if leaks else ', without a leak: an integrator'}). Dots: measured, the amplitude with sinusoids, the "
         "power with white noise. |H|² relates powers."
     )
-    titles, how = ("frequency (cycles per step)", "gain"), {"scale": "log", "whole": False}
-    who = ", ".join(result["networks"][number]["label"] for number in neuron["networks"])
-    kind = f"{neuron['type']} of {who}"
+    titles = ("frequency (cycles per step)", "gain")
+    who = ", ".join(networks[number].label for number in neuron.networks)
     return Group(
-        f"The neuron as a filter: {kind}",
+        f"The neuron as a filter: {neuron.type} of {who}",
         "" if leaks else "This neuron does not leak: its membrane is an integrator, and BSD’s Eq. 3 is not about it.",
-        legend=legend([plots.Line("|H|, amplitude", 0, ()), plots.Line("|H|², power", 1, ())], key),
+        legend=line_legend([plots.Line("|H|, amplitude", 0, ()), plots.Line("|H|², power", 1, ())], key),
         plots=[
-            *_plot(lines, f"{key}-membrane", "Membrane, driven below threshold", titles, note=note, **how),
+            *_plot(
+                lines, f"{key}-membrane", "Membrane, driven below threshold", titles, note=note, scale="log",
+                whole=False,
+            ),
             *_plot(
                 [train], f"{key}-spikes", "Spikes, driven above threshold", (titles[0], "power (white = 1)"),
-                note=f"By white noise around a constant; {fixed(spikes.get('rate'))} spikes per step.", **how,
+                note=f"By white noise around a constant; {fixed(spikes.rate)} spikes per step.", scale="log",
+                whole=False,
             ),
         ],
     )  # fmt: skip
 
 
-def _saliency(result: Result, key: str) -> Group | None:
-    images, found = result["saliency"]["images"], result["saliency"]["panels"]
+def _saliency(result: Analysis, key: str) -> Group | None:
+    images, found = result.saliency.images, result.saliency.panels
     if not images:
         return None
-    networks = [network["label"] for network in result["networks"]]
+    networks = [network.label for network in result.networks]
+    maps = {(panel.image, panel.network): panel for panel in found}
     rows = []
     for number, image in enumerate(images):
-        by_network = {panel["network"]: panel for panel in found if panel["image"] == number}
-        heats = [
-            (f"says {by_network[place]['prediction']}", np.asarray(by_network[place]["map"], float))
-            for place in range(len(networks))
-        ]
+        own = [maps[number, place] for place in range(len(networks))]
+        heats = [(f"says {panel.prediction}", np.asarray(panel.map, float)) for panel in own]
         try:
-            rows.append((image["label"], panels.read_png(image["png"]), heats))
-        except (ValueError, OSError) as error:
+            rows.append((image.label, panels.read_png(image.png), heats))
+        except ValueError as error:
             raise DataError(f"saliency.images[{number}]: damaged ({error}). Run the experiment again.") from error
-    taps = ", ".join(f"{label} {tap}" for label, tap in zip(networks, result["saliency"].get("taps", ()), strict=False))
+    taps = ", ".join(f"{label} {tap}" for label, tap in zip(networks, result.saliency.taps, strict=False))
     alt = "Grad-CAM of " + "; ".join(
         f"{label}: " + ", ".join(f"{who} {told}" for who, (told, _) in zip(networks, heats, strict=True))
         for label, _, heats in rows

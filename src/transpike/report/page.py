@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from transpike import files
 from transpike.errors import ConfigError
-from transpike.report.encoding import compare_encodings
+from transpike.report.analysis import describe_analysis
+from transpike.report.conversion import ROW_COLUMNS, compare, describe_conversion
+from transpike.report.encodings import compare_encodings, encoded_runs
+from transpike.report.layers import LAYER_COLUMNS
+from transpike.report.parts import Section
 from transpike.report.plots import DARK, LIGHT
-from transpike.report.results import FAITHFUL, Result, check_result, find_series, read_result
-from transpike.report.sections import LAYER_COLUMNS, ROW_COLUMNS, SECTIONS, compare
+from transpike.report.series import FAITHFUL, Series, find_series
+from transpike.report.training import describe_training
+from transpike.results import Analysis, Conversion, Finished, read
+from transpike.results.records import to_json
 
 __all__ = ["build_page", "write_report"]
 
@@ -28,66 +32,51 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 
+PAGE = files.marked("a page of transpike", '<meta name="generator" content="transpike">')
+"""What of the files that lie there a new page replaces."""
+
 
 def write_report(folders: Sequence[Path], out: Path, *, title: str = "transpike report") -> Path:
     """Write the page of one or several run folders to `out`, whole or not at all, and return `out`.
 
     Raises:
         DataError: a folder has no results.json, or one that is damaged, foreign or of another version.
-        ConfigError: no folder is given, or `out` cannot be written.
+        ConfigError: no folder is given, `out` cannot be written, or it is a file but no page of ours.
     """
-    page = build_page([read_result(Path(folder)) for folder in folders], title=title)
-    out = Path(out)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {out}: {error.strerror or error}. Name another file.") from error
-    return out
+    files.check_target(out, PAGE)
+    return files.write(out, build_page([read(folder) for folder in folders], title=title), kind=PAGE)
 
 
-def build_page(results: Sequence[Result], *, title: str = "transpike report") -> str:
-    """The report of one or several results as a self-contained HTML page.
+def build_page(runs: Sequence[Finished], *, title: str = "transpike report") -> str:
+    """The report of one or several runs as a self-contained HTML page.
 
     Args:
-        results: contents of results.json files, each optionally with its run.json under "run" and its folder's
-            name under "folder". Several conversions are also compared with each other.
+        runs: each with its result and, where they are known, how it was started and its folder. Several conversions
+            are also compared with each other, and so are several runs behind an input encoder.
         title: the page's title; like every other text it is escaped.
 
     Raises:
-        ConfigError: there is no result.
-        DataError: a result is of an unknown kind or another version, or lacks what the page shows.
+        ConfigError: there is no run.
+        DataError: a picture in a result is damaged.
 
-    >>> epochs = [{"epoch": 1, "loss": 0.9, "train_accuracy": 0.7, "validation_accuracy": 0.6}]
-    >>> result = {"kind": "training", "version": 1, "model": "resnet20", "dataset": "digits", "epochs": epochs}
-    >>> "<h2>resnet20 on digits: 1 epoch.</h2>" in build_page([result])
+    >>> from transpike.results import Evaluation
+    >>> tested = Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.5, loss=0.9)
+    >>> "<h2>resnet20 on digits: 50.00 % of the test images right.</h2>" in build_page([Finished(tested)])
     True
     """
-    if not results:
+    if not runs:
         raise ConfigError("no result to report: give at least one folder with a results.json.")
-    for number, result in enumerate(results):
-        check_result(result, where=str(result.get("folder", f"results[{number}]")), kinds=SECTIONS)
-    conversions = [result for result in results if result["kind"] == "conversion"]
-    curves = find_series(conversions)
+    conversions = [(run.result, run.folder) for run in runs if isinstance(run.result, Conversion)]
+    curves, encoded = find_series(conversions), encoded_runs(runs)
     unread = iter(curves)
-    encoded = [result for result in results if "encoding" in result]
     sections = [(compare_encodings(encoded), list[tuple[str, str]]())] if len(encoded) > 1 else []
-    for number, result in enumerate(results):
-        # Alone, a result's series need fewer words to be told apart than among all others, but keep their colours.
-        own = (
-            [replace(alone, index=one.index) for alone, one in zip(find_series([result])[0], next(unread), strict=True)]
-            if result["kind"] == "conversion"
-            else []
-        )
-        sections.append((SECTIONS[result["kind"]](result, own, f"r{number}"), _provenance(result)))
+    sections += [(_section(run, unread, f"r{number}"), _provenance(run)) for number, run in enumerate(runs)]
     return ENVIRONMENT.get_template("template.html").render(
         title=title,
         sections=sections,
-        joint=compare(conversions, curves) if len(conversions) > 1 else None,
+        joint=compare([result for result, _ in conversions], curves) if len(conversions) > 1 else None,
         conversions=len(conversions),
+        glossary={term: meaning for result, _ in conversions for term, meaning in result.glossary.items()},
         faithful=FAITHFUL,
         row_columns=ROW_COLUMNS,
         layer_columns=LAYER_COLUMNS,
@@ -97,16 +86,26 @@ def build_page(results: Sequence[Result], *, title: str = "transpike report") ->
     )
 
 
-def _provenance(result: Result) -> list[tuple[str, str]]:
-    run = {"folder": result.get("folder"), **(result.get("run") or {})}
-    if isinstance(command := run.get("command"), list):
-        run["command"] = shlex.join(map(str, command))
-    return [(str(name), _flat(value)) for name, value in run.items() if value not in (None, "", {}, [])]
+def _section(run: Finished, curves: Iterator[Sequence[Series]], key: str) -> Section:
+    """A run's section; of a conversion with the next of the ``curves``."""
+    if isinstance(run.result, Conversion):
+        return describe_conversion(run.result, next(curves), key)
+    if isinstance(run.result, Analysis):
+        return describe_analysis(run.result, key)
+    return describe_training(run.result, key)
 
 
-def _flat(value: Any) -> str:
+def _provenance(run: Finished) -> list[tuple[str, str]]:
+    facts: dict[str, object] = {"folder": run.folder}
+    if run.run is not None:
+        facts |= to_json(run.run) | {"command": shlex.join(run.run.command)}
+    return [(name, text) for name, value in facts.items() if (text := _flat(value))]
+
+
+def _flat(value: object) -> str:
+    """A value in a line; empty where there is none."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items() if item not in (None, "", {}, []))
+        return ", ".join(f"{name} {text}" for name, item in value.items() if (text := _flat(item)))
     if isinstance(value, list):
-        return " ".join(_flat(item) for item in value)
-    return str(value)
+        return " ".join(map(_flat, value))
+    return "" if value is None else str(value)

@@ -21,6 +21,9 @@ __all__ = ["Panel", "bare", "draw_filters", "draw_pictures", "draw_saliency", "d
 SIDE = 192
 """Pixels of a picture in the page: small ones are enlarged without smoothing."""
 
+LARGEST = 2048
+"""Pixels of a side of a picture."""
+
 Panel = tuple[str, NDArray[Any]]
 """A title and what is shown under it."""
 
@@ -31,7 +34,13 @@ def read_png(text: str) -> NDArray[np.uint8]:
     Raises:
         ValueError: if it is damaged.
     """
-    image = Image.open(io.BytesIO(base64.b64decode(text, validate=True))).convert("RGB")
+    try:
+        opened = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"])
+        if max(opened.size) > LARGEST:
+            raise ValueError(f"{opened.width} x {opened.height} pixels, more than {LARGEST} on a side")
+        image = opened.convert("RGB")
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # what PIL says of a damaged file
+        raise ValueError(str(error)) from error
     times = max(1, -(-SIDE // max(image.size)))
     return np.asarray(image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST))
 

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from transpike.report import plots
-from transpike.report.results import Result, Series
+from transpike.results import Network
 
-__all__ = ["ADAPTED", "Group", "Plot", "Section", "adapted_index", "curve_label", "legend", "spoken"]
+__all__ = [
+    "ADAPTED",
+    "Entry",
+    "Group",
+    "Layers",
+    "Plot",
+    "Section",
+    "Table",
+    "TableGroup",
+    "TableRow",
+    "legend",
+    "line_legend",
+    "network_line",
+    "spoken",
+]
 
 ADAPTED = 8
 """Added to a network's index for its maps as its method adapts them: the same colour, dashed."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A legend's label, and the line and marker that it stands for."""
+
+    label: str
+    swatch: Markup
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class Group:
 
     heading: str
     note: str = ""
-    legend: Sequence[Mapping[str, Any]] = ()
+    legend: Sequence[Entry] = ()
     plots: Sequence[Plot] = ()
     wide: Sequence[Plot] = ()
     about: str = ""
@@ -42,26 +63,61 @@ class Group:
 
 
 @dataclass(frozen=True)
+class TableRow:
+    """A row's cells, and whether it stands for all."""
+
+    cells: Sequence[str]
+    best: bool
+
+
+@dataclass(frozen=True)
+class TableGroup:
+    """Rows of one coding, with its colour on the page."""
+
+    label: str
+    colour: str
+    rows: Sequence[TableRow]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Codings and their rows, below those of the network that was converted."""
+
+    groups: Sequence[TableGroup]
+    ann: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A row a layer, and the setting that they are of."""
+
+    setting: str
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Section:
     """What the template shows of one result; what is empty is left out."""
 
     headline: str
-    legend: Sequence[Mapping[str, Any]] = ()
+    legend: Sequence[Entry] = ()
     plots: Sequence[Plot] = ()
     caveat: str = ""
     tiles: Sequence[tuple[str, str, str]] = ()
     wide: Sequence[Plot] = ()
-    table: Mapping[str, Any] | None = None
-    layers: Mapping[str, Any] | None = None
+    table: Table | None = None
+    layers: Layers | None = None
     groups: Sequence[Group] = ()
 
 
-def legend(entries: Sequence[Series] | Sequence[plots.Line], key: str) -> list[dict[str, Any]]:
-    """A legend's entries; `key` is the section's own."""
-    return [
-        {"label": entry.label, "swatch": Markup(plots.draw_swatch(entry.index, f"{key}-swatch-{entry.index}"))}
-        for entry in entries
-    ]
+def legend(entries: Iterable[tuple[str, int]], key: str) -> list[Entry]:
+    """A legend's entries, each of a label and the index of its line; `key` is the section's own."""
+    return [Entry(label, Markup(plots.draw_swatch(index, f"{key}-swatch-{index}"))) for label, index in entries]
+
+
+def line_legend(lines: Iterable[plots.Line], key: str) -> list[Entry]:
+    """The `legend` of lines."""
+    return legend(((line.label, line.index) for line in lines), key)
 
 
 def spoken(lines: Sequence[plots.Line], x: str) -> str:
@@ -70,11 +126,13 @@ def spoken(lines: Sequence[plots.Line], x: str) -> str:
     return " ".join(f"{label}: {y0:.3g} at {x} {x0:g}, {y1:.3g} at {x} {x1:g}." for label, x0, y0, x1, y1 in ends)
 
 
-def adapted_index(curve: Result) -> int:
-    """The index of a curve of a network of an analysis, which fixes its colour and dashes."""
-    return int(curve["network"]) + (ADAPTED if curve.get("adapted") else 0)
-
-
-def curve_label(result: Result, curve: Result) -> str:
-    """Whose curve it is."""
-    return str(result["networks"][curve["network"]]["label"]) + (", adapted" if curve.get("adapted") else "")
+def network_line(
+    networks: Sequence[Network],
+    network: int,
+    points: Iterable[tuple[float, float | None]],
+    *,
+    adapted: bool = False,
+) -> plots.Line:
+    """The curve of a network of an analysis, or of its maps as its method adapts them."""
+    label = networks[network].label + (", adapted" if adapted else "")
+    return plots.curve(label, network + (ADAPTED if adapted else 0), points)

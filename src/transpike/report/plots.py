@@ -7,7 +7,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from transpike.report.wording import known
+
 __all__ = [
     "DARK",
     "LIGHT",
@@ -24,13 +26,14 @@ __all__ = [
     "STYLE",
     "Line",
     "colour_of",
+    "curve",
     "draw_energy",
-    "draw_layer_errors",
     "draw_lines",
-    "draw_rates",
     "draw_swatch",
     "new_figure",
     "plain",
+    "short",
+    "tick_decades",
     "to_svg",
 ]
 
@@ -73,6 +76,8 @@ PARTS = {
 }
 """How opaque an energy's parts are drawn."""
 
+HUGE = 1e120
+
 STYLE: Any = {  # matplotlib wants a type that lists every key
     "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own face
     "text.parse_math": False,  # a user's layer name may hold a dollar sign
@@ -113,6 +118,11 @@ class Line:
     index: int
     points: tuple[tuple[float, float], ...]
     dots: bool = False
+
+
+def curve(label: str, index: int, points: Iterable[tuple[float, float | None]], *, dots: bool = False) -> Line:
+    """A line through the points that there are: those without a number are left out, or with one beyond drawing."""
+    return Line(label, index, tuple((x, y) for x, y in points if known(y) and known(x) and abs(y) < HUGE), dots)
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,7 @@ def plain(value: float, _position: int | None = None) -> str:
     return f"{value:,.10g}".replace("-", "−")
 
 
-def _short(name: str, most: int) -> str:
+def short(name: str, most: int) -> str:
     """A name's last characters: what differs between long names stands there."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
@@ -230,12 +240,12 @@ def _scale_y(axes: Axes, scale: str, note: str) -> None:
         )  # fmt: skip
     elif scale == "log":
         axes.set_yscale("log")
-        _tick_decades(axes)
+        tick_decades(axes)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
 
 
-def _tick_decades(axes: Axes) -> None:
+def tick_decades(axes: Axes) -> None:
     """Label the decades where the values span two or more, else 1-2-5 steps; if these are few, any round values."""
     low, high = axes.get_ylim()
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -250,67 +260,6 @@ def _tick_decades(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _name_layers(axes: Axes, names: Sequence[str]) -> None:
-    every = math.ceil(len(names) / 40)
-    shown = range(0, len(names), every)
-    axes.set_xticks(list(shown))
-    labels = [_short(names[place], 28) for place in shown]
-    axes.set_xticklabels(labels, rotation=50, ha="right", rotation_mode="anchor", fontsize=8.5)
-    axes.set_xlim(-0.7, len(names) - 0.3)
-    axes.tick_params(axis="x", length=0)
-
-
-def draw_layer_errors(layers: Sequence[Mapping[str, Any]], name: str, alt: str) -> str:
-    """Per layer, the RMS decode error in units of theta, and below it what makes it: clipping, or the code."""
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(760, 300)
-        error, share = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        values = [(i, layer["error"]) for i, layer in enumerate(layers) if (layer.get("error") or 0) > 0]
-        for i, value in values:
-            clipped = layers[i].get("binding") == "clipping"
-            error.plot(i, value, "D" if clipped else "o", color=colour_of(1 if clipped else 0), markersize=5, zorder=3)
-        error.set_yscale("log")
-        highest, lowest = max([0.6, *(v for _, v in values)]), min([0.25, *(v for _, v in values)])
-        error.set_ylim(lowest / 1.3, highest * 1.3)
-        _tick_decades(error)
-        error.yaxis.set_minor_locator(NullLocator())
-        error.yaxis.set_major_formatter(FuncFormatter(plain))
-        error.axhline(0.5, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (3, 2)))
-        error.annotate(
-            "θ/2", (1, 0.5), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
-            color=LIGHT["muted"], fontsize=9,
-        )  # fmt: skip
-        error.set_ylabel("RMS error (θ)")
-        for i, layer in enumerate(layers):
-            clipping = layer.get("error_share_clipping")
-            if clipping is not None:
-                share.bar(i, 100 * clipping, width=0.72, color=colour_of(1))
-                share.bar(i, 100 * (1 - clipping), bottom=100 * clipping, width=0.72, color=colour_of(0))
-        share.set_ylim(0, 100)
-        share.set_yticks([0, 50, 100])
-        share.set_ylabel("share (%)")
-        error.tick_params(axis="x", length=0)
-        _name_layers(share, [layer["name"] for layer in layers])
-    return to_svg(figure, name, alt)
-
-
-def draw_rates(layers: Sequence[Mapping[str, Any]], name: str, alt: str) -> str:
-    """Spikes per neuron and image in each layer, the positive upwards, the negative downwards."""
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(760, 260)
-        axes = figure.add_subplot()
-        positive = [layer.get("positive_per_neuron") or 0.0 for layer in layers]
-        negative = [-(layer.get("negative_per_neuron") or 0.0) for layer in layers]
-        axes.bar(range(len(layers)), positive, width=0.72, color=colour_of(0))
-        axes.bar(range(len(layers)), negative, width=0.72, color=colour_of(1))
-        axes.axhline(0, color=LIGHT["muted"], linewidth=0.8)
-        axes.set_ylabel("spikes per neuron")
-        axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
-        _name_layers(axes, [layer["name"] for layer in layers])
-    return to_svg(figure, name, alt)
-
-
 def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
     """One horizontal bar per coding, its parts from full colour to faint, directly labelled."""
     with matplotlib.rc_context(STYLE):
@@ -322,7 +271,7 @@ def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
             for part, energy in bar.parts.items():
                 axes.barh(place, energy, height=0.4, left=left, color=colour, alpha=PARTS.get(part, 1.0))
                 left += energy
-            axes.text(0, place - 0.28, _short(bar.label, 62))
+            axes.text(0, place - 0.28, short(bar.label, 62))
             axes.text(left + 0.015 * widest, place + 0.01, bar.end, fontsize=9, va="center", color=LIGHT["muted"])
         axes.set_ylim(len(bars) - 0.6, -0.75)
         axes.set_xlim(0, widest * 1.38)

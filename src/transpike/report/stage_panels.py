@@ -19,8 +19,8 @@ __all__ = ["WHITE", "draw_bands", "draw_similarity", "draw_sub_bands"]
 WHITE = -1
 """The index of white noise, which is drawn grey."""
 
-Mapped = tuple[str, Sequence[Sequence[NDArray[Any]]]]
-"""A caption and, for each kind of maps, their sub-bands, coarse to fine."""
+Mapped = tuple[str, str, Sequence[NDArray[Any]]]
+"""A title, a caption, and the sub-bands of a map, coarse to fine."""
 
 
 def draw_bands(panels: Sequence[tuple[str, Sequence[str], Sequence[Line]]], name: str, alt: str) -> str:
@@ -80,26 +80,26 @@ def draw_similarity(
     return to_svg(figure, name, alt)
 
 
-def draw_sub_bands(
-    rows: Sequence[tuple[str, Sequence[Mapped]]], images: Sequence[str], name: str, alt: str, *, kinds: Sequence[str]
-) -> str:
-    """For each stage the sub-bands of some images, laid out as one map, a panel for each kind of maps.
+def draw_sub_bands(rows: Sequence[tuple[str, Sequence[Sequence[Mapped]]]], name: str, alt: str) -> str:
+    """For each stage the sub-bands of some images, laid out as one map, a panel for each kind of an image's maps.
 
     Each sub-band is on a scale of its own, the same for all kinds.
     """
-    across = max(len(images) * len(kinds), 6)
+    across = max(6, *(sum(map(len, images)) for _, images in rows))
     with matplotlib.rc_context(STYLE):
         figure = new_figure(760, 24 + (760 / across + 20) * len(rows))
-        for row, (stage, pictured) in enumerate(rows):
-            for image, (caption, mapped) in enumerate(pictured):
-                peaks = [max(np.abs(band).max() for band in alike) or 1.0 for alike in zip(*mapped, strict=True)]
-                for kind, bands in enumerate(mapped):
-                    column = image * len(kinds) + kind
+        for row, (stage, images) in enumerate(rows):
+            column = 0
+            for kinds in images:
+                alike = zip(*(bands for _, _, bands in kinds), strict=True)
+                peaks = [max(np.abs(band).max() for band in each) or 1.0 for each in alike]
+                for place, (title, caption, bands) in enumerate(kinds):
                     axes = figure.add_subplot(len(rows), across, row * across + column + 1)
                     _draw_mosaic(axes, [band / peak for band, peak in zip(bands, peaks, strict=True)])
-                    bare(axes, f"{images[image]}: {kinds[kind]}" if row == 0 else "")
-                    axes.set_xlabel(caption if kind == 0 else "", fontsize=8)
-                    axes.set_ylabel(stage if column == 0 else "")
+                    bare(axes, title if row == 0 else "")
+                    axes.set_xlabel("" if place else caption, fontsize=8)
+                    axes.set_ylabel("" if column else stage)
+                    column += 1
     return to_svg(figure, name, alt)
 
 

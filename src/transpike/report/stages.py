@@ -3,65 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 from markupsafe import Markup
 
 from transpike.report import plots, stage_panels
-from transpike.report.parts import Group, Plot, adapted_index, curve_label, legend
-from transpike.report.results import Result
-from transpike.report.wording import fixed, percent
+from transpike.report.parts import Group, Plot, line_legend, network_line
+from transpike.report.wording import fixed, known, percent
+from transpike.results import Analysis, Bands, Picture, Similarity
 
 __all__ = ["describe_stages"]
 
-KINDS = ("teacher", "before DS2S", "after DS2S")
-"""Of the panels of an image's sub-bands."""
 
-
-def describe_stages(result: Result, key: str) -> list[Group]:
+def describe_stages(result: Analysis, key: str) -> list[Group]:
     """The groups of an analysis about pairs of stages; none where it has no teacher."""
-    stages = result.get("stages", [])
     groups = [
-        _sub_bands([stage for stage in stages if stage.get("pictures")], result, f"{key}-bands"),
-        _energy(stages, result, f"{key}-energy"),
-        _similarity(result.get("similarity", []), result, f"{key}-cka"),
+        _sub_bands([stage for stage in result.stages if stage.pictures], result, f"{key}-bands"),
+        _energy(result.stages, result, f"{key}-energy"),
+        _similarity(result.similarity, result, f"{key}-cka"),
     ]
     return [group for group in groups if group is not None]
 
 
-def _by_student(rows: Sequence[Result], result: Result) -> list[tuple[int, str, list[Result]]]:
+class _OfStudent(Protocol):
+    @property
+    def student(self) -> int: ...
+
+
+Row = TypeVar("Row", bound=_OfStudent)
+
+
+def _by_student(rows: Sequence[Row], result: Analysis) -> list[tuple[int, str, list[Row]]]:
     """Number and label of each student that has rows, and these."""
-    found: dict[int, list[Result]] = {}
+    found: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["student"], []).append(row)
-    return [(number, result["networks"][number]["label"], own) for number, own in found.items()]
+        found.setdefault(row.student, []).append(row)
+    return [(number, result.networks[number].label, own) for number, own in found.items()]
 
 
-def _sub_bands(stages: Sequence[Result], result: Result, key: str) -> Group | None:
+def _sub_bands(stages: Sequence[Bands], result: Analysis, key: str) -> Group | None:
     if not stages:
         return None
     drawn = []
     for number, label, own in _by_student(stages, result):
         rows = []
-        labels = {picture["image"]: picture["label"] for stage in own for picture in stage["pictures"]}
+        labels = {picture.image: picture.label for stage in own for picture in stage.pictures}
         for stage in own:
-            images: dict[int, list[Any]] = {}
-            for picture in stage["pictures"]:
-                bands = [np.asarray(band, float) for band in picture["bands"]]
-                images.setdefault(picture["image"], []).append(bands)
-            channels = {picture["image"]: picture["channel"] for picture in stage["pictures"]}
-            rows.append(
-                (stage["tap"], [(f"channel {channels[image]}", bands) for image, bands in sorted(images.items())])
-            )
-        shown = [labels[image] for image in sorted(labels)]
-        alt = f"Sub-bands of {', '.join(shown)} after {', '.join(tap for tap, _ in rows)}: {', '.join(KINDS)}."
-        drawn.append(
-            Plot(
-                Markup(stage_panels.draw_sub_bands(rows, shown, f"{key}-{number}", alt, kinds=KINDS)),
-                f"Sub-bands, {label}",
-            )
-        )
+            images: dict[int, list[stage_panels.Mapped]] = {}
+            for picture in stage.pictures:
+                title = f"{picture.label}: {_kind(picture, stage)}"
+                bands = [np.asarray(band, float) for band in picture.bands]
+                images.setdefault(picture.image, []).append((title, f"channel {picture.channel}", bands))
+            rows.append((stage.tap, [images[image] for image in sorted(images)]))
+        shown = ", ".join(labels[image] for image in sorted(labels))
+        alt = f"Sub-bands of {shown} after {', '.join(tap for tap, _ in rows)}: teacher, before DS2S, after DS2S."
+        svg = Markup(stage_panels.draw_sub_bands(rows, f"{key}-{number}", alt))
+        drawn.append(Plot(svg, f"Sub-bands, {label}"))
     return Group(
         "Sub-bands before and after DS2S",
         "Of one channel, that in which the teacher’s map of the image varies most. Top left the low-pass rest, around "
@@ -73,47 +71,55 @@ def _sub_bands(stages: Sequence[Result], result: Result, key: str) -> Group | No
     )
 
 
-def _energy(stages: Sequence[Result], result: Result, key: str) -> Group | None:
+def _kind(picture: Picture, stage: Bands) -> str:
+    if picture.network != stage.student:
+        return "teacher"
+    return "after DS2S" if picture.adapted else "before DS2S"
+
+
+def _energy(stages: Sequence[Bands], result: Analysis, key: str) -> Group | None:
     if not stages:
         return None
-    depth = max(len(stage["bands"]) for stage in stages) // 3
+    depth = max(len(stage.bands) for stage in stages) // 3
     drawn, rows, every = [], [], []
     students = _by_student(stages, result)
     for number, label, own in students:
         shown, whose = [], f"{label}: " if len(students) > 1 else ""
         for stage in own:
-            height, width = stage["size"]
-            place = f"{stage['tap']} ({height} × {width})"
-            lines = [plots.Line("white noise", stage_panels.WHITE, tuple(enumerate(stage["white"])))]
-            for curve in stage["curves"]:
-                shares = _shares(curve["energy"])
-                points = tuple((band, share) for band, share in enumerate(shares) if share)
-                name = curve_label(result, curve)
-                lines.append(plots.Line(name, adapted_index(curve), points))
-                rows.append((whose + place, name, *_levels(shares, depth)))
-            rows.append((whose + place, "white noise", *_levels(stage["white"], depth)))
+            height, width = stage.size
+            place = f"{stage.tap} ({height} × {width})"
+            lines = [plots.curve("white noise", stage_panels.WHITE, enumerate(stage.white))]
+            for curve in stage.curves:
+                shares = _shares(curve.energy)
+                points = ((band, share) for band, share in enumerate(shares) if share)
+                line = network_line(result.networks, curve.network, points, adapted=curve.adapted)
+                lines.append(line)
+                rows.append((whose + place, line.label, *_levels(shares, depth)))
+            rows.append((whose + place, "white noise", *_levels(stage.white, depth)))
             every += lines[1:]
-            shown.append((place, stage["bands"], lines))
+            shown.append((place, stage.bands, lines))
         alt = f"Share of each wavelet sub-band in the energy of the maps of {label} and its teacher; see the table."
         svg = Markup(stage_panels.draw_bands(shown, f"{key}-{number}", alt))
         drawn.append(Plot(svg, f"Energy by sub-band, {label}"))
     unique = list({line.index: line for line in every}.values())
+    adapted = any(curve.adapted for stage in stages for curve in stage.curves)
     return Group(
         "Energy by sub-band and level",
         "Wavelet sub-bands of the maps on a common grid, each map less its own mean: A is the low-pass rest, H, V and "
         "D are the details along the height, the width and both, 1 is the finest level. Shares of the whole; grey: "
-        "white noise. Adapted: as the student’s method compares its maps with the teacher’s; with SFKD the student’s "
-        "are those projected to the teacher’s channels, and where nothing refines them the two are the same.",
-        legend=legend(unique, key),
+        "white noise."
+        + " Adapted: as the student’s method compares its maps with the teacher’s; not adapted, the student’s stand "
+        "here as they are, or projected to the teacher’s channels where its method projects them." * adapted,
+        legend=line_legend(unique, key),
         wide=drawn,
         columns=("stage", "maps", "low-pass rest", *(f"details, level {level}" for level in range(depth, 0, -1))),
         rows=rows,
     )
 
 
-def _shares(energies: Sequence[float | None]) -> list[float]:
-    known = [energy or 0.0 for energy in energies]
-    return [energy / sum(known) if sum(known) else 0.0 for energy in known]
+def _shares(energies: Sequence[float]) -> list[float]:
+    whole = sum(energy for energy in energies if known(energy))
+    return [energy / whole if whole and known(energy) else 0.0 for energy in energies]
 
 
 def _levels(shares: Sequence[float], depth: int) -> list[str]:
@@ -122,26 +128,18 @@ def _levels(shares: Sequence[float], depth: int) -> list[str]:
     return [percent(shares[0]), *[""] * (depth - len(levels)), *levels]
 
 
-def _similarity(rows: Sequence[Result], result: Result, key: str) -> Group | None:
+def _similarity(rows: Sequence[Similarity], result: Analysis, key: str) -> Group | None:
     if not rows:
         return None
     drawn = []
     for number, label, own in _by_student(rows, result):
         matrices = [
-            (
-                "adapted" if row["adapted"] else "as it is",
-                row["taps"],
-                row["teacher_taps"],
-                np.asarray(row["cka"], float),
-            )
+            ("adapted" if row.adapted else "as it is", row.taps, row.teacher_taps, np.asarray(row.cka, float))
             for row in own
         ]
         alt = f"CKA of the stages of {label} with its teacher’s. " + " ".join(
             f"{title}, {tap}: "
-            + ", ".join(
-                f"{other} {fixed(None if np.isnan(value) else value)}"
-                for other, value in zip(others, values, strict=True)
-            )
+            + ", ".join(f"{other} {fixed(value)}" for other, value in zip(others, values, strict=True))
             for title, taps, others, matrix in matrices
             for tap, values in zip(taps, matrix, strict=True)
         )

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "fixed", "loss_words", "percent", "ratio"]
+from typing import TypeGuard
+
+__all__ = ["count", "fixed", "known", "loss_words", "percent", "ratio"]
 
 ABSENT = "–"
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number, which NaN is not.
+
+    >>> known(0.0), known(None), known(float("nan"))
+    (True, False, False)
+    """
+    return value is not None and value == value
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
@@ -13,7 +24,7 @@ def fixed(value: float | None, digits: int = 2) -> str:
     >>> fixed(3.14159), fixed(0.00012), fixed(-0.5), fixed(None)
     ('3.14', '0.00012', '−0.50', '–')
     """
-    if value is None:
+    if not known(value):
         return ABSENT
     text = f"{value:,.{digits}f}"
     if value and not text.strip("-0.,"):
@@ -27,7 +38,7 @@ def percent(value: float | None) -> str:
     >>> percent(1), percent(0.98611), percent(0.99999), percent(0.5)
     ('100 %', '98.61 %', '> 99.99 %', '50.00 %')
     """
-    if value is None:
+    if not known(value):
         return ABSENT
     if value == 1:
         return "100 %"
@@ -42,7 +53,7 @@ def count(value: float | None) -> str:
     >>> count(360), count(16384), count(9.9e6), count(2.5e9)
     ('360', '16,384', '9.90 M', '2.50 G')
     """
-    if value is None:
+    if not known(value):
         return ABSENT
     for unit, name in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= unit:
@@ -56,7 +67,7 @@ def ratio(value: float | None, whole: float | None) -> str:
     >>> ratio(3.2, 5.6), ratio(1.0, 0)
     ('0.57 ×', '–')
     """
-    return ABSENT if value is None or not whole else f"{fixed(value / whole)} ×"
+    return ABSENT if not known(value) or not known(whole) or not whole else f"{fixed(value / whole)} ×"
 
 
 def loss_words(loss_pp: float | None) -> str:
@@ -65,6 +76,6 @@ def loss_words(loss_pp: float | None) -> str:
     >>> loss_words(0.0), loss_words(-0.28), loss_words(None)
     ('loses 0.00 pp', 'gains 0.28 pp', '')
     """
-    if loss_pp is None:
+    if not known(loss_pp):
         return ""
     return f"{'gains' if loss_pp < 0 else 'loses'} {fixed(abs(loss_pp))} pp"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from transpike.errors import ConfigError
 
-__all__ = ["EPOCHS", "Machine", "Optim", "Recipe", "TrainOptions", "epochs_for"]
+__all__ = ["EPOCHS", "Arguments", "Machine", "Optim", "Recipe", "TrainOptions", "epochs_for"]
+
+Arguments = dict[str, Any]
+"""What a network, a neuron, an encoder or a method takes by keyword, as YAML or JSON write it."""
 
 EPOCHS = {
     **{"digits": 40, "mnist": 10, "fashion_mnist": 30, "cifar10": 100, "cifar100": 200, "folder": 100},

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from torch import nn
 
 from transpike.errors import ModelError
 from transpike.models import create_model, model_names, read_description
+from transpike.train.options import Arguments
 
-__all__ = ["FOLDERS", "Network", "check_images", "given_folder"]
+__all__ = ["FOLDERS", "Network", "Shape", "check_images", "given_folder"]
 
 FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
 """Where a stage that is not the last leaves its network."""
+
+
+class Shape(TypedDict):
+    """What `create_model` takes of images and their classes."""
+
+    num_classes: int
+    in_channels: int
+    image_size: int
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Network:
 
     model: nn.Module
     name: str
-    kwargs: dict[str, Any]
+    kwargs: Arguments
 
     @classmethod
     def load(cls, folder: Path) -> Network:
@@ -35,8 +44,8 @@ class Network:
     @property
     def thresholds(self) -> dict[str, float]:
         """By layer of neurons; none of an artificial network."""
-        nodes = self.model.named_modules()
-        return {name: float(threshold) for name, node in nodes if (threshold := getattr(node, "v_threshold", None))}
+        found = ((name, getattr(node, "v_threshold", None)) for name, node in self.model.named_modules())
+        return {name: float(threshold) for name, threshold in found if threshold is not None}
 
 
 def given_folder(name: str, stage: str) -> Path | None:

@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.coding import DCTEncoder
+from transpike.coding import Encoder
 from transpike.data import EventSets, ImageSets
 from transpike.distill.adapter import mean_over_time
 from transpike.distill.taps import Tap, Taps
 from transpike.errors import ConfigError, DataError
 from transpike.neurons import reset_net
-from transpike.train.hybrid import laid_out
 from transpike.train.losses import readout
 
 __all__ = ["TargetCache", "Teacher", "TeacherInput", "input_of", "merge_frames"]
@@ -86,7 +85,7 @@ def input_of(
     *,
     size: int | None = None,
     steps: int | None = None,
-    encoder: nn.Module | None = None,
+    encoder: Encoder | None = None,
 ) -> TeacherInput:
     """How a network takes the images of a data set, by what is known of those that it was trained on.
 
@@ -107,15 +106,14 @@ def input_of(
     if encoder is None:
         return TeacherInput(size or known.get("image_size"), scale, offset, steps)
     side = _side_before(encoder, known["image_size"], size, sets.size)
-    return TeacherInput(side, scale, offset, steps, encoder if known["steps"] else laid_out(encoder))
+    return TeacherInput(side, scale, offset, steps, encoder if known["steps"] else encoder.layout)
 
 
-def _side_before(encoder: nn.Module, wanted: int, size: int | None, side: int) -> int:
+def _side_before(encoder: Encoder, wanted: int, size: int | None, side: int) -> int:
     """Side of the images that an encoder lays out at ``wanted``: ``size``, or the data's ``side`` if it does so."""
-    dct = encoder if isinstance(encoder, DCTEncoder) else None
-    whole = (wanted // dct.block - 1) * dct.stride + dct.block if dct else wanted
+    whole, _ = encoder.input_size((wanted, wanted))
     for one in [side, whole] if size is None else [size]:
-        if (dct.output_size((one, one))[0] if dct else one) == wanted:
+        if encoder.output_size((one, one))[0] == wanted:
             return one
     raise ConfigError(
         f"takes what its encoder makes of images of {whole} x {whole}, not of {size} x {size}: leave the size out."

@@ -1,0 +1,318 @@
+"""One phrasing for every wrong value: which one, what it is, what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+
+from transpike.errors import ConfigError, DataError, TranspikeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["choice", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
+
+Error = Callable[[str], TranspikeError]
+"""A class of errors, or what makes one of a message."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 40, 12, 12, 8
+
+
+def whole(
+    name: str,
+    value: object,
+    *,
+    least: int | None = 1,
+    most: int | None = None,
+    error: Error = ConfigError,
+) -> int:
+    """A whole number within its range, as an int; NumPy's are taken, true and false are not.
+
+    Args:
+        name: of the setting, for the message.
+        value: what was given.
+        least: the smallest that may be; None for any.
+        most: the largest that may be; None for any.
+        error: what to raise.
+
+    Raises:
+        ConfigError: for anything else, naming the setting; or `error`.
+
+    >>> whole("phases", 8, most=24)
+    8
+    >>> whole("phases", 2.5, most=24)
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: phases=2.5: expected a whole number from 1 to 24.
+    """
+    if not is_whole(value) or (least is not None and value < least) or (most is not None and value > most):
+        limits = "" if least is None else f" of at least {least}"
+        if most is not None:
+            limits = f" of at most {most}" if least is None else f" from {least} to {most}"
+        raise refuse(name, value, f"a whole number{limits}", error=error)
+    return int(value)
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    error: Error = ConfigError,
+) -> float:
+    """A finite number within its range, as a float; NumPy's are taken, true and false are not.
+
+    Args:
+        name: of the setting, for the message.
+        value: what was given.
+        above: it must be larger.
+        least: the smallest that may be.
+        below: it must be smaller.
+        most: the largest that may be.
+        error: what to raise.
+
+    Raises:
+        ConfigError: for anything else, naming the setting; or `error`.
+
+    >>> number("momentum", 0, least=0, below=1)
+    0.0
+    >>> number("beta", 1.0, above=1)
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: beta=1.0: expected a number above 1.
+    >>> number("momentum", 1.0, least=0, below=1)
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: momentum=1.0: expected a number in [0, 1).
+    """
+    real = _real(value)
+    fits = (
+        math.isfinite(real)
+        and (above is None or real > above)
+        and (least is None or real >= least)
+        and (below is None or real < below)
+        and (most is None or real <= most)
+    )
+    if not fits:
+        low, high = least if above is None else above, most if below is None else below
+        if low is not None and high is not None:
+            limits = f" in {'[' if above is None else '('}{low:g}, {high:g}{']' if below is None else ')'}"
+        elif low is not None:
+            limits = f" of at least {low:g}" if above is None else f" above {low:g}"
+        elif high is not None:
+            limits = f" of at most {high:g}" if below is None else f" below {high:g}"
+        else:
+            limits = ""
+        raise refuse(name, value, f"a {'number' if limits else 'finite number'}{limits}", error=error)
+    return real
+
+
+def choice(name: str, value: object, choices: Iterable[str], *, error: Error = ConfigError) -> str:
+    """One of several names.
+
+    Args:
+        name: of the setting, for the message.
+        value: what was given.
+        choices: the names that may be.
+        error: what to raise.
+
+    Raises:
+        ConfigError: for anything else, with all names and the nearest; or `error`.
+
+    >>> choice("keep", "best", ("last", "best"))
+    'best'
+    >>> choice("keep", "lst", ("last", "best"))
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: keep='lst': expected 'last' or 'best'. Did you mean 'last'?
+    """
+    names = list(choices)
+    if isinstance(value, str) and value in names:
+        return value
+    quoted = [repr(each) for each in names]
+    raise refuse(name, value, listed(quoted), error=error, guess=near(repr(value), quoted))
+
+
+def tensor(
+    name: str,
+    value: object,
+    shape: Sequence[int | str],
+    *,
+    floating: bool = True,
+    error: Error = DataError,
+) -> Tensor:
+    """A tensor of the shape and the kind that is expected.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        shape: numbers of entries, one for each axis; a letter stands for any number, the same wherever it stands
+            again, and "*" for any further axes.
+        floating: whether its numbers are floating-point; otherwise they are whole.
+        error: what to raise.
+
+    Raises:
+        DataError: for anything else, with the shape and type that it has; or `error`.
+
+    >>> import torch
+    >>> tensor("images", torch.zeros(2, 3, 8, 8), ("N", 3, "H", "W")).shape
+    torch.Size([2, 3, 8, 8])
+    >>> tensor("images", torch.zeros(2, 8, 8, dtype=torch.uint8), ("N", 3, 8, 8))
+    Traceback (most recent call last):
+    ...
+    transpike.errors.DataError: images: expected a floating-point tensor [N, 3, 8, 8], got torch.uint8 [2, 8, 8].
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        kind = value.is_floating_point() if floating else not (value.is_floating_point() or value.is_complex())
+        if kind and _fits(tuple(value.shape), shape):
+            return value
+        got = f"{value.dtype} {list(value.shape)}"
+    else:
+        got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        got += "; torch.as_tensor makes it one" if hasattr(value, "__array__") else ""
+    kinds = "floating-point" if floating else "whole-number"
+    raise error(f"{name}: expected a {kinds} tensor [{', '.join(map(str, shape))}], got {got}.")
+
+
+def refuse(name: str, value: object, expected: str, *, error: Error = ConfigError, guess: str = "") -> TranspikeError:
+    """The error for a wrong value, to raise.
+
+    >>> refuse("steps", (1, 0), "numbers of steps, each of at least 1")
+    ConfigError('steps=(1, 0): expected numbers of steps, each of at least 1.')
+    """
+    return error(f"{name}={shown(value)}: expected {expected}.{guess}")
+
+
+def near(name: str, names: Iterable[str], *, most: int = 1) -> str:
+    """A question that names what comes nearest to a wrong name, with a blank before it; empty where nothing does.
+
+    >>> near("resnet21", ["resnet20", "resnet19", "mlp"], most=2)
+    ' Did you mean resnet20 or resnet19?'
+    >>> near("transformer", ["mlp"])
+    ''
+    """
+    found = difflib.get_close_matches(name, list(names), n=most)
+    return f" Did you mean {listed(found)}?" if found else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b or c')
+    """
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: short, whatever it is.
+
+    >>> shown([0.5] * 100)
+    '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
+    """
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except ValueError:  # a whole number with more digits than Python writes
+        return f"a {type(value).__name__} too long to show"
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, Python's or NumPy's; true and false are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _real(value: object) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _fits(found: tuple[int, ...], shape: Sequence[int | str]) -> bool:
+    fixed = [size for size in shape if size != "*"]
+    if len(found) < len(fixed) or (len(found) > len(fixed) and "*" not in shape):
+        return False
+    if "*" in shape:
+        after = len(shape) - 1 - list(shape).index("*")
+        found = found[: len(fixed) - after] + found[len(found) - after :]
+    sizes: dict[str, int] = {}
+    return all(
+        size == (wanted if isinstance(wanted, int) else sizes.setdefault(wanted, size))
+        for size, wanted in zip(found, fixed, strict=True)
+    )
+
+
+_KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a word", NoneType: "null"}
+
+
+def keywords(what: str, make: Callable[..., object], settings: Mapping[str, object]) -> None:
+    """Refuse settings that a class or function does not take, or of another type than it takes.
+
+    Args:
+        what: has the settings, for the message.
+        make: its keyword-only arguments are the settings; of a `partial` those that are left open.
+        settings: by name.
+
+    Raises:
+        ConfigError: naming the setting and what is known or expected.
+
+    >>> def make(stages, *, width: int = 8, sigma: float | None = None): ...
+    >>> keywords("method 'mine'", make, {"width": 4, "sigma": 1})
+    >>> keywords("method 'mine'", make, {"width": "4"})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: method 'mine': width='4': expected a whole number.
+    >>> keywords("method 'mine'", make, {"widht": 4})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: method 'mine' has no setting 'widht'. Did you mean width? It has: width, sigma.
+    """
+    function = make.func if isinstance(make, partial) else make
+    fixed = make.keywords if isinstance(make, partial) else {}
+    kinds = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    parameters = inspect.signature(function).parameters.values()
+    known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in fixed]
+    for setting, value in settings.items():
+        if setting not in known:
+            raise ConfigError(f"{what} has no setting {setting!r}.{near(setting, known)} It has: {', '.join(known)}.")
+        kind = kinds[setting]
+        wanted = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        if not any(_is_of(value, one) for one in wanted):
+            raise refuse(f"{what}: {setting}", value, listed(list(map(_named, wanted))))
+
+
+def _is_of(value: object, kind: object) -> bool:
+    """Whether a value is of a type as annotated: plain types, tuples of one type, literals, functions."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, get_args(kind)[0]) for item in value)
+    if kind is float:
+        return isinstance(value, Real) and not isinstance(value, bool)
+    if kind is int:
+        return is_whole(value)
+    return type(value) is kind if isinstance(kind, type) else callable(value)
+
+
+def _named(kind: object) -> str:
+    if get_origin(kind) is Literal:
+        return listed([repr(one) for one in get_args(kind)])
+    if get_origin(kind) is tuple:
+        return f"a list, each {_named(get_args(kind)[0])}"
+    return _KINDS.get(kind, "a function") if isinstance(kind, type) else "a function"

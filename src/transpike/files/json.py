@@ -1,0 +1,129 @@
+"""JSON: what may be written as it, and reading it from strangers, within limits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from transpike.errors import DataError, TranspikeError, reason
+
+__all__ = ["JSON", "dumps", "plain", "read_json"]
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+LARGEST = 2**25
+"""Bytes of a JSON file."""
+
+DEEPEST = 100
+"""Objects and lists within each other."""
+
+LONGEST = 400
+"""Digits of a number."""
+
+
+def read_json(
+    path: Path, *, remedy: str = "", error: type[TranspikeError] = DataError, nan: bool = False, largest: int = LARGEST
+) -> JSON:
+    """What a JSON file holds, from whomever it is.
+
+    Args:
+        path: a regular file; pipes and devices are refused.
+        remedy: a sentence that says what to do, put at the end of a message.
+        error: what to raise.
+        nan: whether NaN and Infinity may stand where a number does.
+        largest: bytes that it may have.
+
+    Raises:
+        DataError: if it is missing, cannot be read, is no JSON, or beyond the limits of size, depth and length of
+            numbers; or `error`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "results.json"
+    ...     _ = path.write_text('{"steps": 8}')
+    ...     read_json(path)
+    {'steps': 8}
+    """
+    try:
+        return _loads(_read(path, largest), nan)
+    except OSError as cause:
+        raise error(f"{path}: {reason(cause)} {remedy}".rstrip()) from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: damaged: not UTF-8 at byte {cause.start}. {remedy}".rstrip()) from cause
+    except RecursionError:
+        raise error(f"{path}: damaged: nested deeper than {DEEPEST}. {remedy}".rstrip()) from None
+    except ValueError as cause:
+        raise error(f"{path}: damaged: {cause}. {remedy}".rstrip()) from cause
+
+
+def _read(path: Path, largest: int) -> bytes:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("a pipe or a device, not a file")
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"larger than {largest / 2**20:g} MiB")
+    return data
+
+
+def _loads(data: bytes, nan: bool) -> JSON:
+    def whole(digits: str) -> int:
+        if len(digits) > LONGEST:
+            raise ValueError(f"a number of {len(digits)} digits")
+        return int(digits)
+
+    def real(digits: str) -> float:
+        value = float(digits)
+        if math.isinf(value):
+            raise ValueError(f"a number that is too large, {digits[:20]}")
+        return value
+
+    def constant(name: str) -> float:
+        if not nan:
+            raise ValueError(f"{name} is no number in JSON")
+        return float(name.replace("Infinity", "inf"))
+
+    found: JSON = json.loads(data.decode("utf-8-sig"), parse_int=whole, parse_float=real, parse_constant=constant)
+    # json's own parser goes as deep as Python's stack; what reads the result should not have to.
+    brackets = re.sub(rb"[^][{}]+", b"", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data))
+    if max(itertools.accumulate(1 if each in b"[{" else -1 for each in brackets), default=0) > DEEPEST:
+        raise RecursionError
+    return found
+
+
+def dumps(data: object) -> str:
+    """``data`` as the text of a JSON file; see `plain`."""
+    return json.dumps(plain(data), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def plain(value: Any) -> JSON:
+    """``value`` as JSON holds it.
+
+    JSON has no infinity and no NaN: both become null. Paths become strings, dataclasses objects, and anything with
+    ``tolist`` (arrays, tensors, NumPy's scalars) lists or numbers.
+
+    >>> plain({"loss": math.inf, "steps": (4, 8)})
+    {'loss': None, 'steps': [4, 8]}
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return str(value)

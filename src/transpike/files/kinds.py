@@ -1,0 +1,122 @@
+"""Kinds of files, and how one of ours is told from a stranger's, so that no writer replaces what is not its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transpike.errors import ConfigError, TranspikeError
+from transpike.files.json import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Kind", "check_kind", "json_kind", "marked", "safetensors_kind", "tensors", "zip_kind"]
+
+MARK = "transpike"
+"""The key of the metadata of our safetensors files, under which stands what they hold."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that a command writes.
+
+    Attributes:
+        name: with its article, as in "results of transpike".
+        recognises: whether a file, neither missing nor empty, is of this kind.
+    """
+
+    name: str
+    recognises: Callable[[Path], bool]
+
+
+def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigError) -> None:
+    """Refuse to replace a file of another kind, or a folder. A missing or empty file may be replaced.
+
+    Raises:
+        ConfigError: for another; or `error`.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return  # it is missing, or whoever writes it finds out why it cannot be
+    if stat.S_ISDIR(found.st_mode):
+        raise error(f"{path}: is a folder; name a file for {kind.name}.")
+    if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
+        return
+    try:
+        own = kind.recognises(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        own = False
+    if not own:
+        raise error(f"{path}: already exists and is not {kind.name}; name another place.")
+
+
+def json_kind(name: str, /, **fields: type | str) -> Kind:
+    """JSON objects with certain fields, each of a type, or of a value.
+
+    >>> results = json_kind("results of transpike", kind=str, version=int)
+    >>> results.name
+    'results of transpike'
+    """
+
+    def recognises(path: Path) -> bool:
+        found = read_json(path)
+        return isinstance(found, dict) and all(
+            isinstance(found.get(key), wanted) if isinstance(wanted, type) else found.get(key) == wanted
+            for key, wanted in fields.items()
+        )
+
+    return Kind(name, recognises)
+
+
+def marked(name: str, mark: str, *, within: int = 4096) -> Kind:
+    """Text files that say what they are, with certain words near their beginning."""
+
+    def recognises(path: Path) -> bool:
+        with path.open("rb") as file:
+            return mark.encode() in file.read(within)
+
+    return Kind(name, recognises)
+
+
+def safetensors_kind(name: str) -> Kind:
+    """Files of tensors, written as `tensors` writes them for this kind."""
+
+    def recognises(path: Path) -> bool:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < 2**27 else None
+        return isinstance(header, dict) and header.get("__metadata__", {}).get(MARK) == name
+
+    return Kind(name, recognises)
+
+
+def zip_kind(name: str, *parts: str) -> Kind:
+    """Archives, such as `torch.save` writes, which hold files of certain names in whatever folder."""
+
+    def recognises(path: Path) -> bool:
+        with zipfile.ZipFile(path) as archive:
+            return set(parts) <= {entry.rpartition("/")[2] for entry in archive.namelist()}
+
+    return Kind(name, recognises)
+
+
+def tensors(state: Mapping[str, Tensor], kind: Kind) -> bytes:
+    """Tensors as a safetensors file of a kind holds them.
+
+    Args:
+        state: tensors by name, on any device; those that share memory are each written in full.
+        kind: of `safetensors_kind`.
+    """
+    from safetensors.torch import save
+
+    own = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+    data: bytes = save(own, metadata={MARK: kind.name})
+    return data

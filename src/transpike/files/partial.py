@@ -1,0 +1,252 @@
+"""Temporary files beside their targets, and locks that end with the process that holds them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from transpike.errors import TranspikeError, reason
+
+__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "tidy"]
+
+Content = str | bytes | Callable[[Path], object]
+"""What a file is to hold: text, bytes, or a function that writes it to the path that it is given."""
+
+JOURNAL = ".transpike.journal"
+"""The file that lists a change of several files; see `files.changes`."""
+
+LONGEST = 255
+"""Bytes of a file's name on Linux."""
+
+WAIT = 30.0
+"""Seconds to wait for another process that changes, or reads, the same folder."""
+
+_RANDOM = r"[0-9a-f]{8}\.partial"
+"""How the names of temporary files end."""
+
+_held: set[int] = set()
+"""File descriptors whose locks last until `release`, or the process's end."""
+
+
+class Partial:
+    """A temporary file beside its target, locked as long as its writer lives.
+
+    The lock is how the next writer knows a killed one's leavings from a file that is being written.
+
+    Args:
+        target: the file that it will become; its folder exists.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        while True:
+            self.path = target.with_name(f"{_prefix(target.name)}{secrets.token_hex(4)}.partial")
+            try:
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                continue
+            # Between the two calls another process may have taken it for a leaving, and removed it.
+            if lock(self._descriptor) and _is_at(self._descriptor, self.path):
+                return
+            os.close(self._descriptor)
+
+    def fill(self, content: Content) -> None:
+        """Write the content, and wait until it is on the disk."""
+        if callable(content):
+            try:
+                content(self.path)
+            except (OSError, TranspikeError):
+                raise
+            except Exception:
+                self._probe()
+                raise
+            if not _is_at(self._descriptor, self.path):  # written elsewhere, and moved over it
+                mode = os.fstat(self._descriptor).st_mode  # as the umask has it, which that may not have
+                os.close(self._descriptor)
+                self._descriptor = os.open(self.path, os.O_RDWR)
+                os.fchmod(self._descriptor, mode)
+                lock(self._descriptor)
+        else:
+            # What UTF-8 has no letter for, such as half of a pair, stands as JSON and Python escape it.
+            data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+            with os.fdopen(os.dup(self._descriptor), "wb") as file:
+                file.write(data)
+        os.fsync(self._descriptor)
+
+    def _probe(self) -> None:
+        """Raise what the system says of another megabyte: libraries hide why they could not write."""
+        with self.path.open("ab") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def place(self) -> None:
+        """Put it in its target's place."""
+        os.replace(self.path, self.target)
+        os.close(self._descriptor)
+
+    def place_first(self) -> int:
+        """Put it in its target's place if there is none yet; gives the file descriptor, which stays locked.
+
+        Raises:
+            FileExistsError: if there is one.
+        """
+        os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(self.path, self.target)
+        return self._descriptor
+
+    def close(self) -> None:
+        """End its life without removing it: it stands in a journal, and whoever reads that moves it."""
+        os.close(self._descriptor)
+
+    def discard(self) -> None:
+        """Remove it."""
+        self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+@contextmanager
+def explained(verb: str, path: Path | str, error: type[TranspikeError]) -> Iterator[None]:
+    """Turn what the system says of a file into one sentence; a closed pipe stays what it is."""
+    try:
+        yield
+    except (BrokenPipeError, TranspikeError):
+        raise
+    except (OSError, UnicodeEncodeError) as cause:
+        raise error(f"cannot {verb} {path}: {reason(cause)}") from cause
+    except ValueError as cause:
+        if "null byte" not in str(cause) and "null character" not in str(cause):
+            raise
+        raise error(f"cannot {verb} {path!r}: {reason(cause)}") from cause
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a folder: alone, to change several files at once, or with other readers.
+
+    Where the file system has no locks, nothing is held. What holds a folder must not hold it again.
+
+    Raises:
+        OSError: if the folder cannot be opened.
+        TranspikeError: if others hold it for half a minute.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        end = time.monotonic() + WAIT
+        while not lock(descriptor, shared=shared):
+            if time.monotonic() > end:
+                raise TranspikeError(f"{folder}: another process has been at work on its files for {WAIT:.0f} seconds.")
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def tidy(folder: Path, name: str | None = None) -> list[str]:
+    """Remove what killed writers left of one file, or of any; gives the names of all other files there.
+
+    Nothing is removed while a journal lies there, which may list it.
+    """
+    pattern = f"{re.escape(_prefix(name))}{_RANDOM}" if name else rf"\..+\.{_RANDOM}"
+    removing = not (folder / JOURNAL).exists()
+    others = []
+    for entry in os.scandir(folder):
+        leaving = removing and re.fullmatch(pattern, entry.name) and entry.is_file(follow_symlinks=False)
+        if not (leaving and _remove_dead(Path(entry.path))):
+            others.append(entry.name)
+    return others
+
+
+def keep(descriptor: int) -> None:
+    """Hold a file's lock until `release`, or the process's end."""
+    _held.add(descriptor)
+
+
+def release(descriptor: int) -> None:
+    """End a lock that `claim` gave."""
+    if descriptor in _held:
+        _held.remove(descriptor)
+        os.close(descriptor)
+
+
+def take(path: Path) -> int | None:
+    """The locked descriptor of a file whose writer is dead; None if it lives, or nobody can tell."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    if lock(descriptor, sure=True) and _is_at(descriptor, path):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def sync(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some network disks cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_partial_of(name: str, target: str) -> bool:
+    """Whether a file's name is that of a temporary file beside a target."""
+    return re.fullmatch(re.escape(_prefix(target)) + _RANDOM, name) is not None
+
+
+def _prefix(name: str) -> str:
+    """How the names of a file's temporary files begin; a long name is cut, with a digest to tell it from others."""
+    raw, room = os.fsencode(name), LONGEST - len(f"..{'0' * 8}.partial")
+    if len(raw) > room:
+        name = f"{os.fsdecode(raw[: room - 17])}~{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
+    return f".{name}."
+
+
+def lock(descriptor: int, *, shared: bool = False, sure: bool = False) -> bool:
+    """Lock an open file, if nobody else does. Where the file system has no locks: true, or if `sure`, false."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return not sure
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_dead(path: Path) -> bool:
+    descriptor = take(path)
+    if descriptor is None:
+        return not os.path.lexists(path)
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _close_held() -> None:
+    """A forked process, such as a loader's worker, may live on after a killed run, and must not hold its lock."""
+    while _held:
+        with suppress(OSError):
+            os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_close_held)

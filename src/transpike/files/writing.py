@@ -1,0 +1,164 @@
+"""One file: written whole or not at all, only over its own kind."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import re
+import secrets
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from transpike.errors import ConfigError, TranspikeError
+from transpike.files.changes import settle
+from transpike.files.json import dumps
+from transpike.files.kinds import Kind, check_kind, marked
+from transpike.files.partial import WAIT, Content, Partial, explained, sync, tidy
+
+__all__ = ["check_target", "write", "write_csv", "write_json"]
+
+
+def write(path: Path | str, content: Content, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
+    """Write a file, whole or not at all.
+
+    It is written beside its place and moved there. Of a link the target is written; devices and pipes, such as
+    /dev/stdout, are written in place. What killed writers of the same file left is removed.
+
+    Args:
+        path: where; missing folders are made.
+        content: text, bytes, or a function that writes it to the path that it is given.
+        kind: what it is; only a file of that kind is replaced.
+        error: what to raise.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: if it cannot be written, or what lies there is of another kind; or `error`.
+        BrokenPipeError: if it is a pipe whose reader has gone.
+
+    >>> from transpike.files.kinds import marked
+    >>> page = marked("a page", "<title>")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write(f"{folder}/new/page.html", "<title>1</title>", kind=page)
+    ...     _ = path.with_name("notes.txt").write_text("mine")
+    ...     write(path.with_name("notes.txt"), "<title>2</title>", kind=page)
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: .../notes.txt: already exists and is not a page; name another place.
+    """
+    path = Path(path)
+    with explained("write", path, error):
+        check_kind(path, kind, error=error)
+        if (descriptor := _open_in_place(path)) is not None:
+            _pour(descriptor, content)
+            return path
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        settle(target.parent)
+        partial = Partial(target)
+        try:
+            partial.fill(content)
+            partial.place()
+        except BaseException:
+            partial.discard()
+            raise
+        sync(target.parent)
+        tidy(target.parent, target.name)
+    return path
+
+
+def write_json(path: Path | str, data: object, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
+    """`write`, of ``data`` as JSON; see `plain` for what becomes of it."""
+    return write(path, dumps(data), kind=kind, error=error)
+
+
+def write_csv(path: Path | str, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """`write`, of a table as CSV; only one with the same heading is replaced."""
+    text = io.StringIO()
+    csv.writer(text).writerows([heading, *rows])
+    first = text.getvalue().partition("\r\n")[0]
+    return write(path, text.getvalue(), kind=marked(f"a table of {first}", first, within=len(first.encode())))
+
+
+def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = ConfigError) -> None:
+    """Find out, before the work whose result it is to hold, that a file could not be written.
+
+    Raises:
+        ConfigError: if what lies there is of another kind, or its folder cannot be written to; or `error`.
+    """
+    path = Path(path)
+    check_kind(path, kind, error=error)
+    if _special(path):
+        return
+    target = Path(os.path.realpath(path))
+    with explained("write", path, error):
+        # The nearest folder that is there is the one in which the missing ones would be made.
+        with suppress(FileNotFoundError):
+            os.lstat(target)
+        folder = next(each for each in target.parents if each.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            with suppress(FileNotFoundError):
+                os.unlink(folder / f".{secrets.token_hex(8)}")  # tells why: no permission, or a read-only disk
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _special(path: Path) -> bool:
+    """Whether a path is that of a device or a pipe, or of a file that this process has open."""
+    try:
+        return _own_descriptor(path) is not None or not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _open_in_place(path: Path) -> int | None:
+    """A file descriptor of a device or a pipe, or of what this process has open; None for other files."""
+    own = _own_descriptor(path)
+    if own is not None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # what was printed before comes before it
+        return os.dup(own)
+    if not _special(path):
+        return None
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            # A pipe that nobody reads yet.
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode) or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
+
+
+def _pour(descriptor: int, content: Content) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        if callable(content):
+            with tempfile.TemporaryDirectory() as folder:
+                content(Path(folder) / "content")
+                file.write((Path(folder) / "content").read_bytes())
+        else:
+            file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """The number of the open file of this process that a path such as /dev/stdout stands for."""
+    place = os.path.join(os.getcwd(), path)
+    for _ in range(40):  # links within each other, at most, on Linux
+        folder, name = os.path.realpath(os.path.dirname(place)), os.path.basename(place)
+        if re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", folder) and name.isdecimal():
+            return int(name)
+        if not os.path.islink(place):
+            return None
+        place = os.path.join(folder, os.readlink(place))
+    return None

@@ -1,0 +1,182 @@
+"""What the page says of conversions: its words, tables and plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from transpike.report import plots
+from transpike.report.layers import error_plot, layer_cells, rate_plot
+from transpike.report.parts import Entry, Layers, Plot, Section, Table, TableGroup, TableRow, legend, spoken
+from transpike.report.series import FAITHFUL, Series, representative
+from transpike.report.wording import count, fixed, known, loss_words, percent, ratio
+from transpike.results import Ann, Conversion, Row
+
+__all__ = ["ROW_COLUMNS", "compare", "describe_conversion"]
+
+ROW_COLUMNS = (
+    *("T", "latency", "zero-delay", "interval", "accuracy", "loss (pp)", "same predictions", "logit error"),
+    *("spikes per neuron", "SynOps or MACs", "energy (µJ)", "× ANN", "images/s"),
+)
+Named = Sequence[tuple[str, Series]]
+"""Series, and what they are called where they stand."""
+
+
+def describe_conversion(result: Conversion, series: Sequence[Series], key: str) -> Section:
+    """The section of one conversion; `key` is its own on the page."""
+    best = representative(row for one in series for row in one.rows)
+    label = next(one.short for one in series if best in one.rows)
+    place, setting = f"{result.model} on {result.dataset}", f"{label}, T = {best.steps}"
+    ann = f"ANN {percent(result.ann.accuracy)}".removesuffix(" –")
+    named = [(one.short, one) for one in series]
+    return Section(
+        headline=_headline(result, best, f" ({label})" if len(series) > 1 else ""),
+        legend=_legend(named, key),
+        plots=[*_curve_plots(named, key, place, ann), *_energy_plot([(result, named)], key)],
+        caveat=_caveat(best),
+        tiles=_tiles(result, best),
+        wide=[*error_plot(best.layers, key, setting), *rate_plot(best.layers, key, setting)],
+        table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
+        layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
+    )
+
+
+def compare(results: Sequence[Conversion], curves: Sequence[Sequence[Series]]) -> Section:
+    """All conversions' curves in one picture, and each at its representative setting in one table."""
+    every = [(one.label, one) for series in curves for one in series]
+    groups = [
+        _group(result, one.label, one, one.best, only=True)
+        for result, own in zip(results, curves, strict=True)
+        for one in own
+    ]
+    sources = [(result, [(one.label, one) for one in own]) for result, own in zip(results, curves, strict=True)]
+    return Section(
+        headline=f"{len(every)} codings from {len(results)} results, side by side.",
+        legend=_legend(every, "joint"),
+        plots=[*_curve_plots(every, "joint", "All results"), *_energy_plot(sources, "joint")],
+        table=Table(groups),
+    )
+
+
+def _legend(named: Named, key: str) -> list[Entry]:
+    return legend(((label, one.index) for label, one in named), key)
+
+
+def _headline(result: Conversion, row: Row, label: str) -> str:
+    loss = loss_words(row.loss_pp)
+    return _unbroken(
+        f"{result.model} on {result.dataset}: at T = {row.steps}{label} the spiking network "
+        f"{f'{loss} and ' if loss else ''}gives the same prediction as the ANN on {percent(row.agreement)} of "
+        f"{count(result.images)} images, {row.latency} steps after the image arrives."
+    )
+
+
+def _unbroken(text: str) -> str:
+    """No line ends between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=[%a-z])|(?<=T) (?==)|(?<==) (?=\d)", "\u00a0", text)
+
+
+def _caveat(row: Row) -> str:
+    if row.agreement >= FAITHFUL:
+        return ""
+    return (
+        f"No setting here keeps {100 * FAITHFUL:g} % of the ANN’s predictions; this one comes closest. More steps, or "
+        "settings that lessen what binds the layers below, bring the two together."
+    )
+
+
+def _tiles(result: Conversion, row: Row) -> list[tuple[str, str, str]]:
+    negative = row.negative_per_neuron
+    signs = f"+ {fixed(row.positive_per_neuron)}, − {fixed(negative)}" if known(negative) and negative else ""
+    tiles = [
+        ("same predictions", percent(row.agreement), f"of {count(result.images)} images"),
+        ("accuracy", percent(row.accuracy), f"ANN {percent(result.ann.accuracy)}"),
+        ("latency", f"{row.latency} steps", f"a new image every {row.interval}"),
+        ("spikes per neuron", fixed(row.spikes_per_neuron), signs),
+        ("energy (model)", f"{fixed(row.energy_uj)} µJ", f"{ratio(row.energy_uj, result.ann.energy_uj)} the ANN’s"),
+    ]
+    return [tile for tile in tiles if not tile[1].startswith("–")]
+
+
+def _curve_plots(named: Named, key: str, place: str, note: str = "ANN") -> list[Plot]:
+    labelled = all(known(row.loss_pp) for _, one in named for row in one.rows)
+    measure = "accuracy lost (pp)" if labelled else "predictions changed (%)"
+
+    def lines(x: Callable[[Row], int], value: Callable[[Row], float | None]) -> list[plots.Line]:
+        return [plots.curve(label, one.index, ((x(row), value(row)) for row in one.rows)) for label, one in named]
+
+    def lost(row: Row) -> float | None:
+        return row.loss_pp if labelled else 100 * (1 - row.agreement)
+
+    found = []
+    for x, name, axis, words in (
+        (lambda row: row.steps, "steps", "T (steps)", "T"),
+        (lambda row: row.latency, "latency", "latency (steps)", "latency"),
+    ):
+        curves = lines(x, lost)
+        if any(line.points for line in curves):
+            alt = f"{place}: {measure} against {words}. {spoken(curves, words)}"
+            svg = plots.draw_lines(curves, f"{key}-{name}", alt, titles=(axis, measure), scale="loss", note=note)
+            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}"))
+    errors = lines(lambda row: row.steps, lambda row: 100 * row.logit_error if known(row.logit_error) else None)
+    if any(y > 0 for line in errors for _, y in line.points):
+        alt = f"{place}: logit error in percent against T. {spoken(errors, 'T')}"
+        svg = plots.draw_lines(errors, f"{key}-logits", alt, titles=("T (steps)", "logit error (%)"), scale="log")
+        note = "Falls with T until clipping or coupling, not the code’s resolution, makes the error."
+        found.append(Plot(Markup(svg), "Logit error against T", note))
+    return found
+
+
+def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[Plot]:
+    bars: list[plots.Bar] = []
+    places = [f"{result.model} on {result.dataset}" for result, _ in sources]
+    for (result, named), place in zip(sources, places, strict=True):
+        ann = result.ann.energy_uj
+        whole = plots.Bar("ANN" if len(set(places)) == 1 else f"{place}, ANN", None, {"": ann}, f"{fixed(ann)} µJ")
+        if known(ann) and ann and whole not in bars:
+            bars.append(whole)
+        for label, one in named:
+            if known(energy := one.best.energy_uj):
+                end = f"{fixed(energy)} µJ{f', {ratio(energy, ann)}' if known(ann) and ann else ''}"
+                parts = {part: each for part, each in one.best.energy_parts_uj.items() if known(each)} or {"": energy}
+                bars.append(plots.Bar(f"{label}, T = {one.best.steps}", one.index, parts, end))
+    if all(bar.index is None for bar in bars):
+        return []
+    alt = "Energy per image. " + " ".join(f"{bar.label}: {bar.end}." for bar in bars)
+    note = f"Each coding at its least latency with {100 * FAITHFUL:g} % same predictions, or else at its closest."
+    if named_parts := [part for part in plots.PARTS if any(part in bar.parts for bar in bars)]:
+        note += f" From full to faint: {', '.join(part.replace('_', ' ') for part in named_parts)}."
+    return [Plot(Markup(plots.draw_energy(bars, f"{key}-energy", alt)), "Energy per image, a model", note)]
+
+
+def _ann_cells(ann: Ann) -> list[str]:
+    energy = ann.energy_uj
+    work = [count(ann.macs), fixed(energy), ratio(energy, energy), fixed(ann.images_per_second, 0)]
+    return [*"–––", percent(ann.accuracy), *"––––", *work]
+
+
+def _group(result: Conversion, label: str, series: Series, best: Row, *, only: bool = False) -> TableGroup:
+    """The rows of a series; ``only`` the best of them."""
+    shown = [row for row in series.rows if row is best or not only]
+    rows = [TableRow(_row_cells(result.ann, row), row is best) for row in shown]
+    return TableGroup(label, f"s{series.index % 8}", rows)
+
+
+def _row_cells(ann: Ann, row: Row) -> list[str]:
+    return [
+        f"{row.steps}",
+        f"{row.latency}",
+        fixed(row.latency_zero_delay, 0),
+        fixed(row.interval, 0),
+        percent(row.accuracy),
+        fixed(row.loss_pp),
+        percent(row.agreement),
+        percent(row.logit_error),
+        fixed(row.spikes_per_neuron),
+        count(row.synops),
+        fixed(row.energy_uj),
+        ratio(row.energy_uj, ann.energy_uj),
+        fixed(row.images_per_second, 0),
+    ]

@@ -1,0 +1,134 @@
+"""What the page says of layers of neurons: their errors and how they fire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from transpike.report.parts import Plot
+from transpike.report.plots import LIGHT, STYLE, colour_of, new_figure, plain, short, tick_decades, to_svg
+from transpike.report.wording import count, fixed, known, percent
+from transpike.results import FiringLayer, Layer
+
+__all__ = ["LAYER_COLUMNS", "error_plot", "layer_cells", "rate_plot"]
+
+LAYER_COLUMNS = (
+    *("function", "bound by", "neurons", "θ", "peak", "clipped", "coupled", "error (θ)", "spikes +", "spikes −"),
+    *("SynOps", "energy (µJ)", "delay"),
+)
+
+
+def layer_cells(layer: Layer) -> list[str]:
+    """The layer's name, and a cell for each of `LAYER_COLUMNS`."""
+    return [
+        layer.name,
+        layer.function,
+        layer.binding or "–",
+        count(layer.neurons),
+        fixed(layer.amplitude, 4),
+        fixed(layer.peak),
+        percent(layer.clipped),
+        percent(layer.coupled),
+        fixed(layer.error),
+        fixed(layer.positive_per_neuron),
+        fixed(layer.negative_per_neuron),
+        count(layer.synops),
+        fixed(layer.energy_uj, 3),
+        fixed(layer.delay, 0),
+    ]
+
+
+def error_plot(layers: Sequence[Layer], key: str, setting: str) -> list[Plot]:
+    """The error of each layer, if there is any."""
+    errors = {layer.name: layer.error for layer in layers if known(layer.error) and layer.error}
+    if not errors:
+        return []
+    worst = max(errors, key=lambda name: errors[name])
+    alt = f"Decode error per layer ({setting}); largest in {worst} with {fixed(errors[worst])} theta."
+    note = (
+        "Root mean square of what a layer’s spikes say less what they should, in units of the layer’s amplitude θ, "
+        "and below it what makes it. Up to θ/2 it is the code’s own resolution, which another step refines."
+    )
+    svg = _draw_errors(layers, f"{key}-errors", alt)
+    colours = (("s1", "clipping by the percentile"), ("s0", "the code: resolution and coupling"))
+    return [Plot(Markup(svg), f"Error by layer: {setting}", note, colours)]
+
+
+def rate_plot(layers: Sequence[Layer | FiringLayer], key: str, setting: str) -> list[Plot]:
+    """How each layer fires, if any does; negative spikes are told of only where there are some."""
+    firing = [layer for layer in layers if known(layer.spikes_per_neuron) and layer.spikes_per_neuron]
+    if not firing:
+        return []
+    busiest = max(firing, key=lambda layer: layer.spikes_per_neuron)
+    alt = f"Spikes per neuron in each layer ({setting}); most in {busiest.name}."
+    svg = _draw_rates(layers, f"{key}-rates", alt)
+    signed = any(known(layer.negative_per_neuron) and layer.negative_per_neuron for layer in layers)
+    colours = (("s0", "positive spikes"), ("s1", "negative spikes")) if signed else ()
+    note = "Spikes that a neuron emits for one image, mean over neurons and images."
+    return [Plot(Markup(svg), f"Firing by layer: {setting}", note, colours)]
+
+
+def _name_layers(axes: Axes, names: Sequence[str]) -> None:
+    every = math.ceil(len(names) / 40)
+    shown = range(0, len(names), every)
+    axes.set_xticks(list(shown))
+    labels = [short(names[place], 28) for place in shown]
+    axes.set_xticklabels(labels, rotation=50, ha="right", rotation_mode="anchor", fontsize=8.5)
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    axes.tick_params(axis="x", length=0)
+
+
+def _draw_errors(layers: Sequence[Layer], name: str, alt: str) -> str:
+    """Per layer, the RMS decode error in units of theta, and below it what makes it: clipping, or the code."""
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(760, 300)
+        error, share = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        values = [(i, layer.error) for i, layer in enumerate(layers) if known(layer.error) and layer.error > 0]
+        for i, value in values:
+            clipped = layers[i].binding == "clipping"
+            error.plot(i, value, "D" if clipped else "o", color=colour_of(1 if clipped else 0), markersize=5, zorder=3)
+        error.set_yscale("log")
+        highest, lowest = max([0.6, *(v for _, v in values)]), min([0.25, *(v for _, v in values)])
+        error.set_ylim(lowest / 1.3, highest * 1.3)
+        tick_decades(error)
+        error.yaxis.set_minor_locator(NullLocator())
+        error.yaxis.set_major_formatter(FuncFormatter(plain))
+        error.axhline(0.5, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (3, 2)))
+        error.annotate(
+            "θ/2", (1, 0.5), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
+            color=LIGHT["muted"], fontsize=9,
+        )  # fmt: skip
+        error.set_ylabel("RMS error (θ)")
+        for i, layer in enumerate(layers):
+            clipping = layer.error_share_clipping
+            if known(clipping):
+                share.bar(i, 100 * clipping, width=0.72, color=colour_of(1))
+                share.bar(i, 100 * (1 - clipping), bottom=100 * clipping, width=0.72, color=colour_of(0))
+        share.set_ylim(0, 100)
+        share.set_yticks([0, 50, 100])
+        share.set_ylabel("share (%)")
+        error.tick_params(axis="x", length=0)
+        _name_layers(share, [layer.name for layer in layers])
+    return to_svg(figure, name, alt)
+
+
+def _draw_rates(layers: Sequence[Layer | FiringLayer], name: str, alt: str) -> str:
+    """Spikes per neuron and image in each layer, the positive upwards, the negative downwards."""
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(760, 260)
+        axes = figure.add_subplot()
+        positive = [layer.positive_per_neuron if known(layer.positive_per_neuron) else 0.0 for layer in layers]
+        negative = [-layer.negative_per_neuron if known(layer.negative_per_neuron) else 0.0 for layer in layers]
+        axes.bar(range(len(layers)), positive, width=0.72, color=colour_of(0))
+        axes.bar(range(len(layers)), negative, width=0.72, color=colour_of(1))
+        axes.axhline(0, color=LIGHT["muted"], linewidth=0.8)
+        axes.set_ylabel("spikes per neuron")
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
+        _name_layers(axes, [layer.name for layer in layers])
+    return to_svg(figure, name, alt)

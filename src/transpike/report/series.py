@@ -1,0 +1,73 @@
+"""The curves that a conversion's rows make."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transpike.report.labels import label_schemes
+from transpike.results import Conversion, Row
+
+__all__ = ["FAITHFUL", "Series", "Source", "find_series", "representative"]
+
+FAITHFUL = 0.995
+"""Share of predictions equal to the ANN's from which a conversion is called faithful."""
+
+Source = tuple[Conversion, str]
+"""A conversion, and the folder that tells it from another like it."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Rows that differ only in their number of steps, hence one curve.
+
+    Attributes:
+        label: what sets it apart from all other series of the page.
+        short: what sets it apart from those of the same network and images.
+        rows: by increasing steps.
+        index: its place on the page, which fixes its colour and marker.
+    """
+
+    label: str
+    short: str
+    rows: tuple[Row, ...]
+    index: int
+
+    @property
+    def best(self) -> Row:
+        """The row that stands for the series, see `representative`."""
+        return representative(self.rows)
+
+
+def representative(rows: Iterable[Row]) -> Row:
+    """The faithful row of least latency, or, where none is faithful, the one with the most predictions kept."""
+
+    def order(row: Row) -> tuple[float, int, float]:
+        share = -1.0 if math.isnan(row.agreement) else row.agreement
+        return -min(share, FAITHFUL), row.latency, -share
+
+    return min(rows, key=order)
+
+
+def find_series(sources: Sequence[Source]) -> list[list[Series]]:
+    """The series of each conversion, labelled by what differs between them; no label occurs twice."""
+    groups: list[tuple[int, dict[str, object], list[Row]]] = []
+    for number, (result, _) in enumerate(sources):
+        found: dict[str, list[Row]] = {}
+        for row in result.rows:
+            scheme = {name: value for name, value in row.scheme.items() if name != "steps"}
+            found.setdefault(json.dumps(scheme, sort_keys=True), []).append(row)
+        groups += [(number, json.loads(key), rows) for key, rows in found.items()]
+    schemes, words = [scheme for _, scheme, _ in groups], [rows[0].words for _, _, rows in groups]
+    places = [f"{sources[number][0].model} on {sources[number][0].dataset}" for number, _, _ in groups]
+    labels, shorts = label_schemes(schemes, words, places), label_schemes(schemes, words)
+    series: list[list[Series]] = [[] for _ in sources]
+    for index, (number, _, rows) in enumerate(groups):
+        label = labels[index]
+        if labels.count(label) > 1:
+            label += f" ({sources[number][1] or f'result {number + 1}'})"
+        ordered = tuple(sorted(rows, key=lambda row: row.steps))
+        series[number].append(Series(label, shorts[index], ordered, index))
+    return series

@@ -1,0 +1,85 @@
+"""What a run wrote, as frozen dataclasses: `read`, `write`, a version.
+
+Two files of a run's folder are described here: ``run.json`` (`Run`), and ``results.json``, which is a `Conversion`, a
+`Training`, an `Evaluation` or an `Analysis`. Reading them names whatever is unknown, missing or of the wrong type, by
+file and path.
+"""
+
+from transpike.results.analysis import (
+    Analysis,
+    Filter,
+    HeatMap,
+    LogitCurve,
+    LogitRow,
+    Logits,
+    Network,
+    Neuron,
+    Saliency,
+    Shown,
+    SpikeSpectrum,
+)
+from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row
+from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
+from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
+from transpike.results.provenance import provenance
+from transpike.results.run import Hardware, Run
+from transpike.results.stages import Bands, Energies, Features, Left, Picture, Similarity, Spectrum
+from transpike.results.training import (
+    AtSteps,
+    Distillation,
+    Epoch,
+    Evaluation,
+    FiringLayer,
+    Spiking,
+    Stage,
+    Training,
+)
+
+__all__ = [
+    "VERSION",
+    "Analysis",
+    "Ann",
+    "AtSteps",
+    "Bands",
+    "Calibration",
+    "Conversion",
+    "Distillation",
+    "Encoding",
+    "Energies",
+    "Epoch",
+    "Evaluation",
+    "Features",
+    "Filter",
+    "Finished",
+    "FiringLayer",
+    "Hardware",
+    "HeatMap",
+    "Layer",
+    "Left",
+    "LogitCurve",
+    "LogitRow",
+    "Logits",
+    "Network",
+    "Neuron",
+    "Operations",
+    "Part",
+    "Picture",
+    "Rebuilt",
+    "Result",
+    "Row",
+    "Run",
+    "Saliency",
+    "Shown",
+    "Similarity",
+    "Spectrum",
+    "SpikeSpectrum",
+    "Spiking",
+    "Stage",
+    "Training",
+    "as_json",
+    "provenance",
+    "read",
+    "read_result",
+    "read_run",
+    "write",
+]

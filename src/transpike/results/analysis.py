@@ -1,0 +1,255 @@
+"""What `transpike analyze` finds: frequencies of features and logits, and where networks look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import product
+from typing import Literal
+
+from transpike.results.records import Count, Curve, Matrix, Mistake, Steps, check_lengths, check_matrix
+from transpike.results.stages import Bands, Features, Similarity, Size
+
+__all__ = [
+    "Analysis",
+    "Filter",
+    "HeatMap",
+    "LogitCurve",
+    "LogitRow",
+    "Logits",
+    "Network",
+    "Neuron",
+    "Saliency",
+    "Shown",
+    "SpikeSpectrum",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network that is looked at. Others name it by its place in the list, from 0.
+
+    Attributes:
+        label: what tables and figures call it.
+        role: teacher or student.
+        model: the network's name.
+        steps: T; None for a network without time.
+        accuracy: on the images that are looked at.
+        method: of its distillation; None without one.
+        adapts: what this method does to the maps before it compares them, as a sentence; None if it leaves them.
+    """
+
+    label: str
+    role: Literal["teacher", "student"]
+    model: str
+    steps: Steps | None
+    accuracy: float
+    method: str | None = None
+    adapts: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitCurve:
+    """A network's logits in the first network's order, means over images.
+
+    Attributes:
+        network: whose.
+        mean: by rank, less each image's mean.
+        high: root mean square of their high frequencies, by rank.
+        rms: root mean square of all.
+        rms_high: of all high frequencies.
+        distance_high: of these from the first network's.
+    """
+
+    network: Count
+    mean: Curve
+    high: Curve
+    rms: float
+    rms_high: float
+    distance_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitRow:
+    """A network's logits for one image in the first network's order, and their high frequencies."""
+
+    network: Count
+    logits: Curve
+    high: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logits:
+    """Means over images, and some images alone."""
+
+    curves: tuple[LogitCurve, ...]
+    single: tuple[tuple[LogitRow, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Magnitudes of a learned filter: over all frequencies, zero in the middle, or over places.
+
+    Attributes:
+        network: the student that it was learned beside.
+        tap: the student's module.
+        domain: frequency or spatial.
+        size: of the maps.
+        weights: [H, W].
+        high_over_low: mean weight above 1/4 cycle per pixel relative to below; None in the spatial domain.
+    """
+
+    network: Count
+    tap: str
+    domain: str
+    size: Size
+    weights: Matrix
+    high_over_low: float | None
+
+    def __post_init__(self) -> None:
+        check_matrix(self.weights, "weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeSpectrum:
+    """Power of a neuron's spikes, white noise being 1, and spikes per step."""
+
+    frequency: Curve
+    power: Curve
+    rate: float
+
+    def __post_init__(self) -> None:
+        check_lengths(frequency=self.frequency, power=self.power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neuron:
+    """A kind of spiking neuron as a filter over time.
+
+    Attributes:
+        networks: that have it.
+        type: its class.
+        decay: of the membrane in a step; 1 without a leak.
+        gain: of the input.
+        layers: of the first network that have this kind.
+        other_layers: that have another.
+        frequency: in cycles per step.
+        expected: |H| at each.
+        measured_amplitude: with sinusoids, below threshold.
+        measured_power: with white noise, below threshold.
+        spikes: above threshold.
+    """
+
+    networks: tuple[Count, ...]
+    type: str
+    decay: float
+    gain: float
+    layers: Count
+    other_layers: Count
+    frequency: Curve
+    expected: Curve
+    measured_amplitude: Curve
+    measured_power: Curve
+    spikes: SpikeSpectrum
+
+    def __post_init__(self) -> None:
+        check_lengths(
+            frequency=self.frequency,
+            expected=self.expected,
+            measured_amplitude=self.measured_amplitude,
+            measured_power=self.measured_power,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """An image as a PNG in base64, and its class."""
+
+    png: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMap:
+    """Where a network looks in an image: Grad-CAM [H, W] for its class, from 0 to 1, and what the network says."""
+
+    network: Count
+    image: Count
+    map: Matrix
+    prediction: str
+
+    def __post_init__(self) -> None:
+        check_matrix(self.map, "map")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saliency:
+    """Images, a heat map of each network for each, and the module of each network at which it was taken."""
+
+    images: tuple[Shown, ...]
+    panels: tuple[HeatMap, ...]
+    taps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """A teacher, if there is one, and students, on the same images.
+
+    Attributes:
+        model: the first student's name.
+        dataset: the images' name.
+        part: which of its images.
+        images: how many.
+        networks: the teacher first, if there is one.
+        features: spectra of a student's stages, student by student.
+        stages: wavelet sub-bands of the same; none without a teacher.
+        similarity: of each student to the teacher; none without a teacher, or with too few images.
+        logits: in the first network's order.
+        filters: that distillation learned.
+        neurons: each kind of spiking neuron.
+        saliency: where the networks look.
+    """
+
+    model: str
+    dataset: str
+    part: Literal["test", "validation"]
+    images: Count
+    networks: tuple[Network, ...]
+    features: tuple[Features, ...]
+    stages: tuple[Bands, ...]
+    similarity: tuple[Similarity, ...]
+    logits: Logits
+    filters: tuple[Filter, ...]
+    neurons: tuple[Neuron, ...]
+    saliency: Saliency
+
+    def __post_init__(self) -> None:
+        if not self.networks:
+            raise Mistake("networks", ": expected a network at least, found none.")
+        count = len(self.networks)
+        for path, network in _places(self, ""):
+            if not 0 <= network < count:
+                raise Mistake(path, f"={network}: expected the place of one of {count} networks, from 0.")
+        mapped = {(panel.image, panel.network) for panel in self.saliency.panels}
+        for image, network in product(range(len(self.saliency.images)), range(count)):
+            if (image, network) not in mapped:
+                raise Mistake(
+                    "saliency.panels", f": expected a map of image {image} for network {network}, found none."
+                )
+
+
+def _places(value: object, path: str) -> Iterator[tuple[str, int]]:
+    """Every place in a record that names a network by its number, and that number."""
+    if isinstance(value, tuple):
+        for place, item in enumerate(value):
+            if isinstance(item, int) and path.endswith(".networks"):
+                yield f"{path}[{place}]", item
+            elif not isinstance(item, float):
+                yield from _places(item, f"{path}[{place}]")
+    elif is_dataclass(value):
+        for field in fields(value):
+            item, inside = getattr(value, field.name), f"{path}.{field.name}".removeprefix(".")
+            if field.name in ("network", "student"):
+                yield inside, item
+            else:
+                yield from _places(item, inside)

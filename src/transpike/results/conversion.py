@@ -1,0 +1,177 @@
+"""What `transpike convert` and `evaluate` measure of converted networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transpike.results.records import Count, Mistake, Steps, check_named
+
+__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer of neurons of a converted network. Counts and energies are means over images; theta is its amplitude.
+
+    Attributes:
+        name: the layer's name.
+        function: what its neurons compute.
+        neurons: how many.
+        amplitude: theta, the value of a unit spike in the last step; None for a layer that passes analog values on.
+        peak: the value that the longest train of unit spikes encodes.
+        clipped: share of the values that no train can write; None where a scheme has no such limit.
+        coupled: share of the other values whose residual exceeds theta.
+        error: root mean square of decoded less original value, in theta.
+        own_error: of it what the layer's own neurons make, whatever their input says.
+        error_share_clipping: of the squared own error, what the clipped values make.
+        error_share_coupling: what the coupled values make.
+        binding: the largest part of the own error.
+        spikes_per_neuron: of either sign.
+        positive_per_neuron: positive spikes.
+        negative_per_neuron: negative spikes.
+        fan_out: synapses of a neuron, a mean.
+        synops: synaptic operations that its spikes cause.
+        energy_uj: of these and of its own updates, in microjoules.
+        delay: steps after the image's arrival until it may fire.
+    """
+
+    name: str
+    function: str
+    neurons: Count
+    amplitude: float | None
+    peak: float | None
+    clipped: float | None
+    coupled: float | None
+    error: float | None
+    own_error: float | None
+    error_share_clipping: float | None
+    error_share_coupling: float | None
+    binding: Literal["clipping", "coupling", "resolution"] | None
+    spikes_per_neuron: float
+    positive_per_neuron: float
+    negative_per_neuron: float
+    fan_out: float
+    synops: float
+    energy_uj: float
+    delay: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A converted network under one scheme, beside the network it was made from.
+
+    Counts and energies are means over the first ``layer_images`` images, all other figures over all of them.
+
+    Attributes:
+        scheme: its ``name``, and all of its settings.
+        label: what tells it from others in a narrow table, T aside.
+        words: what tables and plots call a setting, by its name; a setting without is called by name and value.
+        steps: T, for which an image is encoded.
+        latency: steps from the image's arrival until the output stands.
+        latency_zero_delay: the same for hardware whose encoder sends its first spike as the image arrives.
+        interval: steps after which the next image may enter.
+        depth: layers that fire on the longest path, and the classifier.
+        accuracy: share of images whose label is predicted; None without labels.
+        loss_pp: percentage points of accuracy that the original network has more; None without labels.
+        agreement: share of images for which both networks predict the same class.
+        logit_error: norm of the difference of centred logits, relative to the original's; None where that is 0.
+        spikes_per_neuron: for one image, over all layers but the input's encoder.
+        positive_per_neuron: positive spikes.
+        negative_per_neuron: negative spikes.
+        synops: synaptic operations: an addition for each spike and outgoing synapse.
+        shifts: of them those by a power of two.
+        multiplications: of them those by another factor.
+        payload_bits: sent as spikes.
+        neuron_updates: operations of the neurons themselves.
+        energy_uj: of all operations, in microjoules.
+        energy_parts_uj: of each kind of operation.
+        seconds: that the simulation took for all images.
+        images_per_second: of the simulation.
+        layer_images: how many images counts, energies and layers are measured on.
+        layers: the input's encoder first.
+        network: the folder in the run's folder that holds the network; None where none was saved.
+    """
+
+    scheme: Mapping[str, object]
+    label: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+    steps: Steps
+    latency: Count
+    latency_zero_delay: Count
+    interval: Count
+    depth: Count
+    accuracy: float | None
+    loss_pp: float | None
+    agreement: float
+    logit_error: float | None
+    spikes_per_neuron: float
+    positive_per_neuron: float
+    negative_per_neuron: float
+    synops: float
+    shifts: float
+    multiplications: float
+    payload_bits: float
+    neuron_updates: float
+    energy_uj: float
+    energy_parts_uj: Mapping[str, float]
+    seconds: float
+    images_per_second: float
+    layer_images: Count
+    layers: tuple[Layer, ...]
+    network: str | None = None
+
+    def __post_init__(self) -> None:
+        check_named(self.scheme)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ann:
+    """The network that was converted.
+
+    Attributes:
+        accuracy: share of images whose label is predicted; None without labels.
+        macs: multiply-accumulates for one image.
+        energy_uj: of these, in microjoules.
+        images_per_second: on this machine.
+    """
+
+    accuracy: float | None
+    macs: float
+    energy_uj: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How many training images set the amplitudes."""
+
+    images: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A network converted under one or several schemes, measured on test images.
+
+    Attributes:
+        model: the network's name.
+        dataset: the images' name.
+        images: how many test images.
+        ann: the network that was converted.
+        rows: a converted network each; at least one.
+        calibration: None where networks were loaded, not made.
+        glossary: what terms of the rows' schemes mean.
+    """
+
+    model: str
+    dataset: str
+    images: Count
+    ann: Ann
+    rows: tuple[Row, ...]
+    calibration: Calibration | None = None
+    glossary: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise Mistake("rows", ": expected a row at least. The run was broken off before its first result.")

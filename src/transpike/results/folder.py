@@ -1,0 +1,127 @@
+"""The files of a run's folder: results.json and run.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transpike import checks, files
+from transpike.errors import DataError
+from transpike.results.analysis import Analysis
+from transpike.results.conversion import Conversion
+from transpike.results.records import Mistake, Record, from_json, to_json
+from transpike.results.run import Run
+from transpike.results.training import Evaluation, Training
+
+__all__ = ["VERSION", "Finished", "Result", "as_json", "read", "read_result", "read_run", "write"]
+
+VERSION = 2
+"""Of both files. A reader takes no other."""
+
+Result = Conversion | Training | Evaluation | Analysis
+KINDS: dict[str, type[Result]] = {
+    "analysis": Analysis,
+    "conversion": Conversion,
+    "evaluation": Evaluation,
+    "training": Training,
+}
+RESULTS = files.json_kind("results of transpike", kind=str, version=int)
+RUN = files.json_kind("the record of a run of transpike", verb=str, version=int)
+AGAIN = "Run the experiment again."
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended.
+
+    Attributes:
+        result: what it found.
+        run: how it was started; None where there is no run.json.
+        folder: where it lies; empty for a result without a folder.
+    """
+
+    result: Result
+    run: Run | None = None
+    folder: str = ""
+
+
+def read(folder: Path | str) -> Finished:
+    """The results of a run's folder, and how it was started.
+
+    Raises:
+        DataError: as `read_result` and `read_run`.
+    """
+    return Finished(read_result(folder), read_run(folder), str(folder))
+
+
+def read_result(folder: Path | str) -> Result:
+    """What a run's folder says in results.json.
+
+    Raises:
+        DataError: there is none, or it is damaged, of another version, or has a field that is unknown, missing or of
+            the wrong type; the message names file and field.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.75, loss=0.5)
+    ...     path = write(Path(folder) / "results.json", tested)
+    ...     read_result(folder) == tested
+    True
+    """
+    path = Path(folder) / "results.json"
+    if not path.is_file():
+        raise DataError(
+            f"{folder}: no results.json here. Give the folder of a run: of `transpike train`, `convert`, `analyze`, ..."
+        )
+    found = _read_object(path)
+    kind = found.pop("kind", None)
+    if not isinstance(kind, str) or kind not in KINDS:
+        names = [repr(name) for name in KINDS]
+        raise checks.refuse(f"{path}: kind", kind, checks.listed(names), error=DataError, guess=f" {AGAIN}")
+    return _read_record(KINDS[kind], found, path)
+
+
+def read_run(folder: Path | str) -> Run | None:
+    """How a run was started, from its folder's run.json; None where there is none.
+
+    Raises:
+        DataError: as `read_result`.
+    """
+    path = Path(folder) / "run.json"
+    return _read_record(Run, _read_object(path), path) if path.is_file() else None
+
+
+def write(path: Path | str, record: Result | Run) -> Path:
+    """Write results, or how a run was started, as JSON, whole or not at all and only over their own kind.
+
+    Raises:
+        ConfigError: the file cannot be written, or another kind of file lies there.
+    """
+    return files.write_json(path, as_json(record), kind=RUN if isinstance(record, Run) else RESULTS)
+
+
+def as_json(record: Result | Run) -> dict[str, Any]:
+    """What `write` writes."""
+    kind = {} if isinstance(record, Run) else {"kind": next(name for name in KINDS if KINDS[name] is type(record))}
+    return {**kind, "version": VERSION, **to_json(record)}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    found = files.read_json(path, remedy=AGAIN)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: damaged: expected an object, found {checks.shown(found)}. {AGAIN}")
+    return found
+
+
+def _read_record(kind: type[Record], found: dict[str, Any], path: Path) -> Record:
+    version = found.pop("version", None)
+    if version != VERSION:
+        newer = isinstance(version, int | float) and version > VERSION
+        remedy = "Update transpike." if newer else AGAIN
+        age = "a newer" if newer else "an older"
+        raise DataError(f"{path}: written in {age} format, version {checks.shown(version)}, not {VERSION}. {remedy}")
+    try:
+        return from_json(kind, found)
+    except Mistake as mistake:
+        raise DataError(f"{path}: {mistake} {AGAIN}") from mistake
