@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.distill.adapter import Adapter, Pairs
 from transpike.distill.feature_method import FeatureMethod
 from transpike.distill.map_losses import (
@@ -27,7 +28,6 @@ from transpike.distill.map_losses import (
 )
 from transpike.distill.method import Features
 from transpike.distill.refinement import WaveletRefinement, check_refinement
-from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision
@@ -184,7 +184,7 @@ class SFKDDistillation(FeatureMethod):
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
         if refine not in ("student", "both", "none"):
             raise ConfigError(f"refine={refine!r}: expected 'student', 'both' or 'none'.")
-        check_whole(1, grid=grid)
+        whole("grid", grid)
         check_refinement(levels=levels, wavelet=wavelet, width=width)
         self.term, distance = _loss(loss, sigma)
         self.distances = nn.ModuleList()

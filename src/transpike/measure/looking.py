@@ -301,7 +301,7 @@ def _last(subjects: Sequence[Subject], number: int) -> str:
 def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple[Tensor, list[int]]:
     """Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
     reset_net(subject.model)
-    with torch.enable_grad(), Taps(subject.model, [tap]) as taps:
+    with torch.enable_grad(), Taps(subject.model, [tap], on_path=True) as taps:
         # An encoder passes no gradient on: it begins behind it.
         logits = readout(subject.model(subject.given(batch).detach().requires_grad_()))
         score = logits.gather(1, target[:, None]).squeeze(1)
