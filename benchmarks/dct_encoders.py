@@ -19,8 +19,9 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.table import Table
 
+from transpike.coding import ENCODERS
+
 CONFIG = Path(__file__).parents[1] / "configs" / "dct-encoders.yaml"
-ENCODERS = ("dct", "direct", "poisson", "latency", "phase", "burst")
 ORDERS: dict[str, dict[str, Any]] = {
     "dct interleaved": {"order": "interleaved"},
     "dct top 8": {"frequencies": 8},

@@ -70,11 +70,15 @@ def digests_of_runs(folder: Path) -> dict[str, str]:
     ann = transpike.create_model(trained).eval()
     images = torch.cat([batch[0] for batch in sets.calibration(128)])
     for name, scheme in SCHEMES.items():
-        digests |= {f"convert {name} {key}": text for key, text in converted(ann, images, scheme, folder / name).items()}
+        digests |= {
+            f"convert {name} {key}": text for key, text in converted(ann, images, scheme, folder / name).items()
+        }
     run("transpike", "convert", str(trained), "--steps", "4,8", "--out", str(folder / "sweep"))
     results = json.loads((folder / "sweep" / "results.json").read_text())
     rows = [[row[key] for key in FIGURES] for row in results["rows"]]
-    layers = [[layer["error"], layer["clipped"], layer["energy_uj"]] for row in results["rows"] for layer in row["layers"]]
+    layers = [
+        [layer["error"], layer["clipped"], layer["energy_uj"]] for row in results["rows"] for layer in row["layers"]
+    ]
     digests["sweep rows"] = digest(rows)
     digests["sweep layers"] = digest(layers)
     return digests

@@ -19,7 +19,7 @@ from jsonargparse import auto_cli
 from timing import best_seconds, peak_mebibytes, save, show
 from torch import Tensor, nn
 
-from transpike.distill import create_method, default_taps, find_taps, match_taps, pair_taps, uses_features
+from transpike.distill import create_method, default_taps, find_taps, match_taps, method_needs, pair_taps
 from transpike.models import create_model
 from transpike.neurons import reset_net
 from transpike.train import TrainOptions
@@ -44,7 +44,7 @@ def _distiller(method: str, student: nn.Module, teacher: nn.Module, images: Tens
     stages = pair_taps(own, theirs, match_taps(own, theirs))
     if method in (ALONE, TAUGHT):
         return Distiller(student, Teacher(teacher, taps={}), _Silent(), taps={}, options=options)
-    if not uses_features(method):
+    if "features" not in method_needs(method):
         own, theirs, stages = {}, {}, ()
     held = Teacher(teacher, taps={stage.teacher: theirs[stage.teacher] for stage in stages})
     compare = create_method(method, stages, {}, classes=10).to(images.device)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, TypeGuard
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from transpike.errors import ConfigError, DataError, TranspikeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["choice", "is_whole", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
+__all__ = ["choice", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
 
 Error = Callable[[str], TranspikeError]
 """A class of errors, or what makes one of a message."""
@@ -253,3 +256,63 @@ def _fits(found: tuple[int, ...], shape: Sequence[int | str]) -> bool:
         size == (wanted if isinstance(wanted, int) else sizes.setdefault(wanted, size))
         for size, wanted in zip(found, fixed, strict=True)
     )
+
+
+_KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a word", NoneType: "null"}
+
+
+def keywords(what: str, make: Callable[..., object], settings: Mapping[str, object]) -> None:
+    """Refuse settings that a class or function does not take, or of another type than it takes.
+
+    Args:
+        what: has the settings, for the message.
+        make: its keyword-only arguments are the settings; of a `partial` those that are left open.
+        settings: by name.
+
+    Raises:
+        ConfigError: naming the setting and what is known or expected.
+
+    >>> def make(stages, *, width: int = 8, sigma: float | None = None): ...
+    >>> keywords("method 'mine'", make, {"width": 4, "sigma": 1})
+    >>> keywords("method 'mine'", make, {"width": "4"})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: method 'mine': width='4': expected a whole number.
+    >>> keywords("method 'mine'", make, {"widht": 4})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: method 'mine' has no setting 'widht'. Did you mean width? It has: width, sigma.
+    """
+    function = make.func if isinstance(make, partial) else make
+    fixed = make.keywords if isinstance(make, partial) else {}
+    kinds = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    parameters = inspect.signature(function).parameters.values()
+    known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in fixed]
+    for setting, value in settings.items():
+        if setting not in known:
+            raise ConfigError(f"{what} has no setting {setting!r}.{near(setting, known)} It has: {', '.join(known)}.")
+        kind = kinds[setting]
+        wanted = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        if not any(_is_of(value, one) for one in wanted):
+            raise refuse(f"{what}: {setting}", value, listed(list(map(_named, wanted))))
+
+
+def _is_of(value: object, kind: object) -> bool:
+    """Whether a value is of a type as annotated: plain types, tuples of one type, literals, functions."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, get_args(kind)[0]) for item in value)
+    if kind is float:
+        return isinstance(value, Real) and not isinstance(value, bool)
+    if kind is int:
+        return is_whole(value)
+    return type(value) is kind if isinstance(kind, type) else callable(value)
+
+
+def _named(kind: object) -> str:
+    if get_origin(kind) is Literal:
+        return listed([repr(one) for one in get_args(kind)])
+    if get_origin(kind) is tuple:
+        return f"a list, each {_named(get_args(kind)[0])}"
+    return _KINDS.get(kind, "a function") if isinstance(kind, type) else "a function"

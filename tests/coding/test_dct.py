@@ -129,6 +129,33 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     assert torch.allclose(logits[5], alone[0], atol=1e-5)
 
 
+@settings(deadline=None, max_examples=20)
+@given(
+    size=st.integers(3, 11), block=st.integers(1, 4), stride=st.integers(1, 4), color=st.sampled_from([None, "ycbcr"])
+)
+def test_an_artificial_network_sees_the_blocks_side_by_side(
+    size: int, block: int, stride: int, color: str | None
+) -> None:
+    stride = min(stride, block)
+    batch = torch.randn(2, 3, size, size)
+    encoder = DCTEncoder(block=block, stride=stride, steps=block**2, color=color)
+    seen = encoder.layout(batch)
+    assert seen.shape[2:] == encoder.output_size((size, size))
+    shown = batch if color is None else ycbcr(batch)
+    count = seen.shape[2] // block
+    last = [min(pixel, size - 1) for k in range(count) for pixel in range(k * stride, k * stride + block)]
+    assert torch.allclose(seen, shown[:, :, last][:, :, :, last], atol=1e-5)
+    unpadded = encoder.input_size(encoder.output_size((size, size)))
+    assert unpadded[0] == unpadded[1] >= size and encoder.output_size(unpadded) == seen.shape[2:]
+    smaller = (unpadded[0] - 1, unpadded[1])
+    assert size == unpadded[0] or smaller[0] < size or encoder.output_size(smaller) == seen.shape[2:]
+
+
+def test_blocks_without_overlap_are_the_image() -> None:
+    batch = torch.randn(2, 1, 8, 8)
+    assert torch.allclose(DCTEncoder(steps=16).layout(batch), batch, atol=1e-6)
+
+
 def test_thresholds_are_percentiles_of_what_a_period_shows() -> None:
     batch = images(6, 2, 8, 8)
     encoder = DCTEncoder(steps=16, percentile=90).fit(batch)

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transpike.conversion import prepare
 from transpike.conversion.cost import fan_out, macs
-from transpike.conversion.graph import Graph, apply
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import apply
 
 SHAPE = (2, 6, 6)
 
@@ -42,7 +43,7 @@ def test_multiply_accumulates_of_resnet18_on_imagenet() -> None:
 
 def jacobian_counts(graph: Graph) -> dict[str, Tensor]:
     """How many inputs of neurons and outputs change with each neuron, by the Jacobian of what lies between."""
-    firing = [op for op in graph if op.target in ("input", "neuron")]
+    firing = [op for op in graph if op.kind == "input" or op.fires]
     ends = [op.inputs[0] for op in graph.neurons] + [n for n in graph.outputs if graph[n] not in firing]
 
     def currents(name: str, value: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from transpike import CSS, create_model
 from transpike.conversion import SpikingNetwork, prepare
-from transpike.conversion.describe import function_name
+from transpike.conversion.kinds import title
 
 SHAPE = (3, 8, 8)
 
@@ -27,7 +28,7 @@ def neurons(*modules: nn.Module) -> dict[str, str]:
     with torch.no_grad():
         features = body.eval()(torch.zeros(2, *SHAPE)).flatten(1).shape[1]
     snn = spiking(nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, 5)))
-    return {op.name: function_name(op) for op in snn.graph.neurons}
+    return {op.name: title(op) for op in snn.graph.neurons}
 
 
 def conv(inputs: int = 3, outputs: int = 3) -> nn.Conv2d:
@@ -68,14 +69,14 @@ def test_norm_and_constants_fold_into_the_weights_before_them() -> None:
     model = nn.Sequential(
         conv(), nn.BatchNorm2d(3), scaled, shifted, nn.ReLU(), nn.Flatten(), nn.Linear(192, 4), scaled
     )
-    assert [op.target for op in spiking(model).graph] == ["input", "convolution", "neuron", "reshape", "linear"]
+    assert [op.kind for op in spiking(model).graph] == ["input", "convolution", "call", "reshape", "linear"]
     per_pixel: Any = Uses(lambda m, x: x * m.c, c=torch.rand(8, 8))
     model = nn.Sequential(conv(), per_pixel, scaled, nn.ReLU(), nn.Flatten(), nn.Linear(192, 4))
-    assert [op.target for op in spiking(model).graph] == [
+    assert [op.kind for op in spiking(model).graph] == [
         "input",
         "convolution",
         "affine",
-        "neuron",
+        "call",
         "reshape",
         "linear",
     ]
@@ -104,16 +105,39 @@ def test_every_block_of_a_residual_network_delays_its_skip_by_one_neuron(name: s
     snn = prepare(create_model(name), torch.randn(2, 3, 32, 32)).convert(CSS(steps=8, silent=2))
     assert sorted(steps for steps in snn.delays.values() if steps) == [2] * 9
     assert len(snn.graph.neurons) == 19
-    first = [snn.depths[op.name] for op in snn.graph.neurons]
+    first = [snn.timing.depths[op.name] for op in snn.graph.neurons]
     assert first == list(range(1, 20))
 
 
 def test_describe_names_every_layer() -> None:
     model = nn.Sequential(conv(), nn.ReLU(), conv(), nn.Hardtanh(-0.5, 0.5), nn.Flatten(), nn.Linear(192, 4))
-    table = spiking(model).describe()
-    rows = list(zip(*(column.cells for column in table.columns), strict=True))
-    assert [row[:3] for row in rows] == [
-        ("input", "encoder", "192"), ("1", "relu", "192"), ("3", "hardtanh(-0.5, 0.5)", "192"),
+    described = spiking(model).describe()
+    assert [(row.name, row.function, row.neurons) for row in described.rows] == [
+        ("input", "encoder", 192), ("1", "relu", 192), ("3", "hardtanh(-0.5, 0.5)", 192),
     ]  # fmt: skip
-    assert [row[-1] for row in rows] == ["step 0", "step 2", "step 4"]
-    assert "latency 14 steps" in str(table.title)
+    assert [(row.wait, row.first_spike) for row in described.rows] == [(0, 0), (2, 2), (2, 4)]
+    printed = str(described)
+    assert "latency 14 steps" in printed and re.search(r"hardtanh\(-0.5, 0.5\) .* 192 .* step 4", printed)
+
+
+def test_a_trace_tells_where_a_layer_without_spikes_went() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn, self.act, self.pool = conv(), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)
+            self.fc = nn.Linear(48, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.pool(self.act(self.bn(self.conv(x)))).flatten(1))
+
+    trace = spiking(Net()).trace(torch.randn(2, *SHAPE))
+    assert list(trace) == ["input", "pool"]
+    for name, words in {
+        "act": r"act became part of pool. Use \['pool'\]",
+        "bn": r"bn became part of conv. conv \(convolution\) sends no spikes; the next layer of neurons is pool",
+        "fc": r"fc \(linear\) sends no spikes; its current is decoded into the output",
+        "nothing": "no layer 'nothing'; those that send spikes: input, pool",
+    }.items():
+        with pytest.raises(KeyError, match=words):
+            trace[name]
+    assert repr(trace["pool"]).startswith("LayerTrace(spikes=[8, 2, 3, 4, 4], residual=[2, 3, 4, 4], amplitude=")

@@ -45,6 +45,7 @@ def test_what_is_read_equals_what_was_saved_to_the_bit(snn: SpikingNetwork, save
     read = load(saved)
     assert torch.equal(read(images), snn(images)) and torch.equal(read.analog(images), snn.analog(images))
     assert read.scheme == SCHEME and read.units == snn.units and read.clipped == snn.clipped
+    assert read.timing.waits == snn.timing.waits and read.graph.joined == snn.graph.joined
     assert (read.latency, read.interval, read.delays) == (snn.latency, snn.interval, snn.delays)
     for (name, a), (other, b) in zip(snn.trace(images).items(), read.trace(images).items(), strict=True):
         assert name == other and torch.equal(a.spikes, b.spikes) and a.amplitude == b.amplitude
@@ -83,8 +84,14 @@ def test_it_loads_where_the_models_class_does_not_exist(snn: SpikingNetwork, sav
     assert run.stdout.strip() == "equal", run.stderr
 
 
-def op(network: dict[str, Any], target: str) -> dict[str, Any]:
-    return next(entry for entry in network["ops"] if entry["target"] == target)
+def op(network: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(entry for entry in network["ops"] if entry["kind"] == kind)
+
+
+def call(network: dict[str, Any]) -> dict[str, Any]:
+    """The first operator of the first neuron's function."""
+    first: dict[str, Any] = op(network, "call")["function"]["calls"][0]
+    return first
 
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -95,20 +102,29 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an amplitude missing": (lambda n: n["units"].pop("input"), "damaged"),
     "an amplitude not a number": (lambda n: n["units"].update(input=float("nan")), "amplitude"),
     "an amplitude of text": (lambda n: n["units"].update(input="much"), "damaged"),
-    "an unknown scheme": (lambda n: n["scheme"].update(name="Nothing"), "damaged"),
-    "an unknown option": (lambda n: n["scheme"].update(colour=3), "damaged"),
+    "an unknown scheme": (lambda n: n["scheme"].update(name="Nothing"), "scheme='Nothing': expected 'css'"),
+    "an unknown option": (lambda n: n["scheme"].update(colour=3), "no setting 'colour'"),
     "a wrong option": (lambda n: n["scheme"].update(steps=0), "steps"),
-    "an unknown operation": (lambda n: op(n, "reshape").update(target="eval"), "unknown operation 'eval'"),
-    "a refused operator": (
-        lambda n: op(n, "reshape").update(target="decoded:system.default"),
-        "cannot hold the operator",
-    ),
-    "an operator of files": (lambda n: op(n, "reshape").update(target="resample:from_file.default"), "cannot hold"),
-    "an operator by path": (lambda n: op(n, "reshape").update(target="resample:__class__.__init__"), "cannot hold"),
-    "a wrong pool": (
-        lambda n: n["ops"][4]["args"].update(pool={"operator": "set_.default", "args": []}),
+    "an unknown operation": (lambda n: op(n, "reshape").update(kind="eval"), "unknown operation 'eval'"),
+    "a refused operator": (lambda n: call(n).update(operator="system.default"), "cannot hold the operator"),
+    "an operator of files": (
+        lambda n: op(n, "reshape").update(kind="resample", args={"operator": "from_file.default", "args": []}),
         "cannot hold",
     ),
+    "an operator by path": (lambda n: call(n).update(operator="__class__.__init__"), "cannot hold"),
+    "an operator that writes": (lambda n: call(n).update(operator="set_.default"), "cannot hold"),
+    "an operand that is not there": (lambda n: call(n).update(args=[{"operand": 1}]), "no argument"),
+    "a result of a later call": (lambda n: call(n).update(args=[{"result": 0}]), "no argument"),
+    "a constant that is not there": (lambda n: call(n).update(args=[{"constant": "x"}]), "damaged"),
+    "more operands than inputs": (lambda n: op(n, "call")["function"].update(operands=2), "1 inputs, its function 2"),
+    "firing in words": (lambda n: op(n, "call").update(fires="yes"), "true or false"),
+    "a wait missing": (lambda n: n["waits"].popitem(), "waits"),
+    "a wait below zero": (lambda n: n["waits"].update(dict.fromkeys(n["waits"], -1)), "waits"),
+    "a wait of half a step": (lambda n: n["waits"].update(dict.fromkeys(n["waits"], 0.5)), "waits"),
+    "the first format": (lambda n: n.update(version=1), "format version 1, .* convert again"),
+    "steps of half": (lambda n: n["scheme"].update(steps=1.5), "steps=1.5: expected a whole number"),
+    "an amplitude of zero": (lambda n: n["units"].update(input=0.0), "amplitude"),
+    "a negative amplitude": (lambda n: n["units"].update(input=-1.0), "amplitude"),
     "an unknown input": (lambda n: n["ops"][3].update(inputs=["nobody"]), "damaged"),
     "no input": (lambda n: n["ops"][3].update(inputs=[]), "damaged"),
     "a loop": (lambda n: n["ops"][1].update(inputs=[n["ops"][2]["name"]]), "damaged"),

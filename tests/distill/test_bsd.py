@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from transpike.distill.bispectrum import BiSpectrumDistillation
 from transpike.distill.bsd import (
-    BiSpectrumDistillation,
     SpectralResidual,
     SpectralResidualDistillation,
     SpectralSemanticDistillation,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transpike.distill import METHODS, Stage, uses_features
+from transpike.distill import METHODS, Stage, method_needs
 from transpike.distill.feature_method import FeatureMethod, stage_maps, student_maps
 from transpike.distill.logits import knowledge_distillation
 from transpike.errors import ConfigError, DataError, ModelError
@@ -22,7 +22,7 @@ ABOVE_ZERO = {"rkd": {"distance": 0.0, "angle": 0.0}}
 
 
 def test_which_need_features() -> None:
-    assert [name for name in LOGITS + FEATURES if uses_features(name)] == FEATURES
+    assert [name for name in LOGITS + FEATURES if "features" in method_needs(name)] == FEATURES
 
 
 @pytest.mark.parametrize("timed", [True, False], ids=["timed", "timeless"])

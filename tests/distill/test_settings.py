@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from transpike.distill import METHODS, check_method, create_method, needs_time
+from transpike.distill import METHODS, check_method, create_method, method_needs
 from transpike.distill.settings import check_weights
 from transpike.errors import ConfigError
 
@@ -18,10 +17,7 @@ WRONG: list[Any] = ["high", [1], {"a": 1}, -1, math.nan, ""]
 
 
 def settings_of(name: str) -> dict[str, inspect.Parameter]:
-    make = METHODS[name]
-    kind, fixed = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
-    known = list(inspect.signature(kind).parameters.values())[1:]
-    return {one.name: one for one in known if one.name not in fixed}
+    return {one.name: one for one in list(inspect.signature(METHODS[name]).parameters.values())[1:]}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -48,7 +44,8 @@ def test_defaults_are_right_and_nonsense_is_not(name: str) -> None:
         ("ssd", {"beta": 1.0}, "'ssd' has no setting 'beta'"),
         ("bsd", {"normalize": 1}, "normalize=1: expected true or false."),
         ("bsd", {"domain": "time"}, "domain='time': expected 'frequency' or 'spatial'."),
-        ("ssd", {"penalty": -0.5}, "penalty=-0.5: a weight is 0 or more"),
+        ("ssd", {"penalty": 0.5}, "'ssd' has no setting 'penalty'"),
+        ("srd", {"penalty": -0.5}, "penalty=-0.5: a weight is 0 or more"),
         ("sfkd", {"sigma": "wide"}, "sigma='wide': expected a number or null."),
         ("sfkd", {"loss": 3}, "loss=3: expected a word or a function."),
         ("sfkd", {"levels": 4}, "maps of 8 x 8 are too small for levels=4"),
@@ -75,4 +72,4 @@ def test_weights_and_time() -> None:
     check_weights(alpha=0, beta=2.5)
     with pytest.raises(ConfigError, match=r"beta=-0\.1: a weight"):
         check_weights(alpha=0, beta=-0.1)
-    assert [name for name in METHODS if needs_time(name)] == ["tks", "tld"]
+    assert [name for name in METHODS if "time" in method_needs(name)] == ["tks", "tld"]

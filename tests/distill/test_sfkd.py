@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill import METHODS, create_method, uses_features
+from transpike.distill import METHODS, create_method, method_needs
 from transpike.distill.logits import knowledge_distillation
 from transpike.distill.map_losses import focal_frequency_loss, gaussian_frequency_loss, info_nce
 from transpike.distill.sfkd import SFKDDistillation, SpatialFrequencyDistillation, standardize
@@ -40,7 +40,7 @@ def shake(module: nn.Module) -> None:
 
 
 def test_hooked_up() -> None:
-    assert METHODS["sfkd"] is SFKDDistillation and uses_features("sfkd")
+    assert METHODS["sfkd"] is SFKDDistillation and method_needs("sfkd") == {"features"}
     method = create_method("sfkd", STAGES, {"levels": 1, "loss": "mse"})
     assert set(method(*batch())) == {"kd", "mse"}
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based import neuron as jelly_neuron
 from spikingjelly.activation_based.model import sew_resnet as jelly_sew
@@ -43,15 +44,119 @@ def test_hooks_record_the_latest_call_and_leave_nothing_behind() -> None:
     with Taps(net, ["0", "1"]) as taps:
         for value in (1.0, 2.0):
             out = net(torch.full((1, 1, 2, 2), value))
-            assert taps["1"] is out
+            assert torch.equal(taps["1"], out)
             expected = (net[0].weight * value).view(1, 2, 1, 1) + net[0].bias.view(1, 2, 1, 1)
             torch.testing.assert_close(taps["0"], expected.expand(1, 2, 2, 2))
     assert not any(module._forward_hooks for module in net.modules())
     net(torch.zeros(1, 1, 2, 2))
-    assert taps["1"] is out, "a closed tap records nothing"
+    assert torch.equal(taps["1"], out), "a closed tap records nothing"
     taps.clear()
     with pytest.raises(ModelError, match="did not call its module '1'"):
         taps["1"]
+
+
+class Block(nn.Module):
+    """A residual block as torchvision writes it; `inplace` says whether it changes its tensors."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.inplace = inplace
+        self.first, self.second = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.relu = nn.ReLU(inplace=inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.second(self.relu(self.first(x)))
+        if self.inplace:
+            out += x
+        else:
+            out = out + x
+        return self.relu(out).square()
+
+
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "no_grad"])
+def test_taps_are_what_modules_gave_whatever_is_changed_in_place_later(grad: bool) -> None:
+    nets = [Block(inplace) for inplace in (True, False)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    for seed in range(3):  # with copies of everything at first, then of what was changed
+        x, found = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(seed)), []
+        for net in nets:
+            with torch.set_grad_enabled(grad), Taps(net, ["first", "second", "relu"]) as taps:
+                out = net(x)
+            maps = [taps[name] for name in ("first", "second", "relu")]
+            found.append([out, *maps])
+            if grad:
+                loss = out.sum() + sum((each - 1).square().sum() for each in maps)
+                found[-1] += torch.autograd.grad(loss, [*net.parameters()], retain_graph=True)
+                found[-1] += torch.autograd.grad(out.sum(), maps)
+        for changed, expected in zip(*found, strict=True):
+            torch.testing.assert_close(changed, expected, rtol=0, atol=0)
+
+
+def test_a_tap_of_densenet_that_its_relu_overwrites() -> None:
+    net = torchvision.models.densenet121(weights=None).eval()
+    told = []
+    net.features.norm5.register_forward_hook(lambda module, given, output: told.append(output.clone()))
+    assert "features.norm5" in default_taps(net)
+    with torch.no_grad(), Taps(net, ["features.norm5"]) as taps:
+        net(torch.rand(1, 3, 32, 32))
+    assert told[0].min() < -0.1 and torch.equal(taps["features.norm5"], told[0])
+
+
+def test_nothing_is_copied_where_nothing_is_changed() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(inplace=True), nn.Conv2d(2, 2, 1))
+    seen: dict[str, Tensor] = {}
+    for name in ("0", "1", "3"):
+        net[int(name)].register_forward_hook(lambda module, given, output, name=name: seen.update({name: output}))
+    net[2].register_forward_pre_hook(lambda module, given: seen.update(entering=given[0]))
+    with Taps(net, ["0", "1", "3"]) as taps:
+        outs = []
+        for _ in range(3):
+            out = net(torch.rand(2, 1, 3, 3))
+            assert all(taps[name] is seen[name] for name in ("0", "1", "3"))
+            outs.append((taps["3"] is out, taps["1"] is seen["entering"]))
+    assert outs == [(False, False), (True, False), (True, False)]
+
+
+class Sometimes(nn.Module):
+    """Changes what its module gave in place, if it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.change = nn.Linear(3, 3), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out.mul_(2) if self.change else out * 2
+
+
+def test_a_change_that_comes_late_is_refused_once() -> None:
+    net, x = Sometimes().eval(), torch.randn(2, 3)
+    with torch.no_grad(), Taps(net, ["inner"]) as taps:
+        net(x), taps["inner"]
+        net.change = True
+        net(x)
+        with pytest.raises(ModelError, match="changed in place what its module 'inner' gave, which it did not do in"):
+            taps["inner"]
+        for _ in range(2):
+            net(x)
+            assert torch.equal(taps["inner"], net.inner(x))
+        net.train()  # another mode is looked at anew, and what is done to a tensor that was read is not the network's
+        net(x)
+        taps["inner"].zero_()
+        assert not taps["inner"].any()
+
+
+def test_taps_in_inference_mode_and_of_several_outputs() -> None:
+    net, x = Block(inplace=True), torch.randn(1, 2, 4, 4)
+    with torch.inference_mode(), Taps(net, ["second"]) as taps:
+        for _ in range(2):
+            net(x)
+            assert torch.equal(taps["second"], net.second(net.first(x).relu()))
+    lstm = nn.LSTM(2, 3)
+    with torch.no_grad(), Taps(nn.Sequential(lstm), ["0"]) as taps:
+        out, (hidden, _) = nn.Sequential(lstm)(x[0, 0, :, :2])
+        out.zero_(), hidden.zero_()
+        assert taps["0"][0].any() and taps["0"][1][0].any()
 
 
 def test_a_wrong_name_lists_the_right_ones() -> None:

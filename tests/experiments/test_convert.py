@@ -102,7 +102,7 @@ def test_two_processes_count_each_image_once(converted: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--steps", "0"], "steps must be at least 1"),
+        (["--steps", "0"], "steps=0: expected a whole number"),
         (["--scheme.beta", "1"], "beta"),
         (["--scheme.beta", "3.5"], "beta must lie in (1, 3]"),
         (["--scheme.levels", "2,4"], "levels"),

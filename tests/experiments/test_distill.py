@@ -121,6 +121,10 @@ def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
         (["--teacher", "{run}", "--taps", '{"layers.2": "layer2"}'], "ResNet has no module 'layer2' to tap"),
         (["--teacher", "{run}", "--taps", '{"fc.2": "layers.2"}'], "'fc.2' gives [4, 10], which has no spatial axes"),
         (["--teacher", "{run}", "--taps", "{}"], "--taps names no module"),
+        (
+            ["--teacher", "{run}", "--method", "crd", "--loading.batch_size", "1"],
+            "batch_size=1: CRDDistillation trains on batches of at least 2 images",
+        ),
         (["--teacher", "vgg5", "--teacher-weights", "{run}"], "does not fit VGG, "),
         (["--teacher", "{run}", "--teacher-size", "0"], "teacher_size=0: expected 1 or more."),
         (["--teacher", "{run}", "--teacher-steps", "4"], "--teacher-steps is T of a spiking teacher; resnet20 is none"),

@@ -14,9 +14,16 @@ import torch
 from PIL import Image
 
 from transpike.cli import main
-from transpike.coding import BurstEncoder, DCTEncoder, DirectEncoder, LatencyEncoder, PhaseEncoder, PoissonEncoder
+from transpike.coding import (
+    BurstEncoder,
+    DCTEncoder,
+    DirectEncoder,
+    LatencyEncoder,
+    PhaseEncoder,
+    PoissonEncoder,
+    read_encoder,
+)
 from transpike.data import Loading, load_images
-from transpike.experiments.encoding import read_encoder
 from transpike.measure.operations import ann_operations, equation_13
 from transpike.measure.spiking import follow_steps
 from transpike.metrics.energy import Operations

@@ -5,15 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transpike.metrics.fidelity import LayerErrors, accuracy, agreement, largest_value, logit_error
+from transpike.metrics.fidelity import LayerErrors, accuracy, agreement, logit_error
 from transpike.neurons.tsa import Code, decode, encode, track
+
+
+def reach(code: Code) -> float:
+    """The largest value that a train says with an error of half a unit."""
+    return code.levels[-1] * sum(code.weights) + 0.5
 
 
 def binding(code: Code, z: torch.Tensor) -> tuple[str, float, float]:
     """What binds in one ReLU layer fed with the currents ``z``, and the shares clipped and coupled."""
     fired = track(z, code=code, final=True)
     assert fired.residual is not None
-    errors = LayerErrors(largest=largest_value(code))
+    errors = LayerErrors(largest=reach(code))
     errors.update(decode(z, beta=code.beta).relu(), decode(fired.spikes, beta=code.beta), fired.residual)
     result = errors.result()
     return result.binding, result.clipped, result.coupled
@@ -39,11 +44,11 @@ def test_logit_error() -> None:
 
 def test_values_beyond_the_code_are_clipped() -> None:
     code = Code(steps=8, beta=2.0, silent=1)
-    wide = (torch.rand(1000) - 0.5) * 4 * largest_value(code)
+    wide = (torch.rand(1000) - 0.5) * 4 * reach(code)
     z = encode(wide, code=Code(steps=8, beta=2.0, levels=tuple(range(1, 5))))
     named, clipped, coupled = binding(code, z)
     assert named == "clipping"
-    assert clipped == pytest.approx(float((wide > largest_value(code)).double().mean()), abs=0.01)
+    assert clipped == pytest.approx(float((wide > reach(code)).double().mean()), abs=0.01)
     assert coupled < 0.05
 
 
@@ -79,3 +84,11 @@ def test_an_exact_layer_and_no_layer() -> None:
         errors.result()
     errors.update(torch.ones(4), torch.ones(4), torch.zeros(4))
     assert (errors.result().rms, errors.result().binding) == (0, "resolution")
+
+
+def test_a_unit_of_another_size_changes_no_share() -> None:
+    target, decoded, residual = torch.randn(3, 64, 10) * 3
+    whole, scaled = LayerErrors(largest=7.5), LayerErrors(largest=7.5 / 8, unit=1 / 8)
+    whole.update(target, decoded, residual)
+    scaled.update(target / 8, decoded / 8, residual / 8)
+    assert scaled.result() == whole.result()

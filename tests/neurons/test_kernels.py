@@ -14,11 +14,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd import forward_ad
 
 from transpike.errors import DataError
 from transpike.neurons import (
     ATan,
+    DCTLIFNode,
     Dynamics,
+    IFNode,
     LIFNode,
     ParametricLIFNode,
     Rectangular,
@@ -170,6 +173,39 @@ def test_a_second_derivative_is_refused():
     (first,) = torch.autograd.grad(LIFNode(step_mode="m")(torch.rand(3, 5) * weight).sum(), weight, create_graph=True)
     with pytest.raises(NotImplementedError, match='backend="torch"'):
         first.square().sum().backward()
+
+
+@pytest.mark.parametrize("surrogate", [ATan(), Sigmoid(), Triangular(), Rectangular()], ids=repr)
+@pytest.mark.parametrize("kind", [IFNode, LIFNode, ParametricLIFNode, TSANode, DCTLIFNode])
+def test_forward_mode_derivatives_are_those_of_the_backward_pass(kind, surrogate):
+    x, direction = 2 * torch.randn(4, 2, 3), torch.randn(4, 2, 3)
+
+    def fire(x):
+        return kind(step_mode="m", surrogate_function=surrogate)(x)
+
+    backward = torch.autograd.functional.jacobian(fire, x)
+    assert backward.abs().max() > 0
+    torch.testing.assert_close(torch.func.jacfwd(fire)(x), backward)
+    expected = (backward.flatten(3) @ direction.flatten()).view_as(x)
+    torch.testing.assert_close(torch.func.jvp(fire, (x,), (direction,))[1], expected)
+    with forward_ad.dual_level():
+        dual = fire(forward_ad.make_dual(x, direction))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, expected)
+        membrane = kind(step_mode="m", surrogate_function=surrogate)
+        membrane.v = forward_ad.make_dual(torch.zeros(2, 3), direction[0])
+        spikes = membrane(x)
+        assert forward_ad.unpack_dual(spikes).tangent.abs().max() > 0
+
+
+def test_a_hessian_by_forward_over_reverse():
+    x = 2 * torch.randn(3, 1, 2)
+
+    def energy(backend):
+        return lambda x: LIFNode(step_mode="m", backend=backend)(x).add(1).square().sum()
+
+    expected = torch.autograd.functional.hessian(energy("torch"), x)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(torch.func.hessian(energy("auto"))(x), expected)
 
 
 @pytest.mark.parametrize("far", [1e12, 1e17, 3e38])

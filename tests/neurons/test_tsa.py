@@ -245,7 +245,9 @@ def test_compilation_is_announced_once(tmp_path: Path) -> None:
     [
         {"steps": 0},
         {"silent": -1},
-        {"beta": 1.0},
+        {"beta": 0.99},
+        {"start": 1.0, "signed": False},
+        {"start": 0.0},
         {"beta": float("nan")},
         {"levels": ()},
         {"levels": (2, 4)},

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from transpike.coding import DCTEncoder
-from transpike.distill import METHODS, BiSpectrumDistillation, uses_features
+from transpike.distill import METHODS, BiSpectrumDistillation, method_needs
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.models import create_model, read_weights
 from transpike.models.spiking import OverTime
@@ -43,7 +43,7 @@ def test_every_method_takes_two_steps(method, tmp_path):
     assert set(fitted.first_terms) > {"cross_entropy"}
     assert all(0 < abs(value) < float("inf") for name, value in fitted.first_terms.items() if name != "srd_residual")
     assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items() if "weight" in name)
-    assert bool(fitted.stages) == uses_features(method)
+    assert bool(fitted.stages) == ("features" in method_needs(method))
     for parameter in fitted.method.parameters():
         assert torch.isfinite(parameter).all()
 
@@ -263,12 +263,36 @@ def test_known_networks_need_no_taps(tmp_path):
         ({"given": TeacherInput(size=5)}, ModelError, r"the teacher, Sequential, cannot take .*5, 5\] \(.*mat1"),
         ({"settings": {"temperature": 0.0}}, ConfigError, "temperature=0.0"),
         ({"method": "kd", "settings": {"temperature": -1.0}}, ConfigError, "temperature"),
+        (
+            {"method": "rkd", "data": loaders(batch=1)},
+            DataError,
+            "RKDDistillation trains on .* 2 images, and one has 1",
+        ),
+        (
+            {"method": "ofa", "data": loaders(images(33))},
+            DataError,
+            "one has 1: give .*drop_last=True if only the last",
+        ),
     ],
 )
 def test_bad_input_is_told(more, kind, told, tmp_path):
     with pytest.raises(kind, match=told):
         learn(tmp_path / "run", **more)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "data, more",
+    [
+        (Loaders(DataLoader(images(33), batch_size=16, drop_last=True), None), {"method": "reviewkd"}),
+        (loaders(images(34)), {"method": "reviewkd"}),
+        (loaders(images(33)), {"method": "rkd", "settings": {"alpha": 1.0, "distance": 0.0, "angle": 0.0}}),
+        (loaders(images(33)), {"method": "fitnet"}),
+    ],
+    ids=["left out", "large enough", "logits alone", "any number"],
+)
+def test_batches_that_are_large_enough(data, more, tmp_path):
+    assert learn(tmp_path, data=data, options=replace(STEPPED, epochs=1), **more).first_terms
 
 
 def test_other_classes_are_told(tmp_path):

@@ -3,18 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from transpike.coding import DCTEncoder, DirectEncoder, ycbcr
+from transpike.coding import DCTEncoder
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.models import create_model
 from transpike.models.spiking import OverTime
 from transpike.neurons import DCTLIFNode, IFNode
 from transpike.train import Loaders, Machine, Optim, TrainOptions, evaluate, fit
-from transpike.train.hybrid import balance_thresholds, check_constrained, laid_out, transfer
+from transpike.train.hybrid import balance_thresholds, check_constrained, transfer
 
 CPU = Machine(accelerator="cpu")
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 8}
@@ -44,28 +42,6 @@ def test_the_papers_networks_are_taken(name):
 def test_a_network_outside_the_constraints_is_refused_by_its_layer(make, told):
     with pytest.raises(ModelError, match=told + ".*`transpike convert`"):
         check_constrained(make())
-
-
-@settings(deadline=None, max_examples=20)
-@given(
-    size=st.integers(3, 11), block=st.integers(1, 4), stride=st.integers(1, 4), color=st.sampled_from([None, "ycbcr"])
-)
-def test_the_artificial_network_sees_the_blocks_side_by_side(size, block, stride, color):
-    stride = min(stride, block)
-    images = torch.randn(2, 3, size, size)
-    encoder = DCTEncoder(block=block, stride=stride, steps=block**2, color=color)
-    seen = laid_out(encoder)(images)
-    assert seen.shape[2:] == encoder.output_size((size, size))
-    shown = images if color is None else ycbcr(images)
-    count = seen.shape[2] // block
-    last = [min(pixel, size - 1) for k in range(count) for pixel in range(k * stride, k * stride + block)]
-    assert torch.allclose(seen, shown[:, :, last][:, :, :, last], atol=1e-5)
-
-
-def test_blocks_without_overlap_are_the_image_and_other_encoders_leave_it():
-    images = torch.randn(2, 1, 8, 8)
-    assert torch.allclose(laid_out(DCTEncoder(steps=16))(images), images, atol=1e-6)
-    assert laid_out(DirectEncoder(steps=2))(images) is images
 
 
 def test_weights_are_copied_and_the_mean_over_steps_is_the_papers_sum():
@@ -181,7 +157,7 @@ def test_from_an_artificial_network_to_a_trained_spiking_one(tmp_path):
     encoder = DCTEncoder(steps=8, frequencies=8).fit(images)
     ann, snn = create_model("mlp", hidden=12, **SHAPE), create_model("spiking_mlp", hidden=12, **SHAPE)
     options = TrainOptions(epochs=8, machine=CPU, optim=Optim(lr=0.05))
-    fit(ann, Loaders(loader, None), options, folder=tmp_path / "ann", encode=laid_out(encoder))
+    fit(ann, Loaders(loader, None), options, folder=tmp_path / "ann", encode=encoder.layout)
     transfer(ann, snn, steps=8)
     found = balance_thresholds(snn, loader, encode=encoder)
     before = evaluate(snn, loader, machine=CPU, encode=encoder)

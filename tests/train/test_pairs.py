@@ -7,7 +7,7 @@ import torch
 from timm.models import MlpMixer, SwinTransformer, VisionTransformer
 from torch.utils.data import DataLoader, TensorDataset
 
-from transpike.distill import METHODS, uses_features
+from transpike.distill import METHODS, method_needs
 from transpike.errors import ModelError
 from transpike.models import create_model
 from transpike.train import Loaders
@@ -28,7 +28,7 @@ PAIRS = {
     ("cnn", "mlp"): {"blocks.0": "layers.0", "blocks.1": "layers.0", "blocks.2": "layers.1", "blocks.3": "layers.2"},
     ("swin", "vit"): {"blocks.1": "layers.0", "blocks.3": "layers.0", "blocks.5": "layers.0", "blocks.7": "layers.1"},
 }
-OF_STEPS = ("tks", "tld")
+OF_STEPS = [name for name in METHODS if "time" in method_needs(name)]
 RUNS = [(pair, method) for pair in list(PAIRS)[:2] for method in METHODS if method not in OF_STEPS]
 RUNS += [(("swin", "vit"), method) for method in ("sfkd", "ofa")]
 
@@ -51,7 +51,8 @@ def learn(pair, method, folder):
 @pytest.mark.parametrize("pair, method", RUNS, ids=lambda value: value if isinstance(value, str) else "-".join(value))
 def test_every_method_takes_two_steps(pair, method, tmp_path):
     fitted, before = learn(pair, method, tmp_path)
-    assert {stage.student: stage.teacher for stage in fitted.stages} == (PAIRS[pair] if uses_features(method) else {})
+    expected = PAIRS[pair] if "features" in method_needs(method) else {}
+    assert {stage.student: stage.teacher for stage in fitted.stages} == expected
     told = {name: value for name, value in fitted.first_terms.items() if name != "srd_residual"}
     assert told.keys() > {"cross_entropy"} and all(0 < abs(value) < float("inf") for value in told.values())
     for module in (fitted.model, fitted.method):

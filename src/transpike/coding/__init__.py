@@ -1,19 +1,36 @@
 """Coding schemes, how values become spikes and what a neuron is in each; and encoders, how images become spikes."""
 
+from transpike.coding.color import ycbcr
 from transpike.coding.css import CSS
-from transpike.coding.dct import DCTEncoder, ycbcr
+from transpike.coding.dct import DCTEncoder
+from transpike.coding.encoder import Encoder
 from transpike.coding.encoders import BurstEncoder, DirectEncoder, LatencyEncoder, PhaseEncoder, PoissonEncoder
+from transpike.coding.encoding import ENCODERS, create_encoder, describe_encoder, encoder_scheme, read_encoder
+from transpike.coding.fs import FS
+from transpike.coding.rate import Rate
+from transpike.coding.scheme import Scheme
+from transpike.coding.schemes import DEFAULT, SCHEMES, create_scheme, scheme_settings
 
 __all__ = [
     "CSS",
+    "DEFAULT",
+    "ENCODERS",
+    "FS",
     "SCHEMES",
     "BurstEncoder",
     "DCTEncoder",
     "DirectEncoder",
+    "Encoder",
     "LatencyEncoder",
     "PhaseEncoder",
     "PoissonEncoder",
+    "Rate",
+    "Scheme",
+    "create_encoder",
+    "create_scheme",
+    "describe_encoder",
+    "encoder_scheme",
+    "read_encoder",
+    "scheme_settings",
     "ycbcr",
 ]
-
-SCHEMES = {"CSS": CSS}

@@ -1,28 +1,32 @@
 """Canonic signed spikes (CSS): weighted ternary spikes, tracked by self-amplifying neurons, in 8 to 16 steps.
 
-Source: "Canonic Signed Spike Coding for Efficient Spiking Neural Networks"; the equations stand in
-`transpike.neurons.tsa`. Beyond the paper: neurons that track any piecewise linear function or maximum, and spikes of
-several levels, whose redundancy replaces the silent period (the online delay of signed-digit arithmetic: Trivedi and
-Ercegovac, 1977).
+Source: "Canonic Signed Spike Coding for Efficient Spiking Neural Networks"; its neuron in the tracking form is that of
+Appendix A.6, and the equations stand in `transpike.neurons.tsa`. Beyond the paper: neurons that track any piecewise
+linear function or maximum, and spikes of several levels, whose redundancy replaces the silent period (the online delay
+of signed-digit arithmetic: Trivedi and Ercegovac, 1977).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
-from transpike.coding.scheme import Activation
+from transpike.checks import refuse, whole
+from transpike.coding.calibration import Percentile
+from transpike.coding.function import Function
+from transpike.coding.scheme import Scheme, total
+from transpike.coding.tracking import TrackingNeuron
 from transpike.errors import ConfigError
-from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, decode, encode, track
+from transpike.neurons.tsa import Code, encode
 
 __all__ = ["CSS"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CSS:
+class CSS(Scheme):
     r"""The CSS code and its neurons.
 
     A train ``s`` means :math:`\theta \sum_t \beta^{T-1-t} s_t` with every :math:`s_t` in {0, ±levels}. The amplitude
@@ -42,13 +46,13 @@ class CSS:
     Raises:
         ConfigError: if a value is outside its range.
 
-    >>> scheme = CSS(steps=8, beta=2.0, silent=1)
-    >>> scheme.total, scheme.interval, scheme.latency(20)
-    (255.0, 9, 28)
+    >>> scheme = CSS(steps=4, beta=2.0, silent=1)
+    >>> scheme.weights, scheme.full, scheme.wait, scheme.digits
+    ((8.0, 4.0, 2.0, 1.0), 15.0, 1, (-1, 0, 1))
     >>> CSS(steps=0)
     Traceback (most recent call last):
     ...
-    transpike.errors.ConfigError: steps must be at least 1 and silent at least 0, not 0 and 2
+    transpike.errors.ConfigError: steps=0: expected a whole number of at least 1.
     """
 
     steps: int = 8
@@ -60,71 +64,59 @@ class CSS:
     adjustments: int = 0
 
     def __post_init__(self) -> None:
+        whole("steps", self.steps)
+        whole("silent", self.silent, least=0)
+        if not isinstance(self.levels, Sequence):
+            raise refuse("levels", self.levels, "increasing integers from 1, such as (1, 2, 4, 8)")
         object.__setattr__(self, "levels", tuple(self.levels))
         run = next((k for k, level in enumerate(self.levels) if level != k + 1), len(self.levels))
-        if self.code.beta > 2 * run + 1:
+        if not 1 < self._code(self.silent).beta <= 2 * run + 1:
             raise ConfigError(
                 f"beta must lie in (1, {2 * run + 1}] for levels {self.levels}, not {self.beta}: a larger radix leaves "
                 "values that no train encodes; use more consecutive levels or a smaller beta"
             )
-        if not 0 < self.percentile <= 100:
-            raise ConfigError(f"percentile must lie in (0, 100], not {self.percentile}")
-        if self.adjustments < 0:
-            raise ConfigError(f"adjustments must be at least 0, not {self.adjustments}")
+        _ = self.calibration
 
     @cached_property
-    def code(self) -> Code:
-        return Code(steps=self.steps, beta=self.beta, silent=self.silent, levels=self.levels, signed=self.signed)
+    def weights(self) -> tuple[float, ...]:
+        return self._code(self.silent).weights
 
     @property
-    def total(self) -> float:
-        return sum(self.code.weights)
+    def full(self) -> float:
+        return total(self)  # larger spikes are redundancy, not range
 
     @property
-    def largest(self) -> float:
-        return self.total * self.levels[-1]
+    def wait(self) -> int:
+        return self.silent
+
+    @cached_property
+    def digits(self) -> tuple[int, ...]:
+        return (*(-level for level in reversed(self.levels) if self.signed), 0, *self.levels)
 
     @property
-    def interval(self) -> int:
-        return self.steps + self.silent
+    def encoded(self) -> tuple[int, ...]:
+        return (*(-level for level in reversed(self.levels)), 0, *self.levels)
 
-    def latency(self, depth: int) -> int:
-        return self.steps + self.silent * depth
+    @property
+    def calibration(self) -> Percentile:
+        return Percentile(percentile=self.percentile, adjustments=self.adjustments)
 
-    def amplitude(self, peak: float) -> float:
-        return peak / self.total
-
-    def adjust(self, amplitude: float, residual: float) -> float:
-        """Eq. A18 in units of theta, with the first branch raised by 0.03 so that the three meet."""
-        excess = (residual - 1) / self.total
-        if excess <= 0:
-            return amplitude
-        growth = 4 * excess if excess <= 0.01 else excess + 0.03
-        return amplitude * (1 + growth)
-
-    def refuses(self, slope: float, low: float | None) -> str | None:
-        if self.signed or slope == 0:
-            return None
-        return "without negative spikes (signed=False) only ReLU and ReLU6 have a neuron; use signed=True"
+    @property
+    def label(self) -> str:
+        consecutive = len(self.levels) > 3 and self.levels[-1] == len(self.levels)
+        listed = f"1..{self.levels[-1]}" if consecutive else ",".join(map(str, self.levels))
+        spikes = ("ternary" if self.signed else "binary") if self.levels == (1,) else listed
+        unsigned = "" if self.signed or self.levels == (1,) else " unsigned"
+        beta = "" if self.beta == 2 else f" β{self.beta:g}"
+        return f"{spikes}{unsigned} Ts={self.silent}{beta}"
 
     def encode(self, x: Tensor) -> Tensor:
-        return encode(x, code=self.code)
+        return encode(x, code=self._code(0))
 
-    def decode(self, s: Tensor) -> Tensor:
-        return decode(s, beta=self.beta)
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | str:
+        if reason := TrackingNeuron.refusal(function, signed=self.signed):
+            return reason if self.signed else f"{reason}; use signed=True"
+        return TrackingNeuron(code=self._code(wait), function=function, amplitude=amplitude)
 
-    def fire(self, z: Tensor, activation: Activation, amplitude: float, *, inplace: bool, final: bool) -> Tracked:
-        """Track the activation; a maximum or a slope per channel is taken on the accumulated input first."""
-        whole = activation.function
-        function = replace(whole, low=whole.low / amplitude, high=whole.high / amplitude)
-        if activation.pool is None and activation.slope is None:
-            return track(z, code=self.code, function=function, inplace=inplace, final=final)
-        dtype = z.dtype
-        h = accumulate(z, beta=self.beta, silent=self.silent)
-        if activation.pool is not None:
-            h = activation.pool(h.flatten(0, 1)).unflatten(0, h.shape[:2])
-        if activation.slope is not None:
-            h = torch.where(h > 0, h, activation.slope * h)
-            function = Piecewise(slope=IDENTITY.slope, low=function.low, high=function.high)
-        tracked = track(h, code=self.code, function=function, accumulated=True, inplace=True, final=final)
-        return replace(tracked, spikes=tracked.spikes.to(dtype))
+    def _code(self, wait: int) -> Code:
+        return Code(steps=self.steps, beta=self.beta, silent=wait, levels=self.levels, signed=self.signed)

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transpike.checks import number, whole
-from transpike.coding.settings import period
+from transpike.coding.color import rgb, ycbcr
+from transpike.coding.encoder import Encoder
+from transpike.coding.settings import INTERMITTENT, period
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.quantiles import Quantiles
 from transpike.spectral.cosine import block_count, block_dct, block_idct, dctn, idctn, zigzag
 
-__all__ = ["DCTEncoder", "ycbcr"]
+__all__ = ["DCTEncoder"]
 
 _FIT_BATCH = 64
-# ITU-R BT.601, as in JPEG, without offsets: luma, and the scaled differences of blue and red from it.
-_YCBCR = (
-    (0.299, 0.587, 0.114),
-    (-0.299 / 1.772, -0.587 / 1.772, 0.5),
-    (0.5, -0.587 / 1.402, -0.114 / 1.402),
-)
 
 
-class DCTEncoder(nn.Module):
+class DCTEncoder(Encoder):
     r"""Images [N, C, H, W] to ternary spikes [T, N, C, H', W'], of which each step shows one frequency of every block.
 
     Every block x block square of the image has coefficients :math:`F_k` and basis images :math:`B_k` (orthonormal 2-D
@@ -100,12 +97,11 @@ class DCTEncoder(nn.Module):
         percentile: float = 93.5,
         color: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(steps)
         if color not in (None, "ycbcr"):
             raise ConfigError(f'color={color!r}: either None or "ycbcr".')
         self.block = whole("block", block)
         self.stride = self.block if stride is None else whole("stride", stride, most=self.block)
-        self.steps = whole("steps", steps)
         self.period = period(order, frequencies, block=block)
         self.order = order if isinstance(order, str) else self.period
         self.percentile = number("percentile", percentile, above=50, most=100)
@@ -224,7 +220,7 @@ class DCTEncoder(nn.Module):
             shown[self._rows[k], self._columns[k]] += 1
         coefficients = torch.where(shown > 0, dctn(blocks) / shown.clamp(min=1), 0.0)
         images = block_idct(coefficients, stride=self.stride, size=size)
-        return images if self.color is None else _mix(images, torch.tensor(_YCBCR, dtype=torch.float64).inverse())
+        return images if self.color is None else rgb(images)
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H', W') for images of size (H, W).
@@ -234,6 +230,54 @@ class DCTEncoder(nn.Module):
         """
         height, width = (block_count(n, block=self.block, stride=self.stride) * self.block for n in size)
         return height, width
+
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the images whose blocks, none of them padded, lie side by side as (H', W').
+
+        >>> DCTEncoder(block=4, stride=2).input_size((60, 60))
+        (32, 32)
+        """
+        height, width = ((n // self.block - 1) * self.stride + self.block for n in size)
+        return height, width
+
+    def layout(self, images: Tensor) -> Tensor:
+        """The blocks side by side, in the encoder's colours: what a whole period of steps sums to.
+
+        With blocks that do not overlap and fill the image they are the image.
+
+        >>> DCTEncoder(block=4, stride=2, steps=16).layout(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 3, 60, 60])
+        """
+        colored = images if self.color is None else ycbcr(images)
+        blocks = idctn(block_dct(colored, block=self.block, stride=self.stride))
+        return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).to(images.dtype)
+
+    def digits(self, step: int) -> tuple[float, ...]:
+        """A spike of either sign, or none."""
+        return -1.0, 0.0, 1.0
+
+    def state(self) -> list[float]:
+        """The thresholds (low, high); NaN until `fit`."""
+        found: list[float] = self.thresholds.tolist()
+        return found
+
+    def restore(self, state: object) -> None:
+        """Take up thresholds (low, high).
+
+        Raises:
+            ModelError: if these are no two numbers.
+        """
+        if not isinstance(state, list | tuple) or len(state) != 2 or not all(isinstance(one, Real) for one in state):
+            raise ModelError(f"thresholds={state!r}: a DCTEncoder has two numbers, the low one and the high one.")
+        self.thresholds.copy_(torch.tensor(state))
+
+    @classmethod
+    def settings(cls, chosen: Mapping[str, object]) -> dict[str, object]:
+        """All settings; of "intermittent" also how many frequencies it shows where none are chosen."""
+        found = super().settings(chosen)
+        if found["order"] == "intermittent" and found["frequencies"] is None:
+            found["frequencies"] = len(INTERMITTENT)
+        return found
 
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
         """What it computes for one image in T steps, from pixels on.
@@ -288,27 +332,6 @@ class DCTEncoder(nn.Module):
         batch, channels, rows, columns = blocks.shape[:4]
         ordered = blocks[..., self._rows, self._columns].flatten(0, 3).mT.float().contiguous()
         return ordered, (batch, channels, rows, columns)
-
-
-def ycbcr(images: Tensor) -> Tensor:
-    """Luma and two chroma channels of RGB, [N, 3, H, W] -> [N, 3, H, W] (ITU-R BT.601, as JPEG, without offsets).
-
-    Linear, so that grey and colours normalised by one mean and deviation stay about 0.
-
-    Raises:
-        DataError: for another number of channels.
-
-    >>> ycbcr(torch.ones(1, 3, 1, 1)).flatten().round(decimals=4).abs()
-    tensor([1., 0., 0.])
-    """
-    return _mix(images, torch.tensor(_YCBCR, dtype=torch.float64))
-
-
-def _mix(images: Tensor, matrix: Tensor) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != len(matrix):
-        raise DataError(f"luma and chroma are of RGB images [N, 3, H, W], not of shape {list(images.shape)}.")
-    with torch.autocast(images.device.type, enabled=False):
-        return torch.einsum("dc,nchw->ndhw", matrix.to(images), images)
 
 
 def _batches(images: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:

@@ -10,15 +10,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transpike.checks import number, whole
-from transpike.coding.pixels import Pixels, first
+from transpike.coding.encoder import Encoder, first
+from transpike.coding.pixels import Pixels
 
 __all__ = ["BurstEncoder", "DirectEncoder", "LatencyEncoder", "PhaseEncoder", "PoissonEncoder"]
 
 
-class DirectEncoder(nn.Module):
+class DirectEncoder(Encoder):
     """Direct coding: the image itself at every step, ``x[t] = image``; the first layer's neurons make the spikes.
 
     Source: Rueckauer, Lungu, Hu, Pfeiffer, Liu, "Conversion of Continuous-Valued Deep Networks to Efficient
@@ -37,27 +38,21 @@ class DirectEncoder(nn.Module):
     """
 
     def __init__(self, *, steps: int) -> None:
-        super().__init__()
-        self.steps = whole("steps", steps)
+        super().__init__(steps)
 
     def forward(self, images: Tensor) -> Tensor:
         return images.expand(self.steps, *images.shape)
 
-    def decode(self, shown: Tensor) -> Tensor:
+    def decode(self, spikes: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
         """The images, of the first steps of a call's result: [t, N, *] -> [N, *] in float32."""
-        return first(shown, self.steps).mean(0)
+        return first(spikes, self.steps).mean(0)
 
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
-        """What it computes for one image in T steps: nothing, for the first layer's work counts as the network's.
-
-        Args:
-            image: (C, H, W).
-            spikes: of one image over all steps.
-
-        Returns:
-            Counts by the names of `transpike.metrics.energy.Operations`, as of all encoders here.
-        """
+        """Nothing, for the first layer's work counts as the network's."""
         return {}
+
+    def digits(self, step: int) -> None:
+        """The image itself: analog."""
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}"
@@ -86,6 +81,8 @@ class PoissonEncoder(Pixels):
     tensor([[0.0000, 0.3000, 1.0000]])
     """
 
+    draws = True
+
     def __init__(
         self,
         *,
@@ -101,6 +98,10 @@ class PoissonEncoder(Pixels):
         pixels = self.pixels(images)
         chances = torch.rand(self.steps, *pixels.shape, generator=self.generator, device=pixels.device)
         return (chances < pixels).to(images.dtype)
+
+    def digits(self, step: int) -> tuple[float, ...]:
+        """A spike or none."""
+        return 0.0, 1.0
 
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
         """Every step a comparison for each pixel, ``rand < x`` (Diehl et al.); the random numbers are not counted."""
@@ -143,6 +144,10 @@ class LatencyEncoder(Pixels):
     def forward(self, images: Tensor) -> Tensor:
         times = ((self.steps - 1) * (1 - self.pixels(images))).round_().long()
         return images.new_zeros(self.steps, *images.shape).scatter_(0, times[None], 1.0)
+
+    def digits(self, step: int) -> tuple[float, ...]:
+        """A spike or none."""
+        return 0.0, 1.0
 
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
         """A multiply-accumulate for each pixel's time, the equation above; every step a comparison with it."""
@@ -209,6 +214,10 @@ class PhaseEncoder(Pixels):
     def _told(self, spikes: Tensor) -> Tensor:
         return spikes[: self.phases].sum(0)
 
+    def digits(self, step: int) -> tuple[float, ...]:
+        """A spike that weighs what its binary digit is worth, or none."""
+        return 0.0, 2.0 ** -(1 + step % self.phases)
+
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
         """Every step a shift for each pixel, which brings out the next digit ``b[t mod P]`` (Kim et al.)."""
         return {"neuron_shifts": math.prod(image) * self.steps}
@@ -272,6 +281,10 @@ class BurstEncoder(Pixels):
             weight = torch.where(fires, weight * self.beta, self.v_threshold)
             step.copy_(shown)
         return spikes
+
+    def digits(self, step: int) -> tuple[float, ...]:
+        """No spike, or one that follows on up to `step` others."""
+        return 0.0, *(self.v_threshold * self.beta**before for before in range(step + 1))
 
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
         """Every step, for each pixel, ``u + x`` and a comparison; every spike ``u - s`` and a product by beta for the

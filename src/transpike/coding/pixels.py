@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from transpike.checks import whole
+from transpike.coding.encoder import Encoder, first
 from transpike.errors import ConfigError, DataError
 
-__all__ = ["Pixels", "first"]
+__all__ = ["Pixels"]
 
 _TOLERANCE = 1e-2
 
 
-class Pixels(nn.Module):
+class Pixels(Encoder):
     """What codes intensities: maps normalised images back to pixels in [0, 1]."""
 
+    takes_pixels = True
     mean: Tensor
     std: Tensor
 
     def __init__(self, steps: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        super().__init__()
-        self.steps = whole("steps", steps)
+        super().__init__(steps)
         for name, value in (("mean", mean), ("std", std)):
             tensor = torch.as_tensor(value, dtype=torch.float32)
             self.register_buffer(name, tensor if tensor.ndim == 0 else tensor.view(-1, 1, 1), persistent=False)
@@ -52,11 +52,12 @@ class Pixels(nn.Module):
             )
         return pixels.clamp_(0, 1)
 
-    def decode(self, spikes: Tensor) -> Tensor:
+    def decode(self, spikes: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
         """The images that the first steps tell of, normalised as they were given.
 
         Args:
             spikes: the first t steps of a call's result, [t, N, *].
+            size: not needed, for what is shown is as large as the images.
 
         Returns:
             [N, *] in float32.
@@ -72,10 +73,3 @@ class Pixels(nn.Module):
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
-
-
-def first(shown: Tensor, steps: int) -> Tensor:
-    """The first steps of an encoder's result, in float32."""
-    if not 1 <= len(shown) <= steps:
-        raise DataError(f"decode takes 1 to {steps} steps, [t, N, *], not a tensor of shape {list(shown.shape)}.")
-    return shown.float()

@@ -1,81 +1,225 @@
-"""What a coding scheme is: a value that can encode, give a spiking form to a function, decode, and state its latency.
+"""What a coding scheme is: its weights, as a solver is its tableau, and the neuron it gives to a function.
 
-The converter traces, folds, calibrates and asks the scheme; it knows none by name.
+A value is sent as a train ``s`` of T steps and read as ``theta * sum_t weights[t] s[t]``, with theta the amplitude of
+the layer. What follows from the weights is written once, as functions of a scheme; the converter, the measures and the
+report know no scheme by name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from transpike.neurons.tsa import Piecewise, Tracked
+from transpike.coding.calibration import Calibration, Percentile
+from transpike.coding.function import Function
+from transpike.coding.operations import Operations, amplification
+from transpike.neurons.tsa import Tracked
+from transpike.neurons.tsa import decode as horner
 
-__all__ = ["Activation", "Scheme"]
+__all__ = [
+    "Neuron",
+    "Scheme",
+    "constant_entry",
+    "decode",
+    "encoder_operations",
+    "injected",
+    "largest",
+    "payload_bits",
+    "ratio",
+    "readout_operations",
+    "total",
+]
 
 
-@dataclass(frozen=True)
-class Activation:
-    """What a neuron computes: ``function`` of its input, or of the maximum of windows of it, in real units.
+class Neuron(Protocol):
+    """A layer of neurons of one function: currents to spikes, over all T steps."""
 
-    ``slope`` overrides the function's slope by one per channel, broadcast against a sample; ``pool`` maps [N, \\*] to
-    the maxima.
+    def __call__(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+    ) -> Tracked:
+        """Spikes for one current [T, N, \\*] an operand, in units of theta.
+
+        Args:
+            currents: one an operand; the function of the decoded currents is what the spikes must say.
+            constants: of the function, by name.
+            inplace: whether the spikes may be written over the first current.
+            final: whether to give the residual and the target [N, \\*] too, in units of theta.
+        """
+
+    def operations(self, *, neurons: float, spikes: float, inputs: float) -> Operations:
+        """What the layer's own updates take for one image: so many neurons, spikes, and accumulated inputs."""
+
+
+class Scheme(ABC):
+    """A coding scheme: a frozen dataclass that states the facts below. Time is the first axis.
+
+    A scheme must give ``weights``, ``digits`` and ``neuron``; the other facts have the defaults that most schemes
+    share. Its fields are its settings.
     """
 
-    function: Piecewise
-    slope: Tensor | None = None
-    pool: Pool | None = None
-
-
-class Pool(Protocol):
-    def __call__(self, x: Tensor, /) -> Tensor: ...
-
-
-class Scheme(Protocol):
-    """The interface between a coding scheme and the converter. Time is the first axis; trains are in units of theta."""
+    @property
+    @abstractmethod
+    def weights(self) -> tuple[float, ...]:
+        """What a unit spike at each of the T steps is worth; 0 in steps that only prepare."""
 
     @property
-    def steps(self) -> int:
-        """T, the steps for which one image is encoded."""
+    @abstractmethod
+    def digits(self) -> tuple[int, ...]:
+        """All values that a spike may have, 0 among them."""
+
+    @abstractmethod
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> Neuron | str:
+        """A layer of neurons that computes ``function`` (of real values), or the reason why there is none.
+
+        Args:
+            function: see `transpike.coding.function`.
+            amplitude: theta of the layer.
+            wait: steps that it listens before its first spike.
+        """
 
     @property
-    def percentile(self) -> float:
-        """Which percentile of a layer's activations its amplitude must still encode."""
+    def entry(self) -> tuple[float, ...]:
+        """The share of a constant (a bias) that enters at each step: ``sum_t weights[t] entry[t] = 1``."""
+        return (1 / total(self),) * len(self.weights)
 
     @property
-    def adjustments(self) -> int:
-        """How often amplitudes are adjusted by the residuals of the converted network."""
+    def wait(self) -> int:
+        """Steps that a layer listens before its first spike; a network keeps one for each layer."""
+        return 0
 
     @property
-    def total(self) -> float:
-        """The value of a train of ones; a constant input is divided by it at every step."""
+    def encoded(self) -> tuple[int, ...] | None:
+        """All values in the input's train; None where the input is an analog current."""
+        return None
 
     @property
-    def largest(self) -> float:
-        """The largest value a train encodes, in units of theta."""
+    def full(self) -> float:
+        """The decoded value, in units of theta, that the calibrated peak of a layer takes."""
+        return largest(self)
 
     @property
-    def interval(self) -> int:
-        """Steps between two images that enter one after the other."""
+    def calibration(self) -> Calibration:
+        """How amplitudes are found."""
+        return Percentile()
 
-    def amplitude(self, peak: float) -> float:
-        """theta, such that ``peak`` is encoded by the longest train of ones."""
-
-    def adjust(self, amplitude: float, residual: float) -> float:
-        """A larger theta where the residual (its 99.9th percentile, in units of theta) exceeds 1."""
-
-    def refuses(self, slope: float, low: float | None) -> str | None:
-        """Why no neuron of this scheme has that slope below 0, or that lower bound; None if one has."""
+    @property
+    def label(self) -> str:
+        """What tells the scheme from others in a table, in few words; T is told beside it."""
+        return type(self).__name__
 
     def encode(self, x: Tensor) -> Tensor:
-        """[N, \\*] in units of theta to [T, N, \\*]."""
+        """The input's train: values [N, \\*] in units of theta to [T, N, \\*]."""
+        return injected(self, x)
 
-    def fire(self, z: Tensor, activation: Activation, amplitude: float, *, inplace: bool, final: bool) -> Tracked:
-        """Currents [T, N, \\*] in units of theta to spikes [T, N, \\*] of ``activation``."""
 
-    def decode(self, s: Tensor) -> Tensor:
-        """[T, N, \\*] to the values [N, \\*], in units of theta."""
+def total(scheme: Scheme) -> float:
+    """The value of a train of ones, in units of theta."""
+    return sum(scheme.weights)
 
-    def latency(self, depth: int) -> int:
-        """Steps from the image's arrival until the output is complete, over ``depth`` layers with the classifier."""
+
+def largest(scheme: Scheme) -> float:
+    """The largest value that a train can say, in units of theta."""
+    return total(scheme) * max(scheme.digits)
+
+
+def ratio(scheme: Scheme) -> float | None:
+    """The ratio of each weight to the next, where it is one and the same; None where it is not.
+
+    Example:
+        >>> from transpike.coding import CSS, Rate
+        >>> ratio(CSS(steps=8, beta=1.5)), ratio(Rate(steps=8))
+        (1.5, 1.0)
+    """
+    weights = scheme.weights
+    if not all(weights):
+        return None
+    found = weights[-2] / weights[-1] if len(weights) > 1 else 1.0  # of the last two, as exact as the radix itself
+    pairs = itertools.pairwise(weights)
+    return found if all(math.isclose(a, b * found, rel_tol=1e-9) for a, b in pairs) else None
+
+
+def decode(scheme: Scheme, s: Tensor) -> Tensor:
+    """What a train or a current [T, N, \\*] says: [N, \\*], in units of theta, in float32 (float64 for float64 trains).
+
+    Example:
+        >>> from transpike.coding import CSS
+        >>> decode(CSS(steps=3), torch.tensor([[1.0], [0.0], [-1.0]])).item()
+        3.0
+    """
+    if (beta := ratio(scheme)) is not None:
+        value = horner(s, beta=beta)
+        return value if scheme.weights[-1] == 1 else value * scheme.weights[-1]
+    state = torch.float64 if s.dtype == torch.float64 else torch.float32
+    weights = torch.tensor(scheme.weights, dtype=state, device=s.device)
+    return torch.einsum("t,t...->...", weights, s.to(state))
+
+
+def injected(scheme: Scheme, x: Tensor) -> Tensor:
+    """Values [N, \\*] as an analog current [T, N, \\*] that enters as a constant does.
+
+    Example:
+        >>> from transpike.coding import Rate
+        >>> injected(Rate(steps=2), torch.tensor([[0.5]])).flatten()
+        tensor([0.5000, 0.5000])
+    """
+    entry = torch.tensor(scheme.entry, dtype=x.dtype, device=x.device)
+    return torch.einsum("t,...->t...", entry, x) if constant_entry(scheme) is None else x.expand(len(entry), *x.shape)
+
+
+def constant_entry(scheme: Scheme) -> float | None:
+    """By what a constant is divided where it enters in equal shares, the value of a train of ones; else None.
+
+    Example:
+        >>> from transpike.coding import CSS
+        >>> constant_entry(CSS(steps=3, beta=2.0))
+        7.0
+    """
+    return total(scheme) if len(set(scheme.entry)) == 1 else None
+
+
+# -- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def payload_bits(digits: Sequence[int]) -> int:
+    """Bits that a spike carries beside its address: which of the digits it is.
+
+    Example:
+        >>> payload_bits((0, 1)), payload_bits((-1, 0, 1)), payload_bits((-8, -4, -2, -1, 0, 1, 2, 4, 8))
+        (0, 1, 3)
+    """
+    return math.ceil(math.log2(max(sum(digit != 0 for digit in digits), 1)))
+
+
+def comparisons(digits: Sequence[int]) -> int:
+    """Comparisons that find a digit by its magnitude, the sign known: a binary search."""
+    return math.ceil(math.log2(len({abs(digit) for digit in digits})))
+
+
+def encoder_operations(scheme: Scheme, *, values: float, spikes: float) -> Operations:
+    """What encoding takes for one image: a step amplifies and compares each value; a spike is subtracted.
+
+    An analog current takes nothing by itself; the first layer's products are counted with its synapses.
+    """
+    if scheme.encoded is None:
+        return Operations()
+    steps = len(scheme.weights)
+    additions = values * steps * comparisons(scheme.encoded) + spikes
+    return _weighting(scheme) * (values * steps) + Operations(neuron_accumulates=additions)
+
+
+def readout_operations(scheme: Scheme, *, values: float) -> Operations:
+    """What neurons take that accumulate and never fire, such as a classifier's: each step weighs and adds the bias."""
+    steps = len(scheme.weights)
+    return _weighting(scheme) * (values * steps) + Operations(neuron_accumulates=values * steps)
+
+
+def _weighting(scheme: Scheme) -> Operations:
+    """What a step takes to give the train its weight: an amplification of the sum, or a product."""
+    beta = ratio(scheme)
+    return Operations(neuron_multiplications=1) if beta is None else amplification(beta)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from transpike.conversion.graph import Graph, Op
+from transpike.conversion.graph import Graph
+from transpike.conversion.op import Op
 from transpike.errors import ConversionError, DataError
 from transpike.quantiles import Quantiles
 
@@ -28,31 +26,17 @@ class Statistics:
     quantiles: dict[str, Quantiles]
     images: int
 
-    def peaks(self, percentile: float) -> dict[str, float]:
-        """The value each train must encode: the percentile of |activation|; of the input, the largest.
 
-        A layer so sparse that its percentile is 0 is given its maximum; one that is always 0 gets 1, with a warning,
-        for nothing it could carry is known.
-        """
-        peaks: dict[str, float] = {}
-        for name, seen in self.quantiles.items():
-            peak = seen.quantile(100 if name == "input" else percentile)
-            peaks[name] = peak or seen.quantile(100) or math.nan
-        dead = [name for name, peak in peaks.items() if math.isnan(peak)]
-        if dead:
-            warnings.warn(
-                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for "
-                "values up to 1; check the calibration images, or remove the layer",
-                stacklevel=3,
-            )
-        return {name: 1.0 if math.isnan(peak) else peak for name, peak in peaks.items()}
-
-
-def collect(calibration: Iterable[Any], images: int = IMAGES) -> Tensor:
+def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
     """The first ``images`` images of an iterable of batches; a batch is a tensor [N, \\*] or begins with one.
+
+    Batches on other devices follow the first.
 
     Raises:
         ConversionError: for no images, integers, values that are not finite, or batches of different image shapes.
+
+    >>> collect([(torch.zeros(3, 2), torch.arange(3)), torch.ones(3, 2)], images=5).shape
+    torch.Size([5, 2])
     """
     if not isinstance(calibration, Iterable):
         raise ConversionError(
@@ -61,20 +45,15 @@ def collect(calibration: Iterable[Any], images: int = IMAGES) -> Tensor:
         )
     batches: list[Tensor] = []
     found = 0
-    for batch in [calibration] if isinstance(calibration, Tensor) else calibration:
-        x = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
-        if not isinstance(x, Tensor) or x.ndim < 2:
-            raise ConversionError(
-                f"calibration: a batch must be a tensor [N, *] or a pair (images, labels), not {_describe(x)}; "
-                "pass a DataLoader, or a list of batches"
-            )
-        check_images(x, "calibration")
+    for batch in [calibration] if isinstance(calibration, (Tensor, Mapping)) else calibration:
+        first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
+        x = check_images(first, "calibration", "pass a DataLoader, or a list of batches: images, or pairs (images, y)")
         if batches and x.shape[1:] != batches[0].shape[1:]:
             raise ConversionError(
                 f"calibration: images of shape {tuple(x.shape[1:])} after images of shape "
                 f"{tuple(batches[0].shape[1:])}; resize them to one shape"
             )
-        batches.append(x.detach()[: images - found])
+        batches.append(x.detach()[: images - found].to(batches[0].device if batches else x.device))
         found += len(batches[-1])
         if found >= images:
             break
@@ -85,14 +64,26 @@ def collect(calibration: Iterable[Any], images: int = IMAGES) -> Tensor:
     return torch.cat(batches)
 
 
-def check_images(x: Tensor, what: str) -> None:
-    """Raise ConversionError unless ``x`` holds finite floating-point images."""
+def check_images(x: object, what: str, remedy: str = "pass a tensor") -> Tensor:
+    """``x``, if it is a tensor of finite floating-point images [N, \\*]; ConversionError otherwise."""
+    if isinstance(x, Mapping):
+        keys = ", ".join(map(repr, list(x)[:6]))
+        raise ConversionError(
+            f"{what}: expected a tensor of images [N, *], not {_describe(x)} with the keys {keys}; pass the images, as "
+            "(batch['image'] for batch in loader)"
+        )
+    if not isinstance(x, Tensor) or x.ndim < 2:
+        raise ConversionError(f"{what}: expected a tensor of images [N, *], not {_describe(x)}; {remedy}")
     if not x.is_floating_point():
         raise ConversionError(
             f"{what}: images are {x.dtype}; convert them to float and normalise them as in the network's training"
         )
+    if x.is_meta or x.layout != torch.strided:
+        kind = "on the meta device, without values" if x.is_meta else f"{x.layout}"
+        raise ConversionError(f"{what}: images are {kind}; pass ordinary tensors")
     if not x.isfinite().all():
         raise ConversionError(f"{what}: images hold NaN or infinity; check the preprocessing")
+    return x
 
 
 def measure(graph: Graph, images: Tensor) -> Statistics:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from transpike.conversion.graph import Graph, Op, apply, operator
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import KINDS, apply, weighted
+from transpike.conversion.op import Op
 
 __all__ = ["fan_out", "macs"]
 
@@ -16,7 +19,7 @@ def macs(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates of every weighted layer for one sample, zeros of the padding counted."""
     counts = {}
     for op in graph:
-        if op.weighted:
+        if weighted(op):
             weight = op.tensors["weight"]
             positions = math.prod(graph[op.inputs[0]].shape if op.args.get("transposed") else op.shape)
             counts[op.name] = positions * weight[0].numel()
@@ -30,17 +33,16 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
     average pooling or interpolation are synapses of the composite layer (where windows overlap, each path counts); a
     skip connection is one synapse. Counted exactly, borders included, as the gradient of a network of ones.
     """
-    spiking = graph.spiking()
     leaves: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
     reached = torch.zeros(())
-    readers = {name for op in graph if op.name not in spiking for name in op.inputs} | set(graph.outputs)
+    readers = {name for op in graph if op.name not in graph.spiking for name in op.inputs} | set(graph.outputs)
     for op in graph:
-        if op.name not in spiking:
+        if op.name not in graph.spiking:
             continue
-        if op.target in ("input", "neuron"):
-            if op.inputs:
-                reached = reached + values[op.inputs[0]].sum()
+        if op.kind == "input" or op.fires:
+            for name in op.inputs:
+                reached = reached + values[name].sum()
             leaves[op.name] = values[op.name] = torch.ones(1, *op.shape, requires_grad=True)
         else:
             values[op.name] = _ones(op, *(values[name] for name in op.inputs))
@@ -52,29 +54,5 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
 
 def _ones(op: Op, *inputs: Tensor) -> Tensor:
     """The operation with every non-zero coefficient replaced by one."""
-    if op.weighted:
-        weight = {"weight": (op.tensors["weight"] != 0).float().cpu()}
-        return apply(op, weight, *inputs)
-    if op.target == "affine":
-        return inputs[0]
-    if op.target in ("mean", "sum"):
-        return inputs[0].sum(op.args["dim"], op.args["keepdim"])
-    if op.target == "add":
-        return inputs[0] + inputs[1]
-    if op.target.startswith(("resample:pad.", "resample:constant_pad")):  # ones and zeros already, on any axis
-        return operator(op.target.partition(":")[2])(inputs[0], *op.args["args"])  # type: ignore[no-any-return]
-    if op.target.startswith("resample:"):
-        return _spread(op, inputs[0])
-    return apply(Op(op.name, op.target, op.inputs, op.shape, op.args), {}, *inputs)
-
-
-def _spread(op: Op, x: Tensor) -> Tensor:
-    """Pooling, interpolation and padding work on each axis by itself: one matrix of ones and zeros an axis."""
-    resample = operator(op.target.partition(":")[2])
-    shape = x.shape[2:]
-    for axis, size in enumerate(shape):
-        probe = torch.eye(size).view(size, 1, *(size if a == axis else 1 for a in range(len(shape))))
-        touched = resample(probe.expand(size, 1, *shape).contiguous(), *op.args["args"]) != 0
-        matrix = touched.amax([a + 1 for a in range(len(shape) + 1) if a != axis + 1]).float()  # [from, to]
-        x = torch.tensordot(x, matrix, dims=([axis + 2], [0])).movedim(-1, axis + 2)
-    return x
+    count = KINDS[op.kind].ones
+    return count(op, op.tensors, *inputs) if count else apply(replace(op, gains=()), {}, *inputs)

@@ -2,53 +2,86 @@
 
 from __future__ import annotations
 
+import io
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
 
-from transpike.conversion.graph import Op
+from transpike.coding.scheme import Scheme
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import title
+from transpike.conversion.timing import Timing
 
-if TYPE_CHECKING:
-    from transpike.conversion.network import SpikingNetwork
-
-__all__ = ["describe", "function_name"]
+__all__ = ["Description", "Layer", "describe"]
 
 
-def describe(snn: SpikingNetwork) -> Table:
-    """A table of the layers: what each computes, its amplitude, the share it clips, and when its spikes begin."""
-    latency, interval = snn.latency, snn.interval
-    table = Table(title=f"{snn.scheme}\nlatency {latency} steps, a new image every {interval}", title_justify="left")
-    for heading in ("layer", "function"):
-        table.add_column(heading)
-    for heading in ("neurons", "amplitude", "clipped", "first spike"):
-        table.add_column(heading, justify="right")
-    wait, depths = snn.scheme.latency(1) - snn.scheme.latency(0), snn.depths
-    for op in [snn.graph.input, *snn.graph.neurons]:
-        table.add_row(
-            op.name,
-            function_name(op),
-            f"{math.prod(op.shape):,}",
-            f"{snn.units[op.name]:.4g}",
-            f"{snn.clipped[op.name]:.3%}" if op.name in snn.clipped else "",
-            f"step {wait * depths[op.name]}",
+@dataclass(frozen=True)
+class Layer:
+    """One row: the input's encoder or a layer of neurons.
+
+    Attributes:
+        name: of the layer.
+        function: what it computes, in the field's words.
+        neurons: how many.
+        amplitude: theta, the real value of a unit of its train.
+        clipped: share of calibration activations beyond what its train can say; None where it was not measured.
+        wait: steps it listens before its first spike.
+        first_spike: the step of its first spike, of an image that arrives at step 0.
+    """
+
+    name: str
+    function: str
+    neurons: int
+    amplitude: float
+    clipped: float | None
+    wait: int
+    first_spike: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """The layers of a network as ``rows``; printed, a table."""
+
+    title: str
+    rows: tuple[Layer, ...]
+
+    def __rich__(self) -> Table:
+        table = Table(title=self.title, title_justify="left")
+        for heading in ("layer", "function"):
+            table.add_column(heading)
+        for heading in ("neurons", "amplitude", "clipped", "first spike"):
+            table.add_column(heading, justify="right")
+        for row in self.rows:
+            clipped = "" if row.clipped is None else f"{row.clipped:.3%}"
+            first = f"step {row.first_spike}"
+            table.add_row(row.name, row.function, f"{row.neurons:,}", f"{row.amplitude:.4g}", clipped, first)
+        return table
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=120, force_terminal=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
+
+
+def describe(
+    graph: Graph, scheme: Scheme, timing: Timing, *, units: Mapping[str, float], clipped: Mapping[str, float]
+) -> Description:
+    """The layers of a spiking network: what each computes, its amplitude, the share it clips, when its spikes begin."""
+    rows = [
+        Layer(
+            name=op.name,
+            function=title(op),
+            neurons=math.prod(op.shape),
+            amplitude=units[op.name],
+            clipped=clipped.get(op.name),
+            wait=timing.waits.get(op.name, 0),
+            first_spike=timing.first_spike[op.name],
         )
-    return table
-
-
-def function_name(op: Op) -> str:
-    """What a neuron computes, in the field's words."""
-    if op.target == "input":
-        return "encoder"
-    slope, low, high = op.args["slope"], op.args["low"], op.args["high"]
-    if "slope" in op.tensors:
-        name = "prelu"
-    elif low is None and high is None:
-        name = {0: "relu", 1: "identity"}.get(slope, f"leaky_relu({slope:g})")
-    elif slope == 0 and low is None:
-        name = f"relu{high:g}"
-    else:
-        name = f"hardtanh({low}, {high})"
-    if not op.args["pool"]:
-        return name
-    return "max_pool" if name == "identity" else f"{name} + max_pool"
+        for op in [graph.input, *graph.neurons]
+    ]
+    heading = f"{scheme}\nlatency {timing.latency} steps, a new image every {timing.interval}"
+    return Description(heading, tuple(rows))

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
-from transpike.coding.scheme import Activation, Scheme
+from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
-from transpike.conversion.graph import Graph, Op, apply, max_pool, piecewise
+from transpike.conversion.describe import Description, describe
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import KINDS, apply, title
+from transpike.conversion.op import Op
+from transpike.conversion.save import save
+from transpike.conversion.timing import Timing
 from transpike.errors import ConversionError
-from transpike.neurons.tsa import Piecewise, Tracked
+from transpike.neurons.tsa import Tracked
 
-__all__ = ["LayerTrace", "SpikingNetwork", "Watch"]
+__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
 
 Watch = Callable[[Op, Tracked], None]
 
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
-_FRESH = {"convolution", "linear", "add"}  # operations whose result shares no memory with their inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerTrace:
     """What one layer fired and what it left out.
 
     Attributes:
-        spikes: digits [T, N, \\*] in {0, ±levels}.
+        spikes: digits [T, N, \\*] of the scheme; the input's may be an analog current.
         residual: [N, \\*] in units of theta, target less decoded value; None for the input's code.
         target: [N, \\*] in units of theta, the function of the layer's whole input; None for the input's code.
         amplitude: theta.
@@ -42,28 +46,70 @@ class LayerTrace:
     target: Tensor | None
     amplitude: float
 
+    def __repr__(self) -> str:
+        """Shapes in place of values."""
+        residual = None if self.residual is None else list(self.residual.shape)
+        return f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude:.4g})"
+
+
+class Trace(dict[str, LayerTrace]):
+    """What every layer fired, by name; a name that sends no spikes is told where they are."""
+
+    def __init__(self, graph: Graph, layers: Mapping[str, LayerTrace]) -> None:
+        super().__init__(layers)
+        self._graph = graph
+
+    def __missing__(self, name: str) -> LayerTrace:
+        graph, whole = self._graph, name
+        while whole in graph.joined:
+            whole = graph.joined[whole]
+        into = f"{name} became part of {whole}. " if whole != name else ""
+        if whole in self:
+            raise KeyError(f"{into}Use [{whole!r}].")
+        if whole not in graph.by_name:
+            raise KeyError(f"the network has no layer {name!r}; those that send spikes: {', '.join(self)}")
+        after, fed = {whole}, ""
+        for op in graph:
+            if after.intersection(op.inputs):
+                fed = fed or (op.name if op.fires else "")
+                after.add(op.name)
+        where = f"the next layer of neurons is {fed}" if fed else "its current is decoded into the output"
+        raise KeyError(f"{into}{whole} ({title(graph[whole])}) sends no spikes; {where}.")
+
 
 class SpikingNetwork(nn.Module):
     """A spiking network, as `transpike.convert` makes it.
 
     Called on images [N, \\*] it encodes them, lets spikes travel for T steps and returns the decoded outputs: logits,
-    in the ANN's own form and units. No state is left between calls, and a sample's output does not depend on its batch
-    mates.
+    in the ANN's own form and units. No state is left between calls.
 
     Attributes:
         scheme: the coding scheme.
         units: real value of one unit of every operation's result; for neurons, their amplitude theta.
         clipped: share of calibration activations beyond what each neuron can encode.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
+        timing: how long each layer waits, when its spikes begin; latency and delays.
+        neurons: the neurons of every layer that fires, by name.
+        readouts: the operations whose results are decoded.
+
+    Raises:
+        ConversionError: if the scheme has no neuron for a function of the graph.
     """
 
     def __init__(
-        self, graph: Graph, scheme: Scheme, units: Mapping[str, float], clipped: Mapping[str, float] | None = None
+        self,
+        graph: Graph,
+        scheme: Scheme,
+        units: Mapping[str, float],
+        *,
+        waits: Mapping[str, int] | None = None,
+        clipped: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.scheme = scheme
         self.units = dict(units)
+        waits = {op.name: scheme.wait for op in graph.neurons} if waits is None else dict(waits)
         self.clipped = dict(clipped or {})
         self.chunk: int | None = None
         for op in graph:
@@ -71,20 +117,27 @@ class SpikingNetwork(nn.Module):
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
                 # One layout whatever the model's was, so that a network read from files computes the same bits.
                 self.register_buffer(_key(op, key), tensor.clone(memory_format=layout))
+        self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self._plan()
+        self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait)
+
+    def _neuron(self, op: Op, wait: int) -> Neuron:
+        neuron = self.scheme.neuron(op.function, amplitude=self.units[op.name], wait=wait)
+        if isinstance(neuron, str):
+            raise ConversionError(f"{op.name}: {neuron}")
+        return neuron
 
     def _plan(self) -> None:
         """What is known before any image: what is read decoded, when a value is last used, who may overwrite."""
-        graph, consumers = self.graph, self.graph.consumers()
-        self._spiking = graph.spiking()
-        readers = [name for op in graph if op.name not in self._spiking for name in op.inputs]
-        self._decoded = self._spiking.intersection([*readers, *graph.outputs])
-        last = {name: ops[-1].name for name, ops in consumers.items()}
+        graph = self.graph
+        readers = [name for op in graph if op.name not in graph.spiking for name in op.inputs]
+        self.readouts = graph.spiking.intersection([*readers, *graph.outputs])
+        last = {name: ops[-1].name for name, ops in graph.consumers.items()}
         self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
         self._overwrite = {
             op.name
             for op in graph.neurons
-            if (graph[op.inputs[0]].target in _FRESH and len(consumers[op.inputs[0]]) == 1) or op.gains
+            if (KINDS[graph[op.inputs[0]].kind].fresh and len(graph.consumers[op.inputs[0]]) == 1) or op.gains
         }
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -108,11 +161,11 @@ class SpikingNetwork(nn.Module):
         parts = [self._run(part, watch, final) for part in x.tensor_split(chunks)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
-    def trace(self, x: Tensor) -> dict[str, LayerTrace]:
+    def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
-        kept: dict[str, list[Tracked]] = {}
-        self.observe(x, lambda op, tracked: kept.setdefault(op.name, []).append(tracked), final=True)
-        return {name: _joined(parts, self.units[name]) for name, parts in kept.items()}
+        seen: dict[str, list[Tracked]] = {}
+        self.observe(x, lambda op, tracked: seen.setdefault(op.name, []).append(tracked), final=True)
+        return Trace(self.graph, {name: _joined(parts, self.units[name]) for name, parts in seen.items()})
 
     @torch.no_grad()
     def analog(self, x: Tensor, observe: Callable[[Op, Tensor], None] | None = None) -> Any:
@@ -122,56 +175,52 @@ class SpikingNetwork(nn.Module):
         """
 
         def value(op: Op, x: Tensor) -> Tensor:
-            if op.target == "input":
-                result = x.to(self.device, self.dtype) / self.units[op.name]
+            unit = self.units[op.name]
+            if op.kind == "input":
+                result = x.to(self.device, self.dtype) / unit
             else:
-                activation, unit = self._activation(op), self.units[op.name]
-                z = x * op.gains[0] if op.gains else x
-                z = activation.pool(z) if activation.pool else z
-                f = activation.function
-                slope = f.slope if activation.slope is None else activation.slope
-                result = piecewise(z, slope, f.low / unit, f.high / unit)
+                result = op.function.at(x * op.gains[0] if op.gains else x, unit=unit, constants=self.tensors(op))
             if observe:
                 observe(op, result)
             return result
 
-        def tensors(op: Op) -> dict[str, Tensor]:
-            constants = {"bias", "shift"}  # they enter at every step, divided by the value of a train of ones
-            held = self._tensors(op)
-            return {k: t * self.scheme.total if k in constants else t for k, t in held.items()}
+        def current(op: Op, *inputs: Tensor) -> Tensor:
+            constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
+            tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
+            return apply(op, tensors, *inputs)
 
         self._check(x)
-        return self.graph.pack(self._walk(x, value, tensors, lambda op, z: z.float() * self.units[op.name]))
+        return self.graph.pack(self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name]))
 
     def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
         def spikes(op: Op, x: Tensor) -> Tensor:
-            fired = self._encode(op, x) if op.target == "input" else self._fire(op, x, final)
+            fired = self._encode(op, x) if op.kind == "input" else self._fire(op, x, final)
             if watch:
                 watch(op, fired)
             return fired.spikes.flatten(0, 1)
 
-        return self._walk(x, spikes, self._tensors, self._decode)
+        return self._walk(x, spikes, self._current, self._decode)
 
     def _walk(
         self,
         x: Tensor,
         fire: Callable[[Op, Tensor], Tensor],
-        tensors: Callable[[Op], dict[str, Tensor]],
+        current: Callable[..., Tensor],
         decode: Callable[[Op, Tensor], Tensor],
     ) -> dict[str, Tensor]:
         """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end."""
         currents: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
         for op in self.graph:
-            if op.name not in self._spiking:
-                held = {key: tensor.float() for key, tensor in self._tensors(op).items()}
+            if op.name not in self.graph.spiking:
+                held = {key: tensor.float() for key, tensor in self.tensors(op).items()}
                 values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
                 continue
-            if op.target in ("input", "neuron"):
+            if op.kind == "input" or op.fires:
                 currents[op.name] = fire(op, currents[op.inputs[0]] if op.inputs else x)
             else:
-                currents[op.name] = apply(op, tensors(op), *(currents[name] for name in op.inputs))
-            if op.name in self._decoded:
+                currents[op.name] = current(op, *(currents[name] for name in op.inputs))
+            if op.name in self.readouts:
                 values[op.name] = decode(op, currents[op.name])
             for name in self._last[op.name]:
                 currents.pop(name, None)
@@ -182,24 +231,29 @@ class SpikingNetwork(nn.Module):
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         return Tracked(self.scheme.encode(x.contiguous(memory_format=layout)).to(self.dtype))
 
-    def _fire(self, op: Op, z: Tensor, final: bool) -> Tracked:
-        z = z.unflatten(0, (self.scheme.steps, -1))
-        z = z * op.gains[0] if op.gains else z
-        inplace = op.name in self._overwrite
-        return self.scheme.fire(z, self._activation(op), self.units[op.name], inplace=inplace, final=final)
+    def _current(self, op: Op, *inputs: Tensor) -> Tensor:
+        """One operation on all steps; a constant enters by the scheme's shares."""
+        tensors = self.tensors(op)
+        constant = KINDS[op.kind].constant
+        if constant not in tensors or constant_entry(self.scheme) is not None:
+            return apply(op, tensors, *inputs)
+        shift = tensors.pop(constant)
+        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (self.steps, -1))
+        entry = torch.tensor(self.scheme.entry, dtype=z.dtype, device=z.device)
+        trailing = (1,) * (z.ndim - 3) if op.kind == "convolution" else ()
+        ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
+        return (z + ramp).flatten(0, 1)
 
-    def _activation(self, op: Op) -> Activation:
-        low, high = op.args["low"], op.args["high"]
-        function = Piecewise(
-            slope=op.args["slope"], low=-math.inf if low is None else low, high=math.inf if high is None else high
-        )
-        pool = partial(max_pool, op.args["pool"]) if op.args["pool"] else None
-        return Activation(function, self._tensors(op).get("slope"), pool)
+    def _fire(self, op: Op, z: Tensor, final: bool) -> Tracked:
+        z = z.unflatten(0, (self.steps, -1))
+        z = z * op.gains[0] if op.gains else z
+        return self.neurons[op.name]([z], self.tensors(op), inplace=op.name in self._overwrite, final=final)
 
     def _decode(self, op: Op, current: Tensor) -> Tensor:
-        return self.scheme.decode(current.unflatten(0, (self.scheme.steps, -1))) * self.units[op.name]
+        return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
 
-    def _tensors(self, op: Op) -> dict[str, Tensor]:
+    def tensors(self, op: Op) -> dict[str, Tensor]:
+        """An operation's weights and constants as the network has them now: on its device, in its data type."""
         return {key: self.get_buffer(_key(op, key)) for key in op.tensors}
 
     def _check(self, x: Tensor) -> None:
@@ -212,7 +266,7 @@ class SpikingNetwork(nn.Module):
     def default_chunk(self) -> int:
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU)."""
         largest = max(math.prod(op.shape) for op in self.graph)
-        return max(1, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.scheme.interval))
+        return max(1, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
 
     @property
     def device(self) -> torch.device:
@@ -224,58 +278,42 @@ class SpikingNetwork(nn.Module):
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
-    @property
-    def readouts(self) -> set[str]:
-        """The operations whose results are decoded, for the output or for functions of decoded values."""
-        return self._decoded
-
-    @property
-    def depths(self) -> dict[str, int]:
-        """How many neurons lie on the longest path from the image to each spiking operation, itself included."""
-        depths: dict[str, int] = {}
-        for op in self.graph:
-            if op.name in self._spiking:
-                depths[op.name] = max((depths[n] for n in op.inputs), default=0) + (op.target == "neuron")
-        return depths
+    @cached_property
+    def steps(self) -> int:
+        """T, the steps for which one image is encoded."""
+        return len(self.scheme.weights)
 
     @property
     def depth(self) -> int:
         """n: firing layers on the longest path, and the classifier, which accumulates."""
-        depths = self.depths
-        return max(depths[name] + (self.graph[name].target != "neuron") for name in self._decoded)
+        return self.timing.depth
 
     @property
     def latency(self) -> int:
-        """Steps from an image's arrival to its complete output, T + Ts * n (the paper's T + n for Ts = 1)."""
-        return self.scheme.latency(self.depth)
+        """Steps from an image's arrival to its complete output, T + Ts * n for one wait Ts (the paper's T + n)."""
+        return self.timing.latency
 
     @property
     def interval(self) -> int:
-        """Steps between two images that enter one after the other, T + Ts."""
-        return self.scheme.interval
+        """Steps between two images that enter one after the other: T and the largest wait of any one layer."""
+        return self.timing.interval
 
     @property
     def delays(self) -> dict[tuple[str, str], int]:
         """Steps by which each edge must wait for the slowest input of its target: skips around neurons need them."""
-        depths, wait = self.depths, self.scheme.latency(1) - self.scheme.latency(0)
-        return {
-            (name, op.name): wait * (max(depths[n] for n in op.inputs) - depths[name])
-            for op in self.graph
-            if op.name in self._spiking
-            for name in op.inputs
-        }
+        return self.timing.delays
 
-    def describe(self) -> Table:
-        """A table of the layers: what each computes, its amplitude, the share it clips, and when its spikes begin."""
-        from transpike.conversion.describe import describe
+    def describe(self) -> Description:
+        """The layers: what each computes, its amplitude, the share it clips, and when its spikes begin.
 
-        return describe(self)
+        ``print(snn.describe())`` shows a table; ``snn.describe().rows`` gives it as data.
+        """
+        return describe(self.graph, self.scheme, self.timing, units=self.units, clipped=self.clipped)
 
-    def save(self, folder: Any) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        from transpike.conversion.store import save
-
-        save(self, folder)
+        graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
+        save(folder, graph, self.scheme, self.timing, units=self.units, clipped=self.clipped)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
@@ -287,8 +325,8 @@ def _key(op: Op, key: str) -> str:
 
 def _joined(parts: list[Tracked], amplitude: float) -> LayerTrace:
     def cat(tensors: list[Tensor | None]) -> Tensor | None:
-        given = [t for t in tensors if t is not None]
-        return torch.cat(given) if given else None
+        some = [t for t in tensors if t is not None]
+        return torch.cat(some) if some else None
 
     spikes = torch.cat([part.spikes for part in parts], 1)
     return LayerTrace(spikes, cat([p.residual for p in parts]), cat([p.target for p in parts]), amplitude)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from transpike.coding.css import CSS
-from transpike.coding.scheme import Scheme
+from transpike.coding import DEFAULT
+from transpike.coding.scheme import Scheme, largest
 from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
 from transpike.conversion.fold import fold
-from transpike.conversion.graph import Graph, Op
+from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
+from transpike.conversion.op import Op
+from transpike.conversion.place import place
+from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
@@ -32,7 +35,7 @@ def convert(ann: nn.Module, calibration: Iterable[Any], *, scheme: Scheme | None
             of them). It is read as in evaluation mode, whatever mode it is in, and not changed.
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
             images are used; fewer are allowed. The converted network takes images of their shape.
-        scheme: how values become spikes; `CSS` with its defaults if not given.
+        scheme: how values become spikes; `transpike.coding.DEFAULT` if not given.
 
     Returns:
         The spiking network: ``snn(x)`` gives decoded outputs.
@@ -51,7 +54,7 @@ def convert(ann: nn.Module, calibration: Iterable[Any], *, scheme: Scheme | None
     >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
     (14, True)
     """
-    return prepare(ann, calibration).convert(CSS() if scheme is None else scheme)
+    return prepare(ann, calibration).convert(DEFAULT if scheme is None else scheme)
 
 
 def prepare(ann: nn.Module, calibration: Iterable[Any], *, images: int = IMAGES) -> Prepared:
@@ -60,9 +63,10 @@ def prepare(ann: nn.Module, calibration: Iterable[Any], *, images: int = IMAGES)
     Raises:
         ConversionError: as `convert`.
     """
+    ann = network(ann)
     parameter = next(ann.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
-    graph = fold(trace(ann, sample[:2]))
+    graph = place(fold(trace(ann, sample[:2])))
     return Prepared(graph, measure(graph, sample), sample)
 
 
@@ -86,29 +90,29 @@ class Prepared:
         Raises:
             ConversionError: if the scheme has no neuron for a function in the network.
         """
-        peaks = self.statistics.peaks(scheme.percentile)
-        amplitudes = {name: scheme.amplitude(peak) for name, peak in peaks.items()}
-        snn = self._build(scheme, amplitudes)
-        for _ in range(scheme.adjustments):
-            residuals = _residuals(snn, self.images)
-            for name, residual in residuals.items():
-                amplitudes[name] = scheme.adjust(amplitudes[name], residual)
-            snn = self._build(scheme, amplitudes)
-        return snn
+        refused = [
+            f"{op.name}: {reason}"
+            for op in self.graph.neurons
+            if isinstance(reason := scheme.neuron(op.function, amplitude=1.0, wait=scheme.wait), str)
+        ]
+        if refused:
+            places = "\n".join(f"  - {place}" for place in refused)
+            raise ConversionError(f"{type(scheme).__name__} has no neurons for this network:\n{places}")
+        seen = self.statistics.quantiles
+        amplitudes = scheme.calibration.amplitudes(
+            seen, scheme.full, lambda amplitudes: _residuals(self._build(scheme, amplitudes), self.images)
+        )
+        return self._build(scheme, amplitudes)
 
-    def _build(self, scheme: Scheme, amplitudes: dict[str, float]) -> SpikingNetwork:
-        for op in self.graph.neurons:
-            slope = op.tensors["slope"].abs().max().item() if op.tensors else op.args["slope"]
-            if problem := scheme.refuses(slope, op.args["low"]):
-                raise ConversionError(f"{op.name}: {problem}")
+    def _build(self, scheme: Scheme, amplitudes: Mapping[str, float]) -> SpikingNetwork:
         graph, units = scale(self.graph, scheme, amplitudes)
         seen = self.statistics.quantiles
-        clipped = {name: seen[name].share_above(scheme.largest * theta) for name, theta in amplitudes.items()}
-        return SpikingNetwork(graph, scheme, units, clipped)
+        clipped = {name: seen[name].share_above(largest(scheme) * theta) for name, theta in amplitudes.items()}
+        return SpikingNetwork(graph, scheme, units, clipped=clipped)
 
 
-def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, float]:
-    """The 99.9th percentile of every neuron's |residual|, in units of theta (Appendix A.3)."""
+def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, Quantiles]:
+    """The distribution of every neuron's |residual|, in units of theta."""
     quantiles: dict[str, Quantiles] = {}
 
     def watch(op: Op, tracked: Tracked) -> None:
@@ -116,4 +120,4 @@ def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, float]:
             quantiles.setdefault(op.name, Quantiles()).update(tracked.residual)
 
     snn.observe(images, watch, final=True)
-    return {name: seen.quantile(99.9) for name, seen in quantiles.items()}
+    return quantiles

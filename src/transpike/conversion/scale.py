@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from transpike.coding.scheme import Scheme
-from transpike.conversion.graph import Graph, Op
+from transpike.coding.scheme import Scheme, constant_entry
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import KINDS, weighted
+from transpike.conversion.op import Op
 
 __all__ = ["scale"]
 
@@ -16,49 +18,50 @@ __all__ = ["scale"]
 def scale(graph: Graph, scheme: Scheme, amplitudes: Mapping[str, float]) -> tuple[Graph, dict[str, float]]:
     """The graph in spike units, and the unit of every operation's result: real value = unit * decoded value.
 
-    Weights take theta_in / theta_out (Algorithm 2); constants are divided by theta_out and by the value of a train of
-    ones, since they enter at every step. Where an edge has no weights (a skip connection, a concatenation), the ratio
-    of amplitudes stays on the edge as its gain.
+    Weights take theta_in / theta_out (Algorithm 2 of CSS). Constants are divided by theta_out and, where they enter in
+    equal shares, by the value of a train of ones. Where an edge has no weights (a skip connection, a concatenation),
+    the ratio of amplitudes stays on the edge as its gain.
     """
-    spiking = graph.spiking()
-    units = _units(graph, spiking, amplitudes)
-    ops = [_rescale(op, scheme, units) if op.name in spiking else op for op in graph]
+    units = _units(graph, amplitudes)
+    shares = constant_entry(scheme) or 1.0
+    ops = [_rescaled(op, shares, units) if op.name in graph.spiking else op for op in graph]
     return replace(graph, ops=tuple(ops)), units
 
 
-def _units(graph: Graph, spiking: set[str], amplitudes: Mapping[str, float]) -> dict[str, float]:
+def _units(graph: Graph, amplitudes: Mapping[str, float]) -> dict[str, float]:
     """Trains have their own amplitude; a current takes the unit of the neuron it flows to, if it flows to one."""
     wanted: dict[str, float] = {}
     for op in reversed(graph.ops):
         unit = amplitudes.get(op.name, wanted.get(op.name))
-        if op.name in spiking and not op.weighted and unit is not None:
+        if op.name in graph.spiking and not weighted(op) and unit is not None:
             for name in op.inputs:
                 wanted.setdefault(name, unit)
     units: dict[str, float] = {}
     for op in graph:
-        if op.name in spiking:
-            default = 1.0 if op.weighted else units[op.inputs[0]] if op.inputs else 1.0
+        if op.name in graph.spiking:
+            default = 1.0 if weighted(op) else units[op.inputs[0]] if op.inputs else 1.0
             units[op.name] = amplitudes.get(op.name, wanted.get(op.name, default))
     return units
 
 
-def _rescale(op: Op, scheme: Scheme, units: Mapping[str, float]) -> Op:
-    out = units[op.name]
+def _rescaled(op: Op, shares: float, units: Mapping[str, float]) -> Op:
+    """The operation in spike units, its tensors computed in float64: a current is a sum of many of them."""
+    kind, out = KINDS[op.kind], units[op.name]
     ratios = tuple(units[name] / out for name in op.inputs)
-    if op.weighted:
-        return replace(op, tensors=_scaled(op, "weight", "bias", ratios[0], out * scheme.total))
-    if op.target == "affine":
-        tensors = _scaled(op, "scale", "shift", ratios[0], out * scheme.total)
-        return replace(op, tensors=tensors, gains=() if "scale" in tensors or ratios[0] == 1 else ratios)
-    gains = tuple(r * g for r, g in zip(ratios, op.gains or (1.0,) * len(ratios), strict=True))
-    return replace(op, gains=gains if op.target == "add" or any(g != 1 for g in gains) else ())
-
-
-def _scaled(op: Op, factor: str, constant: str, ratio: float, total: float) -> dict[str, Tensor]:
-    """Both tensors in spike units, computed in float64: a current is a sum of many of them."""
     tensors = dict(op.tensors)
-    if factor in tensors:
-        tensors[factor] = (tensors[factor].double() * ratio).to(tensors[factor].dtype)
-    if constant in tensors:
-        tensors[constant] = (tensors[constant].double() / total).to(tensors[constant].dtype)
-    return tensors
+    if kind.factor in tensors:
+        tensors[kind.factor] = _times(tensors[kind.factor], ratios[0])
+        ratios = (1.0,)
+    if kind.constant in tensors:
+        tensors[kind.constant] = _over(tensors[kind.constant], out * shares)
+    gains = tuple(r * g for r, g in zip(ratios, op.gains or (1.0,) * len(ratios), strict=True))
+    kept = gains if op.kind == "add" or any(gain != 1 for gain in gains) else ()
+    return replace(op, tensors=tensors, gains=kept)
+
+
+def _times(tensor: Tensor, ratio: float) -> Tensor:
+    return (tensor.double() * ratio).to(tensor.dtype)
+
+
+def _over(tensor: Tensor, unit: float) -> Tensor:
+    return (tensor.double() / unit).to(tensor.dtype)

@@ -1,84 +1,30 @@
-"""A converted network as files: ``network.json`` and ``weights.safetensors``, readable without the original classes.
-
-Everything is data: operations by name from a fixed list, plain arguments, tensors. Nothing is unpickled or evaluated.
-"""
+"""Read a converted network from its files, data from a stranger: names must be on fixed lists, shapes must fit."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from transpike.coding import SCHEMES
-from transpike.conversion.graph import KINDS, Graph, Op, apply, operator
+from transpike.coding import create_scheme
+from transpike.coding.function import Function
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import KINDS, apply, resampling
 from transpike.conversion.network import SpikingNetwork
+from transpike.conversion.op import Op
+from transpike.conversion.save import FORMAT, VERSION, digest
 from transpike.errors import ModelError, TranspikeError
 
-__all__ = ["load", "save"]
-
-FORMAT = "transpike spiking network"
-VERSION = 1
-
-
-def save(snn: SpikingNetwork, folder: str | os.PathLike[str]) -> None:
-    """Write ``snn`` to ``folder``, whole or not at all; files of an earlier save there are replaced."""
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(
-            f"{target}: cannot be made a folder ({error.strerror or error}); name another place"
-        ) from error
-    scheme = {"name": type(snn.scheme).__name__, **dataclasses.asdict(snn.scheme)}  # type: ignore[call-overload]
-    ops = [
-        {
-            "name": op.name,
-            "target": op.target,
-            "inputs": op.inputs,
-            "shape": op.shape,
-            "args": dict(op.args),
-            "gains": op.gains,
-            "tensors": list(op.tensors),
-        }
-        for op in snn.graph
-    ]
-    network = {
-        "format": FORMAT,
-        "version": VERSION,
-        "scheme": scheme,
-        "latency": snn.latency,
-        "interval": snn.interval,
-        "ops": ops,
-        "outputs": snn.graph.outputs,
-        "container": snn.graph.container,
-        "units": snn.units,
-        "clipped": snn.clipped,
-        "delays": [[source, to, steps] for (source, to), steps in snn.delays.items() if steps],
-    }
-    tensors = {
-        f"{op.name}.{key}": tensor.detach().cpu().contiguous()
-        for op in snn.graph
-        for key, tensor in snn._tensors(op).items()
-    }
-    with tempfile.TemporaryDirectory(dir=target) as scratch:
-        weights = Path(scratch) / "weights.safetensors"
-        save_file(tensors, weights)
-        network["weights_sha256"] = _digest(weights)
-        (Path(scratch) / "network.json").write_text(json.dumps(network, indent=1))
-        for name in ("weights.safetensors", "network.json"):
-            shutil.move(Path(scratch) / name, target / name)
+__all__ = ["load"]
 
 
 def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
@@ -103,16 +49,16 @@ def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
     if network.get("version") != VERSION:
         raise ModelError(
             f"{source}/network.json: format version {network.get('version')}, this transpike reads {VERSION}; "
-            "install the transpike that wrote it, or convert again"
+            "convert again, or install the transpike that wrote it"
         )
-    if network.get("weights_sha256") != _digest(source / "weights.safetensors"):
+    if network.get("weights_sha256") != digest(source / "weights.safetensors"):
         raise ModelError(
             f"{source}: damaged: weights.safetensors is not the one network.json was written with; save again"
         )
     try:
         return _build(network, tensors)
-    except TranspikeError:
-        raise
+    except TranspikeError as error:
+        raise ModelError(f"{source}: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(
@@ -120,49 +66,56 @@ def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
         ) from error
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _build(network: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwork:
-    fields = dict(network["scheme"])
-    scheme = SCHEMES[fields.pop("name")](**fields)
-    ops = []
-    for entry in network["ops"]:
-        kind, _, name = entry["target"].partition(":")
-        if kind not in KINDS:
-            raise ModelError(
-                f"{entry['name']}: unknown operation {entry['target']!r}; a newer transpike may have written it"
-            )
-        for operator_name in filter(None, (name, (entry["args"].get("pool") or {}).get("operator"))):
-            operator(operator_name)
-        held = {key: tensors[f"{entry['name']}.{key}"] for key in entry["tensors"]}
-        plain = {key: tuple(entry[key]) for key in ("inputs", "shape", "gains")}
-        ops.append(Op(entry["name"], entry["target"], args=entry["args"], tensors=held, **plain))
-    graph = Graph(tuple(ops), tuple(network["outputs"]), network["container"])
+    settings = dict(network["scheme"])
+    scheme = create_scheme(settings.pop("name"), settings)
+    ops = tuple(_read(entry, tensors) for entry in network["ops"])
+    joined = {str(name): str(into) for name, into in network["joined"].items()}
+    graph = Graph(ops, tuple(network["outputs"]), network["container"], joined)
     units, clipped = ({k: float(v) for k, v in network[key].items()} for key in ("units", "clipped"))
-    _check(graph, units)
-    return SpikingNetwork(graph, scheme, units, clipped)
+    waits = network["waits"]
+    _check(graph, units, waits)
+    return SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped)
 
 
-def _check(graph: Graph, units: Mapping[str, float]) -> None:
+def _read(entry: dict[str, Any], tensors: Mapping[str, Tensor]) -> Op:
+    name, kind = entry["name"], entry["kind"]
+    if kind not in KINDS:
+        raise ModelError(f"{name}: unknown operation {kind!r}; a newer transpike may have written it")
+    own = {key: tensors[f"{name}.{key}"] for key in entry["tensors"]}
+    inputs, shape, gains = (tuple(entry[key]) for key in ("inputs", "shape", "gains"))
+    op = Op(name, kind, inputs, shape, args=entry["args"], tensors=own, gains=gains)
+    if kind == "resample":
+        resampling(op)
+    if kind != "call":
+        return op
+    if not isinstance(entry["fires"], bool):
+        raise ValueError(f"{name}: whether it fires is true or false, not {entry['fires']!r}")
+    function = Function.read(entry["function"])
+    if function.operands != len(op.inputs):
+        raise ValueError(f"{name} has {len(op.inputs)} inputs, its function {function.operands} operands")
+    return replace(op, function=function, fires=entry["fires"])
+
+
+def _check(graph: Graph, units: Mapping[str, float], waits: Mapping[str, int]) -> None:
     """Run the graph on shapes alone: what does not fit together is found now, not with the first image."""
     dtypes = {tensor.dtype for op in graph for tensor in op.tensors.values()}
     if len(dtypes) != 1 or not (dtype := dtypes.pop()).is_floating_point:
         raise ValueError("its tensors are not of one floating-point type")
     values: dict[str, Tensor] = {}
     for op in graph:
-        if (op.target == "input") != (not values) or op.name in values:
+        if (op.kind == "input") != (not values) or op.name in values:
             raise ValueError(f"{op.name} is out of place")
         shape = (2, *op.shape)
-        if op.target == "input":
+        if op.kind == "input":
             values[op.name] = torch.empty(shape, dtype=dtype, device="meta")
         else:
-            held = {key: tensor.to("meta") for key, tensor in op.tensors.items()}
-            values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
+            own = {key: tensor.to("meta") for key, tensor in op.tensors.items()}
+            values[op.name] = apply(op, own, *(values[name] for name in op.inputs))
         if values[op.name].shape != shape:
             raise ValueError(f"{op.name} gives {list(values[op.name].shape)}, not {list(shape)} as recorded")
     graph.pack(values)
-    if not all(0 < units[name] < math.inf for name in graph.spiking()):
+    if not all(0 < units[name] < math.inf for name in graph.spiking):
         raise ValueError("an amplitude is not a positive number")
+    if waits.keys() != {op.name for op in graph.neurons} or any(type(n) is not int or n < 0 for n in waits.values()):
+        raise ValueError("the waits are not one whole number a layer of neurons")

@@ -7,172 +7,117 @@ subclasses with a forward of their own all arrive as the same few operators, eac
 from __future__ import annotations
 
 import contextlib
-import warnings
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
-from torch.fx import Node
+from torch.export import ExportedProgram
 
 from transpike.conversion.fold import fold
-from transpike.conversion.graph import Graph, Op
-from transpike.conversion.lower import Lowering, finish
-from transpike.conversion.operators.shapes import RESHAPES
-from transpike.conversion.refusals import SUPPORTED, why
+from transpike.conversion.graph import Graph
+from transpike.conversion.hooks import Hook, wrap
+from transpike.conversion.kinds import weighted
+from transpike.conversion.lower import lower
+from transpike.conversion.op import Op
+from transpike.conversion.place import place
+from transpike.conversion.program import export, network, run
+from transpike.conversion.refusals import Problem, refusal, why
+from transpike.conversion.state import evaluation
 from transpike.errors import ConversionError
 
-__all__ = ["evaluation", "trace"]
+__all__ = ["trace"]
 
-_NUMBERS = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
-
-_VIEWS = frozenset(
-    {*RESHAPES, "slice", "select", "narrow", "transpose", "swapaxes", "permute", "split", "chunk", "unbind"}
-)
+_ROUNDING = 3.0  # times the error of float32 itself, by which two orders of summation may differ
+_CHAOS = 0.1  # relative error of the outputs
+_SHAPES = ("reshape", "permute", "slice", "select", "expand_as", "upsample_nearest2d", "upsample_bilinear2d")
 
 
-def trace(ann: nn.Module, example: Tensor) -> Graph:
+def trace(ann: nn.Module | ExportedProgram, example: Tensor) -> Graph:
     """The operations that ``ann`` performs on images like ``example`` ([N, \\*], N >= 1), as in evaluation mode.
+
+    Shapes alone are traced, wherever the network is. Hooks that only record are left out; where the network cannot be
+    traced without them (another layer may read what they keep), they are traced like any other.
 
     Raises:
         ConversionError: one error that lists every place without a spiking form, by module path, reason and remedy.
     """
-    ann = getattr(ann, "_orig_mod", ann)
+    model = network(ann)
     example = example if len(example) > 1 else torch.cat([example, example])
-    with evaluation(ann), torch.no_grad():
-        program = _export(ann, example)
-        if _aliased(program):
-            program = program.run_decompositions({})
-    graph = _lower(ann, program)
-    with evaluation(ann), torch.no_grad():
-        _check(ann, fold(graph), example)
+    with evaluation(model), torch.no_grad():
+        hooks = wrap(model)
+        outputs = run(model, example)
+        if recorders := [hook for hook in hooks if hook.only_records]:
+            with contextlib.suppress(ConversionError):
+                return _traced(model, example, outputs, recorders)
+        return _traced(model, example, outputs, [])
+
+
+def _traced(model: nn.Module, example: Tensor, outputs: list[Tensor], skipped: list[Hook]) -> Graph:
+    for hook in skipped:
+        hook.skipped = True
+    try:
+        program = export(model, example)
+    finally:
+        for hook in skipped:
+            hook.skipped = False
+    graph = _graph(type(model).__name__, program)
+    folded = place(fold(graph))
+    _compare(folded, example, outputs)
+    more = torch.cat([example, example[:1]])  # a later call, and one more image: neither may matter
+    _compare(folded, more, run(model, more))
     return graph
 
 
-@contextlib.contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module's own mode, and what its forward changes in buffers, is put back."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-
-
-def _export(ann: nn.Module, example: Tensor) -> ExportedProgram:
-    try:
-        ann(example.clone())  # the forward may work in place
-    except Exception as error:
-        raise ConversionError(
-            f"the network does not run on images of shape {tuple(example.shape[1:])}, {example.dtype}: "
-            f"{_first_line(error)}"
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.export(ann, (example,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
-    except Exception as error:
-        message = _first_line(error)
-        if "data-dependent" in message or "GuardOnDataDependent" in type(error).__name__:
-            reason = "its path depends on the values of the data (an `if` or a loop over a tensor's values)"
-            remedy = "make the control flow independent of the data, or split the model and convert its parts"
-        elif "specialized" in message or "onstraint" in message:
-            reason = "it fixes the batch size, so that one sample's result could depend on its batch"
-            remedy = "use x.shape[0] or -1 instead of len(x) or a number of samples"
-        else:
-            reason, remedy = (
-                "torch.export cannot trace it",
-                "see the cause above; rewrite that part with plain tensor operations",
-            )
-        raise ConversionError(
-            f"the network cannot be traced: {reason}; {remedy}. torch.export says: {message}"
-        ) from error
-
-
-def _aliased(program: ExportedProgram) -> bool:
-    """Whether an in-place operator changes what something else reads too, as a view or a buffer: order matters then."""
-    order = {node: k for k, node in enumerate(program.graph.nodes)}
-    for node in program.graph.nodes:
-        changed = node.args[0] if node.op == "call_function" and node.args else None
-        if not isinstance(changed, Node) or not _operator_name(node).endswith("_"):
-            continue
-        if changed.op == "placeholder" or any(_is_view(v) for v in (changed, *changed.users)):
-            return True
-        if any(order[user] > order[node] for user in changed.users):
-            return True
-    return False
-
-
-def _operator_name(node: Node) -> str:
-    """``add_`` of ``aten.add_.Tensor``."""
-    return str(node.target).split(".")[-2:][0]
-
-
-def _is_view(node: Node) -> bool:
-    return node.op == "call_function" and (_operator_name(node) in _VIEWS or "getitem" in str(node.target))
-
-
-def _lower(ann: nn.Module, program: ExportedProgram) -> Graph:
-    constants = _constants(program)
-    image = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name not in constants)
-    shape = image.meta["val"].shape
-    lowering = Lowering(str(shape[0]), {"input": Op("input", "input", (), tuple(shape[1:]))}, {image: "input"})
-    outputs: list[Any] = []
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node is not image:
-            lowering.env[node] = constants[node.name]
-        elif node.op == "call_function":
-            value = node.meta.get("val")
-            sized = value is None or isinstance(value, _NUMBERS)  # shapes of results are known from the example
-            lowering.env[node] = value if sized else lowering.lower(node)
-        elif node.op == "output":
-            outputs = list(node.args[0])[-len(program.graph_signature.user_outputs) :]
-    found = [lowering.env[n] for n in outputs if isinstance(n, Node)]
-    names = tuple(name for name in found if isinstance(name, str))
-    problems = lowering.problems
-    if len(names) < len(outputs):
-        problems.append("the model's output: every output must be a tensor computed from the image")
-    graph = Graph(finish(lowering, names), names, _container(program, problems))
+def _graph(name: str, program: ExportedProgram) -> Graph:
+    ops, outputs, problems = lower(program)
+    container = _container(program)
+    if container is None:
+        reason = "it must be a tensor, or a tuple, list or dictionary of tensors; return one of these"
+        problems.append(Problem("the model's output", reason))
+    graph = Graph(ops, outputs, container or "tensor")
     problems += _misplaced(graph)
     if problems:
-        places = "\n".join(f"  - {p}" for p in dict.fromkeys(problems))
-        raise ConversionError(f"{type(ann).__name__} cannot be converted:\n{places}\n{SUPPORTED}.")
+        raise ConversionError(refusal(name, problems))
     return graph
 
 
-def _misplaced(graph: Graph) -> Iterator[str]:
+def _misplaced(graph: Graph) -> Iterator[Problem]:
     """What is wrong with the graph as a whole: functions before the last weighted layer, broken weights."""
-    if not any(op.weighted for op in graph):
-        yield "the model: it has no convolution and no linear layer"
-    spiking = graph.spiking()
+    if not any(weighted(op) for op in graph):
+        yield Problem("the model", "it has no convolution and no linear layer; nothing in it can spike")
+    gates = _gates(graph)
     for op in graph:
-        if op.name in spiking and op.target.startswith("decoded:"):
-            yield f"{op.name}: {why(op.target.removeprefix('decoded:').split('.')[0])}"
+        if op.name in graph.spiking and op.kind == "call" and not op.function.tracked:
+            yield Problem(op.name, why(_base(op), gates=op.name in gates))
         for key, tensor in op.tensors.items():
             if not tensor.isfinite().all():
-                yield f"{op.name}: its {key} holds NaN or infinity; check the trained weights"
+                yield Problem(op.name, f"its {key} holds NaN or infinity; check the trained weights")
 
 
-def _constants(program: ExportedProgram) -> dict[str, Tensor]:
-    signature = program.graph_signature
-    names = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    known = {**program.state_dict, **program.constants}
-    return {place: known[name].detach() for place, name in names.items()}
+def _gates(graph: Graph) -> set[str]:
+    """The operations whose results do nothing but multiply activations, perhaps in another shape."""
+    gates: set[str] = set()
+    for op in reversed(graph.ops):
+        readers = graph.consumers.get(op.name, [])
+        products = [r for r in readers if _base(r) == "mul" and len(set(r.inputs)) > 1]
+        shapes = [r for r in readers if r.name in gates and _base(r) in _SHAPES]
+        if readers and len(products) + len(shapes) == len(readers):
+            gates.add(op.name)
+    return gates
 
 
-def _container(program: ExportedProgram, problems: list[str]) -> str | list[str]:
+def _base(op: Op) -> str:
+    """The operator's bare name, as ``mul`` of ``mul.Tensor``."""
+    calls = op.function.calls
+    name = op.args["operator"] if op.kind == "resample" else calls[-1].operator if calls else op.kind
+    return str(name).partition(".")[0]
+
+
+def _container(program: ExportedProgram) -> str | list[str] | None:
+    """How the model returns its outputs; None for a form that a graph does not know."""
     spec = program.call_spec.out_spec
     assert spec is not None
     children = spec.children() if callable(getattr(spec, "children", None)) else spec.children_specs
@@ -183,27 +128,43 @@ def _container(program: ExportedProgram, problems: list[str]) -> str | list[str]
         return "tuple" if spec.type is tuple else "list"
     if flat and spec.type in (dict, OrderedDict) and all(isinstance(key, str) for key in spec.context):
         return list(spec.context)
-    problems.append("the model's output: it must be a tensor, or a tuple, list or dictionary of tensors")
-    return "tensor"
+    return None
 
 
-def _check(ann: nn.Module, graph: Graph, example: Tensor) -> None:
+def _compare(graph: Graph, x: Tensor, outputs: list[Tensor]) -> None:
     """The traced and folded network must compute what the model does: a silent miss would cost accuracy unseen."""
-    values = graph.run(example)
-    expected = torch.utils._pytree.tree_leaves(ann(example.clone()))
-    limit = max(1e-3, 16 * torch.finfo(example.dtype).eps)
-    for name, want in zip(graph.outputs, expected, strict=True):
-        got = values[name]
-        if got.shape == want.shape and torch.allclose(got, want, rtol=0, atol=0, equal_nan=True):
+    values = graph.run(x)
+    limit = max(1e-3, 16 * torch.finfo(x.dtype).eps)
+    for name, want in zip(graph.outputs, outputs, strict=True):
+        error = _error(values[name], want)
+        if error < limit:
             continue
-        error = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-12)
-        if got.shape != want.shape or not error < limit:
+        rounding = _error(values[name], _double(graph).run(x.cpu().double())[name])
+        if error < min(_ROUNDING * rounding, _CHAOS):
+            continue
+        if _ROUNDING * rounding >= _CHAOS:
             raise ConversionError(
-                f"{name}: the traced network differs from the model by {error:.2%}; it may be random or stateful "
-                "(dropout that ignores eval(), a counter in forward). Make its evaluation deterministic"
+                f"{name}: rounding in {x.dtype} alone changes the network's output by {rounding:.0%}, so that nothing "
+                "can be checked against it; convert it in float64, or check its weights"
             )
+        raise ConversionError(
+            f"{name}: the traced network differs from the model by {error:.2%}; it may be random or stateful (dropout "
+            "that ignores eval(), a counter in forward), or depend on the number of images. Make its evaluation "
+            "deterministic"
+        )
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0][:300]
+def _error(got: Tensor, want: Tensor) -> float:
+    """||got - want|| relative to ||want||; infinite if their shapes differ."""
+    got, want = got.cpu(), want.cpu()
+    if got.shape != want.shape:
+        return math.inf
+    if torch.allclose(got, want.to(got.dtype), rtol=0, atol=0, equal_nan=True):
+        return 0.0
+    return float((got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-12))
+
+
+def _double(graph: Graph) -> Graph:
+    """The same network in float64 and on the processor, for some devices have no float64."""
+    ops = [replace(op, tensors={k: t.cpu().double() for k, t in op.tensors.items()}) for op in graph]
+    return replace(graph, ops=tuple(ops))

@@ -48,7 +48,7 @@ def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
 class Adapter(nn.Module):
     """A student's maps with as many channels as the teacher's: mean over time, then a 1x1 convolution.
 
-    It begins as the identity where the channels match.
+    It begins as the identity where the channels match. The teacher's maps are a constant to the gradient.
 
     Args:
         student_channels: channels of the student's maps.
@@ -57,7 +57,7 @@ class Adapter(nn.Module):
     Shapes: student [T, N, C, H, W] or [N, C, H, W] and teacher [N, C', H', W'] -> both [N, C', *size], in float32.
 
     Raises:
-        DataError: on call, for maps of another rank or with other channels, or smaller than the grid.
+        DataError: on call, for maps of another rank or with other channels, smaller than the grid, or of no image.
 
     >>> student, teacher = Adapter(4, 6)(torch.rand(2, 3, 4, 8, 8), torch.rand(3, 6, 4, 4), size=(4, 4))
     >>> student.shape, teacher.shape
@@ -84,10 +84,12 @@ class Adapter(nn.Module):
                 f"the teacher's maps have the shape {list(teacher.shape)}: expected "
                 f"[{student.shape[-4]}, {weight.shape[0]}, H, W]."
             )
+        if not teacher.numel():
+            raise DataError(f"the teacher's maps have the shape {list(teacher.shape)}: there is nothing to compare.")
 
     def forward(self, student: Tensor, teacher: Tensor, *, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         self.check(student, teacher)
         weight = self.projection.weight
         with torch.autocast(student.device.type, enabled=False):
             own = on_grid(mean_over_time(student.to(weight.dtype)), size)
-            return self.projection(own), on_grid(teacher.to(weight.dtype), size)
+            return self.projection(own), on_grid(teacher.detach().to(weight.dtype), size)

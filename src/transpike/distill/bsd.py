@@ -6,23 +6,20 @@ Knowledge Transfer". What the paper leaves open is settled by an argument each a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter, Pairs, mean_over_time, on_grid
-from transpike.distill.feature_method import FeatureMethod
+from transpike.distill.adapter import Adapter, mean_over_time, on_grid
 from transpike.distill.fused import fused_residual
-from transpike.distill.method import Features
+from transpike.distill.inputs import feature_pair, mean_logit_pair
 from transpike.distill.settings import check_weights
-from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision, half_spectrum_energy, high_pass, irfft2, rfft2
 
 __all__ = [
-    "BiSpectrumDistillation",
+    "Domain",
     "SpectralResidual",
     "SpectralResidualDistillation",
     "SpectralSemanticDistillation",
@@ -69,7 +66,7 @@ def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidu
     >>> spectral_residual(student, teacher, SpectralResidual((8, 8))).item()
     256.0
     """
-    student, teacher = full_precision(student), full_precision(teacher)
+    student, teacher = feature_pair(student, teacher)
     adapted, size = residual.adapt(student)
     return ((adapted - teacher).square().sum() + penalty * size) / len(student)
 
@@ -89,12 +86,13 @@ def spectral_semantic(student_logits: Tensor, teacher_logits: Tensor, *, keep: f
 
     Raises:
         ConfigError: for `keep` outside (0, 1).
+        DataError: for other shapes.
 
     >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
     >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
     (0.0, 1.0)
     """
-    student_logits, teacher_logits = full_precision(mean_over_time(student_logits)), full_precision(teacher_logits)
+    student_logits, teacher_logits = mean_logit_pair(mean_over_time(student_logits), teacher_logits)
     order = teacher_logits.argsort(dim=-1, descending=True, stable=True)
     # The filter is linear, and so is sorting by a given order: one transform of the difference.
     difference = (student_logits - teacher_logits).gather(-1, order)
@@ -215,7 +213,7 @@ class SpectralResidualDistillation(nn.Module):
         adapter, residual = self.adapter, self.residual
         with torch.autocast(student_features.device.type, enabled=False):
             adapter.check(student_features, teacher_features)
-            teacher = self._target(on_grid(full_precision(teacher_features), residual.size))
+            teacher = self._target(on_grid(full_precision(teacher_features.detach()), residual.size))
             if residual.domain == "spatial" or not torch.is_grad_enabled():
                 student, _ = adapter(student_features, teacher_features, size=residual.size)
                 return spectral_residual(student, teacher, residual, penalty=self.penalty)
@@ -258,79 +256,3 @@ class SpectralSemanticDistillation(nn.Module):
 
     def extra_repr(self) -> str:
         return f"keep={self.keep}"
-
-
-class BiSpectrumDistillation(FeatureMethod):
-    """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: what is added to the task loss.
-
-    Equation 7. A term whose weight is 0 is left out, so that the paper's ablations are settings: logits KD
-    (beta = gamma = 0), +SSD (beta = 0), +SRD (gamma = 0).
-
-    Args:
-        stages: pairs of taps; see `transpike.distill.taps`.
-        alpha: weight of logits KD.
-        beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. It is tied to the size and scale
-            of the teacher's maps: look at the first step's terms, or set `normalize`.
-        gamma: weight of SSD.
-        temperature: of logits KD.
-        keep: share of frequencies that SSD sees.
-        penalty: weight of the residual's size in SRD.
-        domain: "spatial" for SRD without Fourier transforms.
-        normalize: divide the teacher's maps by their root mean square.
-
-    Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
-    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "srd" and "ssd".
-
-    >>> stages = [Stage("a", "b", 4, 6, (8, 8), (8, 8))]
-    >>> bsd = BiSpectrumDistillation(stages, beta=7e-4)
-    >>> logits, features = torch.zeros(2, 3, 10), {"a": torch.zeros(2, 3, 4, 8, 8)}
-    >>> terms = bsd(logits, logits[0], features, {"b": torch.ones(3, 6, 8, 8)})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'kd': 0.0, 'srd': 0.2688, 'ssd': 0.0}
-    """
-
-    def __init__(
-        self,
-        stages: Sequence[Stage] = (),
-        *,
-        alpha: float = 0.5,
-        beta: float = 7e-5,
-        gamma: float = 0.5,
-        temperature: float = 2.0,
-        keep: float = 0.5,
-        penalty: float = 0.01,
-        domain: Domain = "frequency",
-        normalize: bool = False,
-    ) -> None:
-        super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
-        check_weights(gamma=gamma, penalty=penalty)
-        self.gamma = gamma
-        self.ssd = SpectralSemanticDistillation(keep)
-        settings = {"penalty": penalty, "domain": domain, "normalize": normalize}
-        self.srd = nn.ModuleList(
-            SpectralResidualDistillation(stage.student_channels, stage.teacher_channels, size=stage.size, **settings)  # type: ignore[arg-type]
-            for stage in self.stages
-        )
-
-    def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's maps with the residual and the teacher's."""
-        return {
-            stage: loss.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
-            for loss, stage in zip(self.srd, self.stages, strict=True)
-        }
-
-    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
-        distances = [
-            loss(student[stage.student], teacher[stage.teacher])
-            for loss, stage in zip(self.srd, self.stages, strict=True)
-        ]
-        return {"srd": self.weights["beta"] * torch.stack(distances).sum()}
-
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, *others: Any, **named: Any) -> dict[str, Tensor]:
-        terms = super().forward(student_logits, teacher_logits, *others, **named)
-        if self.gamma:
-            terms["ssd"] = self.gamma * self.ssd(student_logits, teacher_logits)
-        return terms
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, gamma={self.gamma}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transpike.distill.adapter import mean_over_time
-from transpike.distill.logits import knowledge_distillation, logit_pair
+from transpike.distill.inputs import labels, mean_logit_pair
+from transpike.distill.logits import knowledge_distillation
 from transpike.distill.method import Method
 from transpike.distill.settings import check_settings
 from transpike.distill.taps import Stage
@@ -47,8 +46,8 @@ def scaled_logits(student: Tensor, teacher: Tensor, temperature: float) -> tuple
     (tensor([[1., 0.]]), tensor([[1., 0.]]))
     """
     check_settings(temperature=temperature)
-    student, teacher = logit_pair(student, teacher)
-    return mean_over_time(student) / temperature, teacher / temperature
+    student, teacher = mean_logit_pair(student, teacher)
+    return student / temperature, teacher / temperature
 
 
 def target_distillation(
@@ -181,17 +180,21 @@ class DKDDistillation(Method):
     {'target_kd': 0.0, 'non_target_kd': 0.0}
     """
 
+    needs = frozenset({"labels"})
+
     def __init__(
         self, stages: Sequence[Stage] = (), *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0
     ) -> None:
         super().__init__(alpha=alpha, beta=beta, temperature=temperature)
 
-    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+    def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         terms = {}
         if alpha := self.weights["alpha"]:
-            terms["target_kd"] = alpha * target_distillation(student, teacher, target, temperature=self.temperature)
+            terms["target_kd"] = alpha * target_distillation(
+                student, teacher, labels(target), temperature=self.temperature
+            )
         if beta := self.weights["beta"]:
-            others = non_target_distillation(student, teacher, target, temperature=self.temperature)
+            others = non_target_distillation(student, teacher, labels(target), temperature=self.temperature)
             terms["non_target_kd"] = beta * others
         return terms
 
@@ -222,7 +225,7 @@ class DISTDistillation(Method):
     ) -> None:
         super().__init__(beta=beta, gamma=gamma, temperature=temperature)
 
-    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+    def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         terms = {}
         if beta := self.weights["beta"]:
             terms["inter_class"] = beta * image_correlation(student, teacher, temperature=self.temperature)

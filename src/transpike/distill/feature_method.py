@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from transpike.distill.adapter import mean_over_time
+from transpike.distill.inputs import check_images
 from transpike.distill.logits import knowledge_distillation
 from transpike.distill.method import Features, Method
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError, DataError
 from transpike.spectral.fourier import full_precision
 
-__all__ = ["FeatureMethod", "stage_maps", "student_maps"]
+__all__ = ["FeatureMethod", "smallest_of_norms", "stage_maps", "student_maps"]
 
 
 def student_maps(stage: Stage, student: Features) -> Tensor:
@@ -39,8 +39,10 @@ def student_maps(stage: Stage, student: Features) -> Tensor:
 def stage_maps(stage: Stage, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
     """Maps of both at a stage, averaged over time, each with its own channels and grid, in full precision.
 
+    The teacher's are a constant to the gradient.
+
     Raises:
-        DataError: for maps of another rank or with other channels.
+        DataError: for maps of another rank or with other channels, and for none.
 
     >>> import torch
     >>> stage = Stage("a", "b", 4, 6, (8, 8), (4, 4))
@@ -48,13 +50,19 @@ def stage_maps(stage: Stage, student: Features, teacher: Features) -> tuple[Tens
     >>> own.shape, other.shape
     (torch.Size([3, 4, 8, 8]), torch.Size([3, 6, 4, 4]))
     """
-    own, other = student_maps(stage, student), full_precision(teacher[stage.teacher])
+    own, other = student_maps(stage, student), full_precision(teacher[stage.teacher].detach())
     if other.ndim != 4 or other.shape[1] != stage.teacher_channels or len(other) != len(own):
         raise DataError(
             f"the teacher's maps have the shape {list(other.shape)}: expected "
             f"[{len(own)}, {stage.teacher_channels}, H, W]."
         )
+    check_images(own, other)
     return own, other
+
+
+def smallest_of_norms(stages: Sequence[Stage]) -> int:
+    """How many images batch normalisation of maps at these stages needs in training: 2 where one has a single place."""
+    return 2 if any(stage.size == (1, 1) for stage in stages) else 1
 
 
 class FeatureMethod(Method):
@@ -75,17 +83,18 @@ class FeatureMethod(Method):
         DataError: on call, for maps that do not fit their stages, and batches of fewer images than the method needs.
     """
 
+    needs = frozenset({"features"})
+
     def __init__(self, stages: Sequence[Stage], *, alpha: float, temperature: float, **weights: float) -> None:
-        super().__init__(alpha=alpha, temperature=temperature, **weights)
         # None for weights of 0: DDP refuses parameters that no loss depends on.
-        self.stages = tuple(stages) if any(weights.values()) else ()
+        super().__init__(stages if any(weights.values()) else (), alpha=alpha, temperature=temperature, **weights)
         if any(weights.values()) and not stages:
             told = ", ".join(f"{name}={weight}" for name, weight in weights.items())
             raise ConfigError(
                 f"{told}: distillation of features needs stages, pairs of taps; a weight of 0 leaves them out."
             )
 
-    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+    def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         alpha = self.weights["alpha"]
         if not alpha:
             return {}

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.adapter import Adapter, Pairs, on_grid
-from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.feature_method import FeatureMethod, smallest_of_norms, stage_maps
+from transpike.distill.inputs import feature_pair, labels
 from transpike.distill.logits import weighted_logits
 from transpike.distill.method import Features
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
-from transpike.spectral.fourier import full_precision
 
 __all__ = [
     "BKDSNNDistillation",
@@ -42,7 +41,8 @@ def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
     >>> feature_distance(torch.zeros(3, 4, 8, 8), torch.ones(3, 4, 8, 8)).item()
     256.0
     """
-    return (full_precision(student) - full_precision(teacher)).square().sum() / len(student)
+    student, teacher = feature_pair(student, teacher)
+    return (student - teacher).square().sum() / len(student)
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -63,8 +63,8 @@ def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
     >>> attention_distance(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_distance(maps, maps.flip(-1)).item()
     (0.0, 2.0)
     """
-    difference = _attention(full_precision(student)) - _attention(full_precision(teacher))
-    return difference.square().sum() / len(student)
+    student, teacher = feature_pair(student, teacher)
+    return (_attention(student) - _attention(teacher)).square().sum() / len(student)
 
 
 def _attention(maps: Tensor) -> Tensor:
@@ -214,6 +214,8 @@ class BKDSNNDistillation(FeatureMethod):
     5.822
     """
 
+    needs = frozenset({"features", "labels"})
+
     def __init__(
         self,
         stages: Sequence[Stage] = (),
@@ -235,11 +237,12 @@ class BKDSNNDistillation(FeatureMethod):
         pairs = self.adapters(student, teacher)
         return {stage: (self.restore(own), other) for stage, (own, other) in pairs.items()}
 
-    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+    def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         alpha = self.weights["alpha"]
         if not alpha:
             return {}
-        return {"weighted_logits": alpha * weighted_logits(student, teacher, target, temperature=self.temperature)}
+        loss = weighted_logits(student, teacher, labels(target), temperature=self.temperature)
+        return {"weighted_logits": alpha * loss}
 
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         [(own, other)] = self.adapters(student, teacher).values()
@@ -282,7 +285,8 @@ class SAKDDistillation(FeatureMethod):
     ) -> None:
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
         self.adapters = _Adapters(self.stages)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(stage.teacher_channels) for stage in self.adapters.stages)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(stage.teacher_channels) for stage in self.stages)
+        self.smallest_batch = smallest_of_norms(self.stages)
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""

@@ -6,7 +6,7 @@ as large as the features through memory. Here they stay in the cache.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -49,10 +49,21 @@ def fused_residual(
     return loss
 
 
+class _Context(Protocol):
+    """What PyTorch hands from the forward to the backward pass."""
+
+    steps: int
+    samples: int
+    dtype: torch.dtype
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, penalty: float, small: float, *parameters: Tensor
+        ctx: _Context, student: Tensor, teacher: Tensor, penalty: float, small: float, *parameters: Tensor
     ) -> Tensor:
         dtype = parameters[0].dtype
         steps, samples = student.shape[:2]
@@ -73,7 +84,7 @@ class _Fused(torch.autograd.Function):
         return total / samples
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, upstream: Tensor) -> tuple[Tensor | None, ...]:
         back, *sums = ctx.saved_tensors
         scale = upstream / ctx.samples
         student = (back * (scale / ctx.steps)).to(ctx.dtype)

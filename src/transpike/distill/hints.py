@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.adapter import Adapter, Pairs, on_grid
-from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.feature_method import FeatureMethod, smallest_of_norms, stage_maps
 from transpike.distill.features import attention_distance
+from transpike.distill.inputs import feature_pair
 from transpike.distill.method import Features
 from transpike.distill.taps import Stage
 from transpike.errors import ModelError
-from transpike.spectral.fourier import full_precision
 
 __all__ = [
     "ATDistillation",
@@ -44,7 +44,7 @@ def hint_distance(student: Tensor, teacher: Tensor) -> Tensor:
     >>> hint_distance(torch.zeros(3, 4, 8, 8), torch.full((3, 4, 8, 8), 2.0)).item()
     4.0
     """
-    return F.mse_loss(full_precision(student), full_precision(teacher))
+    return F.mse_loss(*feature_pair(student, teacher))
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def partial_distance(student: Tensor, teacher: Tensor) -> Tensor:
     >>> partial_distance(student.view(1, 3, 1, 1), teacher.view(1, 3, 1, 1)).item()
     5.0
     """
-    student, teacher = full_precision(student), full_precision(teacher)
+    student, teacher = feature_pair(student, teacher)
     counts = (student > teacher) | (teacher > 0)
     return ((student - teacher).square() * counts).sum() / len(student)
 
@@ -229,6 +229,7 @@ class OFDDistillation(FeatureMethod):
         self.adapters = nn.ModuleList(Adapter(stage.student_channels, stage.teacher_channels) for stage in self.stages)
         self.norms = nn.ModuleList(nn.BatchNorm2d(stage.teacher_channels) for stage in self.stages)
         self.margins = nn.ModuleList(MarginReLU(stage.teacher_channels) for stage in self.stages)
+        self.smallest_batch = smallest_of_norms(self.stages)
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transpike.distill.adapter import mean_over_time
+from transpike.distill.inputs import labels, logit_pair, mean_logit_pair
 from transpike.distill.method import Method
 from transpike.distill.settings import check_settings
 from transpike.distill.taps import Stage
-from transpike.errors import DataError, ModelError
+from transpike.errors import ModelError
 from transpike.spectral.fourier import full_precision
 
 __all__ = [
@@ -33,16 +32,16 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, te
     L = tau^2 / N * sum_n KL(p_t || p_s),  p = softmax(z / tau)
 
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2; tau^2 keeps the
-    gradients' size when the temperature changes.
+    gradients' size when the temperature changes. A class that the teacher rules out by minus infinity counts as absent.
 
     Args:
         student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
-        teacher_logits: [N, classes].
+        teacher_logits: [N, classes]; a constant to the gradient, as in every loss here.
         temperature: tau.
 
     Raises:
         ConfigError: for a temperature that is not above 0.
-        DataError: for other shapes.
+        DataError: for other shapes, and for a batch without images.
 
     >>> teacher = torch.tensor([[2.0, 0.0]])
     >>> knowledge_distillation(teacher + 5, teacher).item()
@@ -51,8 +50,7 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, te
     1.8485
     """
     check_settings(temperature=temperature)
-    student, teacher = logit_pair(student_logits, teacher_logits)
-    return _divergence(mean_over_time(student), teacher, temperature).mean()
+    return _divergence(*mean_logit_pair(student_logits, teacher_logits), temperature).mean()
 
 
 def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
@@ -124,9 +122,11 @@ def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: flo
     student = full_precision(student_logits)
     classes = target if target.ndim == 1 else target.argmax(-1)
     right = student.argmax(-1) == classes
-    count = right.sum(0)
-    shared = torch.where(right.unsqueeze(-1), student.detach(), 0).sum(0) / count.clamp(min=1).unsqueeze(-1)
-    return (_divergence(student, shared.expand_as(student), temperature) * (count > 0)).mean()
+    count = right.sum(0).unsqueeze(-1)
+    shared = torch.where(right.unsqueeze(-1), student.detach(), 0).sum(0) / count.clamp(min=1)
+    # Where no step is right the divergence does not count, but has to be finite, also of classes that are ruled out.
+    student, shared = logit_pair(student, torch.where(count > 0, shared, student.detach().mean(0)))
+    return (_divergence(student, shared.expand_as(student), temperature) * (count > 0).squeeze(-1)).mean()
 
 
 def weighted_logits(
@@ -158,8 +158,7 @@ def weighted_logits(
     0.4382
     """
     check_settings(temperature=temperature)
-    student, teacher = logit_pair(student_logits, teacher_logits)
-    student = mean_over_time(student)
+    student, teacher = mean_logit_pair(student_logits, teacher_logits)
     with torch.no_grad():
         ratio = F.cross_entropy(student, target, reduction="none") / (
             F.cross_entropy(teacher, target, reduction="none") + 1e-7
@@ -187,7 +186,7 @@ class LogitsDistillation(Method):
     def __init__(self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, temperature: float = 2.0) -> None:
         super().__init__(alpha=alpha, temperature=temperature)
 
-    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+    def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         return {"kd": self.weights["alpha"] * knowledge_distillation(student, teacher, temperature=self.temperature)}
 
 
@@ -215,17 +214,19 @@ class TLDDistillation(Method):
     {'temporal_kd': 0.0, 'temporal_sharing': 0.0}
     """
 
+    needs = frozenset({"time", "labels"})
+
     def __init__(
         self, stages: Sequence[Stage] = (), *, alpha: float = 0.2, beta: float = 0.5, temperature: float = 3.0
     ) -> None:
         super().__init__(alpha=alpha, beta=beta, temperature=temperature)
 
-    def answer(self, student: Tensor, teacher: Tensor, target: Any) -> dict[str, Tensor]:
+    def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         terms = {}
         if alpha := self.weights["alpha"]:
             terms["temporal_kd"] = alpha * temporal_distillation(student, teacher, temperature=self.temperature)
         if beta := self.weights["beta"]:
-            terms["temporal_sharing"] = beta * temporal_sharing(student, target, temperature=self.temperature)
+            terms["temporal_sharing"] = beta * temporal_sharing(student, labels(target), temperature=self.temperature)
         return terms
 
 
@@ -254,15 +255,6 @@ def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     # Both as logarithms: equal logits then give 0 exactly.
     log_student, log_teacher = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(-1)
-
-
-def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    if student.ndim not in (2, 3) or student.shape[-2:] != teacher.shape:
-        raise DataError(
-            f"the student's logits have the shape {list(student.shape)} and the teacher's {list(teacher.shape)}: "
-            "expected [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher."
-        )
-    return full_precision(student), full_precision(teacher)
 
 
 def _every_step(student: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transpike.distill.inputs import feature_pair
 from transpike.errors import ConfigError, DataError
 from transpike.spectral.fourier import full_precision, half_spectrum_energy, rfft2
 
@@ -151,4 +152,4 @@ def _alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         raise DataError(
             f"expected two maps [N, C, H, W] of one shape, found {list(student.shape)} and {list(teacher.shape)}."
         )
-    return full_precision(student), full_precision(teacher)
+    return feature_pair(student, teacher)

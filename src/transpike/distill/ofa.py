@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log2
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 
 from transpike.distill.decoupled import scaled_logits, target_index
 from transpike.distill.feature_method import student_maps
+from transpike.distill.inputs import labels
 from transpike.distill.method import NONE, Features, Method
 from transpike.distill.taps import Stage
-from transpike.errors import ConfigError, DataError
+from transpike.errors import ConfigError
 
 __all__ = ["Exit", "OFADistillation", "target_enhanced"]
 
@@ -134,6 +134,9 @@ class OFADistillation(Method):
     {'logits': 2.3026, 'exits': 2.3026}
     """
 
+    needs = frozenset({"features", "labels", "classes"})
+    smallest_batch = 2
+
     def __init__(
         self,
         stages: Sequence[Stage] = (),
@@ -144,13 +147,12 @@ class OFADistillation(Method):
         temperature: float = 1.0,
         classes: int = 1000,
     ) -> None:
-        super().__init__(alpha=alpha, beta=beta, gamma=gamma, temperature=temperature)
+        super().__init__(stages if beta else (), alpha=alpha, beta=beta, gamma=gamma, temperature=temperature)
         if beta and not stages:
             raise ConfigError(f"beta={beta}: the exits of OFA need stages, pairs of taps.")
         if classes < 1:
             raise ConfigError(f"classes={classes}: an exit has 1 or more.")
         self.classes = classes
-        self.stages = tuple(stages) if beta else ()
         width = max((max(stage.student_channels, stage.teacher_channels) for stage in self.stages[-1:]), default=1)
         self.exits = nn.ModuleList(
             Exit(stage.student_channels, width, classes, halvings=min(after, int(log2(min(stage.student_size)))))
@@ -163,17 +165,20 @@ class OFADistillation(Method):
         teacher_logits: Tensor,
         student_features: Features = NONE,
         teacher_features: Features = NONE,
-        target: Any = None,
+        target: Tensor | None = None,
     ) -> dict[str, Tensor]:
         def loss(logits: Tensor) -> Tensor:
             gamma = self.weights["gamma"]
-            return target_enhanced(logits, teacher_logits, target, gamma=gamma, temperature=self.temperature)
+            return target_enhanced(logits, teacher_logits, labels(target), gamma=gamma, temperature=self.temperature)
 
+        if self.training:
+            self.check_batch(len(teacher_logits))
         terms, classes = {}, teacher_logits.shape[-1]
         if alpha := self.weights["alpha"]:
             terms["logits"] = alpha * loss(student_logits)
         if beta := self.weights["beta"]:
-            self._check(classes, len(teacher_logits))
+            if classes > self.classes:
+                raise ConfigError(f"classes={self.classes}: the logits have {classes}; give the exits as many.")
             with torch.autocast(student_logits.device.type, enabled=False):
                 losses = [
                     loss(leave(student_maps(stage, student_features))[:, :classes])
@@ -181,12 +186,6 @@ class OFADistillation(Method):
                 ]
             terms["exits"] = beta * torch.stack(losses).sum()
         return terms
-
-    def _check(self, classes: int, samples: int) -> None:
-        if classes > self.classes:
-            raise ConfigError(f"classes={self.classes}: the logits have {classes}; give the exits as many.")
-        if self.training and samples < 2:
-            raise DataError("the exits of OFA normalize over the batch and cannot train on a batch of one image.")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, classes={self.classes}"

@@ -1,6 +1,7 @@
 """Distillation of relations between the images of a batch: RKD, CC and CRD, on features averaged over time and space.
 
-They compare no channel with another, so that any pair of networks will do.
+They compare no channel with another, so that any pair of networks will do. The losses of CC and CRD pass a gradient on
+to both sides, for what they compare of a teacher is an embedding of its features, whose layer is trained as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.inputs import check_images, feature_pair
 from transpike.distill.method import Features
 from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
@@ -50,7 +52,8 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
     >>> relational_distance(torch.zeros(2, 2), student).item()  # two of four pairs, huber(1) = 1/2 each
     0.25
     """
-    return F.smooth_l1_loss(_distances(full_precision(student)), _distances(full_precision(teacher)))
+    student, teacher = feature_pair(student, teacher)
+    return F.smooth_l1_loss(_distances(student), _distances(teacher))
 
 
 def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
@@ -70,7 +73,8 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
     >>> relational_angle(5 - 2 * corner, corner).item()
     0.0
     """
-    return F.smooth_l1_loss(_cosines(full_precision(student)), _cosines(full_precision(teacher)))
+    student, teacher = feature_pair(student, teacher)
+    return F.smooth_l1_loss(_cosines(student), _cosines(teacher))
 
 
 def _distances(x: Tensor) -> Tensor:
@@ -108,6 +112,7 @@ def correlation_congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0
     >>> correlation_congruence(student, 7 * student).item()
     0.0
     """
+    check_images(student, teacher)
     return F.mse_loss(_correlations(student, gamma, order), _correlations(teacher, gamma, order))
 
 
@@ -133,6 +138,7 @@ def consecutive_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     >>> consecutive_correlation(torch.zeros(3, 2), torch.tensor([[1.0, 1.0], [2.0, 0.0], [3.0, 5.0]])).item()
     4.0
     """
+    check_images(student, teacher, least=2)
     errors = (full_precision(student) - full_precision(teacher)).abs()
     return (errors[:-1] * errors[1:]).sum(1).mean()
 
@@ -159,6 +165,7 @@ def contrastive_distance(student: Tensor, teacher: Tensor, *, temperature: float
     >>> contrastive_distance(torch.eye(4), torch.eye(4)) < 1e-4
     tensor(True)
     """
+    check_images(student, teacher)
     units = [F.normalize(full_precision(x), dim=1) for x in (student, teacher)]
     similarity = units[0] @ units[1].T / temperature
     own = torch.arange(len(similarity), device=similarity.device)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from transpike.distill.adapter import on_grid
 from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.inputs import feature_pair
 from transpike.distill.method import Features
 from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
-from transpike.spectral.fourier import full_precision
 
 __all__ = ["AttentionFusion", "ReviewKDDistillation", "hierarchical_distance"]
 
@@ -37,7 +37,7 @@ def hierarchical_distance(student: Tensor, teacher: Tensor, *, sizes: Sequence[i
     >>> round(hierarchical_distance(maps, torch.zeros(1, 1, 2, 2)).item(), 4)
     0.6667
     """
-    student, teacher = full_precision(student), full_precision(teacher)
+    student, teacher = feature_pair(student, teacher)
     smaller = [size for size in sizes if size < min(student.shape[-2:])]
     total = F.mse_loss(student, teacher)
     for level, size in enumerate(smaller, 1):

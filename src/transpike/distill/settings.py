@@ -6,15 +6,20 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from transpike.errors import ConfigError
 
 __all__ = ["check_kinds", "check_settings", "check_weights", "check_whole"]
 
-WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a word", NoneType: "null"}
+WORDS: dict[object, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a word",
+    NoneType: "null",
+}
 
 
 def check_settings(*, temperature: float, **weights: float) -> None:
@@ -60,12 +65,12 @@ def check_whole(least: int, **numbers: object) -> None:
             raise ConfigError(f"{name}={number!r}: expected a whole number, {least} or more.")
 
 
-def check_kinds(name: str, make: Callable[..., object], settings: Mapping[str, Any]) -> None:
+def check_kinds(name: str, make: Callable[..., object], settings: Mapping[str, object]) -> None:
     """Refuse settings that a method does not have, or of another type than it takes.
 
     Args:
         name: of the method.
-        make: its class, or a `partial` of it, whose arguments after the first are the settings.
+        make: its class, whose arguments after the first are the settings.
         settings: by name.
 
     Raises:
@@ -82,10 +87,8 @@ def check_kinds(name: str, make: Callable[..., object], settings: Mapping[str, A
     ...
     transpike.errors.ConfigError: method 'mine' has no setting 'widht'. Did you mean width? It has: width, sigma.
     """
-    function: Any = make.func if isinstance(make, partial) else make
-    fixed = make.keywords if isinstance(make, partial) else {}
-    kinds = get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    known = [setting for setting in list(inspect.signature(function).parameters)[1:] if setting not in fixed]
+    kinds = get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    known = list(inspect.signature(make).parameters)[1:]
     for setting, value in settings.items():
         if setting not in known:
             near = difflib.get_close_matches(setting, known, n=2)
@@ -97,7 +100,7 @@ def check_kinds(name: str, make: Callable[..., object], settings: Mapping[str, A
             raise ConfigError(f"method {name!r}: {setting}={value!r}: expected {' or '.join(map(_told, wanted))}.")
 
 
-def _fits(value: object, kind: Any) -> bool:
+def _fits(value: object, kind: object) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if kind is float:
@@ -107,7 +110,7 @@ def _fits(value: object, kind: Any) -> bool:
     return callable(value)
 
 
-def _told(kind: Any) -> str:
+def _told(kind: object) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
     return WORDS.get(kind, "a function")

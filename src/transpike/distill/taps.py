@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from transpike.errors import ModelError
 
@@ -61,7 +62,7 @@ class Tap:
     prefix: int = 0
     steps: int | None = None
 
-    def maps(self, output: Any) -> Tensor:
+    def maps(self, output: object) -> Tensor:
         """The module's output as maps [N, C, H, W], or [T, N, C, H, W] for a network with time.
 
         >>> Tap("blocks.0", channels=8, size=(2, 2), layout="tokens", prefix=1).maps(torch.zeros(3, 5, 8)).shape
@@ -78,8 +79,33 @@ class Tap:
         return x[..., self.prefix :].unflatten(-1, self.size) if space == 2 else x
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What a module gave in a call, and what the network went on with: the same, or a copy that it may change.
+
+    `passed` is None once the output was read: what is done to it from then on is the reader's business.
+    """
+
+    output: object
+    passed: object
+    versions: list[int]
+
+    @property
+    def copied(self) -> bool:
+        return self.passed is not self.output
+
+    @property
+    def changed(self) -> bool:
+        """Whether the network has changed in place what it went on with."""
+        return _versions(self.passed) != self.versions
+
+
 class Taps:
     """Records what modules of a network give, by name, from `open` to `close` or within a `with`.
+
+    What is recorded is what the module gave, with its place in the graph of gradients, even if the network changes it
+    in place later on (``out += identity``, ``nn.ReLU(inplace=True)``): the network is then handed a copy. It is handed
+    one until its first pass has been read, and from then on where that pass has changed it.
 
     Args:
         model: any network; it is left as it is. One of `torch.compile` is known by the names it had before.
@@ -106,19 +132,38 @@ class Taps:
         if wrong:
             raise ModelError(_no_module(model, wrong, list(modules)))
         self.modules = {name: modules[name] for name in names}
-        self._outputs: dict[str, Any] = {}
+        self._records: dict[str, _Record] = {}
+        self._changing: set[str] = set()
+        self._steady: set[tuple[str, bool]] = set()
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __getitem__(self, name: str) -> Any:
-        """What the module gave when it was last called."""
-        try:
-            return self._outputs[name]
-        except KeyError:
-            raise ModelError(f"the network did not call its module {name!r}, so there is nothing to tap.") from None
+        """What the module gave when it was last called.
+
+        Raises:
+            ModelError: if it was not called; and if the network changed in place what it gave, but had not done so in
+                an earlier pass. The next pass is right again.
+        """
+        record = self._records.get(name)
+        if record is None:
+            raise ModelError(f"the network did not call its module {name!r}, so there is nothing to tap.")
+        if record.passed is None:
+            return record.output
+        if record.changed:
+            self._changing.add(name)
+            if not record.copied:
+                raise ModelError(
+                    f"the network changed in place what its module {name!r} gave, which it did not do in an earlier "
+                    "pass: run it again, or tap another module."
+                )
+        else:
+            self._steady.add((name, self.modules[name].training))
+        self._records[name] = _Record(record.output, None, [])
+        return record.output
 
     def clear(self) -> None:
         """Forget what was recorded, so that its memory is free."""
-        self._outputs.clear()
+        self._records.clear()
 
     def open(self) -> Taps:
         """Begin to record."""
@@ -140,13 +185,26 @@ class Taps:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _record(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._outputs[name] = output
+    def _record(self, name: str) -> Callable[..., object]:
+        def hook(module: nn.Module, inputs: object, output: object) -> object:
+            last = self._records.get(name)
+            if last is not None and last.changed:
+                self._changing.add(name)
+            # Tensors of the inference mode do not count how often they were changed.
+            known = (name, module.training) in self._steady and not torch.is_inference_mode_enabled()
+            passed = output if known and name not in self._changing else tree_map_only(Tensor, torch.clone, output)
+            self._records[name] = _Record(output, passed, _versions(passed))
+            return passed
 
         # Outside of what torch.compile makes, in which a hook would be what it was when it was compiled.
-        outside: Callable[..., None] = torch.compiler.disable(hook)
+        outside: Callable[..., object] = torch.compiler.disable(hook)
         return outside
+
+
+def _versions(output: object) -> list[int]:
+    """How often the tensors of a module's output have been changed in place."""
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def find_taps(
@@ -191,7 +249,7 @@ def find_taps(
 def _tap(
     model: nn.Module,
     name: str,
-    output: Any,
+    output: object,
     samples: int,
     image: tuple[int, int],
     steps: int | None,
@@ -234,9 +292,9 @@ def _grid(length: int, image: tuple[int, int], prefix: int | None) -> tuple[tupl
     return None
 
 
-def _tensor(output: Any) -> Tensor:
+def _tensor(output: object) -> Tensor:
     """The output itself, or the first tensor of several."""
-    found = output if isinstance(output, Tensor) else torch.utils._pytree.tree_leaves(output)[0]
+    found = output if isinstance(output, Tensor) else tree_leaves(output)[0]
     if not isinstance(found, Tensor):
         raise ModelError(f"a tapped module gives a {type(found).__name__}, not a tensor: tap another.")
     return found

@@ -144,13 +144,13 @@ spikingformer_4_384 --data cifar100
 
 
 def _check_method(asked: Mapping[str, Any]) -> None:
-    from transpike.distill import check_method, needs_time, uses_features
+    from transpike.distill import check_method, method_needs
 
     method, taps = asked["method"], asked["taps"]
-    check_method(method, asked["settings"])
-    if asked["options"]["steps"] is None and needs_time(method):
+    check_method(method, asked["settings"], batch=asked["loading"]["batch_size"])
+    if asked["options"]["steps"] is None and "time" in method_needs(method):
         raise ModelError(f"{method} compares time steps, of which {network_name(asked['model'])} has none.")
-    if taps is not None and not taps and uses_features(method):
+    if taps is not None and not taps and "features" in method_needs(method):
         raise ConfigError("--taps names no module: leave it out for each network's stages.")
     if asked["cache"] < 0:
         raise ConfigError(f"cache={asked['cache']}: expected mebibytes, 0 or more.")

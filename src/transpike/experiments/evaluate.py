@@ -171,13 +171,12 @@ def _encoded(
 ) -> tuple[nn.Module, ImageSets, Callable[[Tensor], Tensor]]:
     """A network of `transpike hybrid`, images as its encoder takes them, and the encoder; for the artificial network
     what it saw in the encoder's place."""
+    from transpike.coding import read_encoder
     from transpike.data import load_images
-    from transpike.experiments.encoding import read_encoder
     from transpike.models import create_model
-    from transpike.train.hybrid import laid_out
 
     if data == about["data"]:
         loading = replace(loading, mean=tuple(about["mean"]), std=tuple(about["std"]))
     sets = load_images(data, root=root, download=download, loading=loading)
     encoder = read_encoder(about)
-    return create_model(network), sets, laid_out(encoder) if about.get("steps") is None else encoder
+    return create_model(network), sets, encoder.layout if about.get("steps") is None else encoder

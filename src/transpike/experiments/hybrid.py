@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from transpike.coding import DCTEncoder
+from transpike.coding import ENCODERS, Encoder, create_encoder
 from transpike.data import ImageSets, Loading, load_images
 from transpike.errors import ConfigError
 from transpike.experiments.hybrid_checks import check_asked
@@ -22,12 +23,9 @@ from transpike.experiments.hybrid_stages import (
     tune,
     tuning_options,
 )
-from transpike.experiments.runs import Run, located, start_run, write_json
+from transpike.experiments.runs import Run, located, resume_run, start_run, write_json
 from transpike.experiments.training import first_process
 from transpike.train.options import Machine, Optim, Recipe
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["Pretraining", "hybrid"]
 
@@ -145,9 +143,15 @@ def hybrid(
         **{"test_steps": [test_steps] if isinstance(test_steps, int) else test_steps, "keep": keep},
         **{"optim": asdict(optim), "recipe": asdict(recipe), "machine": asdict(machine)},
     }
-    results = _begin(asked, out) if resume is None else _stages(_recorded(resume), Run(resume), resumed=True)
+    results = _begin(asked, out) if resume is None else _resume(resume)
     if first_process() and json is not None:
         write_json(json, results)
+
+
+def _resume(folder: Path) -> dict[str, Any]:
+    asked = _recorded(folder)
+    with resume_run(folder) if first_process() else nullcontext(Run(folder)) as run:
+        return _stages(asked, run, resumed=True)
 
 
 def _begin(asked: dict[str, Any], out: Path | None) -> dict[str, Any]:
@@ -185,27 +189,21 @@ def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]
 
 def _load_sets(asked: dict[str, Any]) -> ImageSets:
     """The images, as pixels where the encoder's spikes tell of pixels."""
-    from transpike.experiments.encoding import takes_pixels
-
     loading = Loading(**asked["loading"])
     sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
-    if takes_pixels(asked["encoder"]) and loading.mean is None and loading.std is None:
+    if ENCODERS[asked["encoder"]].takes_pixels and loading.mean is None and loading.std is None:
         # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
         loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
         sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
     return sets
 
 
-def _fitted_encoder(asked: dict[str, Any], sets: ImageSets) -> nn.Module:
-    """The encoder with its thresholds."""
-    from transpike.experiments.encoding import make_encoder
-
-    encoder = make_encoder(
+def _fitted_encoder(asked: dict[str, Any], sets: ImageSets) -> Encoder:
+    """The encoder with what it learns from training images."""
+    encoder = create_encoder(
         asked["encoder"], steps=asked["steps"], settings=asked["settings"], mean=sets.mean, std=sets.std
     )
-    if isinstance(encoder, DCTEncoder):
-        encoder.fit(sets.calibration(asked["calibration"]))
-    return encoder
+    return encoder.fit(sets.calibration(asked["calibration"]))
 
 
 def _tell(results: dict[str, Any], told: dict[str, Any], folder: Path) -> None:

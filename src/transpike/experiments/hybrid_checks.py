@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from transpike.coding import create_encoder
 from transpike.errors import ConfigError, ModelError, TranspikeError
-from transpike.experiments.encoding import make_encoder
 from transpike.experiments.hybrid_stages import given_folder, pretraining_options, tuning_options
 
 __all__ = ["check_asked"]
@@ -37,7 +37,7 @@ def check_asked(asked: dict[str, Any]) -> None:
             f"calibration={asked['calibration']}, is at least 1."
         )
     with warnings.catch_warnings(action="ignore"):  # the run's own encoder warns
-        make_encoder(asked["encoder"], steps=asked["steps"], settings=asked["settings"], mean=(0.0,), std=(1.0,))
+        create_encoder(asked["encoder"], steps=asked["steps"], settings=asked["settings"], mean=(0.0,), std=(1.0,))
     if asked["balanced"] is None:
         _check_networks(asked)
 

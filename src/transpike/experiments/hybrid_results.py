@@ -23,7 +23,7 @@ def measure_twin(work: Work, twin: Made) -> tuple[Evaluation, dict[str, Any]]:
     """Accuracy by T and by steps shown, firing, operations, and images rebuilt from the encoder's spikes."""
     import torch
 
-    from transpike.experiments.encoding import describe_encoder, encoder_scheme, read_encoder
+    from transpike.coding import describe_encoder, encoder_scheme, read_encoder
     from transpike.measure.operations import spiking_operations
     from transpike.measure.rebuilding import rebuilt
     from transpike.measure.spiking import follow_steps, measure_spiking

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from transpike.coding import DCTEncoder
+from transpike.coding import Encoder, read_encoder
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
@@ -118,9 +118,7 @@ def load_data(
 
 def load_subject(source: Source, sets: ImageSets | EventSets, *, label: str, device: str) -> Subject:
     """Make a network and tell how it takes the data's images."""
-    from transpike.experiments.encoding import read_encoder
     from transpike.measure.subjects import Subject
-    from transpike.train.hybrid import laid_out
     from transpike.train.teacher import TeacherInput
 
     described = source.described
@@ -143,25 +141,20 @@ def load_subject(source: Source, sets: ImageSets | EventSets, *, label: str, dev
     if encoded:
         encoder = read_encoder(known, steps=source.time).to(device)
         side = _side(source, encoder, sets.size)
-        given = replace(given, size=side, encode=encoder if known["steps"] else laid_out(encoder))
+        given = replace(given, size=side, encode=encoder if known["steps"] else encoder.layout)
     return Subject(label, source.name, network_name(source.name), model.eval().requires_grad_(False), given)
 
 
-def _side(source: Source, encoder: nn.Module, side: int) -> int:
+def _side(source: Source, encoder: Encoder, side: int) -> int:
     """Side of the images that an encoder lays out as its network takes them: the data's, if it does so with these.
 
     Raises:
         ConfigError: if the source's own size is laid out otherwise.
     """
     wanted = source.described["image_size"]
-    dct = encoder if isinstance(encoder, DCTEncoder) else None
-
-    def laid(side: int) -> int:
-        return dct.output_size((side, side))[0] if dct else side
-
-    whole = (wanted // dct.block - 1) * dct.stride + dct.block if dct else wanted
+    whole, _ = encoder.input_size((wanted, wanted))
     for one in [side, whole] if source.size is None else [source.size]:
-        if laid(one) == wanted:
+        if encoder.output_size((one, one))[0] == wanted:
             return one
     raise ConfigError(
         f"{source.name} takes what its encoder makes of images of {whole} x {whole}, not of {source.size} x "

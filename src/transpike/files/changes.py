@@ -17,9 +17,21 @@ from types import TracebackType
 from transpike.errors import ConfigError, DataError, TranspikeError, reason
 from transpike.files.json import read_json
 from transpike.files.kinds import Kind, check_kind
-from transpike.files.partial import JOURNAL, Content, Partial, explained, is_partial_of, keep, locked, sync, take, tidy
+from transpike.files.partial import (
+    JOURNAL,
+    Content,
+    Partial,
+    explained,
+    is_partial_of,
+    keep,
+    lock,
+    locked,
+    sync,
+    take,
+    tidy,
+)
 
-__all__ = ["Change", "claim", "reading", "settle"]
+__all__ = ["Change", "claim", "hold", "make_folder", "reading", "settle"]
 
 _FORMAT = "transpike change"
 
@@ -201,6 +213,39 @@ def claim(folder: Path, name: str, text: str, *, error: type[TranspikeError] = C
         sync(folder)
     keep(descriptor)
     return descriptor
+
+
+def hold(path: Path, *, error: type[TranspikeError] = ConfigError) -> int:
+    """Keep others from going on with what belongs to a file, a run for example.
+
+    Returns:
+        A number for `release`.
+
+    Raises:
+        ConfigError: if there is no such file, or another process holds it; or `error`.
+    """
+    with explained("go on with", path.parent, error):
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        if not lock(descriptor):
+            os.close(descriptor)
+            raise error(f"{path.parent}: another process is at work there. Wait for its end, or stop it.")
+    keep(descriptor)
+    return descriptor
+
+
+def make_folder(folder: Path, *, error: type[TranspikeError] = ConfigError) -> bool:
+    """Make a folder, and those in which it lies; false if it is there.
+
+    Raises:
+        ConfigError: if it cannot be made; or `error`.
+    """
+    with explained("make the folder", folder, error):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return False
+    return True
 
 
 def _places(folder: Path, moved: Mapping[str, Path]) -> Callable[[str], Path]:

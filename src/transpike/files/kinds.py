@@ -58,7 +58,7 @@ def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigEr
         raise error(f"{path}: already exists and is not {kind.name}; name another place.")
 
 
-def json_kind(name: str, **fields: type | str) -> Kind:
+def json_kind(name: str, /, **fields: type | str) -> Kind:
     """JSON objects with certain fields, each of a type, or of a value.
 
     >>> results = json_kind("results of transpike", kind=str, version=int)
@@ -108,18 +108,15 @@ def zip_kind(name: str, *parts: str) -> Kind:
     return Kind(name, recognises)
 
 
-def tensors(state: Mapping[str, Tensor], kind: Kind) -> Callable[[Path], None]:
-    """What writes tensors to a path, as safetensors of a kind.
+def tensors(state: Mapping[str, Tensor], kind: Kind) -> bytes:
+    """Tensors as a safetensors file of a kind holds them.
 
     Args:
         state: tensors by name, on any device; those that share memory are each written in full.
         kind: of `safetensors_kind`.
     """
+    from safetensors.torch import save
 
-    def save(path: Path) -> None:
-        from safetensors.torch import save_file
-
-        own = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-        save_file(own, path, metadata={MARK: kind.name})
-
-    return save
+    own = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+    data: bytes = save(own, metadata={MARK: kind.name})
+    return data

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import re
 import secrets
@@ -10,16 +12,17 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from transpike.errors import ConfigError, TranspikeError
 from transpike.files.changes import settle
 from transpike.files.json import dumps
-from transpike.files.kinds import Kind, check_kind
+from transpike.files.kinds import Kind, check_kind, marked
 from transpike.files.partial import WAIT, Content, Partial, explained, sync, tidy
 
-__all__ = ["check_target", "write", "write_json"]
+__all__ = ["check_target", "write", "write_csv", "write_json"]
 
 
 def write(path: Path | str, content: Content, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
@@ -75,6 +78,14 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
 def write_json(path: Path | str, data: object, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
     """`write`, of ``data`` as JSON; see `plain` for what becomes of it."""
     return write(path, dumps(data), kind=kind, error=error)
+
+
+def write_csv(path: Path | str, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """`write`, of a table as CSV; only one with the same heading is replaced."""
+    text = io.StringIO()
+    csv.writer(text).writerows([heading, *rows])
+    first = text.getvalue().partition("\r\n")[0]
+    return write(path, text.getvalue(), kind=marked(f"a table of {first}", first, within=len(first.encode())))
 
 
 def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = ConfigError) -> None:

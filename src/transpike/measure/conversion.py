@@ -5,26 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from transpike.coding import scheme_settings
+from transpike.coding.scheme import decode, encoder_operations, largest, payload_bits, readout_operations, total
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.cost import fan_out, macs
-from transpike.conversion.describe import function_name
-from transpike.conversion.graph import Op
+from transpike.conversion.kinds import title, weighted
+from transpike.conversion.op import Op
 from transpike.errors import DataError
-from transpike.metrics.energy import (
-    Operations,
-    accumulator_operations,
-    encoder_operations,
-    neuron_operations,
-    payload_bits,
-    synaptic_operations,
-)
-from transpike.metrics.fidelity import LayerErrors, largest_value
+from transpike.metrics.energy import Operations, synaptic_operations
+from transpike.metrics.fidelity import LayerErrors
 from transpike.neurons.tsa import Tracked
 
 __all__ = ["compare"]
@@ -94,7 +89,7 @@ def compare(
         "neuron_updates": work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
         "energy_uj": work.joules * 1e6,
         "energy_parts_uj": {
-            k.replace("neurons", "neuron_updates"): v * 1e6 for k, v in work.energy().items() if k != "macs"
+            k.replace("neurons", "neuron_updates"): v * 1e6 for k, v in work.energy().items() if v or k != "macs"
         },
         "seconds": seconds[1],
         "images_per_second": images / seconds[1],
@@ -111,14 +106,12 @@ def compare(
 
 
 def _identity(snn: SpikingNetwork) -> dict[str, Any]:
-    scheme = snn.scheme
-    name = type(scheme).__name__
     return {
-        "label": f"{name} T={scheme.steps}",
-        "scheme": {"name": name, **asdict(scheme)},  # type: ignore[call-overload]
-        "steps": scheme.steps,
+        "label": f"{snn.scheme.label} T={snn.steps}",
+        "scheme": scheme_settings(snn.scheme),
+        "steps": snn.steps,
         "latency": snn.latency,
-        "latency_zero_delay": scheme.latency(snn.depth - 1),
+        "latency_zero_delay": snn.timing.latency_zero_delay,
         "interval": snn.interval,
         "depth": snn.depth,
     }
@@ -160,15 +153,20 @@ class _Layers:
 
     def __init__(self, snn: SpikingNetwork) -> None:
         self.snn = snn
-        self.code = snn.scheme.code  # type: ignore[attr-defined]
         self.fan_out = {name: fan.to(snn.device) for name, fan in fan_out(snn.graph).items()}
         self.ops = {op.name: op for op in (snn.graph.input, *snn.graph.neurons)}
-        self.errors = {name: LayerErrors(largest=largest_value(self.code)) for name in self.ops}
+        digits = snn.scheme.digits
+        self.digits = {name: snn.scheme.encoded if name == "input" else digits for name in self.ops}
+        unit = min(weight for weight in snn.scheme.weights if weight)
+        reach = largest(snn.scheme) + unit / 2
+        self.errors = {name: LayerErrors(largest=reach, unit=unit) for name in self.ops}
         self.spikes = {name: {1: 0.0, -1: 0.0} for name in self.ops}  # by sign
-        self.synapses = {
-            name: dict.fromkeys(self.code.levels, 0.0) for name in self.ops
-        }  # spikes times fan-out, by level
+        self.synapses = {name: dict.fromkeys(self._levels(name), 0.0) for name in self.ops}  # spikes times fan-out
         self.images = 0
+
+    def _levels(self, name: str) -> tuple[int, ...]:
+        """The magnitudes that a spike of the layer may have; none for an analog current."""
+        return tuple(sorted({abs(digit) for digit in self.digits[name] or () if digit}))
 
     def update(self, x: Tensor) -> None:
         """Add images ``x``: the analog activations and the spikes of one chunk at a time."""
@@ -180,38 +178,40 @@ class _Layers:
 
     def _watch(self, op: Op, fired: Tracked) -> None:
         spikes, name = fired.spikes, op.name
-        positive, *above = _counted(spikes, self.code.levels)
-        self.spikes[name][1] += float(positive.sum(dtype=torch.float64))
-        self.spikes[name][-1] += float((above[0] - positive).sum(dtype=torch.float64))
-        for level, here, beyond in zip(self.code.levels, above, [*above[1:], torch.zeros(())], strict=True):
-            self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
+        if levels := self._levels(name):
+            positive, *above = _counted(spikes, levels)
+            self.spikes[name][1] += float(positive.sum(dtype=torch.float64))
+            self.spikes[name][-1] += float((above[0] - positive).sum(dtype=torch.float64))
+            for level, here, beyond in zip(levels, above, [*above[1:], torch.zeros(())], strict=True):
+                self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
         target = self.targets.pop(name).float()
         if fired.residual is None or fired.target is None:
-            decoded = self.snn.scheme.decode(spikes)
+            decoded = decode(self.snn.scheme, spikes)
             self.errors[name].update(target, decoded, target - decoded)
         else:
             self.errors[name].update(target, fired.target - fired.residual, fired.residual)
 
     def _work(self, name: str) -> Operations:
         """Operations of one layer for one image: its own updates, and what its spikes cause."""
+        neurons, digits = math.prod(self.ops[name].shape), self.digits[name]
+        if digits is None:  # an analog current: the first layer's products are made once
+            return Operations(macs=float(self.fan_out[name].sum(dtype=torch.float64)))
         spikes = sum(self.spikes[name].values())
-        neurons = math.prod(self.ops[name].shape)
-        synaptic = synaptic_operations(self.synapses[name], code=self.code, fan_out=1)
-        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(self.code)) * (1 / self.images)
-        own: dict[str, Any] = {"code": self.code, "spikes": spikes / self.images}
+        synaptic = synaptic_operations(self.synapses[name], digits=digits, fan_out=1)
+        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(digits)) * (1 / self.images)
         if name == "input":
-            return synaptic + encoder_operations(neurons, **own)
+            return synaptic + encoder_operations(self.snn.scheme, values=neurons, spikes=spikes / self.images)
         op = self.ops[name]
-        inputs = math.prod(self.snn.graph[op.inputs[0]].shape) if op.args["pool"] else None
-        return synaptic + neuron_operations(neurons, **own, inputs=inputs)
+        inputs = math.prod(self.snn.graph[op.inputs[0]].shape) if op.function.pools else neurons
+        return synaptic + self.snn.neurons[name].operations(neurons=neurons, spikes=spikes / self.images, inputs=inputs)
 
     def operations(self) -> Operations:
         """Operations of the whole network for one image."""
-        total = Operations()
+        whole = Operations()
         for name in self.ops:
-            total += self._work(name)
-        readouts = sum(math.prod(op.shape) for op in self.snn.graph if op.weighted and op.name in self.snn.readouts)
-        return total + accumulator_operations(readouts, code=self.code)
+            whole += self._work(name)
+        values = sum(math.prod(op.shape) for op in self.snn.graph if weighted(op) and op.name in self.snn.readouts)
+        return whole + readout_operations(self.snn.scheme, values=values)
 
     def spikes_per_neuron(self) -> dict[str, float]:
         """Means over all neurons that fire, the input's encoder left out."""
@@ -225,7 +225,6 @@ class _Layers:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        depths, wait = self.snn.depths, self.snn.scheme.latency(1) - self.snn.scheme.latency(0)
         rows = []
         for name, op in self.ops.items():
             neurons = math.prod(op.shape)
@@ -234,10 +233,10 @@ class _Layers:
             rows.append(
                 {
                     "name": name,
-                    "function": function_name(op),
+                    "function": title(op),
                     "neurons": neurons,
                     "amplitude": self.snn.units[name],
-                    "peak": self.snn.units[name] * self.snn.scheme.total,
+                    "peak": self.snn.units[name] * total(self.snn.scheme),
                     "clipped": error.clipped,
                     "coupled": error.coupled,
                     "error": error.rms,
@@ -251,7 +250,7 @@ class _Layers:
                     "fan_out": float(self.fan_out[name].mean()),
                     "synops": work.synops,
                     "energy_uj": work.joules * 1e6,
-                    "delay": wait * depths[name],
+                    "delay": self.snn.timing.first_spike[name],
                 }
             )
         return rows

@@ -8,9 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transpike.neurons.tsa import Code
-
-__all__ = ["LayerError", "LayerErrors", "accuracy", "agreement", "largest_value", "logit_error"]
+__all__ = ["LayerError", "LayerErrors", "accuracy", "agreement", "logit_error"]
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -52,25 +50,16 @@ def logit_error(snn: Tensor, ann: Tensor, *, centred: bool = True) -> float:
     return float((snn - ann).norm() / ann.norm())
 
 
-def largest_value(code: Code) -> float:
-    """The largest magnitude, in units of theta, that a train writes with an error of at most 1/2.
-
-    Example:
-        >>> largest_value(Code(steps=3, beta=2.0))
-        7.5
-    """
-    return code.levels[-1] * sum(code.weights) + 0.5
-
-
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
     """What a layer's error is made of; see `LayerErrors`.
 
     Args:
-        rms: root mean square of decoded minus target value, in units of theta: own and inherited error together.
+        rms: root mean square of decoded minus target value, in units of the last step: own and inherited error
+            together.
         own: root mean square of the residual: what the layer's neurons miss of what their own inputs say.
         clipped: share of the neurons whose own input asks for more than the largest value that a train can write.
-        coupled: share of the values not clipped whose residual exceeds theta.
+        coupled: share of the values not clipped whose residual exceeds a unit of the last step.
         from_clipping: share of the squared residuals that the clipped values make.
         from_coupling: share of the squared residuals that the coupled values make; the rest is resolution, the
             rounding to a digit.
@@ -100,7 +89,8 @@ class LayerErrors:
     """Accumulate a layer's errors over batches, then `result`.
 
     Args:
-        largest: the largest magnitude a train can write, in units of theta: `largest_value` of its code.
+        largest: the largest magnitude a train can write with an error of half a unit, in units of theta.
+        unit: the worth of a unit spike at the last step, in units of theta; errors are given in it.
 
     Example:
         >>> errors = LayerErrors(largest=7.5)
@@ -109,8 +99,8 @@ class LayerErrors:
         (0.5, 'clipping')
     """
 
-    def __init__(self, *, largest: float) -> None:
-        self.largest = largest
+    def __init__(self, *, largest: float, unit: float = 1.0) -> None:
+        self.largest, self.unit = largest / unit, unit
         self._count = 0
         self._sums = torch.zeros(6, dtype=torch.float64)
 
@@ -123,6 +113,8 @@ class LayerErrors:
             decoded: the value of the spike train.
             residual: the final residual of the neurons (`track`'s), their own target minus ``decoded``.
         """
+        if self.unit != 1:
+            target, decoded, residual = (values / self.unit for values in (target, decoded, residual))
         error, missed = decoded - target, residual.abs()
         # Whatever is clipped or coupled misses more than the half unit of rounding; the rest need not be looked at.
         missing = missed > 0.5

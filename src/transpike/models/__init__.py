@@ -15,7 +15,7 @@ from transpike.models.mlp import MLP, MLPS
 from transpike.models.resnet import RESNETS, ResNet
 from transpike.models.shufflenet import shufflenet_v2
 from transpike.models.vgg import VGG, VGGS
-from transpike.models.weights import load_weights, read_description, read_weights, save_weights
+from transpike.models.weights import load_weights, read_description, read_weights, save_network, save_weights
 from transpike.models.zoo import SPIKING, build_spiking
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "model_names",
     "read_description",
     "read_weights",
+    "save_network",
     "save_weights",
 ]
 

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -158,7 +157,7 @@ class SpikingNode(nn.Module, ABC):
             v_seq = torch.cat((self.v_seq, v_seq))
         self.v_seq = v_seq
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """A copy or a pickle begins at rest: a membrane within a graph can be neither copied nor saved."""
         rest = 0.0 if self.v_reset is None else self.v_reset
         return {**self.__dict__, "v": rest, "v_seq": None}

@@ -23,16 +23,28 @@ __all__ = ["ATan", "Rectangular", "Sigmoid", "Surrogate", "Ternary", "Triangular
 
 
 class _Step(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, surrogate: Surrogate) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.surrogate = surrogate
+    def forward(x: Tensor, surrogate: Surrogate) -> Tensor:
         return torch.where(x.isnan(), x, (x >= 0).to(x.dtype))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
+        x, ctx.surrogate = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         return grads[0] * ctx.surrogate.derivative(x), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        slope: Tensor = tangents[0] * ctx.surrogate.derivative(x)
+        return slope
 
 
 class Surrogate(ABC):

@@ -32,12 +32,13 @@ class Code:
 
     Args:
         steps: T, the number of digits.
-        beta: the radix, above 1. Digits represent every value without gaps up to beta = 3 for ternary spikes, and
-            up to 2L + 1 if the levels are all the integers to L.
+        beta: the radix, at least 1; at 1 all steps weigh the same, as in rate coding. Digits represent every value
+            without gaps up to beta = 3 for ternary spikes, and up to 2L + 1 if the levels are all the integers to L.
         silent: steps a neuron listens before it first fires.
         levels: magnitudes a spike may have, increasing integers from 1.
-        signed: whether a spike may be negative. An unsigned neuron never overshoots: it fires k at ``k``, not at
-            the midpoint below it.
+        signed: whether a spike may be negative.
+        start: where the membrane starts, as a share of a unit: digit k is fired at ``k - start``. By default 0.5,
+            which rounds to the nearest digit; without negative spikes 0, which never overshoots.
 
     Raises:
         ConfigError: if a value is outside its range.
@@ -48,12 +49,15 @@ class Code:
     silent: int = 1
     levels: tuple[int, ...] = (1,)
     signed: bool = True
+    start: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.silent < 0:
             raise ConfigError(f"steps must be at least 1 and silent at least 0, not {self.steps} and {self.silent}")
-        if not 1 < self.beta < math.inf:
-            raise ConfigError(f"beta must be a finite number above 1, not {self.beta}")
+        if not 1 <= self.beta < math.inf:
+            raise ConfigError(f"beta must be a finite number of at least 1, not {self.beta}")
+        if not (self.start is None or 0 <= self.start < 1) or (self.signed and self.start not in (None, 0.5)):
+            raise ConfigError(f"start must lie in [0, 1), and be 0.5 for signed spikes, not {self.start}")
         if (
             not all(isinstance(level, int) for level in self.levels)
             or self.levels[:1] != (1,)
@@ -223,7 +227,7 @@ def encode(x: Tensor, *, code: Code) -> Tensor:
     backend, source = _prepare(x[None], rows=1)
     spikes = _allocate(code.steps, source[0], source.dtype)
     if x.numel():
-        start, digits = code.beta**-code.steps, _digits(code.levels, scale=1.0, signed=True)
+        start, digits = code.beta**-code.steps, _digits(code.levels, scale=1.0)
         backend.encode(_flat(source)[0], _flat(spikes), beta=code.beta, start=start, digits=digits)
     return spikes.to(x.dtype)
 
@@ -290,9 +294,9 @@ def _flat(x: Tensor) -> Tensor:
     return x.as_strided((len(x), width), (width, 1))
 
 
-def _digits(levels: tuple[int, ...], *, scale: float, signed: bool) -> Digits:
+def _digits(levels: tuple[int, ...], *, scale: float, signed: bool = True, start: float = 0.5) -> Digits:
     below = (0, *levels[:-1])
-    rising = tuple((a + b) / 2 * scale if signed else b * scale for a, b in zip(below, levels, strict=True))
+    rising = tuple((b - start * (b - a)) * scale for a, b in zip(below, levels, strict=True))
     falling = tuple(-r if signed else -math.inf for r in rising)
     increments = tuple(float(b - a) for a, b in zip(below, levels, strict=True))
     rounds = len(levels) > _TABLE_LEVELS and levels[-1] == len(levels)
@@ -302,7 +306,7 @@ def _digits(levels: tuple[int, ...], *, scale: float, signed: bool) -> Digits:
         increments=increments,
         top=levels[-1] if rounds else 0,
         inverse=1 / scale,
-        offset=0.5 if signed else 0.0,
+        offset=start,
         mirror=-1.0 if signed else 0.0,
     )
 
@@ -310,6 +314,7 @@ def _digits(levels: tuple[int, ...], *, scale: float, signed: bool) -> Digits:
 @lru_cache(maxsize=4096)
 def _tables(code: Code, function: Piecewise) -> Tables:
     scale = code.beta**code.silent
+    start = code.start if code.start is not None else 0.5 if code.signed else 0.0
     units = [code.beta ** (step - code.steps + 1) for step in range(code.steps + code.silent)]
     return Tables(
         beta=code.beta,
@@ -319,5 +324,5 @@ def _tables(code: Code, function: Piecewise) -> Tables:
         slope=function.slope,
         low=tuple(function.low * unit for unit in units),
         high=tuple(function.high * unit for unit in units),
-        digits=_digits(code.levels, scale=scale, signed=code.signed),
+        digits=_digits(code.levels, scale=scale, signed=code.signed, start=start),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from transpike.files import write_csv
 
 __all__ = ["write_curves"]
 
@@ -53,8 +54,7 @@ def write_curves(results: Mapping[str, Any], folder: Path) -> None:
         ("neurons", ("neuron", "frequency", "expected", "amplitude", "power", "spike_power"), responses),
     ):
         if rows:
-            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([heading, *rows])
+            write_csv(folder / f"{name}.csv", heading, rows)
 
 
 def _points(curve: Mapping[str, Any], *names: str) -> list[tuple[float, ...]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from transpike.distill import create_method, default_taps, find_taps, match_taps, pair_taps, uses_features
+from transpike import files
+from transpike.distill import Method, create_method, default_taps, find_taps, match_taps, method_needs, pair_taps
+from transpike.distill.methods import MethodLike
 from transpike.distill.taps import Stage, Tap, Taps
 from transpike.errors import ModelError
 from transpike.neurons import reset_net
@@ -26,10 +27,10 @@ from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_fr
 
 __all__ = ["Distilled", "Distiller", "distill"]
 
-Method = str | Callable[[Sequence[Stage]], nn.Module]
-
 TASK = ("cross_entropy", "regulariser")
 OUTWEIGHS = 10
+
+ADAPTERS = files.safetensors_kind("adapters that transpike trained")
 
 
 class Distiller(Classifier):
@@ -145,7 +146,7 @@ def distill(
     options: TrainOptions | None = None,
     *,
     folder: str | Path,
-    method: Method = "bsd",
+    method: MethodLike = "bsd",
     settings: Mapping[str, Any] | None = None,
     taps: Mapping[str, str] | None = None,
     given: TeacherInput | None = None,
@@ -180,21 +181,24 @@ def distill(
         ModelError: for taps that do not exist or have no spatial axes, for networks of different classes, and for one
             that cannot take the images.
         ConfigError: for an unknown method, or settings that it does not take.
+        DataError: for a loader one of whose batches has too few images for the method.
         TranspikeError: as `fit`.
     """
     options, given = options or TrainOptions(), given or TeacherInput()
     folder = Path(folder)
-    needed = not isinstance(method, str) or uses_features(method)
     probe = Distiller(
         student, Teacher(teacher, taps={}, given=given), nn.Module(), taps={}, options=options, encode=encode,
         reset=reset,
     )  # fmt: skip
-    student_taps, teacher_taps, stages, classes = _survey(probe, loaders, taps, needed)
+    found = _survey(probe, loaders, taps if "features" in method_needs(method) else {})
+    compare = create_method(method, found.stages, settings or {}, classes=found.classes)
+    if isinstance(compare, Method):
+        compare.check_batch(_smallest_batch(loaders.train, first=found.batch))
     distiller = Distiller(
         student,
-        Teacher(teacher, taps=teacher_taps, given=given, cache=cache),
-        create_method(method, stages, settings or {}, classes=classes),
-        taps=student_taps,
+        Teacher(teacher, taps=found.teacher_taps, given=given, cache=cache),
+        compare,
+        taps=found.student_taps,
         options=options,
         encode=encode,
         reset=reset,
@@ -205,15 +209,34 @@ def distill(
     finally:
         distiller.recorded.close()
     _save_adapters(distiller.method, folder)
-    return Distilled(**vars(fitted), method=distiller.method.eval(), stages=stages, first_terms=terms.first)
+    return Distilled(**vars(fitted), method=distiller.method.eval(), stages=found.stages, first_terms=terms.first)
 
 
-def _survey(
-    probe: Distiller, loaders: Loaders, taps: Mapping[str, str] | None, needed: bool
-) -> tuple[dict[str, Tap], dict[str, Tap], tuple[Stage, ...], int]:
+@dataclass(frozen=True)
+class _Survey:
+    """What two images tell: the taps of both networks by name, their pairs, classes, and images in a batch."""
+
+    student_taps: dict[str, Tap]
+    teacher_taps: dict[str, Tap]
+    stages: tuple[Stage, ...]
+    classes: int
+    batch: int
+
+
+def _smallest_batch(loader: Iterable[object], *, first: int) -> int:
+    """How many images the smallest batch has, as far as the first one and a `DataLoader` tell."""
+    if not isinstance(loader, DataLoader) or loader.drop_last or loader.batch_size is None:
+        return first
+    if not isinstance(loader.sampler, Sized):
+        return first
+    return min(first, len(loader.sampler) % loader.batch_size or first)
+
+
+def _survey(probe: Distiller, loaders: Loaders, taps: Mapping[str, str] | None) -> _Survey:
     """Run both networks on two images, count and compare their classes, find taps and how they are laid out."""
     batch = next(iter(loaders.train))[0]
-    images = batch[:, :2] if probe._samples(batch) else batch[:2]
+    timed = probe._samples(batch)
+    images = batch[:, :2] if timed else batch[:2]
     samples, side = len(images) if images.ndim == 4 else images.shape[1], (images.shape[-2], images.shape[-1])
     student, teacher, given = probe.model, probe.teacher.model, probe.teacher.given
     device = next((parameter.device for parameter in student.parameters()), torch.device("cpu"))
@@ -231,8 +254,6 @@ def _survey(
         with _accepting("teacher", teacher, shown):
             said["teacher"] = teacher(shown)
 
-    if not needed:
-        taps = {}
     own = list(taps) if taps is not None else default_taps(student)
     other = list(taps.values()) if taps is not None else default_taps(teacher)
     steps = probe.options.steps
@@ -254,7 +275,7 @@ def _survey(
     stages = pair_taps(found, theirs, pairs)
     learning = {stage.student: found[stage.student] for stage in stages}
     teaching = {stage.teacher: theirs[stage.teacher] for stage in stages}
-    return learning, teaching, stages, classes["student"]
+    return _Survey(learning, teaching, stages, classes["student"], batch.shape[1 if timed else 0])
 
 
 @contextmanager
@@ -270,8 +291,5 @@ def _accepting(role: str, model: nn.Module, given: Tensor) -> Iterator[None]:
 
 
 def _save_adapters(method: nn.Module, folder: Path) -> None:
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in method.state_dict().items()}
-    if state:
-        partial = folder / "adapters.safetensors.partial"
-        partial.write_bytes(save(state))
-        os.replace(partial, folder / "adapters.safetensors")
+    if state := method.state_dict():
+        files.write(folder / "adapters.safetensors", files.tensors(state, ADAPTERS), kind=ADAPTERS)

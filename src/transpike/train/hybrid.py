@@ -1,7 +1,7 @@
 """DCT-SNN's hybrid route: an artificial network's weights and thresholds to begin with, then training over time.
 
-The stages are plain functions: `check_constrained` and `laid_out` for the artificial network, which `fit` trains;
-`transfer` and `balance_thresholds`, which make a spiking network of it; `fit` again, with ``encode=``.
+The stages are plain functions: `check_constrained` for the artificial network, which `fit` trains on an encoder's
+`layout`; `transfer` and `balance_thresholds`, which make a spiking network of it; `fit` again, with ``encode=``.
 
 Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency Spiking
 Neural Networks", ICCV 2021, supplement, Sections 1.3 and 2.2.
@@ -17,14 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transpike.coding.dct import DCTEncoder, ycbcr
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.models.spiking import set_thresholds
 from transpike.neurons import reset_net
 from transpike.quantiles import Quantiles
-from transpike.spectral.cosine import block_dct, idctn
 
-__all__ = ["balance_thresholds", "check_constrained", "laid_out", "transfer"]
+__all__ = ["balance_thresholds", "check_constrained", "transfer"]
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -62,26 +60,6 @@ def check_constrained(model: nn.Module) -> None:
             f"{found}, and the hybrid route takes networks without biases or normalisation and with average pooling: "
             "mlp, vgg5, vgg9, vgg11, vgg13. `transpike convert` (CSS) takes it as it is."
         )
-
-
-def laid_out(encoder: nn.Module) -> Encode:
-    """What an artificial network sees in place of an encoder's spikes: images, laid out as the spikes are.
-
-    For a `DCTEncoder` these are its blocks side by side, in its colours: what a whole period of steps sums to. With
-    blocks that do not overlap and fill the image they are the image. For any other encoder, the images as they are.
-
-    >>> laid_out(DCTEncoder(block=4, stride=2, steps=16))(torch.zeros(1, 3, 32, 32)).shape
-    torch.Size([1, 3, 60, 60])
-    """
-
-    def layout(images: Tensor) -> Tensor:
-        if not isinstance(encoder, DCTEncoder):
-            return images
-        colored = images if encoder.color is None else ycbcr(images)
-        blocks = idctn(block_dct(colored, block=encoder.block, stride=encoder.stride))
-        return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).to(images.dtype)
-
-    return layout
 
 
 def transfer(ann: nn.Module, snn: nn.Module, *, steps: int) -> None:

@@ -4,93 +4,87 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.fx import Node
 
-if TYPE_CHECKING:
-    from transpike.conversion.lower import Lowering
+from transpike.coding.function import Argument, Constant, Function, Operand, argument
+from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value
 
 __all__ = ["OPERATORS"]
 
-
-def _activation(
-    to: Lowering,
-    node: Node,
-    x: str,
-    *,
-    slope: Any = 1.0,
-    bounds: tuple[Any, Any] = (None, None),
-    pool: dict[str, Any] | None = None,
-) -> Any:
-    if any(isinstance(bound, (str, Tensor)) for bound in bounds):
-        return NotImplemented
-    low, high = (None if b is None or math.isinf(b) else float(b) for b in bounds)
-    tensors = {"slope": slope} if isinstance(slope, Tensor) else {}
-    args = {"slope": 1.0 if tensors else float(slope), "low": low, "high": high, "pool": pool}
-    value = node.meta["val"]
-    return to.emit(
-        node, "activation", [x], value=value if isinstance(value, Tensor) else value[0], args=args, tensors=tensors
-    )
+X = Operand(0)
 
 
-def relu(to: Lowering, node: Node, input: str) -> Any:
-    return _activation(to, node, input, slope=0.0)
+def _call(to: Lowering, node: Node, x: str, function: Function, **tensors: Tensor) -> str:
+    return to.emit(node, "call", [x], function=function, tensors=tensors)
 
 
-def relu6(to: Lowering, node: Node, input: str) -> Any:
+def relu(to: Lowering, node: Node, input: str) -> Value:
+    return _call(to, node, input, Function.of("relu.default", X))
+
+
+def relu6(to: Lowering, node: Node, input: str) -> Value:
     return clamp(to, node, input, 0, 6)
 
 
-def leaky_relu(to: Lowering, node: Node, input: str, negative_slope: float) -> Any:
-    return _activation(to, node, input, slope=negative_slope)
+def leaky_relu(to: Lowering, node: Node, input: str, negative_slope: float) -> Value:
+    return _call(to, node, input, Function.of("leaky_relu.default", X, float(negative_slope)))
 
 
-def prelu(to: Lowering, node: Node, input: str, weight: Any) -> Any:
+def prelu(to: Lowering, node: Node, input: str, weight: Tensor | str) -> Value:
     if isinstance(weight, str):
-        return NotImplemented
-    trailing = (1,) * (len(to.ops[input].shape) - 1)
-    return _activation(to, node, input, slope=weight.item() if weight.numel() == 1 else weight.view(-1, *trailing))
+        return UNSUPPORTED
+    if weight.numel() == 1:
+        return leaky_relu(to, node, input, weight.item())
+    slope = weight.view(-1, *(1,) * (len(to.ops[input].shape) - 1))
+    return _call(to, node, input, Function.of("_prelu_kernel.default", X, Constant("slope")), slope=slope)
 
 
-def clamp(to: Lowering, node: Node, input: str, min: Any = None, max: Any = None) -> Any:
-    if isinstance(min, (int, float)) and min == 0:
-        return _activation(to, node, input, slope=0.0, bounds=(None, max))
-    return _activation(to, node, input, bounds=(min, max))
+def clamp(to: Lowering, node: Node, input: str, min: object = None, max: object = None) -> Value:
+    bounds: list[Argument] = []
+    for bound in (min, max):
+        if bound is not None and not isinstance(bound, (int, float)):
+            return UNSUPPORTED
+        bounds.append(None if bound is None or math.isinf(bound) else float(bound))
+    low, high = bounds
+    rectified = Function.of("relu.default", X) if low == 0 else Function()
+    low = None if low == 0 else low
+    clipped = Function() if low is None and high is None else Function.of("clamp.default", X, low, high)
+    return _call(to, node, input, rectified.then(clipped))
 
 
-def hardtanh(to: Lowering, node: Node, input: str, min_val: float, max_val: float) -> Any:
+def hardtanh(to: Lowering, node: Node, input: str, min_val: float, max_val: float) -> Value:
     return clamp(to, node, input, min_val, max_val)
 
 
-def max_pool(to: Lowering, node: Node, input: str, **how: Any) -> Any:
-    pool = {"operator": to.full_name(node).replace("_with_indices", ""), "args": list(how.values())}
-    return _maximum(to, node, input, pool)
+def max_pool(to: Lowering, node: Node, input: str, **how: object) -> Value:
+    return _maximum(to, node, input, to.full_name(node).replace("_with_indices", ""), list(how.values()))
 
 
-def amax(to: Lowering, node: Node, input: str, dim: list[int], keepdim: bool) -> Any:
-    return _maximum(to, node, input, {"operator": "amax.default", "args": [list(dim), keepdim]})
+def amax(to: Lowering, node: Node, input: str, dim: list[int], keepdim: bool) -> Value:
+    return _maximum(to, node, input, "amax.default", [list(dim), keepdim])
 
 
-def max_(to: Lowering, node: Node, input: str, dim: int | None = None, keepdim: bool = False, **_: Any) -> Any:
+def max_(to: Lowering, node: Node, input: str, dim: int | None = None, keepdim: bool = False, **_: object) -> Value:
     if dim is None:
-        return NotImplemented
-    return _maximum(to, node, input, {"operator": "amax.default", "args": [[dim], keepdim]})
+        return UNSUPPORTED
+    return _maximum(to, node, input, "amax.default", [[dim], keepdim])
 
 
-def _maximum(to: Lowering, node: Node, x: str, pool: dict[str, Any]) -> Any:
+def _maximum(to: Lowering, node: Node, x: str, operator: str, args: list[object]) -> Value:
+    function = Function.of(operator, X, *map(argument, args))
     if isinstance(node.meta["val"], Tensor):
-        return _activation(to, node, x, pool=pool)
+        return _call(to, node, x, function)
     if any(reader.args[1] == 1 and reader.users for reader in node.users):
         return to.refused(
             node, [x], "a maximum whose indices are used (unpooling) has no spiking form; interpolate instead"
         )
-    return [_activation(to, node, x, pool=pool), None]
+    return [_call(to, node, x, function), None]
 
 
 POOLS = [f"{kind}{n}d" for kind in ("max_pool", "adaptive_max_pool") for n in (1, 2, 3)]
-OPERATORS: dict[str, Callable[..., Any]] = {
+OPERATORS: dict[str, Callable[..., Value]] = {
     "relu": relu,
     "relu6": relu6,
     "leaky_relu": leaky_relu,

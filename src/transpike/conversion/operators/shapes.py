@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.fx import Node
 
-if TYPE_CHECKING:
-    from transpike.conversion.lower import Lowering
+from transpike.conversion.lowering import UNSUPPORTED, Input, Lowering, Value
 
 __all__ = ["OPERATORS", "pad"]
 
 
-def reshape(to: Lowering, node: Node, input: str, *_: Any, **__: Any) -> str:
+def reshape(to: Lowering, node: Node, input: str, *_: Value, **__: Value) -> str:
     shape = list(node.meta["val"].shape[1:])
     same = shape == list(to.ops[input].shape) and to.counts_samples(node.meta["val"])
     return input if same else to.emit(node, "reshape", [input], args={"shape": shape})
 
 
-def expand(to: Lowering, node: Node, input: str, **_: Any) -> Any:
-    return input if tuple(node.meta["val"].shape[1:]) == to.ops[input].shape else NotImplemented
+def expand(to: Lowering, node: Node, input: str, **_: Value) -> Value:
+    return input if tuple(node.meta["val"].shape[1:]) == to.ops[input].shape else UNSUPPORTED
 
 
 def permute(to: Lowering, node: Node, input: str, dims: list[int]) -> str:
@@ -35,19 +33,19 @@ def transpose(to: Lowering, node: Node, input: str, *pair: int, **named: int) ->
     return permute(to, node, input, dims)
 
 
-def cat(to: Lowering, node: Node, tensors: list[Any], dim: int = 0) -> str:
+def cat(to: Lowering, node: Node, tensors: Sequence[Input], dim: int = 0) -> str:
     return _join(to, node, "cat", tensors, dim)
 
 
-def stack(to: Lowering, node: Node, tensors: list[Any], dim: int = 0) -> str:
+def stack(to: Lowering, node: Node, tensors: Sequence[Input], dim: int = 0) -> str:
     return _join(to, node, "stack", tensors, dim)
 
 
-def _join(to: Lowering, node: Node, kind: str, tensors: list[Any], dim: int) -> str:
-    if any(isinstance(t, Tensor) for t in tensors):
+def _join(to: Lowering, node: Node, kind: str, tensors: Sequence[Input], dim: int) -> str:
+    names = [t for t in tensors if isinstance(t, str)]
+    if len(names) < len(tensors):
         to.problem(node, f"{kind} of an activation with a constant; add the constant to a padded activation instead")
-        tensors = [t for t in tensors if isinstance(t, str)]
-    return to.emit(node, kind, tensors, args={"dim": dim % node.meta["val"].ndim})
+    return to.emit(node, kind, names, args={"dim": dim % node.meta["val"].ndim})
 
 
 def slice_(to: Lowering, node: Node, input: str, dim: int, start: int | None, end: int | None, step: int) -> str:
@@ -73,7 +71,7 @@ def select(to: Lowering, node: Node, input: str, dim: int, index: int) -> str:
     return to.emit(node, "select", [input], args={"dim": dim, "index": index})
 
 
-def split(to: Lowering, node: Node, input: str, *, dim: int, **_: Any) -> list[str]:
+def split(to: Lowering, node: Node, input: str, *, dim: int, **_: Value) -> list[str]:
     parts, start = [], 0
     for value in node.meta["val"]:
         end = start + value.shape[dim]
@@ -89,16 +87,16 @@ def unbind(to: Lowering, node: Node, input: str, dim: int) -> list[str]:
 
 
 def slice_scatter(
-    to: Lowering, node: Node, input: Any, src: Any, dim: int, start: int | None, end: int | None, step: int
-) -> Any:
+    to: Lowering, node: Node, input: Input, src: Input, dim: int, start: int | None, end: int | None, step: int
+) -> Value:
     """``input`` with a part replaced, which is what writing in place into a slice comes to."""
     if not (isinstance(input, str) and isinstance(src, str)):
-        return NotImplemented
+        return UNSUPPORTED
     whole, part = to.ops[input].shape, to.ops[src].shape
     if whole == part:
         return src
     if dim == 0 or step != 1:
-        return NotImplemented
+        return UNSUPPORTED
     size = whole[dim - 1]
     start, end, _ = slice(start, end).indices(size)
     parts = [src]
@@ -114,21 +112,21 @@ def _part(to: Lowering, node: Node, x: str, dim: int, start: int, end: int) -> s
     return cut(to, node, whole.narrow(dim, start, end - start), x, dim, start, end, 1)
 
 
-def select_scatter(to: Lowering, node: Node, input: Any, src: Any, dim: int, index: int) -> Any:
+def select_scatter(to: Lowering, node: Node, input: Input, src: Input, dim: int, index: int) -> Value:
     whole: Tensor = node.meta["val"]
     dim %= whole.ndim
     if dim == 0 or not isinstance(src, str):
-        return NotImplemented
+        return UNSUPPORTED
     index %= whole.shape[dim]
     row = whole.narrow(dim, index, 1)
     src = to.emit(node, "reshape", [src], value=row, args={"shape": list(row.shape[1:])})
     return slice_scatter(to, node, input, src, dim, index, index + 1, 1)
 
 
-def copy(to: Lowering, node: Node, input: Any, src: Any, **_: Any) -> Any:
+def copy(to: Lowering, node: Node, input: Input, src: Input, **_: Value) -> Value:
     if isinstance(src, str) and tuple(node.meta["val"].shape[1:]) == to.ops[src].shape:
         return src
-    return NotImplemented
+    return UNSUPPORTED
 
 
 def pad(to: Lowering, node: Node, x: str, pads: list[int]) -> str:
@@ -137,13 +135,14 @@ def pad(to: Lowering, node: Node, x: str, pads: list[int]) -> str:
     for k in range(len(pads) // 2):
         sizes[-1 - k] += pads[2 * k] + pads[2 * k + 1]
     padded = node.meta["val"].new_empty(node.meta["val"].shape[0], *sizes)
-    return to.emit(node, "resample:constant_pad_nd.default", [x], value=padded, args={"args": [pads, 0.0]})
+    args = {"operator": "constant_pad_nd.default", "args": [pads, 0.0]}
+    return to.emit(node, "resample", [x], value=padded, args=args)
 
 
-def resample(to: Lowering, node: Node, input: str, **how: Any) -> str:
+def resample(to: Lowering, node: Node, input: str, **how: Value) -> str:
     if how.get("mode", "constant") == "constant" and how.get("value"):
         to.problem(node, f"padding with {how['value']}; use zeros, or the reflect, replicate, circular modes")
-    return to.emit(node, f"resample:{to.full_name(node)}", [input], args={"args": list(how.values())})
+    return to.emit(node, "resample", [input], args={"operator": to.full_name(node), "args": list(how.values())})
 
 
 RESHAPES = ["view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_copy"]
@@ -153,7 +152,7 @@ RESAMPLES = [
     *(f"{kind}{n}d" for kind in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)),
     *("pad", "constant_pad_nd"),
 ]
-OPERATORS: dict[str, Callable[..., Any]] = {
+OPERATORS: dict[str, Callable[..., Value]] = {
     **dict.fromkeys(RESHAPES, reshape),
     **dict.fromkeys(RESAMPLES, resample),
     "expand": expand,

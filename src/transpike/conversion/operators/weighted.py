@@ -2,85 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.fx import Node
 
+from transpike.conversion.lowering import UNSUPPORTED, Input, Lowering, Value
 from transpike.conversion.operators.shapes import pad
-
-if TYPE_CHECKING:
-    from transpike.conversion.lower import Lowering
 
 __all__ = ["OPERATORS"]
 
 
-def linear(to: Lowering, node: Node, input: Any, weight: Any, bias: Any = None) -> Any:
-    if isinstance(input, Tensor) or isinstance(weight, str) or isinstance(bias, str):
-        return NotImplemented
-    return to.emit(node, "linear", [input], tensors=_given(weight=weight, bias=bias))
+def linear(to: Lowering, node: Node, input: Input, weight: Input, bias: Input | None = None) -> Value:
+    if not isinstance(input, str) or not isinstance(weight, Tensor) or isinstance(bias, str):
+        return UNSUPPORTED
+    return to.emit(node, "linear", [input], tensors=_present(weight=weight, bias=bias))
 
 
-def matmul(to: Lowering, node: Node, input: Any, other: Any) -> Any:
-    if isinstance(input, Tensor) or isinstance(other, str) or other.ndim != 2:
-        return NotImplemented
+def matmul(to: Lowering, node: Node, input: Input, other: Input) -> Value:
+    if not isinstance(input, str) or not isinstance(other, Tensor) or other.ndim != 2:
+        return UNSUPPORTED
     return to.emit(node, "linear", [input], tensors={"weight": other.T})
 
 
-def mm(to: Lowering, node: Node, input: Any, mat2: Any) -> Any:
+def mm(to: Lowering, node: Node, input: Input, mat2: Input) -> Value:
     return matmul(to, node, input, mat2)
 
 
-def addmm(to: Lowering, node: Node, input: Any, mat1: Any, mat2: Any, *, beta: float, alpha: float) -> Any:
-    if isinstance(input, str) or isinstance(mat1, Tensor) or isinstance(mat2, str):
-        return NotImplemented
+def addmm(to: Lowering, node: Node, input: Input, mat1: Input, mat2: Input, *, beta: float, alpha: float) -> Value:
+    if not isinstance(input, Tensor) or not isinstance(mat1, str) or not isinstance(mat2, Tensor):
+        return UNSUPPORTED
     bias = (input * beta).expand(mat2.shape[1])
     return to.emit(node, "linear", [mat1], tensors={"weight": mat2.T * alpha, "bias": bias})
 
 
-def conv(to: Lowering, node: Node, input: Any, weight: Any, bias: Any, **how: Any) -> Any:
+def conv(
+    to: Lowering,
+    node: Node,
+    input: Input,
+    weight: Input,
+    bias: Input | None,
+    *,
+    stride: int | Sequence[int],
+    padding: str | int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    output_padding: int | Sequence[int] | None = None,
+) -> Value:
     """A convolution, transposed if it has an ``output_padding``."""
-    if isinstance(input, Tensor) or isinstance(weight, str) or isinstance(bias, str):
-        return NotImplemented
+    if not isinstance(input, str) or not isinstance(weight, Tensor) or isinstance(bias, str):
+        return UNSUPPORTED
     n = weight.ndim - 2
     if len(to.ops[input].shape) != n + 1:
         to.problem(node, "a convolution without a batch axis; pass it images [N, channels, *]")
         return input
-    padding, dilation = how["padding"], _tuple(how["dilation"], n)
+    dilations = _tuple(dilation, n)
     if padding == "same":
-        total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        total = [d * (k - 1) for d, k in zip(dilations, weight.shape[2:], strict=True)]
         padding = [p // 2 for p in total]
         if any(p % 2 for p in total):
             input = pad(to, node, input, [side for p in reversed(total) for side in (p // 2, p - p // 2)])
             padding = 0
     args = {
-        "stride": _tuple(how["stride"], n),
-        "padding": _tuple(0 if padding == "valid" else padding, n),
-        "dilation": dilation,
-        "transposed": "output_padding" in how,
-        "output_padding": _tuple(how.get("output_padding", 0), n),
-        "groups": how["groups"],
+        "stride": _tuple(stride, n),
+        "padding": _tuple(0 if isinstance(padding, str) else padding, n),
+        "dilation": dilations,
+        "transposed": output_padding is not None,
+        "output_padding": _tuple(output_padding or 0, n),
+        "groups": groups,
     }
-    return to.emit(node, "convolution", [input], args=args, tensors=_given(weight=weight, bias=bias))
+    return to.emit(node, "convolution", [input], args=args, tensors=_present(weight=weight, bias=bias))
 
 
-def convolution(to: Lowering, node: Node, input: Any, weight: Any, bias: Any, *, transposed: bool, **how: Any) -> Any:
-    if not transposed:
-        how.pop("output_padding")
-    return conv(to, node, input, weight, bias, **how)
+def convolution(
+    to: Lowering,
+    node: Node,
+    input: Input,
+    weight: Input,
+    bias: Input | None,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Value:
+    extra = output_padding if transposed else None
+    how = {"stride": stride, "padding": padding, "dilation": dilation}
+    return conv(to, node, input, weight, bias, **how, groups=groups, output_padding=extra)
 
 
-def _tuple(value: int | list[int], n: int) -> list[int]:
+def _tuple(value: int | Sequence[int], n: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * n if len(values) == 1 else values
 
 
-def _given(**tensors: Tensor | None) -> dict[str, Tensor]:
-    return {key: tensor for key, tensor in tensors.items() if tensor is not None}
+def _present(**tensors: Input | None) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
-OPERATORS: dict[str, Callable[..., Any]] = {
+OPERATORS: dict[str, Callable[..., Value]] = {
     **dict.fromkeys([f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)], conv),
     "convolution": convolution,
     "linear": linear,

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from transpike.errors import DataError
 from transpike.neurons.kernels import reference
@@ -28,7 +30,7 @@ __all__ = ["Dynamics", "multi_step"]
 _DEVICES = ("cpu", "cuda") if find_spec("triton") else ("cpu",)
 
 
-def _backend(x: Tensor) -> Any:
+def _backend(x: Tensor) -> ModuleType:
     # On first use, since Numba and Triton are slow to import.
     return import_module(f"transpike.neurons.kernels.{'gpu' if x.is_cuda else 'cpu'}")
 
@@ -44,7 +46,8 @@ def multi_step(
     """Run a neuron over all steps of x in one fused pass, or by the reference where there is no kernel.
 
     There is one for float32, float16 and bfloat16 on the CPU and on CUDA, and for the surrogates of this package; any
-    other callable, float64 and other devices take the reference, `transpike.neurons.kernels.reference.multi_step`.
+    other callable, float64, other devices and forward-mode derivatives (`torch.func.jvp`, `jacfwd`) take the
+    reference, `transpike.neurons.kernels.reference.multi_step`.
 
     Args:
         x: input current [T, N, *], in any dense memory format: channels-last stays channels-last.
@@ -70,7 +73,10 @@ def multi_step(
         raise DataError(f"expected floating-point input [T, N, *] of one step or more, got {x.dtype} {list(x.shape)}")
     if v is not None and v.shape != x.shape[1:]:
         raise DataError(f"the membrane has shape {list(v.shape)}, a step of the input {list(x.shape[1:])}")
-    if isinstance(surrogate, Surrogate) and x.dtype != torch.float64 and x.device.type in _DEVICES:
+    # The kernels drop tangents. Whether there are any cannot be seen from x: inside jvp(grad(f)) it shows none.
+    forward_mode = forward_ad._current_level >= 0
+    fused = x.dtype != torch.float64 and x.device.type in _DEVICES and not forward_mode
+    if isinstance(surrogate, Surrogate) and fused:
         state = (None if given is None else given.float() for given in (v, charge))
         shape = [surrogate.shape, surrogate.slope, surrogate.height]
         spikes, last = _neuron(x, *state, [float(number) for number in dynamics], shape)
@@ -168,19 +174,34 @@ def _membrane_like(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape[1:], x.stride()[1:], dtype=torch.float32, device=x.device)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+class _Context(Protocol):
+    """What PyTorch hands from the forward to the backward pass."""
+
+    dynamics: Sequence[float]
+    surrogate: Sequence[float]
+    saved_tensors: tuple[Tensor, Tensor | None, Tensor | None]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+    def set_materialize_grads(self, value: bool) -> None: ...
+
+
+_Inputs = tuple[Tensor, Tensor | None, Tensor | None, Sequence[float], Sequence[float]]
+
+
+def _setup_context(ctx: _Context, inputs: _Inputs, output: tuple[Tensor, Tensor]) -> None:
     x, v, charge, ctx.dynamics, ctx.surrogate = inputs
     ctx.save_for_backward(x, v, charge)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: _Context, grad_spikes: Tensor | None, grad_v: Tensor | None) -> tuple[Tensor | None, ...]:
     x, v, charge = ctx.saved_tensors
     gx, gv, gc = _neuron_backward(grad_spikes, grad_v, x, v, charge, ctx.dynamics, ctx.surrogate)
     return gx, None if v is None else gv, None if charge is None else gc, None, None
 
 
-def _second(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _second(ctx: _Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     raise NotImplementedError('the fused neurons have no second derivative: give the nodes backend="torch"')
 
 

@@ -1,0 +1,76 @@
+"""Few spikes (FS): the digits of a binary fraction, each layer after it has heard its whole input.
+
+Source: C. Stöckl and W. Maass, "Optimized spiking neurons can classify images with high accuracy through temporal
+coding with two spikes", Nature Machine Intelligence 2021, Eqs. 1 to 3, with their values for ReLU: thresholds, resets
+and weights are all alpha 2^-t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transpike.checks import whole
+from transpike.coding.calibration import Percentile
+from transpike.coding.function import Function
+from transpike.coding.scheme import Scheme
+from transpike.coding.tracking import TrackingNeuron
+from transpike.neurons.tsa import Code
+
+__all__ = ["FS"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FS(Scheme):
+    r"""The FS code and its neurons.
+
+    A train ``s`` of zeros and ones means :math:`\theta \sum_{t=1}^{T} 2^{-t} s_t`. A neuron listens for T steps and
+    then writes what it has heard, most significant digit first:
+
+    .. math::
+        s_t = [V \ge 2^{-t} \theta], \qquad V \leftarrow V - 2^{-t} \theta s_t
+
+    A bias enters with the first step. So does the image, as an analog current, since pixels may be negative.
+
+    Args:
+        steps: T (K in the paper).
+        percentile: of |activation| over the calibration images, which a train of ones says; 100 is the maximum.
+
+    Raises:
+        ConfigError: if a value is outside its range.
+
+    >>> FS(steps=3).weights, FS(steps=3).wait
+    ((0.5, 0.25, 0.125), 3)
+    """
+
+    steps: int = 10
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, most=24)
+        _ = self.calibration
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return tuple(2.0**-t for t in range(1, self.steps + 1))
+
+    @property
+    def entry(self) -> tuple[float, ...]:
+        return (2.0,) + (0.0,) * (self.steps - 1)
+
+    @property
+    def wait(self) -> int:
+        return self.steps
+
+    @property
+    def digits(self) -> tuple[int, ...]:
+        return (0, 1)
+
+    @property
+    def calibration(self) -> Percentile:
+        return Percentile(percentile=self.percentile)
+
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | str:
+        if reason := TrackingNeuron.refusal(function, signed=False):
+            return reason
+        code = Code(steps=self.steps, beta=2.0, silent=wait, signed=False)
+        return TrackingNeuron(code=code, function=function, amplitude=amplitude, last=self.weights[-1])

@@ -1,0 +1,316 @@
+"""What a neuron computes, as data: a composition of PyTorch operators with places for operands and constants.
+
+A `Function` is a list of calls. Each names an operator of a fixed list and its arguments: plain values, operands of the
+neuron, constants of the network, results of earlier calls. So it can be written as JSON and read without any class of
+the network it came from. Nothing on the list draws random numbers, keeps a state, or mixes samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from transpike.errors import ConversionError
+from transpike.neurons.tsa import IDENTITY, Piecewise
+
+__all__ = ["OPERATORS", "Argument", "Call", "Constant", "Function", "Operand", "Result", "argument", "operator"]
+
+POOLS = frozenset(
+    [f"{kind}{n}d.default" for kind in ("max_pool", "adaptive_max_pool") for n in (1, 2, 3)] + ["amax.default"]
+)
+_PIECEWISE = frozenset(["relu.default", "leaky_relu.default", "clamp.default"])
+_HOMOGENEOUS = POOLS | {"relu.default", "leaky_relu.default", "_prelu_kernel.default"}
+OPERATORS = (
+    POOLS
+    | _PIECEWISE
+    | _HOMOGENEOUS
+    | frozenset(
+        f"{name}.default"
+        for name in (
+            *("sigmoid", "tanh", "exp", "log", "sqrt", "abs", "square", "gelu", "silu", "hardswish", "hardsigmoid"),
+            *("elu", "softplus", "argmax", "linalg_vector_norm", "expand_as"),
+        )
+    )
+    | frozenset(f"{name}.{kind}" for name in ("mul", "div") for kind in ("Tensor", "Scalar"))
+    | frozenset(["softmax.int", "log_softmax.int", "pow.Tensor_Scalar", "norm.ScalarOpt_dim"])
+)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """The place of one of the function's operands."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The place of a constant tensor, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The place of what an earlier call gave, by its number."""
+
+    call: int
+
+
+Argument: TypeAlias = "bool | int | float | str | Operand | Constant | Result | tuple[Argument, ...] | None"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator with its arguments."""
+
+    operator: str
+    args: tuple[Argument, ...]
+    kwargs: tuple[tuple[str, Argument], ...] = ()
+
+
+@dataclass(frozen=True)
+class Function:
+    """A composition of operators on ``operands`` tensors [N, \\*]; without calls, the identity of the one operand.
+
+    The last call's result is the value.
+
+    Example:
+        >>> relu6 = Function((Call("relu.default", (Operand(0),)), Call("clamp.default", (Result(0), None, 6.0))))
+        >>> relu6(torch.tensor([[-1.0, 3.0, 9.0]]))
+        tensor([[0., 3., 6.]])
+        >>> relu6.name, relu6.tail
+        ('relu6', Piecewise(slope=0.0, low=-inf, high=6.0))
+        >>> Function.read(relu6.written()) == relu6
+        True
+    """
+
+    calls: tuple[Call, ...] = ()
+    operands: int = 1
+
+    @staticmethod
+    def of(name: str, *args: Argument, operands: int = 1, **kwargs: Argument) -> Function:
+        """The function of one operator."""
+        return Function((Call(name, args, tuple(kwargs.items())),), operands)
+
+    def __call__(self, *operands: Tensor, constants: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The value for operands whose first axis counts samples (or steps times samples)."""
+        results: list[Tensor] = []
+
+        def value(argument: Argument) -> object:
+            match argument:
+                case Operand(index):
+                    return operands[index]
+                case Constant(name):
+                    return (constants or {})[name]
+                case Result(call):
+                    return results[call]
+                case tuple():
+                    return [value(item) for item in argument]
+            return argument
+
+        for call in self.calls:
+            found = operator(call.operator)(*map(value, call.args), **{key: value(a) for key, a in call.kwargs})
+            results.append(found[0] if isinstance(found, tuple) else found)  # adaptive pooling gives places too
+        return results[-1] if results else operands[0]
+
+    def at(self, x: Tensor, *, unit: float, constants: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The value in units of ``unit`` for the one operand in units of ``unit``: ``f(unit x) / unit``."""
+        if not self.tracked:
+            return self(x * unit, constants=constants) / unit
+        x, tail = self.head(x, constants=constants), self.tail
+        x = x if tail.slope == 1 else x.relu() if tail.slope == 0 else functional.leaky_relu(x, tail.slope)
+        bounded = math.isfinite(tail.low) or math.isfinite(tail.high)
+        return x.clamp(tail.low / unit, tail.high / unit) if bounded else x
+
+    def then(self, other: Function) -> Function:
+        """``other`` of this function's value; ``other`` has one operand."""
+
+        def moved(argument: Argument) -> Argument:
+            match argument:
+                case Operand():
+                    return Result(len(self.calls) - 1) if self.calls else argument
+                case Result(call):
+                    return Result(call + len(self.calls))
+                case tuple():
+                    return tuple(moved(item) for item in argument)
+            return argument
+
+        moved_calls = (
+            Call(c.operator, tuple(map(moved, c.args)), tuple((k, moved(a)) for k, a in c.kwargs)) for c in other.calls
+        )
+        return Function((*self.calls, *moved_calls), self.operands)
+
+    # -- what the tracking kernel can do by itself ---------------------------------------------------------------------
+
+    @cached_property
+    def tail(self) -> Piecewise:
+        """The longest ending that is one piecewise linear function, in real units; the identity where there is none."""
+        return self._split[1]
+
+    @cached_property
+    def head(self) -> Function:
+        """What comes before the `tail`."""
+        return self._split[0]
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether f(c x) = c f(x) for every c > 0, so that the scale of its operand does not matter."""
+        return all(call.operator in _HOMOGENEOUS for call in self.calls)
+
+    @property
+    def tracked(self) -> bool:
+        """Whether a neuron tracks it at any scale: of one operand, maxima and slopes, then one piecewise ending."""
+        return self.operands == 1 and self.head.homogeneous
+
+    @property
+    def pools(self) -> bool:
+        """Whether it takes the maximum over windows."""
+        return any(call.operator in POOLS for call in self.calls)
+
+    @cached_property
+    def _split(self) -> tuple[Function, Piecewise]:
+        calls, tail = list(self.calls), IDENTITY
+        if calls and calls[-1].operator == "clamp.default" and self._is_chained(len(calls) - 1):
+            low, high = (*calls.pop().args[1:], None)[:2]
+            tail = Piecewise(slope=1.0, low=_bound(low, -math.inf), high=_bound(high, math.inf))
+        if calls and calls[-1].operator in ("relu.default", "leaky_relu.default") and self._is_chained(len(calls) - 1):
+            call = calls.pop()
+            slope = call.args[1] if call.operator == "leaky_relu.default" else 0.0
+            assert isinstance(slope, (int, float))
+            tail = Piecewise(slope=float(slope), low=tail.low, high=tail.high)
+        return Function(tuple(calls), self.operands), tail
+
+    def _is_chained(self, call: int) -> bool:
+        """Whether a call reads, in first place, what the call before it gave, or the one operand."""
+        first = self.calls[call].args[0]
+        return first == (Result(call - 1) if call else Operand(0)) and (call > 0 or self.operands == 1)
+
+    @property
+    def name(self) -> str:
+        """What it computes, in the field's words."""
+        tail, others = self.tail, [_short(call.operator) for call in self.head.calls]
+        if tail == IDENTITY:
+            words = others or ["identity"]
+        elif math.isinf(tail.low) and math.isinf(tail.high):
+            words = [*others, "relu" if tail.slope == 0 else f"leaky_relu({tail.slope:g})"]
+        elif tail.slope == 0 and math.isinf(tail.low):
+            words = [*others, f"relu{tail.high:g}"]
+        else:
+            low, high = (None if math.isinf(bound) else bound for bound in (tail.low, tail.high))
+            words = [*others, f"hardtanh({low}, {high})"]
+        # A maximum comes first, but people say "relu + max_pool".
+        return " + ".join(sorted(words, key=lambda word: word == "max_pool"))
+
+    # -- as plain data -------------------------------------------------------------------------------------------------
+
+    def written(self) -> dict[str, object]:
+        """As JSON: places are objects such as ``{"operand": 0}``."""
+        calls = []
+        for call in self.calls:
+            entry: dict[str, object] = {"operator": call.operator, "args": [_plain(a) for a in call.args]}
+            if call.kwargs:
+                entry["kwargs"] = {key: _plain(argument) for key, argument in call.kwargs}
+            calls.append(entry)
+        return {"operands": self.operands, "calls": calls}
+
+    @staticmethod
+    def read(data: Mapping[str, object]) -> Function:
+        """The inverse of `written`.
+
+        Raises:
+            ConversionError: for an operator that is not on the list.
+            TypeError, KeyError, ValueError: for data of another form.
+        """
+        operands, entries = data["operands"], data["calls"]
+        if type(operands) is not int or operands < 1 or not isinstance(entries, list):
+            raise ValueError("a function needs a number of operands and a list of calls")
+        calls = []
+        for number, entry in enumerate(entries):
+            operator(str(entry["operator"]))
+            args, kwargs = entry["args"], entry.get("kwargs", {})
+            if not isinstance(args, list) or not isinstance(kwargs, dict):
+                raise TypeError(f"the arguments of {entry['operator']} are not a list and an object")
+            read = [_argument(a, operands, number) for a in args]
+            named = tuple((str(key), _argument(a, operands, number)) for key, a in kwargs.items())
+            calls.append(Call(str(entry["operator"]), tuple(read), named))
+        return Function(tuple(calls), operands)
+
+
+def operator(name: str) -> Callable[..., Tensor]:
+    """PyTorch's operator ``name`` (as ``"relu.default"``), if it is one that a function may hold.
+
+    Raises:
+        ConversionError: for any other name.
+    """
+    if name not in OPERATORS:
+        raise ConversionError(f"a converted network cannot hold the operator {name!r}")
+    return aten(name)
+
+
+def aten(name: str) -> Callable[..., Tensor]:
+    """PyTorch's operator of a name that the caller has found on a list of allowed ones."""
+    base, overload = name.split(".")
+    function: Callable[..., Tensor] = getattr(getattr(torch.ops.aten, base), overload)
+    return function
+
+
+def argument(value: object) -> Argument:
+    """A plain value as an argument; lists become tuples.
+
+    Raises:
+        TypeError: for a value that is not plain.
+    """
+    if isinstance(value, (list, tuple)):
+        return tuple(argument(item) for item in value)
+    if value is None or isinstance(value, (bool, int, float, str, Operand, Constant, Result)):
+        return value
+    raise TypeError(f"{value!r} is no plain value")
+
+
+def _bound(value: Argument, default: float) -> float:
+    return float(value) if isinstance(value, (int, float)) else default
+
+
+def _short(name: str) -> str:
+    """``max_pool`` of ``max_pool2d.default`` and of ``amax.default``; ``prelu`` of ``_prelu_kernel.default``."""
+    if name in POOLS:
+        return "max_pool"
+    return name.partition(".")[0].removesuffix("_kernel").strip("_")
+
+
+def _plain(argument: Argument) -> object:
+    match argument:
+        case Operand(index):
+            return {"operand": index}
+        case Constant(name):
+            return {"constant": name}
+        case Result(call):
+            return {"result": call}
+        case tuple():
+            return [_plain(item) for item in argument]
+    return argument
+
+
+def _argument(value: object, operands: int, calls: int) -> Argument:
+    """An argument from JSON; its places must exist by then."""
+    match value:
+        case {"operand": int(index)} if 0 <= index < operands:
+            return Operand(index)
+        case {"constant": str(name)}:
+            return Constant(name)
+        case {"result": int(call)} if 0 <= call < calls:
+            return Result(call)
+        case list():
+            items: Sequence[object] = value
+            return tuple(_argument(item, operands, calls) for item in items)
+        case None | bool() | int() | float() | str():
+            return value
+    raise ValueError(f"{value!r} is no argument of a function")

@@ -1,0 +1,53 @@
+"""Coding schemes by name, and a scheme as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from transpike.checks import choice, keywords
+from transpike.coding.css import CSS
+from transpike.coding.fs import FS
+from transpike.coding.rate import Rate
+from transpike.coding.scheme import Scheme
+
+__all__ = ["DEFAULT", "SCHEMES", "create_scheme", "scheme_settings"]
+
+SCHEMES: dict[str, Callable[..., Scheme]] = {"css": CSS, "rate": Rate, "fs": FS}
+"""By name: the classes of coding schemes. Their fields are their settings."""
+
+DEFAULT: Scheme = CSS()
+
+
+def create_scheme(name: str, settings: Mapping[str, object]) -> Scheme:
+    """A scheme of `SCHEMES` by name.
+
+    Args:
+        name: a key of `SCHEMES`.
+        settings: fields of the scheme, such as ``steps`` and ``beta``; lists stand for tuples.
+
+    Raises:
+        ConfigError: for an unknown name, and for settings that the scheme does not have, of the wrong type or out of
+            range; near matches are named.
+
+    >>> create_scheme("css", {"steps": 4, "levels": [1, 2]})
+    CSS(steps=4, beta=2.0, silent=2, levels=(1, 2), signed=True, percentile=99.99, adjustments=0)
+    >>> create_scheme("css", {"betta": 2})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: scheme 'css' has no setting 'betta'. Did you mean beta? It has: steps, ...
+    """
+    make = SCHEMES[choice("scheme", name, SCHEMES)]
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    keywords(f"scheme {name!r}", make, values)
+    return make(**values)
+
+
+def scheme_settings(scheme: Scheme) -> dict[str, object]:
+    """A scheme's name and all of its fields, as plain data; `create_scheme` makes it again.
+
+    >>> scheme_settings(Rate(steps=16))
+    {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99}
+    """
+    name = next(name for name, kind in SCHEMES.items() if type(scheme) is kind)
+    return {"name": name, **dataclasses.asdict(scheme)}  # type: ignore[call-overload]

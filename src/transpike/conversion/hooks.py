@@ -1,0 +1,68 @@
+"""Hooks on the user's layers: which only record, and by what name an operation inside one is blamed on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Hook", "blamed", "wrap"]
+
+_FRAME = re.compile(r'File "<hook (.+?)>"')
+
+
+class Hook:
+    """A forward hook or forward pre-hook of the user, in a wrapper that leaves its name in every stack trace.
+
+    Attributes:
+        only_records: whether no call so far returned anything, wrote into a tensor it was given, or set an attribute.
+        skipped: whether calls do nothing: what only records need not be traced (it may print, or go through NumPy).
+    """
+
+    def __init__(self, hook: Callable[..., object]) -> None:
+        def forward(*args: object, **options: object) -> object:  # PyTorch keeps frames of this name
+            return hook(*args, **options)
+
+        name = getattr(hook, "__name__", type(hook).__name__)
+        forward.__code__ = forward.__code__.replace(co_filename=f"<hook {name}>")
+        self.only_records = True
+        self.skipped = False
+        self._forward = forward
+
+    def __call__(self, module: nn.Module, *args: object, **options: object) -> object:
+        if self.skipped:
+            return None
+        before = _versions(module, args, options)
+        result = self._forward(module, *args, **options)
+        if result is not None or _versions(module, args, options) != before:
+            self.only_records = False
+        return result
+
+
+def wrap(model: nn.Module) -> list[Hook]:
+    """Put a `Hook` around every hook of ``model``; who calls takes care that the old ones come back."""
+    hooks: list[Hook] = []
+    for module in model.modules():
+        for registered in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in registered.items():
+                hooks.append(Hook(hook))
+                registered[key] = hooks[-1]
+    return hooks
+
+
+def blamed(trace: str) -> str | None:
+    """The name of the hook in whose call a stack trace lies, if it does."""
+    names = _FRAME.findall(trace)
+    return names[-1] if names else None
+
+
+def _versions(module: nn.Module, *values: object) -> list[tuple[object, int]]:
+    """What changes when a hook sets an attribute of its module, or writes into a tensor it was given."""
+    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
+    attributes = (*vars(module).items(), *module._buffers.items(), *module._parameters.items())
+    return [
+        *((id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors),
+        *((name, id(value)) for name, value in attributes),
+    ]

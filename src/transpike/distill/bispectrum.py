@@ -1,0 +1,194 @@
+"""The methods of bi-spectrum distillation: logits KD with the spectral residual, the semantics of logits, or both.
+
+Source: Zhang, Sun, Yao, Deng, Li, "Bi-Spectrum Distillation: Addressing Spectral Mismatch in ANN-SNN
+Knowledge Transfer", Eq. 7 and Table 4; `transpike.distill.bsd` has the equations of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transpike.distill.adapter import Pairs
+from transpike.distill.bsd import Domain, SpectralResidualDistillation, SpectralSemanticDistillation
+from transpike.distill.feature_method import FeatureMethod
+from transpike.distill.logits import knowledge_distillation
+from transpike.distill.method import NONE, Features, Method
+from transpike.distill.settings import check_weights
+from transpike.distill.taps import Stage
+
+__all__ = ["BiSpectrumDistillation", "SRDDistillation", "SSDDistillation"]
+
+
+class SSDDistillation(Method):
+    """alpha * KD + gamma * `spectral_semantic`: what BSD does with logits, the row "+SSD" of its Table 4.
+
+    Args:
+        stages: not used.
+        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        gamma: weight of SSD.
+        temperature: of logits KD.
+        keep: share of frequencies that SSD sees.
+
+    Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars "kd" and
+    "ssd".
+
+    >>> terms = SSDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
+    >>> {name: term.item() for name, term in terms.items()}
+    {'kd': 0.0, 'ssd': 0.0}
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] = (),
+        *,
+        alpha: float = 0.5,
+        gamma: float = 0.5,
+        temperature: float = 2.0,
+        keep: float = 0.5,
+    ) -> None:
+        super().__init__(alpha=alpha, gamma=gamma, temperature=temperature)
+        self.ssd = SpectralSemanticDistillation(keep)
+
+    def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
+        terms = {}
+        if alpha := self.weights["alpha"]:
+            terms["kd"] = alpha * knowledge_distillation(student, teacher, temperature=self.temperature)
+        if gamma := self.weights["gamma"]:
+            terms["ssd"] = gamma * self.ssd(student, teacher)
+        return terms
+
+
+class SRDDistillation(FeatureMethod):
+    """alpha * KD + beta * `spectral_residual`, summed over stages: the row "+SRD" of BSD's Table 4.
+
+    Args:
+        stages: pairs of taps; see `transpike.distill.taps`.
+        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. It is tied to the size and scale
+            of the teacher's maps: look at the first step's terms, or set `normalize`.
+        temperature: of logits KD.
+        penalty: weight of the residual's size in SRD.
+        domain: "spatial" for SRD without Fourier transforms.
+        normalize: divide the teacher's maps by their root mean square.
+
+    Shapes and errors: as `FeatureMethod` -> weighted scalars "kd" and "srd".
+
+    >>> method = SRDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))], beta=7e-4)
+    >>> logits = torch.zeros(2, 3, 10)
+    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
+    >>> {name: round(term.item(), 4) for name, term in terms.items()}
+    {'kd': 0.0, 'srd': 0.2688}
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] = (),
+        *,
+        alpha: float = 0.5,
+        beta: float = 7e-5,
+        temperature: float = 2.0,
+        penalty: float = 0.01,
+        domain: Domain = "frequency",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
+        check_weights(penalty=penalty)
+        self.srd = nn.ModuleList(
+            SpectralResidualDistillation(
+                stage.student_channels,
+                stage.teacher_channels,
+                size=stage.size,
+                penalty=penalty,
+                domain=domain,
+                normalize=normalize,
+            )
+            for stage in self.stages
+        )
+
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
+        """What is compared at each stage: the student's maps with the residual and the teacher's."""
+        return {
+            stage: loss.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
+            for loss, stage in zip(self.srd, self.stages, strict=True)
+        }
+
+    def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        distances = [
+            loss(student[stage.student], teacher[stage.teacher])
+            for loss, stage in zip(self.srd, self.stages, strict=True)
+        ]
+        return {"srd": self.weights["beta"] * torch.stack(distances).sum()}
+
+
+class BiSpectrumDistillation(SRDDistillation):
+    """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: what is added to the task loss.
+
+    Equation 7. A term whose weight is 0 is left out, so that the paper's ablations are settings: logits KD
+    (beta = gamma = 0), +SSD (beta = 0), +SRD (gamma = 0).
+
+    Args:
+        stages: pairs of taps; see `transpike.distill.taps`.
+        alpha: weight of logits KD.
+        beta: weight of SRD; see `SRDDistillation`.
+        gamma: weight of SSD.
+        temperature: of logits KD.
+        keep: share of frequencies that SSD sees.
+        penalty: weight of the residual's size in SRD.
+        domain: "spatial" for SRD without Fourier transforms.
+        normalize: divide the teacher's maps by their root mean square.
+
+    Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
+    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "srd" and "ssd".
+
+    >>> stages = [Stage("a", "b", 4, 6, (8, 8), (8, 8))]
+    >>> bsd = BiSpectrumDistillation(stages, beta=7e-4)
+    >>> logits, features = torch.zeros(2, 3, 10), {"a": torch.zeros(2, 3, 4, 8, 8)}
+    >>> terms = bsd(logits, logits[0], features, {"b": torch.ones(3, 6, 8, 8)})
+    >>> {name: round(term.item(), 4) for name, term in terms.items()}
+    {'kd': 0.0, 'srd': 0.2688, 'ssd': 0.0}
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] = (),
+        *,
+        alpha: float = 0.5,
+        beta: float = 7e-5,
+        gamma: float = 0.5,
+        temperature: float = 2.0,
+        keep: float = 0.5,
+        penalty: float = 0.01,
+        domain: Domain = "frequency",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(
+            stages,
+            alpha=alpha,
+            beta=beta,
+            temperature=temperature,
+            penalty=penalty,
+            domain=domain,
+            normalize=normalize,
+        )
+        check_weights(gamma=gamma)
+        self.gamma = gamma
+        self.ssd = SpectralSemanticDistillation(keep)
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Features = NONE,
+        teacher_features: Features = NONE,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        terms = super().forward(student_logits, teacher_logits, student_features, teacher_features, target)
+        if self.gamma:
+            terms["ssd"] = self.gamma * self.ssd(student_logits, teacher_logits)
+        return terms
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gamma={self.gamma}"

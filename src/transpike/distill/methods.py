@@ -1,0 +1,141 @@
+"""The methods by name: what each needs, and how it is made of stages and settings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from transpike.distill.bispectrum import BiSpectrumDistillation, SRDDistillation, SSDDistillation
+from transpike.distill.decoupled import DISTDistillation, DKDDistillation
+from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
+from transpike.distill.hints import ATDistillation, FitNetDistillation, OFDDistillation
+from transpike.distill.logits import LogitsDistillation, TKSDistillation, TLDDistillation
+from transpike.distill.method import Method, Need
+from transpike.distill.ofa import OFADistillation
+from transpike.distill.relations import CCDistillation, CRDDistillation, RKDDistillation
+from transpike.distill.review import ReviewKDDistillation
+from transpike.distill.settings import check_kinds
+from transpike.distill.sfkd import SFKDDistillation
+from transpike.distill.taps import Stage
+from transpike.errors import ConfigError, DataError
+
+__all__ = ["METHODS", "MethodLike", "check_method", "create_method", "method_needs"]
+
+METHODS: dict[str, type[Method]] = {
+    "kd": LogitsDistillation,
+    "bsd": BiSpectrumDistillation,
+    "ssd": SSDDistillation,
+    "srd": SRDDistillation,
+    "kdsnn": KDSNNDistillation,
+    "lasnn": LaSNNDistillation,
+    "bkdsnn": BKDSNNDistillation,
+    "sakd": SAKDDistillation,
+    "tks": TKSDistillation,
+    "tld": TLDDistillation,
+    "sfkd": SFKDDistillation,
+    "fitnet": FitNetDistillation,
+    "at": ATDistillation,
+    "rkd": RKDDistillation,
+    "cc": CCDistillation,
+    "crd": CRDDistillation,
+    "ofd": OFDDistillation,
+    "reviewkd": ReviewKDDistillation,
+    "dkd": DKDDistillation,
+    "dist": DISTDistillation,
+    "ofa": OFADistillation,
+}
+"""By name, the methods; each class says what it needs. Nothing else keeps a list of their names."""
+
+MethodLike = str | Callable[..., nn.Module]
+"""A name of `METHODS`, or what makes a module of stages and settings."""
+
+STAND_IN = Stage("student", "teacher", 8, 8, (2**10, 2**10), (2**10, 2**10))
+"""A stage on which settings are tried out before there are networks; large enough for any grid."""
+
+
+def method_needs(method: MethodLike) -> frozenset[Need]:
+    """What a method takes beside logits; see `Method`. One of your own that does not say is given features.
+
+    Raises:
+        ConfigError: for an unknown name; near matches are listed.
+
+    >>> sorted(method_needs("tld")), [name for name in METHODS if "classes" in method_needs(name)]
+    (['labels', 'time'], ['ofa'])
+    """
+    if isinstance(method, str):
+        return _known(method).needs
+    needs: frozenset[Need] = getattr(method, "needs", frozenset({"features"}))
+    return needs
+
+
+def create_method(
+    method: MethodLike, stages: Sequence[Stage], settings: Mapping[str, object], *, classes: int | None = None
+) -> nn.Module:
+    """Make a method.
+
+    Args:
+        method: a name of `METHODS`, or what makes a module of stages.
+        stages: pairs of taps.
+        settings: keyword arguments of the method, such as `alpha` and `temperature`.
+        classes: how many there are, for methods that need them; settings go first.
+
+    Raises:
+        ConfigError: for an unknown name (near matches are listed), and settings that the method does not have or that
+            are of another type or out of range.
+
+    >>> create_method("kd", (), {"alpha": 1.0})
+    LogitsDistillation(...)
+    >>> create_method("bsb", (), {})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: no method of distillation 'bsb'. Did you mean bsd? Known: kd, bsd, ...
+    """
+    if not isinstance(method, str):
+        try:
+            return method(stages, **settings)
+        except TypeError as error:
+            raise ConfigError(f"method {method!r} cannot be made with these settings: {error}.") from error
+    make: Callable[..., Method] = _known(method)
+    check_kinds(method, make, settings)
+    if classes is not None and "classes" in method_needs(method):
+        own = settings.get("classes", classes)
+        if isinstance(own, int) and own < classes:
+            raise ConfigError(f"classes={own}: the networks have {classes}; leave it out.")
+        settings = {"classes": classes, **settings}
+    return make(stages, **settings)
+
+
+def check_method(method: str, settings: Mapping[str, object], *, batch: int | None = None) -> None:
+    """Refuse a method's name, settings or batches before there are networks to tap.
+
+    Args:
+        method: a name of `METHODS`.
+        settings: as for `create_method`.
+        batch: how many images a batch has.
+
+    Raises:
+        ConfigError: as `create_method`, and for batches smaller than the method can be trained on.
+
+    >>> check_method("rkd", {"distance": -1.0})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ConfigError: distance=-1.0: a weight is 0 or more, and finite.
+    """
+    with torch.device("meta"):
+        made = create_method(method, [STAND_IN] if "features" in method_needs(method) else (), settings)
+    if batch is not None and isinstance(made, Method):
+        try:
+            made.check_batch(batch)
+        except DataError as error:
+            raise ConfigError(f"batch_size={batch}: {error}") from None
+
+
+def _known(method: str) -> type[Method]:
+    if method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, n=2)
+        guess = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"no method of distillation {method!r}.{guess} Known: {', '.join(METHODS)}.")
+    return METHODS[method]
