@@ -141,7 +141,7 @@ GOOD: dict[str, Any] = {"name": "a", "count": 2, "share": 0.5, "kind": "cat"}
         ({"share": 1e200}, "share=1e+200: expected a number."),
         ({"share": 10**200}, f"share={'1' + '0' * 17}...{'0' * 19}: expected a number."),
         ({"kind": "cats"}, "kind='cats': expected 'dog' or 'cat'. Did you mean 'cat'?"),
-        ({"kind": ["cat"]}, "kind=['cat']: expected 'dog' or 'cat'."),
+        ({"kind": ["cat"]}, "kind=['cat']: expected 'dog' or 'cat'. Did you mean 'cat'?"),
         ({"parts": {}}, "parts={}: expected a list."),
         ({"parts": [{}, {"size": [1]}]}, "parts[1].size=[1]: expected a list of 2."),
         ({"parts": [{}, {"size": [1, None]}]}, "parts[1].size[1]=None: expected a whole number."),
@@ -192,42 +192,44 @@ def test_whatever_a_field_holds_is_read_or_refused(change: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_wrong_value_at_any_place_of_a_file_is_one_sentence(name: str, tmp_path: Path) -> None:
+def test_a_wrong_value_at_any_place_of_a_result_is_one_sentence(name: str) -> None:
     sample = json.loads(json.dumps(SAMPLES[name]()))
-    folder = write_run(tmp_path / "run", sample)
     refused = 0
-    for path in places(sample):
-        for value in HOSTILE if path else ():
-            (folder / "results.json").write_text(json.dumps(changed(sample, path, value)))
+    for number, path in enumerate(places(sample)):
+        for value in HOSTILE[number % 2 :: 2] if path and path[0] not in ("kind", "version") else ():
             try:
-                results.read_result(folder)
+                parsed(changed(sample, path, value))
             except DataError as error:
                 refused += 1
-                assert str(error).startswith(f"{folder}/results.json: ") and "\n" not in str(error), (path, value)
-    assert refused > 500
+                assert str(error)[0].islower() and "\n" not in str(error), (path, value)
+    assert refused > 150
 
 
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    return at(value[path[0]], path[1:]) if path else value
+
+
+@pytest.mark.parametrize("leaves", [True, False])
 @pytest.mark.parametrize("name", SAMPLES)
-def test_whatever_can_be_read_can_be_drawn(name: str) -> None:
-    """Numbers beyond all sense, empty lists and texts: a few places at a time, each change drawn once."""
+def test_whatever_can_be_read_can_be_drawn(name: str, leaves: bool) -> None:
+    """Numbers beyond all sense, empty lists and texts, wherever they are read."""
     sample = json.loads(json.dumps(SAMPLES[name]()))
     every = [path for path in places(sample) if path and path[0] not in ("kind", "version")]
-    drawn = 0
-    for number, value in enumerate(HOSTILE):
-        result = sample
-        for path in every[number % 3 :: 3]:
+    result, changes = sample, 0
+    for number, path in enumerate(every):
+        for offset in range(0 if leaves and isinstance(at(sample, path), dict | list) else len(HOSTILE)):
+            value = HOSTILE[(number + offset) % len(HOSTILE)]
             try:
                 parsed(attempt := changed(result, path, value))
             except (DataError, KeyError, IndexError, TypeError):
                 continue  # refused, or within what another change has replaced
-            result = attempt
-        if result is not sample:
-            drawn += 1
-            try:
-                assert "</html>" in build_page([parsed(result), parsed(sample)])
-            except DataError as error:
-                assert "damaged" in str(error)
-    assert drawn > 8
+            result, changes = attempt, changes + 1
+            break
+    assert changes > (15 if leaves else 7)
+    try:
+        assert "</html>" in build_page([parsed(result)])
+    except DataError as error:
+        assert "damaged" in str(error)
 
 
 @pytest.mark.parametrize("content", ["", '{"kind": "conv', "\x00", "[" * 100_000, '{"a":' * 200 + "1" + "}" * 200])
@@ -282,7 +284,10 @@ def test_foreign_results_are_refused(tmp_path: Path, change: dict[str, Any], tol
         ("conversion", ("rows", 1, "words", "beta"), 2, "rows[1].words.beta=2: expected text."),
         ("spiking", ("by_steps",), [], "by_steps: expected figures of a spiking network, found none."),
         ("analysis", ("networks",), [], "networks: expected a network at least, found none."),
-        ("analysis", ("filters", 0, "network"), 9, "filters[0].network=9: expected the place of one of 3 networks, from 0."),
+        (
+            *("analysis", ("filters", 0, "network"), 9),
+            "filters[0].network=9: expected the place of one of 3 networks, from 0.",
+        ),
         (
             *("analysis", ("neurons", 0, "networks", 1), 3),
             "neurons[0].networks[1]=3: expected the place of one of 3 networks, from 0.",
@@ -296,8 +301,8 @@ def test_foreign_results_are_refused(tmp_path: Path, change: dict[str, Any], tol
             "stages[0].curves[1].energy: expected 4 entries as in bands, found 1.",
         ),
         (
-            *("analysis", ("stages", 0, "pictures", 2, "bands", 1), [[1.0]]),
-            "stages[0].pictures[2].bands[1]: expected 2 x 2, found 1 x 1.",
+            *("analysis", ("stages", 0, "pictures", 0, "bands", 1), [[1.0]]),
+            "stages[0].pictures[0].bands[1]: expected 2 x 2, found 1 x 1.",
         ),
         ("analysis", ("similarity", 0, "cka"), [[0.5]], "similarity[0].cka: expected 2 entries as in taps, found 1."),
         (
@@ -309,7 +314,10 @@ def test_foreign_results_are_refused(tmp_path: Path, change: dict[str, Any], tol
             "filters[1].weights: expected rows of one length, none of them empty.",
         ),
         ("encoded", ("spiking",), None, "spiking is missing, where encoding stands."),
-        ("encoded", ("accuracy_after",), [], "accuracy_after: expected an accuracy for each step of the encoder, found none."),
+        (
+            *("encoded", ("accuracy_after",), []),
+            "accuracy_after: expected an accuracy for each step of the encoder, found none.",
+        ),
         ("encoded", ("encoding", "error"), [0.5], "encoding.error: expected 3 entries as in steps, found 1."),
         (
             *("encoded", ("encoding", "images", 1, "rebuilt"), []),
@@ -319,7 +327,7 @@ def test_foreign_results_are_refused(tmp_path: Path, change: dict[str, Any], tol
             *("encoded", ("operations", "rows"), []),
             "operations.rows: expected the artificial network, and all parts of the spiking one or none.",
         ),
-        ("encoded", ("operations", "poolings"), 10**9, "operations.poolings=1000000000: expected a number from 0 to 32."),
+        ("encoded", ("operations", "poolings"), 99, "operations.poolings=99: expected a number from 0 to 32."),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_refused(name: str, path: tuple[Any, ...], value: Any, told: str) -> None:
