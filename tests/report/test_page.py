@@ -137,6 +137,8 @@ def test_a_scheme_that_knows_no_other_scheme_is_tabled_and_drawn() -> None:
     assert "negative spikes" not in alone.text("li") and "positive spikes" not in alone.text("li")
     silent = ["input", "analog", "–", "16,384", *"–––––", "0.00", "0.00", "0", "0.464", "0"]
     assert silent in alone.rows
+    assert not {"clipping by the percentile", "the code: resolution and coupling"} & set(alone.text("li"))
+    assert "and below it what makes it" not in " ".join(alone.text("span"))
     assert not {"β", "silent period", "levels"} & set(pairs(alone)) and "θ" in pairs(alone)
 
 
@@ -159,7 +161,9 @@ def test_words_of_a_method_stand_only_where_it_is() -> None:
     assert "as its method compares them. BSD adapts." in bsd and "SFKD" not in bsd and "Gaussian" not in bsd
     assert "compares them. BSD adapts. SFKD adapts. Dotted: the weight that the method’s Gaussian" in both
     plain = make_analysis(students=1)
-    assert "dapted" not in " ".join(Page(page_of(plain)).text("p")), "nothing is adapted"
+    page = Page(page_of(plain))
+    assert "dapted" not in " ".join(page.text("p")), "nothing is adapted"
+    assert ["stage", "student", "teacher", "student", "white noise"] in page.rows
 
 
 def test_energy_is_split_where_its_parts_are_known() -> None:
@@ -240,9 +244,9 @@ def test_an_analysis_is_drawn() -> None:
     assert "six: teacher says six, run1 says six, run2 says six" in drawings[13]
     assert ["run1: layers.2 (8 × 8)", "run1, adapted", "50.00 %", "50.00 %"] in page.rows
     assert ["run2: layers.5 (4 × 4)", "white noise", "20.00 %", "80.00 %"] in page.rows
-    shares = ["40.00 %", "25.00 %", "37.50 %", "81.25 %", "50.00 %", "75.00 %"]
+    shares = ["40.00 %", "25.00 %", "81.25 %", "37.50 %", "50.00 %", "75.00 %"]
     assert ["layers.2, teacher’s layers.2", "run1", *shares] in page.rows
-    assert ["layers.5, teacher’s layers.5", "run2", *shares[:2], "–", shares[3], "–", "–"] in page.rows
+    assert ["layers.5, teacher’s layers.5", "run2", *shares[:3], "–", "–", "–"] in page.rows
     assert ["run1", "3.000", "0.500", "0.125"] in page.rows
     assert ["layers.5", "run1", "3.50"] in page.rows
     # Filters and their bars, two images on four panels; sub-bands of two images at two stages, three matrices.
