@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import shutil
 import signal
-import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.files.children import ended, fork
 
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.runs import _commit, located, resume_run, start_run, write_json
+from transpike.experiments.runs import copy_results, located, resume_run, start_run
+from transpike.results import Evaluation, read_result, read_run
+
+TESTED = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
+
+
+@dataclass(frozen=True)
+class Row:
+    steps: int
 
 
 def test_a_run_records_what_ran_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,10 +53,10 @@ def test_files_of_a_run_are_found_from_elsewhere_and_after_a_move(
     there = options | {"root": str(first / "data"), "teacher": teacher, "student": [teacher, "mlp"]}
     for place in (first, tmp_path):
         monkeypatch.chdir(place)
-        assert located(json.loads((first / "run" / "run.json").read_text())) == there
+        assert (begun := read_run(first / "run")) and located(begun) == there
     first.rename(moved)
     monkeypatch.chdir(moved)
-    assert located(json.loads(Path("run/run.json").read_text())) == options | {"root": "data"}
+    assert (begun := read_run("run")) and located(begun) == options | {"root": "data"}
 
 
 def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> None:
@@ -55,9 +64,9 @@ def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> No
         raise DataError("no")
     assert not (tmp_path / "a").exists()
     with pytest.raises(DataError), start_run("demo", {}, out=tmp_path / "b") as run:
-        run.write("result.json", {"accuracy": 0.5})
+        run.write(TESTED)
         raise DataError("no")
-    assert json.loads((tmp_path / "b" / "result.json").read_text()) == {"accuracy": 0.5}
+    assert read_result(tmp_path / "b") == TESTED
 
 
 def test_a_taken_or_impossible_folder_is_refused(tmp_path: Path) -> None:
@@ -86,7 +95,7 @@ def test_a_killed_run_without_results_can_be_repeated(tmp_path: Path) -> None:
     with start_run("evaluate", {"seed": 2}, out=out) as run:
         with pytest.raises(ConfigError, match="is not an empty folder"):
             start_run("evaluate", {"seed": 3}, out=out)
-        run.write("results.json", {"kind": "evaluation", "version": 1})
+        run.write(TESTED)
     assert sorted(os.listdir(out)) == ["results.json", "run.json"]
     assert json.loads((out / "run.json").read_text())["options"] == {"seed": 2}
     with pytest.raises(ConfigError, match="is not an empty folder"):
@@ -95,7 +104,7 @@ def test_a_killed_run_without_results_can_be_repeated(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_go_on_with_one_run(tmp_path: Path) -> None:
     with start_run("convert", {}, out=tmp_path / "run") as run:
-        run.write("results.json", {"kind": "conversion", "version": 1})
+        run.write(TESTED)
         with pytest.raises(ConfigError, match="another process is at work there"), resume_run(run.folder):
             pass
     for _ in range(2):
@@ -106,68 +115,24 @@ def test_two_processes_cannot_go_on_with_one_run(tmp_path: Path) -> None:
 
 
 def test_a_copy_replaces_copies_alone(tmp_path: Path) -> None:
-    first, second = ({"kind": "evaluation", "version": 1, "images": images} for images in (1, 2))
-    copy = write_json(tmp_path / "new" / "copy.json", first)
-    write_json(copy, second)
-    assert json.loads(copy.read_text()) == second
+    other = replace(TESTED, accuracy=0.25)
+    copy = tmp_path / "new" / "copy.json"
+    copy_results(TESTED, copy)
+    copy_results(other, copy)
+    assert json.loads(copy.read_text())["accuracy"] == 0.25
     with start_run("evaluate", {}, out=tmp_path / "run") as run:
-        own = run.write("results.json", first)
-    write_json(own, first)  # what --json names may be the run's own file
+        own = run.write(TESTED)
+    copy_results(TESTED, own)  # what --json names may be the run's own file
     for path in (own, own.with_name("run.json")):
         before = path.read_bytes()
         with pytest.raises(ConfigError, match="already exists and is not a copy of results of transpike; name another"):
-            write_json(path, second)
+            copy_results(other, path)
         assert path.read_bytes() == before
+    assert read_result(run.folder) == TESTED
 
 
-def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
-    return subprocess.run(["git", "-C", folder, *who, *arguments], capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.parametrize("digest", ["sha1", "sha256"])
-def test_the_commit_is_that_of_the_packages_own_files(digest: str, tmp_path: Path) -> None:
-    package = tmp_path / "src" / "package"
-    (package / "inner").mkdir(parents=True)
-    for name in ("a.py", "inner/ä.py", "page.html"):
-        (package / name).write_text(f"{name}\n")
-    assert _commit(package) is None
-    git(tmp_path, "init", "--quiet", f"--object-format={digest}")
-    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "x")
-    assert _commit(package) is None
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "--quiet", "-m", "y")
-    commit = git(tmp_path, "rev-parse", "HEAD").strip()
-    (tmp_path / "beside.py").write_text("not the package's")
-    assert _commit(package) == commit
-    for name in ("page.html", "new.py"):
-        before = (package / name).read_text() if (package / name).exists() else None
-        (package / name).write_text("changed")
-        assert _commit(package) == f"{commit}+"
-        (package / name).unlink() if before is None else (package / name).write_text(before)
-    (package / "inner" / "ä.py").unlink()
-    assert _commit(package) == f"{commit}+"
-
-
-def test_whatever_repository_encloses_the_package_none_of_its_programs_run(tmp_path: Path) -> None:
-    package, ran = tmp_path / "repository" / "package", tmp_path / "ran"
-    package.mkdir(parents=True)
-    (package / "a.py").write_text("1\n")
-    (package / ".gitattributes").write_text("* filter=spy diff=spy\n")
-    git(package.parent, "init", "--quiet")
-    git(package.parent, "add", ".")
-    git(package.parent, "commit", "--quiet", "-m", "x")
-    spy = tmp_path / "spy"
-    spy.write_text(f"#!/bin/sh\ntouch {ran}\ncat\n")
-    spy.chmod(0o755)
-    hooks = package.parent / ".git" / "hooks"
-    for hook in ("post-index-change", "fsmonitor-watchman", "post-checkout"):
-        shutil.copy(spy, hooks / hook)
-    for key in ("core.fsmonitor", "filter.spy.clean", "filter.spy.process", "diff.spy.command", "core.pager"):
-        git(package.parent, "config", key, str(spy))
-    ran.unlink(missing_ok=True)
-    (package / "a.py").write_text("2\n")
-    commit = _commit(package)
-    assert commit is not None and commit.endswith("+") and not ran.exists()
-    git(package.parent, "status")
-    assert ran.exists()  # it would have
+def test_a_record_holds_what_json_can(tmp_path: Path) -> None:
+    options = {"nan": math.nan, "tensor": torch.tensor([1.0, math.inf]), "numpy": np.float32(0.25), "loading": Row(4)}
+    run = start_run("demo", options, out=tmp_path / "run")
+    begun = read_run(run.folder)
+    assert begun and begun.options == {"nan": None, "tensor": [1.0, None], "numpy": 0.25, "loading": {"steps": 4}}

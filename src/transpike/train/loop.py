@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from transpike import files
+from transpike.data import EventSets, ImageSets
 from transpike.errors import ConfigError
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import (
@@ -59,6 +60,11 @@ class Loaders:
 
     train: Batches
     validation: Batches | None
+
+    @classmethod
+    def of(cls, sets: ImageSets | EventSets) -> Loaders:
+        """A data set's, without validation where it holds no images back."""
+        return cls(sets.train, sets.validation if len(sets.validation) else None)
 
 
 @dataclass(frozen=True)
