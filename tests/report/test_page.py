@@ -202,6 +202,12 @@ def test_training_is_drawn(training: dict[str, Any]) -> None:
     assert "training: 1.69 at epoch 1, 0.0126 at epoch 30." in loss
 
 
+def test_a_loss_of_zero_is_drawn(training: dict[str, Any]) -> None:
+    for epoch in training["epochs"]:
+        epoch["loss"] = 0.0
+    assert "training: 0 at epoch 1, 0 at epoch 30." in Page(page_of(training)).drawings()[1]
+
+
 def test_firing_is_drawn() -> None:
     result = make_spiking()
     page = Page(page_of(result))

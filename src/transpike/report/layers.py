@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from transpike.report.parts import Plot
-from transpike.report.plots import LIGHT, STYLE, colour_of, new_figure, plain, short, tick_decades, to_svg
+from transpike.report.plots import LIGHT, STYLE, TINY, colour_of, new_figure, plain, short, tick_decades, to_svg
 from transpike.report.wording import count, fixed, known, percent
 from transpike.results import FiringLayer, Layer
 
@@ -90,7 +90,7 @@ def _draw_errors(layers: Sequence[Layer], name: str, alt: str, *, split: bool) -
     with matplotlib.rc_context(STYLE):
         figure = new_figure(760, 300 if split else 250)
         error, *below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1)) if split else [figure.add_subplot()]
-        values = [(i, layer.error) for i, layer in enumerate(layers) if known(layer.error) and layer.error > 0]
+        values = [(i, layer.error) for i, layer in enumerate(layers) if known(layer.error) and layer.error > TINY]
         for i, value in values:
             clipped = layers[i].binding == "clipping"
             error.plot(i, value, "D" if clipped else "o", color=colour_of(1 if clipped else 0), markersize=5, zorder=3)
