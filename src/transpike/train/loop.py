@@ -28,6 +28,7 @@ from transpike.train.classify import Classifier
 from transpike.train.inputs import check_loader
 from transpike.train.layouts import safe_layouts
 from transpike.train.options import Machine, TrainOptions
+from transpike.train.outlook import Outlook
 
 __all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
 
@@ -181,7 +182,8 @@ def fit_module(
     curves = Curves(folder, validates=loaders.validation is not None)
     stop = StopOnSignal()
     checkpoints = Checkpoints(folder, curves, stop)
-    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, OneBar(curves), checkpoints]
+    bar = OneBar(curves)
+    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, bar, Outlook(curves, bar), checkpoints]
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     data = _Data(options.seed, loaders.train, loaders.validation)
