@@ -58,6 +58,7 @@ class Classifier(L.LightningModule):
         self.options = options
         self.encode = encode
         self.reset = reset or reset_net
+        self.classes = 0
         self.facts: dict[str, object] = {}
         self._extent: tuple[int, int] | None = None
         self._sums: dict[str, Tensor] = {}
@@ -164,6 +165,7 @@ class Classifier(L.LightningModule):
     def _comparable(self, images: Tensor, labels: Tensor) -> Tensor:
         outputs = self.outputs(images)
         check_outputs(outputs, labels, extent=self._extent, network=type(self.model).__name__)
+        self.classes = outputs.shape[-1]
         return outputs
 
     def _share(self, samples: int) -> Tensor:

@@ -39,6 +39,7 @@ from transpike.train.classify import Classifier
 from transpike.train.inputs import check_loader
 from transpike.train.layouts import safe_layouts
 from transpike.train.options import Machine, TrainOptions
+from transpike.train.outlook import Outlook
 from transpike.train.resume import check_resumable, read_checkpoint, run_facts
 
 __all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
@@ -203,7 +204,8 @@ def fit_module(
     curves = Curves(folder, validates=validates)
     stop = StopOnSignal()
     checkpoints = Checkpoints(folder, curves, stop)
-    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, OneBar(curves), checkpoints]
+    bar = OneBar(curves)
+    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, bar, Outlook(curves, bar), checkpoints]
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     classifier.facts = run_facts(options, batches=batches, validates=validates)
