@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,27 +34,30 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Call:
     """Run `transpike demo` with another function behind it; gives what that was called with."""
     called: dict[str, Any] = {}
 
-    def demo(
-        data: str = "digits",
-        *,
-        steps: list[int] | int = 8,
-        levels: tuple[int, ...] = (1,),
-        batch_size: int = 64,
-        name: str | None = None,
-    ) -> None:
+    @dataclass(frozen=True)
+    class Demo:
         """Do something.
 
         In a second paragraph:
 
             transpike demo --steps 4,8
 
-        Args:
+        Attributes:
             data: Where from.
             steps: How many.
             levels: Which.
             batch_size: At once.
             name: Whose.
         """
+
+        data: str = "digits"
+        steps: list[int] | int = 8
+        levels: tuple[int, ...] = (1,)
+        batch_size: int = 64
+        name: str | None = None
+
+    def demo(options: Demo) -> None:
+        data = options.data
         if data == "damaged":
             raise DataError("data/[x]: damaged. Delete it.")
         if data == "worker":
@@ -62,10 +66,10 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Call:
             raise KeyboardInterrupt
         if data == "bug":
             raise ZeroDivisionError
-        called.update(data=data, steps=steps, levels=levels, batch_size=batch_size, name=name)
+        called.update(asdict(options))
 
     module = ModuleType("transpike.experiments.demo")
-    module.demo = demo  # type: ignore[attr-defined]
+    module.demo, module.Demo = demo, Demo  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def call(*arguments: str, code: int = 0) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Call:
     return call
 
 
-def test_flags_are_the_functions_arguments(demo: Call) -> None:
+def test_flags_are_the_options_fields(demo: Call) -> None:
     assert demo() == {"data": "digits", "steps": 8, "levels": (1,), "batch_size": 64, "name": None}
     got = demo("--data", "mnist", "--steps", "4,6,8", "--levels=1,2", "--batch-size=32", "--name", "a,b")
     assert got == {"data": "mnist", "steps": [4, 6, 8], "levels": (1, 2), "batch_size": 32, "name": "a,b"}

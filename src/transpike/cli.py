@@ -1,4 +1,4 @@
-"""The command line: ``transpike <verb>``. A verb's flags are the arguments of its function in ``experiments``."""
+"""The command line: ``transpike <verb>``. A verb's flags are the fields of its dataclass in ``experiments``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.pop("config", None)
         with warnings.catch_warnings():
             warnings.showwarning = _warned
-            _function(verb)(**options)
+            run, kind = _verb(verb)
+            run(kind(**options))
     except TranspikeError as error:
         from rich.console import Console
         from rich.text import Text
@@ -90,12 +91,10 @@ def build_parser(verb: str) -> ArgumentParser:
     for name, summary in VERBS.items():
         child = ArgumentParser(description=summary, parser_mode="yaml_or_commas")
         if name == verb:
-            function = _function(name)
-            child.description = re.split(
-                r"\n+(?:Args|Arguments|Parameters|Returns|Raises):?\n", getdoc(function) or ""
-            )[0]
+            _, options = _verb(name)
+            child.description = re.split(r"\n+Attributes:\n", getdoc(options) or "")[0]
             child.add_argument("--config", action="config", help="a YAML file with any of the options below")
-            child.add_function_arguments(function, as_group=False, as_positional=True)
+            child.add_class_arguments(options, as_group=False, as_positional=True)
         verbs.add_subcommand(name, child, help=summary)
     return parser
 
@@ -104,9 +103,10 @@ class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """jsonargparse's help, with the description's paragraphs and examples left as written."""
 
 
-def _function(verb: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(import_module(f"transpike.experiments.{verb}"), verb)
-    return function
+def _verb(verb: str) -> tuple[Callable[[object], object], type]:
+    """The verb's function, and the dataclass of its options."""
+    module = import_module(f"transpike.experiments.{verb}")
+    return getattr(module, verb), getattr(module, verb.capitalize())
 
 
 def _underscored(argument: str) -> str:

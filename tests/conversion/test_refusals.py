@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +17,7 @@ from tests.conversion.nets import Between, Uses
 from torch import Tensor, nn
 
 from transpike import ConversionError, convert
+from transpike.conversion.kinds import title
 from transpike.conversion.operators import OPERATORS
 from transpike.conversion.trace import trace
 
@@ -27,14 +31,20 @@ def refusal(model: nn.Module, x: Tensor | None = None) -> str:
 
 
 def places(message: str) -> dict[str, str]:
-    """{module path: reasons and remedies} of every place that a refusal lists."""
+    """{module path: reasons} of every place that a refusal lists."""
     found: dict[str, str] = {}
     for line in message.splitlines():
-        if line.startswith("  - "):
-            path, reason = line.removeprefix("  - ").split(": ", 1)
-            assert reason not in found.get(path, ""), "a place is listed twice"
-            found[path] = f"{found.get(path, '')}{reason}\n"
+        if line.startswith("  - ") and ": " in line:
+            paths, reason = line.removeprefix("  - ").split(": ", 1)
+            for path in re.split(r", | and (?=\d)", paths):
+                assert reason not in found.get(path, ""), "a place is listed twice"
+                found[path] = f"{found.get(path, '')}{reason}\n"
     return found
+
+
+def remedies(message: str) -> str:
+    (line,) = [line for line in message.splitlines() if line.startswith("What helps: ")]
+    return line
 
 
 class Attention(nn.Module):
@@ -65,39 +75,70 @@ def test_one_error_lists_every_place_with_reason_and_remedy() -> None:
         nn.BatchNorm2d(8, track_running_stats=False),
         Uses(lambda m, x: F.dropout(x)),
         Uses(lambda m, x: torch.fft.rfft2(x).real),
-        Attention(),
-        nn.LayerNorm(8),
+        nn.SiLU(),
+        nn.LayerNorm(5),
         Uses(lambda m, x: x.sort(-1).values),
     )
-    found = places(refusal(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), body, nn.Linear(8, 5))))
-    assert {path: reason.split()[0] for path, reason in found.items()} == {
-        "1.0": "gelu",
-        "1.2": "silu",
-        "1.3.sigmoid": "sigmoid",
-        "1.3.mul": "a",
-        "1.4": "BatchNorm",
-        "1.5": "this",
-        "1.6": "fft_rfft2",
-        "1.7": "a",
-        "1.8": "LayerNorm",
-        "1.9": "sorting",
+    message = refusal(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), body, nn.Linear(5, 5)))
+    assert places(message) == {
+        "1.0": "gelu is not piecewise linear\n",
+        "1.2": "silu is not piecewise linear\n",
+        "1.3.sigmoid": "sigmoid gates a product of two activations\n",
+        "1.3.mul": "a product of two activations (squeeze-excitation, gating) has no spiking form\n",
+        "1.4": "BatchNorm without running statistics depends on the batch\n",
+        "1.5": "this dropout stays on in evaluation mode\n",
+        "1.6": "fft_rfft2 has no spiking form\nreal has no spiking form\n",
+        "1.7": "silu is not piecewise linear\n",
+        "1.8": "LayerNorm divides by a statistic of each sample\n",
+        "1.9": "sorting has no spiking form\n",
     }
-    for reason, remedy in {
-        "1.0": "ReLU",
-        "1.3.mul": "variant",
-        "1.4": "track_running_stats=True",
-        "1.8": "BatchNorm",
-    }.items():
-        assert remedy in found[reason]
+    assert message.splitlines()[0] == "Sequential cannot be converted:" and len(message.splitlines()) == 13
+    assert remedies(message) == (
+        "What helps: train with track_running_stats=True; pass training=self.training to it; replace it by supported "
+        "operations; use BatchNorm, whose statistics are constants; apply it to the network's output; use a variant "
+        "without squeeze-excitation and gating; train with ReLU, LeakyReLU, PReLU or ReLU6 in place of gelu and silu."
+    )
 
 
-def test_a_vision_transformer_and_a_gated_network() -> None:
-    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=10)
-    found = places(refusal(vit, torch.randn(2, 3, 32, 32)))
-    assert {"blocks.0.norm1", "blocks.1.norm1", "blocks.0.attn", "blocks.1.mlp.act", "norm"} <= set(found)
+def test_remedies_hold_for_all_places_together() -> None:
+    class Attends(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).flatten(1)
+
+    head = [nn.Conv2d(3, 8, 1), nn.GELU(), nn.LayerNorm(8), Attention(), nn.Linear(8, 2)]
+    message = refusal(Attends(*head), torch.randn(4, 3, 8, 8))
+    assert set(places(message)) == {"1", "2", "3"}
+    assert remedies(message) == "What helps: use a network of convolutions, BatchNorm and ReLU, without attention."
+    gated = nn.Sequential(nn.Conv2d(3, 8, 3), SqueezeExcitation(), nn.Conv2d(8, 2, 1))
+    assert remedies(refusal(gated)) == "What helps: use a variant without squeeze-excitation and gating."
+    assert remedies(refusal(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardsigmoid(), nn.Conv2d(8, 2, 1)))) == (
+        "What helps: write (x / 6 + 0.5).clamp(0, 1)."
+    )
+
+
+def test_equal_reasons_are_one_line_and_many_are_cut() -> None:
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=3, num_classes=10)
+    message = refusal(vit, torch.randn(2, 3, 32, 32))
+    (line,) = [line for line in message.splitlines() if "LayerNorm" in line]
+    assert line == (
+        "  - blocks.0.norm1, blocks.0.norm2, blocks.1.norm1, blocks.1.norm2 and 3 more: LayerNorm divides by a "
+        "statistic of each sample"
+    )
+    assert {"blocks.0.attn", "blocks.1.mlp.act"} <= set(places(message))
     gated = timm.create_model("efficientnet_b0", num_classes=10)
-    found = places(refusal(gated, torch.randn(2, 3, 32, 32)))
-    assert "blocks.0.0.se.mul" in found and "blocks.6.0.se.mul" in found and "silu" in found["bn1.act"]
+    message = refusal(gated, torch.randn(2, 3, 32, 32))
+    assert [line.rpartition(": ")[0] for line in message.splitlines()[1:-2]] == [
+        "  - bn1.act, blocks.0.0.bn1.act, blocks.0.0.se.act1, blocks.1.0.bn1.act and 45 more",
+        "  - blocks.0.0.se.gate, blocks.1.0.se.gate, blocks.1.1.se.gate, blocks.2.0.se.gate and 12 more",
+        "  - blocks.0.0.se.mul, blocks.1.0.se.mul, blocks.1.1.se.mul, blocks.2.0.se.mul and 12 more",
+    ]
+    odd = [torch.erf, torch.sin, torch.cos, torch.sinh, torch.cosh, torch.atan, torch.asinh, torch.erfc, torch.exp2,
+           torch.log1p, torch.expm1, torch.round, torch.floor, torch.ceil, torch.frac]  # fmt: skip
+    layers = [Uses(lambda m, x, function=function: function(x)) for function in odd]
+    lines = refusal(nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.Conv2d(8, 2, 1))).splitlines()
+    assert (
+        len(lines) == 16 and lines[13] == "  - and 3 more reasons" and lines[12] == "  - 12: round has no spiking form"
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +175,7 @@ def test_a_vision_transformer_and_a_gated_network() -> None:
         (lambda m, x: F.batch_norm(x, None, None, training=True), "BatchNorm without running statistics"),
         (lambda m, x: torch.clamp(x, max=x.mean(1, keepdim=True)), "clamp"),
         (lambda m, x: F.dropout2d(x, training=True), "dropout"),
-        (lambda m, x: x + F.conv2d(x, x[:, :1].mean(0, keepdim=True).expand(8, 8, 8, 8), padding="same"), "conv2d"),
+        (lambda m, x: x + F.conv2d(x, x[:, :1].mean(0, keepdim=True).expand(8, 8, 8, 8), padding="same"), "batch axis"),
     ],
 )  # fmt: skip
 def test_a_reason_for_every_refusal(body: Callable[[Any, Tensor], Tensor], words: str) -> None:
@@ -155,6 +196,7 @@ def test_softmax_over_the_batch_is_refused_even_behind_the_last_layer() -> None:
     [
         (lambda m, x: m.net(x) if x.sum() > 0 else m.net(-x), "depends on the values of the data"),
         (lambda m, x: m.net(x) * x.mean().item(), "mul with a number that depends on"),
+        (lambda m, x: m.net(x).clamp(0, x.max().item()), "clamp with a number that depends on"),
         (lambda m, x: m.net(x.view(len(x), 3, 8, 8)), "fixes the batch size"),
         (lambda m, x: m.net(x[:, :2]), "does not run on images of shape"),
         (lambda m, x: (m.net(x), None), "every output must be a tensor"),
@@ -171,15 +213,70 @@ def test_forwards_that_cannot_be_traced(forward: Callable[[Any, Tensor], Any], w
     assert len(str(caught.value)) < 1500
 
 
+@pytest.mark.parametrize(
+    "mixes",
+    [
+        lambda y: y - 0.5 * y.mean(),
+        lambda y: y + (y.sum() + 1),
+        lambda y: y * (2 / y.max()),
+        lambda y: y - (-y.mean()),
+        lambda y: y - y.mean(0) * 2,
+        lambda y: y / y.norm(),
+        lambda y: y + (y.amax() - y.amin()).relu().clamp(0, 1).sqrt(),
+    ],
+)
+def test_what_is_reduced_over_the_batch_is_refused_whatever_is_done_with_it(mixes: Callable[[Tensor], Tensor]) -> None:
+    model = Uses(lambda m, x: m.head(mixes(m.stem(x)).relu()), stem=nn.Linear(4, 8), head=nn.Linear(8, 3))
+    reasons = places(refusal(model, torch.rand(16, 4)))["the forward of the model"]
+    assert all("moves, merges or mixes the batch axis" in reason for reason in reasons.splitlines())
+    unused = Uses(lambda m, x: (mixes(m.stem(x)), m.head(m.stem(x)))[1], stem=nn.Linear(4, 8), head=nn.Linear(8, 3))
+    trace(unused, torch.rand(16, 4))
+
+
+def test_a_number_that_a_buffer_holds_is_a_constant() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.head(m.stem(x).clamp(0, m.up.item()))  # type: ignore[no-any-return]
+
+    up = torch.tensor(0.3)
+    model, x = Uses(forward, up=up, stem=nn.Linear(4, 8), head=nn.Linear(8, 3)), torch.rand(16, 4)
+    (result,) = trace(model, x).run(x).values()
+    assert torch.equal(result, model(x)) and "relu0.3" in [title(op) for op in trace(model, x)]
+
+
+def test_nothing_but_the_message_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    layers = [nn.Conv2d(3, 3, 1) for _ in range(60)]
+    model = Uses(lambda m, x: m.net(x) if m.net(x).sum() > 0 else x, net=nn.Sequential(*layers))
+    message = refusal(model)
+    captured = capfd.readouterr()
+    assert captured.err == captured.out == "" and "\n" not in message
+    assert message.startswith("the network cannot be traced at test_refusals.py:")
+
+
+def test_an_uncaught_refusal_is_short() -> None:
+    model: nn.Module = nn.Conv2d(3, 3, 1)
+    for _ in range(150):
+        model = nn.Sequential(model)
+    deep = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 350)
+    try:
+        with pytest.raises(ConversionError, match="recursion") as caught:
+            trace(model, torch.randn(2, *SHAPE))
+    finally:
+        sys.setrecursionlimit(deep)
+    assert len("".join(traceback.format_exception(caught.value)).splitlines()) < 40
+
+
 def test_weights_that_are_not_numbers_are_named() -> None:
     model = Between(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()), SHAPE)
     with torch.no_grad():
         model.body[0].weight[0] = torch.nan
         model.head.bias[1] = torch.inf
-    assert places(refusal(model)) == {
-        "body.0": "its weight holds NaN or infinity; check the trained weights\n",
-        "head": "its bias holds NaN or infinity; check the trained weights\n",
+    message = refusal(model)
+    assert places(message) == {
+        "body.0": "its weight holds NaN or infinity\n",
+        "head": "its bias holds NaN or infinity\n",
     }
+    assert remedies(message) == "What helps: check the trained weights."
 
 
 def test_autocast_inside_the_model_is_refused_by_name() -> None:

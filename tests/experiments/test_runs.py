@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
+import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.files.children import ended, fork
 
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.runs import located, start_run, write_json
+from transpike.experiments.runs import copy_results, located, resume_run, start_run
+from transpike.results import Evaluation, read_result, read_run
+
+TESTED = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
+
+
+@dataclass(frozen=True)
+class Row:
+    steps: int
 
 
 def test_a_run_records_what_ran_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,10 +53,10 @@ def test_files_of_a_run_are_found_from_elsewhere_and_after_a_move(
     there = options | {"root": str(first / "data"), "teacher": teacher, "student": [teacher, "mlp"]}
     for place in (first, tmp_path):
         monkeypatch.chdir(place)
-        assert located(json.loads((first / "run" / "run.json").read_text())) == there
+        assert (begun := read_run(first / "run")) and located(begun) == there
     first.rename(moved)
     monkeypatch.chdir(moved)
-    assert located(json.loads(Path("run/run.json").read_text())) == options | {"root": "data"}
+    assert (begun := read_run("run")) and located(begun) == options | {"root": "data"}
 
 
 def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> None:
@@ -55,55 +64,75 @@ def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> No
         raise DataError("no")
     assert not (tmp_path / "a").exists()
     with pytest.raises(DataError), start_run("demo", {}, out=tmp_path / "b") as run:
-        run.write("result.json", {"accuracy": 0.5})
+        run.write(TESTED)
         raise DataError("no")
-    assert json.loads((tmp_path / "b" / "result.json").read_text()) == {"accuracy": 0.5}
+    assert read_result(tmp_path / "b") == TESTED
 
 
 def test_a_taken_or_impossible_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for out in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ConfigError, match="not an empty folder"):
+    for out, said in [
+        (tmp_path, f"{tmp_path} is not an empty folder: name another one for this run's results."),
+        (tmp_path / "file", "a file lies where a folder is needed. Name another place."),
+        (tmp_path / "file" / "below", "a part of its path is a file, not a folder. Name another place."),
+        (tmp_path / ("x" * 300), "its name is too long. Name a shorter one."),
+    ]:
+        with pytest.raises(ConfigError) as error:
             start_run("demo", {}, out=out)
-    with pytest.raises(ConfigError, match="cannot make"):
-        start_run("demo", {}, out=tmp_path / "file" / "below")
-    assert (tmp_path / "file").read_text() == "mine"
+        assert str(error.value).endswith(said)
+    assert (tmp_path / "file").read_text() == "mine" and os.listdir(tmp_path) == ["file"]
 
 
-def test_json_has_no_infinity_and_knows_arrays(tmp_path: Path) -> None:
-    @dataclass
-    class Row:
-        steps: int
-        loss: float
+def test_a_killed_run_without_results_can_be_repeated(tmp_path: Path) -> None:
+    out = tmp_path / "run"
 
-    data = {
-        "nan": math.nan,
-        "rows": [Row(4, math.inf), Row(8, 0.5)],
-        "tensor": torch.tensor([1.0, math.nan]),
-        "numpy": np.float32(0.25),
-        8: ("θ", None, True),
-    }
-    path = write_json(tmp_path / "new" / "result.json", data)
-    assert json.loads(path.read_text()) == {
-        "nan": None,
-        "rows": [{"steps": 4, "loss": None}, {"steps": 8, "loss": 0.5}],
-        "tensor": [1.0, None],
-        "numpy": 0.25,
-        "8": ["θ", None, True],
-    }
+    def killed() -> None:
+        start_run("evaluate", {"seed": 1}, out=out)
+        (out / ".results.json.0123abcd.partial").write_text("{")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert ended(fork(killed)) == -signal.SIGKILL
+    with start_run("evaluate", {"seed": 2}, out=out) as run:
+        with pytest.raises(ConfigError, match="is not an empty folder"):
+            start_run("evaluate", {"seed": 3}, out=out)
+        run.write(TESTED)
+    assert sorted(os.listdir(out)) == ["results.json", "run.json"]
+    assert json.loads((out / "run.json").read_text())["options"] == {"seed": 2}
+    with pytest.raises(ConfigError, match="is not an empty folder"):
+        start_run("evaluate", {}, out=out)
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_json(tmp_path / "result.json", {"first": 1})
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_json(path, {"second": 2})
-    assert json.loads(path.read_text()) == {"first": 1}
-    assert list(tmp_path.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) & 0o400
+def test_two_processes_cannot_go_on_with_one_run(tmp_path: Path) -> None:
+    with start_run("convert", {}, out=tmp_path / "run") as run:
+        run.write(TESTED)
+        with pytest.raises(ConfigError, match="another process is at work there"), resume_run(run.folder):
+            pass
+    for _ in range(2):
+        with resume_run(run.folder) as again:
+            assert again.folder == run.folder
+    with pytest.raises(ConfigError, match=r"cannot go on with .*none"), resume_run(tmp_path / "none"):
+        pass
 
 
-def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot write"):
-        write_json(tmp_path / "file" / "result.json", {})
+def test_a_copy_replaces_copies_alone(tmp_path: Path) -> None:
+    other = replace(TESTED, accuracy=0.25)
+    copy = tmp_path / "new" / "copy.json"
+    copy_results(TESTED, copy)
+    copy_results(other, copy)
+    assert json.loads(copy.read_text())["accuracy"] == 0.25
+    with start_run("evaluate", {}, out=tmp_path / "run") as run:
+        own = run.write(TESTED)
+    copy_results(TESTED, own)  # what --json names may be the run's own file
+    for path in (own, own.with_name("run.json")):
+        before = path.read_bytes()
+        with pytest.raises(ConfigError, match="already exists and is not a copy of results of transpike; name another"):
+            copy_results(other, path)
+        assert path.read_bytes() == before
+    assert read_result(run.folder) == TESTED
+
+
+def test_a_record_holds_what_json_can(tmp_path: Path) -> None:
+    options = {"nan": math.nan, "tensor": torch.tensor([1.0, math.inf]), "numpy": np.float32(0.25), "loading": Row(4)}
+    run = start_run("demo", options, out=tmp_path / "run")
+    begun = read_run(run.folder)
+    assert begun and begun.options == {"nan": None, "tensor": [1.0, None], "numpy": 0.25, "loading": {"steps": 4}}

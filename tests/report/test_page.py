@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.report import report
+from transpike.experiments.report import Report, report
 from transpike.report import build_page
 
 from .samples import (
@@ -406,11 +406,11 @@ def test_few_and_many_layers(layers: int) -> None:
 def test_report_writes_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], conversion: dict[str, Any]) -> None:
     runs = [write_run(tmp_path / "a", conversion), write_run(tmp_path / "b", make_training())]
     out = tmp_path / "new" / "page.html"
-    report(runs, out)
+    report(Report(runs, out))
     assert capsys.readouterr().out == f"Report: {out}\n"
     assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 2
     assert list(out.parent.iterdir()) == [out]
-    report(runs[0], out)
+    report(Report(runs[0], out))
     assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 1, "an existing page is replaced"
 
 
@@ -423,11 +423,17 @@ def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) ->
         ([], ConfigError, "no result to report"),
     ]:
         with pytest.raises(error, match=message):
-            report(folders, out)
+            report(Report(folders, out))
     assert not out.exists()
     (bad / "results.json").write_text(json.dumps(conversion)[:-40])
     with pytest.raises(DataError, match=r"results\.json: damaged"):
-        report([bad], out)
-    with pytest.raises(ConfigError, match="good: is a folder; name a file for a page of transpike"):
-        report([good], tmp_path / "good")
+        report(Report([bad], out))
+    with pytest.raises(ConfigError, match=r"cannot write .*good: it is a folder"):
+        report(Report([good], tmp_path / "good"))
+    mine = tmp_path / "weights.safetensors"
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match="already exists and is not a page of transpike; name another place"):
+        report(Report([good], mine))
+    assert mine.read_text() == "mine"
+    mine.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good"]

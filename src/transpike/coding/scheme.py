@@ -113,6 +113,16 @@ class Scheme(ABC):
         """What tells the scheme from others in a table, in few words; T is told beside it."""
         return type(self).__name__
 
+    @property
+    def words(self) -> Mapping[str, str]:
+        """What the report calls a setting, by its name; one without words is called by its name and value."""
+        return {}
+
+    @property
+    def terms(self) -> Mapping[str, str]:
+        """What the report's terms of this scheme mean, for its glossary."""
+        return {}
+
     def encode(self, x: Tensor) -> Tensor:
         """The input's train: values [N, \\*] in units of theta to [T, N, \\*]."""
         return injected(self, x)
@@ -168,8 +178,9 @@ def injected(scheme: Scheme, x: Tensor) -> Tensor:
         >>> injected(Rate(steps=2), torch.tensor([[0.5]])).flatten()
         tensor([0.5000, 0.5000])
     """
-    entry = torch.tensor(scheme.entry, dtype=x.dtype, device=x.device)
-    return torch.einsum("t,...->t...", entry, x) if constant_entry(scheme) is None else x.expand(len(entry), *x.shape)
+    if constant_entry(scheme) is not None:
+        return (x * scheme.entry[0]).expand(len(scheme.entry), *x.shape)
+    return torch.tensor(scheme.entry, dtype=x.dtype, device=x.device).view(-1, *(1,) * x.ndim) * x
 
 
 def constant_entry(scheme: Scheme) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Hook", "blamed", "wrap"]
+__all__ = ["Hook", "blamed", "recorders", "skipped", "wrap"]
 
 _FRAME = re.compile(r'File "<hook (.+?)>"')
 
@@ -41,15 +42,33 @@ class Hook:
         return result
 
 
-def wrap(model: nn.Module) -> list[Hook]:
+def wrap(model: nn.Module) -> None:
     """Put a `Hook` around every hook of ``model``; who calls takes care that the old ones come back."""
-    hooks: list[Hook] = []
-    for module in model.modules():
-        for registered in (module._forward_hooks, module._forward_pre_hooks):
-            for key, hook in registered.items():
-                hooks.append(Hook(hook))
-                registered[key] = hooks[-1]
-    return hooks
+    for registered in _registered(model):
+        for key, hook in registered.items():
+            registered[key] = Hook(hook)
+
+
+def recorders(model: nn.Module) -> list[Hook]:
+    """Of the hooks that `wrap` went around, those that did nothing but record so far."""
+    hooks = [hook for registered in _registered(model) for hook in registered.values()]
+    return [hook for hook in hooks if isinstance(hook, Hook) and hook.only_records]
+
+
+@contextlib.contextmanager
+def skipped(hooks: list[Hook]) -> Iterator[None]:
+    """Calls of ``hooks`` do nothing for a while."""
+    for hook in hooks:
+        hook.skipped = True
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.skipped = False
+
+
+def _registered(model: nn.Module) -> list[dict[int, Callable[..., object]]]:
+    return [hooks for module in model.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
 
 
 def blamed(trace: str) -> str | None:

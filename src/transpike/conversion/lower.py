@@ -7,8 +7,8 @@ that one error can name every such place. What no output needs (a running maximu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from operator import getitem
 from typing import cast
 
@@ -21,6 +21,7 @@ from torch.fx.node import map_arg
 
 from transpike.coding.function import OPERATORS as FUNCTIONS
 from transpike.coding.function import Argument, Constant, Function, Operand, argument
+from transpike.conversion.effects import constants, needed, outputs
 from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value, base_name, flat
 from transpike.conversion.op import Op
 from transpike.conversion.operators import OPERATORS
@@ -28,7 +29,7 @@ from transpike.conversion.operators.shapes import RESHAPES
 from transpike.conversion.program import image
 from transpike.conversion.refusals import Problem, why
 
-__all__ = ["lower"]
+__all__ = ["Lowered", "lower"]
 
 _IDENTITY = frozenset(
     ["alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "type_as", "_assert_tensor_metadata"]
@@ -37,57 +38,43 @@ _NUMBERS = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
-def lower(program: ExportedProgram) -> tuple[tuple[Op, ...], tuple[str, ...], list[Problem]]:
-    """The operations that the outputs of ``program`` need, the names of these outputs, and what cannot be converted."""
-    start, constants = image(program), _constants(program)
+@dataclass(frozen=True)
+class Lowered:
+    """An exported program as operations.
+
+    Attributes:
+        ops: what the outputs need, in an order in which it can run.
+        outputs: their names.
+        problems: every place without a spiking form.
+        hooked: where the operations stand that a hook on a layer performs.
+    """
+
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+    problems: list[Problem]
+    hooked: Mapping[str, str]
+
+
+def lower(program: ExportedProgram) -> Lowered:
+    """The operations that ``program`` performs, and what of it cannot be converted."""
+    start, held, results, live = image(program), constants(program), outputs(program), needed(program)
     shape = start.meta["val"].shape
     lowering = Lowering(str(shape[0]), {"input": Op("input", "input", (), tuple(shape[1:]))}, {start: "input"})
-    outputs = _outputs(program)
-    needed = _needed(outputs)
     for node in program.graph.nodes:
         if node.op == "placeholder" and node is not start:
-            lowering.env[node] = constants[node.name]
-        elif node.op == "call_function" and node in needed:
+            lowering.env[node] = held[node.name]
+        elif node.op == "call_function" and node in live:
             value = node.meta.get("val")
             sized = value is None or isinstance(value, _NUMBERS)
             lowering.env[node] = _number(lowering, node) if sized else _lower(lowering, node)
-    results = [lowering.env[n] for n in outputs if isinstance(n, Node)]
-    names = tuple(name for name in results if isinstance(name, str))
-    if len(names) < len(outputs):
+    values = [lowering.env[n] for n in results if isinstance(n, Node)]
+    names = tuple(name for name in values if isinstance(name, str))
+    if len(names) < len(results):
         problem = Problem(
             "the model's output", "every output must be a tensor computed from the image; drop the others"
         )
         lowering.problems.append(problem)
-    return _finish(lowering, names), names, lowering.problems
-
-
-def _constants(program: ExportedProgram) -> dict[str, Tensor]:
-    signature = program.graph_signature
-    names = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    known = {**program.state_dict, **program.constants}
-    return {place: known[name].detach() for place, name in names.items()}
-
-
-def _outputs(program: ExportedProgram) -> list[object]:
-    """What the model returns, flat: nodes, and whatever else it returned. New values of buffers come before."""
-    (results,) = next(iter(reversed(program.graph.nodes))).args
-    assert isinstance(results, (list, tuple))
-    return list(results[-len(program.graph_signature.user_outputs) :])
-
-
-def _needed(outputs: Iterable[object]) -> set[Node]:
-    needed: set[Node] = set()
-    waiting = [node for node in outputs if isinstance(node, Node)]
-    while waiting:
-        node = waiting.pop()
-        if node not in needed:
-            needed.add(node)
-            waiting += node.all_input_nodes
-    return needed
+    return Lowered(_finish(lowering, names), names, lowering.problems, lowering.hooked)
 
 
 def _number(to: Lowering, node: Node) -> Value:
@@ -105,7 +92,7 @@ def _lower(to: Lowering, node: Node) -> Value:
         parts = to.env[source]  # type: ignore[index]
         return parts[index] if isinstance(parts, (list, tuple)) else parts  # type: ignore[index]
     if not isinstance(node.target, OpOverload):
-        return to.refused(node, [], f"{node.target} has no spiking form; take its body out of that region")
+        return to.refused(node, [], f"{base_name(node)} has no spiking form; take its body out of that region")
     arguments = _arguments(to, node)
     values = [item for item in flat(list(arguments.values())) if isinstance(item, str) and item in to.ops]
     base = base_name(node)

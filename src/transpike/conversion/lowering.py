@@ -38,12 +38,14 @@ class Lowering:
         env: what a node became: the name of an operation, a constant tensor, a number, or a list of these (the parts of
             a split).
         problems: every place without a spiking form.
+        hooked: where the operations stand that a hook on a layer performs.
     """
 
     batch: str
     ops: dict[str, Op] = field(default_factory=dict)
     env: dict[Node, Value] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    hooked: dict[str, str] = field(default_factory=dict)
     _astray: set[str] = field(default_factory=set)
 
     def emit(
@@ -74,18 +76,19 @@ class Lowering:
             self._astray.add(name)
         shape = tuple(n if isinstance(n, int) else -1 for n in result.shape[1:])
         self.ops[name] = Op(name, kind, tuple(inputs), shape, args or {}, tensors or {}, gains, function)
+        if hook := _hook(node):
+            self.hooked[name] = f"{_path(node)}{hook}"
         return name
 
     def problem(self, node: Node, reason: str) -> None:
         """Note that ``node`` cannot be converted, and why: ``reason; remedy``."""
         place = _path(node) or "the forward of the model"
-        hook = blamed(node.meta.get("stack_trace") or "")
-        self.problems.append(Problem(f"{place} (its hook {hook})" if hook else place, reason))
+        self.problems.append(Problem(f"{place}{_hook(node)}", reason))
 
     def refused(self, node: Node, values: Sequence[str], reason: str) -> Value:
         """Note the problem and stand in for the result, so that all later places are found too."""
-        results = node.meta["val"] if isinstance(node.meta["val"], (list, tuple)) else [node.meta["val"]]
-        stray = any(isinstance(value, Tensor) and not self.counts_samples(value) for value in results)
+        result = node.meta["val"]
+        stray = isinstance(result, Tensor) and not self.counts_samples(result)
         if not self.astray(values):
             self.problem(node, _batch_axis(node) if stray else reason)
         return self.stand_in(node, values)
@@ -122,7 +125,7 @@ def first_tensor(node: Node) -> Tensor:
 def base_name(node: Node) -> str:
     """The operator's bare name: ``add_.Tensor`` is ``add``."""
     if not isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target)
+        return str(getattr(node.target, "__name__", node.target))
     return node.target._schema.name.split("::")[1].rstrip("_")
 
 
@@ -142,6 +145,12 @@ def _path(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path: str = list(stack.values())[-1][0] if stack else ""
     return "" if path.startswith("_empty") else path
+
+
+def _hook(node: Node) -> str:
+    """What tells that ``node`` stands in a hook of its module, and in which; nothing if it does not."""
+    hook = blamed(node.meta.get("stack_trace") or "")
+    return f" (its hook {hook})" if hook else ""
 
 
 def _name(node: Node) -> str:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
+import io
+import re
 import traceback
 import warnings
 from collections.abc import Iterator
-from operator import getitem
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.fx import GraphModule, Node
 
+from transpike.conversion.effects import aliased, prune
 from transpike.conversion.hooks import blamed
 from transpike.errors import ConversionError
 
 __all__ = ["export", "image", "network", "run"]
 
 _WRAPPERS = ("torch._dynamo", "torch.nn.parallel", "torch.optim.swa_utils", "timm.utils.model_ema")
+_MANY = 65535
 _OURS = Path(__file__).parents[1]
 
 
@@ -56,13 +57,10 @@ def network(ann: object) -> nn.Module:
         raise ConversionError("its modules are nested too deeply for Python; nest them less") from None
     for key, tensor in tensors:
         if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
-            raise ConversionError(
-                f"{key} has no values yet; run the network once, and train it, before it is converted"
-            )
+            raise ConversionError(f"{key} has no values yet; run the network once, and train it")
         if tensor.is_meta:
             raise ConversionError(
-                f"{key} is on the meta device, without values; move the network with to_empty(device='cpu') and load "
-                "its weights"
+                f"{key} is on the meta device, without values; load weights into a network on another device"
             )
     return ann
 
@@ -102,27 +100,42 @@ def run(ann: nn.Module, example: Tensor) -> list[Tensor]:
 def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
     """The program of ``ann`` for any number of images like ``example`` ([N, \\*], N > 1). No kernel is run.
 
-    A bound of the batch from above is let pass: kernels for GPUs set one (65,535 images in a convolution), whose
-    results do not depend on it.
-
     Raises:
-        ConversionError: if torch.export cannot trace it, or finds that the number of images is fixed.
+        ConversionError: if torch.export cannot trace it, or finds that the number of images matters.
     """
     shapes = ShapesCollection()
     shapes[example] = {0: Dim.AUTO}
     try:
         with _silence():
             program = torch.export.export(ann, (example,), dynamic_shapes=shapes, strict=False)
-            if _aliased(program):
+            conditions = _conditions(program)
+            prune(program)
+            if aliased(program):
                 program = program.run_decompositions({})
     except Exception as error:
         raise ConversionError(_untraceable(error)) from None  # its own text may hold the whole graph
-    if str(image(program).meta["val"].shape[0]).isdigit():  # a SymInt, but of one value
+    if conditions:
         raise ConversionError(
-            "the network cannot be traced: it fixes the batch size, so that one sample's result could depend on its "
-            "batch; use x.shape[0] or -1 instead of len(x) or a number of samples"
+            f"the network cannot be traced: it fixes the batch size ({conditions[0]}), so that one sample's result "
+            "could depend on its batch; use x.shape[0] or -1 instead of len(x) or a number of samples"
         )
     return program
+
+
+def _conditions(program: ExportedProgram) -> list[str]:
+    """What must hold of the number of images N for the program to be the network's.
+
+    A large bound from above is no such condition: kernels for GPUs set them (65,535 images in a convolution), and
+    their results do not depend on it.
+    """
+    batch = image(program).meta["val"].shape[0]
+    if not isinstance(batch, torch.SymInt) or str(batch).isdigit():
+        return [f"N = {batch}"]
+    shapes = batch.node.shape_env
+    guards = [str(guard.expr) for guard in shapes.guards] if shapes else []
+    bounds = [re.fullmatch(rf"(?:\d+\*)?{batch} <=? (\d+)", guard) for guard in guards]
+    small = [guard for guard, bound in zip(guards, bounds, strict=True) if not bound or int(bound[1]) < _MANY]
+    return [guard.replace(str(batch), "N") for guard in small]
 
 
 def image(program: ExportedProgram) -> Node:
@@ -134,18 +147,10 @@ def image(program: ExportedProgram) -> Node:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No warnings, and none of the 30 lines that torch logs before an error of its own."""
-    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "torch"]
-    loggers = [logger for logger in map(logging.getLogger, names) if not logger.disabled]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger in loggers:
-            logger.disabled = False
+    """Nothing of what torch warns of, logs and prints (the graph so far) before it raises an error of its own."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _untraceable(error: Exception) -> str:
@@ -170,38 +175,6 @@ def _where(error: Exception) -> str:
     own = [f for f in frames if Path(f.filename).exists() and not {_OURS, torch_home} & set(Path(f.filename).parents)]
     line = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     return f"{line}, in the hook {hook}" if hook else line
-
-
-def _aliased(program: ExportedProgram) -> bool:
-    """Whether an in-place operator changes what something else reads too, as a view or a buffer: order matters then."""
-    order = {node: k for k, node in enumerate(program.graph.nodes)}
-    for node in program.graph.nodes:
-        for changed in _written(node):
-            if changed.op == "placeholder" or any(_is_view(v) for v in (changed, *changed.users)):
-                return True
-            if any(order[user] > order[node] for user in changed.users):
-                return True
-    return False
-
-
-def _written(node: Node) -> list[Node]:
-    """The nodes whose values ``node`` changes in place."""
-    if not isinstance(node.target, OpOverload):
-        return []
-    places = zip(node.target._schema.arguments, node.args, strict=False)
-    return [value for place, value in places if _writes(place) and isinstance(value, Node)]
-
-
-def _is_view(node: Node) -> bool:
-    """Whether the value of ``node`` shares its memory with what it was made from."""
-    if not isinstance(node.target, OpOverload):
-        return node.target is getitem
-    returns = node.target._schema.returns
-    return any(result.alias_info is not None and not _writes(result) for result in returns)
-
-
-def _writes(place: torch.Argument) -> bool:
-    return place.alias_info is not None and place.alias_info.is_write
 
 
 def _first_line(error: Exception) -> str:

@@ -213,7 +213,7 @@ class SpectralResidualDistillation(nn.Module):
         adapter, residual = self.adapter, self.residual
         with torch.autocast(student_features.device.type, enabled=False):
             adapter.check(student_features, teacher_features)
-            teacher = self._target(on_grid(full_precision(teacher_features.detach()), residual.size))
+            teacher = self._target(on_grid(full_precision(teacher_features), residual.size))
             if residual.domain == "spatial" or not torch.is_grad_enabled():
                 student, _ = adapter(student_features, teacher_features, size=residual.size)
                 return spectral_residual(student, teacher, residual, penalty=self.penalty)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from transpike import files
+from transpike import files, results
+from transpike.results.folder import RESULTS
+from transpike.train.options import Arguments
 
-__all__ = ["COPY", "RESULTS", "Run", "located", "resume_run", "start_run", "write_json"]
-
-RESULTS = files.json_kind("results of transpike", kind=str, version=int)
-"""What results.json is."""
+__all__ = ["COPY", "Run", "copy_results", "located", "resume_run", "start_run"]
 
 COPY = files.Kind(
     "a copy of results of transpike",
@@ -44,18 +36,19 @@ class Run:
         lock: what keeps other runs out of it as long as this one lives; see `files.claim`.
 
     >>> import tempfile
+    >>> tested = results.Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
     >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
-    ...     path = run.write("result.json", {"loss": float("nan")})
-    ...     path.read_text().split()
-    ['{', '"loss":', 'null', '}']
+    ...     path = run.write(tested)
+    ...     results.read_result(path.parent) == tested
+    True
     """
 
     folder: Path
     lock: int | None = None
 
-    def write(self, name: str, data: object) -> Path:
-        """Write ``data`` as JSON to ``name`` in the run's folder, whole or not at all, and return the path."""
-        return files.write_json(self.folder / name, data, kind=RESULTS)
+    def write(self, result: results.Result) -> Path:
+        """Write results.json, whole or not at all, and return its path."""
+        return results.write(self.folder / "results.json", result)
 
     def __enter__(self) -> Run:
         return self
@@ -81,19 +74,9 @@ def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = No
     Raises:
         ConfigError: The folder cannot be made, holds another run's results, or another run has just begun there.
     """
-    record = {
-        "verb": verb,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "directory": Path.cwd(),
-        "options": dict(options),
-        "seed": options.get("seed"),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": _versions(),
-        "commit": _commit(Path(__file__).parents[1]),
-        "hardware": _hardware(),
-    }
+    begun = results.provenance(verb, options)
     folder = out or _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
-    return Run(folder, files.claim(folder, "run.json", files.dumps(record)))
+    return Run(folder, files.claim(folder, "run.json", files.dumps(results.as_json(begun))))
 
 
 @contextmanager
@@ -110,93 +93,34 @@ def resume_run(folder: Path) -> Iterator[Run]:
         files.release(lock)
 
 
-def located(recorded: Mapping[str, Any]) -> dict[str, Any]:
+def located(run: results.Run) -> Arguments:
     """The options of a run.json, its files as seen from where the command was given; if they are not there, from here.
 
     So a run finds them from any working directory, and from its own after the whole project has moved.
     """
-    start, options = Path(recorded.get("directory", ".")), dict(recorded["options"])
+    start, options = Path(run.directory), dict(run.options)
     return options | {name: _located(options[name], start) for name in PLACES if name in options}
 
 
-def _located(value: Any, start: Path) -> Any:
+def _located(value: object, start: Path) -> object:
     from transpike.models import model_names
 
     if isinstance(value, list):
         return [_located(each, start) for each in value]
     known = not isinstance(value, str) or value in model_names()
-    return value if known or not (start / value).exists() else str(start / value)
+    return value if known or not (start / str(value)).exists() else str(start / str(value))
 
 
-def write_json(path: Path, results: object) -> Path:
-    """Write a copy of a run's results, which ``--json`` asks for; to a pipe or a device, too."""
-    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == files.dumps(results):
-        return path  # the run's own file
-    return files.write_json(path, results, kind=COPY)
+def copy_results(result: results.Result, place: Path | None) -> None:
+    """Write a copy of a run's results where ``--json`` says; to a pipe or a device, too."""
+    if place is None:
+        return
+    copy = files.dumps(results.as_json(result))
+    if place.is_file() and place.read_text(encoding="utf-8", errors="replace") == copy:
+        return  # the run's own file
+    files.write(place, copy, kind=COPY)
 
 
 def _fresh_folder(wanted: Path) -> Path:
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
     return next(folder for folder in chain([wanted], numbered) if files.make_folder(folder))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("transpike", "torch", "torchvision", "timm", "lightning", "numba", "numpy", "triton", "spikingjelly"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit(package: Path) -> str | None:
-    """The git commit that the package's files are of, with ``+`` if they differ from it; None if git has none of them.
-
-    The package may lie within whatever repository, whose hooks, filters and monitors are not to run. So git is asked
-    for names and digests alone, and the files are compared here.
-    """
-    git = ["git", "-C", str(package), "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
-    quietly = os.environ | {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
-
-    def ask(*question: str) -> str:
-        answer = subprocess.run([*git, *question], env=quietly, capture_output=True, text=True, check=True, timeout=10)
-        return answer.stdout
-
-    try:
-        listed = ask("ls-tree", "-r", "-z", "HEAD", "--", ".").split("\0")[:-1]
-        commit = ask("rev-parse", "HEAD").strip()
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    tracked = {path: entry.split()[2] for entry, _, path in (line.partition("\t") for line in listed)}
-    if not tracked:
-        return None
-    sources = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    same = sources <= tracked.keys() and all(_blob(package / path, name) == name for path, name in tracked.items())
-    return commit if same else f"{commit}+"
-
-
-def _blob(path: Path, like: str) -> str | None:
-    """A file's name among git's objects; by SHA-1, or by SHA-256 if another's name is as long."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    digest = hashlib.sha1 if len(like) == 40 else hashlib.sha256
-    return digest(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _hardware() -> dict[str, Any]:
-    import torch
-
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "gpus": gpus}
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -65,10 +65,11 @@ def read_json(
 
 
 def _read(path: Path, largest: int) -> bytes:
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("a pipe or a device, not a file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("a pipe, a device or a folder, not a file")
+    with open(descriptor, "rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
         raise ValueError(f"larger than {largest / 2**20:g} MiB")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transpike.errors import TranspikeError, reason
 
-__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "tidy"]
+__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "target_of", "tidy"]
 
 Content = str | bytes | Callable[[Path], object]
 """What a file is to hold: text, bytes, or a function that writes it to the path that it is given."""
@@ -186,6 +186,17 @@ def take(path: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def target_of(path: Path) -> Path:
+    """The file that a path stands for, which need not exist: links are followed.
+
+    Raises:
+        OSError: if there can be none.
+    """
+    with suppress(FileNotFoundError):
+        os.stat(path)
+    return Path(os.path.realpath(path))
 
 
 def sync(folder: Path) -> None:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from transpike.errors import DataError
 from transpike.neurons import reset_net
+from transpike.results import AtSteps, FiringLayer, Spiking
 from transpike.train import Evaluation, Machine, evaluate
 
 __all__ = ["follow_steps", "measure_spiking"]
 
+Batches = Iterable[Sequence[Tensor]]
+
 
 def measure_spiking(
     model: nn.Module,
-    test: Callable[[int], DataLoader[Any]],
+    test: Callable[[int], Batches],
     *,
     steps: int,
     others: Sequence[int],
     machine: Machine,
     encoder: Callable[[int], Callable[[Tensor], Tensor]] | None = None,
-) -> tuple[Evaluation, dict[str, Any]]:
+) -> tuple[Evaluation, tuple[AtSteps, ...], Spiking]:
     """Test a spiking network at ``steps``, where its spikes are counted, and at ``others``.
 
     Args:
@@ -38,8 +39,8 @@ def measure_spiking(
         encoder: Gives what encodes images in T steps; by default they are repeated.
 
     Returns:
-        What ``evaluate`` gives at ``steps``; and "by_steps", a row a number of steps, with "spiking", counts for one
-        image over all steps, energy in microjoules, and a row for every layer of neurons.
+        What ``evaluate`` gives at ``steps``; a row a number of steps; and counts for one image over all steps, with
+        every layer of neurons.
     """
     from transpike.metrics.energy import MULTIPLY_ACCUMULATE
     from transpike.metrics.firing import FiringMeter
@@ -60,42 +61,39 @@ def measure_spiking(
                 warnings.warn(f"not tested at T = {count}: {error}", stacklevel=2)
     work = meter.operations
     neurons = sum(layer.neurons for layer in meter.layers)
-    spiking = {
-        "steps": steps,
-        "neurons": neurons,
-        "rate": work.spikes / (neurons * steps),
-        "spikes_per_neuron": work.spikes / neurons,
-        "synops": work.synops,
-        "macs": work.macs,
-        "neuron_accumulates": work.neuron_accumulates,
-        "neuron_multiplications": work.neuron_multiplications,
-        "energy_uj": work.joules * 1e6,
-        "energy_parts_uj": {part: joules * 1e6 for part, joules in work.energy().items()},
-        "ann_macs": meter.dense_macs,
-        "ann_energy_uj": meter.dense_macs * MULTIPLY_ACCUMULATE * 1e6,
-        "layers": [
-            {
-                "name": layer.name,
-                "neurons": layer.neurons,
-                "rate": layer.rate,
-                "spikes_per_neuron": layer.rate * steps,
-                "positive_per_neuron": (layer.rate - layer.negative) * steps,
-                "negative_per_neuron": layer.negative * steps,
-            }
+    spiking = Spiking(
+        steps=steps,
+        neurons=neurons,
+        rate=work.spikes / (neurons * steps),
+        spikes_per_neuron=work.spikes / neurons,
+        synops=work.synops,
+        macs=work.macs,
+        neuron_accumulates=work.neuron_accumulates,
+        neuron_multiplications=work.neuron_multiplications,
+        energy_uj=work.joules * 1e6,
+        energy_parts_uj={part: joules * 1e6 for part, joules in work.energy().items()},
+        ann_macs=meter.dense_macs,
+        ann_energy_uj=meter.dense_macs * MULTIPLY_ACCUMULATE * 1e6,
+        layers=tuple(
+            FiringLayer(
+                name=layer.name,
+                neurons=layer.neurons,
+                rate=layer.rate,
+                spikes_per_neuron=layer.rate * steps,
+                positive_per_neuron=(layer.rate - layer.negative) * steps,
+                negative_per_neuron=layer.negative * steps,
+            )
             for layer in meter.layers
-        ],
-    }
-    rows = [
-        {"steps": count, "accuracy": figures.accuracy, "loss": figures.loss}
-        for count, figures in sorted(tested.items())
-    ]
-    return tested[steps], {"by_steps": rows, "spiking": spiking}
+        ),
+    )
+    rows = (AtSteps(steps=count, accuracy=each.accuracy, loss=each.loss) for count, each in sorted(tested.items()))
+    return tested[steps], tuple(rows), spiking
 
 
 @torch.no_grad()
 def follow_steps(
-    model: nn.Module, loader: Iterable[Any], encoder: nn.Module, *, device: str
-) -> tuple[list[float], float]:
+    model: nn.Module, loader: Batches, encoder: nn.Module, *, device: str
+) -> tuple[tuple[float, ...], float]:
     """Accuracy of a spiking network that is read out after 1, 2, ..., T steps, and the spikes of its encoder.
 
     Args:
@@ -124,4 +122,4 @@ def follow_steps(
     reset_net(model)
     model.cpu().train(training)
     encoder.cpu()
-    return (torch.as_tensor(right) / count).tolist(), spikes / count
+    return tuple((torch.as_tensor(right) / count).tolist()), spikes / count

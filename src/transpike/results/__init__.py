@@ -21,6 +21,7 @@ from transpike.results.analysis import (
 from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
+from transpike.results.provenance import provenance
 from transpike.results.run import Hardware, Run
 from transpike.results.stages import Bands, Energies, Features, Left, Picture, Similarity, Spectrum
 from transpike.results.training import (
@@ -76,6 +77,7 @@ __all__ = [
     "Stage",
     "Training",
     "as_json",
+    "provenance",
     "read",
     "read_result",
     "read_run",

@@ -17,6 +17,7 @@ from transpike.neurons import reset_net
 from transpike.train.losses import readout, temporal_efficient_loss
 from transpike.train.mix import mix
 from transpike.train.options import Optim, TrainOptions
+from transpike.train.resume import seal
 
 __all__ = ["Classifier"]
 
@@ -54,6 +55,7 @@ class Classifier(L.LightningModule):
         self.options = options
         self.encode = encode
         self.reset = reset or reset_net
+        self.facts: dict[str, object] = {}
         self._sums: dict[str, Tensor] = {}
         self._terms: tuple[str, ...] = ()
 
@@ -152,6 +154,7 @@ class Classifier(L.LightningModule):
         # Within an epoch: what has been counted of it.
         sums = self._sums.get("train")
         checkpoint["counted"] = None if sums is None else self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        seal(checkpoint, self.facts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["counted"] is not None and self.trainer.is_global_zero:

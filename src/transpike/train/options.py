@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from transpike.errors import ConfigError
 
-__all__ = ["Machine", "Optim", "Recipe", "TrainOptions"]
+__all__ = ["EPOCHS", "Arguments", "Machine", "Optim", "Recipe", "TrainOptions", "epochs_for"]
+
+Arguments = dict[str, Any]
+"""What a network, a neuron, an encoder or a method takes by keyword, as YAML or JSON write it."""
+
+EPOCHS = {
+    **{"digits": 40, "mnist": 10, "fashion_mnist": 30, "cifar10": 100, "cifar100": 200, "folder": 100},
+    **{"nmnist": 20, "cifar10_dvs": 100, "dvs128_gesture": 100},
+}
+"""Epochs by data set: enough for the default network and optimiser."""
+
+
+def epochs_for(data: str, epochs: int | None) -> int:
+    """``epochs``, or where there are none those of `EPOCHS`.
+
+    >>> epochs_for("digits", None), epochs_for("digits", 3)
+    (40, 3)
+    """
+    return EPOCHS.get(data, 100) if epochs is None else epochs
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""Work in place in an exported program: what of it the outputs need, and where its order matters."""
+
+from __future__ import annotations
+
+from operator import getitem
+
+import torch
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+__all__ = ["aliased", "constants", "needed", "outputs", "prune"]
+
+
+def constants(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Parameters, buffers and other tensors of ``program``, by the names of their places among its inputs."""
+    signature = program.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    known = {**program.state_dict, **program.constants}
+    return {place: known[name].detach() for place, name in names.items()}
+
+
+def outputs(program: ExportedProgram) -> list[object]:
+    """What the model returns, flat: nodes, and whatever else it returned. New values of buffers come before."""
+    (results,) = next(iter(reversed(program.graph.nodes))).args
+    assert isinstance(results, (list, tuple))
+    return list(results[-len(program.graph_signature.user_outputs) :])
+
+
+def needed(program: ExportedProgram) -> set[Node]:
+    """The nodes that the outputs depend on, through values or through memory that both use.
+
+    A running maximum, a histogram, a counter of calls are none of them, though they write into buffers.
+    """
+    groups = _groups(program)
+    found = {node for node in outputs(program) if isinstance(node, Node)}
+    read = {groups[node] for node in found}
+    for node in reversed(program.graph.nodes):
+        if node.op == "call_function" and (node in found or read.intersection(groups[n] for n in _written(node))):
+            found |= {node, *node.all_input_nodes}
+            read |= {groups[source] for source in node.all_input_nodes}
+    return found
+
+
+def prune(program: ExportedProgram) -> None:
+    """Take out of ``program`` what its outputs do not need."""
+    keep = needed(program)
+    for node in reversed(program.graph.nodes):
+        if node.op == "call_function" and node not in keep:
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
+
+
+def aliased(program: ExportedProgram) -> bool:
+    """Whether an in-place operator changes what something else reads too, as a view or a buffer: order matters then."""
+    order = {node: k for k, node in enumerate(program.graph.nodes)}
+    for node in program.graph.nodes:
+        for changed in _written(node):
+            if changed.op == "placeholder" or any(_is_view(v) for v in (changed, *changed.users)):
+                return True
+            if any(order[user] > order[node] for user in changed.users):
+                return True
+    return False
+
+
+def _groups(program: ExportedProgram) -> dict[Node, Node]:
+    """For every node, one that stands for all that may share its memory."""
+    groups: dict[Node, Node] = {}
+    tensors: dict[int, Node] = {}
+    held = constants(program)
+    for node in program.graph.nodes:
+        shared = [groups[source] for source in _sources(node)]
+        if node.name in held and node.op == "placeholder":
+            memory = held[node.name].untyped_storage().data_ptr() or id(held[node.name])
+            shared = [tensors.setdefault(memory, node)]
+        groups[node] = shared[0] if shared else node
+        if len(set(shared)) > 1:
+            groups = {other: shared[0] if group in shared else group for other, group in groups.items()}
+    return groups
+
+
+def _sources(node: Node) -> list[Node]:
+    """The nodes whose memory the value of ``node`` may share."""
+    if isinstance(node.target, OpOverload):
+        places = zip(node.target._schema.arguments, node.args, strict=False)
+        return [value for place, value in places if place.alias_info is not None and isinstance(value, Node)]
+    return node.all_input_nodes if node.target is getitem else []
+
+
+def _written(node: Node) -> list[Node]:
+    """The nodes whose values ``node`` changes in place."""
+    if not isinstance(node.target, OpOverload):
+        return []
+    places = zip(node.target._schema.arguments, node.args, strict=False)
+    return [value for place, value in places if _writes(place) and isinstance(value, Node)]
+
+
+def _is_view(node: Node) -> bool:
+    """Whether the value of ``node`` shares its memory with what it was made from."""
+    if not isinstance(node.target, OpOverload):
+        return node.target is getitem
+    return any(result.alias_info is not None and not _writes(result) for result in node.target._schema.returns)
+
+
+def _writes(place: torch.Argument) -> bool:
+    return place.alias_info is not None and place.alias_info.is_write

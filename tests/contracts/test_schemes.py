@@ -1,0 +1,246 @@
+"""What every coding scheme keeps; a new scheme is tested by being in `SCHEMES`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.conversion.nets import distance, true_statistics
+from torch import Tensor, nn
+
+import transpike
+from transpike.coding import SCHEMES, Scheme, create_scheme, scheme_settings
+from transpike.coding.function import Function, Operand
+from transpike.coding.scheme import decode, injected, largest, total
+from transpike.conversion import SpikingNetwork, prepare
+from transpike.errors import ConversionError
+from transpike.measure.conversion import compare
+from transpike.neurons import tsa
+from transpike.neurons.kernels import track_reference
+
+NAMES = sorted(SCHEMES)
+X = Operand(0)
+FUNCTIONS = {
+    "relu": Function.of("relu.default", X),
+    "relu6": Function.of("relu.default", X).then(Function.of("clamp.default", X, None, 6.0)),
+    "max_pool": Function.of("max_pool2d.default", X, (2, 2)),
+    "identity": Function(),
+    "leaky_relu(0.1)": Function.of("leaky_relu.default", X, 0.1),
+}
+
+
+def scheme(name: str, **settings: object) -> Scheme:
+    return create_scheme(name, settings)
+
+
+def unit(code: Scheme) -> float:
+    return min(weight for weight in code.weights if weight)
+
+
+class Net(nn.Module):
+    """A skip, a maximum, a clip, averages and two outputs; every function in it is one that is never negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.a, self.b, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Linear(8 * 9, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        f = nn.functional
+        x = f.max_pool2d(self.norm(self.stem(x)).relu(), 2)
+        x = f.relu(self.b(f.relu6(self.a(x))) + x)
+        logits = self.head(f.avg_pool2d(x, 2).flatten(1))
+        return logits, logits.softmax(1)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand(64, 2, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def ann(images: Tensor) -> nn.Module:
+    torch.manual_seed(3)
+    return true_statistics(Net(), images)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def snn(request: pytest.FixtureRequest, ann: nn.Module, images: Tensor) -> SpikingNetwork:
+    return transpike.convert(ann, images, scheme=scheme(request.param, steps=10))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_the_facts_fit_together(name: str, steps: int) -> None:
+    code = scheme(name, steps=steps)
+    assert len(code.weights) == len(code.entry) and all(weight >= 0 for weight in code.weights)
+    assert sum(w * e for w, e in zip(code.weights, code.entry, strict=True)) == pytest.approx(1)
+    assert 0 in code.digits and list(code.digits) == sorted(set(code.digits))
+    assert 0 < code.full <= largest(code) and largest(code) == total(code) * max(code.digits)
+    assert code.wait >= 0 and code.label
+    saved = json.loads(json.dumps(scheme_settings(code)))
+    assert create_scheme(saved.pop("name"), saved) == code and hash(code) == hash(scheme(name, steps=steps))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**31), steps=st.integers(1, 12))
+def test_what_is_encoded_is_decoded(name: str, seed: int, steps: int) -> None:
+    code = scheme(name, steps=steps)
+    x = (torch.rand(3, 50, generator=torch.Generator().manual_seed(seed)) * 2 - 1) * code.full
+    train = code.encode(x)
+    assert train.shape == (len(code.weights), 3, 50)
+    error = (decode(code, train) - x).abs().max()
+    if code.encoded is None:
+        assert error <= 1e-5 * code.full
+    else:
+        assert set(train.unique().tolist()) <= set(code.encoded)
+        assert error <= unit(code) * 0.5 + 1e-5 * code.full
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**31))
+def test_a_neuron_fires_digits_and_accounts_for_them(name: str, seed: int) -> None:
+    """Charge is conserved: what a layer should say, less what it says, is its residual."""
+    code = scheme(name, steps=7)
+    z = torch.randn(7, 2, 3, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
+    for function in FUNCTIONS.values():
+        neuron = code.neuron(function, amplitude=0.5, wait=code.wait)
+        if isinstance(neuron, str):
+            continue
+        fired = neuron([z], {}, inplace=False, final=True)
+        assert set(fired.spikes.unique().tolist()) <= set(code.digits)
+        want = function.at(decode(code, z), unit=0.5)
+        assert fired.target is not None and fired.residual is not None
+        torch.testing.assert_close(fired.target, want)
+        torch.testing.assert_close(decode(code, fired.spikes) + fired.residual, want)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constant_is_told_the_better_the_more_steps_there_are(name: str) -> None:
+    errors = []
+    for steps in (3, 6, 12):
+        code = scheme(name, steps=steps)
+        neuron = code.neuron(FUNCTIONS["relu"], amplitude=1.0, wait=max(code.wait, 3))
+        assert not isinstance(neuron, str)
+        x = torch.linspace(-1, 1, 200) * code.full
+        fired = neuron([injected(code, x)], {}, inplace=False, final=False)
+        errors.append(float((decode(code, fired.spikes) - x.relu()).abs().max() / code.full))
+        assert errors[-1] <= 1.01 * unit(code) / code.full
+    assert errors[0] > 1.5 * errors[1] > 2.2 * errors[2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_kernels_equal_the_reference_to_the_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = scheme(name, steps=8)
+    z = torch.randn(8, 2, 3, 4, 4, generator=torch.Generator().manual_seed(5))
+
+    def fired() -> list[Tensor]:
+        neurons = [code.neuron(f, amplitude=0.3, wait=code.wait) for f in FUNCTIONS.values()]
+        return [n([z.clone()], {}, inplace=False, final=False).spikes for n in neurons if not isinstance(n, str)]
+
+    usual, prepare_ = fired(), tsa._prepare
+    monkeypatch.setattr(tsa, "_prepare", lambda z, *, rows: (track_reference, prepare_(z, rows=rows)[1]))
+    for one, other in zip(usual, fired(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_network_comes_nearer_to_its_original_with_more_steps(
+    snn: SpikingNetwork, ann: nn.Module, images: Tensor
+) -> None:
+    name = str(scheme_settings(snn.scheme)["name"])
+    ready, errors = prepare(ann, images), []
+    for steps in (3, 6, 12, 96):
+        try:
+            converted = ready.convert(scheme(name, steps=steps, percentile=100))
+        except transpike.ConfigError:  # more steps than the code has
+            break
+        errors.append(distance(converted(images)[0], ann(images)[0]))
+    assert errors[0] > errors[-1] and errors[-1] < 0.1, errors
+
+
+def test_the_analog_network_is_the_original(snn: SpikingNetwork, ann: nn.Module, images: Tensor) -> None:
+    for got, want in zip(snn.analog(images), ann(images), strict=True):
+        assert distance(got, want) < 1e-5
+
+
+def test_saved_and_loaded_to_the_bit(snn: SpikingNetwork, images: Tensor, tmp_path: Path) -> None:
+    snn.save(tmp_path / "net")
+    read = transpike.load(tmp_path / "net")
+    assert read.scheme == snn.scheme and (read.latency, read.interval) == (snn.latency, snn.interval)
+    assert all(torch.equal(a, b) for a, b in zip(read(images), snn(images), strict=True))
+
+
+def test_a_chunked_run_equals_a_whole_run(snn: SpikingNetwork, images: Tensor) -> None:
+    whole = [layer.spikes for layer in snn.trace(images[:8]).values()]
+    snn.chunk = 4
+    try:
+        parts = [layer.spikes for layer in snn.trace(images[:8]).values()]
+    finally:
+        snn.chunk = None
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_sample_alone_is_as_in_its_batch(snn: SpikingNetwork, images: Tensor) -> None:
+    together = snn(images[:6])[0]
+    alone = torch.cat([snn(image[None])[0] for image in images[:6]])
+    assert distance(alone, together) < 1e-2
+
+
+def test_traces_hold_digits_and_decode_to_what_was_sent(snn: SpikingNetwork, images: Tensor) -> None:
+    trace = snn.trace(images[:4])
+    assert list(trace) == ["input", *(op.name for op in snn.graph.neurons)]
+    for name, layer in trace.items():
+        if name != "input":
+            assert set(layer.spikes.unique().tolist()) <= set(snn.scheme.digits)
+            assert layer.target is not None and layer.residual is not None
+            said = decode(snn.scheme, layer.spikes)
+            assert torch.allclose(said + layer.residual, layer.target, atol=1e-4 * snn.scheme.full)
+
+
+def test_the_clock(snn: SpikingNetwork) -> None:
+    """The longest path has four neurons... and the classifier, which accumulates."""
+    steps, wait = len(snn.scheme.weights), snn.scheme.wait
+    assert snn.latency == steps + wait * snn.depth and snn.depth == 4
+    assert snn.interval == steps + wait
+    assert sorted({n for n in snn.delays.values() if n}) == ([wait] if wait else [])
+    rows = snn.describe().rows
+    assert [row.first_spike for row in rows] == [wait * k for k in range(len(rows))]
+
+
+def test_it_is_measured(snn: SpikingNetwork, images: Tensor) -> None:
+    labels = torch.zeros(len(images), dtype=torch.long)
+    row = compare(snn, [(images, labels)], layer_images=8).row
+    assert row.steps == len(snn.scheme.weights) and row.latency == snn.latency
+    assert row.energy_uj > 0 and row.logit_error is not None and math.isfinite(row.logit_error)
+    assert len(row.layers) == 1 + len(snn.graph.neurons)
+    analog_input = snn.scheme.encoded is None
+    assert (row.layers[0].spikes_per_neuron == 0) == analog_input
+    negative = min(snn.scheme.digits) < 0
+    assert negative or row.negative_per_neuron == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_has_a_neuron_or_a_reason(name: str, function: str) -> None:
+    code = scheme(name, steps=4)
+    found = code.neuron(FUNCTIONS[function], amplitude=1.0, wait=code.wait)
+    assert not isinstance(found, str) or (found and "\n" not in found)
+    assert function not in ("relu", "relu6") or not isinstance(found, str)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_without_neurons_is_refused_in_one_error(name: str, images: Tensor) -> None:
+    leaky = nn.Sequential(nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(400, 3))
+    code = scheme(name, steps=4)
+    if not isinstance(code.neuron(FUNCTIONS["leaky_relu(0.1)"], amplitude=1.0, wait=code.wait), str):
+        assert transpike.convert(leaky, images, scheme=code)(images).shape == (64, 3)
+        return
+    with pytest.raises(ConversionError, match=r"1: .*negative"):
+        transpike.convert(leaky, images, scheme=code)
