@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transpike.report.labels import common_words, label_schemes
+from transpike.report.labels import label_schemes
 from transpike.report.series import FAITHFUL, Series, find_series, representative
-from transpike.results import Conversion, Row
+from transpike.results import Row
 
 from .samples import make_conversion, make_rate, make_row, parsed
 
@@ -66,14 +66,6 @@ def test_a_setting_without_words_is_called_by_name_and_value() -> None:
         "alpha 0.5, no signed, digits 1, table 3, norm mean",
     ]
     assert label_schemes([plain, plain | {"digits": (1, 2)}], [{}, {}]) == ["FS", "FS"], "a tuple is JSON's list"
-
-
-def test_what_is_common_goes_into_a_title() -> None:
-    rows = parsed(make_conversion({"silent": 1}, {"silent": 2})).result
-    assert isinstance(rows, Conversion)
-    schemes, words = [row.scheme for row in rows.rows], [row.words for row in rows.rows]
-    assert common_words(schemes, words) == ["CSS", "β 2", "ternary"]
-    assert common_words([*schemes, {"name": "Rate"}], [*words, {}]) == []
 
 
 def test_equal_settings_from_two_folders_stay_apart() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-__all__ = ["common_words", "label_schemes"]
+__all__ = ["label_schemes"]
 
 Scheme = Mapping[str, object]
 Words = Mapping[str, str]
@@ -40,19 +40,6 @@ def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Seq
             parts.insert(0, places[place])
         labels.append(", ".join(parts))
     return labels
-
-
-def common_words(schemes: Sequence[Scheme], words: Sequence[Words]) -> list[str]:
-    """What all schemes have in common, of what they have words for, their name first; nothing if their names differ.
-
-    >>> fine = {"name": "fine", "levels": [1], "beta": 2.0}
-    >>> common_words([fine, fine | {"levels": [1, 2]}], [{"levels": "ternary", "beta": "β 2"}, {"beta": "β 2"}])
-    ['fine', 'β 2']
-    """
-    if len({scheme["name"] for scheme in schemes}) > 1:
-        return []
-    shared = [each for each in words[0].values() if all(each in other.values() for other in words)]
-    return list(dict.fromkeys([str(schemes[0]["name"]), *shared]))
 
 
 def _key(value: object) -> str:
