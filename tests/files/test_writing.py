@@ -333,7 +333,7 @@ def test_errors_of_others_stay_what_they_are(tmp_path: Path) -> None:
 
         return call
 
-    for error in (DataError("no"), ValueError("a bug"), BrokenPipeError(errno.EPIPE, "closed")):
+    for error in (DataError("no"), ValueError("a bug")):
         with pytest.raises(type(error)) as raised:
             write(tmp_path / "x", raising(error), kind=NOTES)
         assert raised.value is error

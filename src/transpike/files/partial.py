@@ -114,10 +114,10 @@ class Partial:
 
 @contextmanager
 def explained(verb: str, path: Path | str, error: type[TranspikeError]) -> Iterator[None]:
-    """Turn what the system says of a file into one sentence; a closed pipe stays what it is."""
+    """Turn what the system says of a file into one sentence."""
     try:
         yield
-    except (BrokenPipeError, TranspikeError):
+    except TranspikeError:
         raise
     except (OSError, UnicodeEncodeError) as cause:
         raise error(f"cannot {verb} {path}: {reason(cause)}") from cause

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from transpike.errors import ConfigError, TranspikeError
@@ -42,7 +42,6 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
 
     Raises:
         ConfigError: if it cannot be written, or what lies there is of another kind; or `error`.
-        BrokenPipeError: if it is a pipe whose reader has gone.
 
     >>> from transpike.files.kinds import marked
     >>> page = marked("a page", "<title>")
@@ -57,7 +56,9 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
     path = Path(path)
     with explained("write", path, error):
         if (descriptor := _open_in_place(path)) is not None:
-            _pour(descriptor, content)
+            # Nobody may read any more what this process prints, which is no error of what it writes.
+            with suppress(BrokenPipeError) if _own_descriptor(path) is not None else nullcontext():
+                _pour(descriptor, content)
             return path
         check_kind(path, kind, error=error)
         target = target_of(path)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import number
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.models import create_model
 from transpike.models.spiking import set_thresholds
@@ -205,8 +206,7 @@ def balance_thresholds(
     >>> balance_thresholds(net, [torch.full((4, 1), 3.0)], encode=lambda images: images[None])
     {'0': 3.0, '1': 1.0}
     """
-    if not 0 < percentile <= 100:
-        raise ConfigError(f"percentile={percentile}: that of the thresholds lies in (0, 100].")
+    number("percentile", percentile, above=0, most=100)
     thresholds: dict[str, float] = {}
     training, device = snn.training, next(snn.parameters(), torch.empty(0)).device
     snn.eval()
