@@ -114,7 +114,10 @@ def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
         (["--teacher", "resnet21"], "no network 'resnet21', nor a folder of that name. Did you mean resnet"),
         (["--teacher", "resnet20"], "resnet20: give --teacher-weights"),
         (["--teacher", "{run}", "--method", "bzd"], "no method of distillation 'bzd'. Did you mean bsd"),
-        (["--teacher", "{run}", "--method", "kd", "--settings", '{"temperature": 0}'], "temperature=0: expected above"),
+        (
+            ["--teacher", "{run}", "--method", "kd", "--settings", '{"temperature": 0}'],
+            "temperature=0: expected a number above 0",
+        ),
         (["--teacher", "{run}", "--settings", '{"betta": 1}'], "'bsd' has no setting 'betta'. Did you mean beta?"),
         (["--teacher", "{run}", "--settings", '{"beta": [1]}'], "'bsd': beta=[1]: expected a number."),
         (["--teacher", "{run}", "--settings", '{"keep": 2}'], "keep=2: expected a number in"),
