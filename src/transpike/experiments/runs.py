@@ -20,7 +20,7 @@ from typing import Any
 
 from transpike import files
 
-__all__ = ["COPY", "RESULTS", "Run", "located", "resume_run", "start_run", "write_json"]
+__all__ = ["COPY", "RESULTS", "Run", "located", "resumable", "resume_run", "start_run", "write_json"]
 
 RESULTS = files.json_kind("results of transpike", kind=str, version=int)
 """What results.json is."""
@@ -108,6 +108,17 @@ def resume_run(folder: Path) -> Iterator[Run]:
         yield Run(folder)
     finally:
         files.release(lock)
+
+
+@contextmanager
+def resumable(run: Run) -> Iterator[None]:
+    """Tell who interrupts a command how it can go on, if it has any results."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if (run.folder / "results.json").exists():
+            stop.add_note(f"What is done lies in {run.folder}. To go on: the same command with --resume {run.folder}")
+        raise
 
 
 def located(recorded: Mapping[str, Any]) -> dict[str, Any]:
