@@ -107,20 +107,27 @@ class Arguments:
         if found := re.search(r"arguments are required: ([\w., ]+)", message):
             names = [name.strip().removeprefix(f"{self.verb}.") for name in found[1].split(",")]
             return f"`transpike {self.verb}` needs {' and '.join(names).upper()}.{self._see()}"
-        if found := re.search(r"argument --([\w.]+): expected", message):
+        if found := re.search(r"argument --([\w.]+)\S*: expected", message):
             return f"--{found[1]}: give {self._expected(found[1])} after it."
         if found := re.search(r'(?:Parser key|Option|option) ["\']([\w.]+)["\']', message):
             name = found[1].removeprefix(f"{self.verb}.")
             if name in self.types:
-                return self._wrong(name)
+                return self._wrong(name, message)
         return " ".join(message.split())
 
-    def _wrong(self, name: str) -> str:
-        path = self._file(name)
-        value = _within(self.files[path], name) if path else " ".join(self._values(name)[-1:])
+    def _wrong(self, name: str, message: str) -> str:
+        """What is wrong with an option's value, and from where it is: of several, the one that the parser tells."""
+        found: list[tuple[str, object]] = [
+            (f"--{name} {textwrap.shorten(value, 80)}", value) for value in reversed(self._values(name))
+        ]
+        for path, content in reversed(self.files.items()):
+            if (value := _within(content, name)) is not None:
+                found.append((f"{path}: {name}={shown(value)}", value))
+        told = re.findall(r"value: (.*)", message)
+        first = found[0] if found else (f"--{name}", None)
+        where, value = next((each for each in found if str(each[1]) in told), first)
         choices = [repr(each) for part in _members(self.types[name]) for each in _choices(part)]
         guess = near(repr(value), choices) if isinstance(value, str) else ""
-        where = f"{path}: {name}={shown(value)}" if path else f"--{name} {textwrap.shorten(str(value), 80)}"
         return f"{where}: expected {self._expected(name)}.{guess}"
 
     def _expected(self, name: str) -> str:
@@ -133,8 +140,8 @@ class Arguments:
         return f" See `transpike {self.verb} --help`."
 
     def _knows(self, name: str) -> bool:
-        """Whether there is such an option, in full or by its beginning, or within one that takes any names."""
-        if any(each.startswith(name) for each in (*self.types, *ALWAYS)):
+        """Whether there is such an option, or one that takes any names of which it is one."""
+        if name in ("", *self.types, *ALWAYS):
             return True
         outer = name
         while "." in outer:
@@ -144,17 +151,13 @@ class Arguments:
         return False
 
     def _values(self, name: str) -> list[str]:
-        """What was given on the command line for an option, also by the beginning of its name."""
+        """What was given on the command line for an option."""
         found = []
         for index, word in enumerate(self.given):
             flag, equals, value = word.partition("=")
-            if flag.startswith("--") and len(flag) > 2 and (flag[2:] == name or self._short(flag[2:]) == name):
+            if flag == f"--{name}":
                 found += [value] if equals else self.given[index + 1 : index + 2]
         return found
-
-    def _short(self, name: str) -> str | None:
-        fitting = [each for each in (*self.types, "config") if each.startswith(name)]
-        return fitting[0] if len(fitting) == 1 else None
 
     def _file(self, name: str) -> str | None:
         """The configuration file from which an option's value is; None if it is from the command line."""
@@ -167,7 +170,7 @@ class Arguments:
 
     def _read(self, path: str) -> None:
         """Read a configuration file, or what is given in its place, and look for names that do not exist."""
-        if not Path(path).exists() and path.lstrip().startswith("{"):
+        if path.lstrip().startswith("{"):
             text, path = path, "--config"
         else:
             text = read_text(Path(path), error=ConfigError, largest=LARGEST)
@@ -178,17 +181,25 @@ class Arguments:
         if not isinstance(content, Mapping):
             raise ConfigError(f"{path}: expected options with values, one a line, such as `epochs: 20`.")
         self.files[path] = content
-        for name in self._names(content):
+        for name in self._names(path, content):
             if not self._knows_fully(name):
                 raise ConfigError(
                     f"{path}: {name} is no option of `transpike {self.verb}`.{near(name, self.types) or self._see()}"
                 )
 
-    def _names(self, content: Mapping[Any, Any], outer: str = "") -> Iterator[str]:
+    def _names(self, path: str, content: Mapping[Any, Any], outer: str = "") -> Iterator[str]:
+        """The full names of the options that a configuration file sets."""
         for name, value in content.items():
             whole = f"{outer}{name}"
-            if isinstance(value, Mapping) and any(each.startswith(f"{whole}.") for each in self.types):
-                yield from self._names(value, f"{whole}.")
+            inner = any(each.startswith(f"{whole}.") for each in self.types)
+            if inner and isinstance(value, Mapping):
+                yield from self._names(path, value, f"{whole}.")
+            elif (
+                inner
+                and not isinstance(value, str)
+                and (value is not None or type(None) not in _members(self.types[whole]))
+            ):
+                raise ConfigError(f"{path}: {whole}={shown(value)}: expected {self._expected(whole)}.")
             else:
                 yield whole
 

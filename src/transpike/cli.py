@@ -160,10 +160,11 @@ def build_parser(verb: str) -> ArgumentParser:
         parser_mode="yaml_or_commas",
         formatter_class=_Formatter,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     verbs = parser.add_subcommands(dest="verb", metavar="verb", required=True)
     for name, summary in VERBS.items():
-        child = ArgumentParser(description=summary, parser_mode="yaml_or_commas")
+        child = ArgumentParser(description=summary, parser_mode="yaml_or_commas", allow_abbrev=False)
         if name == verb:
             _, options = _verb(name)
             child.description = re.split(r"\n+Attributes:\n", getdoc(options) or "")[0]

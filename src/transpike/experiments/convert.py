@@ -15,7 +15,7 @@ from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.options import record
-from transpike.experiments.runs import Run, copy_results, resume_run, start_run
+from transpike.experiments.runs import Run, copy_results, resumable, resume_run, start_run
 from transpike.experiments.source import Data, Source, load_data, load_model, read_options
 from transpike.files import plain
 from transpike.report.terminal import conversion_table
@@ -99,7 +99,8 @@ def convert(options: Convert) -> Conversion:
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
     recorded = record(options, network=source.network, steps=counts, data=sets.name, loading=sets.loading)
     rows = _finished(options.resume, recorded) if options.resume else ()
-    with resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out) as run:
+    begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
+    with begun as run, resumable(run):
         task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device)
         results = sweep(task, run, rows=rows)
     copy_results(results, options.json)

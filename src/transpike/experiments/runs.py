@@ -15,7 +15,7 @@ from transpike import files, results
 from transpike.results.folder import RESULTS
 from transpike.train.options import Arguments
 
-__all__ = ["COPY", "Run", "copy_results", "located", "resume_run", "start_run"]
+__all__ = ["COPY", "Run", "copy_results", "located", "resumable", "resume_run", "start_run"]
 
 COPY = files.Kind(
     "a copy of results of transpike",
@@ -91,6 +91,17 @@ def resume_run(folder: Path) -> Iterator[Run]:
         yield Run(folder)
     finally:
         files.release(lock)
+
+
+@contextmanager
+def resumable(run: Run) -> Iterator[None]:
+    """Tell who interrupts a command how it can go on, if it has any results."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if (run.folder / "results.json").exists():
+            stop.add_note(f"What is done lies in {run.folder}. To go on: the same command with --resume {run.folder}")
+        raise
 
 
 def located(run: results.Run) -> Arguments:
