@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -40,27 +40,29 @@ Wrong = Callable[..., str]
 
 @pytest.fixture
 def wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Wrong:
-    """Run `transpike demo` with another function behind it and wrong arguments; gives the one line that it says."""
+    """Run `transpike demo` with another verb behind it and wrong arguments; gives the one line that it says."""
 
-    def demo(
-        model: str,
-        data: str = "digits",
-        *,
-        steps: list[int] | int = 8,
-        share: float = 0.5,
-        keep: Literal["last", "best"] = "last",
-        network: dict[str, Any] | None = None,
-        paths: list[Path] | Path = Path(),
-        optim: Optim = Optim(),
-        download: bool = False,
-        json: Path | None = None,
-    ) -> None:
+    @dataclass(frozen=True)
+    class Demo:
         """Do something."""
-        number("share", share, least=0)
+
+        model: str
+        data: str = "digits"
+        _: KW_ONLY
+        steps: list[int] | int = 8
+        share: float = 0.5
+        keep: Literal["last", "best"] = "last"
+        network: dict[str, Any] | None = None
+        paths: list[Path] | Path = Path()
+        optim: Optim = Optim()
+        download: bool = False
+        json: Path | None = None
+
+    def demo(options: Demo) -> None:
+        number("share", options.share, least=0)
 
     module = ModuleType("transpike.experiments.demo")
-    module.demo = demo  # type: ignore[attr-defined]
-    demo.__annotations__["optim"] = Optim
+    module.demo, module.Demo = demo, Demo  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)
 
