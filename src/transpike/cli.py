@@ -8,12 +8,13 @@ import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
 from typing import Any, TextIO
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader, set_parsing_settings
 from yaml import YAMLError
 
 from transpike.errors import TranspikeError
@@ -80,6 +81,8 @@ def build_parser(verb: str) -> ArgumentParser:
     """The whole command's parser, in which only ``verb`` has its flags: the others' modules are not imported."""
     # Only this loader reads "4,6,8" as a list; jsonargparse asks it wherever a value is not plainly a string.
     set_loader("yaml_or_commas", _load, exceptions=(YAMLError,), json_superset=True)
+    # An option that is a dataclass has a flag for each of its fields, also where its class has a parent.
+    set_parsing_settings(subclasses_disabled=[is_dataclass])
     parser = ArgumentParser(
         prog="transpike",
         description="Carry a trained artificial network over to a spiking one. Start with: transpike demo",
