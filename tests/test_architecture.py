@@ -84,6 +84,28 @@ def test_imports_go_down(path: Path) -> None:
     assert not wrong, f"{name} ({here}) may not import {sorted(wrong)}"
 
 
+def test_there_is_no_circle() -> None:
+    """Not inside packages either, nor by imports within functions or for types alone."""
+    names = {module_name(path) for path in MODULES}
+    edges = {
+        name: {found for target in imports(path) if (found := _module(target, names)) is not None} - {name}
+        for path in MODULES
+        if (name := module_name(path))
+    }
+    waiting = dict(edges)
+    while free := [name for name, targets in waiting.items() if not targets & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, f"each of these imports another of them: {sorted(waiting)}"
+
+
+def _module(target: str, names: set[str]) -> str | None:
+    """The module of ours that an import names: `coding.css.CSS` is `coding.css`."""
+    while target and target not in names:
+        target = target.rpartition(".")[0]
+    return target or None
+
+
 def test_import_is_quick() -> None:
     heavy = ["torch", "torchvision", "timm", "lightning", "matplotlib", "sklearn", "numba", "spikingjelly"]
     code = f"import sys, transpike; print([name for name in {heavy} if name in sys.modules])"

@@ -210,7 +210,7 @@ def fit_module(
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     classifier.facts = run_facts(options, batches=batches, validates=validates)
     if resume:
-        check_resumable(checkpoint, classifier, callbacks, classifier.facts)
+        check_resumable(checkpoint, classifier, callbacks, classifier.facts, keep=options.keep)
     with files.explained("make the folder", folder, ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
     data = _Data(options.seed, loaders.train, loaders.validation)
