@@ -11,12 +11,13 @@ import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader, set_parsing_settings
 from yaml import YAMLError
 
 from transpike.arguments import Arguments, load_yaml
@@ -80,7 +81,7 @@ def _run(verb: str, given: list[str]) -> None:
     try:
         options = words.parse(build_parser(verb))
         if options.get("json") is not None:
-            from transpike.experiments.runs import COPY
+            from transpike.results.runs import COPY
 
             check_target(options["json"], COPY)
         with warnings.catch_warnings():
@@ -153,6 +154,8 @@ def build_parser(verb: str) -> ArgumentParser:
     """The whole command's parser, in which only ``verb`` has its flags: the others' modules are not imported."""
     # Only this loader reads "4,6,8" as a list; jsonargparse asks it wherever a value is not plainly a string.
     set_loader("yaml_or_commas", _load, exceptions=(YAMLError,), json_superset=True)
+    # An option that is a dataclass has a flag for each of its fields, also where its class has a parent.
+    set_parsing_settings(subclasses_disabled=[is_dataclass])
     parser = ArgumentParser(
         prog="transpike",
         description="Carry a trained artificial network over to a spiking one. Start with: transpike demo",

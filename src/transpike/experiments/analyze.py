@@ -6,12 +6,16 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.options import record
-from transpike.experiments.runs import copy_results, start_run
 from transpike.experiments.source import Data, Source, load_data, load_subject, recorded_teacher
-from transpike.results import Analysis
+from transpike.report import write_report
+from transpike.report.curves import write_curves
+from transpike.report.terminal import analysis_tables
+from transpike.results import Analysis, copy_results, start_run
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 
@@ -156,12 +160,6 @@ def _labels(students: list[str]) -> list[str]:
 
 
 def _show(results: Analysis, folder: Path) -> None:
-    from rich.console import Console
-
-    from transpike.report import write_report
-    from transpike.report.curves import write_curves
-    from transpike.report.terminal import analysis_tables
-
     write_curves(results, folder)
     Console(highlight=False).print(*analysis_tables(results), sep="\n")
     page = write_report([folder], folder / "report.html")

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import json as json_format
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transpike.coding import DEFAULT, Scheme, scheme_settings
+from rich.console import Console
+
 from transpike.coding.css import CSS
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.options import record
-from transpike.experiments.runs import Run, copy_results, resumable, resume_run, start_run
 from transpike.experiments.source import Data, Source, load_data, load_model, read_options
 from transpike.files import plain
+from transpike.report import write_report
 from transpike.report.terminal import conversion_table
-from transpike.results import Calibration, Conversion, Row, read_result
+from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Convert", "Sweep", "convert", "load_inputs", "sweep"]
+    from transpike.measure.sweep import Sweep
+
+__all__ = ["Convert", "convert", "load_inputs", "run_sweep"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def convert(options: Convert) -> Conversion:
     if not counts:
         raise ConfigError("steps: give at least one number of steps")
     schemes = [replace(options.scheme, steps=count) for count in counts]
+    from transpike.measure.sweep import Sweep
+
     checked_device(options.device)
     source = Source(options.model, options.weights, options.network or {})
     loading = replace(options.loading, seed=options.seed)
@@ -102,7 +105,7 @@ def convert(options: Convert) -> Conversion:
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
         task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device)
-        results = sweep(task, run, rows=rows)
+        results = run_sweep(task, run, rows=rows)
     copy_results(results, options.json)
     return results
 
@@ -124,103 +127,17 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
     return load_model(source, sets).eval(), sets
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """A network, and the schemes under which it is converted.
+def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: Sequence[Path] = ()) -> Conversion:
+    """Convert and measure, write and print the results; the page shows those of the folders ``beside``, too."""
+    from transpike.measure.sweep import sweep
 
-    Attributes:
-        name: of the network.
-        ann: the network.
-        sets: training images to calibrate with, test images to measure on.
-        schemes: each gives a spiking network.
-        calibration: how many training images set the amplitudes.
-        device: where to compute.
-    """
-
-    name: str
-    ann: nn.Module
-    sets: ImageSets
-    schemes: Sequence[Scheme]
-    calibration: int = 512
-    device: str = "cpu"
-
-
-def sweep(task: Sweep, run: Run, *, rows: Sequence[Row] = (), beside: Sequence[Path] = ()) -> Conversion:
-    """Convert a network under every scheme, measure each on the test images, save networks and results in ``run``.
-
-    Args:
-        task: what to convert.
-        run: the folder.
-        rows: of schemes that were measured before.
-        beside: folders whose results the page shows, too.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from transpike.conversion import prepare
-    from transpike.measure.conversion import compare
-    from transpike.report import write_report
-
-    known = {_key(row.scheme): row for row in rows}
-    console, sets, device, results = Console(stderr=True), task.sets, task.device, None
-    with console.status("tracing and calibrating"):
-        prepared = prepare(task.ann.to(device), sets.calibration(task.calibration), images=task.calibration)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        for scheme in task.schemes:
-            if _key(scheme_settings(scheme)) in known:
-                continue
-            snn, folder = prepared.convert(scheme).to(device), _label(scheme)
-            bar = progress.add_task(folder, total=len(sets.test.dataset))  # type: ignore[arg-type]
-            measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
-            snn.save(run.folder / folder)
-            known[_key(scheme_settings(scheme))] = replace(measured.row, network=folder)
-            results = Conversion(
-                model=task.name,
-                dataset=sets.name,
-                images=measured.images,
-                ann=measured.ann,
-                rows=_ordered(known.values()),
-                calibration=Calibration(images=len(prepared.images)),
-                glossary={term: meaning for each in task.schemes for term, meaning in each.terms.items()},
-            )
-            run.write(results)
-    if results is None:  # every scheme was there already
-        results = _read(run.folder)
+    for results in sweep(task, run.folder, rows=rows):
+        run.write(results)
+    results = _read(run.folder)
     Console().print(conversion_table(results))
     page = write_report([run.folder, *beside], run.folder / "report.html")
     print(f"Networks and results: {run.folder}\nReport: {page}")
     return results
-
-
-def _label(scheme: Scheme) -> str:
-    """A folder's name for a scheme: what differs from the default, steps first."""
-    settings, default = scheme_settings(scheme), scheme_settings(type(scheme)())
-    parts = [f"T{settings['steps']}"]
-    if settings["name"] != scheme_settings(DEFAULT)["name"]:
-        parts.append(str(settings["name"]))
-    differing = (name for name in settings if name != "steps" and settings[name] != default[name])
-    return "_".join([*parts, *(f"{name}-{_compact(settings[name])}" for name in differing)])
-
-
-def _compact(value: object) -> str:
-    """A setting as a part of a name: ``1-2-4-8``; the integers from 1 to 64 are ``1..64``."""
-    if not isinstance(value, tuple):
-        return str(value)
-    consecutive = len(value) > 3 and value[-1] == len(value)
-    return f"1..{value[-1]}" if consecutive else "-".join(map(str, value))
-
-
-def _key(settings: Mapping[str, object]) -> str:
-    return json_format.dumps(settings, sort_keys=True)
-
-
-def _ordered(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Rows of one code together, by steps."""
-    codes: dict[str, list[Row]] = {}
-    for row in rows:
-        codes.setdefault(_key({name: value for name, value in row.scheme.items() if name != "steps"}), []).append(row)
-    return tuple(row for code in codes.values() for row in sorted(code, key=lambda row: row.steps))
 
 
 def _read(folder: Path) -> Conversion:

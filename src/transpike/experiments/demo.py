@@ -7,13 +7,12 @@ from pathlib import Path
 
 from transpike.coding.css import CSS
 from transpike.data import Loading
-from transpike.experiments.convert import Sweep, load_inputs, sweep
+from transpike.experiments.convert import load_inputs, run_sweep
 from transpike.experiments.distill import Distill, distill
 from transpike.experiments.options import record
-from transpike.experiments.runs import copy_results, start_run
 from transpike.experiments.source import Data, Source
 from transpike.experiments.train import Train, train
-from transpike.results import Conversion
+from transpike.results import Conversion, copy_results, start_run
 
 __all__ = ["Demo", "demo"]
 
@@ -57,6 +56,8 @@ def demo(options: Demo) -> Conversion:
     ]
     loading = Loading(seed=options.seed)
     begun = {"model": "resnet20", "data": "digits", "loading": loading, **record(options)}
+    from transpike.measure.sweep import Sweep
+
     with start_run("demo", begun, out=options.out) as run:
         ann, student = run.folder / "ann", run.folder / "student"
         train(Train("resnet20", "digits", epochs=options.epochs, seed=options.seed, out=ann))
@@ -67,6 +68,6 @@ def demo(options: Demo) -> Conversion:
                 epochs=options.student_epochs, seed=options.seed, out=student,
             )
         )  # fmt: skip
-        results = sweep(Sweep("resnet20", trained, sets, schemes), run, beside=[student])
+        results = run_sweep(Sweep("resnet20", trained, sets, schemes), run, beside=[student])
     copy_results(results, options.json)
     return results

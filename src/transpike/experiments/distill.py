@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 from transpike.data import Loading
 from transpike.data.event_files import EVENT_SOURCES
+from transpike.distill import check_method, method_needs
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.options import read_record
-from transpike.experiments.runs import copy_results
 from transpike.experiments.source import Source, load_subject
-from transpike.experiments.training import (
-    Learning,
-    finish,
-    make_student,
-    recorded,
-    settled,
-    training_run,
-)
-from transpike.results import Distillation, Training
+from transpike.experiments.training import Learning, finish, make_student, recorded, settled
+from transpike.models.zoo import SPIKING
+from transpike.results import Distillation, Training, copy_results
 from transpike.train.options import Arguments, Machine, Optim, Recipe
 from transpike.train.processes import first_process
+from transpike.train.runs import training_run
 
 if TYPE_CHECKING:
     from transpike.train.distill import Distilled
@@ -196,8 +191,6 @@ def _recorded(chosen: Distill) -> dict[str, object]:
 
 def _check_method(chosen: Distill) -> None:
     """Refuse a method, its settings or its taps before anything is loaded."""
-    from transpike.distill import check_method, method_needs
-
     check_method(chosen.method, chosen.settings or {}, batch=chosen.loading.batch_size)
     if chosen.steps is None and "time" in method_needs(chosen.method):
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
@@ -209,8 +202,6 @@ def _check_method(chosen: Distill) -> None:
 
 def _check_teacher(chosen: Distill) -> None:
     """Refuse, before anything is loaded, a teacher that cannot be had or cannot see the student's data."""
-    from transpike.models.zoo import SPIKING
-
     if chosen.teacher is None:
         raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
     source = chosen.source.checked("--teacher-weights", "teach")

@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+from rich.progress import track
+
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.options import record
-from transpike.experiments.runs import copy_results, start_run
 from transpike.experiments.source import Data, Source, load_data, load_subject, read_options
-from transpike.results import Conversion, Evaluation
+from transpike.report.terminal import conversion_table
+from transpike.results import Conversion, Evaluation, copy_results, start_run
 from transpike.train.options import Machine
 from transpike.train.processes import checked_device, join_processes
 
@@ -97,12 +100,8 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
 
 
 def _converted(chosen: Evaluate, model: str) -> Conversion:
-    from rich.console import Console
-    from rich.progress import track
-
     from transpike.conversion import load
     from transpike.measure.conversion import compare
-    from transpike.report.terminal import conversion_table
 
     total = join_processes(chosen.device)
     snn = load(chosen.network).to(chosen.device)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 
 from transpike import files
 from transpike.coding import ENCODERS, Encoder, create_encoder, describe_encoder, encoder_scheme, read_encoder
@@ -13,20 +18,18 @@ from transpike.data import load_images
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.hybrid_options import Hybrid, settled
 from transpike.experiments.options import read_record, record
-from transpike.experiments.runs import Run, copy_results
-from transpike.experiments.training import checked_steps, epochs_of, training_run
-from transpike.results import Evaluation, Stage, Training, read_result, write
-from transpike.train.options import Arguments, TrainOptions
+from transpike.models import create_model, read_description, save_network
+from transpike.report.terminal import operations_table, spiking_tables, summary
+from transpike.results import Evaluation, RunFolder, Stage, copy_results, read_result, write
+from transpike.train.hybrid import Encode, balance_thresholds, transfer
+from transpike.train.options import TrainOptions
 from transpike.train.processes import first_process
+from transpike.train.runs import checked_steps, training_run
+from transpike.train.stages import FOLDERS, Network, check_images, given_folder
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from transpike.measure.encoded import Encoded
-    from transpike.train import Evaluation as Tested
     from transpike.train import Fitted
-    from transpike.train.hybrid import Encode
-    from transpike.train.stages import Network
 
 __all__ = ["Hybrid", "hybrid"]
 
@@ -48,13 +51,13 @@ def hybrid(options: Hybrid) -> Evaluation:
         if chosen.balanced is None:
             network, results = train_ann(work)
             if chosen.last != "ann":
-                before["ann"] = _summary(results)
+                before["ann"] = Stage.of(results)
                 network, results = balance(work, network, before)
         else:
             network, results = read_balanced(work)
             before |= results.stages
         if chosen.last == "tune":
-            before["balanced"] = _summary(results)
+            before["balanced"] = Stage.of(results)
             network, results = tune(work, network, before)
         if first_process():
             _print(results, before, run.folder)
@@ -91,7 +94,7 @@ class Work:
 
     options: Hybrid
     data: Encoded
-    run: Run
+    run: RunFolder
     resumed: bool
 
     @property
@@ -103,8 +106,6 @@ class Work:
 
     def place(self, stage: str) -> Path:
         """The folder of a stage."""
-        from transpike.train.stages import FOLDERS
-
         return self.run.folder if stage == self.options.last else self.run.folder / FOLDERS[stage]
 
     def finished(self, stage: str) -> tuple[Network, Evaluation] | None:
@@ -114,8 +115,6 @@ class Work:
 
     def save(self, stage: str, network: Network, results: Evaluation) -> tuple[Network, Evaluation]:
         """Write a stage's network and its results, which mark the stage as finished."""
-        from transpike.models import save_network
-
         if first_process():
             place, steps = self.place(stage), None if stage == "ann" else self.options.steps
             about = {"name": network.name, "kwargs": network.kwargs, **self.about, "steps": steps}
@@ -125,17 +124,12 @@ class Work:
 
     def measure(self, twin: Network, before: dict[str, Stage]) -> Evaluation:
         """The results of a twin that is not yet trained over time."""
-        import torch
-
         torch.manual_seed(self.options.seed)  # whatever was drawn before, in this process or in the one it continues
         steps, others = self.options.steps, checked_steps(self.options.test_steps)
         others = [max(1, steps // 2), 2 * steps] if others is None else others
         tested, measured = self.data.measure(twin, others=others)
-        return Evaluation(**self.said(twin, tested), **measured, stages=dict(before))
-
-    def said(self, network: Network, tested: Tested) -> Arguments:
-        """What results say of any network."""
-        return {"model": network.name, "dataset": self.options.data, **asdict(tested)}
+        about = {"model": twin.name, "dataset": self.options.data, **asdict(tested)}
+        return Evaluation(**about, **measured, stages=dict(before))
 
     def fit(self, stage: str, model: nn.Module, training: TrainOptions, encode: Encode) -> Fitted:
         """Train a stage's network, or go on with it."""
@@ -151,11 +145,8 @@ class Work:
 
 def train_ann(work: Work) -> tuple[Network, Evaluation]:
     """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
-    import torch
-
-    from transpike.models import create_model, read_description
+    from transpike.measure.training import after_training
     from transpike.train import evaluate
-    from transpike.train.stages import Network, check_images, given_folder
 
     options, data = work.options, work.data
     encode, trained = data.encoder.layout, None
@@ -170,20 +161,13 @@ def train_ann(work: Work) -> tuple[Network, Evaluation]:
         network = Network(create_model(options.ann, **data.shape, **kwargs), options.ann, kwargs)
         trained = work.fit("ann", network.model, options.first_training, encode)
     tested = evaluate(network.model, data.sets.test, machine=options.machine, encode=encode)
-    results = Evaluation(**work.said(network, tested), operations=data.operations(network))
-    return work.save("ann", network, trained_on(results, trained) if trained else results)
+    about = {"model": network.name, "dataset": options.data, **asdict(tested)}
+    results = Evaluation(**about, operations=data.operations(network))
+    return work.save("ann", network, after_training(results, trained) if trained else results)
 
 
 def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
     """The spiking twin with the weights of the artificial network and thresholds of its own."""
-    import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from transpike.models import create_model
-    from transpike.train.hybrid import balance_thresholds, transfer
-    from transpike.train.stages import Network, given_folder
-
     options, data = work.options, work.data
     if done := work.finished("balance"):
         return done
@@ -210,9 +194,6 @@ def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network
 
 def read_balanced(work: Work) -> tuple[Network, Evaluation]:
     """An earlier run's balanced twin; its encoder must be the same, and hands on its thresholds."""
-    from transpike.models import read_description
-    from transpike.train.stages import check_images, given_folder
-
     name, sets = str(work.options.balanced), work.data.sets
     given = given_folder(name, "balance")
     if given is None:
@@ -235,48 +216,22 @@ def read_balanced(work: Work) -> tuple[Network, Evaluation]:
 
 def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
     """The twin trained over time."""
+    from transpike.measure.training import after_training
+
     if done := work.finished("tune"):
         return done
     trained = work.fit("tune", balanced.model, work.options.last_training, work.data.encoder)
-    return work.save("tune", balanced, trained_on(work.measure(balanced, before), trained))
+    return work.save("tune", balanced, after_training(work.measure(balanced, before), trained))
 
 
 def _read(folder: Path) -> tuple[Network, Evaluation]:
-    from transpike.train.stages import Network
-
     results = read_result(folder)
     if not isinstance(results, Evaluation):
         raise DataError(f"{folder / 'results.json'}: results of no network of `transpike hybrid`.")
     return Network.load(folder), results
 
 
-def trained_on(results: Evaluation, fitted: Fitted) -> Training:
-    """The results of a network after training."""
-    return Training(
-        **{one.name: getattr(results, one.name) for one in fields(results)},
-        weights_of_epoch=fitted.epoch,
-        validation_accuracy=fitted.validation_accuracy,
-        epochs=epochs_of(fitted),
-    )
-
-
-def _summary(results: Evaluation) -> Stage:
-    """What the results of the last stage say of an earlier one."""
-    trained = results if isinstance(results, Training) else None
-    return Stage(
-        model=results.model,
-        accuracy=results.accuracy,
-        loss=results.loss,
-        validation_accuracy=trained.validation_accuracy if trained else None,
-        weights_of_epoch=trained.weights_of_epoch if trained else None,
-    )
-
-
 def _print(results: Evaluation, before: dict[str, Stage], folder: Path) -> None:
-    from rich.console import Console
-
-    from transpike.report.terminal import operations_table, spiking_tables, summary
-
     console = Console(highlight=False)
     if tables := spiking_tables(results):
         # The words between the tables tell an energy that leaves out the encoder's.

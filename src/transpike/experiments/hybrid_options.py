@@ -9,9 +9,10 @@ from typing import Literal
 
 from transpike.coding import create_encoder
 from transpike.data import Loading
-from transpike.errors import ConfigError, ModelError
-from transpike.experiments.training import checked_steps
+from transpike.errors import ConfigError
 from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, epochs_for
+from transpike.train.runs import checked_steps
+from transpike.train.stages import check_networks
 
 __all__ = ["Hybrid", "Pretraining", "settled"]
 
@@ -156,26 +157,10 @@ def _check(chosen: Hybrid) -> None:
     with warnings.catch_warnings(action="ignore"):  # the run's own encoder warns
         create_encoder(chosen.encoder, steps=chosen.steps, settings=chosen.settings or {}, mean=(0.0,), std=(1.0,))
     if chosen.balanced is None:
-        _check_networks(chosen)
-
-
-def _check_networks(chosen: Hybrid) -> None:
-    """Build the artificial network and its twin without weights, and let a neuron fire."""
-    from transpike.models import check_name, read_description
-    from transpike.train.hybrid import LARGE, check_twin
-    from transpike.train.stages import given_folder
-
-    both, neuron, alone = chosen.network or {}, chosen.neuron or {}, chosen.pretraining.network
-    given = {"network": both, "pretraining.network": alone, "neuron": neuron}
-    folder = given_folder(chosen.ann, "ann")
-    if folder is None:
-        check_name(chosen.ann)
-        shape = {"num_classes": 10, "in_channels": 3, "image_size": LARGE}
-        check_twin(chosen.ann, shape, both | alone, twin=both | neuron, steps=chosen.steps, given=given)
-        return
-    about = read_description(folder)
-    if about.get("steps") is not None:
-        raise ModelError(f"{folder}: {about['name']} is a spiking network; --ann takes an artificial one.")
-    shape = {name: about[name] for name in ("num_classes", "in_channels", "image_size") if name in about}
-    own = about.get("kwargs", {})
-    check_twin(about["name"], shape, own, twin=own | both | neuron, steps=chosen.steps, given=given)
+        check_networks(
+            chosen.ann,
+            network=chosen.network or {},
+            alone=chosen.pretraining.network,
+            neuron=chosen.neuron or {},
+            steps=chosen.steps,
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from transpike.report import write_report
+
 __all__ = ["Report", "report"]
 
 
@@ -39,8 +41,6 @@ def report(options: Report) -> Path:
         DataError: A folder has no results.json, or one that is damaged, foreign or of another version.
         ConfigError: No folder is given, or the page cannot be written.
     """
-    from transpike.report import write_report
-
     folders = options.folders if isinstance(options.folders, list) else [options.folders]
     page = write_report(folders, options.out, title=options.title)
     print(f"Report: {page}")

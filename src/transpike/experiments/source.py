@@ -6,23 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
+from transpike.coding import read_encoder
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
-from transpike.experiments.runs import located
-from transpike.models import check_name, create_model, read_description
-from transpike.results import read_run
+from transpike.measure.subjects import Subject
+from transpike.models import check_name, create_model, describe_images, model_names, read_description
+from transpike.results import located, read_run
 from transpike.train.options import Arguments
-
-if TYPE_CHECKING:
-    from transpike.measure.subjects import Subject
+from transpike.train.runs import STEPS
+from transpike.train.teacher import input_of
 
 __all__ = [
-    "STEPS",
     "Data",
     "Sets",
     "Source",
@@ -32,9 +30,6 @@ __all__ = [
     "read_options",
     "recorded_teacher",
 ]
-
-STEPS = 4
-"""T of a spiking network where none is given."""
 
 Sets = ImageSets | EventSets
 
@@ -128,11 +123,11 @@ class Source:
     @property
     def known(self) -> Arguments:
         """What is known of the images that it takes: by its run, or by timm."""
-        return self.described or self._timm()
+        return self.described or describe_images(self.name)
 
     def prepare(self, loading: Loading, data: str) -> Loading:
         """``loading``, and what it leaves open as the network takes its images, if these are those of its run."""
-        facts = self.described if self.described.get("data") == data else self._timm()
+        facts = self.described if self.described.get("data") == data else describe_images(self.name)
         chosen: Arguments = {name: facts.get(name) and tuple(facts[name]) for name in ("mean", "std")}
         chosen |= {name: facts.get(name) for name in ("crop", "interpolation")}
         # An encoder may have laid the images out larger.
@@ -141,17 +136,6 @@ class Source:
             "outputs": facts.get("num_classes"),
         }
         return replace(loading, **{name: fact for name, fact in chosen.items() if getattr(loading, name) is None})
-
-    def _timm(self) -> Arguments:
-        """What timm says of its network's images: normalisation, size, crop, interpolation; empty if nothing."""
-        import timm
-
-        name = self.name.removeprefix("timm/")
-        config = timm.get_pretrained_cfg(name) if name != self.name and timm.is_model(name) else None
-        if config is None:
-            return {}
-        known = {"mean": config.mean, "std": config.std, "image_size": config.input_size[-1], "crop": config.crop_pct}
-        return known | {"interpolation": config.interpolation}
 
 
 def load_data(sources: Sequence[Source], data: Data, *, own_teacher: Source | None = None) -> Sets:
@@ -206,10 +190,6 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
 
 def load_subject(source: Source, sets: Sets, *, label: str, device: str) -> Subject:
     """Make a network and find how it takes the data's images."""
-    from transpike.coding import read_encoder
-    from transpike.measure.subjects import Subject
-    from transpike.train.teacher import input_of
-
     model, known = load_model(source, sets).to(device), source.known
     encoder = read_encoder(known, steps=source.time).to(device) if known.get("encoder") else None
     try:
@@ -248,4 +228,4 @@ def read_options(folder: Path) -> Arguments:
         run = read_run(folder)
     except DataError:
         return {}
-    return located(run) if run else {}
+    return located(run, names=model_names()) if run else {}

@@ -8,18 +8,11 @@ from typing import Literal
 
 from transpike.data import Loading
 from transpike.experiments.options import read_record
-from transpike.experiments.runs import copy_results
-from transpike.experiments.training import (
-    Learning,
-    finish,
-    make_student,
-    recorded,
-    settled,
-    training_run,
-)
-from transpike.results import Training
+from transpike.experiments.training import Learning, finish, make_student, recorded, settled
+from transpike.results import Training, copy_results
 from transpike.train.options import Arguments, Machine, Optim, Recipe
 from transpike.train.processes import first_process
+from transpike.train.runs import training_run
 
 __all__ = ["Train", "train"]
 

@@ -11,7 +11,7 @@ from torch import nn
 from transpike.checks import near, shown, whole
 from transpike.errors import ModelError, TranspikeError
 from transpike.models.arguments import check_arguments, describe_arguments, guess_argument, network_arguments
-from transpike.models.description import read_description, save_network
+from transpike.models.description import describe_images, read_description, save_network
 from transpike.models.outlines import outlined
 from transpike.models.weights import check_weights, load_weights, read_weights, save_weights
 from transpike.models.zoo import NETWORKS, build_network
@@ -21,6 +21,7 @@ __all__ = [
     "check_name",
     "create_model",
     "describe_arguments",
+    "describe_images",
     "is_run",
     "load_weights",
     "model_names",

@@ -10,10 +10,11 @@ from typing import TypedDict
 from torch import nn
 
 from transpike.errors import ModelError
-from transpike.models import create_model, model_names, read_description
+from transpike.models import check_name, create_model, model_names, read_description
+from transpike.train.hybrid import LARGE, check_twin
 from transpike.train.options import Arguments
 
-__all__ = ["FOLDERS", "Network", "Shape", "check_images", "given_folder"]
+__all__ = ["FOLDERS", "Network", "Shape", "check_images", "check_networks", "given_folder"]
 
 FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
 """Where a stage that is not the last leaves its network."""
@@ -55,6 +56,35 @@ def given_folder(name: str, stage: str) -> Path | None:
         return None
     inner = folder / FOLDERS[stage]
     return inner if (inner / "model.json").is_file() else folder
+
+
+def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Arguments, steps: int) -> None:
+    """Make sure that an artificial network and its spiking twin can be made.
+
+    Args:
+        ann: its name, or a folder that holds it, which knows its arguments.
+        network: what both take.
+        alone: what it alone takes.
+        neuron: what its twin alone takes.
+        steps: T.
+
+    Raises:
+        ConfigError: as `check_twin`.
+        ModelError: as `check_twin`, or if the folder holds a spiking network.
+    """
+    given = {"network": network, "pretraining.network": alone, "neuron": neuron}
+    folder = given_folder(ann, "ann")
+    if folder is None:
+        check_name(ann)
+        shape = {"num_classes": 10, "in_channels": 3, "image_size": LARGE}
+        check_twin(ann, shape, network | alone, twin=network | neuron, steps=steps, given=given)
+        return
+    about = read_description(folder)
+    if about.get("steps") is not None:
+        raise ModelError(f"{folder}: {about['name']} is a spiking network; --ann takes an artificial one.")
+    shape = {name: about[name] for name in ("num_classes", "in_channels", "image_size") if name in about}
+    own = about.get("kwargs", {})
+    check_twin(about["name"], shape, own, twin=own | network | neuron, steps=steps, given=given)
 
 
 def check_images(folder: Path, about: Mapping[str, object], wanted: Mapping[str, object]) -> None:

@@ -16,8 +16,8 @@ import torch
 from tests.files.children import ended, fork
 
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.runs import copy_results, located, resume_run, start_run
-from transpike.results import Evaluation, read_result, read_run
+from transpike.models import model_names
+from transpike.results import Evaluation, copy_results, located, read_result, read_run, resume_run, start_run
 
 TESTED = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
 
@@ -53,10 +53,10 @@ def test_files_of_a_run_are_found_from_elsewhere_and_after_a_move(
     there = options | {"root": str(first / "data"), "teacher": teacher, "student": [teacher, "mlp"]}
     for place in (first, tmp_path):
         monkeypatch.chdir(place)
-        assert (begun := read_run(first / "run")) and located(begun) == there
+        assert (begun := read_run(first / "run")) and located(begun, names=model_names()) == there
     first.rename(moved)
     monkeypatch.chdir(moved)
-    assert (begun := read_run("run")) and located(begun) == options | {"root": "data"}
+    assert (begun := read_run("run")) and located(begun, names=model_names()) == options | {"root": "data"}
 
 
 def test_a_failed_run_leaves_nothing_unless_it_has_results(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""A run's folder: who ran what, where and with which versions, written before anything else happens."""
+"""The folder of a run: made with its run.json before anything else happens, held while it is worked on, copied from."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,11 +11,12 @@ from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 
-from transpike import files, results
-from transpike.results.folder import RESULTS
-from transpike.train.options import Arguments
+from transpike import files
+from transpike.results.folder import RESULTS, Result, as_json, write
+from transpike.results.provenance import provenance
+from transpike.results.run import Run
 
-__all__ = ["COPY", "Run", "copy_results", "located", "resumable", "resume_run", "start_run"]
+__all__ = ["COPY", "RunFolder", "copy_results", "located", "resumable", "resume_run", "start_run"]
 
 COPY = files.Kind(
     "a copy of results of transpike",
@@ -28,7 +29,7 @@ PLACES = ("ann", "balanced", "model", "root", "student", "teacher", "teacher_wei
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run's folder; as a context manager it takes the folder away again when the run fails without a result.
 
     Attributes:
@@ -36,21 +37,22 @@ class Run:
         lock: what keeps other runs out of it as long as this one lives; see `files.claim`.
 
     >>> import tempfile
-    >>> tested = results.Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
+    >>> from transpike.results import Evaluation, read_result
+    >>> tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
     >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
     ...     path = run.write(tested)
-    ...     results.read_result(path.parent) == tested
+    ...     read_result(path.parent) == tested
     True
     """
 
     folder: Path
     lock: int | None = None
 
-    def write(self, result: results.Result) -> Path:
+    def write(self, result: Result) -> Path:
         """Write results.json, whole or not at all, and return its path."""
-        return results.write(self.folder / "results.json", result)
+        return write(self.folder / "results.json", result)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(
@@ -62,7 +64,7 @@ class Run:
             files.release(self.lock)
 
 
-def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = None) -> Run:
+def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = None) -> RunFolder:
     """Make a run's folder and write ``run.json`` into it. Of several runs that want the same folder, one gets it.
 
     Args:
@@ -74,13 +76,13 @@ def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = No
     Raises:
         ConfigError: The folder cannot be made, holds another run's results, or another run has just begun there.
     """
-    begun = results.provenance(verb, options)
+    begun = provenance(verb, options)
     folder = out or _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
-    return Run(folder, files.claim(folder, "run.json", files.dumps(results.as_json(begun))))
+    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))))
 
 
 @contextmanager
-def resume_run(folder: Path) -> Iterator[Run]:
+def resume_run(folder: Path) -> Iterator[RunFolder]:
     """The run in a folder, to go on with; meanwhile no other process can.
 
     Raises:
@@ -88,13 +90,13 @@ def resume_run(folder: Path) -> Iterator[Run]:
     """
     lock = files.hold(folder / "run.json")
     try:
-        yield Run(folder)
+        yield RunFolder(folder)
     finally:
         files.release(lock)
 
 
 @contextmanager
-def resumable(run: Run) -> Iterator[None]:
+def resumable(run: RunFolder) -> Iterator[None]:
     """Tell who interrupts a command how it can go on, if it has any results."""
     try:
         yield
@@ -104,29 +106,30 @@ def resumable(run: Run) -> Iterator[None]:
         raise
 
 
-def located(run: results.Run) -> Arguments:
+def located(run: Run, *, names: Collection[str] = ()) -> dict[str, object]:
     """The options of a run.json, its files as seen from where the command was given; if they are not there, from here.
 
     So a run finds them from any working directory, and from its own after the whole project has moved.
+
+    Args:
+        run: the run.json.
+        names: what is no file, though one may be called so: names of networks.
     """
-    start, options = Path(run.directory), dict(run.options)
-    return options | {name: _located(options[name], start) for name in PLACES if name in options}
+
+    def seen(value: object) -> object:
+        if isinstance(value, list):
+            return [seen(each) for each in value]
+        place = Path(run.directory) / str(value)
+        return str(place) if isinstance(value, str) and value not in names and place.exists() else value
+
+    return {name: seen(value) if name in PLACES else value for name, value in run.options.items()}
 
 
-def _located(value: object, start: Path) -> object:
-    from transpike.models import model_names
-
-    if isinstance(value, list):
-        return [_located(each, start) for each in value]
-    known = not isinstance(value, str) or value in model_names()
-    return value if known or not (start / str(value)).exists() else str(start / str(value))
-
-
-def copy_results(result: results.Result, place: Path | None) -> None:
+def copy_results(result: Result, place: Path | None) -> None:
     """Write a copy of a run's results where ``--json`` says; to a pipe or a device, too."""
     if place is None:
         return
-    copy = files.dumps(results.as_json(result))
+    copy = files.dumps(as_json(result))
     if place.is_file() and place.read_text(encoding="utf-8", errors="replace") == copy:
         return  # the run's own file
     files.write(place, copy, kind=COPY)
