@@ -45,7 +45,11 @@ def _cells(row: Row, energy: float) -> Iterator[str]:
     yield from (str(row.steps), str(row.latency), _percent(row.accuracy))
     yield f"{row.loss_pp:.2f}" if known(row.loss_pp) else ""
     yield from (_percent(row.agreement), f"{row.spikes_per_neuron:.2f}", _count(row.synops))
-    yield from (f"{row.energy_uj:.3g}", f"{row.energy_uj / energy:.0%}" if energy else "", f"{row.images_per_second:.0f}")
+    yield from (
+        f"{row.energy_uj:.3g}",
+        f"{row.energy_uj / energy:.0%}" if energy else "",
+        f"{row.images_per_second:.0f}",
+    )
 
 
 def _percent(value: float | None) -> str:
