@@ -100,7 +100,7 @@ def compare(
     row = Row(
         scheme=scheme_settings(snn.scheme),
         label=snn.scheme.label,
-        words=snn.scheme.words,
+        words={"name": type(snn.scheme).__name__, **snn.scheme.words},
         steps=snn.steps,
         latency=snn.latency,
         latency_zero_delay=snn.timing.latency_zero_delay,
