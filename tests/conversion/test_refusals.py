@@ -194,7 +194,7 @@ def test_softmax_over_the_batch_is_refused_even_behind_the_last_layer() -> None:
 @pytest.mark.parametrize(
     ("forward", "words"),
     [
-        (lambda m, x: m.net(x) if x.sum() > 0 else m.net(-x), "depends on the values of the data"),
+        (lambda m, x: m.net(x) if x.sum() > 0 else m.net(-x), "its path depends on the values of a tensor"),
         (lambda m, x: m.net(x) * x.mean().item(), "mul with a number that depends on"),
         (lambda m, x: m.net(x).clamp(0, x.max().item()), "clamp with a number that depends on"),
         (lambda m, x: m.net(x.view(len(x), 3, 8, 8)), "fixes the batch size"),

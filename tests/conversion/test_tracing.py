@@ -79,11 +79,12 @@ class Decorated(Star):
         torch.optim.swa_utils.AveragedModel,
         ModelEmaV3,
         torch.compile,
+        lambda m: nn.DataParallel(torch.compile(nn.DataParallel(m))),
         lambda m: torch.export.export(m, (X,)),
         lambda m: torch.export.export(m, (X,)).module(),
         lambda m: torch.export.export(m, (X,), dynamic_shapes=({0: Dim.DYNAMIC},)).module(),
     ],
-    ids=["parallel", "averaged", "ema", "compiled", "program", "its-module", "its-module-of-any-batch"],
+    ids=["parallel", "averaged", "ema", "compiled", "all-of-them", "program", "its-module", "its-module-of-any-batch"],
 )
 def test_a_wrapped_network_is_converted_as_the_network_inside(wrap: Callable[[nn.Module], Any]) -> None:
     assert same(wrap(net()), net())
@@ -162,6 +163,46 @@ def test_bounds_that_kernels_of_gpus_set_to_the_batch_do_not_matter(monkeypatch:
 def test_a_forward_that_looks_at_the_number_of_images_is_refused(holds: Any, condition: str) -> None:
     message = refusal(Uses(lambda m, x: m.net(x) if holds(x.shape[0]) else -m.net(x), net=net()))
     assert f"it fixes the batch size ({condition})" in message and "\n" not in message
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+TENSOR = "expected a tensor of images [N, *], not"
+NO_IMAGES = {
+    f"{TENSOR} dict with the keys 'x', 'y'; pass the images, as (batch['image'] for batch in loader)": [
+        {"x": X, "y": 1}
+    ],
+    f"{TENSOR} dict with the keys 'x'; pass the images, as (batch['image'] for batch in loader)": {"x": X},
+    f"{TENSOR} ndarray; pass a DataLoader, or a list of batches: images, or pairs (images, y)": [X.numpy()],
+    "images are on the meta device, without values; pass ordinary tensors": [X.to("meta")],
+    "images are torch.sparse_coo; pass ordinary tensors": [X.to_sparse()],
+    "images are torch.int64; convert them to float and normalise them as in the network's training": [X.long()],
+    "no images; pass batches of training images, preprocessed as for the network": [X[:0]],
+    "expected batches of images, not int; pass a DataLoader, or a list of batches": 7,
+}
+
+
+@pytest.mark.parametrize("words", NO_IMAGES)
+def test_what_are_no_images_is_one_line(words: str) -> None:
+    with pytest.raises(ConversionError) as caught:
+        convert(net(), NO_IMAGES[words])
+    assert str(caught.value) == f"calibration: {words}"
+
+
+def test_images_of_other_precisions_and_iterators() -> None:
+    wanted = prepare(net(), X)
+    for images in (X.double(), iter([X[:9], X[9:].double()]), ((x, 0) for x in X.split(5)), [[X.clone()]]):
+        prepared = prepare(net(), images)
+        assert torch.equal(prepared.images, X) and peak(prepared) == peak(wanted)
+
+
+@pytest.mark.parametrize("images", [X.numpy(), [X], None])
+def test_the_network_itself_takes_tensors_alone(images: Any) -> None:
+    with pytest.raises(ConversionError) as caught:
+        convert(net(), X)(images)
+    kind = type(images).__name__
+    assert str(caught.value) == f"the network's input: expected a tensor of images [N, *], not {kind}; pass a tensor"
 
 
 # -- state -------------------------------------------------------------------------------------------------------------

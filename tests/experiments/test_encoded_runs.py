@@ -72,7 +72,7 @@ def test_reading_out_early_is_showing_fewer_steps(runs: Path) -> None:
     test = load_images("digits", loading=Loading(test_images=40)).test
     state = torch.get_rng_state()
     again, spikes = follow_steps(model, test, encoder, device="cpu")
-    assert again == after and spikes == told["encoding"]["spikes"]
+    assert list(again) == after and spikes == told["encoding"]["spikes"]
     assert model.training and bool((torch.get_rng_state() == state).all())
 
 
@@ -135,9 +135,9 @@ def test_equation_13_of_the_papers_network() -> None:
     assert bool((torch.get_rng_state() == state).all())
     large = equation_13("spiking_vgg5", {"hidden": 8}, shape={**shape, "image_size": 60})
     assert large / small == pytest.approx((60 / 32) ** 2, rel=1e-3)
-    told = ann_operations("spiking_vgg9", {"hidden": 8}, shape={**shape, "image_size": 16}, side=10)
-    assert [row["part"] for row in told["rows"]] == ["ann"], "of 10 x 10 four poolings leave nothing"
-    assert told["poolings"] == 4
+    found = ann_operations("spiking_vgg9", {"hidden": 8}, shape={**shape, "image_size": 16}, side=10)
+    assert [row.part for row in found.rows] == ["ann"], "of 10 x 10 four poolings leave nothing"
+    assert found.poolings == 4
 
 
 @pytest.mark.parametrize(

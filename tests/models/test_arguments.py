@@ -4,7 +4,7 @@ import pytest
 from spikingjelly.activation_based import neuron as jelly
 
 from transpike.errors import ModelError, TranspikeError
-from transpike.models import create_model, describe_arguments, model_names, network_arguments
+from transpike.models import check_arguments, create_model, describe_arguments, model_names, network_arguments
 from transpike.models.outlines import outlined
 
 
@@ -44,6 +44,7 @@ def test_lists():
             r"'drop_rat'\. Did you mean drop_rate\? It takes output_stride, ",
         ),
         ("torchvision/vgg11", {"drop": 0.1}, r"'drop'\. Did you mean dropout\? It takes init_weights, dropout\."),
+        ("timm/resnet10t", {"name": "x"}, "takes no 'name': it comes from the data set or the command"),
         ("resnet20", {"large": "no"}, "resnet20: large='no': expected true or false"),
         ("resnet20", {"stages": 3}, r"resnet20: stages=3: expected a list, such as \[\(16, 3, 1\)"),
         ("resnet20", {"width": 10**9}, "resnet20: width=1000000000: expected a whole number from 1 to 10000"),
@@ -60,6 +61,7 @@ def test_lists():
 )
 def test_what_a_network_does_not_take_is_told(name, arguments, told):
     with pytest.raises(TranspikeError, match=told):
+        check_arguments(name, arguments)
         create_model(name, **arguments)
 
 

@@ -127,4 +127,4 @@ def test_a_folder_without_one_and_one_that_is_a_pipe(run):
     (run / "model.json").unlink()
     assert "not the folder of a finished `transpike train` run" in refusal(run)
     os.mkfifo(run / "model.json")
-    assert refusal(run).startswith("RUN/model.json: damaged: a pipe or a device, not a file")
+    assert refusal(run) == "RUN/model.json: a pipe, a device or a folder, not a file. Train again."

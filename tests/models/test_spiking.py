@@ -327,8 +327,8 @@ def test_names():
     [
         ("sew_resnet21", {}, r"no network 'sew_resnet21', .*\. Did you mean sew_resnet\d\d"),
         ("spikingformer_4_380", {}, "Did you mean spikingformer_4_384"),
-        ("sew_resnet19", {"spiking_neuron": "LIF"}, "spiking_neuron='LIF' is none of .* Did you mean LIFNode"),
-        ("sew_resnet19", {"surrogate_function": "Tanh"}, "surrogate_function='Tanh' is none of ATan"),
+        ("sew_resnet19", {"spiking_neuron": "LIF"}, "spiking_neuron='LIF': expected .* Did you mean 'LIFNode'"),
+        ("sew_resnet19", {"surrogate_function": "Tanh"}, "surrogate_function='Tanh': expected 'ATan'"),
         ("sew_resnet19", {"beta": 2.0}, "sew_resnet19 takes no 'beta'"),
         ("sew_resnet19", {"pool": "max"}, "sew_resnet19 takes no 'pool'"),
         ("spikingformer_4_384", {"heads": 7}, "heads=7 does not divide the 384 channels"),

@@ -42,13 +42,14 @@ def prefixed(state, prefix):
         *(lambda s, prefix=prefix: {"state_dict": prefixed(s, prefix)} for prefix in NESTED),
         lambda s: {"checkpoint": {"net": s, "best": torch.tensor(0.9)}, "optimizer": {"state": {0: {"step": ONE}}}},
         lambda s: {"metrics": {"loss": ONE}, "state_dict": s},
+        lambda s: {"optimal": s, "optimizer_G": {"state": ONE}, "opt": {"state": ONE}},
         lambda s: {"n_averaged": ONE, **prefixed(s, "module.")},
     ],
     ids=[
         *("plain", "state_dict", "model", "parallel", "compiled", "lightning", "with a loss", "without counters"),
         *WRAPPERS,
         *NESTED,
-        *("beside an optimiser", "beside measures", "averaged"),
+        *("beside an optimiser", "beside measures", "optimal", "averaged"),
     ],
 )
 def test_weights_load_in_every_wrapping(wrap, net, tmp_path):

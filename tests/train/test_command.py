@@ -67,13 +67,20 @@ def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, 
         told = capsys.readouterr().err
         assert "last.ckpt is damaged" in told and "best.ckpt over it" in told and "Traceback" not in told
     (run / "last.ckpt").unlink()
-    for content, told in (
-        ((run / "run.json").read_text(), "nothing to resume"),
-        ('{"verb": "convert"}', "not of `transpike train`"),
-        ('{"verb": "train", "options": {}}', "of another version"),
+    begun = json.loads((run / "run.json").read_text())
+    wrong = begun["options"] | {"loading": begun["options"]["loading"] | {"batch_size": "many"}}
+    unknown = begun["options"] | {"loading": begun["options"]["loading"] | {"batch_sise": 4}}
+    for record, told in (
+        (begun, "nothing to resume"),
+        (begun | {"verb": "convert"}, "not of `transpike train`"),
+        (begun | {"version": 1}, "run.json: written in an older format"),
+        (begun | {"options": {"loading": {}}}, "run.json: its options lack model, data, "),
+        (begun | {"options": wrong}, 'run.json: Parser key "loading.batch_size": Expected'),
+        (begun | {"options": unknown}, "run.json: Group 'loading' does not accept option 'batch_sise'"),
+        (begun | {"options": wrong | {"loading": {"batch_size": 0}}}, "run.json: batch_size"),
         ("{", "damaged"),
     ):
-        (run / "run.json").write_text(content)
+        (run / "run.json").write_text(record if isinstance(record, str) else json.dumps(record))
         capsys.readouterr()
         assert main(["train", "--resume", str(run)]) == 2
         assert told in capsys.readouterr().err

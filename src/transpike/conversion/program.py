@@ -41,9 +41,8 @@ def network(ann: object) -> nn.Module:
         )
     if isinstance(ann, type):
         raise ConversionError(f"expected a network, not the class {ann.__name__}; make one: {ann.__name__}(...)")
-    for name in ("_orig_mod", "module"):
-        while type(ann).__module__.startswith(_WRAPPERS) and isinstance(getattr(ann, name, None), nn.Module):
-            ann = getattr(ann, name)
+    while type(ann).__module__.startswith(_WRAPPERS) and isinstance(inner := _inside(ann), nn.Module):
+        ann = inner
     if isinstance(ann, torch.jit.ScriptModule):
         raise ConversionError("expected a network, not TorchScript; pass the Python module that it was made from")
     if not isinstance(ann, nn.Module):
@@ -69,15 +68,17 @@ def _article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def _inside(wrapper: object) -> object:
+    return getattr(wrapper, "_orig_mod", None) or getattr(wrapper, "module", None)
+
+
 def _unguarded(module: GraphModule) -> nn.Module:
     """An exported program's module without its check of the batch's size, so that it can be traced for any."""
-    guards = [node for node in module.graph.nodes if node.op == "call_module" and node.target == "_guards_fn"]
-    if not guards:
+    if not hasattr(module, "_guards_fn"):
         return module
     graph = copy.deepcopy(module.graph)
-    for node in list(graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            graph.erase_node(node)
+    for node in graph.find_nodes(op="call_module", target="_guards_fn"):
+        graph.erase_node(node)
     return GraphModule(module, graph, "Program")
 
 
@@ -156,8 +157,8 @@ def _silence() -> Iterator[None]:
 def _untraceable(error: Exception) -> str:
     message = _first_line(error)
     if "data-dependent" in message or "GuardOnDataDependent" in type(error).__name__:
-        reason = "its path depends on the values of the data (an `if` or a loop over a tensor's values)"
-        remedy = "make the control flow independent of the data, or split the model and convert its parts"
+        reason = "its path depends on the values of a tensor (an `if`, a loop, or float() of them)"
+        remedy = "make the control flow independent of them, take a constant by .item(), or convert the model in parts"
     elif "specialized" in message or "onstraint" in message:
         reason = "it fixes the batch size, so that one sample's result could depend on its batch"
         remedy = "use x.shape[0] or -1 instead of len(x) or a number of samples"

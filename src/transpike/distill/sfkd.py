@@ -160,6 +160,11 @@ class SFKDDistillation(FeatureMethod):
     {'kd': 0.0, 'gffl': 0.0}
     """
 
+    adapts = (
+        "SFKD projects them to the teacher’s channels and refines them in sub-bands (DS2S); it may standardize the "
+        "teacher’s channels before it compares."
+    )
+
     def __init__(
         self,
         stages: Sequence[Stage] = (),

@@ -28,6 +28,7 @@ from transpike.files.partial import (
     locked,
     sync,
     take,
+    target_of,
     tidy,
 )
 
@@ -81,41 +82,39 @@ class Change:
         path = self.folder / name
         check_kind(path, kind, error=self.error)
         with explained("write", path, self.error):
-            self._partials[name] = partial = Partial(Path(os.path.realpath(path)))
+            self._partials[name] = partial = Partial(target_of(path))
             partial.fill(content)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        with explained("write", self.folder, self.error), locked(self.folder):
-            try:
-                _complete(self.folder)
-                for partial in self._partials.values():
-                    sync(partial.target.parent)
-                entries = {name: partial.path.name for name, partial in self._partials.items()}
-                journal = Partial(self.folder / JOURNAL)
-                try:
-                    journal.fill(json.dumps({"format": _FORMAT, "version": 1, "files": entries}) + "\n")
-                    journal.place()
-                except BaseException:
-                    journal.discard()
-                    raise
-            except BaseException:
-                self._discard()
-                raise
-            sync(self.folder)
-            _complete(self.folder)
+        listed = False
+        try:
+            if kind is None:
+                with explained("write", self.folder, self.error), locked(self.folder):
+                    _complete(self.folder)
+                    self._list()
+                    listed = True
+                    _complete(self.folder)
+                    for target in [self.folder / JOURNAL, *(partial.target for partial in self._partials.values())]:
+                        tidy(target.parent, target.name)
+        finally:
             for partial in self._partials.values():
-                partial.close()
-                tidy(partial.target.parent, partial.target.name)
-            tidy(self.folder, JOURNAL)
+                partial.close() if listed else partial.discard()
 
-    def _discard(self) -> None:
+    def _list(self) -> None:
+        """Write the journal."""
         for partial in self._partials.values():
-            partial.discard()
+            sync(partial.target.parent)
+        entries = {name: partial.path.name for name, partial in self._partials.items()}
+        journal = Partial(self.folder / JOURNAL)
+        try:
+            journal.fill(json.dumps({"format": _FORMAT, "version": 1, "files": entries}) + "\n")
+            journal.place()
+        except BaseException:
+            journal.discard()
+            raise
+        sync(self.folder)
 
 
 def settle(folder: Path) -> None:
@@ -272,7 +271,7 @@ def _entries(folder: Path) -> list[tuple[str, Path, Path]]:
     files = content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None
     entries = []
     for name, partial in files.items() if isinstance(files, dict) else [("", None)]:
-        target = Path(os.path.realpath(folder / name))
+        target = target_of(folder / name)
         plain = isinstance(partial, str) and name == os.path.basename(name) and name not in ("", ".", "..")
         if not plain or not is_partial_of(str(partial), target.name):
             raise DataError(f"{journal}: damaged. Delete it, and write these files again.")

@@ -53,7 +53,7 @@ def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigEr
         return
     try:
         own = kind.recognises(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError):
         own = False
     if not own:
         raise error(f"{path}: already exists and is not {kind.name}; name another place.")
@@ -94,7 +94,8 @@ def safetensors_kind(name: str) -> Kind:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length < 2**27 else None
-        return isinstance(header, dict) and header.get("__metadata__", {}).get(MARK) == name
+        about = header.get("__metadata__") if isinstance(header, dict) else None
+        return isinstance(about, dict) and about.get(MARK) == name
 
     return Kind(name, recognises)
 

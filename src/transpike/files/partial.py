@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transpike.errors import TranspikeError, reason
 
-__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "tidy"]
+__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "target_of", "tidy"]
 
 Content = str | bytes | Callable[[Path], object]
 """What a file is to hold: text, bytes, or a function that writes it to the path that it is given."""
@@ -114,10 +114,10 @@ class Partial:
 
 @contextmanager
 def explained(verb: str, path: Path | str, error: type[TranspikeError]) -> Iterator[None]:
-    """Turn what the system says of a file into one sentence; a closed pipe stays what it is."""
+    """Turn what the system says of a file into one sentence."""
     try:
         yield
-    except (BrokenPipeError, TranspikeError):
+    except TranspikeError:
         raise
     except (OSError, UnicodeEncodeError) as cause:
         raise error(f"cannot {verb} {path}: {reason(cause)}") from cause
@@ -186,6 +186,17 @@ def take(path: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def target_of(path: Path) -> Path:
+    """The file that a path stands for, which need not exist: links are followed.
+
+    Raises:
+        OSError: if there can be none.
+    """
+    with suppress(FileNotFoundError):
+        os.stat(path)
+    return Path(os.path.realpath(path))
 
 
 def sync(folder: Path) -> None:

@@ -11,15 +11,18 @@ from torch import nn
 from transpike.checks import near, shown, whole
 from transpike.errors import ModelError, TranspikeError
 from transpike.models.arguments import check_arguments, describe_arguments, guess_argument, network_arguments
-from transpike.models.description import read_description, save_network
+from transpike.models.description import describe_images, read_description, save_network
 from transpike.models.outlines import outlined
 from transpike.models.weights import check_weights, load_weights, read_weights, save_weights
 from transpike.models.zoo import NETWORKS, build_network
 
 __all__ = [
+    "check_arguments",
     "check_name",
     "create_model",
     "describe_arguments",
+    "describe_images",
+    "is_run",
     "load_weights",
     "model_names",
     "network_arguments",
@@ -102,15 +105,15 @@ def create_model(
         in_channels: channels of the image. A run's folder knows its own.
         image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP); their paper's
             by default, 32 for `vgg16`.
-        weights: a `.safetensors` file, a state dict (plain, or from a Lightning checkpoint or data-parallel training),
-            or the folder of a `transpike train` run.
-        **kwargs: `width` (stem channels) and `activation` for ResNets; `pool` ("average" or "max"), `layers`, `hidden`,
-            `dropout` and `activation` for VGGs; `hidden` (one width or several), `dropout` and `activation` for `mlp`;
-            for timm and torchvision, what their own functions take. For spiking networks the same without
-            `activation`; `large=False` for SEW ResNets on small images; `width` (channels of a token), `depth` or
-            `depths`, and `heads` for transformers; and `spiking_neuron`, a class of ours or of SpikingJelly's or the
-            name of one of ours, with its keyword arguments: without it these change the paper's neuron. `v_threshold`
-            may be a list, one threshold for each layer of neurons.
+        weights: a `.safetensors` file, a checkpoint with a state dict (whose averaged weights are taken where it has
+            some), or the folder of a `transpike train` run; see `read_weights`.
+        **kwargs: what `network_arguments` lists: `width` (stem channels) and `activation` for ResNets; `pool`
+            ("average" or "max"), `layers`, `hidden`, `dropout` and `activation` for VGGs; `hidden` (one width or
+            several), `dropout` and `activation` for `mlp`; for timm and torchvision, what their own functions take. For
+            spiking networks the same without `activation`; `large=False` for SEW ResNets on small images; `width`
+            (channels of a token), `depth` or `depths`, and `heads` for transformers; and `spiking_neuron`, a class of
+            ours or of SpikingJelly's or the name of one of ours, with its keyword arguments: without it these change
+            the paper's neuron. `v_threshold` may be a list, one threshold for each layer of neurons.
 
     A spiking network takes images over time, [T, N, C, H, W], and gives [T, N, classes]; between two sequences its
     neurons are put back to rest by `transpike.neurons.reset_net`.
@@ -179,8 +182,7 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
     num_classes = whole(f"{name}: num_classes", num_classes, least=least, error=ModelError)
     in_channels = whole(f"{name}: in_channels", in_channels, error=ModelError)
     library, _, rest = name.partition("/")
-    if name in NETWORKS:
-        check_arguments(name, kwargs)
+    check_arguments(name, kwargs)
     try:
         if library == "timm":
             return _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)

@@ -17,6 +17,9 @@ from transpike.models.zoo import NETWORKS
 
 __all__ = ["check_arguments", "describe_arguments", "guess_argument", "network_arguments"]
 
+OWN = ("name", "num_classes", "in_channels", "weights")
+"""Parameters of `create_model` for every network."""
+
 OF_ALL = ("num_classes", "in_channels", "in_chans", "image_size", "img_size", "plan", "device", "dtype")
 NUMBERS = (int, float, tuple, type(None))
 PLAIN = (*NUMBERS, str)
@@ -66,7 +69,9 @@ def describe_arguments(name: str) -> str:
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
-    """Make sure that one of our networks takes these arguments, and that numbers are in their places.
+    """Make sure that a network takes these arguments, as far as is known before it is made.
+
+    Of timm's and torchvision's networks only those are refused that `create_model` has parameters of its own for.
 
     Raises:
         ModelError: naming what it takes, for a name that it does not; for a value of the wrong type, and for whole
@@ -77,6 +82,10 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     ...
     transpike.errors.ModelError: resnet20 takes no 'widht'. Did you mean width? It takes width=16, ...
     """
+    if own := [key for key in OWN if key in arguments]:
+        raise ModelError(f"{name} takes no {own[0]!r}: it comes from the data set or the command, and not among these.")
+    if name not in NETWORKS:
+        return
     neuron = arguments.get("spiking_neuron")
     known = network_arguments(name, neuron)
     for key, value in arguments.items():

@@ -15,7 +15,7 @@ from transpike.errors import ModelError
 from transpike.files import JSON, read_json
 from transpike.models.weights import WEIGHTS
 
-__all__ = ["read_description", "save_network"]
+__all__ = ["describe_images", "read_description", "save_network"]
 
 AGAIN = "Train again."
 Check = Callable[[str, JSON], object]
@@ -109,3 +109,22 @@ FIELDS: dict[str, Check] = {
     "std": _numbers,
     "encoder": _mapping,
 }
+
+
+def describe_images(name: str) -> dict[str, Any]:
+    """What timm says of the images of one of its networks, as `read_description` does: ``mean``, ``std``,
+    ``image_size``, ``crop`` and ``interpolation``; nothing of other networks.
+
+    >>> describe_images("timm/resnet18")["image_size"], describe_images("resnet20")
+    (224, {})
+    """
+    library, _, rest = name.partition("/")
+    if library != "timm":
+        return {}
+    import timm
+
+    config = timm.get_pretrained_cfg(rest) if timm.is_model(rest) else None
+    if config is None:
+        return {}
+    known = {"mean": config.mean, "std": config.std, "image_size": config.input_size[-1], "crop": config.crop_pct}
+    return known | {"interpolation": config.interpolation}

@@ -113,7 +113,11 @@ def _states(content: object) -> Iterator[Found]:
         if all(isinstance(each, Tensor) for each in value.values()):
             yield names, value
         else:
-            waiting += [((*names, str(key)), each) for key, each in value.items() if "optim" not in str(key).lower()]
+            waiting += [((*names, str(key)), each) for key, each in value.items() if not _is_optimiser(str(key))]
+
+
+def _is_optimiser(name: str) -> bool:
+    return any(word.startswith(("optimiz", "optimis")) or word in ("optim", "opt") for word in _words(name))
 
 
 def _rank(names: tuple[str, ...]) -> tuple[bool, int, int]:

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from transpike import files
+from transpike.data import EventSets, ImageSets
 from transpike.errors import ConfigError
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import (
@@ -35,7 +36,10 @@ from transpike.train.callbacks import (
     StopOnSignal,
 )
 from transpike.train.classify import Classifier
+from transpike.train.inputs import check_loader
+from transpike.train.layouts import safe_layouts
 from transpike.train.options import Machine, TrainOptions
+from transpike.train.outlook import Outlook
 from transpike.train.resume import check_resumable, read_checkpoint, run_facts
 
 __all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
@@ -47,7 +51,8 @@ Batches = Iterable[Any]
 class Loaders:
     """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or one's own.
 
-    For a spiking network there may be frames [T, N, C, H, W] in place of images [N, C, H, W].
+    Labels are class indices [N] of any whole-number type. For a spiking network there may be frames [T, N, C, H, W] in
+    place of images [N, C, H, W].
 
     Attributes:
         train: training batches; each pass is an epoch.
@@ -56,6 +61,11 @@ class Loaders:
 
     train: Batches
     validation: Batches | None
+
+    @classmethod
+    def of(cls, sets: ImageSets | EventSets) -> Loaders:
+        """A data set's, without validation where it holds no images back."""
+        return cls(sets.train, sets.validation if len(sets.validation) else None)
 
 
 @dataclass(frozen=True)
@@ -181,8 +191,8 @@ def fit_module(
     if resume and not checkpoint.is_file():
         raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Remove the folder and start anew.")
     for name, loader in vars(loaders).items():
-        if loader is not None and not (hasattr(loader, "__len__") and len(loader)):
-            raise ConfigError(f"the {name} loader needs a length, its number of batches, of at least 1.")
+        if loader is not None:
+            check_loader(name, loader, counted=True)
     if loaders.validation is None and options.keep == "best":
         raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
     earlier = [name for name in ("last.ckpt", "best.ckpt") if (folder / name).exists()]
@@ -194,16 +204,17 @@ def fit_module(
     curves = Curves(folder, validates=validates)
     stop = StopOnSignal()
     checkpoints = Checkpoints(folder, curves, stop)
-    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, OneBar(curves), checkpoints]
+    bar = OneBar(curves)
+    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, bar, Outlook(curves, bar), checkpoints]
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     classifier.facts = run_facts(options, batches=batches, validates=validates)
     if resume:
-        check_resumable(checkpoint, classifier, callbacks, classifier.facts)
+        check_resumable(checkpoint, classifier, callbacks, classifier.facts, keep=options.keep)
     with files.explained("make the folder", folder, ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
     data = _Data(options.seed, loaders.train, loaders.validation)
-    with _quiet(), stop:
+    with _quiet(), stop, safe_layouts(classifier.trained):
         logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
         logger.log_hyperparams(asdict(options))
         trainer = _trainer(
@@ -235,17 +246,23 @@ def evaluate(
 
     Args:
         model: gives [N, classes], or [T, N, classes]; measured in evaluation mode.
-        loader: batches of (images, labels).
+        loader: batches of (images, labels), a generator for one.
         machine: devices and precision.
         steps: time steps T of a spiking network, which sees every image T times; None for other networks, and for
             converted ones, which have their own.
         encode: as in `fit`.
         reset: as in `fit`.
 
+    Raises:
+        ConfigError: if there is no image.
+        DataError: for batches that are no pairs, and for labels that are no class indices of the network.
+        ModelError: for outputs that are not [N, classes] or [T, N, classes].
+
     >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], machine=Machine(accelerator="cpu")).images
     3
     """
     classifier = Classifier(model, TrainOptions(steps=steps), encode=encode, reset=reset)
+    check_loader("test", loader, counted=False)
     with _quiet():
         trainer = _trainer(machine or Machine(), callbacks=[], logger=False, enable_progress_bar=False)
         trainer.test(classifier, datamodule=_Data(0, None, loader), verbose=False)

@@ -17,8 +17,7 @@ from transpike.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
-
-    from transpike.train.classify import Classifier
+    from torch import nn
 
 __all__ = ["check_resumable", "read_checkpoint", "run_facts", "seal"]
 
@@ -66,15 +65,16 @@ def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str
 
 
 def check_resumable(
-    checkpoint: Path, classifier: Classifier, callbacks: list[Callback], facts: Mapping[str, object]
+    checkpoint: Path, module: nn.Module, callbacks: list[Callback], facts: Mapping[str, object], *, keep: str
 ) -> None:
     """Make sure that a run can go on from a checkpoint, before anything of it is changed.
 
     Args:
         checkpoint: the run's `last.ckpt`; where the best epoch's weights count, `best.ckpt` beside it is looked at too.
-        classifier: what is to be trained.
+        module: what is to be trained.
         callbacks: of the training.
         facts: of the run; see `run_facts`.
+        keep: which weights are handed on, "last" or "best".
 
     Raises:
         ModelError: if a checkpoint is missing, damaged, or has been changed.
@@ -83,20 +83,20 @@ def check_resumable(
     best = checkpoint.with_name("best.ckpt")
     remedy = f"Copy {best} over it to go on from there, or start anew." if best.is_file() else "Start anew."
     found = read_checkpoint(checkpoint, remedy=remedy, values=False)
-    _check_origin(checkpoint, found, classifier, callbacks, facts)
-    if classifier.options.keep == "best" and found["callbacks"]["Checkpoints"]["best_epoch"]:
-        _check_origin(best, read_checkpoint(best, remedy="Start anew.", values=False), classifier, callbacks, facts)
+    _check_origin(checkpoint, found, module, callbacks, facts)
+    if keep == "best" and found["callbacks"]["Checkpoints"]["best_epoch"]:
+        _check_origin(best, read_checkpoint(best, remedy="Start anew.", values=False), module, callbacks, facts)
 
 
 def _check_origin(
     path: Path,
     found: dict[str, Any],
-    classifier: Classifier,
+    module: nn.Module,
     callbacks: list[Callback],
     facts: Mapping[str, object],
 ) -> None:
     states = {callback.state_key for callback in callbacks if callback.state_dict()}
-    own = {**facts, "network": _shapes(classifier.state_dict()), "state": dict.fromkeys(states, "kept")}
+    own = {**facts, "network": _shapes(module.state_dict()), "state": dict.fromkeys(states, "kept")}
     theirs = {
         **found[RUN], "network": _shapes(found["state_dict"]), "state": dict.fromkeys(found["callbacks"], "kept"),
     }  # fmt: skip
