@@ -103,7 +103,10 @@ class Lowering:
         axes = [axis for axis, n in enumerate(value.shape) if not isinstance(n, int)]
         if len(axes) != 1:
             return None
-        sizes = {samples: self.size(value.shape[axes[0]], samples) for samples in (2, 3, 7)}
+        try:
+            sizes = {samples: self.size(value.shape[axes[0]], samples) for samples in (2, 3, 7)}
+        except TypeError:  # it depends on values
+            return None
         copies = sizes[2] // 2
         return (axes[0], copies) if all(n == copies * samples for samples, n in sizes.items()) else None
 

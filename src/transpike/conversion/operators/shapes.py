@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
 from transpike.conversion.form import Form
 from transpike.conversion.lowering import UNSUPPORTED, Input, Lowering, Value
+from transpike.conversion.operators.arithmetic import affine
 from transpike.conversion.operators.moves import move
 
 __all__ = ["OPERATORS", "image", "pad", "permuted", "reshaped", "restored"]
@@ -198,14 +201,18 @@ def pad(to: Lowering, node: Node, x: str, pads: list[int]) -> str:
 
 def padding(to: Lowering, node: Node, input: str, pad: list[int], mode: str = "constant", value: float = 0) -> Value:
     form = to.forms[input]
-    if form.axis + len(pad) // 2 < form.ndim and ((mode == "constant" and not value) or form == Form(form.shape)):
-        return move(to, node) if value else resample(to, node, input, pad=pad, mode=mode, value=value)
-    return move(to, node)
+    if form.axis + len(pad) // 2 >= form.ndim or (mode != "constant" and form != Form(form.shape)):
+        return to.mixed(node, [input]) if value else move(to, node)
+    padded = resample(to, node, input, pad=pad, mode=mode, value=0.0)
+    if not value or not isinstance(padded, str):
+        return padded
+    shift = F.pad(torch.zeros(form.own(1), device=node.meta["val"].device), pad, value=value)
+    return affine(to, node, padded, shift=shift)
 
 
 def resample(to: Lowering, node: Node, input: str, **how: Value) -> Value:
     pads = to.full_name(node) in ("pad.default", "constant_pad_nd.default")
-    if pads and "mode" in how and to.full_name(node) != "pad.default":
+    if to.full_name(node) == "constant_pad_nd.default":
         del how["mode"]
     source = input if pads else image(to, node, input)
     if source is None:
