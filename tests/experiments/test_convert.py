@@ -17,7 +17,7 @@ from transpike.measure.conversion import compare
 from transpike.models import create_model, save_weights
 from transpike.results import Conversion, read_result
 
-SWEEP = ("--steps", "6,12", "--scheme.percentile", "100")
+SWEEP = ("--steps", "6,12", "--settings", '{"percentile": 100}')
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,20 @@ def test_a_broken_sweep_continues(converted: Path, weights: Path) -> None:
         }
 
 
+@pytest.mark.parametrize(("scheme", "steps"), [("rate", 32), ("fs", 12)])
+def test_other_schemes_are_converted_measured_tabled_and_drawn(
+    scheme: str, steps: int, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--scheme", scheme, "--steps", str(steps), "--settings.percentile", "100")
+    assert run(weights, "--out", str(tmp_path / "out"), *given) == 0
+    (row,) = conversion(tmp_path / "out").rows
+    assert row.scheme["name"] == scheme and row.agreement > 0.9 and row.negative_per_neuron == 0
+    snn = transpike.load(tmp_path / "out" / str(row.network))
+    assert (snn.steps, snn.latency) == (steps, row.latency)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert snn.scheme.label in page and snn.scheme.label in capsys.readouterr().out and "negative" not in page
+
+
 def test_evaluate_repeats_the_measurement(converted: Path, tmp_path: Path) -> None:
     row = conversion(converted).rows[1]
     assert main(["evaluate", str(converted / str(row.network)), "--out", str(tmp_path / "again")]) == 0
@@ -139,9 +153,12 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     ("arguments", "complaint"),
     [
         (["--steps", "0"], "steps=0: expected a whole number"),
-        (["--scheme.beta", "1"], "beta"),
-        (["--scheme.beta", "3.5"], "beta must lie in (1, 3]"),
-        (["--scheme.levels", "2,4"], "levels"),
+        (["--settings", '{"beta": 1}'], "beta"),
+        (["--settings.beta", "3.5"], "beta must lie in (1, 3]"),
+        (["--settings", '{"levels": [2, 4]}'], "levels"),
+        (["--settings", '{"betta": 2}'], "scheme 'css' has no setting 'betta'. Did you mean beta?"),
+        (["--settings", '{"steps": 4}'], "the number of steps is given by --steps"),
+        (["--scheme", "rat"], "scheme='rat': expected 'css', 'rate' or 'fs'. Did you mean 'rate'?"),
         (["--weights", "nowhere.pt"], "no such weight file"),
         (["--network", '{"widht": 4}'], "widht"),
         (["--loading.validation", "2"], "validation"),
