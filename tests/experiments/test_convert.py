@@ -12,8 +12,6 @@ from torch import nn
 
 import transpike
 from transpike.cli import main
-from transpike.conversion import prepare
-from transpike.measure.conversion import compare
 from transpike.models import create_model, save_weights
 from transpike.results import Conversion, read_result
 
@@ -175,23 +173,3 @@ def test_wrong_input_is_one_message(
     said = capsys.readouterr()
     assert complaint in " ".join((said.err + said.out).split()) and "Traceback" not in said.err
     assert not (tmp_path / "out").exists()
-
-
-def test_compare_counts_by_hand() -> None:
-    torch.manual_seed(0)
-    ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    x = torch.rand(10, 6)
-    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1))
-    row = compare(snn, [x]).row
-    trace = snn.trace(x)
-    into, hidden = (trace[name].spikes.abs().sum().item() / 10 for name in ("input", "1"))
-    assert row.accuracy is None and row.loss_pp is None
-    assert row.synops == pytest.approx(8 * into + 3 * hidden)
-    assert row.spikes_per_neuron == pytest.approx(hidden / 8)
-    assert row.payload_bits == pytest.approx(into + hidden)
-    assert (row.latency, row.latency_zero_delay, row.interval) == (8 + 2, 8 + 1, 9)
-    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3)))
-    row, trace = compare(levels, [x]).row, levels.trace(x)
-    count = {k: [(trace[n].spikes.abs() == k).sum().item() / 10 for n in ("input", "1")] for k in (2, 3)}
-    assert row.shifts == pytest.approx(8 * count[2][0] + 3 * count[2][1])
-    assert row.multiplications == pytest.approx(8 * count[3][0] + 3 * count[3][1])

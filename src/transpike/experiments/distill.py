@@ -125,8 +125,8 @@ spikingformer_4_384 --data cifar100
     @property
     def source(self) -> Source:
         """Where the teacher comes from."""
-        given = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
-        return Source(self.teacher or "", *given)
+        rest = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
+        return Source(self.teacher or "", *rest)
 
 
 def distill(options: Distill) -> Training:

@@ -20,16 +20,7 @@ from transpike.train.options import Arguments
 from transpike.train.runs import STEPS
 from transpike.train.teacher import input_of
 
-__all__ = [
-    "Data",
-    "Sets",
-    "Source",
-    "load_data",
-    "load_model",
-    "load_subject",
-    "read_options",
-    "recorded_teacher",
-]
+__all__ = ["Data", "Sets", "Source", "load_data", "load_model", "load_subject", "read_options", "recorded_teacher"]
 
 Sets = ImageSets | EventSets
 
@@ -53,7 +44,11 @@ class Data:
     split_by: str = "number"
 
     def load(self, frames: int | None) -> Sets:
-        """The images, or so many frames of events; Raises: DataError, ConfigError as `load_images`, `load_events`."""
+        """The images, or so many frames of events.
+
+        Raises:
+            TranspikeError: as `load_images` and `load_events`.
+        """
         name, root, loading = self.name or "", self.root or Path("data"), self.loading or Loading()
         if name in EVENT_SOURCES:
             return load_events(name, steps=frames or STEPS, split_by=self.split_by, root=root, loading=loading)
@@ -183,6 +178,8 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
         raise DataError(
             f"{source.name} takes images of {channels} channels; those of {sets.name} have {sets.channels}."
         )
+    if outputs < sets.classes:
+        raise DataError(f"{source.name} tells {outputs} classes apart, and {sets.name} has {sets.classes}.")
     own = None if described.get("encoder") else source.size
     shape = {"in_channels": channels, "image_size": own or described.get("image_size", sets.size)}
     return create_model(source.name, num_classes=outputs, **shape, weights=source.weights, **source.network)
@@ -208,14 +205,8 @@ def recorded_teacher(folder: str) -> Source | None:
     options = read_options(Path(folder))
     if options.get("teacher") is None:
         return None
-    weights, network = options.get("teacher_weights"), options.get("teacher_network") or {}
-    teacher = Source(
-        options["teacher"],
-        Path(weights) if weights else None,
-        network,
-        options.get("teacher_steps"),
-        options.get("teacher_size"),
-    )
+    weights, network, steps, size = (options.get(f"teacher_{name}") for name in ("weights", "network", "steps", "size"))
+    teacher = Source(options["teacher"], Path(weights) if weights else None, network or {}, steps, size)
     try:
         return teacher.checked("its weights", "teach")
     except TranspikeError as error:

@@ -14,7 +14,7 @@ from transpike.models import check_name, create_model, model_names, read_descrip
 from transpike.train.hybrid import LARGE, check_twin
 from transpike.train.options import Arguments
 
-__all__ = ["FOLDERS", "Network", "Shape", "check_images", "check_networks", "given_folder"]
+__all__ = ["FOLDERS", "Network", "Shape", "check_images", "check_networks", "stage_folder"]
 
 FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
 """Where a stage that is not the last leaves its network."""
@@ -49,7 +49,7 @@ class Network:
         return {name: float(threshold) for name, threshold in found if threshold is not None}
 
 
-def given_folder(name: str, stage: str) -> Path | None:
+def stage_folder(name: str, stage: str) -> Path | None:
     """The folder in which an earlier run left a stage's network; None where ``name`` is a network's."""
     folder = Path(name)
     if name in model_names() or not folder.is_dir():
@@ -73,7 +73,7 @@ def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Ar
         ModelError: as `check_twin`, or if the folder holds a spiking network.
     """
     given = {"network": network, "pretraining.network": alone, "neuron": neuron}
-    folder = given_folder(ann, "ann")
+    folder = stage_folder(ann, "ann")
     if folder is None:
         check_name(ann)
         shape = {"num_classes": 10, "in_channels": 3, "image_size": LARGE}
