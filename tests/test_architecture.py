@@ -36,7 +36,8 @@ FLOORS: dict[str, set[str]] = {
 }
 FLOORS["train"] = set(FLOORS) - {"report"}
 FLOORS["experiments"] = set(FLOORS)
-FLOORS["cli"] = {"experiments"}
+FLOORS["arguments"] = set()
+FLOORS["cli"] = {"arguments", "experiments"}
 FLOORS["__main__"] = {"cli"}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 import subprocess
 import sys
@@ -58,6 +61,17 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Call:
             raise DataError("data/[x]: damaged. Delete it.")
         if data == "worker":
             list(DataLoader(Damaged(), num_workers=1))
+        if data == "loud":
+            for _ in range(3):
+                print("a line")
+        if data == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "runs/events")
+        if data == "missing":
+            raise FileNotFoundError(errno.ENOENT, "a bug")
+        if data == "hint":
+            stop = KeyboardInterrupt()
+            stop.add_note("Go on so.")
+            raise stop
         if data == "slow":
             raise KeyboardInterrupt
         if data == "bug":
@@ -102,18 +116,48 @@ def test_bad_input_is_one_message_and_exit_code_2(demo: Call, capsys: pytest.Cap
         demo("--data", "bug")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["demo", "--steps", "many"], ["demo", "--stepz", "3"], ["dmo"], ["demo", "--config", "nowhere.yaml"], ["--what"]],
-)
-def test_a_wrong_command_line_exits_with_2(
-    demo: Call, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error and "error:" in error
+class Closed(io.StringIO):
+    """A pipe whose reader takes one line and goes."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def write(self, text: str) -> int:
+        if self.getvalue().count("\n"):
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    runs = subprocess.Popen(
+        [sys.executable, "-m", "transpike", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert runs.stdout is not None and runs.stderr is not None
+    runs.stdout.close()
+    assert (runs.stderr.read(), runs.wait()) == ("", 0)
+
+
+def test_after_the_pipe_is_closed_the_command_goes_on(demo: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr(sys, "stdout", Closed(nowhere.fileno()))
+        assert demo("--data", "loud")["data"] == "loud"
+
+
+def test_a_full_disk_that_a_library_meets_is_one_sentence(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    demo("--data", "full", code=2)
+    said = "no space is left on its disk. Free some, or name a place on another disk."
+    assert capsys.readouterr().err == f"transpike: cannot write runs/events: {said}\n"
+    with pytest.raises(FileNotFoundError):
+        demo("--data", "missing")
+
+
+def test_what_can_be_gone_on_with_is_said_when_interrupted(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    demo("--data", "hint", code=130)
+    assert capsys.readouterr().err == "transpike: interrupted\nGo on so.\n"
 
 
 def test_help_teaches(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:

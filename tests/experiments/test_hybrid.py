@@ -146,7 +146,7 @@ def test_a_run_killed_between_its_stages_continues_as_if_it_had_not_been(
         (["--pretraining.network", '{"hiden": 3}'], "unexpected keyword argument 'hiden'"),
         (["--pretraining.network", '{"hidden": 3}'], "no spiking twin of this MLP"),
         (["--pretraining.network", '{"dropout": 3}'], "dropout probability has to be between 0 and 1"),
-        (["--neuron.leak", "2"], "neuron={'leak': 2}: DCTLIFNode: leak must be in (0, 1]"),
+        (["--neuron.leak", "2"], "neuron={'leak': 2}: DCTLIFNode: leak=2: expected a number in (0, 1]"),
         (["--neuron", '{"leek": 0.5}'], "unexpected keyword argument 'leek'"),
         (["--neuron", '{"spiking_neuron": "LIF"}'], "Did you mean LIFNode?"),
         (["--neuron", '{"surrogate_function": 3}'], "neuron={'surrogate_function': 3}"),

@@ -61,7 +61,7 @@ def test_a_layer_of_no_neurons_is_refused(hidden):
 
 
 def test_other_options_are_refused():
-    with pytest.raises(ModelError, match="mlp cannot be made"):
+    with pytest.raises(ModelError, match=r"mlp has no argument 'pool'\. It takes hidden, dropout, activation\."):
         create_model("mlp", pool="max")
 
 

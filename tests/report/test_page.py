@@ -353,6 +353,12 @@ def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) ->
     (bad / "results.json").write_text(json.dumps(conversion)[:-40])
     with pytest.raises(DataError, match=r"results\.json: damaged"):
         report([bad], out)
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(ConfigError, match=r"cannot write .*good: it is a folder"):
         report([good], tmp_path / "good")
+    mine = tmp_path / "weights.safetensors"
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match="already exists and is not a page of transpike; name another place"):
+        report([good], mine)
+    assert mine.read_text() == "mine"
+    mine.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from transpike.experiments.stages import CUTOFF
+from transpike.files import write_csv
 
 __all__ = ["analysis_tables", "write_curves"]
 
@@ -58,8 +58,7 @@ def write_curves(results: Mapping[str, Any], folder: Path) -> None:
         ("neurons", ("neuron", "frequency", "expected", "amplitude", "power", "spike_power"), responses),
     ):
         if rows:
-            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([heading, *rows])
+            write_csv(folder / f"{name}.csv", heading, rows)
 
 
 def _points(curve: Mapping[str, Any], *names: str) -> list[tuple[float, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,9 @@ from transpike.coding.css import CSS
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.inputs import checked_device, load_inputs, network_name, read_options
-from transpike.experiments.runs import Run, plain, start_run, write_json
+from transpike.experiments.runs import Run, resumable, resume_run, start_run, write_json
 from transpike.experiments.tables import conversion_table, levels_name
+from transpike.files import plain
 
 __all__ = ["convert", "sweep"]
 
@@ -92,7 +92,7 @@ def convert(
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
     asked |= {"data": sets.name, "loading": asdict(sets.loading)}
     kept = _finished(resume, asked) if resume else []
-    with nullcontext(Run(resume)) if resume else start_run("convert", asked, out=out) as run:
+    with resume_run(resume) if resume else start_run("convert", asked, out=out) as run, resumable(run):
         title = {"model": network_name(model), "dataset": sets.name}
         results = sweep(ann, sets, schemes, run=run, calibration=calibration, device=device, kept=kept, title=title)
     if json is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from transpike.experiments.hybrid_stages import (
     tune,
     tuning_options,
 )
-from transpike.experiments.runs import Run, located, start_run, write_json
+from transpike.experiments.runs import Run, located, resume_run, start_run, write_json
 from transpike.experiments.training import first_process
 from transpike.train.options import Machine, Optim, Recipe
 
@@ -145,9 +146,15 @@ def hybrid(
         **{"test_steps": [test_steps] if isinstance(test_steps, int) else test_steps, "keep": keep},
         **{"optim": asdict(optim), "recipe": asdict(recipe), "machine": asdict(machine)},
     }
-    results = _begin(asked, out) if resume is None else _stages(_recorded(resume), Run(resume), resumed=True)
+    results = _begin(asked, out) if resume is None else _resume(resume)
     if first_process() and json is not None:
         write_json(json, results)
+
+
+def _resume(folder: Path) -> dict[str, Any]:
+    asked = _recorded(folder)
+    with resume_run(folder) if first_process() else nullcontext(Run(folder)) as run:
+        return _stages(asked, run, resumed=True)
 
 
 def _begin(asked: dict[str, Any], out: Path | None) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from transpike.coding import DCTEncoder
 from transpike.data import ImageSets
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.hybrid_results import measure_ann, measure_twin, results_of
-from transpike.experiments.runs import Run, plain, write_json
+from transpike.experiments.runs import RESULTS, Run
 from transpike.experiments.training import EPOCHS, first_process
+from transpike.files import plain, write_json
 from transpike.train.options import Machine, Optim, Recipe, TrainOptions
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Work:
     def save(self, stage: str, made: Made, results: dict[str, Any]) -> None:
         """Write a stage's network and its results, which mark the stage as finished."""
         from transpike.experiments.encoding import describe_encoder
-        from transpike.models import save_weights
+        from transpike.models import save_network
 
         if not first_process():
             return
@@ -102,9 +103,8 @@ class Work:
         }
         about |= {"steps": None if stage == "ann" else asked["steps"], "mean": sets.mean, "std": sets.std}
         about["encoder"] = describe_encoder(asked["encoder"], asked["settings"], self.encoder)
-        write_json(place / "model.json", about)
-        save_weights(made.model, place / "weights.safetensors")
-        write_json(place / "results.json", results)
+        save_network(made.model, about, place)
+        write_json(place / "results.json", results, kind=RESULTS)
 
 
 def train_ann(work: Work) -> tuple[Made, dict[str, Any]]:
@@ -183,8 +183,8 @@ def read_balanced(work: Work) -> tuple[Made, dict[str, Any]]:
     if "encoder" not in about or about.get("steps") is None:
         raise ModelError(f"{given}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
     _check_shape(given, about, work)
-    theirs, ours = about["encoder"], plain(describe_encoder(asked["encoder"], asked["settings"], work.encoder))
-    if any(plain(theirs[key]) != ours[key] for key in ("name", "steps", "settings")):
+    theirs, ours = about["encoder"], describe_encoder(asked["encoder"], asked["settings"], work.encoder)
+    if any(plain(theirs[key]) != plain(ours[key]) for key in ("name", "steps", "settings")):
         raise ConfigError(
             f"{given}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
             f"settings={theirs['settings']}; give the same, or begin with --ann."
@@ -252,8 +252,9 @@ def given_folder(name: str, stage: str) -> Path | None:
 
 def _check_shape(folder: Path, about: dict[str, Any], work: Work) -> None:
     """Images as this run's encoder lays them out, and normalised as it needs them."""
-    wanted = plain({**work.shape, "mean": work.sets.mean, "std": work.sets.std})
-    found = plain({name: about.get(name) for name in wanted})
+    facts = {**work.shape, "mean": work.sets.mean, "std": work.sets.std}
+    wanted = {name: plain(value) for name, value in facts.items()}
+    found = {name: plain(about.get(name)) for name in facts}
     wrong = [f"{name} {found[name]}, here {wanted[name]}" for name in wanted if found[name] != wanted[name]]
     if wrong:
         raise ModelError(

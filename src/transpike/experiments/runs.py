@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from transpike.errors import ConfigError
+from transpike import files
 
-__all__ = ["Run", "located", "plain", "start_run", "write_json"]
+__all__ = ["COPY", "RESULTS", "Run", "located", "resumable", "resume_run", "start_run", "write_json"]
+
+RESULTS = files.json_kind("results of transpike", kind=str, version=int)
+"""What results.json is."""
+
+COPY = files.Kind(
+    "a copy of results of transpike",
+    lambda path: RESULTS.recognises(path) and not (path.parent / "run.json").exists(),
+)
+"""What ``--json`` writes; beside a run.json lies the run's own file, which no other run replaces."""
 
 PLACES = ("ann", "balanced", "model", "root", "student", "teacher", "teacher_weights", "weights")
 """Options that are a file or a folder, or may be."""
@@ -30,6 +39,10 @@ PLACES = ("ann", "balanced", "model", "root", "student", "teacher", "teacher_wei
 class Run:
     """A run's folder; as a context manager it takes the folder away again when the run fails without a result.
 
+    Attributes:
+        folder: where the run is written.
+        lock: what keeps other runs out of it as long as this one lives; see `files.claim`.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
     ...     path = run.write("result.json", {"loss": float("nan")})
@@ -38,10 +51,11 @@ class Run:
     """
 
     folder: Path
+    lock: int | None = None
 
-    def write(self, name: str, data: Any) -> Path:
+    def write(self, name: str, data: object) -> Path:
         """Write ``data`` as JSON to ``name`` in the run's folder, whole or not at all, and return the path."""
-        return write_json(self.folder / name, data)
+        return files.write_json(self.folder / name, data, kind=RESULTS)
 
     def __enter__(self) -> Run:
         return self
@@ -51,26 +65,22 @@ class Run:
     ) -> None:
         if kind is not None and {path.name for path in self.folder.iterdir()} <= {"run.json"}:
             shutil.rmtree(self.folder)
+        if self.lock is not None:
+            files.release(self.lock)
 
 
-def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None) -> Run:
-    """Make a run's folder and write ``run.json`` into it.
+def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = None) -> Run:
+    """Make a run's folder and write ``run.json`` into it. Of several runs that want the same folder, one gets it.
 
     Args:
         verb: The command that runs (``train``, ``convert``, ...).
         options: The command's options as it understood them; written as they are.
-        out: The folder; by default ``runs/<verb>-<yyyymmdd>-<hhmmss>``, with ``-2``, ``-3``, ... when taken.
+        out: The folder; by default ``runs/<verb>-<yyyymmdd>-<hhmmss>``, with ``-2``, ``-3``, ... when taken. That of
+            a run that was killed before it had any result is taken over.
 
     Raises:
-        ConfigError: The folder cannot be made, or holds another run's results.
+        ConfigError: The folder cannot be made, holds another run's results, or another run has just begun there.
     """
-    if out is None:
-        folder = _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
-    else:
-        folder = out
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"{folder} is not an empty folder: name another one for this run's results.")
-        _make(folder, parents_too=True)
     record = {
         "verb": verb,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -79,11 +89,36 @@ def start_run(verb: str, options: Mapping[str, Any], *, out: Path | None = None)
         "seed": options.get("seed"),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": _versions(),
-        "commit": _commit(),
+        "commit": _commit(Path(__file__).parents[1]),
         "hardware": _hardware(),
     }
-    write_json(folder / "run.json", record)
-    return Run(folder)
+    folder = out or _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
+    return Run(folder, files.claim(folder, "run.json", files.dumps(record)))
+
+
+@contextmanager
+def resume_run(folder: Path) -> Iterator[Run]:
+    """The run in a folder, to go on with; meanwhile no other process can.
+
+    Raises:
+        ConfigError: There is no run, or another process is at work on it.
+    """
+    lock = files.hold(folder / "run.json")
+    try:
+        yield Run(folder)
+    finally:
+        files.release(lock)
+
+
+@contextmanager
+def resumable(run: Run) -> Iterator[None]:
+    """Tell who interrupts a command how it can go on, if it has any results."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if (run.folder / "results.json").exists():
+            stop.add_note(f"What is done lies in {run.folder}. To go on: the same command with --resume {run.folder}")
+        raise
 
 
 def located(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,68 +139,16 @@ def _located(value: Any, start: Path) -> Any:
     return value if known or not (start / value).exists() else str(start / value)
 
 
-def write_json(path: Path, data: Any) -> Path:
-    """Write ``data`` as JSON, whole or not at all: to a temporary file beside ``path``, then renamed.
-
-    JSON has no infinity and no NaN: both become null. Paths become strings, dataclasses objects, and anything with
-    ``tolist`` (arrays, tensors, NumPy's scalars) lists or numbers.
-    """
-    text = json.dumps(plain(data), indent=2, allow_nan=False, ensure_ascii=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", text=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}.") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        # mkstemp makes a file that only its owner can read; a result is as readable as any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON holds it; see `write_json`."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    return str(value)
+def write_json(path: Path, results: object) -> Path:
+    """Write a copy of a run's results, which ``--json`` asks for; to a pipe or a device, too."""
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == files.dumps(results):
+        return path  # the run's own file
+    return files.write_json(path, results, kind=COPY)
 
 
 def _fresh_folder(wanted: Path) -> Path:
-    folder, count = wanted, 1
-    while True:
-        try:
-            _make(folder, parents_too=True, fresh=True)
-        except FileExistsError:
-            count += 1
-            folder = wanted.with_name(f"{wanted.name}-{count}")
-        else:
-            return folder
-
-
-def _make(folder: Path, *, parents_too: bool, fresh: bool = False) -> None:
-    try:
-        folder.mkdir(parents=parents_too, exist_ok=not fresh)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}.") from error
+    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    return next(folder for folder in chain([wanted], numbered) if files.make_folder(folder))
 
 
 def _versions() -> dict[str, str]:
@@ -178,18 +161,40 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
-    """The source's git commit, with ``+`` when the working tree differs; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def _commit(package: Path) -> str | None:
+    """The git commit that the package's files are of, with ``+`` if they differ from it; None if git has none of them.
+
+    The package may lie within whatever repository, whose hooks, filters and monitors are not to run. So git is asked
+    for names and digests alone, and the files are compared here.
+    """
+    git = ["git", "-C", str(package), "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
+    quietly = os.environ | {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+
+    def ask(*question: str) -> str:
+        answer = subprocess.run([*git, *question], env=quietly, capture_output=True, text=True, check=True, timeout=10)
+        return answer.stdout
+
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        tracked = subprocess.run([*git, "ls-files", __file__], capture_output=True, text=True, check=True).stdout
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        listed = ask("ls-tree", "-r", "-z", "HEAD", "--", ".").split("\0")[:-1]
+        commit = ask("rev-parse", "HEAD").strip()
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    if not tracked.strip():
+    tracked = {path: entry.split()[2] for entry, _, path in (line.partition("\t") for line in listed)}
+    if not tracked:
         return None
-    return commit + ("+" if changed.strip() else "")
+    sources = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    same = sources <= tracked.keys() and all(_blob(package / path, name) == name for path, name in tracked.items())
+    return commit if same else f"{commit}+"
+
+
+def _blob(path: Path, like: str) -> str | None:
+    """A file's name among git's objects; by SHA-1, or by SHA-256 if another's name is as long."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest = hashlib.sha1 if len(like) == 40 else hashlib.sha256
+    return digest(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _hardware() -> dict[str, Any]:

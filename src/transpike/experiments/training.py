@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_format
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError
-from transpike.experiments.runs import Run, located, start_run, write_json
+from transpike.experiments.runs import Run, located, resume_run, start_run, write_json
 from transpike.train.options import Machine, Optim, Recipe, TrainOptions
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def run_training(
         TranspikeError: as the command.
     """
     if resume is not None:
-        results = _train(verb, _recorded(resume, verb, (*ASKED, *also)), learn, frames, Run(resume), resumed=True)
+        asked = _recorded(resume, verb, (*ASKED, *also))
+        with resume_run(resume) if first_process() else nullcontext(Run(resume)) as run:
+            results = _train(verb, asked, learn, frames, run, resumed=True)
     elif first_process():
         with start_run(verb, asked, out=out) as run:
             results = _train(verb, asked, learn, frames, run, resumed=False)
@@ -172,13 +175,12 @@ def _train(
 
 
 def _save(training: Training, shape: dict[str, Any], run: Run) -> None:
-    from transpike.models import save_weights
+    from transpike.models import save_network
 
     asked, sets = training.asked, training.sets
     facts = {"data": sets.name, "class_names": sets.class_names, "steps": training.options.steps}
     facts |= {name: getattr(sets, name) for name in ("mean", "std", "split_by") if hasattr(sets, name)}
-    run.write("model.json", {"name": asked["model"], "kwargs": asked["network"], **shape, **facts})
-    save_weights(training.model, run.folder / "weights.safetensors")
+    save_network(training.model, {"name": asked["model"], "kwargs": asked["network"], **shape, **facts}, run.folder)
 
 
 def _test(training: Training, frames: int | None) -> tuple[Evaluation, dict[str, Any]]:

@@ -1,11 +1,11 @@
 """One way to write: whole or not at all, and only over its own kind; one way to read JSON from strangers."""
 
-from transpike.files.changes import Change, claim, reading, settle
-from transpike.files.json import JSON, plain, read_json
+from transpike.files.changes import Change, claim, hold, make_folder, reading, settle
+from transpike.files.json import JSON, dumps, plain, read_json, read_text
 from transpike.files.kinds import Kind, json_kind, marked, safetensors_kind, tensors, zip_kind
-from transpike.files.partial import release
+from transpike.files.partial import explained, release
 from transpike.files.record import Record
-from transpike.files.writing import check_target, write, write_json
+from transpike.files.writing import check_target, write, write_csv, write_json
 
 __all__ = [
     "JSON",
@@ -14,16 +14,22 @@ __all__ = [
     "Record",
     "check_target",
     "claim",
+    "dumps",
+    "explained",
+    "hold",
     "json_kind",
+    "make_folder",
     "marked",
     "plain",
     "read_json",
+    "read_text",
     "reading",
     "release",
     "safetensors_kind",
     "settle",
     "tensors",
     "write",
+    "write_csv",
     "write_json",
     "zip_kind",
 ]

@@ -17,9 +17,22 @@ from types import TracebackType
 from transpike.errors import ConfigError, DataError, TranspikeError, reason
 from transpike.files.json import read_json
 from transpike.files.kinds import Kind, check_kind
-from transpike.files.partial import JOURNAL, Content, Partial, explained, is_partial_of, keep, locked, sync, take, tidy
+from transpike.files.partial import (
+    JOURNAL,
+    Content,
+    Partial,
+    explained,
+    is_partial_of,
+    keep,
+    lock,
+    locked,
+    sync,
+    take,
+    target_of,
+    tidy,
+)
 
-__all__ = ["Change", "claim", "reading", "settle"]
+__all__ = ["Change", "claim", "hold", "make_folder", "reading", "settle"]
 
 _FORMAT = "transpike change"
 
@@ -69,41 +82,39 @@ class Change:
         path = self.folder / name
         check_kind(path, kind, error=self.error)
         with explained("write", path, self.error):
-            self._partials[name] = partial = Partial(Path(os.path.realpath(path)))
+            self._partials[name] = partial = Partial(target_of(path))
             partial.fill(content)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        with explained("write", self.folder, self.error), locked(self.folder):
-            try:
-                _complete(self.folder)
-                for partial in self._partials.values():
-                    sync(partial.target.parent)
-                entries = {name: partial.path.name for name, partial in self._partials.items()}
-                journal = Partial(self.folder / JOURNAL)
-                try:
-                    journal.fill(json.dumps({"format": _FORMAT, "version": 1, "files": entries}) + "\n")
-                    journal.place()
-                except BaseException:
-                    journal.discard()
-                    raise
-            except BaseException:
-                self._discard()
-                raise
-            sync(self.folder)
-            _complete(self.folder)
+        listed = False
+        try:
+            if kind is None:
+                with explained("write", self.folder, self.error), locked(self.folder):
+                    _complete(self.folder)
+                    self._list()
+                    listed = True
+                    _complete(self.folder)
+                    for target in [self.folder / JOURNAL, *(partial.target for partial in self._partials.values())]:
+                        tidy(target.parent, target.name)
+        finally:
             for partial in self._partials.values():
-                partial.close()
-                tidy(partial.target.parent, partial.target.name)
-            tidy(self.folder, JOURNAL)
+                partial.close() if listed else partial.discard()
 
-    def _discard(self) -> None:
+    def _list(self) -> None:
+        """Write the journal."""
         for partial in self._partials.values():
-            partial.discard()
+            sync(partial.target.parent)
+        entries = {name: partial.path.name for name, partial in self._partials.items()}
+        journal = Partial(self.folder / JOURNAL)
+        try:
+            journal.fill(json.dumps({"format": _FORMAT, "version": 1, "files": entries}) + "\n")
+            journal.place()
+        except BaseException:
+            journal.discard()
+            raise
+        sync(self.folder)
 
 
 def settle(folder: Path) -> None:
@@ -203,6 +214,39 @@ def claim(folder: Path, name: str, text: str, *, error: type[TranspikeError] = C
     return descriptor
 
 
+def hold(path: Path, *, error: type[TranspikeError] = ConfigError) -> int:
+    """Keep others from going on with what belongs to a file, a run for example.
+
+    Returns:
+        A number for `release`.
+
+    Raises:
+        ConfigError: if there is no such file, or another process holds it; or `error`.
+    """
+    with explained("go on with", path.parent, error):
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        if not lock(descriptor):
+            os.close(descriptor)
+            raise error(f"{path.parent}: another process is at work there. Wait for its end, or stop it.")
+    keep(descriptor)
+    return descriptor
+
+
+def make_folder(folder: Path, *, error: type[TranspikeError] = ConfigError) -> bool:
+    """Make a folder, and those in which it lies; false if it is there.
+
+    Raises:
+        ConfigError: if it cannot be made; or `error`.
+    """
+    with explained("make the folder", folder, error):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return False
+    return True
+
+
 def _places(folder: Path, moved: Mapping[str, Path]) -> Callable[[str], Path]:
     return lambda name: moved.get(name, folder / name)
 
@@ -227,7 +271,7 @@ def _entries(folder: Path) -> list[tuple[str, Path, Path]]:
     files = content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None
     entries = []
     for name, partial in files.items() if isinstance(files, dict) else [("", None)]:
-        target = Path(os.path.realpath(folder / name))
+        target = target_of(folder / name)
         plain = isinstance(partial, str) and name == os.path.basename(name) and name not in ("", ".", "..")
         if not plain or not is_partial_of(str(partial), target.name):
             raise DataError(f"{journal}: damaged. Delete it, and write these files again.")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transpike.errors import TranspikeError, reason
 
-__all__ = ["Content", "Partial", "explained", "keep", "locked", "release", "sync", "tidy"]
+__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "target_of", "tidy"]
 
 Content = str | bytes | Callable[[Path], object]
 """What a file is to hold: text, bytes, or a function that writes it to the path that it is given."""
@@ -53,7 +53,7 @@ class Partial:
             except FileExistsError:
                 continue
             # Between the two calls another process may have taken it for a leaving, and removed it.
-            if _lock(self._descriptor) and _is_at(self._descriptor, self.path):
+            if lock(self._descriptor) and _is_at(self._descriptor, self.path):
                 return
             os.close(self._descriptor)
 
@@ -67,10 +67,12 @@ class Partial:
             except Exception:
                 self._probe()
                 raise
-            if not _is_at(self._descriptor, self.path):  # written anew, and moved over it
+            if not _is_at(self._descriptor, self.path):  # written elsewhere, and moved over it
+                mode = os.fstat(self._descriptor).st_mode  # as the umask has it, which that may not have
                 os.close(self._descriptor)
                 self._descriptor = os.open(self.path, os.O_RDWR)
-                _lock(self._descriptor)
+                os.fchmod(self._descriptor, mode)
+                lock(self._descriptor)
         else:
             # What UTF-8 has no letter for, such as half of a pair, stands as JSON and Python escape it.
             data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
@@ -112,10 +114,10 @@ class Partial:
 
 @contextmanager
 def explained(verb: str, path: Path | str, error: type[TranspikeError]) -> Iterator[None]:
-    """Turn what the system says of a file into one sentence; a closed pipe stays what it is."""
+    """Turn what the system says of a file into one sentence."""
     try:
         yield
-    except (BrokenPipeError, TranspikeError):
+    except TranspikeError:
         raise
     except (OSError, UnicodeEncodeError) as cause:
         raise error(f"cannot {verb} {path}: {reason(cause)}") from cause
@@ -138,7 +140,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         end = time.monotonic() + WAIT
-        while not _lock(descriptor, shared=shared):
+        while not lock(descriptor, shared=shared):
             if time.monotonic() > end:
                 raise TranspikeError(f"{folder}: another process has been at work on its files for {WAIT:.0f} seconds.")
             time.sleep(0.01)
@@ -180,10 +182,21 @@ def take(path: Path) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    if _lock(descriptor, sure=True) and _is_at(descriptor, path):
+    if lock(descriptor, sure=True) and _is_at(descriptor, path):
         return descriptor
     os.close(descriptor)
     return None
+
+
+def target_of(path: Path) -> Path:
+    """The file that a path stands for, which need not exist: links are followed.
+
+    Raises:
+        OSError: if there can be none.
+    """
+    with suppress(FileNotFoundError):
+        os.stat(path)
+    return Path(os.path.realpath(path))
 
 
 def sync(folder: Path) -> None:
@@ -209,7 +222,7 @@ def _prefix(name: str) -> str:
     return f".{name}."
 
 
-def _lock(descriptor: int, *, shared: bool = False, sure: bool = False) -> bool:
+def lock(descriptor: int, *, shared: bool = False, sure: bool = False) -> bool:
     """Lock an open file, if nobody else does. Where the file system has no locks: true, or if `sure`, false."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import re
 import secrets
@@ -10,16 +12,17 @@ import stat
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from transpike.errors import ConfigError, TranspikeError
 from transpike.files.changes import settle
 from transpike.files.json import dumps
-from transpike.files.kinds import Kind, check_kind
-from transpike.files.partial import WAIT, Content, Partial, explained, sync, tidy
+from transpike.files.kinds import Kind, check_kind, marked
+from transpike.files.partial import WAIT, Content, Partial, explained, sync, target_of, tidy
 
-__all__ = ["check_target", "write", "write_json"]
+__all__ = ["check_target", "write", "write_csv", "write_json"]
 
 
 def write(path: Path | str, content: Content, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
@@ -39,7 +42,6 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
 
     Raises:
         ConfigError: if it cannot be written, or what lies there is of another kind; or `error`.
-        BrokenPipeError: if it is a pipe whose reader has gone.
 
     >>> from transpike.files.kinds import marked
     >>> page = marked("a page", "<title>")
@@ -53,11 +55,13 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
     """
     path = Path(path)
     with explained("write", path, error):
-        check_kind(path, kind, error=error)
         if (descriptor := _open_in_place(path)) is not None:
-            _pour(descriptor, content)
+            # Nobody may read any more what this process prints, which is no error of what it writes.
+            with suppress(BrokenPipeError) if _own_descriptor(path) is not None else nullcontext():
+                _pour(descriptor, content)
             return path
-        target = Path(os.path.realpath(path))
+        check_kind(path, kind, error=error)
+        target = target_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         settle(target.parent)
         partial = Partial(target)
@@ -77,6 +81,14 @@ def write_json(path: Path | str, data: object, *, kind: Kind, error: type[Transp
     return write(path, dumps(data), kind=kind, error=error)
 
 
+def write_csv(path: Path | str, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """`write`, of a table as CSV; only one with the same heading is replaced."""
+    text = io.StringIO()
+    csv.writer(text).writerows([heading, *rows])
+    first = text.getvalue().partition("\r\n")[0]
+    return write(path, text.getvalue(), kind=marked(f"a table of {first}", first, within=len(first.encode())))
+
+
 def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = ConfigError) -> None:
     """Find out, before the work whose result it is to hold, that a file could not be written.
 
@@ -84,15 +96,12 @@ def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = 
         ConfigError: if what lies there is of another kind, or its folder cannot be written to; or `error`.
     """
     path = Path(path)
-    check_kind(path, kind, error=error)
-    if _special(path):
-        return
-    target = Path(os.path.realpath(path))
     with explained("write", path, error):
+        if _special(path):
+            return
+        check_kind(path, kind, error=error)
         # The nearest folder that is there is the one in which the missing ones would be made.
-        with suppress(FileNotFoundError):
-            os.lstat(target)
-        folder = next(each for each in target.parents if each.exists())
+        folder = next(each for each in target_of(path).parents if each.exists())
         if not os.access(folder, os.W_OK | os.X_OK):
             with suppress(FileNotFoundError):
                 os.unlink(folder / f".{secrets.token_hex(8)}")  # tells why: no permission, or a read-only disk
@@ -102,7 +111,10 @@ def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = 
 def _special(path: Path) -> bool:
     """Whether a path is that of a device or a pipe, or of a file that this process has open."""
     try:
-        return _own_descriptor(path) is not None or not stat.S_ISREG(os.stat(path).st_mode)
+        if _own_descriptor(path) is not None:
+            return True
+        mode = os.stat(path).st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
     except OSError:
         return False
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from transpike.checks import near, whole
 from transpike.errors import ModelError, TranspikeError
+from transpike.models.arguments import check_arguments
 from transpike.models.mlp import MLP, MLPS
 from transpike.models.resnet import RESNETS, ResNet
 from transpike.models.shufflenet import shufflenet_v2
 from transpike.models.vgg import VGG, VGGS
-from transpike.models.weights import load_weights, read_description, read_weights, save_weights
+from transpike.models.weights import load_weights, read_description, read_weights, save_network, save_weights
 from transpike.models.zoo import SPIKING, build_spiking
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "model_names",
     "read_description",
     "read_weights",
+    "save_network",
     "save_weights",
 ]
 
@@ -64,11 +65,10 @@ def check_name(name: str) -> None:
         known = model_names()
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=3)
-    guess = f" Did you mean {' or '.join(', '.join(near).rsplit(', ', 1))}?" if near else ""
     raise ModelError(
-        f"no network {name!r}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
-        "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
+        f"no network {name!r}, nor a folder of that name.{near(name, known, most=3)} Known: "
+        f"{', '.join(model_names())}; timm/<name>, torchvision/<name>; the folder of a `transpike train` run; or, from "
+        "Python, a module of your own."
     )
 
 
@@ -141,11 +141,11 @@ def _is_run(name: str | Path) -> bool:
 
 def _build(name: str, num_classes: int, in_channels: int, image_size: int | None, kwargs: dict[str, Any]) -> nn.Module:
     check_name(name)
+    check_arguments(name, kwargs)
     counts = {"num_classes": num_classes, "in_channels": in_channels, "width": kwargs.get("width", 1)}
     for what, count in counts.items():
         least = 0 if what == "num_classes" and name.startswith("timm/") else 1  # timm's network without a head
-        if not isinstance(count, Integral) or count < least:
-            raise ModelError(f"{name}: {what}={count!r}: expected a whole number of at least {least}.")
+        whole(f"{name}: {what}", count, least=least, error=ModelError)
     num_classes, in_channels = int(num_classes), int(in_channels)
     library, _, rest = name.partition("/")
     try:

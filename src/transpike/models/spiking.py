@@ -6,7 +6,6 @@ either loads what the other has learned.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from transpike import neurons
+from transpike.checks import choice
 from transpike.errors import DataError, ModelError
 from transpike.models.resnet import BasicBlock, ResNet
 from transpike.models.resnet import Plan as ResNetPlan
@@ -139,11 +139,7 @@ def set_thresholds(network: nn.Module, thresholds: Sequence[float]) -> None:
 
 
 def _named(what: str, name: str) -> Any:
-    if name not in NAMED[what]:
-        near = difflib.get_close_matches(name, NAMED[what], n=1)
-        guess = f" Did you mean {near[0]}?" if near else ""
-        raise ModelError(f"{what}={name!r} is none of {', '.join(NAMED[what])}.{guess}")
-    return getattr(neurons, name)
+    return getattr(neurons, choice(what, name, NAMED[what], error=ModelError))
 
 
 class SpikingBasicBlock(BasicBlock):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +10,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from transpike import files
 from transpike.errors import ModelError
 
-__all__ = ["load_weights", "read_description", "read_weights", "save_weights"]
+__all__ = ["load_weights", "read_description", "read_weights", "save_network", "save_weights"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 SHOWN = 10
+
+WEIGHTS = files.safetensors_kind("weights of a network that transpike wrote")
+DESCRIPTION = files.json_kind("a description of a network (model.json)", name=str, num_classes=int, in_channels=int)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -117,12 +120,34 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's state dict as safetensors; a reader never sees a half-written file."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    partial.write_bytes(save(state))
-    os.replace(partial, path)
+    """Write a network's state dict as safetensors, whole or not at all.
+
+    Raises:
+        ModelError: if it cannot be written, or what lies there is no such file.
+    """
+    files.write(path, files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS, error=ModelError)
+
+
+def save_network(model: nn.Module, description: Mapping[str, object], folder: str | Path) -> None:
+    """Write a trained network to a folder as one change: weights.safetensors, and what they are of as model.json.
+
+    Args:
+        model: the network.
+        description: as `read_description` gives it.
+        folder: made if it is missing.
+
+    Raises:
+        ModelError: if it cannot be written, or what lies there are no such files.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_network(nn.Linear(2, 1), {"name": "linear", "num_classes": 1, "in_channels": 2}, folder)
+    ...     read_description(folder)["name"]
+    'linear'
+    """
+    with files.Change(Path(folder), error=ModelError) as change:
+        change.write("weights.safetensors", files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS)
+        change.write("model.json", files.dumps(description), kind=DESCRIPTION)
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:

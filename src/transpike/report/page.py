@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from transpike import files
 from transpike.errors import ConfigError
 from transpike.report.encoding import compare_encodings
 from transpike.report.plots import DARK, LIGHT
@@ -28,25 +28,19 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 
+PAGE = files.marked("a page of transpike", '<meta name="generator" content="transpike">')
+"""What of the files that lie there a new page replaces."""
+
 
 def write_report(folders: Sequence[Path], out: Path, *, title: str = "transpike report") -> Path:
     """Write the page of one or several run folders to `out`, whole or not at all, and return `out`.
 
     Raises:
         DataError: a folder has no results.json, or one that is damaged, foreign or of another version.
-        ConfigError: no folder is given, or `out` cannot be written.
+        ConfigError: no folder is given, `out` cannot be written, or it is a file but no page of ours.
     """
-    page = build_page([read_result(Path(folder)) for folder in folders], title=title)
-    out = Path(out)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {out}: {error.strerror or error}. Name another file.") from error
-    return out
+    files.check_target(out, PAGE)
+    return files.write(out, build_page([read_result(Path(folder)) for folder in folders], title=title), kind=PAGE)
 
 
 def build_page(results: Sequence[Result], *, title: str = "transpike report") -> str:

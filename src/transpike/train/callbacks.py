@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import shutil
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,14 +14,19 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from transpike import files
 from transpike.errors import TranspikeError
 from transpike.train.classify import Classifier
 
-__all__ = ["Checkpoints", "Curves", "FiniteLoss", "Interrupted", "OneBar", "StopOnSignal"]
+__all__ = ["CheckpointFiles", "Checkpoints", "Curves", "FiniteLoss", "Interrupted", "OneBar", "StopOnSignal"]
+
+
+CHECKPOINT = files.zip_kind("a checkpoint of a training", "data.pkl", "version")
 
 
 class Interrupted(Exception):
@@ -88,10 +92,7 @@ class Curves(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
         if trainer.is_global_zero:
-            with (self.folder / "curves.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, row)
-                writer.writeheader()
-                writer.writerows(self.rows)
+            files.write_csv(self.folder / "curves.csv", list(row), [list(each.values()) for each in self.rows])
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": time.perf_counter() - self._began}
@@ -130,20 +131,29 @@ class Checkpoints(Checkpoint):
             raise Interrupted
 
     def _save(self, trainer: L.Trainer, *, better: bool) -> None:
-        partial = self.folder / "last.ckpt.partial"
-        trainer.save_checkpoint(partial)
-        if not trainer.is_global_zero:
-            return
-        if better:
-            shutil.copyfile(partial, self.folder / "best.ckpt.partial")
-            os.replace(self.folder / "best.ckpt.partial", self.folder / "best.ckpt")
-        os.replace(partial, self.folder / "last.ckpt")
+        last, best = self.folder / "last.ckpt", self.folder / "best.ckpt"
+        # The best first: a run that is killed between the two trains the epoch again, and finds it the best again.
+        trainer.save_checkpoint(best if better else last)
+        if better and trainer.is_global_zero:
+            files.write(last, lambda path: shutil.copyfile(best, path), kind=CHECKPOINT)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's checkpoints as files, each written whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        files.write(path, partial(_save, checkpoint), kind=CHECKPOINT)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # told the path, torch would write the name of a temporary file into it
+        torch.save(checkpoint, file)
 
 
 class FiniteLoss(L.Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from transpike import files
 from transpike.distill import create_method, default_taps, find_taps, match_taps, pair_taps, uses_features
 from transpike.distill.taps import Stage, Tap, Taps
 from transpike.errors import ModelError
@@ -31,6 +30,8 @@ Method = str | Callable[[Sequence[Stage]], nn.Module]
 
 TASK = ("cross_entropy", "regulariser")
 OUTWEIGHS = 10
+
+ADAPTERS = files.safetensors_kind("adapters that transpike trained")
 
 
 class Distiller(Classifier):
@@ -272,8 +273,5 @@ def _accepting(role: str, model: nn.Module, given: Tensor) -> Iterator[None]:
 
 
 def _save_adapters(method: nn.Module, folder: Path) -> None:
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in method.state_dict().items()}
-    if state:
-        partial = folder / "adapters.safetensors.partial"
-        partial.write_bytes(save(state))
-        os.replace(partial, folder / "adapters.safetensors")
+    if state := method.state_dict():
+        files.write(folder / "adapters.safetensors", files.tensors(state, ADAPTERS), kind=ADAPTERS)

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import number
 from transpike.coding.dct import DCTEncoder, ycbcr
-from transpike.errors import ConfigError, DataError, ModelError
+from transpike.errors import DataError, ModelError
 from transpike.models.spiking import set_thresholds
 from transpike.neurons import reset_net
 from transpike.quantiles import Quantiles
@@ -160,8 +161,7 @@ def balance_thresholds(
     >>> balance_thresholds(net, [torch.full((4, 1), 3.0)], encode=lambda images: images[None])
     {'0': 3.0, '1': 1.0}
     """
-    if not 0 < percentile <= 100:
-        raise ConfigError(f"percentile={percentile}: that of the thresholds lies in (0, 100].")
+    number("percentile", percentile, above=0, most=100)
     thresholds: dict[str, float] = {}
     training, device = snn.training, next(snn.parameters(), torch.empty(0)).device
     snn.eval()

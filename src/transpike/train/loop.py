@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +23,18 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
+from transpike import files
 from transpike.errors import ConfigError, DataError
 from transpike.train.batches import Passes, share
-from transpike.train.callbacks import Checkpoints, Curves, FiniteLoss, Interrupted, OneBar, StopOnSignal
+from transpike.train.callbacks import (
+    CheckpointFiles,
+    Checkpoints,
+    Curves,
+    FiniteLoss,
+    Interrupted,
+    OneBar,
+    StopOnSignal,
+)
 from transpike.train.classify import Classifier
 from transpike.train.inputs import check_loader
 from transpike.train.layouts import safe_layouts
@@ -144,7 +155,7 @@ def fit(
         images where `options.keep` says so.
 
     Raises:
-        ConfigError: if there is nothing to resume from, or a loader has no length.
+        ConfigError: if there is nothing to resume from, or an earlier training to resume; if a loader has no length.
         DataError: for frames of another T than `options.steps`, and a damaged checkpoint.
         TranspikeError: if the loss is no longer finite; it names the step, the terms and the last good checkpoint.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the batch at hand is done.
@@ -178,7 +189,13 @@ def fit_module(
             check_loader(name, loader, counted=True)
     if loaders.validation is None and options.keep == "best":
         raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
-    folder.mkdir(parents=True, exist_ok=True)
+    earlier = [name for name in ("last.ckpt", "best.ckpt") if (folder / name).exists()]
+    if earlier and not resume:
+        raise ConfigError(
+            f"{folder}: holds an earlier training ({earlier[0]}). Go on with it by resume=True, or name another folder."
+        )
+    with files.explained("make the folder", folder, ConfigError):
+        folder.mkdir(parents=True, exist_ok=True)
     curves = Curves(folder, validates=loaders.validation is not None)
     stop = StopOnSignal()
     checkpoints = Checkpoints(folder, curves, stop)
@@ -190,7 +207,9 @@ def fit_module(
     with _quiet(), stop, safe_layouts(classifier.trained):
         logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
         logger.log_hyperparams(asdict(options))
-        trainer = _trainer(options.machine, max_epochs=options.epochs, callbacks=callbacks, logger=logger)
+        trainer = _trainer(
+            options.machine, max_epochs=options.epochs, callbacks=callbacks, logger=logger, plugins=[CheckpointFiles()]
+        )
         try:
             trainer.fit(classifier, data, ckpt_path=checkpoint if resume else None, weights_only=True)
         except (Interrupted, SIGTERMException):
@@ -295,8 +314,9 @@ def _leave_group() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from the user what Lightning says about matters that are decided here."""
+    """Keep from the user what Lightning says about matters that are decided here, and how it ends on Ctrl-C."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    interrupt = signal.getsignal(signal.SIGINT)
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -306,6 +326,12 @@ def _quiet() -> Iterator[None]:
             # DistributedDataParallel's view of a 1x1 convolution's gradient: a remark on speed.
             warnings.filterwarnings("ignore", message="Grad strides do not match")
             yield
+    except SystemExit as ending:
+        if isinstance(ending.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # which it leaves ignored
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -46,19 +46,18 @@ class Optim:
         choice("optim.name", self.name, ("sgd", "adamw"))
         number("optim.lr", self.lr, above=0)
         number("optim.lr_min", self.lr_min, least=0, most=self.lr)
+        if self.lr_min and self.milestones:
+            raise refuse("optim.lr_min", self.lr_min, "0 where milestones are given")
+        if not all(is_whole(epoch) for epoch in self.milestones) or not _ascend(0, *self.milestones):
+            raise refuse("optim.milestones", self.milestones, "ascending epochs from 1 on")
         number("optim.decay", self.decay, above=0, most=1)
         number("optim.warmup", self.warmup, least=0)
         number("optim.weight_decay", self.weight_decay, least=0)
         number("optim.momentum", self.momentum, least=0, below=1)
+        if self.nesterov and self.momentum == 0:
+            raise refuse("optim.nesterov", self.nesterov, "false where momentum is 0")
         if self.clip is not None:
             number("optim.clip", self.clip, above=0)
-        stairs = list(self.milestones) if isinstance(self.milestones, list | tuple) else [None]
-        if not all(map(is_whole, stairs)) or any(a >= b for a, b in pairwise((0, *stairs))):
-            raise refuse("optim.milestones", self.milestones, "ascending epochs from 1 on")
-        if self.lr_min and self.milestones:
-            raise refuse("optim.lr_min", self.lr_min, "0 where milestones are given")
-        if self.nesterov and not self.momentum:
-            raise refuse("optim.nesterov", self.nesterov, "false where momentum is 0")
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ class Machine:
     def __post_init__(self) -> None:
         choice("machine.precision", self.precision, ("32-true", "bf16-mixed"))
         choice("machine.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
-        if self.devices != "auto" and not (is_whole(self.devices) and self.devices >= 1):
-            raise refuse("machine.devices", self.devices, "a whole number of at least 1, or 'auto'")
+        if self.devices != "auto":
+            whole("machine.devices", self.devices)
 
 
 @dataclass(frozen=True)
@@ -148,8 +147,12 @@ class TrainOptions:
         whole("seed", self.seed, least=0, most=2**32 - 1)
         if self.steps is not None:
             whole("steps", self.steps)
-        choice("keep", self.keep, ("last", "best"))
         if max(self.optim.milestones, default=0) >= self.epochs:
             raise refuse("optim.milestones", self.optim.milestones, f"epochs before the last, {self.epochs}")
+        choice("keep", self.keep, ("last", "best"))
         if self.recipe.loss == "tet" and self.steps is None:
             raise ConfigError("recipe.loss='tet' is the loss of every time step: give steps.")
+
+
+def _ascend(*values: int) -> bool:
+    return all(a < b for a, b in pairwise(values))
