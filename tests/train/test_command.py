@@ -77,7 +77,10 @@ def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, 
         (begun | {"options": {"loading": {}}}, "run.json: its options lack model, data, "),
         (begun | {"options": wrong}, 'run.json: Parser key "loading.batch_size": Expected'),
         (begun | {"options": unknown}, "run.json: Group 'loading' does not accept option 'batch_sise'"),
-        (begun | {"options": wrong | {"loading": {"batch_size": 0}}}, "run.json: loading.batch_size=0: expected a whole number of at least 1. Start"),
+        (
+            begun | {"options": wrong | {"loading": {"batch_size": 0}}},
+            "run.json: loading.batch_size=0: expected a whole number of at least 1. Start",
+        ),
         ("{", "damaged"),
     ):
         (run / "run.json").write_text(record if isinstance(record, str) else json.dumps(record))
