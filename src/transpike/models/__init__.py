@@ -10,6 +10,7 @@ from torch import nn
 
 from transpike.checks import near, whole
 from transpike.errors import ModelError, TranspikeError
+from transpike.files import reading
 from transpike.models.arguments import check_arguments
 from transpike.models.mlp import MLP, MLPS
 from transpike.models.resnet import RESNETS, ResNet
@@ -125,9 +126,11 @@ def create_model(
     if isinstance(name, nn.Module):
         model = name
     elif _is_run(name):
-        recorded = read_description(name)
-        shape = {key: recorded[key] for key in ("num_classes", "in_channels", "image_size") if key in recorded}
-        return create_model(recorded["name"], **shape, weights=weights or name, **recorded.get("kwargs", {}), **kwargs)
+        with reading(Path(name)):  # description and weights of one writing
+            recorded = read_description(name)
+            shape = {key: recorded[key] for key in ("num_classes", "in_channels", "image_size") if key in recorded}
+            made = recorded.get("kwargs", {}) | kwargs
+            return create_model(recorded["name"], **shape, weights=weights or name, **made)
     else:
         model = _build(str(name), num_classes, in_channels, image_size, kwargs)
     if weights is not None:
