@@ -62,13 +62,11 @@ def killed_at(line: int, work: Callable[[], object]) -> bool:
 
 
 def interrupted_at(line: int, work: Callable[[], object]) -> bool:
-    """Run something that Ctrl-C stops before the n-th line of `transpike.files`; false if it ended before."""
+    """Run something in a child that Ctrl-C ends before the n-th line of `transpike.files`; false if it ended before."""
 
     def stop() -> None:
         raise KeyboardInterrupt
 
-    try:
-        stopped_at(line, work, stop)
-    except KeyboardInterrupt:
-        return True
-    return False
+    code = ended(fork(lambda: stopped_at(line, work, stop)))
+    assert code in (0, 1)
+    return code != 0

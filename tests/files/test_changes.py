@@ -81,8 +81,8 @@ def test_interrupted_anywhere_all_files_are_old_or_all_new(tmp_path: Path) -> No
         assert first == second, f"interrupted at line {line}"
         seen.add(first)
         write_pair(tmp_path, "next")
-        assert read_pair(tmp_path) == ["next", "next"]
-        line += 1
+        assert sorted(os.listdir(tmp_path)) == list(PAIR) and read_pair(tmp_path) == ["next", "next"]
+        line += 3
     assert {"next"} < seen and line > 200
 
 
