@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from transpike.coding import CSS, DCTEncoder
+from transpike.coding import DCTEncoder
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, DataError
 from transpike.experiments import distill, hybrid_options, train, training
@@ -32,7 +32,9 @@ def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: py
     assert trained == read_result(run) and trained.images == 20 and len(trained.epochs) == 1
     assert f"{trained.accuracy:.2%} of 20 test images right after epoch 1 of 1" in capsys.readouterr().out
     converted = convert(
-        Convert(str(run), steps=[4], loading=Loading(test_images=20), calibration=32, scheme=CSS(silent=1), out=spiking)
+        Convert(
+            str(run), steps=[4], loading=Loading(test_images=20), calibration=32, settings={"silent": 1}, out=spiking
+        )
     )
     assert converted == read_result(spiking)
     (row,) = converted.rows
