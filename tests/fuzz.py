@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import json
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -30,15 +30,13 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-# Imported before the first fork, so that the children need not.
-import lightning.pytorch
+import lightning.pytorch  # with the next, before the first fork, so that the children need not
 import torchvision
 from PIL import Image
-
-import transpike.train
 from tests.fuzzing.mutations import CANARY, mutate
 from tests.fuzzing.readers import KINDS, Reader
 from tests.fuzzing.seeds import make_seeds
+
 from transpike.errors import TranspikeError
 
 __all__ = ["lightning", "main", "torchvision"]
@@ -47,9 +45,9 @@ SECONDS, MEMORY = 60.0, 2**32
 FAULTS = ("traceback", "message", "hang", "memory", "changed", "ran code")
 OUTCOMES = ("error", "success", *FAULTS)
 REFUSING = ("_report_over", "_options_typed", "_weights_of_model")
-"""Readers that get so far with a whole file, and no further; CIFAR's files have checksums, which small ones have not."""
+"""Readers that refuse whole files, too. So is CIFAR's: its files have published checksums."""
 
-BY_FILE = ("_weights", "_options")
+BY_FILE = ("_weights", "_options", "_report")
 NAMES = ("n" * 300, "a\0b", "/".join(["deep"] * 2000), "\udcff", " ", "no\nsuch")
 
 
@@ -147,7 +145,8 @@ def _try_whole(kind: str, reader: Reader, place: Path, seeds: Path) -> None:
     shutil.copytree(seeds / kind, place)
     os.chdir(place)
     try:
-        for path in sorted(place.rglob("*.*")) if reader.__name__ in BY_FILE else [place / "model.json"]:
+        paths = sorted(path for path in place.rglob("*") if path.is_file())
+        for path in paths if reader.__name__ in BY_FILE else paths[-2:-1]:  # of weights: state.pt
             reader(place, path, seeds)
     except TranspikeError:
         traceback.print_exc()
@@ -226,15 +225,13 @@ def _memory(process: int) -> int:
 
 
 def _end_group(child: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _last_lines(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return "\n".join(f"    {line:.300}" for line in [*lines[:1], "..."] + lines[-12:])
+    return "\n".join(f"    {line:.300}" for line in [*lines[:1], "...", *lines[-12:]])
 
 
 def _keep(place: Path, log: Path, target: Path) -> None:

@@ -53,12 +53,16 @@ def _bytes(path: Path, draw: Random, others: list[Path]) -> str:
     size = len(data)
     start = draw.randrange(min(size, draw.choice((16, 200, size))))
     stop = min(size, start + draw.choice((1, 2, 4, 8, 64, 1000)))
-    way = draw.choice(("flip", "cut", "empty", "insert", "zero", "ones", "delete", "repeat", "other", "noise", "append"))
+    way = draw.choice(
+        ("flip", "cut", "empty", "insert", "zero", "ones", "delete", "repeat", "other", "noise", "append")
+    )
     if way == "flip":
         for _ in range(draw.choice((1, 1, 2, 8, 50))):
             data[draw.randrange(start, size)] ^= 1 << draw.randrange(8)
     elif way == "insert":
-        data[start:start] = draw.choice((draw.randbytes(9), HUGE.encode(), b"[" * 100_000, b"\xff\xfe", b"\0", b'"', b"nan"))
+        data[start:start] = draw.choice(
+            (draw.randbytes(9), HUGE.encode(), b"[" * 100_000, b"\xff\xfe", b"\0", b'"', b"nan")
+        )
     elif way in ("zero", "ones"):
         data[start:stop] = (b"\0" if way == "zero" else b"\xff") * (stop - start)
     elif way == "repeat":
@@ -148,7 +152,9 @@ def _change(content: Any, draw: Random, values: tuple[Any, ...] = VALUES) -> str
 def _places(value: Any, trail: str = "", seen: frozenset[int] = frozenset()) -> Any:
     if id(value) in seen:
         return
-    inner = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    inner = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
     for key, each in inner:
         yield value, key, f"{trail}.{key}"
         yield from _places(each, f"{trail}.{key}", seen | {id(value)})
@@ -162,13 +168,29 @@ def _holds_itself(value: Any, seen: frozenset[int] = frozenset()) -> bool:
 def _yaml(path: Path, draw: Random, others: list[Path]) -> str:
     text = path.read_text()
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
     hostile = (
         *(f'network: !!python/object/apply:os.system ["touch {CANARY}"]\n', bomb, "&a [*a]", "a: &a {b: *a}\n", "\t\n"),
-        *("model: " + "[" * 5000, "epochs: " + HUGE, "? [a]\n: b\n", "<<: 1\n", "--- a\n--- b\n", "!!binary x\n", "%\n"),
+        *(
+            "model: " + "[" * 5000,
+            "epochs: " + HUGE,
+            "? [a]\n: b\n",
+            "<<: 1\n",
+            "--- a\n--- b\n",
+            "!!binary x\n",
+            "%\n",
+        ),
         *("network: {? {a: 1} : 2}\n", "seed: !!int x\n", "epochs: 0x\n", "seed: 1:2:3\n", "model: 2026-11-28\n", "*x"),
-        *("seed: !!timestamp 2\n", "model: !!set {a, b}\n", "seed: 1_000\n", "epochs: .nan\n", "model: yes\n", "a: [1,"),
+        *(
+            "seed: !!timestamp 2\n",
+            "model: !!set {a, b}\n",
+            "seed: 1_000\n",
+            "epochs: .nan\n",
+            "model: yes\n",
+            "a: [1,",
+        ),
     )
     if draw.random() < 0.3:
         path.write_text(draw.choice((text, "")) + draw.choice(hostile))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from tests.fuzzing.seeds import LAYERS, TINY, network
 
 import transpike
-from tests.fuzzing.seeds import LAYERS, TINY, network
 from transpike.arguments import Arguments
 from transpike.cli import build_parser, main
 from transpike.coding import read_encoder
@@ -34,9 +36,6 @@ VERBS = {"bsd": Distill, "sfkd": Distill, "dct": Hybrid, "convert": Convert}
 
 def _command(*words: object) -> None:
     """Run a command; what it says of a mistake is raised, as the Python interface would."""
-    from contextlib import redirect_stderr
-    from io import StringIO
-
     with redirect_stderr(StringIO()) as said:
         code = main([str(word) for word in words])
     print(said.getvalue())
@@ -56,9 +55,11 @@ def _resnet(folder: Path, path: Path, seeds: Path) -> object:
 
 def _on_images(verb: str, *more: str) -> Reader:
     sized = ("--loading.size", 8, "--loading.batch_size", 4)
-    return lambda folder, path, seeds: _command(
-        verb, folder, "--data", "folder", "--root", seeds / "images", *sized, *more, "--out", "out"
-    )
+
+    def read(folder: Path, path: Path, seeds: Path) -> None:
+        _command(verb, folder, "--data", "folder", "--root", seeds / "images", *sized, *more, "--out", "out")
+
+    return read
 
 
 def _verb(verb: str, *more: object) -> Reader:
@@ -70,7 +71,8 @@ def _resume(folder: Path, path: Path, seeds: Path) -> object:
 
 
 def _model(folder: Path, path: Path, seeds: Path) -> object:
-    return create_model(folder)(torch.rand(2, 3, 8, 8))
+    net = create_model(folder)
+    return net(torch.rand(2, 3, 8, 8) if "encoder" not in read_description(folder) else torch.rand(4, 2, 3, 8, 8))
 
 
 def _report(folder: Path, path: Path, seeds: Path) -> object:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from tests.data import recordings
+from tests.report.samples import make_analysis, make_conversion, make_training
 from torch import nn
 
 import transpike
-from tests.data import recordings
-from tests.report.samples import make_analysis, make_conversion, make_training
 from transpike.cli import main
 from transpike.coding import create_encoder, describe_encoder
 from transpike.data.event_files import EVENT_SOURCES
@@ -52,7 +52,17 @@ def make_seeds(place: Path) -> None:
     convolutional = create_model("resnet8x4", width=2, num_classes=2, image_size=8).eval()
     transpike.convert(convolutional, torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4)).save(place / "resnet")
     _encoded(place / "encoder")
-    options = [*TINY, "--model", "mlp", "--network", '{"hidden": 4}', "--data", "folder", "--root", str(place / "images")]
+    options = [
+        *TINY,
+        "--model",
+        "mlp",
+        "--network",
+        '{"hidden": 4}',
+        "--data",
+        "folder",
+        "--root",
+        str(place / "images"),
+    ]
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         code = main(["train", *options, "--recipe.ema", "0.9", "--out", str(place / "run")])
     if code:
@@ -64,8 +74,10 @@ def _images(folder: Path) -> None:
     colour = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     deep = Image.fromarray(draw.integers(0, 65536, (8, 8), dtype=np.uint16))
     real = Image.fromarray(draw.random((8, 8), dtype=np.float32))
+    # fmt: off
     forms = {"a.png": colour, "b.jpg": colour, "c.tiff": real, "d.png": deep, "e.webp": colour, "f.ppm": colour,
-             "g.bmp": colour, "h.png": colour.convert("P"), "i.tif": colour, "j.png": colour.convert("RGBA")}  # fmt: skip
+             "g.bmp": colour, "h.png": colour.convert("P"), "i.tif": colour, "j.png": colour.convert("RGBA")}
+    # fmt: on
     for part in ("train", "val"):
         for label in ("cat", "dog"):
             (folder / part / label).mkdir(parents=True)
@@ -88,13 +100,8 @@ def _image_sets(mnist: Path, cifar: Path) -> None:
 
 
 def _events(place: Path) -> None:
-    for name, suffix in (("nmnist", ".bin"), ("cifar10_dvs", ".aedat")):
-        source = EVENT_SOURCES[name]
-        write = recordings.write_nmnist if name == "nmnist" else recordings.write_cifar10_dvs
-        write(place / name / source.folder)
-        for number, path in enumerate(sorted((place / name).rglob(f"*{suffix}"))):
-            if number % 11 > 1 and name == "cifar10_dvs":
-                path.unlink()
+    recordings.write_nmnist(place / "nmnist" / EVENT_SOURCES["nmnist"].folder)
+    recordings.write_cifar10_dvs(place / "cifar10_dvs" / EVENT_SOURCES["cifar10_dvs"].folder, count=10)
     gesture = EVENT_SOURCES["dvs128_gesture"]
     recordings.write_gestures(place / "dvs128_gesture" / gesture.folder / gesture.inside)
 
@@ -122,7 +129,7 @@ def _configs(folder: Path) -> None:
     every = {"model": "mlp", "network": {"hidden": 4}, "epochs": 2, "steps": None, "test_steps": [1, 2],
              "loading": {"batch_size": 4, "mean": [0.5], "std": [0.5], "augment": "standard+cutout", "workers": 0},
              "optim": {"lr": 0.1, "milestones": [1], "clip": 1.0, "name": "sgd"}, "seed": 1, "keep": "best",
-             "recipe": {"mixup": 0.1, "loss": "ce"}, "machine": {"devices": "auto", "precision": "32-true"}}  # fmt: skip
+             "recipe": {"mixup": 0.1, "loss": "ce"}, "machine": {"devices": "auto"}}  # fmt: skip
     (folder / "every.yaml").write_text(yaml.safe_dump(every))
     converting = {"model": "resnet20", "steps": [4, 8], "scheme": "css", "settings": {"beta": 2, "levels": [1, 2]}}
     (folder / "convert.yaml").write_text(yaml.safe_dump(converting))
@@ -131,7 +138,12 @@ def _configs(folder: Path) -> None:
 def _results(folder: Path) -> None:
     tested = {"kind": "evaluation", "version": 2, "model": "mlp", "dataset": "digits", "images": 360, "accuracy": 0.5,
               "loss": 0.75}  # fmt: skip
-    kinds = {"conversion": make_conversion(), "training": make_training(), "analysis": make_analysis(), "tested": tested}
+    kinds = {
+        "conversion": make_conversion(),
+        "training": make_training(),
+        "analysis": make_analysis(),
+        "tested": tested,
+    }
     for name, content in kinds.items():
         with start_run("train", {"seed": 0, "data": "digits"}, out=folder / name):
             (folder / name / "results.json").write_text(json.dumps(content))
