@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class Convert:
         data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
         network: What else the network takes, such as {"pool": "max"} for a VGG.
-        root: Where the data set's files lie.
+        root: Where the data set's files lie; by default as in the training run, else data.
         download: Download the data set into root where it is missing.
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
         steps: T, or several to compare: 4,6,8,10,12.
@@ -70,7 +71,7 @@ class Convert:
     _: KW_ONLY
     weights: Path | None = None
     network: Arguments | None = None
-    root: Path = Path("data")
+    root: Path | None = None
     download: bool = False
     loading: Loading = Loading()
     steps: list[int] | int = 8
@@ -104,11 +105,17 @@ def convert(options: Convert) -> Conversion:
     schemes = [create_scheme(options.scheme, {**settings, "steps": count}) for count in counts]
     checked_device(options.device)
     source = Source(options.model, options.weights, options.network or {})
-    loading = replace(options.loading, seed=options.seed)
-    ann, sets = load_inputs(source, Data(options.data, options.root, options.download, loading))
+    loading, root = replace(options.loading, seed=options.seed), options.root or source.root
+    ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
     recorded = record(
-        options, network=source.network, settings=settings, steps=counts, data=sets.name, loading=sets.loading
+        options,
+        network=source.network,
+        settings=settings,
+        steps=counts,
+        data=sets.name,
+        root=root,
+        loading=sets.loading,
     )
     rows = _finished(options.resume, recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
@@ -167,7 +174,7 @@ def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
         raise ConfigError(
             f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
         )
-    return _read(folder).rows if (folder / "results.json").is_file() else ()
+    return _read(folder).rows if os.path.isfile(folder / "results.json") else ()
 
 
 def _comparable(options: Mapping[str, object]) -> Arguments:
@@ -178,4 +185,4 @@ def _comparable(options: Mapping[str, object]) -> Arguments:
 def _same(now: object, before: object) -> bool:
     if now == before or not (isinstance(now, str) and isinstance(before, str)):
         return now == before
-    return Path(now).exists() and Path(before).exists() and Path(now).samefile(before)
+    return os.path.exists(now) and os.path.exists(before) and Path(now).samefile(before)

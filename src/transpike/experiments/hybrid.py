@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ class Work:
     def finished(self, stage: str) -> tuple[Network, Evaluation] | None:
         """A stage's network and results, where the run that continues has finished it."""
         place = self.place(stage)
-        return _read(place) if self.resumed and (place / "results.json").is_file() else None
+        return _read(place) if self.resumed and os.path.isfile(place / "results.json") else None
 
     def save(self, stage: str, network: Network, results: Evaluation) -> tuple[Network, Evaluation]:
         """Write a stage's network and its results, which mark the stage as finished."""
@@ -139,7 +140,7 @@ class Work:
             words = {"ann": "artificial network", "tune": f"spiking network, T = {training.steps}"}
             print(f"Training the {words[stage]}", file=sys.stderr)
         place = self.place(stage)
-        resume = self.resumed and (place / "last.ckpt").is_file()
+        resume = self.resumed and os.path.isfile(place / "last.ckpt")
         return fit(model, Loaders.of(self.data.sets), training, folder=place, encode=encode, resume=resume)
 
 

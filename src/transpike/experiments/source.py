@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
@@ -79,7 +80,7 @@ class Source:
         Raises:
             ModelError: for a network by name without weights, naming the option that gives them and what they are for.
         """
-        if self.weights is None and not Path(self.name).is_dir():
+        if self.weights is None and not os.path.isdir(self.name):
             check_name(self.name)
             raise ModelError(
                 f"{self.name}: give {option}, a file or the folder of a `transpike train` run; an untrained network "
@@ -90,9 +91,9 @@ class Source:
     @property
     def run(self) -> Path | None:
         """The folder of the run that trained it, if there is one."""
-        if Path(self.name).is_dir():
+        if os.path.isdir(self.name):
             return Path(self.name)
-        return self.weights if self.weights and (self.weights / "model.json").is_file() else None
+        return self.weights if self.weights and os.path.isfile(self.weights / "model.json") else None
 
     @property
     def described(self) -> Arguments:
@@ -105,9 +106,14 @@ class Source:
         return (read_options(self.run) or read_options(self.run.parent)) if self.run else {}
 
     @property
+    def root(self) -> Path:
+        """Where its run found the data set's files."""
+        return Path(self.recorded.get("root", "data"))
+
+    @property
     def model(self) -> str:
         """The network's name, also where a run's folder is named."""
-        return str(read_description(self.name)["name"]) if Path(self.name).is_dir() else self.name
+        return str(read_description(self.name)["name"]) if os.path.isdir(self.name) else self.name
 
     @property
     def time(self) -> int | None:
@@ -156,7 +162,7 @@ def load_data(sources: Sequence[Source], data: Data, *, own_teacher: Source | No
     loading = data.loading or Loading(**(recorded.get("loading", {}) if described.get("data") == name else {}))
     chosen = Data(
         name,
-        data.root or Path(recorded.get("root", "data")),
+        data.root or first.root,
         data.download,
         loading if name in EVENT_SOURCES else first.prepare(loading, name),
         described.get("split_by") or "number",

@@ -153,7 +153,7 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
     ...     place("network.json").name
     'network.json'
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         yield _places(folder, {})
         return
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +53,10 @@ class Network:
 def stage_folder(name: str, stage: str) -> Path | None:
     """The folder in which an earlier run left a stage's network; None where ``name`` is a network's."""
     folder = Path(name)
-    if name in model_names() or not folder.is_dir():
+    if name in model_names() or not os.path.isdir(folder):
         return None
     inner = folder / FOLDERS[stage]
-    return inner if (inner / "model.json").is_file() else folder
+    return inner if os.path.isfile(inner / "model.json") else folder
 
 
 def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Arguments, steps: int) -> None:
