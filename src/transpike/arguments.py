@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import types
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,7 +117,7 @@ class Arguments:
     def _wrong(self, name: str, message: str) -> str:
         """What is wrong with an option's value, and from where it is: of several, the one that the parser tells."""
         found: list[tuple[str, object]] = [
-            (f"--{name} {textwrap.shorten(value, 80)}", value) for value in reversed(self._values(name))
+            (f"--{name} {_short(value)}", value) for value in reversed(self._values(name))
         ]
         for path, content in reversed(self.files.items()):
             if (value := _within(content, name)) is not None:
@@ -194,14 +193,13 @@ class Arguments:
             inner = any(each.startswith(f"{whole}.") for each in self.types)
             if inner and isinstance(value, Mapping):
                 yield from self._names(path, value, f"{whole}.")
-            elif (
-                inner
-                and not isinstance(value, str)
-                and (value is not None or type(None) not in _members(self.types[whole]))
-            ):
+            elif inner and not isinstance(value, str) and not (value is None and self._optional(whole)):
                 raise ConfigError(f"{path}: {whole}={shown(value)}: expected {self._expected(whole)}.")
             else:
                 yield whole
+
+    def _optional(self, name: str) -> bool:
+        return type(None) in _members(self.types.get(name))
 
     def _knows_fully(self, name: str) -> bool:
         return name in self.types or ("." in name and self._knows(name) and not name.endswith(".help"))
@@ -248,6 +246,11 @@ def load_yaml(text: str) -> Any:
         return get_loader("yaml")(text)
     except ValueError as error:  # a number with more digits than Python reads
         raise yaml.YAMLError(f"{error}.") from error
+
+
+def _short(value: str) -> str:
+    line = " ".join(value.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."
 
 
 def _first_line(error: yaml.YAMLError) -> str:

@@ -20,9 +20,7 @@ from tests.experiments.reading import read
 from transpike.cli import main
 from transpike.data import Loading, load_images
 from transpike.distill import Taps, WaveletRefinement
-from transpike.distill.sfkd import SFKDDistillation, standardize
-from transpike.distill.taps import Stage
-from transpike.measure.stages import StageSpectra
+from transpike.distill.sfkd import standardize
 from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum, full_plane
 from transpike.models import create_model
@@ -304,13 +302,6 @@ def test_a_student_without_maps_beside_one(
     assert len({picture["label"] for picture in results["stages"][0]["pictures"]}) == 2
     assert {stage["student"] for stage in results["features"]} == {1}
     assert "CKA is left out" in capsys.readouterr().out
-
-
-def test_without_a_gaussian_there_is_none_to_draw() -> None:
-    [distance] = SFKDDistillation([Stage("a", "b", 2, 2, (4, 4), (4, 4))], sigma=None).distances
-    spectra = StageSpectra("a", Stage("a", "b", 2, 2, (4, 4), (4, 4)), distance)  # type: ignore[arg-type]
-    spectra.update({"a": torch.rand(4, 2, 4, 4)}, {"b": torch.rand(4, 2, 4, 4)})
-    assert spectra.found(1).sigma is None
 
 
 def test_a_network_alone(runs: Path, analyze: Analyze) -> None:

@@ -12,12 +12,10 @@ from torch import nn
 
 import transpike
 from transpike.cli import main
-from transpike.conversion import prepare
-from transpike.measure.conversion import compare
 from transpike.models import create_model, save_weights
 from transpike.results import Conversion, read_result
 
-SWEEP = ("--steps", "6,12", "--scheme.percentile", "100")
+SWEEP = ("--steps", "6,12", "--settings", '{"percentile": 100}')
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +86,20 @@ def test_a_broken_sweep_continues(converted: Path, weights: Path) -> None:
         }
 
 
+@pytest.mark.parametrize(("scheme", "steps"), [("rate", 32), ("fs", 12)])
+def test_other_schemes_are_converted_measured_tabled_and_drawn(
+    scheme: str, steps: int, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--scheme", scheme, "--steps", str(steps), "--settings.percentile", "100")
+    assert run(weights, "--out", str(tmp_path / "out"), *given) == 0
+    (row,) = conversion(tmp_path / "out").rows
+    assert row.scheme["name"] == scheme and row.agreement > 0.9 and row.negative_per_neuron == 0
+    snn = transpike.load(tmp_path / "out" / str(row.network))
+    assert (snn.steps, snn.latency) == (steps, row.latency)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert snn.scheme.label in page and snn.scheme.label in capsys.readouterr().out and "negative" not in page
+
+
 def test_evaluate_repeats_the_measurement(converted: Path, tmp_path: Path) -> None:
     row = conversion(converted).rows[1]
     assert main(["evaluate", str(converted / str(row.network)), "--out", str(tmp_path / "again")]) == 0
@@ -139,9 +151,12 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     ("arguments", "complaint"),
     [
         (["--steps", "0"], "steps=0: expected a whole number"),
-        (["--scheme.beta", "1"], "beta"),
-        (["--scheme.beta", "3.5"], "beta must lie in (1, 3]"),
-        (["--scheme.levels", "2,4"], "levels"),
+        (["--settings", '{"beta": 1}'], "beta"),
+        (["--settings.beta", "3.5"], "beta must lie in (1, 3]"),
+        (["--settings", '{"levels": [2, 4]}'], "levels"),
+        (["--settings", '{"betta": 2}'], "scheme 'css' has no setting 'betta'. Did you mean beta?"),
+        (["--settings", '{"steps": 4}'], "the number of steps is given by --steps"),
+        (["--scheme", "rat"], "scheme='rat': expected 'css', 'rate' or 'fs'. Did you mean 'rate'?"),
         (["--weights", "nowhere.pt"], "no such weight file"),
         (["--network", '{"widht": 4}'], "widht"),
         (["--loading.validation", "2"], "validation"),
@@ -158,23 +173,3 @@ def test_wrong_input_is_one_message(
     said = capsys.readouterr()
     assert complaint in " ".join((said.err + said.out).split()) and "Traceback" not in said.err
     assert not (tmp_path / "out").exists()
-
-
-def test_compare_counts_by_hand() -> None:
-    torch.manual_seed(0)
-    ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    x = torch.rand(10, 6)
-    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1))
-    row = compare(snn, [x]).row
-    trace = snn.trace(x)
-    into, hidden = (trace[name].spikes.abs().sum().item() / 10 for name in ("input", "1"))
-    assert row.accuracy is None and row.loss_pp is None
-    assert row.synops == pytest.approx(8 * into + 3 * hidden)
-    assert row.spikes_per_neuron == pytest.approx(hidden / 8)
-    assert row.payload_bits == pytest.approx(into + hidden)
-    assert (row.latency, row.latency_zero_delay, row.interval) == (8 + 2, 8 + 1, 9)
-    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3)))
-    row, trace = compare(levels, [x]).row, levels.trace(x)
-    count = {k: [(trace[n].spikes.abs() == k).sum().item() / 10 for n in ("input", "1")] for k in (2, 3)}
-    assert row.shifts == pytest.approx(8 * count[2][0] + 3 * count[2][1])
-    assert row.multiplications == pytest.approx(8 * count[3][0] + 3 * count[3][1])

@@ -32,8 +32,8 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_at(line: int, work: Callable[[], object]) -> bool:
-    """Run something in a child that is killed before the n-th line of `transpike.files`; false if it ended before."""
+def stopped_at(line: int, work: Callable[[], object], stop: Callable[[], object]) -> None:
+    """Run something that is stopped before the n-th line of `transpike.files`."""
     left = line
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -43,14 +43,30 @@ def killed_at(line: int, work: Callable[[], object]) -> bool:
         if event == "line":
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                stop()
         return trace
 
-    def traced() -> None:
-        sys.settrace(trace)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
         work()
-        sys.settrace(None)
+    finally:
+        sys.settrace(before)
 
-    code = ended(fork(traced))
+
+def killed_at(line: int, work: Callable[[], object]) -> bool:
+    """Run something in a child that is killed before the n-th line of `transpike.files`; false if it ended before."""
+    code = ended(fork(lambda: stopped_at(line, work, lambda: os.kill(os.getpid(), signal.SIGKILL))))
     assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def interrupted_at(line: int, work: Callable[[], object]) -> bool:
+    """Run something in a child that Ctrl-C ends before the n-th line of `transpike.files`; false if it ended before."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    code = ended(fork(lambda: stopped_at(line, work, stop)))
+    assert code in (0, 1)
     return code != 0

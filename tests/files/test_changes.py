@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.files.children import ended, fork, killed_at
+from tests.files.children import ended, fork, interrupted_at, killed_at
 
 from transpike import files
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
@@ -71,6 +71,19 @@ def test_killed_anywhere_all_files_are_old_or_all_new(
             break
         line += step
     assert seen == {old, "new"} and line > 200
+
+
+def test_interrupted_anywhere_all_files_are_old_or_all_new(tmp_path: Path) -> None:
+    seen, line = set(), 1
+    write_pair(tmp_path, "old")
+    while interrupted_at(line, partial(write_pair, tmp_path, f"new {line}")):
+        first, second = read_pair(tmp_path)
+        assert first == second, f"interrupted at line {line}"
+        seen.add(first)
+        write_pair(tmp_path, "next")
+        assert sorted(os.listdir(tmp_path)) == list(PAIR) and read_pair(tmp_path) == ["next", "next"]
+        line += 3
+    assert {"next"} < seen and line > 200
 
 
 def test_a_writer_that_fails_changes_nothing(tmp_path: Path) -> None:

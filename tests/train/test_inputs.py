@@ -105,9 +105,9 @@ def test_labels_that_are_no_class_indices_are_one_error(labels, said, tmp_path):
         (
             (PIXELS[:4, :, :5], LABELS[:4]),
             ModelError,
-            r"Sequential cannot take a batch \[4, 1, 5, 6\] of torch.float32",
+            r"fails on a batch \[4, 1, 5, 6\] of torch.float32: mat1.* give those\.$",
         ),
-        (((PIXELS[:4] * 9).byte(), LABELS[:4]), ModelError, r"of torch.uint8 \(.*\): make the images floating-point"),
+        (((PIXELS[:4] * 9).byte(), LABELS[:4]), ModelError, r"of torch.uint8: .*\. Make the images floating-point"),
     ],
 )
 def test_what_is_no_batch_is_one_error(batch, error, said, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def load(folder: Path | str) -> SpikingNetwork:
     source = Path(folder)
     with files.reading(source) as place:
         for name in ("network.json", "weights.safetensors"):
-            if not place(name).is_file():
+            if not os.path.isfile(place(name)):
                 raise ModelError(
                     f"{source}: no {name} there; give the folder that snn.save(folder) or `transpike convert` wrote"
                 )

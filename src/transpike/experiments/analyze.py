@@ -133,7 +133,7 @@ def _look(options: Analyze) -> Analysis:
     first = next(iter(loader))[0].to(device)
     for student in students:
         find_stages(student, teacher, first[:, :2] if first.ndim == 5 else first[:2], taps=options.taps)
-    return analysis(teacher, students, loader, sets=sets, part=options.part, device=device, shown=options.shown)
+    return analysis(teacher, students, loader, sets=sets, part=options.part, shown=options.shown)
 
 
 def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:

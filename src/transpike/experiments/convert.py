@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from transpike.coding.css import CSS
+from transpike.coding import create_scheme
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
@@ -32,7 +33,7 @@ __all__ = ["Convert", "convert", "load_inputs", "run_sweep"]
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a trained network into a spiking one (CSS), at one or several numbers of steps, and measure each.
+    """Convert a trained network into a spiking one, at one or several numbers of steps, and measure each.
 
     Nothing is trained: amplitudes come from training images, accuracy from test images. The run's folder receives one
     network a number of steps (T8/, ...; transpike.load reads it), results.json with every figure, layer by layer, and
@@ -40,8 +41,9 @@ class Convert:
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
-      transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --steps 8 --scheme.silent 1
-      transpike convert resnet20 --data cifar10 --weights resnet20.pt --scheme.levels 1,2,4,8 --scheme.silent 0
+      transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --settings '{"silent": 1}'
+      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8], "silent": 0}'
+      transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
     Attributes:
@@ -49,11 +51,13 @@ class Convert:
         data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
         network: What else the network takes, such as {"pool": "max"} for a VGG.
-        root: Where the data set's files lie.
+        root: Where the data set's files lie; by default as in the training run, else data.
         download: Download the data set into root where it is missing.
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
-        steps: T, or several to compare: 4,6,8,10,12. Takes the place of scheme.steps.
-        scheme: The code and its neurons: beta, silent steps, levels of spikes, percentile, and so on.
+        steps: T, or several to compare: 4,6,8,10,12.
+        scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
+        settings: What else the scheme takes. css: {"beta": 2, "silent": 2, "levels": [1], "signed": true, "percentile":
+            99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
@@ -67,11 +71,12 @@ class Convert:
     _: KW_ONLY
     weights: Path | None = None
     network: Arguments | None = None
-    root: Path = Path("data")
+    root: Path | None = None
     download: bool = False
     loading: Loading = Loading()
     steps: list[int] | int = 8
-    scheme: CSS = CSS()
+    scheme: str = "css"
+    settings: Arguments | None = None
     calibration: int = 512
     device: str = "cpu"
     seed: int = 0
@@ -89,18 +94,29 @@ def convert(options: Convert) -> Conversion:
     Raises:
         TranspikeError: The network has no spiking form, or an option, the weights or the images are wrong.
     """
+    from transpike.measure.sweep import Sweep
+
     counts = sorted({options.steps} if isinstance(options.steps, int) else set(options.steps))
     if not counts:
         raise ConfigError("steps: give at least one number of steps")
-    schemes = [replace(options.scheme, steps=count) for count in counts]
-    from transpike.measure.sweep import Sweep
-
+    settings = options.settings or {}
+    if "steps" in settings:
+        raise ConfigError("settings: the number of steps is given by --steps")
+    schemes = [create_scheme(options.scheme, {**settings, "steps": count}) for count in counts]
     checked_device(options.device)
     source = Source(options.model, options.weights, options.network or {})
-    loading = replace(options.loading, seed=options.seed)
-    ann, sets = load_inputs(source, Data(options.data, options.root, options.download, loading))
+    loading, root = replace(options.loading, seed=options.seed), options.root or source.root
+    ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
-    recorded = record(options, network=source.network, steps=counts, data=sets.name, loading=sets.loading)
+    recorded = record(
+        options,
+        network=source.network,
+        settings=settings,
+        steps=counts,
+        data=sets.name,
+        root=root,
+        loading=sets.loading,
+    )
     rows = _finished(options.resume, recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
@@ -158,16 +174,15 @@ def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
         raise ConfigError(
             f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
         )
-    return _read(folder).rows if (folder / "results.json").is_file() else ()
+    return _read(folder).rows if os.path.isfile(folder / "results.json") else ()
 
 
 def _comparable(options: Mapping[str, object]) -> Arguments:
     """Options that two parts of a run share: images may lie elsewhere, and one may compute elsewhere, at other T."""
-    kept: Arguments = {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
-    return kept | {"scheme": {name: value for name, value in kept["scheme"].items() if name != "steps"}}
+    return {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
 
 
 def _same(now: object, before: object) -> bool:
     if now == before or not (isinstance(now, str) and isinstance(before, str)):
         return now == before
-    return Path(now).exists() and Path(before).exists() and Path(now).samefile(before)
+    return os.path.exists(now) and os.path.exists(before) and Path(now).samefile(before)

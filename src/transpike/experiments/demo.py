@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from transpike.coding.css import CSS
+from transpike.coding import create_scheme
 from transpike.data import Loading
 from transpike.experiments.convert import load_inputs, run_sweep
 from transpike.experiments.distill import Distill, distill
@@ -17,6 +17,7 @@ from transpike.results import Conversion, copy_results, start_run
 __all__ = ["Demo", "demo"]
 
 STEPS = (4, 6, 8, 10, 12)
+SETTINGS: tuple[dict[str, object], ...] = ({}, {"silent": 0, "levels": (1, 2, 4, 8)})
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,11 @@ def demo(options: Demo) -> Conversion:
     Raises:
         TranspikeError: The folder cannot be written.
     """
-    schemes = [
-        replace(scheme, steps=steps) for scheme in (CSS(), CSS(silent=0, levels=(1, 2, 4, 8))) for steps in STEPS
-    ]
-    loading = Loading(seed=options.seed)
-    begun = {"model": "resnet20", "data": "digits", "loading": loading, **record(options)}
     from transpike.measure.sweep import Sweep
 
+    schemes = [create_scheme("css", {**settings, "steps": steps}) for settings in SETTINGS for steps in STEPS]
+    loading = Loading(seed=options.seed)
+    begun = {"model": "resnet20", "data": "digits", "loading": loading, **record(options)}
     with start_run("demo", begun, out=options.out) as run:
         ann, student = run.folder / "ann", run.folder / "student"
         train(Train("resnet20", "digits", epochs=options.epochs, seed=options.seed, out=ann))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, dataclass
 from math import lcm
 from pathlib import Path
@@ -125,8 +126,8 @@ spikingformer_4_384 --data cifar100
     @property
     def source(self) -> Source:
         """Where the teacher comes from."""
-        given = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
-        return Source(self.teacher or "", *given)
+        rest = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
+        return Source(self.teacher or "", *rest)
 
 
 def distill(options: Distill) -> Training:
@@ -208,7 +209,7 @@ def _check_teacher(chosen: Distill) -> None:
     for option, value in (("teacher_size", source.size), ("teacher_steps", source.steps)):
         if value is not None and value < 1:
             raise ConfigError(f"{option}={value}: expected 1 or more.")
-    if Path(source.name).is_dir() and source.network:
+    if os.path.isdir(source.name) and source.network:
         raise ConfigError(f"{source.name}: a run's folder knows its network: leave --teacher-network out.")
     events, spikes = chosen.data in EVENT_SOURCES, source.model in SPIKING
     if events and source.described.get("encoder"):

@@ -72,9 +72,9 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
     """
     checked_device(options.device)
     network = options.network
-    if not network.is_dir():
+    if not os.path.isdir(network):
         raise ModelError(f"{network}: no such folder; give one that `transpike convert` or `transpike train` wrote")
-    converted = (network / "network.json").is_file()
+    converted = os.path.isfile(network / "network.json")
     begun = ({} if converted else read_options(network)) or read_options(network.parent)
     chosen = replace(
         options,

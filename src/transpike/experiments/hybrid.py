@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from transpike.train.hybrid import Encode, balance_thresholds, transfer
 from transpike.train.options import TrainOptions
 from transpike.train.processes import first_process
 from transpike.train.runs import checked_steps, training_run
-from transpike.train.stages import FOLDERS, Network, check_images, given_folder
+from transpike.train.stages import FOLDERS, Network, check_images, stage_folder
 
 if TYPE_CHECKING:
     from transpike.measure.encoded import Encoded
@@ -111,7 +112,7 @@ class Work:
     def finished(self, stage: str) -> tuple[Network, Evaluation] | None:
         """A stage's network and results, where the run that continues has finished it."""
         place = self.place(stage)
-        return _read(place) if self.resumed and (place / "results.json").is_file() else None
+        return _read(place) if self.resumed and os.path.isfile(place / "results.json") else None
 
     def save(self, stage: str, network: Network, results: Evaluation) -> tuple[Network, Evaluation]:
         """Write a stage's network and its results, which mark the stage as finished."""
@@ -139,7 +140,7 @@ class Work:
             words = {"ann": "artificial network", "tune": f"spiking network, T = {training.steps}"}
             print(f"Training the {words[stage]}", file=sys.stderr)
         place = self.place(stage)
-        resume = self.resumed and (place / "last.ckpt").is_file()
+        resume = self.resumed and os.path.isfile(place / "last.ckpt")
         return fit(model, Loaders.of(self.data.sets), training, folder=place, encode=encode, resume=resume)
 
 
@@ -152,7 +153,7 @@ def train_ann(work: Work) -> tuple[Network, Evaluation]:
     encode, trained = data.encoder.layout, None
     if done := work.finished("ann"):
         return done
-    if given := given_folder(options.ann, "ann"):
+    if given := stage_folder(options.ann, "ann"):
         network = Network.load(given)
         check_images(given, read_description(given), {**data.shape, "mean": data.sets.mean, "std": data.sets.std})
     else:
@@ -173,7 +174,7 @@ def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network
         return done
     torch.manual_seed(options.seed)  # a resumed run begins here, and an encoder may draw
     # A network of an earlier run knows its own shape; one trained here may have had options that it alone took.
-    kwargs = (ann.kwargs if given_folder(options.ann, "ann") else {}) | (options.network or {}) | (options.neuron or {})
+    kwargs = (ann.kwargs if stage_folder(options.ann, "ann") else {}) | (options.network or {}) | (options.neuron or {})
     twin = Network(create_model(f"spiking_{ann.name}", **data.shape, **kwargs), f"spiking_{ann.name}", kwargs)
     transfer(ann.model, twin.model, steps=options.steps)
     batches = data.sets.calibration(options.calibration)
@@ -195,7 +196,7 @@ def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network
 def read_balanced(work: Work) -> tuple[Network, Evaluation]:
     """An earlier run's balanced twin; its encoder must be the same, and hands on its thresholds."""
     name, sets = str(work.options.balanced), work.data.sets
-    given = given_folder(name, "balance")
+    given = stage_folder(name, "balance")
     if given is None:
         raise ModelError(f"{name}: no such folder; --balanced takes one of `transpike hybrid`.")
     about = read_description(given)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError
 from transpike.models import model_names
 from transpike.results import located, read_run
@@ -54,14 +55,18 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
     found: Arguments = dict(located(run, names=model_names()))
     found |= found.pop("options", {})  # how to train stands in an object of its own
     found = {(renamed or {}).get(name, name): value for name, value in found.items()}
-    missing = [one.name for one in fields(kind) if one.name not in PLACES and one.name not in found]
+    names = [one.name for one in fields(kind) if one.name not in PLACES]
+    missing, unknown = [name for name in names if name not in found], [name for name in found if name not in names]
     try:
+        if unknown:
+            raise ValueError(f"option {unknown[0]} is unknown.{near(unknown[0], names)}")
         if missing:
             raise ValueError(f"its options lack {', '.join(missing)}")
         return _parsed(kind, found)
     except (TranspikeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{folder / 'run.json'}: {reason}. Start the training anew.") from error
+        end = "" if reason.endswith((".", "?")) else "."
+        raise ConfigError(f"{folder / 'run.json'}: {reason}{end} Start the training anew.") from error
 
 
 def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:

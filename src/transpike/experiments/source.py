@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
@@ -20,16 +21,7 @@ from transpike.train.options import Arguments
 from transpike.train.runs import STEPS
 from transpike.train.teacher import input_of
 
-__all__ = [
-    "Data",
-    "Sets",
-    "Source",
-    "load_data",
-    "load_model",
-    "load_subject",
-    "read_options",
-    "recorded_teacher",
-]
+__all__ = ["Data", "Sets", "Source", "load_data", "load_model", "load_subject", "read_options", "recorded_teacher"]
 
 Sets = ImageSets | EventSets
 
@@ -53,7 +45,11 @@ class Data:
     split_by: str = "number"
 
     def load(self, frames: int | None) -> Sets:
-        """The images, or so many frames of events; Raises: DataError, ConfigError as `load_images`, `load_events`."""
+        """The images, or so many frames of events.
+
+        Raises:
+            TranspikeError: as `load_images` and `load_events`.
+        """
         name, root, loading = self.name or "", self.root or Path("data"), self.loading or Loading()
         if name in EVENT_SOURCES:
             return load_events(name, steps=frames or STEPS, split_by=self.split_by, root=root, loading=loading)
@@ -84,7 +80,7 @@ class Source:
         Raises:
             ModelError: for a network by name without weights, naming the option that gives them and what they are for.
         """
-        if self.weights is None and not Path(self.name).is_dir():
+        if self.weights is None and not os.path.isdir(self.name):
             check_name(self.name)
             raise ModelError(
                 f"{self.name}: give {option}, a file or the folder of a `transpike train` run; an untrained network "
@@ -95,9 +91,9 @@ class Source:
     @property
     def run(self) -> Path | None:
         """The folder of the run that trained it, if there is one."""
-        if Path(self.name).is_dir():
+        if os.path.isdir(self.name):
             return Path(self.name)
-        return self.weights if self.weights and (self.weights / "model.json").is_file() else None
+        return self.weights if self.weights and os.path.isfile(self.weights / "model.json") else None
 
     @property
     def described(self) -> Arguments:
@@ -110,9 +106,14 @@ class Source:
         return (read_options(self.run) or read_options(self.run.parent)) if self.run else {}
 
     @property
+    def root(self) -> Path:
+        """Where its run found the data set's files."""
+        return Path(self.recorded.get("root", "data"))
+
+    @property
     def model(self) -> str:
         """The network's name, also where a run's folder is named."""
-        return str(read_description(self.name)["name"]) if Path(self.name).is_dir() else self.name
+        return str(read_description(self.name)["name"]) if os.path.isdir(self.name) else self.name
 
     @property
     def time(self) -> int | None:
@@ -161,7 +162,7 @@ def load_data(sources: Sequence[Source], data: Data, *, own_teacher: Source | No
     loading = data.loading or Loading(**(recorded.get("loading", {}) if described.get("data") == name else {}))
     chosen = Data(
         name,
-        data.root or Path(recorded.get("root", "data")),
+        data.root or first.root,
         data.download,
         loading if name in EVENT_SOURCES else first.prepare(loading, name),
         described.get("split_by") or "number",
@@ -183,6 +184,8 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
         raise DataError(
             f"{source.name} takes images of {channels} channels; those of {sets.name} have {sets.channels}."
         )
+    if outputs < sets.classes:
+        raise DataError(f"{source.name} tells {outputs} classes apart, and {sets.name} has {sets.classes}.")
     own = None if described.get("encoder") else source.size
     shape = {"in_channels": channels, "image_size": own or described.get("image_size", sets.size)}
     return create_model(source.name, num_classes=outputs, **shape, weights=source.weights, **source.network)
@@ -208,14 +211,8 @@ def recorded_teacher(folder: str) -> Source | None:
     options = read_options(Path(folder))
     if options.get("teacher") is None:
         return None
-    weights, network = options.get("teacher_weights"), options.get("teacher_network") or {}
-    teacher = Source(
-        options["teacher"],
-        Path(weights) if weights else None,
-        network,
-        options.get("teacher_steps"),
-        options.get("teacher_size"),
-    )
+    weights, network, steps, size = (options.get(f"teacher_{name}") for name in ("weights", "network", "steps", "size"))
+    teacher = Source(options["teacher"], Path(weights) if weights else None, network or {}, steps, size)
     try:
         return teacher.checked("its weights", "teach")
     except TranspikeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -78,7 +79,11 @@ class Partial:
             data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
             with os.fdopen(os.dup(self._descriptor), "wb") as file:
                 file.write(data)
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that cannot
+                raise
 
     def _probe(self) -> None:
         """Raise what the system says of another megabyte: libraries hide why they could not write."""
@@ -90,7 +95,6 @@ class Partial:
     def place(self) -> None:
         """Put it in its target's place."""
         os.replace(self.path, self.target)
-        os.close(self._descriptor)
 
     def place_first(self) -> int:
         """Put it in its target's place if there is none yet; gives the file descriptor, which stays locked.
@@ -100,16 +104,19 @@ class Partial:
         """
         os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         os.replace(self.path, self.target)
-        return self._descriptor
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor
 
     def close(self) -> None:
-        """End its life without removing it: it stands in a journal, and whoever reads that moves it."""
-        os.close(self._descriptor)
+        """End its life, but leave it: whoever reads the journal that lists it moves it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def discard(self) -> None:
-        """Remove it."""
+        """End its life, and remove it unless it was placed."""
         self.path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        self.close()
 
 
 @contextmanager
@@ -200,13 +207,13 @@ def target_of(path: Path) -> Path:
 
 
 def sync(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # some network disks cannot
+    """Wait until the names in a folder are on the disk, where one may and can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def is_partial_of(name: str, target: str) -> bool:

@@ -68,11 +68,11 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
         try:
             partial.fill(content)
             partial.place()
-        except BaseException:
+        finally:
             partial.discard()
-            raise
         sync(target.parent)
-        tidy(target.parent, target.name)
+        with suppress(OSError):  # of a folder that may be written to, but not listed
+            tidy(target.parent, target.name)
     return path
 
 

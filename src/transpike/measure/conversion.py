@@ -131,7 +131,7 @@ def compare(
     )
     about = Ann(
         accuracy=ann / images if labelled else None,
-        macs=ann_work.macs,
+        macs=float(ann_work.macs),
         energy_uj=ann_work.joules * 1e6,
         images_per_second=images / seconds[0] if seen else 0.0,
     )

@@ -69,7 +69,6 @@ def analysis(
     *,
     sets: ImageSets | EventSets,
     part: Literal["test", "validation"],
-    device: str,
     shown: int,
 ) -> Analysis:
     """All that is measured of a teacher, if there is one, and of students with their taps.
@@ -80,10 +79,10 @@ def analysis(
         loader: of the images.
         sets: that the images are of.
         part: of it.
-        device: where the networks are.
         shown: how many images are shown one by one, of different classes if possible.
     """
     subjects = [*([teacher] if teacher else []), *students]
+    device = str(next(students[0].model.parameters()).device)
     seen = look(subjects, bool(teacher), loader, class_names=sets.class_names, device=device, shown=shown)
     networks = (
         Network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,13 +127,13 @@ def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str,
 
 
 def _distillation(place: str) -> Distillation | None:
-    result = read_result(place) if (Path(place) / "results.json").is_file() else None
+    result = read_result(place) if os.path.isfile(Path(place) / "results.json") else None
     return result.distillation if isinstance(result, Training) else None
 
 
 def _method(student: Subject, learned: Distillation) -> nn.Module | None:
     file = Path(student.place) / "adapters.safetensors"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return None
     method = create_method(learned.method, student.stages, learned.settings)
     if not hasattr(method, "pairs"):

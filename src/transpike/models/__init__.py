@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from transpike import files
 from transpike.checks import near, shown, whole
 from transpike.errors import ModelError, TranspikeError
 from transpike.models.arguments import check_arguments, describe_arguments, guess_argument, network_arguments
@@ -155,25 +156,30 @@ def is_run(name: str | Path) -> bool:
 
 def _of_run(folder: Path, weights: str | Path | None, kwargs: dict[str, Any]) -> nn.Module:
     """The network of a run's folder, which may itself name a run that it began with."""
-    weights, seen = weights or folder, set[str]()
+    with files.reading(folder):  # description and weights of one writing
+        about, kwargs = _described(folder, kwargs)
+        name, shape = about["name"], (about["num_classes"], about["in_channels"], about.get("image_size"))
+        if name in NETWORKS:
+            # What a file says of a network's size is held against its weights before memory is taken.
+            with outlined():
+                check_weights(_build(name, *shape, dict(kwargs)), weights or folder)
+        model = _build(name, *shape, kwargs)
+        load_weights(model, weights or folder)
+    return model
+
+
+def _described(folder: Path, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The description of the network that a run's folder names in the end, and all arguments on the way."""
+    seen = set[str]()
     while True:
         seen.add(os.path.realpath(folder))
-        recorded = read_description(folder)
-        kwargs = {**recorded.get("kwargs", {}), **kwargs}
-        name = recorded["name"]
-        if not is_run(name):
-            break
-        if os.path.realpath(name) in seen:
+        about = read_description(folder)
+        kwargs = {**about.get("kwargs", {}), **kwargs}
+        if not is_run(about["name"]):
+            return about, kwargs
+        if os.path.realpath(about["name"]) in seen:
             raise ModelError(f"{folder}/model.json: damaged: names its own folder as its network. Train again.")
-        folder = Path(name)
-    shape = recorded["num_classes"], recorded["in_channels"], recorded.get("image_size")
-    if name in NETWORKS:
-        # What a file says of a network's size is held against its weights before memory is taken.
-        with outlined():
-            check_weights(_build(name, *shape, dict(kwargs)), weights)
-    model = _build(name, *shape, kwargs)
-    load_weights(model, weights)
-    return model
+        folder = Path(about["name"])
 
 
 def _build(name: str, num_classes: int, in_channels: int, image_size: int | None, kwargs: dict[str, Any]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ __all__ = ["COPY", "RunFolder", "copy_results", "located", "resumable", "resume_
 
 COPY = files.Kind(
     "a copy of results of transpike",
-    lambda path: RESULTS.recognises(path) and not (path.parent / "run.json").exists(),
+    lambda path: RESULTS.recognises(path) and not os.path.exists(path.parent / "run.json"),
 )
 """What ``--json`` writes; beside a run.json lies the run's own file, which no other run replaces."""
 
@@ -101,7 +102,7 @@ def resumable(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        if (run.folder / "results.json").exists():
+        if os.path.exists(run.folder / "results.json"):
             stop.add_note(f"What is done lies in {run.folder}. To go on: the same command with --resume {run.folder}")
         raise
 
@@ -120,7 +121,7 @@ def located(run: Run, *, names: Collection[str] = ()) -> dict[str, object]:
         if isinstance(value, list):
             return [seen(each) for each in value]
         place = Path(run.directory) / str(value)
-        return str(place) if isinstance(value, str) and value not in names and place.exists() else value
+        return str(place) if isinstance(value, str) and value not in names and os.path.exists(place) else value
 
     return {name: seen(value) if name in PLACES else value for name, value in run.options.items()}
 
@@ -130,7 +131,7 @@ def copy_results(result: Result, place: Path | None) -> None:
     if place is None:
         return
     copy = files.dumps(as_json(result))
-    if place.is_file() and place.read_text(encoding="utf-8", errors="replace") == copy:
+    if os.path.isfile(place) and place.read_text(encoding="utf-8", errors="replace") == copy:
         return  # the run's own file
     files.write(place, copy, kind=COPY)
 

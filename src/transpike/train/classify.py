@@ -74,7 +74,7 @@ class Classifier(L.LightningModule):
 
         Raises:
             DataError: for frames of another T than `options.steps`.
-            ModelError: if it cannot take them.
+            ModelError: if the network fails on them.
         """
         self.reset(self.model)
         given = self.inputs(images)
@@ -83,12 +83,12 @@ class Classifier(L.LightningModule):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            mend = "give images of the size and channels that it was made for"
+            mend = "If it was made for images of another size or other channels, give those."
             if not given.is_floating_point():
-                mend = "make the images floating-point numbers, between 0 and 1 (images / 255) or normalised"
+                mend = "Make the images floating-point numbers, between 0 and 1 (images / 255) or normalised."
+            why = str(error).partition("\n")[0].rstrip(". ")
             raise ModelError(
-                f"{type(self.model).__name__} cannot take a batch {list(given.shape)} of {given.dtype} "
-                f"({str(error).partition(chr(10))[0]}): {mend}."
+                f"{type(self.model).__name__} fails on a batch {list(given.shape)} of {given.dtype}: {why}. {mend}"
             ) from error
         return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -65,7 +66,7 @@ def student_steps(model: str, data: str, steps: int | None) -> int | None:
     Raises:
         ConfigError: Network and data, or T, do not go together.
     """
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         about = read_description(model)
         if about.get("encoder"):
             raise ConfigError(

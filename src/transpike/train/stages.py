@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from transpike.models import check_name, create_model, model_names, read_descrip
 from transpike.train.hybrid import LARGE, check_twin
 from transpike.train.options import Arguments
 
-__all__ = ["FOLDERS", "Network", "Shape", "check_images", "check_networks", "given_folder"]
+__all__ = ["FOLDERS", "Network", "Shape", "check_images", "check_networks", "stage_folder"]
 
 FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
 """Where a stage that is not the last leaves its network."""
@@ -49,13 +50,13 @@ class Network:
         return {name: float(threshold) for name, threshold in found if threshold is not None}
 
 
-def given_folder(name: str, stage: str) -> Path | None:
+def stage_folder(name: str, stage: str) -> Path | None:
     """The folder in which an earlier run left a stage's network; None where ``name`` is a network's."""
     folder = Path(name)
-    if name in model_names() or not folder.is_dir():
+    if name in model_names() or not os.path.isdir(folder):
         return None
     inner = folder / FOLDERS[stage]
-    return inner if (inner / "model.json").is_file() else folder
+    return inner if os.path.isfile(inner / "model.json") else folder
 
 
 def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Arguments, steps: int) -> None:
@@ -73,7 +74,7 @@ def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Ar
         ModelError: as `check_twin`, or if the folder holds a spiking network.
     """
     given = {"network": network, "pretraining.network": alone, "neuron": neuron}
-    folder = given_folder(ann, "ann")
+    folder = stage_folder(ann, "ann")
     if folder is None:
         check_name(ann)
         shape = {"num_classes": 10, "in_channels": 3, "image_size": LARGE}
