@@ -97,6 +97,13 @@ def decomposed_norm(x: Tensor) -> Tensor:
     return (x - mean) / torch.sqrt(variance + 1e-2)
 
 
+def conditional(m: Any, x: Tensor) -> Tensor:
+    """A convolution whose kernel each sample mixes from two."""
+    b, shares = x.shape[0], m.route(x.mean((2, 3))).sigmoid()
+    kernel = (shares @ m.kernels).view(b * 8, 4, 3, 3)
+    return F.conv2d(x.reshape(1, b * 8, 8, 8), kernel, padding=1, groups=b * 2).view(b, 8, 8, 8)
+
+
 def response_norm(m: Any, x: Tensor) -> Tensor:
     x = F.gelu(m.conv(x))
     power = x.norm(p=2, dim=(2, 3), keepdim=True)
@@ -143,6 +150,7 @@ FUNCTIONS = {
     ),
 }
 GATES = {
+    "conditional convolution": uses(conditional, route=fc(8, 2), kernels=random(2, 8 * 4 * 9)),
     "squeeze-excitation": uses(
         lambda m, x: x * m.b(F.relu(m.a(x.mean((2, 3), keepdim=True)))).sigmoid(),
         a=conv(4),
@@ -229,6 +237,7 @@ MOVES = {
     "index": uses(lambda m, x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]]),
     "index_select": uses(lambda m, x: x.index_select(1, torch.tensor([1, 0]))),
     "unfold": uses(lambda m, x: x.unfold(2, 3, 2)),
+    "windows put together": uses(lambda m, x: F.fold(F.unfold(x, 3, 1, 1, 2) * 0.5, (8, 8), 3, 1, 1, 2)),
     "patches": lambda: nn.Unfold(3, padding=1, stride=2),
     "expand": uses(lambda m, x: x.mean(1, keepdim=True).expand(-1, 4, -1, -1)),
     "padding with a constant": uses(lambda m, x: F.pad(x, (1, 1), value=1.0)),
@@ -356,3 +365,9 @@ def test_half_precision(snn: SpikingNetwork, modern: tuple[nn.Module, Tensor], t
     half.save(tmp_path)
     assert half.dtype == torch.bfloat16 and torch.equal(load(tmp_path)(x), half(x))
     assert distance(half(x).float(), model(x).detach()) < 0.2
+
+
+def test_a_computed_kernel_is_a_synapse_of_the_trains_it_is_made_of() -> None:
+    net = Between(CASES["conditional convolution"](), SHAPE).eval()
+    found = {op.name: op.inputs for op in prepare(net, torch.randn(4, *SHAPE)).graph.neurons}
+    assert found == {"relu": ("stem",), "body.sigmoid": ("body.route",), "flatten.identity": ("flatten",)}

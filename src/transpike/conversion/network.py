@@ -244,7 +244,7 @@ class SpikingNetwork(nn.Module):
         shift = tensors.pop(constant)
         z: Tensor = apply(op, tensors, *inputs).unflatten(0, (self.steps, -1))
         entry = torch.tensor(self.scheme.entry, dtype=z.dtype, device=z.device)
-        trailing = (1,) * (z.ndim - 3) if op.kind == "convolution" else ()
+        trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
 

@@ -196,8 +196,9 @@ def _identities(graph: Graph) -> Graph:
     for op in graph:
         if reads(op) or (not op.fires and passed.intersection(op.inputs)):
             passed.add(op.name)
-        if reads(op):
-            crossing |= passed.intersection(op.inputs)
+        if reads(op):  # a kernel computed from a train stays a current: its estimate is multiplied as it is
+            bare = op.args.get("bare", ())
+            crossing |= passed.intersection(name for k, name in enumerate(op.inputs) if k not in bare)
     names = {name: f"{name}.identity" for name in crossing}
     ops: list[Op] = []
     for op in graph:

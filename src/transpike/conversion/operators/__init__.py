@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from transpike.conversion.lowering import Value
-from transpike.conversion.operators import activations, arithmetic, moves, norms, products, shapes, weighted
+from transpike.conversion.operators import activations, arithmetic, moves, norms, patches, products, shapes, weighted
 
 __all__ = ["OPERATORS", "SIZED"]
 
@@ -23,6 +23,11 @@ OPERATORS: dict[str, Callable[..., Value]] = {
     **arithmetic.OPERATORS,
     **activations.OPERATORS,
     **norms.OPERATORS,
+    **patches.OPERATORS,
 }
-SIZED = frozenset(moves.OPERATORS) | set(shapes.RESHAPES) | {"slice", "view_copy", "split_with_sizes"}
+SIZED = (
+    frozenset(moves.OPERATORS)
+    | set(shapes.RESHAPES)
+    | {"slice", "view_copy", "split_with_sizes", "conv2d", "convolution"}
+)
 """Operators that may be told the number of samples, as a size."""

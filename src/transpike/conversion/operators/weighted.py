@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from transpike.conversion.lowering import UNSUPPORTED, Input, Lowering, Value
+from transpike.conversion.operators.patches import computed_convolution
 from transpike.conversion.operators.shapes import pad
 
 __all__ = ["OPERATORS"]
@@ -35,6 +36,9 @@ def conv(
     output_padding: int | Sequence[int] | None = None,
 ) -> Value:
     """A convolution, transposed if it has an ``output_padding``."""
+    if isinstance(input, str) and isinstance(weight, str) and not isinstance(bias, (str, float)) and padding != "same":
+        window = {"stride": stride, "padding": 0 if isinstance(padding, str) else padding, "dilation": dilation}
+        return computed_convolution(to, node, input, weight, bias, groups=groups, **window)
     if not isinstance(input, str) or not isinstance(weight, Tensor) or isinstance(bias, str):
         return UNSUPPORTED
     n = weight.ndim - 2
