@@ -43,10 +43,10 @@ def test_relu_and_max_pool_are_one_neuron_in_either_order() -> None:
     assert neurons(conv(), nn.PReLU(3), nn.AdaptiveMaxPool2d(2)) == {"2": "prelu + max_pool"}
 
 
-def test_max_pool_stays_a_neuron_of_its_own_where_it_cannot_be_joined() -> None:
-    assert neurons(conv(), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2)) == {"2": "relu + max_pool", "3": "max_pool"}
+def test_what_lies_between_is_part_of_one_neuron() -> None:
+    assert neurons(conv(), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2)) == {"3": "relu + max_pool + max_pool"}
     falling = nn.PReLU(3, init=-1)
-    assert neurons(conv(), falling, nn.MaxPool2d(2)) == {"1": "prelu", "2": "max_pool"}
+    assert neurons(conv(), falling, nn.MaxPool2d(2)) == {"2": "prelu + max_pool"}
     assert neurons(nn.MaxPool2d(2), conv(), nn.ReLU()) == {"0": "max_pool", "2": "relu"}
     read_twice = Uses(lambda m, x: (lambda y: F.max_pool2d(y, 3, 1, 1) + y)(F.relu(m.conv(x))), conv=conv())
     assert sorted(neurons(read_twice).values()) == ["max_pool", "relu"]

@@ -27,6 +27,7 @@ __all__ = ["load"]
 
 AGAIN = "Convert and save the network again."
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
+_PLACES = {"gather": (torch.int64,), "call": (torch.int64, torch.bool)}  # indices and masks that these kinds may hold
 LARGEST = 2**30
 """Values of one image in all operations together; beyond it nobody meant the shapes."""
 
@@ -105,7 +106,7 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
 
 def _check(graph: Graph, units: Mapping[str, float]) -> None:
     """Run the graph on shapes alone, then on one image of zeros: what does not fit together is found now."""
-    dtypes = {tensor.dtype for op in graph for tensor in op.tensors.values()}
+    dtypes = {t.dtype for op in graph for t in op.tensors.values() if t.dtype not in _PLACES.get(op.kind, ())}
     if len(dtypes) != 1 or not (dtype := dtypes.pop()).is_floating_point:
         raise ValueError("its tensors are not of one floating-point type")
     values: dict[str, Tensor] = {}
