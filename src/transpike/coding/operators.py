@@ -39,9 +39,11 @@ POOLS = frozenset(
 PIECEWISE = _named("relu leaky_relu clamp")
 HOMOGENEOUS = POOLS | _named("relu leaky_relu _prelu_kernel")
 """f(c x) = c f(x) for every c > 0."""
-BOOLEAN = frozenset(
-    f"{name}.{kind}" for name in ("gt", "ge", "lt", "le", "eq", "ne") for kind in ("Scalar", "Tensor")
-) | _named("logical_not logical_and logical_or")
+BOOLEAN = (
+    frozenset(f"{name}.{kind}" for name in ("gt", "ge", "lt", "le", "eq", "ne") for kind in ("Scalar", "Tensor"))
+    | _named("logical_not logical_and logical_or bitwise_not")
+    | _named("bitwise_and bitwise_or", "Tensor")
+)
 """What gives true or false, which no train can say."""
 ELEMENTWISE = (
     PIECEWISE

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
 from torch import Tensor
@@ -62,7 +62,7 @@ def _is_boolean(op: Op) -> bool:
 
 
 def _meets(graph: Graph, average: Op, points: Set[str]) -> bool:
-    """Whether an average meets what it reads, or what that was made from, again inside one composition."""
+    """Whether an average meets a value made of what it was made of again inside one composition."""
     if average.kind == "resample":
         return False
     behind, waiting = {average.name}, [average.name]
@@ -74,14 +74,18 @@ def _meets(graph: Graph, average: Op, points: Set[str]) -> bool:
                 if op.name not in behind:
                     behind.add(op.name)
                     waiting += [op.name] * (op.name not in points)
-    before, waiting = set(average.inputs), list(average.inputs)
-    met -= behind
-    while waiting and not met & before:
+    return bool(_sources(graph, met - behind) & _sources(graph, average.inputs))
+
+
+def _sources(graph: Graph, names: Iterable[str]) -> set[str]:
+    """The values of which ``names`` are made, back to weighted layers and products, with these."""
+    found, waiting = set(names), list(names)
+    while waiting:
         op = graph[waiting.pop()]
         if not reads(op):
-            waiting += [name for name in op.inputs if name not in before]
-            before.update(op.inputs)
-    return bool(met & before)
+            waiting += [name for name in op.inputs if name not in found]
+            found.update(op.inputs)
+    return found
 
 
 def _inner(graph: Graph, points: Set[str]) -> set[str]:
@@ -140,7 +144,7 @@ def _neuron(parts: list[Op]) -> Op:
     tensors: dict[str, Tensor] = {}
     calls: list[Call] = []
     within = {op.name for op in parts}
-    for name in (name for op in reversed(parts) for name in op.inputs if name not in within):
+    for name in (name for op in parts for name in op.inputs if name not in within):
         inputs.setdefault(name, Operand(len(inputs)))
     for op in parts:
         names = {key: key if key not in tensors else f"{key}{len(tensors)}" for key in op.tensors}
