@@ -37,8 +37,9 @@ from transpike.conversion import Prepared, prepare
 from transpike.conversion.graph import Graph
 from transpike.data import Loading
 from transpike.errors import TranspikeError
-from transpike.experiments.source import load_inputs
-from transpike.experiments.train import train
+from transpike.experiments.convert import load_inputs
+from transpike.experiments.source import Data, Source
+from transpike.experiments.train import Train, train
 
 CODES = {
     "ternary, Ts = 1": CSS(silent=1),
@@ -118,15 +119,13 @@ def _arguments() -> argparse.Namespace:
     if args.model is None:
         args.model, args.data = RESULTS / "resnet20", "digits"
         if not (args.model / "model.json").exists():
-            train("resnet20", "digits", epochs=20, out=args.model)
+            train(Train("resnet20", "digits", epochs=20, out=args.model))
     return args
 
 
 def _setting(args: argparse.Namespace) -> Setting:
-    loading = Loading(test_images=args.images)
-    ann, sets = load_inputs(
-        str(args.model), data=args.data, root=args.root, download=False, loading=loading, weights=args.weights
-    )
+    data = Data(args.data, args.root, loading=Loading(test_images=args.images))
+    ann, sets = load_inputs(Source(str(args.model), args.weights), data)
     images, labels = (torch.cat(parts) for parts in zip(*sets.test, strict=True))
     return Setting(ann, prepare(ann, sets.calibration(args.calibration)), images, labels, _batched(ann, images))
 

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 import transpike
 from transpike.conversion import Prepared, prepare
 from transpike.data import Loading
-from transpike.experiments.runs import write_json
+from transpike.files import json_kind, write_json
 from transpike.metrics.fidelity import agreement, logit_error
 
 BETAS, SILENT, STEPS = (1.5, 1.8, 2.0), (1, 2, 3), (4, 6, 8, 12, 16)
+FIGURES = json_kind("figures of this benchmark", rows=list)
 
 
 def random_network(name: str, images: Tensor, *, seed: int = 0) -> nn.Module:
@@ -84,7 +85,7 @@ def main() -> None:
                     rows.append(row | {"same": same, "error": error})
                     cells.append(f"{100 * same:.1f}  {100 * error:.2g}")
                 table.add_row(f"{beta:g}, {silent}", *cells)
-                write_json(args.out, {"images": args.images, "rows": rows})
+                write_json(args.out, {"images": args.images, "rows": rows}, kind=FIGURES)
         Console().print(table)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from transpike.coding.css import CSS
 from transpike.data import Loading
-from transpike.experiments.convert import convert
+from transpike.experiments.convert import Convert, convert
 from transpike.report import write_report
 
 CODES = {
@@ -54,11 +54,11 @@ def main() -> None:
             else set()
         )
         wanted = sorted(done | set(args.steps or steps))
-        convert(
+        options = Convert(
             "timm/tf_efficientnet_lite0", "folder", root=args.root, weights=args.weights, loading=loading, steps=wanted,
-            scheme=replace(scheme, steps=wanted[0]), calibration=260, device=args.device,
-            **({"resume": folder} if (folder / "run.json").exists() else {"out": folder}),
+            scheme=replace(scheme, steps=wanted[0]), calibration=260, device=args.device, out=folder,
         )  # fmt: skip
+        convert(replace(options, out=None, resume=folder) if (folder / "run.json").exists() else options)
     print(f"All codes on one page: {write_report(folders, args.out / 'imagenet.html')}")
 
 

@@ -51,6 +51,7 @@ def _snntorch() -> Layer:
     node = snntorch.Leaky(beta=0.5, reset_mechanism="zero", spike_grad=snntorch.surrogate.atan())
 
     def layer(x: Tensor) -> Tensor:
+        node.to(x.device)  # its decay is a tensor
         v = node.reset_mem()
         spikes = []
         for current in x * 0.5:

@@ -34,9 +34,9 @@ with tempfile.TemporaryDirectory() as folder:
     prepared = prepare(fitted.model, loaders.train)
     for steps in (4, 8):
         snn = prepared.convert(transpike.CSS(steps=steps))
-        figures = compare(snn, test_loader)
-        ann_accuracy, row = figures["ann"]["accuracy"], figures["row"]
-        print(f"T={steps}: ANN {ann_accuracy:.1%}, SNN {row['accuracy']:.1%}, {row['energy_uj']:.2f} uJ an image")
+        found = compare(snn, test_loader)
+        accuracies = f"ANN {found.ann.accuracy:.1%}, SNN {found.row.accuracy:.1%}"
+        print(f"T={steps}: {accuracies}, {found.row.energy_uj:.2f} uJ an image")
 
     snn.save(Path(folder) / "snn")
     again = transpike.load(Path(folder) / "snn")

@@ -37,7 +37,8 @@ FLOORS: dict[str, set[str]] = {
 FLOORS["train"] = set(FLOORS) - {"report"}
 FLOORS["measure"] = set(FLOORS) - {"report"}
 FLOORS["experiments"] = set(FLOORS)
-FLOORS["cli"] = {"experiments"}
+FLOORS["arguments"] = set()
+FLOORS["cli"] = {"arguments", "experiments"}
 FLOORS["__main__"] = {"cli"}
 
 
@@ -82,6 +83,28 @@ def test_imports_go_down(path: Path) -> None:
         allowed |= {""}  # the version
     wrong = {target for target in imports(path) if floor(target) not in allowed}
     assert not wrong, f"{name} ({here}) may not import {sorted(wrong)}"
+
+
+def test_there_is_no_circle() -> None:
+    """Not inside packages either, nor by imports within functions or for types alone."""
+    names = {module_name(path) for path in MODULES}
+    edges = {
+        name: {found for target in imports(path) if (found := _module(target, names)) is not None} - {name}
+        for path in MODULES
+        if (name := module_name(path))
+    }
+    waiting = dict(edges)
+    while free := [name for name, targets in waiting.items() if not targets & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, f"each of these imports another of them: {sorted(waiting)}"
+
+
+def _module(target: str, names: set[str]) -> str | None:
+    """The module of ours that an import names: `coding.css.CSS` is `coding.css`."""
+    while target and target not in names:
+        target = target.rpartition(".")[0]
+    return target or None
 
 
 def test_import_is_quick() -> None:

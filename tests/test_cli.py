@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,39 +37,53 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Call:
     """Run `transpike demo` with another function behind it; gives what that was called with."""
     called: dict[str, Any] = {}
 
-    def demo(
-        data: str = "digits",
-        *,
-        steps: list[int] | int = 8,
-        levels: tuple[int, ...] = (1,),
-        batch_size: int = 64,
-        name: str | None = None,
-    ) -> None:
+    @dataclass(frozen=True)
+    class Demo:
         """Do something.
 
         In a second paragraph:
 
             transpike demo --steps 4,8
 
-        Args:
+        Attributes:
             data: Where from.
             steps: How many.
             levels: Which.
             batch_size: At once.
             name: Whose.
         """
+
+        data: str = "digits"
+        steps: list[int] | int = 8
+        levels: tuple[int, ...] = (1,)
+        batch_size: int = 64
+        name: str | None = None
+
+    def demo(options: Demo) -> None:
+        data = options.data
         if data == "damaged":
             raise DataError("data/[x]: damaged. Delete it.")
         if data == "worker":
             list(DataLoader(Damaged(), num_workers=1))
+        if data == "loud":
+            for _ in range(3):
+                print("a line")
+        if data == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "runs/events")
+        if data == "missing":
+            raise FileNotFoundError(errno.ENOENT, "a bug")
+        if data == "hint":
+            stop = KeyboardInterrupt()
+            stop.add_note("Go on so.")
+            raise stop
         if data == "slow":
             raise KeyboardInterrupt
         if data == "bug":
             raise ZeroDivisionError
-        called.update(data=data, steps=steps, levels=levels, batch_size=batch_size, name=name)
+        called.update(asdict(options))
 
     module = ModuleType("transpike.experiments.demo")
-    module.demo = demo  # type: ignore[attr-defined]
+    module.demo, module.Demo = demo, Demo  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def call(*arguments: str, code: int = 0) -> dict[str, Any]:
@@ -76,7 +94,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Call:
     return call
 
 
-def test_flags_are_the_functions_arguments(demo: Call) -> None:
+def test_flags_are_the_options_fields(demo: Call) -> None:
     assert demo() == {"data": "digits", "steps": 8, "levels": (1,), "batch_size": 64, "name": None}
     got = demo("--data", "mnist", "--steps", "4,6,8", "--levels=1,2", "--batch-size=32", "--name", "a,b")
     assert got == {"data": "mnist", "steps": [4, 6, 8], "levels": (1, 2), "batch_size": 32, "name": "a,b"}
@@ -102,18 +120,48 @@ def test_bad_input_is_one_message_and_exit_code_2(demo: Call, capsys: pytest.Cap
         demo("--data", "bug")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["demo", "--steps", "many"], ["demo", "--stepz", "3"], ["dmo"], ["demo", "--config", "nowhere.yaml"], ["--what"]],
-)
-def test_a_wrong_command_line_exits_with_2(
-    demo: Call, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error and "error:" in error
+class Closed(io.StringIO):
+    """A pipe whose reader takes one line and goes."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def write(self, text: str) -> int:
+        if self.getvalue().count("\n"):
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    runs = subprocess.Popen(
+        [sys.executable, "-m", "transpike", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert runs.stdout is not None and runs.stderr is not None
+    runs.stdout.close()
+    assert (runs.stderr.read(), runs.wait()) == ("", 0)
+
+
+def test_after_the_pipe_is_closed_the_command_goes_on(demo: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr(sys, "stdout", Closed(nowhere.fileno()))
+        assert demo("--data", "loud")["data"] == "loud"
+
+
+def test_a_full_disk_that_a_library_meets_is_one_sentence(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    demo("--data", "full", code=2)
+    said = "no space is left on its disk. Free some, or name a place on another disk."
+    assert capsys.readouterr().err == f"transpike: cannot write runs/events: {said}\n"
+    with pytest.raises(FileNotFoundError):
+        demo("--data", "missing")
+
+
+def test_what_can_be_gone_on_with_is_said_when_interrupted(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    demo("--data", "hint", code=130)
+    assert capsys.readouterr().err == "transpike: interrupted\nGo on so.\n"
 
 
 def test_help_teaches(demo: Call, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def test_docstring_examples(name: str) -> None:
 def test_python_blocks(page: Path) -> None:
     """A page's blocks run in order as one script."""
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    scope: dict[str, object] = {"__name__": page.stem}
+    scope: dict[str, object] = {"__name__": "__main__"}  # dataclasses look their module up
     for block in blocks:
         exec(compile(block, str(page), "exec"), scope)
 

@@ -22,6 +22,7 @@ __all__ = ["choice", "is_whole", "keywords", "listed", "near", "number", "refuse
 Error = Callable[[str], TranspikeError]
 """A class of errors, or what makes one of a message."""
 
+_LONGEST = 200
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlong, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 40, 12, 12, 8
@@ -225,9 +226,10 @@ def shown(value: object) -> str:
     '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
     """
     try:
-        return " ".join(_SHORT.repr(value).split())
+        text = " ".join(_SHORT.repr(value).split())
     except ValueError:  # a whole number with more digits than Python writes
-        return f"a {type(value).__name__} too long to show"
+        return f"<{type(value).__name__} too long to show>"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def is_whole(value: object) -> TypeGuard[int]:

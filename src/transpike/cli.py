@@ -1,22 +1,29 @@
-"""The command line: ``transpike <verb>``. A verb's flags are the arguments of its function in ``experiments``."""
+"""The command line: ``transpike <verb>``. A verb's flags are the fields of its dataclass in ``experiments``."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader, set_parsing_settings
 from yaml import YAMLError
 
-from transpike.errors import TranspikeError
+from transpike.arguments import Arguments, load_yaml
+from transpike.checks import near
+from transpike.errors import ConfigError, TranspikeError, reason
+from transpike.files import check_target
 
 __all__ = ["build_parser", "main"]
 
@@ -31,33 +38,101 @@ VERBS = {
     "report": "turn result folders into one self-contained HTML page",
 }
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""What a system says of a disk whatever is written to it, be it by a library."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0; 2 for bad input, told in one message; 130 when interrupted."""
     # Threads that wait in a busy loop starve each other on a machine that others use; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)] or ["--help"]
+    with _outliving():
+        try:
+            _run(arguments[0], arguments[1:])
+        except TranspikeError as error:
+            # A DataLoader's worker process wraps the message into its traceback.
+            _complain(
+                re.sub(r"(?s)^Caught \w+ in DataLoader worker.*\ntranspike\.errors\.\w+: ", "", str(error)).strip()
+            )
+            return 2
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _complain(f"cannot write {error.filename or 'a file'}: {reason(error)}")
+            return 2
+        except KeyboardInterrupt as stop:
+            if argv is None:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process ends anyway
+            print("\n".join(["transpike: interrupted", *getattr(stop, "__notes__", ())]), file=sys.stderr)
+            return 130
+    return 0
+
+
+def _run(verb: str, given: list[str]) -> None:
+    if verb not in VERBS:
+        if verb not in ("-h", "--help", "--version"):
+            what = "option" if verb.startswith("-") else "command"
+            names = ["--help", "--version"] if verb.startswith("-") else [*VERBS]
+            raise ConfigError(f"no {what} {verb!r}.{near(verb, names)} Choose from {', '.join(names)}.")
+        build_parser(verb).parse_args([verb, *given])
+    function, kind = _verb(verb)
+    words = Arguments(verb, kind, given)
     try:
-        verb = arguments[0]
-        parser = build_parser(verb)
-        options = parser.instantiate(parser.parse_args(arguments))[verb]
-        options.pop("config", None)
+        options = words.parse(build_parser(verb))
+        if options.get("json") is not None:
+            from transpike.results.runs import COPY
+
+            check_target(options["json"], COPY)
         with warnings.catch_warnings():
             warnings.showwarning = _warned
-            _function(verb)(**options)
+            function(kind(**options))
     except TranspikeError as error:
-        from rich.console import Console
-        from rich.text import Text
+        raise words.located(error) from error
 
-        # A DataLoader's worker process wraps the message into its traceback.
-        told = re.sub(r"(?s)^Caught \w+ in DataLoader worker.*\ntranspike\.errors\.\w+: ", "", str(error)).strip()
-        message = Text.assemble(("transpike: ", "bold red"), told)
-        Console(stderr=True, soft_wrap=True, highlight=False).print(message)
-        return 2
-    except KeyboardInterrupt:
-        print("transpike: interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    said = Text.assemble(("transpike: ", "bold red"), message)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(said)
+
+
+class _Outliving:
+    """A stream that goes on, in silence, once nobody reads from it: files are written to the end all the same."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def _outliving() -> Iterator[None]:
+    out, errors = (cast(TextIO, _Outliving(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(errors):
+        try:
+            yield
+        finally:
+            out.flush()
+            errors.flush()
 
 
 def _warned(
@@ -79,23 +154,25 @@ def build_parser(verb: str) -> ArgumentParser:
     """The whole command's parser, in which only ``verb`` has its flags: the others' modules are not imported."""
     # Only this loader reads "4,6,8" as a list; jsonargparse asks it wherever a value is not plainly a string.
     set_loader("yaml_or_commas", _load, exceptions=(YAMLError,), json_superset=True)
+    # An option that is a dataclass has a flag for each of its fields, also where its class has a parent.
+    set_parsing_settings(subclasses_disabled=[is_dataclass])
     parser = ArgumentParser(
         prog="transpike",
         description="Carry a trained artificial network over to a spiking one. Start with: transpike demo",
         version=_version(),
         parser_mode="yaml_or_commas",
         formatter_class=_Formatter,
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     verbs = parser.add_subcommands(dest="verb", metavar="verb", required=True)
     for name, summary in VERBS.items():
-        child = ArgumentParser(description=summary, parser_mode="yaml_or_commas")
+        child = ArgumentParser(description=summary, parser_mode="yaml_or_commas", allow_abbrev=False)
         if name == verb:
-            function = _function(name)
-            child.description = re.split(
-                r"\n+(?:Args|Arguments|Parameters|Returns|Raises):?\n", getdoc(function) or ""
-            )[0]
+            _, options = _verb(name)
+            child.description = re.split(r"\n+Attributes:\n", getdoc(options) or "")[0]
             child.add_argument("--config", action="config", help="a YAML file with any of the options below")
-            child.add_function_arguments(function, as_group=False, as_positional=True)
+            child.add_class_arguments(options, as_group=False, as_positional=True)
         verbs.add_subcommand(name, child, help=summary)
     return parser
 
@@ -104,9 +181,10 @@ class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """jsonargparse's help, with the description's paragraphs and examples left as written."""
 
 
-def _function(verb: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(import_module(f"transpike.experiments.{verb}"), verb)
-    return function
+def _verb(verb: str) -> tuple[Callable[[object], object], type]:
+    """The verb's function, and the dataclass of its options."""
+    module = import_module(f"transpike.experiments.{verb}")
+    return getattr(module, verb), getattr(module, verb.capitalize())
 
 
 def _underscored(argument: str) -> str:
@@ -117,10 +195,9 @@ def _underscored(argument: str) -> str:
 
 def _load(text: str) -> Any:
     """YAML, with ``4,6,8`` read as the list ``[4, 6, 8]`` and ``4,`` as ``[4]``."""
-    load = get_loader("yaml")
-    value = load(text)
+    value = load_yaml(text)
     if isinstance(value, str) and "," in value and re.fullmatch(r"{0}(,{0})*,?".format(r"[^\s,:{}\[\]]+"), value):
-        return [load(item) for item in value.removesuffix(",").split(",")]
+        return [load_yaml(item) for item in value.removesuffix(",").split(",")]
     return value
 
 

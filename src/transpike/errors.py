@@ -41,6 +41,7 @@ _REASONS = {
     errno.ENOENT: "no such file or folder. Check the path",
     errno.ELOOP: "its links lead in a circle. Name the file itself",
     errno.ENXIO: "it is a pipe, and no program reads from it. Start the reader first",
+    errno.EPIPE: "the program that read from it has ended. Start it again",
     errno.EMFILE: "this process has too many files open. Raise the limit (ulimit -n)",
 }
 

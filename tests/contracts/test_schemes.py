@@ -216,15 +216,14 @@ def test_the_clock(snn: SpikingNetwork) -> None:
 
 def test_it_is_measured(snn: SpikingNetwork, images: Tensor) -> None:
     labels = torch.zeros(len(images), dtype=torch.long)
-    measured = compare(snn, [(images, labels)], layer_images=8)
-    row = measured["row"]
-    assert row["steps"] == len(snn.scheme.weights) and row["latency"] == snn.latency
-    assert row["energy_uj"] > 0 and math.isfinite(row["logit_error"])
-    assert len(row["layers"]) == 1 + len(snn.graph.neurons)
+    row = compare(snn, [(images, labels)], layer_images=8).row
+    assert row.steps == len(snn.scheme.weights) and row.latency == snn.latency
+    assert row.energy_uj > 0 and row.logit_error is not None and math.isfinite(row.logit_error)
+    assert len(row.layers) == 1 + len(snn.graph.neurons)
     analog_input = snn.scheme.encoded is None
-    assert (row["layers"][0]["spikes_per_neuron"] == 0) == analog_input
+    assert (row.layers[0].spikes_per_neuron == 0) == analog_input
     negative = min(snn.scheme.digits) < 0
-    assert negative or row["negative_per_neuron"] == 0
+    assert negative or row.negative_per_neuron == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

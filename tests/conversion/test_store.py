@@ -100,7 +100,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no operations": (lambda n: n.update(ops=[]), "damaged"),
     "no units": (lambda n: n.pop("units"), "damaged"),
     "an amplitude missing": (lambda n: n["units"].pop("input"), "damaged"),
-    "an amplitude not a number": (lambda n: n["units"].update(input=float("nan")), "amplitude"),
+    "an amplitude not a number": (lambda n: n["units"].update(input=float("nan")), "NaN"),
     "an amplitude of text": (lambda n: n["units"].update(input="much"), "damaged"),
     "an unknown scheme": (lambda n: n["scheme"].update(name="Nothing"), "scheme='Nothing': expected 'css'"),
     "an unknown option": (lambda n: n["scheme"].update(colour=3), "no setting 'colour'"),
@@ -136,6 +136,13 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a shape of text": (lambda n: op(n, "input").update(shape="big"), "damaged"),
     "a missing tensor": (lambda n: op(n, "linear")["tensors"].append("extra"), "damaged"),
     "a wrong stride": (lambda n: op(n, "convolution")["args"].update(stride=[7, 7]), "damaged"),
+    "a stride of five axes": (lambda n: op(n, "convolution")["args"].update(stride=[1] * 5), "damaged"),
+    "a slope of text": (
+        lambda n: op(n, "call")["function"]["calls"].append(
+            {"operator": "leaky_relu.default", "args": [{"result": 0}, "steep"]}
+        ),
+        "damaged",
+    ),
     "an argument missing": (lambda n: op(n, "convolution")["args"].pop("stride"), "damaged"),
 }
 
@@ -154,7 +161,7 @@ def test_a_damaged_description_is_one_clear_error(saved: Path, name: str) -> Non
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b"\x80\x04K\x01."])
 def test_a_description_that_is_something_else(saved: Path, content: bytes) -> None:
     (saved / "network.json").write_bytes(content)
-    with pytest.raises(ModelError, match=r"damaged|not a transpike"):
+    with pytest.raises(ModelError, match=r"damaged|JSON|expected an object|nested|UTF-8"):
         load(saved)
 
 
@@ -172,6 +179,15 @@ def test_weights_of_another_network(saved: Path) -> None:
         save_file(changed, saved / "weights.safetensors")
         with pytest.raises(ModelError, match="damaged"):
             load(saved)
+
+
+def test_another_programs_files_are_not_replaced(snn: SpikingNetwork, tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / "weights.safetensors")
+    before = (tmp_path / "weights.safetensors").read_bytes()
+    with pytest.raises(ModelError, match=r"weights\.safetensors: already exists and is not"):
+        snn.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
 
 
 def test_missing_files(saved: Path, tmp_path: Path) -> None:

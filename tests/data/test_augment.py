@@ -104,14 +104,16 @@ def test_image_files_are_augmented_before_they_are_normalised(tmp_path: Path, wo
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "'' is none of none, standard, shift, autoaugment"),
-        ("standard+mosaic", "'mosaic' is none of"),
+        ("", "loading.augment='': expected 'none', 'standard', 'shift'"),
+        ("standard+mosaic", "loading.augment='mosaic': expected 'none', .*or 'erasing'"),
         ("none+cutout", "'none' stands alone"),
         ("standard:3", "standard takes no value"),
         ("cutout:0", "'0' is no value for cutout"),
         ("cutout:wide", "'wide' is no value for cutout"),
         ("randaugment:31", "'31' is no value for randaugment"),
         ("erasing:2", "'2' is no value for erasing"),
+        ("erasing:nan", "'nan' is no value for erasing"),
+        ("shift:5000", "'5000' is no value for shift"),
         ("autoaugment:cifar", "'cifar' is no value for autoaugment"),
     ],
 )

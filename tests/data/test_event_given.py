@@ -194,7 +194,7 @@ class Stream(IterableDataset[Any]):
         (given(), {}, DataError, "own, train: the set is empty"),
         (given(GOOD), {"class_names": None}, ConfigError, "no attribute 'classes'"),
         (given(GOOD), {"class_names": "a"}, DataError, "own, train, item 0: label 1 is not one of 0 to 0"),
-        (given(GOOD), {"shift": -1}, ConfigError, "shift must not be negative: -1"),
+        (given(GOOD), {"shift": -1}, ConfigError, "shift=-1: expected a whole number of at least 0"),
         (given(GOOD), {"loading": Loading(size=32)}, ConfigError, "loading.size is for images"),
         (given(GOOD), {"loading": Loading(augment="erasing")}, ConfigError, "erasing is for images"),
     ],

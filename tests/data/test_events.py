@@ -303,8 +303,8 @@ def test_a_gesture_off_the_sensor_is_found_when_it_is_read(root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"steps": 0}, "at least 1, not 0"),
-        ({"split_by": "count"}, "one of number, time, not 'count'"),
+        ({"steps": 0}, "steps=0: expected a whole number of at least 1"),
+        ({"split_by": "count"}, "split_by='count': expected 'number' or 'time'"),
         ({"loading": Loading(size=48)}, "loading.size is for images"),
         ({"loading": Loading(mean=(0.5, 0.5))}, "loading.mean is for images"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_calibration_draws_plain_training_images_whatever_the_batch() -> None:
     train = {image.numpy().tobytes() for image in few.plain.__getitems__(range(len(few.plain)))[0]}
     assert {image.numpy().tobytes() for image in drawn} <= train
     assert sum(len(y) for _, y in few.calibration(10**6)) == len(few.plain) == 1150
-    with pytest.raises(ConfigError, match="at least one image"):
+    with pytest.raises(ConfigError, match="images=0: expected a whole number of at least 1"):
         few.calibration(0)
 
 
@@ -163,23 +164,52 @@ def test_an_unknown_name_gets_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "expected"),
     [
-        {"batch_size": 0},
-        {"validation": 1.0},
-        {"validation": -0.1},
-        {"workers": -1},
-        {"augment": "lots"},
-        {"interpolation": "sinc"},
-        {"crop": 0.0},
-        {"std": (0.0,)},
-        {"size": 0},
-        {"test_images": 0},
+        ({"batch_size": 0}, "a whole number of at least 1"),
+        ({"batch_size": 1.5}, "a whole number of at least 1"),
+        ({"batch_size": True}, "a whole number of at least 1"),
+        ({"validation": 1.0}, "a number in [0, 1)"),
+        ({"validation": -0.1}, "a number in [0, 1)"),
+        ({"validation": float("nan")}, "a number in [0, 1)"),
+        ({"workers": -1}, "a whole number from 0 to 1024"),
+        ({"seed": 2**80}, "a whole number from 0 to 9223372036854775807"),
+        ({"augment": "lots"}, "'none', 'standard', 'shift', 'autoaugment', 'randaugment', 'cutout' or 'erasing'"),
+        ({"augment": 3}, "names joined by +"),
+        ({"interpolation": "bilinar"}, "'nearest', 'bilinear' or 'bicubic'. Did you mean 'bilinear'?"),
+        ({"crop": 0.0}, "a number in (0, 1]"),
+        ({"mean": ()}, "a number for each channel"),
+        ({"mean": (0.5, "dark")}, "a finite number"),
+        ({"std": (0.0,)}, "a number above 0"),
+        ({"std": (float("inf"),)}, "a number above 0"),
+        ({"size": 0}, "a whole number from 1 to 32768"),
+        ({"size": 10**9}, "a whole number from 1 to 32768"),
+        ({"train_images": -4}, "a whole number of at least 1"),
+        ({"test_images": 0}, "a whole number of at least 1"),
+        ({"outputs": -1}, "a whole number of at least 0"),
     ],
 )
-def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
+def test_impossible_options_are_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^loading\.{next(iter(options))}=.*: expected {re.escape(expected)}\.?$"):
         Loading(**options)
+
+
+@pytest.mark.parametrize("device", ["meta", "nowhere", 0.5])
+def test_a_device_that_holds_nothing_is_refused(device: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^loading\.device={device!r} cannot hold images here \(.*\)\. Take cpu\.$"):
+        Loading(device=device)
+
+
+def test_options_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    for name in ("mnist", "folder"):  # of which there is nothing
+        with pytest.raises(ConfigError, match=r"loading\.mean and loading\.std need"):
+            load_images(name, root=tmp_path, loading=Loading(mean=(0.5, 0.5)))
+
+
+def test_a_root_that_no_disk_takes_is_one_error(tmp_path: Path) -> None:
+    for name in ("mnist", "folder"):
+        with pytest.raises(DataError, match=r"xxx.* cannot be read: its name is too long\. Name a shorter one\."):
+            load_images(name, root=tmp_path / ("x" * 300))
 
 
 def test_statistics_must_fit_the_channels() -> None:

@@ -226,10 +226,10 @@ def test_methods_give_weighted_terms(method: nn.Module, names: dict[str, float])
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"temperature": 0}, "temperature=0: expected above 0"),
+        ({"temperature": 0}, "temperature=0: expected a number above 0"),
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"temperature": float("nan")}, "temperature=nan"),
-        ({"alpha": -0.5}, "alpha=-0.5: a weight is 0 or more"),
+        ({"alpha": -0.5}, "alpha=-0.5: expected a number of at least 0"),
         ({"alpha": float("nan")}, "alpha=nan"),
     ],
 )

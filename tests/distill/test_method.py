@@ -156,10 +156,10 @@ def test_rkd_without_one_of_its_terms() -> None:
 
 @pytest.mark.parametrize("name", LOGITS + FEATURES)
 def test_settings_that_cannot_be(name: str) -> None:
-    with pytest.raises(ConfigError, match="temperature=0: expected above 0"):
+    with pytest.raises(ConfigError, match="temperature=0: expected a number above 0"):
         METHODS[name](OTHER, temperature=0)
     weight = "distance" if name == "rkd" else "beta"
-    with pytest.raises(ConfigError, match=f"{weight}=-1: a weight is 0 or more"):
+    with pytest.raises(ConfigError, match=f"{weight}=-1: expected a number of at least 0"):
         METHODS[name](OTHER, **{weight: -1})
     if name in FEATURES:
         with pytest.raises(ConfigError, match=r"need.? stages, pairs of taps"):
@@ -171,7 +171,7 @@ def test_settings_that_cannot_be(name: str) -> None:
     [
         ("cc", {"form": "gaussian"}, "form='gaussian': expected 'consecutive' or 'kernel'"),
         ("cc", {"width": 0}, "width=0"),
-        ("crd", {"contrast": 0.0}, "contrast=0.0: expected above 0"),
+        ("crd", {"contrast": 0.0}, "contrast=0.0: expected a number above 0"),
         ("ofa", {"classes": 0}, "classes=0: an exit has 1 or more"),
         ("ofa", {"gamma": -1.0}, "gamma=-1.0"),
     ],

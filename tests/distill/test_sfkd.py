@@ -217,9 +217,9 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"levels": -1}, "levels=-1: expected a whole number, 0 or more"),
+        ({"levels": -1}, "levels=-1: expected a whole number of at least 0"),
         ({"wavelet": "har"}, "wavelet 'har' is unknown"),
-        ({"width": 0}, "width=0: expected a whole number, 1 or more"),
+        ({"width": 0}, "width=0: expected a whole number of at least 1"),
         ({"width": 12}, "width=12: expected a multiple of 8"),
     ],
 )

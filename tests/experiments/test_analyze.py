@@ -15,14 +15,12 @@ import pywt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from transpike.report.results import read_result
+from tests.experiments.reading import read
 
 from transpike.cli import main
 from transpike.data import Loading, load_images
 from transpike.distill import Taps, WaveletRefinement
-from transpike.distill.sfkd import SFKDDistillation, standardize
-from transpike.distill.taps import Stage
-from transpike.measure.stages import StageSpectra
+from transpike.distill.sfkd import standardize
 from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum, full_plane
 from transpike.models import create_model
@@ -68,7 +66,7 @@ def analyze(tmp_path: Path) -> Analyze:
 
     def run(*arguments: str | Path) -> dict[str, Any]:
         assert main(["analyze", *map(str, arguments), "--out", str(tmp_path / "out")]) == 0
-        return read_result(tmp_path / "out")
+        return read(tmp_path / "out")
 
     return run
 
@@ -97,7 +95,7 @@ def features(results: dict[str, Any], tap: str, network: int, *, adapted: bool =
 
 
 def test_a_distilled_student(runs: Path, seen: Path) -> None:
-    results = read_result(seen)
+    results = read(seen)
     assert json.loads((runs / "seen.json").read_text()) == json.loads((seen / "results.json").read_text())
     assert [(network["label"], network["model"]) for network in results["networks"]] == [
         ("teacher", "resnet20"),
@@ -145,7 +143,7 @@ def test_a_distilled_student(runs: Path, seen: Path) -> None:
 
 
 def test_the_filter_is_the_one_that_was_learned(runs: Path, seen: Path) -> None:
-    results = read_result(seen)
+    results = read(seen)
     saved = load_file(runs / "bsd" / "adapters.safetensors")
     for number, one in enumerate(results["filters"]):
         half = torch.view_as_complex(saved[f"srd.{number}.residual.w2"]).abs()
@@ -176,7 +174,7 @@ def test_what_srd_leaves(runs: Path, seen: Path) -> None:
     def power(difference: np.ndarray, masks: tuple[np.ndarray, ...]) -> float:
         return float((np.abs(np.fft.fft2(difference)) ** 2 * np.logical_and.reduce(masks)).sum())
 
-    left = read_result(seen)["features"][0]["left"]
+    left = read(seen)["features"][0]["left"]
     for name, maps in (("before", projected), ("after", adapted)):
         expected = [power(target - maps, band) / power(target, band) for band in bands]
         assert left[name] == pytest.approx(expected, rel=1e-3)
@@ -184,7 +182,7 @@ def test_what_srd_leaves(runs: Path, seen: Path) -> None:
 
 
 def test_the_neuron_is_the_students(seen: Path) -> None:
-    (neuron,) = read_result(seen)["neurons"]
+    (neuron,) = read(seen)["neurons"]
     # ResNet-19's code: u = u / 2 + x.
     assert (neuron["type"], neuron["decay"], neuron["gain"]) == ("LIFNode", 0.5, 1.0)
     assert neuron["measured_amplitude"] == pytest.approx(neuron["expected"], rel=1e-3)
@@ -300,17 +298,10 @@ def test_a_student_without_maps_beside_one(
     """No Grad-CAM then; the sub-bands keep their images' labels. Three images are too few for CKA."""
     assert main(["train", "--model", "mlp", *FEW, *CPU, "--out", str(tmp_path / "mlp")]) == 0
     results = analyze(f"{runs / 'sfkd'},{tmp_path / 'mlp'}", "--images", "3", "--shown", "2")
-    assert results["saliency"] == {"images": [], "panels": []} and results["similarity"] == []
+    assert results["saliency"] == {"images": [], "panels": [], "taps": []} and results["similarity"] == []
     assert len({picture["label"] for picture in results["stages"][0]["pictures"]}) == 2
     assert {stage["student"] for stage in results["features"]} == {1}
     assert "CKA is left out" in capsys.readouterr().out
-
-
-def test_without_a_gaussian_there_is_none_to_draw() -> None:
-    [distance] = SFKDDistillation([Stage("a", "b", 2, 2, (4, 4), (4, 4))], sigma=None).distances
-    spectra = StageSpectra("a", Stage("a", "b", 2, 2, (4, 4), (4, 4)), distance)  # type: ignore[arg-type]
-    spectra.update({"a": torch.rand(4, 2, 4, 4)}, {"b": torch.rand(4, 2, 4, 4)})
-    assert spectra.told(1)["sigma"] is None
 
 
 def test_a_network_alone(runs: Path, analyze: Analyze) -> None:
@@ -322,7 +313,7 @@ def test_a_network_alone(runs: Path, analyze: Analyze) -> None:
         ("layers.5", None),
     ]
     assert results["neurons"] == results["filters"] == []
-    assert results["saliency"] == {"images": [], "panels": []}
+    assert results["saliency"] == {"images": [], "panels": [], "taps": []}
     mean = results["logits"]["curves"][0]["mean"]
     assert mean == sorted(mean, reverse=True)
 

@@ -2,20 +2,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transpike.report.results import read_result
 
 import transpike
 from transpike.cli import main
-from transpike.conversion import prepare
-from transpike.measure.conversion import compare
 from transpike.models import create_model, save_weights
+from transpike.results import Conversion, read_result
 
-SWEEP = ("--steps", "6,12", "--scheme.percentile", "100")
+SWEEP = ("--steps", "6,12", "--settings", '{"percentile": 100}')
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +46,29 @@ def converted(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def conversion(folder: Path) -> Conversion:
+    result = read_result(folder)
+    assert isinstance(result, Conversion)
+    return result
+
+
 def test_a_sweep_measures_what_the_networks_do(converted: Path, weights: Path) -> None:
-    results = read_result(converted)
-    rows = results["rows"]
-    assert [row["steps"] for row in rows] == [6, 12] and results["images"] == 60
-    assert [row["latency"] for row in rows] == [6 + 2 * 20, 12 + 2 * 20]
-    assert rows[1]["logit_error"] < 0.02 < rows[0]["logit_error"]
-    snn = transpike.load(converted / rows[1]["network"])
+    results = conversion(converted)
+    rows = results.rows
+    assert [row.steps for row in rows] == [6, 12] and results.images == 60
+    assert [row.latency for row in rows] == [6 + 2 * 20, 12 + 2 * 20]
+    assert (rows[1].logit_error or 0) < 0.02 < (rows[0].logit_error or 0)
+    snn = transpike.load(converted / str(rows[1].network))
     ann = create_model("resnet20", in_channels=1, width=4, weights=weights).eval()
     loading = transpike.Loading(test_images=60)
     x, y = next(iter(transpike.load_images("digits", loading=loading).test))
     with torch.no_grad():
         predicted, expected = snn(x).argmax(1), ann(x).argmax(1)
-    assert rows[1]["agreement"] == pytest.approx(float((predicted == expected).double().mean()))
-    assert rows[1]["accuracy"] == pytest.approx(float((predicted == y).double().mean()))
-    assert results["ann"]["accuracy"] == pytest.approx(float((expected == y).double().mean()))
-    assert rows[1]["loss_pp"] == pytest.approx(100 * (results["ann"]["accuracy"] - rows[1]["accuracy"]))
-    assert json.loads((converted.parent / "copy.json").read_text())["rows"] == rows
+    assert rows[1].agreement == pytest.approx(float((predicted == expected).double().mean()))
+    assert rows[1].accuracy == pytest.approx(float((predicted == y).double().mean()))
+    assert results.ann.accuracy == pytest.approx(float((expected == y).double().mean()))
+    assert rows[1].loss_pp == pytest.approx(100 * (results.ann.accuracy - rows[1].accuracy))
+    assert (converted.parent / "copy.json").read_text() == (converted / "results.json").read_text()
     assert (converted / "report.html").stat().st_size > 10_000
 
 
@@ -80,32 +86,77 @@ def test_a_broken_sweep_continues(converted: Path, weights: Path) -> None:
         }
 
 
+@pytest.mark.parametrize(("scheme", "steps"), [("rate", 32), ("fs", 12)])
+def test_other_schemes_are_converted_measured_tabled_and_drawn(
+    scheme: str, steps: int, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--scheme", scheme, "--steps", str(steps), "--settings.percentile", "100")
+    assert run(weights, "--out", str(tmp_path / "out"), *given) == 0
+    (row,) = conversion(tmp_path / "out").rows
+    assert row.scheme["name"] == scheme and row.agreement > 0.9 and row.negative_per_neuron == 0
+    snn = transpike.load(tmp_path / "out" / str(row.network))
+    assert (snn.steps, snn.latency) == (steps, row.latency)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert snn.scheme.label in page and snn.scheme.label in capsys.readouterr().out and "negative" not in page
+
+
 def test_evaluate_repeats_the_measurement(converted: Path, tmp_path: Path) -> None:
-    row = read_result(converted)["rows"][1]
-    assert main(["evaluate", str(converted / row["network"]), "--out", str(tmp_path / "again")]) == 0
-    again = read_result(tmp_path / "again")["rows"][0]
-    assert {k: again[k] for k in ("accuracy", "agreement", "synops")} == {
-        k: row[k] for k in ("accuracy", "agreement", "synops")
-    }
+    row = conversion(converted).rows[1]
+    assert main(["evaluate", str(converted / str(row.network)), "--out", str(tmp_path / "again")]) == 0
+    again = conversion(tmp_path / "again").rows[0]
+    figures = ((one.accuracy, one.agreement, one.synops) for one in (again, row))
+    assert next(figures) == next(figures)
 
 
-def test_two_processes_count_each_image_once(converted: Path, tmp_path: Path) -> None:
-    row = read_result(converted)["rows"][0]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "transpike"]
-    command = [*torchrun, "evaluate", str(converted / row["network"]), "--out", str(tmp_path / "two")]
+def test_two_processes_measure_what_one_does(converted: Path, tmp_path: Path) -> None:
+    network = str(converted / str(conversion(converted).rows[0].network))
+    # More images than single layers are measured on, and odd numbers of them.
+    given = ["evaluate", network, "--loading.test_images", "91", "--loading.batch_size", "9", "--out"]
+    assert main([*given, str(tmp_path / "one")]) == 0
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "transpike",
+    ]
+    command = [*torchrun, *given, str(tmp_path / "two")]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    both = read_result(tmp_path / "two")
-    assert both["images"] == 60 and both["rows"][0]["agreement"] == pytest.approx(row["agreement"])
-    assert both["rows"][0]["logit_error"] == pytest.approx(row["logit_error"], rel=1e-3)
+    one, two = (untimed(json.loads((tmp_path / name / "results.json").read_text())) for name in ("one", "two"))
+    assert two["images"] == 91 and two["rows"][0]["layer_images"] == 64
+    ours, theirs = (dict(flat(results)) for results in (one, two))
+    assert ours.keys() == theirs.keys() and len(ours) > 100
+    for name, value in ours.items():
+        assert theirs[name] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), name
+
+
+def untimed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [untimed(item) for item in value]
+    return {k: untimed(v) for k, v in value.items() if "second" not in k} if isinstance(value, dict) else value
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, list | dict):
+        yield name, value
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from flat(item, f"{name}.{key}")
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--steps", "0"], "steps=0: expected a whole number"),
-        (["--scheme.beta", "1"], "beta"),
-        (["--scheme.beta", "3.5"], "beta must lie in (1, 3]"),
-        (["--scheme.levels", "2,4"], "levels"),
+        (["--settings", '{"beta": 1}'], "beta"),
+        (["--settings.beta", "3.5"], "beta must lie in (1, 3]"),
+        (["--settings", '{"levels": [2, 4]}'], "levels"),
+        (["--settings", '{"betta": 2}'], "scheme 'css' has no setting 'betta'. Did you mean beta?"),
+        (["--settings", '{"steps": 4}'], "the number of steps is given by --steps"),
+        (["--scheme", "rat"], "scheme='rat': expected 'css', 'rate' or 'fs'. Did you mean 'rate'?"),
         (["--weights", "nowhere.pt"], "no such weight file"),
         (["--network", '{"widht": 4}'], "widht"),
         (["--loading.validation", "2"], "validation"),
@@ -122,23 +173,3 @@ def test_wrong_input_is_one_message(
     said = capsys.readouterr()
     assert complaint in " ".join((said.err + said.out).split()) and "Traceback" not in said.err
     assert not (tmp_path / "out").exists()
-
-
-def test_compare_counts_by_hand() -> None:
-    torch.manual_seed(0)
-    ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    x = torch.rand(10, 6)
-    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1))
-    row = compare(snn, [x])["row"]
-    trace = snn.trace(x)
-    into, hidden = (trace[name].spikes.abs().sum().item() / 10 for name in ("input", "1"))
-    assert row["accuracy"] is None and row["loss_pp"] is None
-    assert row["synops"] == pytest.approx(8 * into + 3 * hidden)
-    assert row["spikes_per_neuron"] == pytest.approx(hidden / 8)
-    assert row["payload_bits"] == pytest.approx(into + hidden)
-    assert (row["latency"], row["latency_zero_delay"], row["interval"]) == (8 + 2, 8 + 1, 9)
-    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3)))
-    row, trace = compare(levels, [x])["row"], levels.trace(x)
-    count = {k: [(trace[n].spikes.abs() == k).sum().item() / 10 for n in ("input", "1")] for k in (2, 3)}
-    assert row["shifts"] == pytest.approx(8 * count[2][0] + 3 * count[2][1])
-    assert row["multiplications"] == pytest.approx(8 * count[3][0] + 3 * count[3][1])

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from transpike.data import Loading
 from transpike.errors import ModelError
-from transpike.experiments.source import load_inputs
+from transpike.experiments.convert import load_inputs
+from transpike.experiments.source import Data, Source
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_a_name_without_weights_is_told_what_it_lacks(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match=told):
-        load_inputs(model, data="digits", root=tmp_path, download=False, loading=Loading())
+        load_inputs(Source(model), Data("digits", tmp_path))

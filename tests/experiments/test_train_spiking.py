@@ -65,7 +65,7 @@ def test_frames_of_events(events: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["--model", "resnet20", "--data", "nmnist"], "nmnist gives frames of events"),
         (["--model", "resnet20", "--recipe.loss", "tet"], "give steps"),
         ([*TINY, "--steps", "0"], "steps=0"),
-        ([*TINY, "--loading.augment", "standard+mosaic"], "'mosaic' is none of"),
+        ([*TINY, "--loading.augment", "standard+mosaic"], "loading.augment='mosaic': expected 'none'"),
         ([*TINY, "--data", "nmnist", "--loading.augment", "randaugment"], "randaugment is for images"),
     ],
 )

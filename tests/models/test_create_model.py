@@ -152,8 +152,11 @@ def test_a_module_of_ones_own_is_taken_as_it_is():
         ({"name": "timm/resnet10x"}, r"Did you mean .*timm/resnet10t"),
         ({"name": "torchvision/resnet81"}, r"Did you mean .*torchvision/resnet18"),
         ({"name": "torchvision/resnet18", "in_channels": 1}, "3 channels, not 1"),
-        ({"name": "resnet20", "depth": 3}, "depth"),
-        ({"name": "sew_resnet19", "width": -8}, "width=-8: expected a whole number of at least 1"),
+        (
+            {"name": "resnet20", "depth": 3},
+            r"resnet20 takes no 'depth'\. .*It takes width=16, stem=16, .* activation=ReLU",
+        ),
+        ({"name": "sew_resnet19", "width": -8}, "width=-8: expected a whole number from 1 to 10000"),
         ({"name": "sew_resnet19", "width": 2.5}, "width=2.5"),
         ({"name": "resnet20", "num_classes": -1}, "num_classes=-1"),
         ({"name": "resnet20", "in_channels": 0}, "in_channels=0"),

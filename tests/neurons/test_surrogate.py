@@ -47,5 +47,5 @@ def test_rectangles_at_both_thresholds_are_straight_through():
 
 @pytest.mark.parametrize("make", [lambda: ATan(0.0), lambda: Sigmoid(-1.0), lambda: Triangular(1.0, math.nan)])
 def test_parameters_are_positive(make):
-    with pytest.raises(ConfigError, match="must be a positive number"):
+    with pytest.raises(ConfigError, match="expected a number above 0"):
         make()

@@ -1,8 +1,15 @@
-"""Run by test_tsa with TRITON_INTERPRET=1: the Triton kernels, interpreted on the CPU, against the reference."""
+"""Run by test_tsa with TRITON_INTERPRET=1: the Triton kernels, interpreted on the CPU, against the reference.
+
+On a machine with a GPU, run without that variable, it compares the compiled kernels.
+"""
 
 from __future__ import annotations
 
+import os
+from types import ModuleType
+
 import torch
+from torch import Tensor
 
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_gpu, track_reference
@@ -14,8 +21,24 @@ CODES = (
     tsa.Code(steps=4, beta=2.3, silent=0, levels=(1, 2, 4, 8)),
     tsa.Code(steps=3, beta=4.7, silent=1, levels=tuple(range(1, 17))),
     tsa.Code(steps=3, beta=4.0, silent=0, levels=tuple(range(1, 17)), signed=False),
+    tsa.Code(steps=6, beta=1.0, silent=0, signed=False, start=0.5),
+    tsa.Code(steps=6, beta=2.0, silent=6, signed=False),
 )
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 FUNCTIONS = (tsa.RELU, tsa.Piecewise(slope=0.1, low=-1.0, high=17.3))
+
+
+def tracked(
+    backend: ModuleType, source: Tensor, code: tsa.Code, function: tsa.Piecewise, *, accumulated: bool
+) -> list[Tensor]:
+    """Spikes, residuals and targets, and the spikes written over the input."""
+    neurons, tables = source.shape[1], tsa._tables(code, function)
+    spikes = torch.empty(code.steps, neurons, device=source.device)
+    ends = torch.empty(2, neurons, device=source.device)
+    backend.track(source, spikes, Final(*ends), tables, accumulated=accumulated)
+    over, nothing = source.clone(), torch.empty(0, device=source.device)
+    backend.track(over, over[: code.steps], Final(nothing, nothing), tables, accumulated=accumulated)
+    return [spikes.cpu(), ends.cpu(), over[: code.steps].cpu()]
 
 
 def main() -> None:
@@ -23,26 +46,21 @@ def main() -> None:
     for code in CODES:
         neurons = int(torch.randint(1, 1500, ()))
         z = torch.randn(code.steps, neurons) * 1.5
-        held = torch.empty(2, code.steps + code.silent, neurons)
-        track_reference.accumulate(z, held[0], beta=code.beta)
-        track_gpu.accumulate(z, held[1], beta=code.beta)
-        assert torch.equal(held[0], held[1])
+        held = torch.empty(code.steps + code.silent, neurons)
+        track_reference.accumulate(z, held, beta=code.beta)
+        ours = torch.empty_like(held, device=DEVICE)
+        track_gpu.accumulate(z.to(DEVICE), ours, beta=code.beta)
+        assert torch.equal(held, ours.cpu()), code
         for function in FUNCTIONS:
-            tables = tsa._tables(code, function)
-            for accumulated, source in ((False, z), (True, held[0])):
-                spikes, ends = torch.empty(2, code.steps, neurons), torch.empty(2, 2, neurons)
-                track_reference.track(source, spikes[0], Final(*ends[0]), tables, accumulated=accumulated)
-                track_gpu.track(source, spikes[1], Final(*ends[1]), tables, accumulated=accumulated)
-                assert torch.equal(spikes[0], spikes[1]) and torch.equal(ends[0], ends[1]), (code, function)
-                overwritten = source.clone()
-                nothing = Final(torch.empty(0), torch.empty(0))
-                track_gpu.track(overwritten, overwritten[: code.steps], nothing, tables, accumulated=accumulated)
-                assert torch.equal(overwritten[: code.steps], spikes[0]), (code, function)
-        digits = tsa._digits(code.levels, scale=1.0, signed=True)
-        spikes, start = torch.empty(2, code.steps, neurons), code.beta**-code.steps
-        track_reference.encode(z[0] * 9, spikes[0], beta=code.beta, start=start, digits=digits)
-        track_gpu.encode(z[0] * 9, spikes[1], beta=code.beta, start=start, digits=digits)
-        assert torch.equal(spikes[0], spikes[1]), code
+            for accumulated, source in ((False, z), (True, held)):
+                wanted = tracked(track_reference, source, code, function, accumulated=accumulated)
+                found = tracked(track_gpu, source.to(DEVICE), code, function, accumulated=accumulated)
+                assert all(map(torch.equal, wanted, found)), (code, function)
+        digits, start = tsa._digits(code.levels, scale=1.0), code.beta**-code.steps
+        spikes, ours = torch.empty(code.steps, neurons), torch.empty(code.steps, neurons, device=DEVICE)
+        track_reference.encode(z[0] * 9, spikes, beta=code.beta, start=start, digits=digits)
+        track_gpu.encode((z[0] * 9).to(DEVICE), ours, beta=code.beta, start=start, digits=digits)
+        assert torch.equal(spikes, ours.cpu()), code
     print("equal")
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from transpike.report import build_page
-
 from .samples import make_conversion, make_training
+from .test_page import page_of
 
 # No name resolves, so that not even Chromium's own errands (updates, sign-in) leave the machine.
 FLAGS = (
@@ -46,7 +45,7 @@ def open_page(browser: str, page: Path, folder: Path, *flags: str) -> tuple[str,
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "page.html"
-    path.write_text(build_page([make_conversion(), make_conversion({}, model="vgg16"), make_training()]))
+    path.write_text(page_of(make_conversion(), make_conversion({}, model="vgg16"), make_training()))
     return path
 
 

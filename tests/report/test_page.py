@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.report import report
+from transpike.experiments.report import Report, report
 from transpike.report import build_page
 
-from .samples import LAYERS, RUN, make_analysis, make_conversion, make_row, make_spiking, make_training, write_run
+from .samples import (
+    LAYERS,
+    RUN,
+    make_analysis,
+    make_conversion,
+    make_rate,
+    make_row,
+    make_spiking,
+    make_training,
+    parsed,
+    write_run,
+)
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -55,14 +66,18 @@ class Page(HTMLParser):
         return [str(attrs["aria-label"]) for tag, attrs in self.tags if tag == "svg" and attrs.get("role") == "img"]
 
 
+def page_of(*results: dict[str, Any], title: str = "A title") -> str:
+    return build_page([parsed(result) for result in results], title=title)
+
+
 @pytest.fixture(scope="module")
 def built() -> str:
     """The page of one conversion with five series."""
-    return build_page([make_conversion()], title="A title")
+    return page_of(make_conversion())
 
 
 def test_the_headline_says_it_in_plain_words() -> None:
-    page = Page(build_page([make_conversion({"silent": 1})], title="A title"))
+    page = Page(page_of(make_conversion({"silent": 1})))
     assert page.text("title") == page.text("h1") == ["A title"]
     assert page.text("h2") == [
         "resnet20 on digits: at T = 8 the spiking network loses 0.00 pp and gives the same prediction as the ANN on "
@@ -71,7 +86,7 @@ def test_the_headline_says_it_in_plain_words() -> None:
 
 
 def test_the_headline_admits_failure(built: str) -> None:
-    page = build_page([make_conversion({"silent": 0, "floor": 0.3})])
+    page = page_of(make_conversion({"silent": 0, "floor": 0.3}))
     assert "No setting here keeps 99.5 % of the ANN’s predictions; this one comes closest." in page
     assert "No setting here" not in built
 
@@ -97,10 +112,10 @@ def test_every_drawing_says_what_it_shows(built: str) -> None:
 
 def test_without_labels_predictions_are_compared() -> None:
     result = make_conversion({})
-    result["ann"] = {"accuracy": None}
+    result["ann"]["accuracy"] = None
     for row in result["rows"]:
         row |= {"accuracy": None, "loss_pp": None, "energy_uj": None, "layers": []}
-    page = Page(build_page([result]))
+    page = Page(page_of(result))
     assert "at T = 8 the spiking network gives the same prediction" in page.text("h2")[0]
     assert [drawing.partition(":")[2].partition(" against")[0] for drawing in page.drawings()] == [
         " predictions changed (%)",
@@ -109,17 +124,59 @@ def test_without_labels_predictions_are_compared() -> None:
     ]
 
 
+def test_a_scheme_that_knows_no_other_scheme_is_tabled_and_drawn() -> None:
+    both = make_conversion({}) | {"glossary": {"silent period": "Steps in which a layer listens."}}
+    both["rows"] += [make_rate(steps=steps) for steps in (32, 64)]
+    page = Page(page_of(both))
+    assert page.text("li")[:2] == ["CSS", "Rate"]
+    assert "Rate: 1.5 at T 32, 1.5 at T 64." in page.drawings()[2]
+    assert pairs(page)["silent period"] == "Steps in which a layer listens."
+    alone = Page(page_of(make_conversion({}) | {"rows": [make_rate(steps=steps) for steps in (32, 64)]}))
+    assert "gives the same prediction as the ANN on 100 %" in alone.text("h2")[0]
+    assert "Error by layer: Rate, T = 32" in alone.text("strong")
+    assert "negative spikes" not in alone.text("li") and "positive spikes" not in alone.text("li")
+    silent = ["input", "analog", "–", "16,384", *"–––––", "0.00", "0.00", "0", "0.464", "0"]
+    assert silent in alone.rows
+    assert not {"clipping by the percentile", "the code: resolution and coupling"} & set(alone.text("li"))
+    assert "and below it what makes it" not in " ".join(alone.text("span"))
+    assert not {"β", "silent period", "levels"} & set(pairs(alone)) and "θ" in pairs(alone)
+
+
+def pairs(page: Page) -> dict[str, str]:
+    """What stands beside each term."""
+    following = zip(page.texts, page.texts[1:], strict=False)
+    return {term: said for (tag, term), (other, said) in following if (tag, other) == ("dt", "dd")}
+
+
+def test_words_of_a_method_stand_only_where_it_is() -> None:
+    def said(*methods: str) -> str:
+        result = make_analysis(students=len(methods) + 1)
+        for number, method in enumerate(methods, 1):
+            result["networks"][number] |= {"method": method, "adapts": f"{method} adapts."}
+        for stage in result["features"]:
+            stage["sigma"] = 0.25 if "SFKD" in methods and stage["left"] else None
+        return " ".join(Page(page_of(result)).text("p"))
+
+    bsd, both = said("BSD"), said("BSD", "SFKD")
+    assert "as its method compares them. BSD adapts." in bsd and "SFKD" not in bsd and "Gaussian" not in bsd
+    assert "compares them. BSD adapts. SFKD adapts. Dotted: the weight that the method’s Gaussian" in both
+    plain = make_analysis(students=1)
+    page = Page(page_of(plain))
+    assert "dapted" not in " ".join(page.text("p")), "nothing is adapted"
+    assert ["stage", "student", "teacher", "student", "white noise"] in page.rows
+
+
 def test_energy_is_split_where_its_parts_are_known() -> None:
     result = make_conversion({})
-    assert "From full to faint" not in build_page([result])
+    assert "From full to faint" not in page_of(result)
     for row in result["rows"]:
         row["energy_parts_uj"] = {"accumulates": 0.7 * row["energy_uj"], "neuron_updates": 0.3 * row["energy_uj"]}
-    assert "From full to faint: accumulates, neuron updates." in build_page([result])
+    assert "From full to faint: accumulates, neuron updates." in page_of(result)
 
 
 def test_several_results_are_compared_and_keep_their_colours() -> None:
     first, second = make_conversion({"silent": 1}, {"silent": 2}), make_conversion({"beta": 1.5}, model="vgg16")
-    text = build_page([first, make_training(), second])
+    text = page_of(first, make_training(), second)
     page = Page(text)
     assert page.text("h2")[0] == "3 codings from 2 results, side by side."
     assert len(page.text("h2")) == 4
@@ -130,34 +187,41 @@ def test_several_results_are_compared_and_keep_their_colours() -> None:
         "resnet20 on digits, β 2, 2 silent steps",
         "vgg16 on digits, β 1.5, 1 silent step",
     ]
-    assert {"1 silent step", "2 silent steps"} <= set(names), "in its own section, a series needs fewer words"
+    assert {"β 2, 1 silent step", "β 2, 2 silent steps"} <= set(names), (
+        "the same words in its own section, less its place"
+    )
     curves = text[text.index("<h2>vgg16") :].partition("Error by layer")[0]
     assert "var(--s2)" in curves and "var(--s0)" not in curves
 
 
 def test_training_is_drawn(training: dict[str, Any]) -> None:
-    page = Page(build_page([training | {"run": RUN}]))
+    page = Page(build_page([parsed(training, run=RUN)]))
     assert page.text("h2") == ["resnet20 on digits: 98.60 % of the test images right, 30 epochs in 75 s."]
     accuracy, loss = page.drawings()
     assert "validation: 42.5 at epoch 1, 98.5 at epoch 30." in accuracy
     assert "training: 1.69 at epoch 1, 0.0126 at epoch 30." in loss
 
 
+def test_a_loss_of_zero_is_drawn(training: dict[str, Any]) -> None:
+    for epoch in training["epochs"]:
+        epoch["loss"] = 0.0
+    assert "training: 0 at epoch 1, 0 at epoch 30." in Page(page_of(training)).drawings()[1]
+
+
 def test_firing_is_drawn() -> None:
     result = make_spiking()
-    page = Page(build_page([result]))
+    page = Page(page_of(result))
     drawings = page.drawings()
     assert "accuracy (%) by T. test: 91 at T 1, 99 at T 8." in drawings[2]
     assert drawings[3] == "Spikes per neuron in each layer (T = 4); most in act."
     text = " ".join(page.text("dd"))
     assert "0.75" in text and "18.75 % of the steps" in text and "0.45 × the ANN’s" in text
-    for name in ("by_steps", "spiking"):
-        with pytest.raises(DataError, match=name):
-            build_page([result | {name: [] if name == "by_steps" else {"steps": 4}}])
+    names = page.text("li")
+    assert "positive spikes" not in names and "negative spikes" not in names, "these neurons are binary"
 
 
 def test_an_analysis_is_drawn() -> None:
-    text = build_page([make_analysis()])
+    text = page_of(make_analysis())
     page = Page(text)
     assert page.text("h2") == ["sew_resnet19 on digits beside its teacher resnet20: 256 test images."]
     assert page.text("h3") == [
@@ -186,9 +250,9 @@ def test_an_analysis_is_drawn() -> None:
     assert "six: teacher says six, run1 says six, run2 says six" in drawings[13]
     assert ["run1: layers.2 (8 × 8)", "run1, adapted", "50.00 %", "50.00 %"] in page.rows
     assert ["run2: layers.5 (4 × 4)", "white noise", "20.00 %", "80.00 %"] in page.rows
-    shares = ["40.00 %", "25.00 %", "37.50 %", "81.25 %", "50.00 %", "75.00 %"]
+    shares = ["40.00 %", "25.00 %", "81.25 %", "37.50 %", "50.00 %", "75.00 %"]
     assert ["layers.2, teacher’s layers.2", "run1", *shares] in page.rows
-    assert ["layers.5, teacher’s layers.5", "run2", *shares[:2], "–", shares[3], "–", "–"] in page.rows
+    assert ["layers.5, teacher’s layers.5", "run2", *shares[:3], "–", "–", "–"] in page.rows
     assert ["run1", "3.000", "0.500", "0.125"] in page.rows
     assert ["layers.5", "run1", "3.50"] in page.rows
     # Filters and their bars, two images on four panels; sub-bands of two images at two stages, three matrices.
@@ -201,11 +265,12 @@ def test_a_student_alone_is_drawn() -> None:
     result |= {"filters": [], "saliency": {"images": [], "panels": []}, "part": "validation"}
     result |= {"stages": [], "similarity": []}
     result["features"] = [
-        stage | {"student": 0, "teacher_tap": None, "curves": [stage["curves"][0]]} for stage in result["features"]
+        stage | {"student": 0, "teacher_tap": None, "curves": [stage["curves"][0]], "left": None, "sigma": None}
+        for stage in result["features"]
     ]
-    result["logits"] = {"curves": result["logits"]["curves"][:1]}
+    result["logits"] = {"curves": result["logits"]["curves"][:1], "single": []}
     result["neurons"][0] |= {"networks": [0], "decay": 1.0, "gain": 1.0}
-    page = Page(build_page([result]))
+    page = Page(page_of(result))
     assert page.text("h2") == ["sew_resnet19 on digits: 256 validation images."]
     assert "Logits in the first student’s order" in page.text("h3")
     assert len(page.drawings()) == 6
@@ -225,7 +290,7 @@ def test_an_analysis_of_a_network_that_diverged_is_drawn() -> None:
             curve["energy"] = [None] * 4
         for picture in stage["pictures"]:
             picture["bands"] = [[[None]]] * 4
-    page = Page(build_page([result]))
+    page = Page(page_of(result))
     assert len(page.drawings()) == 4 + 1 + 2 + 2 + 2  # no spectra, of which the Gaussian alone would be left
     assert ["run1", "–", "0.500", "0.125"] in page.rows
 
@@ -235,11 +300,15 @@ def test_names_in_an_analysis_are_text() -> None:
     result = make_analysis(students=1) | {"model": evil, "dataset": evil}
     for network in result["networks"]:
         network["label"] += evil
-    for row in (*result["features"], *result["neurons"]):
-        row |= {"tap": evil, "type": evil}
-    for row in (*result["saliency"]["images"], *result["saliency"]["panels"]):
-        row |= {"label": evil, "prediction": evil}
-    page = Page(build_page([result]))
+        network["adapts"] = evil
+    for name, field in (("features", "tap"), ("neurons", "type"), ("stages", "tap")):
+        for row in result[name]:
+            row[field] = evil
+    for row in result["saliency"]["images"]:
+        row["label"] = evil
+    for row in result["saliency"]["panels"]:
+        row["prediction"] = evil
+    page = Page(page_of(result))
     assert not [tag for tag, _ in page.tags if tag == "script"]
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
 
@@ -249,11 +318,11 @@ def test_a_damaged_picture_is_told() -> None:
     result["features"], result["neurons"] = [], []
     result["saliency"]["images"][1]["png"] = "AAAA"
     with pytest.raises(DataError, match=r"saliency.images\[1\]: damaged"):
-        build_page([result])
+        page_of(result)
 
 
 def test_where_the_numbers_come_from(conversion: dict[str, Any]) -> None:
-    found = Page(build_page([conversion | {"run": RUN, "folder": "runs/a"}])).text("dd")
+    found = Page(build_page([parsed(conversion, run=RUN, folder="runs/a")])).text("dd")
     for value in (
         "runs/a",
         "transpike convert --steps 4,6,8,10,12",
@@ -266,12 +335,15 @@ def test_where_the_numbers_come_from(conversion: dict[str, Any]) -> None:
 
 def test_names_are_text_never_markup() -> None:
     evil = '<script>alert("x")</script>$\\frac{1}$"&amp;'
-    result = make_conversion({}, {"silent": 2}, model=evil, dataset=evil) | {"folder": evil, "run": {evil: evil}}
+    result = make_conversion({}, {"silent": 2}, model=evil, dataset=evil)
     for row in result["rows"]:
         row["layers"] = [layer | {"name": evil + layer["name"], "function": evil} for layer in row["layers"]]
         row["scheme"]["name"] = evil
         row["scheme"][evil] = evil + str(row["scheme"]["silent"])
-    text = build_page([result, result | {"folder": "other"}], title=evil)
+        row["words"] = {"silent": evil}
+    result["glossary"] = {evil: evil}
+    run = RUN | {"verb": evil, "options": {evil: evil}, "versions": {evil: evil}}
+    text = build_page([parsed(result, folder=evil, run=run), parsed(result, folder="other")], title=evil)
     page = Page(text)
     assert not [tag for tag, _ in page.tags if tag == "script"]
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
@@ -282,8 +354,11 @@ def test_odd_names_and_numbers_are_drawn() -> None:
     result = make_conversion({})
     for row in result["rows"]:
         row |= {"logit_error": None, "energy_uj": None, "loss_pp": -0.1}
-        row["layers"] = [{"name": "層.$x$"}, {"name": "b", "error": 0.0, "error_share_clipping": None}]
-    page = Page(build_page([result]))
+        silent = {"error": None, "spikes_per_neuron": 0.0, "positive_per_neuron": 0.0, "negative_per_neuron": 0.0}
+        row["layers"] = [layer | silent for layer in row["layers"][:2]]
+        row["layers"][0]["name"] = "層.$x$"
+        row["layers"][1] |= {"error": 0.0, "error_share_clipping": None}
+    page = Page(page_of(result))
     assert "gains 0.10 pp" in page.text("h2")[0]
     assert len(page.drawings()) == 2, "no drawing without a number"
 
@@ -307,8 +382,8 @@ def test_every_colour_follows_the_scheme(built: str) -> None:
 
 
 def test_ids_are_unique_and_the_page_is_reproducible(built: str, conversion: dict[str, Any]) -> None:
-    assert build_page([conversion], title="A title") == built
-    text = build_page([make_conversion({}), make_conversion({}, {"beta": 1.5})])
+    assert page_of(conversion) == built
+    text = page_of(make_conversion({}), make_conversion({}, {"beta": 1.5}))
     page = Page(text)
     ids = [str(attrs["id"]) for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -317,7 +392,7 @@ def test_ids_are_unique_and_the_page_is_reproducible(built: str, conversion: dic
 
 
 def test_more_series_than_colours() -> None:
-    page = Page(build_page([make_conversion(*({"beta": 1 + step / 20} for step in range(1, 21)))]))
+    page = Page(page_of(make_conversion(*({"beta": 1 + step / 20} for step in range(1, 21)))))
     assert len([name for name in page.text("li") if name.startswith("β")]) == 20
 
 
@@ -325,17 +400,17 @@ def test_more_series_than_colours() -> None:
 def test_few_and_many_layers(layers: int) -> None:
     row = make_row(steps=8)
     row["layers"] = [row["layers"][0] | {"name": f"block{i}.relu"} for i in range(layers)]
-    assert len(Page(build_page([make_conversion({}) | {"rows": [row]}])).drawings()) == 6
+    assert len(Page(page_of(make_conversion({}) | {"rows": [row]})).drawings()) == 6
 
 
 def test_report_writes_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], conversion: dict[str, Any]) -> None:
     runs = [write_run(tmp_path / "a", conversion), write_run(tmp_path / "b", make_training())]
     out = tmp_path / "new" / "page.html"
-    report(runs, out)
+    report(Report(runs, out))
     assert capsys.readouterr().out == f"Report: {out}\n"
     assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 2
     assert list(out.parent.iterdir()) == [out]
-    report(runs[0], out)
+    report(Report(runs[0], out))
     assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 1, "an existing page is replaced"
 
 
@@ -344,15 +419,21 @@ def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) ->
     bad = write_run(tmp_path / "bad", conversion | {"version": 99})
     for folders, error, message in [
         ([good, tmp_path / "none"], DataError, r"none: no results\.json"),
-        ([good, bad], DataError, "bad: written in a newer format"),
+        ([good, bad], DataError, r"bad/results\.json: written in a newer format"),
         ([], ConfigError, "no result to report"),
     ]:
         with pytest.raises(error, match=message):
-            report(folders, out)
+            report(Report(folders, out))
     assert not out.exists()
     (bad / "results.json").write_text(json.dumps(conversion)[:-40])
     with pytest.raises(DataError, match=r"results\.json: damaged"):
-        report([bad], out)
-    with pytest.raises(ConfigError, match="cannot write"):
-        report([good], tmp_path / "good")
+        report(Report([bad], out))
+    with pytest.raises(ConfigError, match=r"cannot write .*good: it is a folder"):
+        report(Report([good], tmp_path / "good"))
+    mine = tmp_path / "weights.safetensors"
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match="already exists and is not a page of transpike; name another place"):
+        report(Report([good], mine))
+    assert mine.read_text() == "mine"
+    mine.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good"]

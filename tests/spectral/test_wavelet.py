@@ -221,7 +221,7 @@ def test_wavelets_it_refuses(wavelet: Any, message: str) -> None:
 
 
 def test_options_and_maps_it_refuses() -> None:
-    with pytest.raises(ConfigError, match="mode='mirror' is none of zero, constant, symmetric"):
+    with pytest.raises(ConfigError, match="mode='mirror': expected 'zero', 'constant', 'symmetric'"):
         wavedec2(noise(4, 4), "haar", "mirror")
     with pytest.raises(ConfigError, match="level=-1"):
         wavedec2(noise(4, 4), "haar", level=-1)

@@ -1,12 +1,16 @@
+import errno
 import json
 import os
 import signal
 
 import pytest
 import torch
+from torch import nn
 
 from transpike.cli import main
+from transpike.errors import ConfigError
 from transpike.models import create_model, read_weights
+from transpike.train import Classifier, Loaders, Machine, TrainOptions, fit
 from transpike.train.callbacks import Curves
 
 TINY = ["--network", '{"width": 4}', "--machine.accelerator", "cpu", "--loading.train_images", "300"]
@@ -57,6 +61,66 @@ def test_an_interrupted_run_goes_on_with_the_options_it_began_with(tmp_path, cap
     assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
+def test_a_second_interrupt_ends_at_once_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    write_row, handler = Curves.on_train_epoch_end, signal.getsignal(signal.SIGINT)
+
+    def interrupted(self, trainer, module):
+        write_row(self, trainer, module)
+        if len(self.rows) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Curves, "on_train_epoch_end", interrupted)
+        assert main(["train", *TINY, "--epochs", "3", "--out", str(run)]) == 130
+    said = capsys.readouterr().err
+    assert f"Stopped. Continue: transpike train --resume {run}" in said and said.endswith("transpike: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert main(["train", "--resume", str(run)]) == 0
+    assert [row["epoch"] for row in json.loads((run / "results.json").read_text())["epochs"]] == [1, 2, 3]
+
+
+def test_an_interrupted_measurement_ends_with_130_and_can_be_repeated(tmp_path, monkeypatch):
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert main(["train", *TINY, "--epochs", "1", "--out", str(run)]) == 0
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert main(["evaluate", str(run), "--out", str(out)]) == 130
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert main(["evaluate", str(run), "--out", str(out)]) == 0
+
+
+def test_python_trainings_do_not_overwrite_each_other(tmp_path):
+    net, batch = nn.Linear(2, 2), [(torch.eye(2), torch.tensor([0, 1]))]
+    options = TrainOptions(epochs=1, machine=Machine(accelerator="cpu"))
+    fit(net, Loaders(batch, None), options, folder=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=r"holds an earlier training \(last\.ckpt\)\. Go on with it by resume=True"):
+        fit(net, Loaders(batch, None), options, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_checkpoint_is_written_whole_and_readable(tmp_path, monkeypatch):
+    net, batch = nn.Linear(2, 2), [(torch.eye(2), torch.tensor([0, 1]))]
+    options = TrainOptions(epochs=2, machine=Machine(accelerator="cpu"))
+    place, moved = os.replace, []
+
+    def second_fails(source, target):
+        moved.append(target)
+        if [os.path.basename(each) for each in moved].count("last.ckpt") == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        place(source, target)
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(ConfigError, match=r"cannot write .*last\.ckpt: no space is left on its disk\."):
+        fit(net, Loaders(batch, None), options, folder=tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
+    assert not list(tmp_path.glob(".*.partial"))
+    assert oct(os.stat(tmp_path / "last.ckpt").st_mode) == oct(os.stat(tmp_path / "curves.csv").st_mode)
+
+
 def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["train", *TINY, "--epochs", "1", "--out", str(run)]) == 0
@@ -67,13 +131,23 @@ def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, 
         told = capsys.readouterr().err
         assert "last.ckpt is damaged" in told and "best.ckpt over it" in told and "Traceback" not in told
     (run / "last.ckpt").unlink()
-    for content, told in (
-        ((run / "run.json").read_text(), "nothing to resume"),
-        ('{"verb": "convert"}', "not of `transpike train`"),
-        ('{"verb": "train", "options": {}}', "of another version"),
+    begun = json.loads((run / "run.json").read_text())
+    wrong = begun["options"] | {"loading": begun["options"]["loading"] | {"batch_size": "many"}}
+    unknown = begun["options"] | {"loading": begun["options"]["loading"] | {"batch_sise": 4}}
+    for record, told in (
+        (begun, "nothing to resume"),
+        (begun | {"verb": "convert"}, "not of `transpike train`"),
+        (begun | {"version": 1}, "run.json: written in an older format"),
+        (begun | {"options": {"loading": {}}}, "run.json: its options lack model, data, "),
+        (begun | {"options": wrong}, 'run.json: Parser key "loading.batch_size": Expected'),
+        (begun | {"options": unknown}, "run.json: Group 'loading' does not accept option 'batch_sise'"),
+        (
+            begun | {"options": wrong | {"loading": {"batch_size": 0}}},
+            "run.json: loading.batch_size=0: expected a whole number of at least 1. Start",
+        ),
         ("{", "damaged"),
     ):
-        (run / "run.json").write_text(content)
+        (run / "run.json").write_text(record if isinstance(record, str) else json.dumps(record))
         capsys.readouterr()
         assert main(["train", "--resume", str(run)]) == 2
         assert told in capsys.readouterr().err

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from transpike.data import EpochSampler
 from transpike.train.batches import Passes, share
 from transpike.train.losses import readout, temporal_efficient_loss
 from transpike.train.mix import mix
@@ -26,7 +27,22 @@ def test_each_process_takes_batches_of_its_own(count, batch, world, by_index):
 def test_a_loader_that_shares_itself_is_left_alone():
     data = TensorDataset(torch.arange(8))
     loader = DataLoader(data, sampler=DistributedSampler(data, num_replicas=2, rank=0))
-    assert share(loader, 0, 2) is loader
+    assert share(loader, 0, 2, even=True) is loader
+    ours = DataLoader(data, sampler=EpochSampler(8))
+    assert share(ours, 0, 2) is ours
+
+
+@given(count=st.integers(1, 20), batch=st.integers(1, 5), world=st.integers(1, 5), drop=st.booleans())
+def test_what_torch_repeats_for_even_shares_counts_once(count, batch, world, drop):
+    data = TensorDataset(torch.arange(count))
+    seen = []
+    for rank in range(world):
+        sampler = DistributedSampler(data, num_replicas=world, rank=rank, shuffle=False, drop_last=drop)
+        mine = share(DataLoader(data, sampler=sampler, batch_size=batch), rank, world)
+        batches = [part.tolist() for (part,) in mine]
+        assert len(mine) == len(batches)
+        seen += [index for part in batches for index in part]
+    assert sorted(seen) == list(range(count // world * world if drop else count))
 
 
 def test_a_pass_depends_on_seed_and_epoch_alone():

@@ -110,6 +110,31 @@ class CSS(Scheme):
         beta = "" if self.beta == 2 else f" β{self.beta:g}"
         return f"{spikes}{unsigned} Ts={self.silent}{beta}"
 
+    @property
+    def words(self) -> dict[str, str]:
+        many = len(self.levels) > 4
+        listed = f"1, 2 … {self.levels[-1]}" if many else ", ".join(map(str, self.levels))
+        spikes = f"{'' if self.signed else 'unsigned '}levels {listed}"
+        if self.levels == (1,):
+            spikes = "ternary" if self.signed else "binary"
+        return {
+            "beta": f"β {self.beta:g}",
+            "silent": f"{self.silent or 'no'} silent step{'s' * (self.silent > 1)}",
+            "levels": spikes,
+            "signed": spikes,
+            "percentile": "maximum" if self.percentile == 100 else f"percentile {self.percentile:g}",
+        }
+
+    @property
+    def terms(self) -> dict[str, str]:
+        return {
+            "β": "Amplification: a spike one step earlier counts β times as much.",
+            "silent period": "Steps in which a layer listens before it may fire, added to the latency for every firing "
+            "layer and the classifier. They keep a late correction from overturning what was already said.",
+            "levels": "The sizes a spike may take, with either sign. Ternary spikes have one; powers of two need a "
+            "shift at the synapse, and no multiplication. Like silent steps, they lessen coupling.",
+        }
+
     def encode(self, x: Tensor) -> Tensor:
         return encode(x, code=self._code(0))
 

@@ -279,6 +279,12 @@ class DCTEncoder(Encoder):
             found["frequencies"] = len(INTERMITTENT)
         return found
 
+    @classmethod
+    def words(cls, settings: Mapping[str, object]) -> dict[str, str]:
+        frequencies, overlap = settings["frequencies"], settings["stride"] is not None
+        words = {"order": str(settings["order"]), "frequencies": f"{frequencies or 'all'} frequencies"}
+        return words if overlap else words | {"stride": "no overlap"}
+
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
         """What it computes for one image in T steps, from pixels on.
 

@@ -102,6 +102,11 @@ class Encoder(nn.Module, ABC):
         own = {one.name: one.default for one in known if one.name not in ("steps", "mean", "std", "generator")}
         return {**own, **chosen}
 
+    @classmethod
+    def words(cls, settings: Mapping[str, object]) -> dict[str, str]:
+        """What the report calls a setting, by its name; one without words is called by its name and value."""
+        return {}
+
 
 def first(shown: Tensor, steps: int) -> Tensor:
     """The first steps of an encoder's result, in float32.

@@ -113,6 +113,16 @@ class Scheme(ABC):
         """What tells the scheme from others in a table, in few words; T is told beside it."""
         return type(self).__name__
 
+    @property
+    def words(self) -> Mapping[str, str]:
+        """What the report calls a setting, by its name; one without words is called by its name and value."""
+        return {}
+
+    @property
+    def terms(self) -> Mapping[str, str]:
+        """What the report's terms of this scheme mean, for its glossary."""
+        return {}
+
     def encode(self, x: Tensor) -> Tensor:
         """The input's train: values [N, \\*] in units of theta to [T, N, \\*]."""
         return injected(self, x)

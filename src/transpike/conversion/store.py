@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as read_tensors
 from torch import Tensor
 
+from transpike import files
 from transpike.coding import create_scheme
 from transpike.coding.function import Function
 from transpike.conversion.graph import Graph
@@ -26,79 +25,86 @@ from transpike.errors import ModelError, TranspikeError
 
 __all__ = ["load"]
 
+AGAIN = "Convert and save the network again."
+DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
+LARGEST = 2**30
+"""Values of one image in all operations together; beyond it nobody meant the shapes."""
 
-def load(folder: str | os.PathLike[str]) -> SpikingNetwork:
+
+def load(folder: Path | str) -> SpikingNetwork:
     """Read a network that `SpikingNetwork.save` wrote.
 
     Raises:
         ModelError: if the folder is missing, damaged, or holds something else.
     """
     source = Path(folder)
-    for name in ("network.json", "weights.safetensors"):
-        if not (source / name).is_file():
-            raise ModelError(
-                f"{source}: no {name} there; give the folder that snn.save(folder) or `transpike convert` wrote"
-            )
-    try:
-        network = json.loads((source / "network.json").read_text())
-        tensors = load_file(source / "weights.safetensors")
-    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError, SafetensorError) as error:
-        raise ModelError(f"{source}: damaged ({error}); convert and save the network again") from error
-    if not isinstance(network, dict) or network.get("format") != FORMAT:
+    with files.reading(source) as place:
+        for name in ("network.json", "weights.safetensors"):
+            if not os.path.isfile(place(name)):
+                raise ModelError(
+                    f"{source}: no {name} there; give the folder that snn.save(folder) or `transpike convert` wrote"
+                )
+        network = files.Record.read(place("network.json"), remedy=AGAIN, error=ModelError)
+        data = place("weights.safetensors").read_bytes()
+    if network.content.get("format") != FORMAT:
         raise ModelError(f"{source}/network.json: not a transpike spiking network")
-    if network.get("version") != VERSION:
+    if network.content.get("version") != VERSION:
+        version = files.dumps(network.content.get("version")).strip()[:40]
         raise ModelError(
-            f"{source}/network.json: format version {network.get('version')}, this transpike reads {VERSION}; "
+            f"{source}/network.json: format version {version}, this transpike reads {VERSION}; "
             "convert again, or install the transpike that wrote it"
         )
-    if network.get("weights_sha256") != digest(source / "weights.safetensors"):
+    if network.content.get("weights_sha256") != digest(data):
         raise ModelError(
             f"{source}: damaged: weights.safetensors is not the one network.json was written with; save again"
         )
     try:
-        return _build(network, tensors)
+        return _build(network, read_tensors(data))
+    except ModelError:
+        raise
     except TranspikeError as error:
-        raise ModelError(f"{source}: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(
-            f"{source}: damaged ({type(error).__name__}: {reason}); convert and save the network again"
-        ) from error
+        raise network.wrong(f"{error}.".replace("..", ".")) from error
+    except DAMAGED as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise network.wrong(f"damaged ({type(error).__name__}: {reason}).") from error
 
 
-def _build(network: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwork:
-    settings = dict(network["scheme"])
-    scheme = create_scheme(settings.pop("name"), settings)
-    ops = tuple(_read(entry, tensors) for entry in network["ops"])
-    joined = {str(name): str(into) for name, into in network["joined"].items()}
-    graph = Graph(ops, tuple(network["outputs"]), network["container"], joined)
-    units, clipped = ({k: float(v) for k, v in network[key].items()} for key in ("units", "clipped"))
-    waits = network["waits"]
-    _check(graph, units, waits)
+def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwork:
+    settings = dict(network.record("scheme").content)
+    scheme = create_scheme(network.record("scheme").text("name"), {k: v for k, v in settings.items() if k != "name"})
+    ops = tuple(_read(entry, tensors) for entry in network.records("ops"))
+    container = network.content["container"]
+    names = network.text("container") if isinstance(container, str) else network.texts("container")
+    joined = {name: network.record("joined").text(name) for name in network.record("joined").content}
+    graph = Graph(ops, tuple(network.texts("outputs")), names, joined)
+    units, clipped = ({n: part.number(n) for n in part.content} for part in map(network.record, ("units", "clipped")))
+    waits = {name: network.record("waits").whole(name, least=0) for name in network.record("waits").content}
+    if waits.keys() != {op.name for op in graph.neurons}:
+        raise network.wrong("waits: expected one a layer of neurons.")
+    _check(graph, units)
     return SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped)
 
 
-def _read(entry: dict[str, Any], tensors: Mapping[str, Tensor]) -> Op:
-    name, kind = entry["name"], entry["kind"]
+def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
+    name, kind = entry.text("name"), entry.text("kind")
     if kind not in KINDS:
-        raise ModelError(f"{name}: unknown operation {kind!r}; a newer transpike may have written it")
-    own = {key: tensors[f"{name}.{key}"] for key in entry["tensors"]}
-    inputs, shape, gains = (tuple(entry[key]) for key in ("inputs", "shape", "gains"))
-    op = Op(name, kind, inputs, shape, args=entry["args"], tensors=own, gains=gains)
+        raise entry.wrong(f"{name}: unknown operation {kind!r}; a newer transpike may have written it.")
+    own = {key: tensors[f"{name}.{key}"] for key in entry.texts("tensors")}
+    inputs, shape = tuple(entry.texts("inputs")), tuple(entry.wholes("shape", least=0))
+    gains, args = tuple(entry.numbers("gains")), entry.record("args").content
+    op = Op(name, kind, inputs, shape, args=args, tensors=own, gains=gains)
     if kind == "resample":
         resampling(op)
     if kind != "call":
         return op
-    if not isinstance(entry["fires"], bool):
-        raise ValueError(f"{name}: whether it fires is true or false, not {entry['fires']!r}")
-    function = Function.read(entry["function"])
-    if function.operands != len(op.inputs):
-        raise ValueError(f"{name} has {len(op.inputs)} inputs, its function {function.operands} operands")
-    return replace(op, function=function, fires=entry["fires"])
+    function = Function.read(entry.record("function").content)
+    if function.operands != len(inputs):
+        raise entry.wrong(f"{name} has {len(inputs)} inputs, its function {function.operands} operands.")
+    return replace(op, function=function, fires=entry.flag("fires"))
 
 
-def _check(graph: Graph, units: Mapping[str, float], waits: Mapping[str, int]) -> None:
-    """Run the graph on shapes alone: what does not fit together is found now, not with the first image."""
+def _check(graph: Graph, units: Mapping[str, float]) -> None:
+    """Run the graph on shapes alone, then on one image of zeros: what does not fit together is found now."""
     dtypes = {tensor.dtype for op in graph for tensor in op.tensors.values()}
     if len(dtypes) != 1 or not (dtype := dtypes.pop()).is_floating_point:
         raise ValueError("its tensors are not of one floating-point type")
@@ -114,8 +120,10 @@ def _check(graph: Graph, units: Mapping[str, float], waits: Mapping[str, int]) -
             values[op.name] = apply(op, own, *(values[name] for name in op.inputs))
         if values[op.name].shape != shape:
             raise ValueError(f"{op.name} gives {list(values[op.name].shape)}, not {list(shape)} as recorded")
+    if sum(math.prod(op.shape) for op in graph) > LARGEST:
+        raise ValueError("its shapes are too large for any memory")
     graph.pack(values)
     if not all(0 < units[name] < math.inf for name in graph.spiking):
         raise ValueError("an amplitude is not a positive number")
-    if waits.keys() != {op.name for op in graph.neurons} or any(type(n) is not int or n < 0 for n in waits.values()):
-        raise ValueError("the waits are not one whole number a layer of neurons")
+    with torch.no_grad():
+        graph.run(torch.zeros(1, *graph.input.shape, dtype=dtype))

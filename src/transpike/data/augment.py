@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from transpike.checks import choice, refuse
 from transpike.errors import ConfigError
 
 __all__ = ["Augment", "augment_names", "augmentation", "cutout", "random_flip", "random_shift", "shift_and_flip"]
@@ -21,6 +22,8 @@ Augment = Callable[[Tensor, Generator], Tensor]
 
 # torchvision draws once a call: each so many images of a batch get draws of their own.
 _TOGETHER = 8
+# Pixels of a shift or of a square's side: beyond any image, and padding still fits into memory.
+_FARTHEST = 1024
 
 
 def augmentation(text: str, *, standard: Augment | None = None) -> Augment | None:
@@ -59,7 +62,7 @@ def augmentation(text: str, *, standard: Augment | None = None) -> Augment | Non
             try:
                 parts.append(_MAKERS[name](value))
             except (KeyError, ValueError):
-                raise ConfigError(f"augment={text!r}: {value!r} is no value for {name}.") from None
+                raise ConfigError(f"loading.augment={text!r}: {value!r} is no value for {name}.") from None
     return partial(_in_turn, parts=parts) if parts else None
 
 
@@ -69,15 +72,15 @@ def augment_names(text: str) -> list[str]:
     >>> augment_names("standard+cutout:16")
     ['standard', 'cutout']
     """
+    if not isinstance(text, str):
+        raise refuse("loading.augment", text, "names joined by +")
     names = [part.partition(":")[0] for part in text.split("+")]
-    known = ["none", "standard", *_MAKERS]
     for name, value in zip(names, _values(text), strict=True):
-        if name not in known:
-            raise ConfigError(f"augment={text!r}: {name!r} is none of {', '.join(known)}.")
+        choice("loading.augment", name, ["none", "standard", *_MAKERS])
         if value and name not in _MAKERS:
-            raise ConfigError(f"augment={text!r}: {name} takes no value.")
+            raise ConfigError(f"loading.augment={text!r}: {name} takes no value.")
     if "none" in names and len(names) > 1:
-        raise ConfigError(f"augment={text!r}: 'none' stands alone.")
+        raise ConfigError(f"loading.augment={text!r}: 'none' stands alone.")
     return names
 
 
@@ -110,11 +113,14 @@ def _randaugment(value: str) -> Augment:
 def _erasing(value: str) -> Augment:
     from torchvision.transforms import v2
 
-    return partial(_drawn, transform=v2.RandomErasing(p=float(value or 0.25)))
+    share = float(value or 0.25)
+    if not 0 <= share <= 1:
+        raise ValueError
+    return partial(_drawn, transform=v2.RandomErasing(p=share))
 
 
 def _cutout(value: str) -> Augment:
-    if value and int(value) < 1:
+    if value and not 1 <= int(value) <= _FARTHEST:
         raise ValueError
     return partial(_cut, side=int(value) if value else None)
 
@@ -124,7 +130,7 @@ def _cut(images: Tensor, generator: Generator, *, side: int | None) -> Tensor:
 
 
 def _shift(value: str) -> Augment:
-    if int(value or 1) < 1:
+    if not 1 <= int(value or 1) <= _FARTHEST:
         raise ValueError
     return partial(_shifted, pixels=int(value or 1))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,27 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transpike.data.event_checks import Events, Integers, checked_events
 from transpike.errors import DataError
 
 __all__ = ["EVENT_SOURCES", "EventSource", "Events", "Recording"]
-
-Integers = NDArray[np.int64]
-
-
-class Events(NamedTuple):
-    """The events of one recording in the order of the file: four int64 arrays of one length.
-
-    Attributes:
-        x: Column of the pixel, from the left.
-        y: Row of the pixel, from the top.
-        p: 1 where it became brighter (ON), 0 where darker (OFF).
-        t: Time in microseconds.
-    """
-
-    x: Integers
-    y: Integers
-    p: Integers
-    t: Integers
 
 
 class Window(NamedTuple):
@@ -56,6 +41,7 @@ class Recording(NamedTuple):
 Recordings = list[Recording]
 
 _AGAIN = "Unpack the published archive again."
+_LARGEST = 2**29  # bytes of a file: of the published ones none has a quarter of it
 
 
 @dataclass(frozen=True)
@@ -118,10 +104,7 @@ def _list_cifar10_dvs(place: Path) -> tuple[Recordings, Recordings]:
 
 
 def _list_gestures(place: Path) -> tuple[Recordings, Recordings]:
-    lists = [
-        (place / f"trials_to_{part}.txt").read_text(encoding="utf-8", errors="replace").split()
-        for part in ("train", "test")
-    ]
+    lists = [_text(place / f"trials_to_{part}.txt").split() for part in ("train", "test")]
     needed = [name for trials in lists for trial in trials for name in (trial, _labels_of(trial))]
     if missing := [name for name in needed if not (place / name).is_file()]:
         raise DataError(
@@ -143,7 +126,7 @@ def _gestures(trial: Path) -> Recordings:
     starts, stops, firsts, lasts = np.array(packets, np.int64).reshape(-1, 4).T
     labels = trial.with_name(_labels_of(trial.name))
     recordings = []
-    for number, line in enumerate(labels.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_text(labels).splitlines(), start=1):
         if number == 1 or not line.strip():
             continue
         try:
@@ -227,6 +210,8 @@ def _packets(path: str | Path, start: int = 0, stop: int | None = None) -> Itera
         if body > stop:
             raise _damaged(path, start, f"a packet begins with {_HEADER.size} bytes, but {stop - start} are left")
         kind, _, size, _, overflow, capacity, _, _ = _HEADER.unpack(content[start:body].tobytes())
+        if size == 0:
+            raise _damaged(path, start, "a packet's events have no bytes")
         after = body + size * capacity
         if after > stop:
             raise _damaged(path, start, f"a packet of {size * capacity} bytes, but {stop - body} are left")
@@ -239,20 +224,27 @@ def _packets(path: str | Path, start: int = 0, stop: int | None = None) -> Itera
 
 def _file(path: str | Path, *, mapped: bool = False) -> NDArray[np.uint8]:
     try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise DataError(f"{path} is no regular file. {_AGAIN}")
+        if about.st_size > _LARGEST:
+            raise DataError(f"{path} has {about.st_size} bytes, more than any published recording. {_AGAIN}")
         return np.asarray(np.memmap(path, np.uint8, mode="r")) if mapped else np.fromfile(path, np.uint8)
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}. {_AGAIN}") from error
 
 
+def _text(path: Path) -> str:
+    return _file(path).tobytes().decode(errors="replace")
+
+
 def _on_sensor(path: str, events: Events, size: int) -> Events:
-    outside = (events.x < 0) | (events.x >= size) | (events.y < 0) | (events.y >= size)
-    if outside.any():
-        first = int(outside.argmax())
-        raise DataError(
-            f"{path} is damaged: event {first} of {len(events.t)} is at ({events.x[first]}, {events.y[first]}), "
-            f"outside the {size}x{size} pixels. {_AGAIN}"
-        )
-    return events
+    try:
+        return checked_events(events, size)
+    except DataError as error:
+        raise DataError(f"{path} is damaged: {error} {_AGAIN}") from None
 
 
 def _damaged(path: str | Path, byte: int, what: str) -> DataError:

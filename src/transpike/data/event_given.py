@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from transpike.checks import whole
 from transpike.data.augment import Augment
 from transpike.data.batches import seed_of
 from transpike.data.events import EventSets, augmented, collected, event_augmentation
@@ -59,8 +60,7 @@ def event_sets(
     >>> frames.shape, labels, sets.steps, len(sets.validation.dataset)
     (torch.Size([4, 5, 2, 8, 8]), tensor([0, 1, 0, 1, 0]), 4, 2)
     """
-    if shift < 0:
-        raise ConfigError(f"{name}: shift must not be negative: {shift}.")
+    whole("shift", shift, least=0)
     augmenting = event_augmentation(loading, shift=shift, flip=flip)
     names = tuple(class_names or _class_names(train))
     if not names:
@@ -152,7 +152,7 @@ def _item(given: Any, title: str, *, classes: int) -> tuple[Tensor, int]:
     try:
         frames, label = given
         label = index(label)
-        if not isinstance(frames, np.ndarray | Tensor):
+        if not isinstance(frames, Tensor) and not (isinstance(frames, np.ndarray) and frames.dtype.kind in "biuf"):
             raise TypeError
     except (TypeError, ValueError):
         found = [type(part).__name__ for part in given] if isinstance(given, tuple | list) else type(given).__name__
@@ -165,4 +165,7 @@ def _item(given: Any, title: str, *, classes: int) -> tuple[Tensor, int]:
     if not 0 <= label < classes:
         raise DataError(f"{title}: label {label} is not one of 0 to {classes - 1}: there are {classes} class names.")
     # An array is copied, for it may be read-only or mirrored.
-    return frames.float() if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames, np.float32)), label
+    counts = frames.float() if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames, np.float32))
+    if not counts.isfinite().all():
+        raise DataError(f"{title}: frames must hold finite numbers, and some are NaN or infinite.")
+    return counts, label

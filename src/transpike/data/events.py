@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -15,12 +14,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from transpike.checks import choice, near, whole
 from transpike.data.augment import Augment, augment_names, augmentation, shift_and_flip
 from transpike.data.batches import EpochSampler, seed_of
 from transpike.data.event_archives import place_of
-from transpike.data.event_files import EVENT_SOURCES, Events, EventSource, Recording
+from transpike.data.event_checks import Events, checked_events
+from transpike.data.event_files import EVENT_SOURCES, EventSource, Recording
 from transpike.data.images import Loading, choose_tested, choose_training
-from transpike.errors import ConfigError, DataError
+from transpike.errors import ConfigError, DataError, reason
 
 __all__ = ["EventFrames", "EventSets", "augmented", "collected", "event_augmentation", "event_frames", "load_events"]
 
@@ -102,13 +103,15 @@ def load_events(
     (torch.Size([4, 2, 2, 34, 34]), tensor([2., 2., 2., 2.]), tensor([0, 1]))
     """
     if name not in EVENT_SOURCES:
-        near = get_close_matches(name, EVENT_SOURCES)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(EVENT_SOURCES)}."
-        raise DataError(f"no event set is called {name!r}. {hint}")
+        guess = near(name, EVENT_SOURCES, most=3) or f" Known: {', '.join(EVENT_SOURCES)}."
+        raise DataError(f"no event set is called {name!r}.{guess}")
     _check(steps, split_by)
     source = EVENT_SOURCES[name]
     augmenting = event_augmentation(loading, shift=source.shift, flip=source.flip)
-    recordings, tests = source.recordings(place_of(name, source, Path(root)))
+    try:
+        recordings, tests = source.recordings(place_of(name, source, Path(root)))
+    except OSError as error:
+        raise DataError(f"{name}: {error.filename or root} cannot be read: {reason(error)}") from error
     training, held = choose_training(len(recordings), loading)
 
     def frames(part: Sequence[Recording], chosen: Sequence[int], augment: Augment | None = None) -> EventFrames:
@@ -183,14 +186,15 @@ def event_frames(events: Events, *, size: int, steps: int, split_by: str = "numb
     are these.
 
     Args:
-        events: A recording, its pixels within the sensor.
+        events: A recording: four arrays of whole numbers, in any type; times in microseconds, polarity 0 and 1 or -1
+            and 1.
         size: Side of the sensor in pixels.
         steps: T.
         split_by: ``number`` or ``time``.
 
     Raises:
-        DataError: Fewer events, or microseconds, than frames.
-        ConfigError: T is not positive or ``split_by`` unknown.
+        DataError: Fewer events, or microseconds, than frames; what are no such events, see :func:`checked_events`.
+        ConfigError: T or ``size`` is not positive or ``split_by`` unknown.
 
     >>> x, p, t = np.array([0, 1, 1, 0]), np.array([1, 0, 0, 1]), np.array([0, 1, 2, 100])
     >>> events = Events(x=x, y=np.zeros(4, int), p=p, t=t)
@@ -200,6 +204,7 @@ def event_frames(events: Events, *, size: int, steps: int, split_by: str = "numb
     tensor([3., 1.])
     """
     _check(steps, split_by)
+    events = checked_events(events, whole("size", size))
     count = len(events.t)
     if count < steps:
         raise DataError(f"{count} events are fewer than {steps} frames. Take fewer steps.")
@@ -214,10 +219,8 @@ def event_frames(events: Events, *, size: int, steps: int, split_by: str = "numb
 
 
 def _check(steps: int, split_by: str) -> None:
-    if steps < 1:
-        raise ConfigError(f"steps, the frames of a recording, must be at least 1, not {steps}.")
-    if split_by not in _SPLITS:
-        raise ConfigError(f"split_by must be one of {', '.join(_SPLITS)}, not {split_by!r}.")
+    whole("steps", steps)
+    choice("split_by", split_by, _SPLITS)
 
 
 def event_augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment | None:

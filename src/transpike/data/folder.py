@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from transpike.data.batches import seed_of
+from transpike.data.image_files import read_image
 from transpike.errors import DataError
 
 __all__ = ["FolderImages", "class_names", "list_images"]
@@ -48,7 +49,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         # torchvision's transforms draw from the CPU's global generator; seeding that one alone leaves CUDA's untouched.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, item))
-            return self.transform(_open(path)), label
+            return self.transform(read_image(path)), label
 
 
 def list_images(folder: Path) -> dict[str, list[str]]:
@@ -100,13 +101,3 @@ def _image_files(folder: Path) -> Iterator[str]:
         for name in files:
             if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
                 yield os.path.join(place, name)
-
-
-def _open(path: str) -> Any:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} is not a readable image: {error}. Replace or remove it.") from error

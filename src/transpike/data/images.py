@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,18 +13,21 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from transpike.checks import choice, near, number, refuse, whole
 from transpike.data.augment import Augment, augment_names, augmentation, shift_and_flip
 from transpike.data.batches import EpochSampler, MemoryImages
 from transpike.data.folder import FolderImages, Samples, class_names, list_images
 from transpike.data.sources import SOURCES, Part
 from transpike.data.transforms import evaluation_transform, training_transform
-from transpike.errors import ConfigError, DataError
+from transpike.errors import ConfigError, DataError, reason
 
 __all__ = ["ImageSets", "Loading", "choose_tested", "choose_training", "load_images"]
 
 Images = MemoryImages | FolderImages
 
 _INTERPOLATION = ("nearest", "bilinear", "bicubic")
+_LARGEST_SIDE = 2**15
+_MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -69,28 +71,40 @@ class Loading:
     outputs: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "size", "train_images", "test_images"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}.")
-        if self.workers < 0 or self.seed < 0:
-            raise ConfigError(f"workers and seed must not be negative: {self.workers}, {self.seed}.")
-        if not 0 <= self.validation < 1:
-            raise ConfigError(
-                f"validation is the share of training images held back, in [0, 1), not {self.validation}."
-            )
-        if self.crop is not None and not 0 < self.crop <= 1:
-            raise ConfigError(f"crop is a share in (0, 1], not {self.crop}.")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(f"device={self.device!r} cannot hold images here ({reason}). Take cpu.") from error
+        whole("loading.batch_size", self.batch_size)
+        number("loading.validation", self.validation, least=0, below=1)
+        whole("loading.seed", self.seed, least=0, most=2**63 - 1)
+        whole("loading.workers", self.workers, least=0, most=_MOST_WORKERS)
         augmentation(self.augment)
-        if self.interpolation is not None and self.interpolation not in _INTERPOLATION:
-            raise ConfigError(f"interpolation must be one of {', '.join(_INTERPOLATION)}, not {self.interpolation!r}.")
-        if self.std is not None and min(self.std) <= 0:
-            raise ConfigError(f"std must be positive, not {self.std}.")
+        for name, least, most in (
+            ("size", 1, _LARGEST_SIDE),
+            ("train_images", 1, None),
+            ("test_images", 1, None),
+            ("outputs", 0, None),
+        ):
+            if getattr(self, name) is not None:
+                whole(f"loading.{name}", getattr(self, name), least=least, most=most)
+        if self.crop is not None:
+            number("loading.crop", self.crop, above=0, most=1)
+        if self.interpolation is not None:
+            choice("loading.interpolation", self.interpolation, _INTERPOLATION)
+        _check_device(self.device)
+        for name, above in (("mean", None), ("std", 0)):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if not isinstance(values, list | tuple) or not values:
+                raise refuse(f"loading.{name}", values, "a number for each channel")
+            for value in values:
+                number(f"loading.{name}", value, above=above)
+
+
+def _check_device(name: object) -> None:
+    try:
+        torch.zeros(1, device=name).item()  # type: ignore[call-overload]
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise ConfigError(f"loading.device={name!r} cannot hold images here ({why}). Take cpu.") from error
 
 
 @dataclass(frozen=True)
@@ -127,9 +141,7 @@ class ImageSets:
 
     def calibration(self, images: int = 512) -> DataLoader[Any]:
         """A loader of ``images`` training images without augmentation: the same in every process, in a seeded order."""
-        if images < 1:
-            raise ConfigError(f"calibration needs at least one image, not {images}.")
-        chosen = _shuffled(len(self.plain), self.loading.seed)[:images]
+        chosen = _shuffled(len(self.plain), self.loading.seed)[: whole("images", images)]
         return _loader(Subset(self.plain, chosen), self.loading)
 
 
@@ -156,20 +168,22 @@ def load_images(
     >>> images.shape, labels.dtype, len(digits.test.dataset)
     (torch.Size([64, 1, 8, 8]), torch.int64, 360)
     """
-    if name == "folder":
-        return _folder_sets(Path(root), loading)
-    if name not in SOURCES:
-        known = [*SOURCES, "folder"]
-        near = get_close_matches(name, known)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
-        raise DataError(f"no image set is called {name!r}. {hint}")
-    return _memory_sets(name, Path(root), download, loading)
+    known = [*SOURCES, "folder"]
+    if name not in known:
+        guess = near(name, known, most=3) or f" Known: {', '.join(known)}."
+        raise DataError(f"no image set is called {name!r}.{guess}")
+    try:
+        return (
+            _folder_sets(Path(root), loading) if name == "folder" else _memory_sets(name, Path(root), download, loading)
+        )
+    except OSError as error:
+        raise DataError(f"{name}: {error.filename or root} cannot be read: {reason(error)}") from error
 
 
 def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> ImageSets:
     source = SOURCES[name]
-    raw = source.read(root, download)
     mean, std = _statistics(source.mean, source.std, loading)
+    raw = source.read(root, download)
     training, held = choose_training(len(raw.train.labels), loading)
     standard = partial(shift_and_flip, shift=source.shift, flip=source.flip)
 
@@ -192,13 +206,13 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
 
 
 def _folder_sets(root: Path, loading: Loading) -> ImageSets:
+    mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
     train, val = list_images(root / "train"), list_images(root / "val")
     if strange := sorted(set(val) - set(train)):
         raise DataError(f"{root / 'val'} has classes that train/ has not: {', '.join(strange[:5])}.")
     names = class_names(list(train), loading.outputs)
     label = {name: index for index, name in enumerate(names)}
     samples, tests = ([(file, label[name]) for name in part for file in part[name]] for part in (train, val))
-    mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
     size = loading.size or 224
     crop, interpolation = loading.crop or 0.875, loading.interpolation or "bilinear"
     center = partial(evaluation_transform, size, mean, std, crop=crop, interpolation=interpolation)
@@ -266,16 +280,28 @@ def _whole(batch: Any) -> Any:
 
 
 def choose_training(images: int, loading: Loading) -> tuple[list[int], list[int]]:
-    """The indices of the training images that train, and of those held back."""
+    """The indices of the training images that train, and of those held back.
+
+    Raises:
+        DataError: There is none to train with.
+    """
     order = _shuffled(images, loading.seed)[: loading.train_images]
     held = round(len(order) * loading.validation)
+    if not order:
+        raise DataError("the training part of the data set is empty.")
     if held == len(order):
-        raise DataError(f"validation={loading.validation} leaves none of {len(order)} images to train with.")
+        raise DataError(f"loading.validation={loading.validation} leaves none of {len(order)} images to train with.")
     return sorted(order[held:]), sorted(order[:held])
 
 
 def choose_tested(images: int, loading: Loading) -> list[int]:
-    """The indices of the test images: for every seed the same, so that runs can be compared."""
+    """The indices of the test images: for every seed the same, so that runs can be compared.
+
+    Raises:
+        DataError: There is none.
+    """
+    if not images:
+        raise DataError("the test part of the data set is empty, and training could not be measured.")
     return sorted(_shuffled(images, 0)[: loading.test_images])
 
 
@@ -289,5 +315,7 @@ def _statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     chosen = loading.mean or mean, loading.std or std
     if any(len(values) != len(mean) for values in chosen):
-        raise ConfigError(f"mean and std need {len(mean)} values, one per channel: got {loading.mean}, {loading.std}.")
+        raise ConfigError(
+            f"loading.mean and loading.std need {len(mean)} values, one per channel: got {loading.mean}, {loading.std}."
+        )
     return chosen

@@ -68,7 +68,7 @@ def _torchvision(kind: str, folder: str, files: tuple[str, ...]) -> Callable[[Pa
     def read(root: Path, download: bool) -> Raw:
         from torchvision import datasets
 
-        missing = [name for name in files if not (root / folder / name).exists()]
+        missing = [name for name in files if not (root / folder / name).is_file()]
         if missing and not download:
             raise DataError(
                 f"{kind}: {', '.join(missing)} not found in {root / folder}. Lay the published files there, name "

@@ -83,6 +83,8 @@ class SRDDistillation(FeatureMethod):
     {'kd': 0.0, 'srd': 0.2688}
     """
 
+    adapts = "SRD projects them to the teacher’s channels and adds its residual."
+
     def __init__(
         self,
         stages: Sequence[Stage] = (),

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import number
 from transpike.distill.adapter import Adapter, mean_over_time, on_grid
 from transpike.distill.fused import fused_residual
 from transpike.distill.inputs import feature_pair, mean_logit_pair
@@ -213,7 +214,7 @@ class SpectralResidualDistillation(nn.Module):
         adapter, residual = self.adapter, self.residual
         with torch.autocast(student_features.device.type, enabled=False):
             adapter.check(student_features, teacher_features)
-            teacher = self._target(on_grid(full_precision(teacher_features.detach()), residual.size))
+            teacher = self._target(on_grid(full_precision(teacher_features), residual.size))
             if residual.domain == "spatial" or not torch.is_grad_enabled():
                 student, _ = adapter(student_features, teacher_features, size=residual.size)
                 return spectral_residual(student, teacher, residual, penalty=self.penalty)
@@ -246,9 +247,7 @@ class SpectralSemanticDistillation(nn.Module):
 
     def __init__(self, keep: float = 0.5) -> None:
         super().__init__()
-        if not 0 < keep < 1:
-            raise ConfigError(f"keep={keep}: the share of frequencies to keep lies in (0, 1).")
-        self.keep = keep
+        self.keep = number("keep", keep, above=0, below=1)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         with torch.autocast(student_logits.device.type, enabled=False):

@@ -32,7 +32,7 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, te
     L = tau^2 / N * sum_n KL(p_t || p_s),  p = softmax(z / tau)
 
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2; tau^2 keeps the
-    gradients' size when the temperature changes. A class that the teacher rules out by minus infinity counts as absent.
+    gradients' size when the temperature changes. A class that both rule out by minus infinity counts as absent.
 
     Args:
         student_logits: [N, classes], or [T, N, classes], whose mean over time counts.

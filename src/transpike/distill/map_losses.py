@@ -36,7 +36,7 @@ def gaussian_response(size: int, *, sigma: float) -> Tensor:
     tensor([1.0000, 0.6065, 0.1353, 0.6065])
     """
     if not sigma > 0:
-        raise ConfigError(f"sigma={sigma}: expected above 0, in cycles per pixel.")
+        raise ConfigError(f"sigma={sigma}: expected a number above 0, in cycles per pixel.")
     return torch.exp(-torch.fft.fftfreq(size).square() / (2 * sigma**2))
 
 

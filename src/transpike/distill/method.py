@@ -48,6 +48,8 @@ class Method(nn.Module):
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     smallest_batch: int = 1
+    adapts: ClassVar[str | None] = None
+    """A sentence on what it does to the maps before it compares them, for the report; None if it leaves them."""
 
     def __init__(self, stages: Sequence[Stage] = (), **settings: float) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from transpike.checks import keywords
 from transpike.distill.bispectrum import BiSpectrumDistillation, SRDDistillation, SSDDistillation
 from transpike.distill.decoupled import DISTDistillation, DKDDistillation
 from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
@@ -17,7 +18,6 @@ from transpike.distill.method import Method, Need
 from transpike.distill.ofa import OFADistillation
 from transpike.distill.relations import CCDistillation, CRDDistillation, RKDDistillation
 from transpike.distill.review import ReviewKDDistillation
-from transpike.distill.settings import check_kinds
 from transpike.distill.sfkd import SFKDDistillation
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError, DataError
@@ -99,7 +99,7 @@ def create_method(
         except TypeError as error:
             raise ConfigError(f"method {method!r} cannot be made with these settings: {error}.") from error
     make: Callable[..., Method] = _known(method)
-    check_kinds(method, make, settings)
+    keywords(f"method {method!r}", make, settings)
     if classes is not None and "classes" in method_needs(method):
         own = settings.get("classes", classes)
         if isinstance(own, int) and own < classes:
@@ -122,7 +122,7 @@ def check_method(method: str, settings: Mapping[str, object], *, batch: int | No
     >>> check_method("rkd", {"distance": -1.0})
     Traceback (most recent call last):
     ...
-    transpike.errors.ConfigError: distance=-1.0: a weight is 0 or more, and finite.
+    transpike.errors.ConfigError: distance=-1.0: expected a number of at least 0.
     """
     with torch.device("meta"):
         made = create_method(method, [STAND_IN] if "features" in method_needs(method) else (), settings)

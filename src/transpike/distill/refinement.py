@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill.settings import check_whole
+from transpike.checks import whole
 from transpike.errors import ConfigError, DataError
 from transpike.spectral.wavelet import wavedec2, waverec2
 
@@ -255,7 +255,7 @@ class WaveletRefinement(nn.Module):
 
     def _check_size(self) -> None:
         height, width = self.size
-        check_whole(0, levels=self.levels)
+        whole("levels", self.levels, least=0)
         deepest = len(wavedec2(torch.zeros(height, width, device="cpu"), self.wavelet, MODE)) - 1
         if self.levels > deepest:
             raise ConfigError(
@@ -277,12 +277,12 @@ def check_refinement(*, levels: int, wavelet: str, width: int) -> None:
     ...
     transpike.errors.ConfigError: width=12: expected a multiple of 8, for four coordinates.
     """
-    check_whole(0, levels=levels)
+    whole("levels", levels, least=0)
     _check_width(width)
     wavedec2(torch.zeros(1, 1, device="cpu"), wavelet, MODE, 0)  # refuses a name that it does not know
 
 
 def _check_width(width: int) -> None:
-    check_whole(1, width=width)
+    whole("width", width)
     if width % 8:
         raise ConfigError(f"width={width}: expected a multiple of 8, for four coordinates.")

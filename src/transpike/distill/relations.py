@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.distill.feature_method import FeatureMethod, stage_maps
 from transpike.distill.inputs import check_images, feature_pair
 from transpike.distill.method import Features
-from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision
@@ -219,7 +219,7 @@ class _Embedded(FeatureMethod):
 
     def __init__(self, stages: Sequence[Stage], *, alpha: float, beta: float, width: int, temperature: float) -> None:
         super().__init__(stages[-1:], alpha=alpha, temperature=temperature, beta=beta)
-        check_whole(1, width=width)
+        whole("width", width)
         self.student = nn.ModuleList(nn.Linear(stage.student_channels, width) for stage in self.stages)
         self.teacher = nn.ModuleList(nn.Linear(stage.teacher_channels, width) for stage in self.stages)
 
@@ -304,7 +304,7 @@ class CRDDistillation(_Embedded):
         temperature: float = 4.0,
     ) -> None:
         if not 0 < contrast < math.inf:
-            raise ConfigError(f"contrast={contrast}: expected above 0, and finite.")
+            raise ConfigError(f"contrast={contrast}: expected a number above 0")
         super().__init__(stages, alpha=alpha, beta=beta, width=width, temperature=temperature)
         self.contrast = contrast
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.distill.adapter import on_grid
 from transpike.distill.feature_method import FeatureMethod, stage_maps
 from transpike.distill.inputs import feature_pair
 from transpike.distill.method import Features
-from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
 
 __all__ = ["AttentionFusion", "ReviewKDDistillation", "hierarchical_distance"]
@@ -125,7 +125,7 @@ class ReviewKDDistillation(FeatureMethod):
         temperature: float = 4.0,
     ) -> None:
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
-        check_whole(1, width=width)
+        whole("width", width)
         last = self.stages[-1:]
         inner = min([width, *(stage.student_channels for stage in last)])
         self.fusions = nn.ModuleList(

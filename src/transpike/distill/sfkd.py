@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.distill.adapter import Adapter, Pairs
 from transpike.distill.feature_method import FeatureMethod
 from transpike.distill.map_losses import (
@@ -27,7 +28,6 @@ from transpike.distill.map_losses import (
 )
 from transpike.distill.method import Features
 from transpike.distill.refinement import WaveletRefinement, check_refinement
-from transpike.distill.settings import check_whole
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision
@@ -160,6 +160,11 @@ class SFKDDistillation(FeatureMethod):
     {'kd': 0.0, 'gffl': 0.0}
     """
 
+    adapts = (
+        "SFKD projects them to the teacher’s channels and refines them in sub-bands (DS2S); it may standardize the "
+        "teacher’s channels before it compares."
+    )
+
     def __init__(
         self,
         stages: Sequence[Stage] = (),
@@ -179,7 +184,7 @@ class SFKDDistillation(FeatureMethod):
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
         if refine not in ("student", "both", "none"):
             raise ConfigError(f"refine={refine!r}: expected 'student', 'both' or 'none'.")
-        check_whole(1, grid=grid)
+        whole("grid", grid)
         check_refinement(levels=levels, wavelet=wavelet, width=width)
         self.term, distance = _loss(loss, sigma)
         self.distances = nn.ModuleList()

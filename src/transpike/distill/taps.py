@@ -81,35 +81,33 @@ class Tap:
 
 @dataclass(frozen=True)
 class _Record:
-    """What a module gave in a call, and what the network went on with: the same, or a copy that it may change.
+    """What a module gave in a call: the tensors themselves and, where the network may change these in place, a copy.
 
-    `passed` is None once the output was read: what is done to it from then on is the reader's business.
+    With neither copy nor versions, it is what was given, whatever became of it.
     """
 
     output: object
-    passed: object
-    versions: list[int]
-
-    @property
-    def copied(self) -> bool:
-        return self.passed is not self.output
+    copy: object = None
+    versions: list[int] | None = None
 
     @property
     def changed(self) -> bool:
-        """Whether the network has changed in place what it went on with."""
-        return _versions(self.passed) != self.versions
+        """Whether the network has changed the tensors since."""
+        return self.versions is not None and _versions(self.output) != self.versions
 
 
 class Taps:
     """Records what modules of a network give, by name, from `open` to `close` or within a `with`.
 
-    What is recorded is what the module gave, with its place in the graph of gradients, even if the network changes it
-    in place later on (``out += identity``, ``nn.ReLU(inplace=True)``): the network is then handed a copy. It is handed
-    one until its first pass has been read, and from then on where that pass has changed it.
+    What is recorded is what the module gave, and gradients flow from it into the module, even if the network changes it
+    in place later on (``out += identity``, ``nn.ReLU(inplace=True)``). A copy is kept until a first pass was read, and
+    from then on where that pass has changed it.
 
     Args:
         model: any network; it is left as it is. One of `torch.compile` is known by the names it had before.
         names: modules, as in `named_modules()`.
+        on_path: let the network go on with a copy, so that what it gives depends on what is recorded, also where it
+            changes this in place: for gradients by what is recorded.
 
     Raises:
         ModelError: for a name that the network does not have; the names that it has are listed.
@@ -125,13 +123,14 @@ class Taps:
     transpike.errors.ModelError: Sequential has no module '2' to tap. It has: 0, 1
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], *, on_path: bool = False) -> None:
         modules = named_modules(model)
         self.compiled = modules.pop("_orig_mod", None) is not None
         wrong = [name for name in names if name not in modules]
         if wrong:
             raise ModelError(_no_module(model, wrong, list(modules)))
         self.modules = {name: modules[name] for name in names}
+        self.on_path = on_path
         self._records: dict[str, _Record] = {}
         self._changing: set[str] = set()
         self._steady: set[tuple[str, bool]] = set()
@@ -147,19 +146,18 @@ class Taps:
         record = self._records.get(name)
         if record is None:
             raise ModelError(f"the network did not call its module {name!r}, so there is nothing to tap.")
-        if record.passed is None:
-            return record.output
         if record.changed:
             self._changing.add(name)
-            if not record.copied:
+            if record.copy is None:
                 raise ModelError(
                     f"the network changed in place what its module {name!r} gave, which it did not do in an earlier "
                     "pass: run it again, or tap another module."
                 )
-        else:
+        elif record.versions is not None:
             self._steady.add((name, self.modules[name].training))
-        self._records[name] = _Record(record.output, None, [])
-        return record.output
+        # What is done to a tensor once it was read is the reader's business.
+        self._records[name] = _Record(record.copy if record.changed else record.output)
+        return self._records[name].output
 
     def clear(self) -> None:
         """Forget what was recorded, so that its memory is free."""
@@ -190,15 +188,20 @@ class Taps:
             last = self._records.get(name)
             if last is not None and last.changed:
                 self._changing.add(name)
-            # Tensors of the inference mode do not count how often they were changed.
-            known = (name, module.training) in self._steady and not torch.is_inference_mode_enabled()
-            passed = output if known and name not in self._changing else tree_map_only(Tensor, torch.clone, output)
-            self._records[name] = _Record(output, passed, _versions(passed))
-            return passed
+            if self.on_path or torch.is_inference_mode_enabled():  # in which tensors do not count their changes
+                self._records[name] = _Record(output)
+                return _copied(output)
+            known = (name, module.training) in self._steady and name not in self._changing
+            self._records[name] = _Record(output, None if known else _copied(output), _versions(output))
+            return output
 
         # Outside of what torch.compile makes, in which a hook would be what it was when it was compiled.
         outside: Callable[..., object] = torch.compiler.disable(hook)
         return outside
+
+
+def _copied(output: object) -> object:
+    return tree_map_only(Tensor, torch.clone, output)
 
 
 def _versions(output: object) -> list[int]:

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
+
+from rich.console import Console
 
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.runs import start_run, write_json
-from transpike.experiments.source import checked_device, network_name
+from transpike.experiments.options import record
+from transpike.experiments.source import Data, Source, load_data, load_subject, recorded_teacher
+from transpike.report import write_report
+from transpike.report.curves import write_curves
+from transpike.report.terminal import analysis_tables
+from transpike.results import Analysis, copy_results, start_run
+from transpike.train.options import Arguments
+from transpike.train.processes import checked_device
 
-if TYPE_CHECKING:
-    from transpike.measure.subjects import Subject
-
-__all__ = ["analyze"]
+__all__ = ["Analyze", "analyze"]
 
 
-def analyze(
-    student: list[str] | str,
-    data: str | None = None,
-    *,
-    teacher: str | None = None,
-    teacher_weights: Path | None = None,
-    teacher_network: dict[str, Any] | None = None,
-    teacher_steps: int | None = None,
-    teacher_size: int | None = None,
-    weights: Path | None = None,
-    network: dict[str, Any] | None = None,
-    steps: int | None = None,
-    taps: dict[str, str] | list[str] | None = None,
-    part: Literal["test", "validation"] = "test",
-    images: int = 256,
-    shown: int = 4,
-    root: Path | None = None,
-    download: bool = False,
-    loading: Loading | None = None,
-    device: str = "cpu",
-    out: Path | None = None,
-    json: Path | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Analyze:
     """Look at students and their teacher: what frequencies their features and logits have, and where they look.
 
     Measured are the radial power spectra of the features after each stage, the student's before and after what SRD or
@@ -54,7 +39,7 @@ def analyze(
       transpike analyze sew_resnet19 --weights student.safetensors --data cifar10 --teacher timm/resnet18 \
 --teacher-weights teacher.safetensors
 
-    Args:
+    Attributes:
         student: The folder of a `transpike distill`, `train` or `hybrid` run, or several to compare; or a network's
             name with --weights. A hybrid run's images pass through its own encoder.
         data: The images, as for `transpike train`; by default those of the student's run.
@@ -78,94 +63,91 @@ def analyze(
         device: Where to compute: cpu, cuda, cuda:1, ...
         out: The run's folder; by default a new one under runs/.
         json: Write results.json here too.
+    """
+
+    student: list[str] | str
+    data: str | None = None
+    _: KW_ONLY
+    teacher: str | None = None
+    teacher_weights: Path | None = None
+    teacher_network: Arguments | None = None
+    teacher_steps: int | None = None
+    teacher_size: int | None = None
+    weights: Path | None = None
+    network: Arguments | None = None
+    steps: int | None = None
+    taps: dict[str, str] | list[str] | None = None
+    part: Literal["test", "validation"] = "test"
+    images: int = 256
+    shown: int = 4
+    root: Path | None = None
+    download: bool = False
+    loading: Loading | None = None
+    device: str = "cpu"
+    out: Path | None = None
+    json: Path | None = None
+
+    @property
+    def students(self) -> list[str]:
+        """The students, also where there is one."""
+        return [self.student] if isinstance(self.student, str) else list(self.student)
+
+
+def analyze(options: Analyze) -> Analysis:
+    """Look at students and their teacher, and write what is found to a folder.
+
+    Returns:
+        What results.json says.
 
     Raises:
         TranspikeError: A run, its teacher, the weights or the data cannot be had; a tap does not exist; teacher and
             student are of different data or classes.
     """
-    students = [student] if isinstance(student, str) else list(student)
-    if not students or images < 1 or shown < 0:
+    if not options.students or options.images < 1 or options.shown < 0:
         raise ConfigError("give at least one student, one image, and no negative number of images to show.")
-    if len(students) > 1 and (weights or network):
+    if len(options.students) > 1 and (options.weights or options.network):
         raise ConfigError("--weights and --network are for one student: give the folders of runs to compare several.")
-    checked_device(device)
-    asked: dict[str, Any] = {
-        "student": students, "data": data, "teacher": teacher, "teacher_weights": teacher_weights,
-        "teacher_network": teacher_network or {}, "teacher_steps": teacher_steps, "teacher_size": teacher_size,
-        "weights": weights, "network": network or {}, "steps": steps, "taps": taps, "part": part, "images": images,
-        "shown": shown, "root": root, "download": download, "loading": loading, "device": device,
-    }  # fmt: skip
-    with start_run("analyze", asked, out=out) as run:
-        results = _analyze(asked)
-        run.write("results.json", results)
-        _tell(results, run.folder)
-    if json is not None:
-        write_json(json, results)
+    checked_device(options.device)
+    networks = {"teacher_network": options.teacher_network or {}, "network": options.network or {}}
+    with start_run("analyze", record(options, student=options.students, **networks), out=options.out) as run:
+        results = _look(options)
+        run.write(results)
+        _show(results, run.folder)
+    copy_results(results, options.json)
+    return results
 
 
-def _analyze(asked: dict[str, Any]) -> dict[str, Any]:
-    from transpike.experiments.source import load_data, load_subject
-    from transpike.measure import looking
+def _look(options: Analyze) -> Analysis:
+    from transpike.measure.looking import analysis
     from transpike.measure.pictures import chosen_loader
     from transpike.measure.subjects import find_stages
 
-    sources, teacher_source, own = _sources(asked)
-    sets = load_data(
-        [*sources, *([teacher_source] if teacher_source else [])],
-        data=asked["data"], root=asked["root"], download=asked["download"], loading=asked["loading"],
-        own_teacher=teacher_source if own else None,
-    )  # fmt: skip
-    device = asked["device"]
-    teacher = load_subject(teacher_source, sets, label="teacher", device=device) if teacher_source else None
-    labels = _labels(asked["student"])
-    students = [
-        load_subject(source, sets, label=label, device=device) for source, label in zip(sources, labels, strict=True)
-    ]
-    loader = chosen_loader(sets, asked["part"], asked["images"])
+    sources, teaching, own = _sources(options)
+    data = Data(options.data, options.root, options.download, options.loading)
+    everyone = [*sources, *([teaching] if teaching else [])]
+    sets, device = load_data(everyone, data, own_teacher=teaching if own else None), options.device
+    teacher = load_subject(teaching, sets, label="teacher", device=device) if teaching else None
+    labelled = zip(sources, _labels(options.students), strict=True)
+    students = [load_subject(source, sets, label=label, device=device) for source, label in labelled]
+    loader = chosen_loader(sets, options.part, options.images)
     first = next(iter(loader))[0].to(device)
     for student in students:
-        find_stages(student, teacher, first[:, :2] if first.ndim == 5 else first[:2], taps=asked["taps"])
-    subjects: list[Subject] = [*([teacher] if teacher else []), *students]
-    seen = looking.look(
-        subjects, bool(teacher), loader, class_names=sets.class_names, device=device, shown=asked["shown"]
-    )
-    return {
-        "kind": "analysis",
-        "version": 1,
-        "model": network_name(asked["student"][0]),
-        "dataset": sets.name,
-        "part": asked["part"],
-        "images": seen.images,
-        "networks": [
-            {
-                "label": subject.label, "role": "teacher" if subject is teacher else "student",
-                "model": subject.name, "steps": subject.given.steps, "accuracy": accuracy,
-                "method": subject.distilled.get("method"),
-            }
-            for subject, accuracy in zip(subjects, seen.accuracy, strict=True)
-        ],
-        "features": seen.features,
-        "stages": seen.stages,
-        "similarity": seen.similarity,
-        "logits": seen.logits,
-        "filters": looking.filters(subjects),
-        "neurons": looking.neurons(subjects),
-        "saliency": looking.saliency(subjects, seen, sets, device=device),
-    }  # fmt: skip
+        find_stages(student, teacher, first[:, :2] if first.ndim == 5 else first[:2], taps=options.taps)
+    return analysis(teacher, students, loader, sets=sets, part=options.part, shown=options.shown)
 
 
-def _sources(asked: dict[str, Any]) -> tuple[list[Any], Any, bool]:
+def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:
     """The students, their teacher if there is one, and whether it is the one that they learned from."""
-    from transpike.experiments.source import Source, recorded_teacher
-
-    students = [Source(name, asked["weights"], asked["network"], asked["steps"]) for name in asked["student"]]
-    if asked["teacher"] is not None:
-        given = (asked[f"teacher_{name}"] for name in ("weights", "network", "steps", "size"))
-        return students, Source(asked["teacher"], *given), False
-    known = {name: found for name in asked["student"] if (found := recorded_teacher(name)) is not None}
+    given = (options.weights, options.network or {}, options.steps)
+    students = [Source(name, *given).checked("its weights", "show") for name in options.students]
+    if options.teacher is not None:
+        network = options.teacher_network or {}
+        given_too = (options.teacher_weights, network, options.teacher_steps, options.teacher_size)
+        return students, Source(options.teacher, *given_too).checked("its weights", "show"), False
+    known = {name: found for name in options.students if (found := recorded_teacher(name)) is not None}
     if any(found != next(iter(known.values())) for found in known.values()):
-        told = ", ".join(f"{name} from {found.name}" for name, found in known.items())
-        raise ConfigError(f"the students learned from different teachers ({told}): give --teacher, or one at a time.")
+        each = ", ".join(f"{name} from {found.name}" for name, found in known.items())
+        raise ConfigError(f"the students learned from different teachers ({each}): give --teacher, or one at a time.")
     return students, next(iter(known.values()), None), True
 
 
@@ -177,13 +159,7 @@ def _labels(students: list[str]) -> list[str]:
     return short if len(set(short)) == len(short) else students
 
 
-def _tell(results: dict[str, Any], folder: Path) -> None:
-    from rich.console import Console
-
-    from transpike.report import write_report
-    from transpike.report.curves import write_curves
-    from transpike.report.terminal import analysis_tables
-
+def _show(results: Analysis, folder: Path) -> None:
     write_curves(results, folder)
     Console(highlight=False).print(*analysis_tables(results), sep="\n")
     page = write_report([folder], folder / "report.html")

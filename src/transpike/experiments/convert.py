@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-import json as json_format
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from transpike.coding.css import CSS
-from transpike.data import Loading
-from transpike.errors import ConfigError
-from transpike.experiments.runs import Run, resume_run, start_run, write_json
-from transpike.experiments.source import checked_device, load_inputs, network_name, read_options
+from rich.console import Console
+
+from transpike.coding import create_scheme
+from transpike.data import ImageSets, Loading
+from transpike.data.event_files import EVENT_SOURCES
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.experiments.options import record
+from transpike.experiments.source import Data, Source, load_data, load_model, read_options
 from transpike.files import plain
-from transpike.report.terminal import conversion_table, levels_name
+from transpike.report import write_report
+from transpike.report.terminal import conversion_table
+from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
+from transpike.train.options import Arguments
+from transpike.train.processes import checked_device
 
-__all__ = ["convert", "sweep"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from transpike.measure.sweep import Sweep
+
+__all__ = ["Convert", "convert", "load_inputs", "run_sweep"]
 
 
-def convert(
-    model: str,
-    data: str | None = None,
-    *,
-    weights: Path | None = None,
-    network: dict[str, Any] | None = None,
-    root: Path = Path("data"),
-    download: bool = False,
-    loading: Loading = Loading(),
-    steps: list[int] | int = 8,
-    scheme: CSS = CSS(),
-    calibration: int = 512,
-    device: str = "cpu",
-    seed: int = 0,
-    resume: Path | None = None,
-    out: Path | None = None,
-    json: Path | None = None,
-) -> None:
-    """Convert a trained network into a spiking one (CSS), at one or several numbers of steps, and measure each.
+@dataclass(frozen=True)
+class Convert:
+    """Convert a trained network into a spiking one, at one or several numbers of steps, and measure each.
 
     Nothing is trained: amplitudes come from training images, accuracy from test images. The run's folder receives one
     network a number of steps (T8/, ...; transpike.load reads it), results.json with every figure, layer by layer, and
@@ -46,155 +41,148 @@ def convert(
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
-      transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --steps 8 --scheme.silent 1
-      transpike convert resnet20 --data cifar10 --weights resnet20.pt --scheme.levels 1,2,4,8 --scheme.silent 0
+      transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --settings '{"silent": 1}'
+      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8], "silent": 0}'
+      transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
-    Args:
+    Attributes:
         model: The folder of a `transpike train` run, or a network's name (resnet20, timm/<name>, torchvision/<name>).
         data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
         network: What else the network takes, such as {"pool": "max"} for a VGG.
-        root: Where the data set's files lie.
+        root: Where the data set's files lie; by default as in the training run, else data.
         download: Download the data set into root where it is missing.
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
-        steps: T, or several to compare: 4,6,8,10,12. Takes the place of scheme.steps.
-        scheme: The code and its neurons: beta, silent steps, levels of spikes, percentile, and so on.
+        steps: T, or several to compare: 4,6,8,10,12.
+        scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
+        settings: What else the scheme takes. css: {"beta": 2, "silent": 2, "levels": [1], "signed": true, "percentile":
+            99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
         resume: Continue this run's folder: steps that are in its results are kept. Other options must be as before.
         out: The run's folder; by default a new one under runs/.
         json: Write results.json here too.
+    """
+
+    model: str
+    data: str | None = None
+    _: KW_ONLY
+    weights: Path | None = None
+    network: Arguments | None = None
+    root: Path | None = None
+    download: bool = False
+    loading: Loading = Loading()
+    steps: list[int] | int = 8
+    scheme: str = "css"
+    settings: Arguments | None = None
+    calibration: int = 512
+    device: str = "cpu"
+    seed: int = 0
+    resume: Path | None = None
+    out: Path | None = None
+    json: Path | None = None
+
+
+def convert(options: Convert) -> Conversion:
+    """Convert a network at every number of steps, measure each, and write the run's folder.
+
+    Returns:
+        What results.json says: the network that was converted, and a row a number of steps.
 
     Raises:
         TranspikeError: The network has no spiking form, or an option, the weights or the images are wrong.
     """
-    counts = sorted({steps} if isinstance(steps, int) else set(steps))
-    schemes = [replace(scheme, steps=count) for count in counts]
-    asked: dict[str, Any] = {
-        "model": model, "data": data, "weights": weights, "network": network or {}, "root": root, "download": download,
-        "loading": asdict(loading), "steps": counts, "scheme": asdict(scheme), "calibration": calibration,
-        "device": device, "seed": seed,
-    }  # fmt: skip
+    from transpike.measure.sweep import Sweep
+
+    counts = sorted({options.steps} if isinstance(options.steps, int) else set(options.steps))
     if not counts:
         raise ConfigError("steps: give at least one number of steps")
-    checked_device(device)
-    ann, sets = load_inputs(
-        model,
-        data=data,
-        root=root,
-        download=download,
-        loading=replace(loading, seed=seed),
-        weights=weights,
-        network=network,
-    )
+    settings = options.settings or {}
+    if "steps" in settings:
+        raise ConfigError("settings: the number of steps is given by --steps")
+    schemes = [create_scheme(options.scheme, {**settings, "steps": count}) for count in counts]
+    checked_device(options.device)
+    source = Source(options.model, options.weights, options.network or {})
+    loading, root = replace(options.loading, seed=options.seed), options.root or source.root
+    ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
-    asked |= {"data": sets.name, "loading": asdict(sets.loading)}
-    kept = _finished(resume, asked) if resume else []
-    with resume_run(resume) if resume else start_run("convert", asked, out=out) as run:
-        title = {"model": network_name(model), "dataset": sets.name}
-        results = sweep(ann, sets, schemes, run=run, calibration=calibration, device=device, kept=kept, title=title)
-    if json is not None:
-        write_json(json, results)
+    recorded = record(
+        options,
+        network=source.network,
+        settings=settings,
+        steps=counts,
+        data=sets.name,
+        root=root,
+        loading=sets.loading,
+    )
+    rows = _finished(options.resume, recorded) if options.resume else ()
+    begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
+    with begun as run, resumable(run):
+        task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device)
+        results = run_sweep(task, run, rows=rows)
+    copy_results(results, options.json)
+    return results
 
 
-def sweep(
-    ann: Any,
-    sets: Any,
-    schemes: list[CSS],
-    *,
-    run: Run,
-    calibration: int,
-    title: dict[str, str],
-    device: str = "cpu",
-    kept: list[dict[str, Any]] | None = None,
-    beside: Sequence[Path] = (),
-) -> dict[str, Any]:
-    """Convert ``ann`` under every scheme, measure each on the test images, save networks and results in ``run``.
+def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
+    """A network to convert, in evaluation mode, and images prepared as it was trained on them.
 
-    The page shows the results of the folders ``beside``, too.
+    Raises:
+        TranspikeError: if the network, its weights or its images cannot be had.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    described = source.checked("--weights", "convert").described
+    if described.get("encoder"):
+        raise ModelError(f"{source.name}: a network of `transpike hybrid` takes encoded images, as `evaluate` does.")
+    name = data.name or described.get("data")
+    if name in EVENT_SOURCES:
+        raise DataError(f"{name} gives frames of events, and a converted network takes images.")
+    sets = load_data([source], data)
+    assert isinstance(sets, ImageSets)
+    return load_model(source, sets).eval(), sets
 
-    from transpike.conversion import prepare
-    from transpike.measure.conversion import compare
-    from transpike.report import write_report
 
-    rows = {_key(row["scheme"]): row for row in kept or []}
-    console = Console(stderr=True)
-    with console.status("tracing and calibrating"):
-        prepared = prepare(ann.to(device), sets.calibration(calibration), images=calibration)
-    results: dict[str, Any] = {
-        "kind": "conversion",
-        "version": 1,
-        **title,
-        "calibration": {"images": len(prepared.images)},
-    }
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        for scheme in schemes:
-            if _key(asdict(scheme)) in rows:
-                continue
-            snn = prepared.convert(scheme).to(device)
-            task = progress.add_task(_label(scheme), total=len(sets.test.dataset))
-            measured = compare(snn, sets.test, progress=partial(progress.advance, task))
-            snn.save(run.folder / _label(scheme))
-            rows[_key(asdict(scheme))] = {**measured["row"], "network": _label(scheme)}
-            results |= {"images": measured["images"], "ann": measured["ann"], "rows": _ordered(rows.values())}
-            run.write("results.json", results)
-    if "rows" not in results:  # every scheme was there already
-        results = json_format.loads((run.folder / "results.json").read_text())
+def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: Sequence[Path] = ()) -> Conversion:
+    """Convert and measure, write and print the results; the page shows those of the folders ``beside``, too."""
+    from transpike.measure.sweep import sweep
+
+    for results in sweep(task, run.folder, rows=rows):
+        run.write(results)
+    results = _read(run.folder)
     Console().print(conversion_table(results))
     page = write_report([run.folder, *beside], run.folder / "report.html")
     print(f"Networks and results: {run.folder}\nReport: {page}")
     return results
 
 
-def _label(scheme: CSS) -> str:
-    """A folder's name for a scheme: what differs from the default, steps first."""
-    default = asdict(CSS())
-    parts = [f"T{scheme.steps}"]
-    for key, value in asdict(scheme).items():
-        if key != "steps" and value != default[key]:
-            parts.append(f"{key}-{levels_name(value).replace(',', '-') if key == 'levels' else value}")
-    return "_".join(parts)
-
-
-def _key(fields: dict[str, Any]) -> str:
-    return json_format.dumps({k: v for k, v in fields.items() if k != "name"}, sort_keys=True)
-
-
-def _ordered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one code together, by steps."""
-    codes: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        codes.setdefault(_key({k: v for k, v in row["scheme"].items() if k != "steps"}), []).append(row)
-    return [row for code in codes.values() for row in sorted(code, key=lambda row: int(row["steps"]))]
-
-
-def _finished(folder: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a run that was broken off, if it was begun with the same options."""
-    from transpike.report.results import read_result
-
-    began = read_options(folder)
-    if not began or "scheme" not in began:
+def _read(folder: Path) -> Conversion:
+    results = read_result(folder)
+    if not isinstance(results, Conversion):
         raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
-    now = json_format.loads(json_format.dumps(plain(asked)))
-    for options in (began, now):
-        options["scheme"].pop("steps")
-    free = ("steps", "device", "root")  # where images lie and where one computes may differ
-    changed = [key for key in now if key not in free and not _same(now[key], began.get(key))]
+    return results
+
+
+def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
+    """The rows of a run that was broken off, if it was begun with the same options."""
+    began = read_options(folder)
+    if "scheme" not in began:
+        raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
+    before, now = (_comparable(each) for each in (began, options))
+    changed = [name for name in now if not _same(now[name], before.get(name))]
     if changed:
         raise ConfigError(
             f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
         )
-    return list(read_result(folder)["rows"]) if (folder / "results.json").is_file() else []
+    return _read(folder).rows if os.path.isfile(folder / "results.json") else ()
 
 
-def _same(now: Any, began: Any) -> bool:
-    return bool(now == began) or (
-        isinstance(now, str) and isinstance(began, str) and Path(now).exists() and Path(began).exists()
-        and Path(now).samefile(began)
-    )  # fmt: skip
+def _comparable(options: Mapping[str, object]) -> Arguments:
+    """Options that two parts of a run share: images may lie elsewhere, and one may compute elsewhere, at other T."""
+    return {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
+
+
+def _same(now: object, before: object) -> bool:
+    if now == before or not (isinstance(now, str) and isinstance(before, str)):
+        return now == before
+    return os.path.exists(now) and os.path.exists(before) and Path(now).samefile(before)

@@ -2,60 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from dataclasses import KW_ONLY, dataclass
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from transpike.data import Loading
 from transpike.data.event_files import EVENT_SOURCES
+from transpike.distill import check_method, method_needs
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.source import network_name
-from transpike.experiments.training import Training, asked_of_all, run_training, student_steps
-from transpike.train.options import Machine, Optim, Recipe
+from transpike.experiments.options import read_record
+from transpike.experiments.source import Source, load_subject
+from transpike.experiments.training import Learning, finish, make_student, recorded, settled
+from transpike.models.zoo import SPIKING
+from transpike.results import Distillation, Training, copy_results
+from transpike.train.options import Arguments, Machine, Optim, Recipe
+from transpike.train.processes import first_process
+from transpike.train.runs import training_run
 
 if TYPE_CHECKING:
-    from transpike.experiments.source import Source
+    from transpike.train.distill import Distilled
 
-__all__ = ["distill"]
-
-ASKED = (
-    *("teacher", "teacher_weights", "teacher_network", "teacher_steps", "teacher_size"),
-    *("method", "settings", "taps", "cache"),
-)
+__all__ = ["Distill", "distill"]
 
 
-def distill(
-    teacher: str | None = None,
-    student: str = "sew_resnet19",
-    data: str = "digits",
-    *,
-    method: str = "bsd",
-    settings: dict[str, Any] | None = None,
-    taps: dict[str, str] | None = None,
-    teacher_weights: Path | None = None,
-    teacher_network: dict[str, Any] | None = None,
-    teacher_steps: int | None = None,
-    teacher_size: int | None = None,
-    cache: int = 0,
-    root: Path = Path("data"),
-    download: bool = False,
-    loading: Loading = Loading(),
-    network: dict[str, Any] | None = None,
-    weights: Path | None = None,
-    steps: int | None = None,
-    split_by: Literal["number", "time"] = "number",
-    test_steps: list[int] | int | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
-    keep: Literal["last", "best"] = "last",
-    optim: Optim = Optim(),
-    recipe: Recipe = Recipe(),
-    machine: Machine = Machine(),
-    resume: Path | None = None,
-    out: Path | None = None,
-    json: Path | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Distill(Learning):
     """Train a student, spiking or not, by the labels and by a trained teacher; by default by bi-spectrum distillation.
 
     The run's folder is that of `transpike train`: `transpike evaluate`, `analyze` and `report` read it. The method's
@@ -75,7 +48,7 @@ def distill(
 spikingformer_4_384 --data cifar100
       transpike distill --resume runs/distill-20260101-120000
 
-    Args:
+    Attributes:
         teacher: The folder of a `transpike train` or `hybrid` run, or a network's name with --teacher-weights.
         student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
         data: As for `transpike train`: digits, mnist, cifar10, cifar100, folder, ..., or events: nmnist, cifar10_dvs.
@@ -108,126 +81,144 @@ spikingformer_4_384 --data cifar100
         resume: Continue this run's folder, as `transpike train --resume` does; all other options are ignored.
         out: The run's folder; by default a new one under runs/.
         json: Write results.json here too.
+    """
+
+    teacher: str | None = None
+    student: str = "sew_resnet19"
+    data: str = "digits"
+    _: KW_ONLY
+    method: str = "bsd"
+    settings: Arguments | None = None
+    taps: dict[str, str] | None = None
+    teacher_weights: Path | None = None
+    teacher_network: Arguments | None = None
+    teacher_steps: int | None = None
+    teacher_size: int | None = None
+    cache: int = 0
+    root: Path = Path("data")
+    download: bool = False
+    loading: Loading = Loading()
+    network: Arguments | None = None
+    weights: Path | None = None
+    steps: int | None = None
+    split_by: Literal["number", "time"] = "number"
+    test_steps: list[int] | int | None = None
+    epochs: int | None = None
+    seed: int = 0
+    keep: Literal["last", "best"] = "last"
+    optim: Optim = Optim()
+    recipe: Recipe = Recipe()
+    machine: Machine = Machine()
+    resume: Path | None = None
+    out: Path | None = None
+    json: Path | None = None
+
+    @property
+    def learner(self) -> str:
+        return self.student
+
+    @property
+    def frames(self) -> int | None:
+        """Of events: from as many both networks' can be merged."""
+        theirs = self.source.time
+        return lcm(self.steps, theirs) if self.steps and theirs and self.data in EVENT_SOURCES else self.steps
+
+    @property
+    def source(self) -> Source:
+        """Where the teacher comes from."""
+        rest = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
+        return Source(self.teacher or "", *rest)
+
+
+def distill(options: Distill) -> Training:
+    """Train a student by a teacher, and write its run's folder.
+
+    Returns:
+        What results.json says: as of `train`, and what was learned from whom.
 
     Raises:
         TranspikeError: An option, the data set, the weights or the folder is not as it must be; teacher and student
             have other classes; a tap does not exist; the loss is not finite.
     """
-    asked = asked_of_all(
-        student,
-        data,
-        steps=steps if resume else student_steps(student, data, steps),
-        epochs=epochs,
-        seed=seed,
-        loading=loading,
-        test_steps=test_steps,
-        options={"keep": keep, "optim": optim, "recipe": recipe, "machine": machine},
-        network=network or {},
-        weights=weights,
-        root=root,
-        download=download,
-        split_by=split_by,
-        teacher=teacher,
-        teacher_weights=teacher_weights,
-        teacher_network=teacher_network or {},
-        teacher_steps=teacher_steps,
-        teacher_size=teacher_size,
-        method=method,
-        settings=settings or {},
-        taps=taps,
-        cache=cache,
-    )
-    if resume is None:
-        _check_teacher(asked)
-        _check_method(asked)
-    run_training("distill", asked, _learn, frames=_frames, also=ASKED, resume=resume, out=out, json=json)
+    if options.resume is None:
+        chosen = settled(options)
+        _check_teacher(chosen)
+        _check_method(chosen)
+    else:
+        chosen = read_record(options.resume, "distill", Distill, renamed={"model": "student"})
+    with training_run("distill", _recorded(chosen), resume=options.resume, out=options.out) as run:
+        from transpike.train import Loaders
+        from transpike.train.distill import distill as learn
+        from transpike.train.teacher import TargetCache
 
-
-def _check_method(asked: Mapping[str, Any]) -> None:
-    from transpike.distill import check_method, method_needs
-
-    method, taps = asked["method"], asked["taps"]
-    check_method(method, asked["settings"], batch=asked["loading"]["batch_size"])
-    if asked["options"]["steps"] is None and "time" in method_needs(method):
-        raise ModelError(f"{method} compares time steps, of which {network_name(asked['model'])} has none.")
-    if taps is not None and not taps and "features" in method_needs(method):
-        raise ConfigError("--taps names no module: leave it out for each network's stages.")
-    if asked["cache"] < 0:
-        raise ConfigError(f"cache={asked['cache']}: expected mebibytes, 0 or more.")
-
-
-def _check_teacher(asked: Mapping[str, Any]) -> None:
-    """Refuse, before anything is loaded, a teacher that cannot be had or cannot see the student's data."""
-    from transpike.models import check_name
-    from transpike.models.zoo import SPIKING
-
-    name, weights, events = asked["teacher"], asked["teacher_weights"], asked["data"] in EVENT_SOURCES
-    if name is None:
-        raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
-    if weights is None and not Path(name).is_dir():
-        check_name(name)
-        raise ModelError(
-            f"{name}: give --teacher-weights, a file or the folder of a `transpike train` run; an untrained teacher "
-            "has nothing to teach. To train one: transpike train"
+        sets = chosen.images.load(chosen.frames)
+        model = make_student(chosen, sets)
+        teacher = load_subject(chosen.source, sets, label="teacher", device="cpu")
+        fitted = learn(
+            model,
+            teacher.model,
+            Loaders.of(sets),
+            chosen.training,
+            folder=run.folder,
+            method=chosen.method,
+            settings=chosen.settings,
+            taps=chosen.taps,
+            given=teacher.given,
+            cache=TargetCache(chosen.cache) if chosen.cache else None,
+            resume=options.resume is not None,
         )
-    for option in ("teacher_size", "teacher_steps"):
-        if asked[option] is not None and asked[option] < 1:
-            raise ConfigError(f"{option}={asked[option]}: expected 1 or more.")
-    if Path(name).is_dir() and asked["teacher_network"]:
-        raise ConfigError(f"{name}: a run's folder knows its network: leave --teacher-network out.")
-    if events and _teacher(asked).described.get("encoder"):
-        raise ConfigError(f"{name} encodes images, and {asked['data']} gives frames of events, which it cannot encode.")
-    spikes = network_name(name) in SPIKING
-    if asked["teacher_steps"] is not None and not spikes:
-        raise ConfigError(f"--teacher-steps is T of a spiking teacher; {network_name(name)} is none: leave it out.")
-    if spikes and _teacher(asked).time is None:
-        raise ConfigError(f"{name} spikes: give --teacher-steps, the T that it was trained with.")
+        results = finish(chosen, sets, fitted, run, distillation=_learned(chosen, fitted))
+    if first_process():
+        copy_results(results, options.json)
+    return results
+
+
+def _learned(chosen: Distill, fitted: Distilled) -> Distillation:
+    return Distillation(
+        teacher=chosen.source.model,
+        method=chosen.method,
+        settings=chosen.settings or {},
+        taps={stage.student: stage.teacher for stage in fitted.stages},
+        adapter_parameters=sum(parameter.numel() for parameter in fitted.method.parameters()),
+        first_terms=fitted.first_terms,
+    )
+
+
+def _recorded(chosen: Distill) -> dict[str, object]:
+    settings, network = chosen.settings or {}, chosen.teacher_network or {}
+    options = recorded(chosen, settings=settings, teacher_network=network)
+    return {"model": options.pop("student"), **options}
+
+
+def _check_method(chosen: Distill) -> None:
+    """Refuse a method, its settings or its taps before anything is loaded."""
+    check_method(chosen.method, chosen.settings or {}, batch=chosen.loading.batch_size)
+    if chosen.steps is None and "time" in method_needs(chosen.method):
+        raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
+    if chosen.taps is not None and not chosen.taps and "features" in method_needs(chosen.method):
+        raise ConfigError("--taps names no module: leave it out for each network's stages.")
+    if chosen.cache < 0:
+        raise ConfigError(f"cache={chosen.cache}: expected mebibytes, 0 or more.")
+
+
+def _check_teacher(chosen: Distill) -> None:
+    """Refuse, before anything is loaded, a teacher that cannot be had or cannot see the student's data."""
+    if chosen.teacher is None:
+        raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
+    source = chosen.source.checked("--teacher-weights", "teach")
+    for option, value in (("teacher_size", source.size), ("teacher_steps", source.steps)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option}={value}: expected 1 or more.")
+    if os.path.isdir(source.name) and source.network:
+        raise ConfigError(f"{source.name}: a run's folder knows its network: leave --teacher-network out.")
+    events, spikes = chosen.data in EVENT_SOURCES, source.model in SPIKING
+    if events and source.described.get("encoder"):
+        raise ConfigError(
+            f"{source.name} encodes images, and {chosen.data} gives frames of events, which it cannot encode."
+        )
+    if source.steps is not None and not spikes:
+        raise ConfigError(f"--teacher-steps is T of a spiking teacher; {source.model} is none: leave it out.")
+    if spikes and source.time is None:
+        raise ConfigError(f"{source.name} spikes: give --teacher-steps, the T that it was trained with.")
     if events and not spikes:
-        raise ConfigError(f"{asked['data']} gives frames of events: give a spiking teacher, not {network_name(name)}.")
-
-
-def _teacher(asked: Mapping[str, Any]) -> Source:
-    from transpike.experiments.source import Source
-
-    return Source(
-        str(asked["teacher"]), *(asked[f"teacher_{name}"] for name in ("weights", "network", "steps", "size"))
-    )
-
-
-def _frames(asked: dict[str, Any]) -> int | None:
-    """Frames of events from which both networks' can be merged."""
-    steps: int | None = asked["options"]["steps"]
-    theirs = _teacher(asked).time
-    return lcm(steps, theirs) if steps and theirs and asked["data"] in EVENT_SOURCES else steps
-
-
-def _learn(training: Training) -> tuple[Any, dict[str, Any]]:
-    from transpike.experiments.source import load_subject
-    from transpike.train import Loaders
-    from transpike.train.distill import distill as learn
-    from transpike.train.teacher import TargetCache
-
-    asked, sets = training.asked, training.sets
-    teacher = load_subject(_teacher(asked), sets, label="teacher", device="cpu")
-    fitted = learn(
-        training.model,
-        teacher.model,
-        Loaders(sets.train, sets.validation if len(sets.validation) else None),
-        training.options,
-        folder=training.folder,
-        method=asked["method"],
-        settings=asked["settings"],
-        taps=asked["taps"],
-        given=teacher.given,
-        cache=TargetCache(asked["cache"]) if asked["cache"] else None,
-        resume=training.resumed,
-    )
-    told = {
-        "teacher": network_name(asked["teacher"]),
-        "method": asked["method"],
-        "settings": asked["settings"],
-        "taps": {stage.student: stage.teacher for stage in fitted.stages},
-        "adapter_parameters": sum(parameter.numel() for parameter in fitted.method.parameters()),
-        "first_terms": fitted.first_terms,
-    }
-    return fitted, {"distillation": told}
+        raise ConfigError(f"{chosen.data} gives frames of events: give a spiking teacher, not {source.model}.")

@@ -2,242 +2,242 @@
 
 from __future__ import annotations
 
-import json as json_format
+import os
 import sys
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
-from transpike.coding import ENCODERS, Encoder, create_encoder
-from transpike.data import ImageSets, Loading, load_images
-from transpike.errors import ConfigError
-from transpike.experiments.hybrid_checks import check_asked
-from transpike.experiments.hybrid_results import summary
-from transpike.experiments.hybrid_stages import (
-    Work,
-    balance,
-    pretraining_options,
-    read_balanced,
-    train_ann,
-    tune,
-    tuning_options,
-)
-from transpike.experiments.runs import Run, located, resume_run, start_run, write_json
-from transpike.experiments.training import first_process
-from transpike.train.options import Machine, Optim, Recipe
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 
-__all__ = ["Pretraining", "hybrid"]
+from transpike import files
+from transpike.coding import ENCODERS, Encoder, create_encoder, describe_encoder, encoder_scheme, read_encoder
+from transpike.data import load_images
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.experiments.hybrid_options import Hybrid, settled
+from transpike.experiments.options import read_record, record
+from transpike.models import create_model, read_description, save_network
+from transpike.report.terminal import operations_table, spiking_tables, summary
+from transpike.results import Evaluation, RunFolder, Stage, copy_results, read_result, write
+from transpike.train.hybrid import Encode, balance_thresholds, transfer
+from transpike.train.options import TrainOptions
+from transpike.train.processes import first_process
+from transpike.train.runs import checked_steps, training_run
+from transpike.train.stages import FOLDERS, Network, check_images, stage_folder
 
-ASKED = (
-    *("ann", "data", "steps", "encoder", "settings", "network", "neuron", "root", "download", "loading"),
-    *("pretraining", "balanced", "last", "percentile", "calibration", "test_steps", "epochs", "seed", "keep"),
-    *("optim", "recipe", "machine"),
-)
-"""What run.json keeps of the command, and a resumed run needs."""
+if TYPE_CHECKING:
+    from transpike.measure.encoded import Encoded
+    from transpike.train import Fitted
 
-TUNING = Optim(name="adamw", lr=1e-3, warmup=0.0, weight_decay=5e-4)
+__all__ = ["Hybrid", "hybrid"]
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """How the artificial network is trained, before its twin.
+def hybrid(options: Hybrid) -> Evaluation:
+    """Train an artificial network, balance its twin's thresholds, train the twin; each has a folder of its own.
 
-    Attributes:
-        epochs: passes over the training images; by default as for `transpike train`.
-        network: what the artificial network alone takes, such as {"dropout": 0.5}.
-        optim: the optimiser and its schedule.
-        recipe: the loss and its regularisers.
-    """
-
-    epochs: int | None = None
-    network: dict[str, Any] = field(default_factory=dict)
-    optim: Optim = field(default_factory=lambda: Optim(lr=0.05, weight_decay=1e-4))
-    recipe: Recipe = field(default_factory=Recipe)
-
-
-def hybrid(
-    ann: str = "mlp",
-    data: str = "digits",
-    *,
-    steps: int = 16,
-    encoder: str = "dct",
-    settings: dict[str, Any] | None = None,
-    network: dict[str, Any] | None = None,
-    neuron: dict[str, Any] | None = None,
-    root: Path = Path("data"),
-    download: bool = False,
-    loading: Loading = Loading(),
-    pretraining: Pretraining = Pretraining(),
-    balanced: Path | None = None,
-    last: Literal["ann", "balance", "tune"] = "tune",
-    percentile: float = 99.9,
-    calibration: int = 512,
-    test_steps: list[int] | int | None = None,
-    epochs: int = 20,
-    seed: int = 0,
-    keep: Literal["last", "best"] = "last",
-    optim: Optim = TUNING,
-    recipe: Recipe = Recipe(),
-    machine: Machine = Machine(),
-    resume: Path | None = None,
-    out: Path | None = None,
-    json: Path | None = None,
-) -> None:
-    """Train an artificial network, give its weights and balanced thresholds to its spiking twin, and train that.
-
-    DCT-SNN's route to few steps. The last stage's network lies in the run's folder, which is as that of `transpike
-    train`: `transpike evaluate` and `report` read it. Those of the stages before lie in ann/ and balanced/, for
-    `evaluate`. Each stage can begin with what an earlier run has saved: --ann FOLDER takes a trained artificial
-    network, --balanced FOLDER a run's balanced twin. --last ends with an earlier stage.
-
-    Networks have no biases and no normalisation, and pool by averages: mlp, vgg5, vgg9, vgg11, vgg13.
-
-    Examples:
-      transpike hybrid
-      transpike hybrid --config configs/dct-mnist-t5.yaml --root data
-      transpike hybrid --ann vgg9 --data cifar10 --steps 48 --settings '{"stride": 2, "color": "ycbcr"}' --last ann
-      transpike hybrid --ann runs/hybrid-20261121-110000 --data mnist --steps 5
-      transpike hybrid --balanced runs/hybrid-20261121-110000 --data mnist --steps 5 --optim.lr 1e-4
-      transpike hybrid --resume runs/hybrid-20261121-110000
-
-    Args:
-        ann: mlp, vgg5, vgg9, vgg11, vgg13, which are trained first; or a folder of `transpike train` or `hybrid` with a
-            trained one.
-        data: digits, mnist, fashion_mnist, cifar10, cifar100 or folder.
-        steps: T.
-        encoder: dct, direct, poisson, latency, phase, burst.
-        settings: What else the encoder takes, such as {"stride": 2, "order": "interleaved", "frequencies": 8}.
-        network: What else both networks take, such as {"hidden": 100, "dropout": 0.2}; an artificial network from a
-            folder keeps its own.
-        neuron: What else the neurons take, such as {"leak_when": "silent"}.
-        root: Where the data set's files lie.
-        download: Download the data set into root where it is missing.
-        loading: Batches, augmentation, validation split. Its seed is replaced by `seed`.
-        pretraining: How the artificial network is trained.
-        balanced: Begin with the balanced twin of this run's folder.
-        last: The stage to end with.
-        percentile: Of a layer's input, for its threshold.
-        calibration: How many training images set the thresholds, the encoder's and the layers'.
-        test_steps: Other numbers of steps to test at; by default T/2 and 2T.
-        epochs: Passes over the training images in the last stage.
-        seed: Of the first weights, the order of images, augmentation, dropout and the validation split.
-        keep: The weights to hand on from either training: those of the last epoch, or of the best on the validation
-            images.
-        optim: The last stage's optimiser and its schedule.
-        recipe: The last stage's loss and its regularisers.
-        machine: Devices and precision.
-        resume: Continue this run's folder with the options it began with; all other options are ignored.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
+    Returns:
+        What the last stage's results.json says.
 
     Raises:
         TranspikeError: An option, the data set or a folder is not as it must be; a network has biases or normalisation;
             a threshold comes out zero.
     """
-    asked = {
-        **{"ann": ann, "data": data, "steps": steps, "encoder": encoder, "settings": settings or {}},
-        **{"network": network or {}, "neuron": neuron or {}, "root": root, "download": download},
-        **{"loading": asdict(loading) | {"seed": seed}, "pretraining": asdict(pretraining), "balanced": balanced},
-        **{"last": last, "percentile": percentile, "calibration": calibration, "epochs": epochs, "seed": seed},
-        **{"test_steps": [test_steps] if isinstance(test_steps, int) else test_steps, "keep": keep},
-        **{"optim": asdict(optim), "recipe": asdict(recipe), "machine": asdict(machine)},
-    }
-    results = _begin(asked, out) if resume is None else _resume(resume)
-    if first_process() and json is not None:
-        write_json(json, results)
-
-
-def _resume(folder: Path) -> dict[str, Any]:
-    asked = _recorded(folder)
-    with resume_run(folder) if first_process() else nullcontext(Run(folder)) as run:
-        return _stages(asked, run, resumed=True)
-
-
-def _begin(asked: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    check_asked(asked)
-    if not first_process():
-        return _stages(asked, Run(out or Path("runs")), resumed=False)
-    with start_run("hybrid", asked, out=out) as run:
-        return _stages(asked, run, resumed=False)
-
-
-def _stages(asked: dict[str, Any], run: Run, *, resumed: bool) -> dict[str, Any]:
-    sets = _load_sets(asked)
-    work = Work(asked, sets, _fitted_encoder(asked, sets), run, resumed)
-    told: dict[str, Any] = {}
-    try:
-        if asked["balanced"] is None:
+    chosen = settled(options) if options.resume is None else read_record(options.resume, "hybrid", Hybrid)
+    with training_run("hybrid", record(chosen), resume=options.resume, out=options.out) as run:
+        work = Work(chosen, _load(chosen), run, options.resume is not None)
+        before: dict[str, Stage] = {}
+        if chosen.balanced is None:
             network, results = train_ann(work)
-            if asked["last"] != "ann":
-                told["ann"] = summary(results)
-                network, results = balance(work, network, told)
+            if chosen.last != "ann":
+                before["ann"] = Stage.of(results)
+                network, results = balance(work, network, before)
         else:
             network, results = read_balanced(work)
-            told |= results.get("stages", {})
-        if asked["last"] == "tune":
-            told["balanced"] = summary(results)
-            network, results = tune(work, network, told)
-    except KeyboardInterrupt:
-        if first_process() and any(run.folder.glob("**/last.ckpt")):
-            print(f"Stopped. Continue: transpike hybrid --resume {run.folder}", file=sys.stderr)
-        raise
+            before |= results.stages
+        if chosen.last == "tune":
+            before["balanced"] = Stage.of(results)
+            network, results = tune(work, network, before)
+        if first_process():
+            _print(results, before, run.folder)
     if first_process():
-        _tell(results, told, run.folder)
+        copy_results(results, options.json)
     return results
 
 
-def _load_sets(asked: dict[str, Any]) -> ImageSets:
-    """The images, as pixels where the encoder's spikes tell of pixels."""
-    loading = Loading(**asked["loading"])
-    sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
-    if ENCODERS[asked["encoder"]].takes_pixels and loading.mean is None and loading.std is None:
+def _load(chosen: Hybrid) -> Encoded:
+    """The images, as pixels where the encoder's spikes tell of pixels, and the encoder with its thresholds."""
+    from transpike.measure.encoded import Encoded
+
+    loading, name, settings = chosen.loading, chosen.encoder, chosen.settings or {}
+    sets = load_images(chosen.data, root=chosen.root, download=chosen.download, loading=loading)
+    if ENCODERS[name].takes_pixels and loading.mean is None and loading.std is None:
         # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
         loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
-        sets = load_images(asked["data"], root=asked["root"], download=asked["download"], loading=loading)
-    return sets
+        sets = load_images(chosen.data, root=chosen.root, download=chosen.download, loading=loading)
+    encoder = create_encoder(name, steps=chosen.steps, settings=settings, mean=sets.mean, std=sets.std)
+    encoder.fit(sets.calibration(chosen.calibration))
+
+    def at(steps: int) -> Encoder:
+        described = describe_encoder(name, settings, encoder)
+        return read_encoder({"mean": sets.mean, "std": sets.std, "encoder": described}, steps=steps)
+
+    scheme = encoder_scheme(name, settings, steps=chosen.steps)
+    words = {"steps": f"T = {chosen.steps}", **encoder.words(scheme)}
+    return Encoded(sets, encoder, scheme, words, at, chosen.machine)
 
 
-def _fitted_encoder(asked: dict[str, Any], sets: ImageSets) -> Encoder:
-    """The encoder with what it learns from training images."""
-    encoder = create_encoder(
-        asked["encoder"], steps=asked["steps"], settings=asked["settings"], mean=sets.mean, std=sets.std
-    )
-    return encoder.fit(sets.calibration(asked["calibration"]))
+@dataclass(frozen=True)
+class Work:
+    """What every stage needs: the command's options, encoded images, and where it leaves its network."""
+
+    options: Hybrid
+    data: Encoded
+    run: RunFolder
+    resumed: bool
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What a network's model.json says of its images and their encoder."""
+        sets, described = self.data.sets, (self.options.encoder, self.options.settings or {}, self.data.encoder)
+        about = {**self.data.shape, "mean": sets.mean, "std": sets.std, "data": sets.name}
+        return about | {"class_names": sets.class_names, "encoder": describe_encoder(*described)}
+
+    def place(self, stage: str) -> Path:
+        """The folder of a stage."""
+        return self.run.folder if stage == self.options.last else self.run.folder / FOLDERS[stage]
+
+    def finished(self, stage: str) -> tuple[Network, Evaluation] | None:
+        """A stage's network and results, where the run that continues has finished it."""
+        place = self.place(stage)
+        return _read(place) if self.resumed and os.path.isfile(place / "results.json") else None
+
+    def save(self, stage: str, network: Network, results: Evaluation) -> tuple[Network, Evaluation]:
+        """Write a stage's network and its results, which mark the stage as finished."""
+        if first_process():
+            place, steps = self.place(stage), None if stage == "ann" else self.options.steps
+            about = {"name": network.name, "kwargs": network.kwargs, **self.about, "steps": steps}
+            save_network(network.model, about, place)
+            write(place / "results.json", results)
+        return network, results
+
+    def measure(self, twin: Network, before: dict[str, Stage]) -> Evaluation:
+        """The results of a twin that is not yet trained over time."""
+        torch.manual_seed(self.options.seed)  # whatever was drawn before, in this process or in the one it continues
+        steps, others = self.options.steps, checked_steps(self.options.test_steps)
+        others = [max(1, steps // 2), 2 * steps] if others is None else others
+        tested, measured = self.data.measure(twin, others=others)
+        about = {"model": twin.name, "dataset": self.options.data, **asdict(tested)}
+        return Evaluation(**about, **measured, stages=dict(before))
+
+    def fit(self, stage: str, model: nn.Module, training: TrainOptions, encode: Encode) -> Fitted:
+        """Train a stage's network, or go on with it."""
+        from transpike.train import Loaders, fit
+
+        if first_process():
+            words = {"ann": "artificial network", "tune": f"spiking network, T = {training.steps}"}
+            print(f"Training the {words[stage]}", file=sys.stderr)
+        place = self.place(stage)
+        resume = self.resumed and os.path.isfile(place / "last.ckpt")
+        return fit(model, Loaders.of(self.data.sets), training, folder=place, encode=encode, resume=resume)
 
 
-def _tell(results: dict[str, Any], told: dict[str, Any], folder: Path) -> None:
-    from rich.console import Console
+def train_ann(work: Work) -> tuple[Network, Evaluation]:
+    """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
+    from transpike.measure.training import after_training
+    from transpike.train import evaluate
 
-    from transpike.report.terminal import operations_table, spiking_tables
+    options, data = work.options, work.data
+    encode, trained = data.encoder.layout, None
+    if done := work.finished("ann"):
+        return done
+    if given := stage_folder(options.ann, "ann"):
+        network = Network.load(given)
+        check_images(given, read_description(given), {**data.shape, "mean": data.sets.mean, "std": data.sets.std})
+    else:
+        torch.manual_seed(options.seed)
+        kwargs = (options.network or {}) | options.pretraining.network
+        network = Network(create_model(options.ann, **data.shape, **kwargs), options.ann, kwargs)
+        trained = work.fit("ann", network.model, options.first_training, encode)
+    tested = evaluate(network.model, data.sets.test, machine=options.machine, encode=encode)
+    about = {"model": network.name, "dataset": options.data, **asdict(tested)}
+    results = Evaluation(**about, operations=data.operations(network))
+    return work.save("ann", network, after_training(results, trained) if trained else results)
 
+
+def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
+    """The spiking twin with the weights of the artificial network and thresholds of its own."""
+    options, data = work.options, work.data
+    if done := work.finished("balance"):
+        return done
+    torch.manual_seed(options.seed)  # a resumed run begins here, and an encoder may draw
+    # A network of an earlier run knows its own shape; one trained here may have had options that it alone took.
+    kwargs = (ann.kwargs if stage_folder(options.ann, "ann") else {}) | (options.network or {}) | (options.neuron or {})
+    twin = Network(create_model(f"spiking_{ann.name}", **data.shape, **kwargs), f"spiking_{ann.name}", kwargs)
+    transfer(ann.model, twin.model, steps=options.steps)
+    batches = data.sets.calibration(options.calibration)
+    columns = (TextColumn("balancing thresholds"), BarColumn(bar_width=30), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not first_process()) as bar:
+        task = bar.add_task("", total=len(twin.thresholds) * len(batches))
+        balance_thresholds(
+            twin.model.to(data.device),
+            batches,
+            encode=data.encoder.to(data.device),
+            percentile=options.percentile,
+            progress=lambda: bar.advance(task),
+        )
+    data.encoder.cpu()
+    balanced = replace(twin, model=twin.model.cpu(), kwargs=kwargs | {"v_threshold": list(twin.thresholds.values())})
+    return work.save("balance", balanced, work.measure(balanced, before))
+
+
+def read_balanced(work: Work) -> tuple[Network, Evaluation]:
+    """An earlier run's balanced twin; its encoder must be the same, and hands on its thresholds."""
+    name, sets = str(work.options.balanced), work.data.sets
+    given = stage_folder(name, "balance")
+    if given is None:
+        raise ModelError(f"{name}: no such folder; --balanced takes one of `transpike hybrid`.")
+    about = read_description(given)
+    if "encoder" not in about or about.get("steps") is None:
+        raise ModelError(f"{given}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
+    check_images(given, about, {**work.data.shape, "mean": sets.mean, "std": sets.std})
+    options = work.options
+    theirs = about["encoder"]
+    ours = describe_encoder(options.encoder, options.settings or {}, work.data.encoder)
+    if any(theirs[key] != files.plain(ours[key]) for key in ("name", "steps", "settings")):
+        raise ConfigError(
+            f"{given}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
+            f"settings={theirs['settings']}; give the same, or begin with --ann."
+        )
+    work.data.encoder.load_state_dict(read_encoder(about).state_dict())
+    return _read(given)
+
+
+def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
+    """The twin trained over time."""
+    from transpike.measure.training import after_training
+
+    if done := work.finished("tune"):
+        return done
+    trained = work.fit("tune", balanced.model, work.options.last_training, work.data.encoder)
+    return work.save("tune", balanced, after_training(work.measure(balanced, before), trained))
+
+
+def _read(folder: Path) -> tuple[Network, Evaluation]:
+    results = read_result(folder)
+    if not isinstance(results, Evaluation):
+        raise DataError(f"{folder / 'results.json'}: results of no network of `transpike hybrid`.")
+    return Network.load(folder), results
+
+
+def _print(results: Evaluation, before: dict[str, Stage], folder: Path) -> None:
     console = Console(highlight=False)
-    if "spiking" in results:
+    if tables := spiking_tables(results):
         # The words between the tables tell an energy that leaves out the encoder's.
-        firing, _, by_steps = spiking_tables(results)
-        console.print(firing, by_steps, sep="\n")
-    if "operations" in results:
-        console.print(operations_table(results["operations"]))
-    before = "".join(f"; {stage} {row['accuracy']:.2%}" for stage, row in told.items())
-    at = f" at T = {results['spiking']['steps']}" if "spiking" in results else ""
-    print(
-        f"{results['model']} on {results['dataset']}: {results['accuracy']:.2%} of {results['images']} test images "
-        f"right{at}{before}. Written to {folder}"
-    )
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    """The options a run began with."""
-    path = folder / "run.json"
-    try:
-        recorded = json_format.loads(path.read_text())
-        if recorded["verb"] != "hybrid":
-            raise ConfigError(f"{folder}: a run of `transpike {recorded['verb']}`, not of `transpike hybrid`.")
-        options = located(recorded)
-        asked: dict[str, Any] = {name: options[name] for name in ASKED}
-        Loading(**asked["loading"]), pretraining_options(asked), tuning_options(asked)
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: no run to resume, for it has no run.json.") from None
-    except (KeyError, TypeError, UnicodeDecodeError, json_format.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: damaged, or of another version ({error!r}). Start the training anew.") from error
-    return asked
+        console.print(tables[0], tables[2], sep="\n")
+    if results.operations:
+        console.print(operations_table(results.operations))
+    stages = "".join(f"; {stage} {row.accuracy:.2%}" for stage, row in before.items())
+    print(f"{summary(results)}{stages}. Written to {folder}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["report"]
+from transpike.report import write_report
+
+__all__ = ["Report", "report"]
 
 
-def report(folders: list[Path] | Path, out: Path = Path("report.html"), title: str = "transpike report") -> None:
+@dataclass(frozen=True)
+class Report:
     """Turn one or several result folders into one self-contained HTML page.
 
     The page holds tables and plots (accuracy against T and latency, error and firing by layer, energy) and where
@@ -15,16 +19,29 @@ def report(folders: list[Path] | Path, out: Path = Path("report.html"), title: s
 
     Example: transpike report runs/ternary,runs/levels --out comparison.html
 
-    Args:
+    Attributes:
         folders: Folders that `transpike demo`, `train`, `convert`, `distill`, `hybrid`, `analyze` or `evaluate` wrote;
             conversions are compared with each other, and so are runs behind an input encoder.
         out: The page to write; an existing one is replaced.
         title: The page's title.
+    """
+
+    folders: list[Path] | Path
+    out: Path = Path("report.html")
+    title: str = "transpike report"
+
+
+def report(options: Report) -> Path:
+    """Write the page.
+
+    Returns:
+        Its path.
 
     Raises:
         DataError: A folder has no results.json, or one that is damaged, foreign or of another version.
         ConfigError: No folder is given, or the page cannot be written.
     """
-    from transpike.report import write_report
-
-    print(f"Report: {write_report(folders if isinstance(folders, list) else [folders], out, title=title)}")
+    folders = options.folders if isinstance(options.folders, list) else [options.folders]
+    page = write_report(folders, options.out, title=options.title)
+    print(f"Report: {page}")
+    return page

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from transpike.data import Loading
-from transpike.experiments.training import Training, asked_of_all, run_training, student_steps
-from transpike.train.options import Machine, Optim, Recipe
+from transpike.experiments.options import read_record
+from transpike.experiments.training import Learning, finish, make_student, recorded, settled
+from transpike.results import Training, copy_results
+from transpike.train.options import Arguments, Machine, Optim, Recipe
+from transpike.train.processes import first_process
+from transpike.train.runs import training_run
 
-__all__ = ["train"]
+__all__ = ["Train", "train"]
 
 
-def train(
-    model: str = "resnet20",
-    data: str = "digits",
-    *,
-    root: Path = Path("data"),
-    download: bool = False,
-    loading: Loading = Loading(),
-    network: dict[str, Any] | None = None,
-    weights: Path | None = None,
-    steps: int | None = None,
-    split_by: Literal["number", "time"] = "number",
-    test_steps: list[int] | int | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
-    keep: Literal["last", "best"] = "last",
-    optim: Optim = Optim(),
-    recipe: Recipe = Recipe(),
-    machine: Machine = Machine(),
-    resume: Path | None = None,
-    out: Path | None = None,
-    json: Path | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Train(Learning):
     """Train a network on a data set; without any option, a ResNet-20 on scikit-learn's digits.
 
     The run's folder receives the weights (weights.safetensors) and what they are of (model.json), results.json,
@@ -52,7 +37,7 @@ def train(
       transpike train --resume runs/resnet18
       torchrun --nproc-per-node 4 --no-python transpike train --config configs/resnet18-cifar10.yaml
 
-    Args:
+    Attributes:
         model: resnet18, resnet19, resnet20, resnet56, resnet8x4, resnet32x4, wrn_16_2, wrn_40_2, vgg5, vgg9, vgg11,
             vgg13, vgg16, vgg8_bn, vgg13_bn, shufflenet_v2, timm/<name>, torchvision/<name>; spiking: sew_resnet18,
             sew_resnet19, spiking_resnet19, spiking_vgg16, spikingformer_4_384, qkformer_4_384, ...
@@ -77,31 +62,53 @@ def train(
             with the options it began with; all other options are ignored.
         out: The run's folder; by default a new one under runs/.
         json: Write results.json here too.
+    """
+
+    model: str = "resnet20"
+    data: str = "digits"
+    _: KW_ONLY
+    root: Path = Path("data")
+    download: bool = False
+    loading: Loading = Loading()
+    network: Arguments | None = None
+    weights: Path | None = None
+    steps: int | None = None
+    split_by: Literal["number", "time"] = "number"
+    test_steps: list[int] | int | None = None
+    epochs: int | None = None
+    seed: int = 0
+    keep: Literal["last", "best"] = "last"
+    optim: Optim = Optim()
+    recipe: Recipe = Recipe()
+    machine: Machine = Machine()
+    resume: Path | None = None
+    out: Path | None = None
+    json: Path | None = None
+
+    @property
+    def learner(self) -> str:
+        return self.model
+
+
+def train(options: Train) -> Training:
+    """Train a network, and write its run's folder.
+
+    Returns:
+        What results.json says: accuracy in [0, 1] on the test images, a row an epoch, and of a spiking network what it
+        fires and spends.
 
     Raises:
         TranspikeError: An option, the data set, the weights or the folder is not as it must be; the loss is not finite.
     """
-    asked = asked_of_all(
-        model,
-        data,
-        steps=steps if resume else student_steps(model, data, steps),
-        epochs=epochs,
-        seed=seed,
-        loading=loading,
-        test_steps=test_steps,
-        options={"keep": keep, "optim": optim, "recipe": recipe, "machine": machine},
-        network=network or {},
-        weights=weights,
-        root=root,
-        download=download,
-        split_by=split_by,
-    )
-    run_training("train", asked, _learn, resume=resume, out=out, json=json)
+    chosen = settled(options) if options.resume is None else read_record(options.resume, "train", Train)
+    with training_run("train", recorded(chosen), resume=options.resume, out=options.out) as run:
+        from transpike.train import Loaders, fit
 
-
-def _learn(training: Training) -> tuple[Any, dict[str, Any]]:
-    from transpike.train import Loaders, fit
-
-    sets = training.sets
-    loaders = Loaders(sets.train, sets.validation if len(sets.validation) else None)
-    return fit(training.model, loaders, training.options, folder=training.folder, resume=training.resumed), {}
+        sets = chosen.images.load(chosen.frames)
+        model = make_student(chosen, sets)
+        resume = options.resume is not None
+        fitted = fit(model, Loaders.of(sets), chosen.training, folder=run.folder, resume=resume)
+        results = finish(chosen, sets, fitted, run)
+    if first_process():
+        copy_results(results, options.json)
+    return results

@@ -1,7 +1,7 @@
 """One way to write: whole or not at all, and only over its own kind; one way to read JSON from strangers."""
 
 from transpike.files.changes import Change, claim, hold, make_folder, reading, settle
-from transpike.files.json import JSON, dumps, plain, read_json
+from transpike.files.json import JSON, dumps, plain, read_json, read_text
 from transpike.files.kinds import Kind, json_kind, marked, safetensors_kind, tensors, zip_kind
 from transpike.files.partial import explained, release
 from transpike.files.record import Record
@@ -22,6 +22,7 @@ __all__ = [
     "marked",
     "plain",
     "read_json",
+    "read_text",
     "reading",
     "release",
     "safetensors_kind",

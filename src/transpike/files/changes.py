@@ -10,7 +10,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +28,7 @@ from transpike.files.partial import (
     locked,
     sync,
     take,
+    target_of,
     tidy,
 )
 
@@ -63,11 +64,13 @@ class Change:
         self.folder = folder
         self.error = error
         self._partials: dict[str, Partial] = {}
+        self._listed = False
 
     def __enter__(self) -> Change:
         with explained("make the folder", self.folder, self.error):
             self.folder.mkdir(parents=True, exist_ok=True)
-        settle(self.folder)
+        with explained("write", self.folder, self.error):
+            settle(self.folder)
         return self
 
     def write(self, name: str, content: Content, *, kind: Kind) -> None:
@@ -81,41 +84,40 @@ class Change:
         path = self.folder / name
         check_kind(path, kind, error=self.error)
         with explained("write", path, self.error):
-            self._partials[name] = partial = Partial(Path(os.path.realpath(path)))
+            self._partials[name] = partial = Partial(target_of(path))
             partial.fill(content)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        with explained("write", self.folder, self.error), locked(self.folder):
-            try:
-                _complete(self.folder)
-                for partial in self._partials.values():
-                    sync(partial.target.parent)
-                entries = {name: partial.path.name for name, partial in self._partials.items()}
-                journal = Partial(self.folder / JOURNAL)
-                try:
-                    journal.fill(json.dumps({"format": _FORMAT, "version": 1, "files": entries}) + "\n")
-                    journal.place()
-                except BaseException:
-                    journal.discard()
-                    raise
-            except BaseException:
-                self._discard()
-                raise
-            sync(self.folder)
-            _complete(self.folder)
+        try:
+            if kind is None:
+                with explained("write", self.folder, self.error), locked(self.folder):
+                    _complete(self.folder)
+                    self._list()
+                    _complete(self.folder)
+                    for target in [self.folder / JOURNAL, *(partial.target for partial in self._partials.values())]:
+                        tidy(target.parent, target.name)
+        finally:
             for partial in self._partials.values():
-                partial.close()
-                tidy(partial.target.parent, partial.target.name)
-            tidy(self.folder, JOURNAL)
+                partial.close() if self._listed else partial.discard()
 
-    def _discard(self) -> None:
+    def _list(self) -> None:
+        """Write the journal. From when it may be there, the files that it lists are its own to move."""
         for partial in self._partials.values():
-            partial.discard()
+            sync(partial.target.parent)
+        entries = {name: partial.path.name for name, partial in self._partials.items()}
+        journal = Partial(self.folder / JOURNAL)
+        try:
+            journal.fill(json.dumps({"format": _FORMAT, "version": 1, "files": entries}) + "\n")
+            self._listed = True
+            journal.place()
+        except OSError:
+            self._listed = False
+            raise
+        finally:
+            journal.discard()
+        sync(self.folder)
 
 
 def settle(folder: Path) -> None:
@@ -151,7 +153,7 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
     ...     place("network.json").name
     'network.json'
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         yield _places(folder, {})
         return
     while True:
@@ -205,11 +207,9 @@ def claim(folder: Path, name: str, text: str, *, error: type[TranspikeError] = C
             partial.fill(text)
             descriptor = partial.place_first()
         except FileExistsError:
-            partial.discard()
             raise taken from None
-        except BaseException:
+        finally:
             partial.discard()
-            raise
         sync(folder)
     keep(descriptor)
     return descriptor
@@ -258,7 +258,7 @@ def _complete(folder: Path) -> None:
     if not journal.exists():
         return
     for _, partial, target in _entries(folder):
-        if partial.exists():
+        with suppress(FileNotFoundError):
             os.replace(partial, target)
             sync(target.parent)
     journal.unlink(missing_ok=True)
@@ -272,7 +272,7 @@ def _entries(folder: Path) -> list[tuple[str, Path, Path]]:
     files = content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None
     entries = []
     for name, partial in files.items() if isinstance(files, dict) else [("", None)]:
-        target = Path(os.path.realpath(folder / name))
+        target = target_of(folder / name)
         plain = isinstance(partial, str) and name == os.path.basename(name) and name not in ("", ".", "..")
         if not plain or not is_partial_of(str(partial), target.name):
             raise DataError(f"{journal}: damaged. Delete it, and write these files again.")

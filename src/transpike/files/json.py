@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from transpike.errors import DataError, TranspikeError, reason
 
-__all__ = ["JSON", "dumps", "plain", "read_json"]
+__all__ = ["JSON", "dumps", "plain", "read_json", "read_text"]
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -52,30 +52,50 @@ def read_json(
     ...     read_json(path)
     {'steps': 8}
     """
+    text = read_text(path, remedy=remedy, error=error, largest=largest)
     try:
-        return _loads(_read(path, largest), nan)
-    except OSError as cause:
-        raise error(f"{path}: {reason(cause)} {remedy}".rstrip()) from cause
-    except UnicodeDecodeError as cause:
-        raise error(f"{path}: damaged: not UTF-8 at byte {cause.start}. {remedy}".rstrip()) from cause
+        return _loads(text, nan)
     except RecursionError:
         raise error(f"{path}: damaged: nested deeper than {DEEPEST}. {remedy}".rstrip()) from None
     except ValueError as cause:
         raise error(f"{path}: damaged: {cause}. {remedy}".rstrip()) from cause
 
 
+def read_text(path: Path, *, remedy: str = "", error: type[TranspikeError] = DataError, largest: int = LARGEST) -> str:
+    """The text of a file, from whomever it is.
+
+    Args:
+        path: a regular file of UTF-8; pipes and devices are refused.
+        remedy: a sentence that says what to do, put at the end of a message.
+        error: what to raise.
+        largest: bytes that it may have.
+
+    Raises:
+        DataError: if it is missing, cannot be read, is larger, or no UTF-8; or `error`.
+    """
+    try:
+        return _read(path, largest).decode("utf-8-sig")
+    except OSError as cause:
+        raise error(f"{path}: {reason(cause)} {remedy}".rstrip()) from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: damaged: not UTF-8 at byte {cause.start}. {remedy}".rstrip()) from cause
+    except ValueError as cause:
+        raise error(f"{path}: {cause}. {remedy}".rstrip()) from cause
+
+
 def _read(path: Path, largest: int) -> bytes:
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("a pipe or a device, not a file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("a pipe, a device or a folder, not a file")
+    with open(descriptor, "rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
         raise ValueError(f"larger than {largest / 2**20:g} MiB")
     return data
 
 
-def _loads(data: bytes, nan: bool) -> JSON:
+def _loads(text: str, nan: bool) -> JSON:
     def whole(digits: str) -> int:
         if len(digits) > LONGEST:
             raise ValueError(f"a number of {len(digits)} digits")
@@ -92,10 +112,10 @@ def _loads(data: bytes, nan: bool) -> JSON:
             raise ValueError(f"{name} is no number in JSON")
         return float(name.replace("Infinity", "inf"))
 
-    found: JSON = json.loads(data.decode("utf-8-sig"), parse_int=whole, parse_float=real, parse_constant=constant)
+    found: JSON = json.loads(text, parse_int=whole, parse_float=real, parse_constant=constant)
     # json's own parser goes as deep as Python's stack; what reads the result should not have to.
-    brackets = re.sub(rb"[^][{}]+", b"", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data))
-    if max(itertools.accumulate(1 if each in b"[{" else -1 for each in brackets), default=0) > DEEPEST:
+    brackets = re.sub(r"[^][{}]+", "", re.sub(r'"(?:[^"\\]|\\.)*"', "", text))
+    if max(itertools.accumulate(1 if each in "[{" else -1 for each in brackets), default=0) > DEEPEST:
         raise RecursionError
     return found
 

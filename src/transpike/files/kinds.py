@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transpike.errors import ConfigError, TranspikeError
+from transpike.errors import ConfigError, TranspikeError, reason
 from transpike.files.json import read_json
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigEr
     except (OSError, ValueError):
         return  # it is missing, or whoever writes it finds out why it cannot be
     if stat.S_ISDIR(found.st_mode):
-        raise error(f"{path}: is a folder; name a file for {kind.name}.")
+        raise error(f"cannot write {path}: {reason(IsADirectoryError(errno.EISDIR, ''))}")
     if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
         return
     try:
         own = kind.recognises(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError):
         own = False
     if not own:
         raise error(f"{path}: already exists and is not {kind.name}; name another place.")
@@ -93,7 +94,8 @@ def safetensors_kind(name: str) -> Kind:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length < 2**27 else None
-        return isinstance(header, dict) and header.get("__metadata__", {}).get(MARK) == name
+        about = header.get("__metadata__") if isinstance(header, dict) else None
+        return isinstance(about, dict) and about.get(MARK) == name
 
     return Kind(name, recognises)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from transpike.errors import TranspikeError, reason
 
-__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "tidy"]
+__all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "target_of", "tidy"]
 
 Content = str | bytes | Callable[[Path], object]
 """What a file is to hold: text, bytes, or a function that writes it to the path that it is given."""
@@ -78,7 +79,11 @@ class Partial:
             data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
             with os.fdopen(os.dup(self._descriptor), "wb") as file:
                 file.write(data)
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that cannot
+                raise
 
     def _probe(self) -> None:
         """Raise what the system says of another megabyte: libraries hide why they could not write."""
@@ -90,7 +95,6 @@ class Partial:
     def place(self) -> None:
         """Put it in its target's place."""
         os.replace(self.path, self.target)
-        os.close(self._descriptor)
 
     def place_first(self) -> int:
         """Put it in its target's place if there is none yet; gives the file descriptor, which stays locked.
@@ -100,24 +104,27 @@ class Partial:
         """
         os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         os.replace(self.path, self.target)
-        return self._descriptor
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor
 
     def close(self) -> None:
-        """End its life without removing it: it stands in a journal, and whoever reads that moves it."""
-        os.close(self._descriptor)
+        """End its life, but leave it: whoever reads the journal that lists it moves it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def discard(self) -> None:
-        """Remove it."""
+        """End its life, and remove it unless it was placed."""
         self.path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        self.close()
 
 
 @contextmanager
 def explained(verb: str, path: Path | str, error: type[TranspikeError]) -> Iterator[None]:
-    """Turn what the system says of a file into one sentence; a closed pipe stays what it is."""
+    """Turn what the system says of a file into one sentence."""
     try:
         yield
-    except (BrokenPipeError, TranspikeError):
+    except TranspikeError:
         raise
     except (OSError, UnicodeEncodeError) as cause:
         raise error(f"cannot {verb} {path}: {reason(cause)}") from cause
@@ -188,14 +195,25 @@ def take(path: Path) -> int | None:
     return None
 
 
+def target_of(path: Path) -> Path:
+    """The file that a path stands for, which need not exist: links are followed.
+
+    Raises:
+        OSError: if there can be none.
+    """
+    with suppress(FileNotFoundError):
+        os.stat(path)
+    return Path(os.path.realpath(path))
+
+
 def sync(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # some network disks cannot
+    """Wait until the names in a folder are on the disk, where one may and can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def is_partial_of(name: str, target: str) -> bool:

@@ -13,14 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from transpike.errors import ConfigError, TranspikeError
 from transpike.files.changes import settle
 from transpike.files.json import dumps
 from transpike.files.kinds import Kind, check_kind, marked
-from transpike.files.partial import WAIT, Content, Partial, explained, sync, tidy
+from transpike.files.partial import WAIT, Content, Partial, explained, sync, target_of, tidy
 
 __all__ = ["check_target", "write", "write_csv", "write_json"]
 
@@ -42,7 +42,6 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
 
     Raises:
         ConfigError: if it cannot be written, or what lies there is of another kind; or `error`.
-        BrokenPipeError: if it is a pipe whose reader has gone.
 
     >>> from transpike.files.kinds import marked
     >>> page = marked("a page", "<title>")
@@ -56,22 +55,24 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
     """
     path = Path(path)
     with explained("write", path, error):
-        check_kind(path, kind, error=error)
         if (descriptor := _open_in_place(path)) is not None:
-            _pour(descriptor, content)
+            # Nobody may read any more what this process prints, which is no error of what it writes.
+            with suppress(BrokenPipeError) if _own_descriptor(path) is not None else nullcontext():
+                _pour(descriptor, content)
             return path
-        target = Path(os.path.realpath(path))
+        check_kind(path, kind, error=error)
+        target = target_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         settle(target.parent)
         partial = Partial(target)
         try:
             partial.fill(content)
             partial.place()
-        except BaseException:
+        finally:
             partial.discard()
-            raise
         sync(target.parent)
-        tidy(target.parent, target.name)
+        with suppress(OSError):  # of a folder that may be written to, but not listed
+            tidy(target.parent, target.name)
     return path
 
 
@@ -95,15 +96,12 @@ def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = 
         ConfigError: if what lies there is of another kind, or its folder cannot be written to; or `error`.
     """
     path = Path(path)
-    check_kind(path, kind, error=error)
-    if _special(path):
-        return
-    target = Path(os.path.realpath(path))
     with explained("write", path, error):
+        if _special(path):
+            return
+        check_kind(path, kind, error=error)
         # The nearest folder that is there is the one in which the missing ones would be made.
-        with suppress(FileNotFoundError):
-            os.lstat(target)
-        folder = next(each for each in target.parents if each.exists())
+        folder = next(each for each in target_of(path).parents if each.exists())
         if not os.access(folder, os.W_OK | os.X_OK):
             with suppress(FileNotFoundError):
                 os.unlink(folder / f".{secrets.token_hex(8)}")  # tells why: no permission, or a read-only disk
@@ -113,7 +111,10 @@ def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = 
 def _special(path: Path) -> bool:
     """Whether a path is that of a device or a pipe, or of a file that this process has open."""
     try:
-        return _own_descriptor(path) is not None or not stat.S_ISREG(os.stat(path).st_mode)
+        if _own_descriptor(path) is not None:
+            return True
+        mode = os.stat(path).st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
     except OSError:
         return False
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,33 +20,49 @@ from transpike.errors import DataError
 from transpike.metrics.energy import Operations, synaptic_operations
 from transpike.metrics.fidelity import LayerErrors
 from transpike.neurons.tsa import Tracked
+from transpike.results import Ann, Layer, Row
 
-__all__ = ["compare"]
+__all__ = ["Comparison", "compare"]
 
 LAYER_IMAGES = 64
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A spiking network beside the network it was made from.
+
+    Attributes:
+        images: how many both have seen.
+        ann: the network it was made from.
+        row: the spiking network; counts and energies per image, energies in microjoules, a layer of neurons each.
+    """
+
+    images: int
+    ann: Ann
+    row: Row
+
+
 def compare(
     snn: SpikingNetwork,
-    batches: Iterable[Any],
+    batches: Iterable[Tensor | Sequence[Tensor]],
     *,
     layer_images: int = LAYER_IMAGES,
     progress: Callable[[int], None] | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Run both networks and measure fidelity, spikes, operations, energy and speed.
 
     Args:
         snn: a converted network; the network it was made from runs on the same weights (`SpikingNetwork.analog`).
         batches: of images, or of pairs (images, labels).
-        layer_images: how many of the images the measures of single layers, spikes and operations are taken over.
+        layer_images: how many of the images the measures of single layers, spikes and operations are taken over: the
+            first ones, in whichever process they are.
         progress: called with the number of images done, batch by batch.
-        total: sums a tensor over processes, each of which has its own share of the images; the measures of single
-            layers are those of the process's own.
+        total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
+            rank; all then give the same measures, but for those of time.
 
     Returns:
-        ``{"images", "ann": {...}, "row": {...}}``: counts and energies per image, energies in microjoules, accuracies
-        None without labels. ``row["layers"]`` has one entry a neuron layer.
+        The figures of both; accuracies are None without labels.
 
     Raises:
         DataError: for no images, or labels that are not class indices.
@@ -55,7 +70,10 @@ def compare(
     counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
     labelled = True
     layers = _Layers(snn)
-    runs: tuple[Callable[[Tensor], Any], ...] = (snn.analog, snn)
+    if total:
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        layer_images = len(range(rank, layer_images, world))
+    runs: tuple[Callable[[Tensor], object], ...] = (snn.analog, snn)
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         labelled &= y is not None
@@ -70,54 +88,57 @@ def compare(
         seen += len(x)
         if progress:
             progress(len(x))
-    if not seen:
-        raise DataError("there are no images to measure on")
     tally = torch.cat([counts, torch.tensor([seen], dtype=torch.float64)])
     ann, right, same, error, norm, images = (total(tally) if total else tally).tolist()
+    if not images:
+        raise DataError("there are no images to measure on")
+    if total:
+        layers.combine(total)
     work = layers.operations()
     ann_work = Operations(macs=sum(macs(snn.graph).values()))
-    row = _identity(snn) | {
-        "accuracy": right / images if labelled else None,
-        "loss_pp": 100 * (ann - right) / images if labelled else None,
-        "agreement": same / images,
-        "logit_error": math.sqrt(error / norm) if norm else None,
-        **layers.spikes_per_neuron(),
-        "synops": work.synops,
-        "shifts": work.shifts,
-        "multiplications": work.multiplications,
-        "payload_bits": work.payload_bits,
-        "neuron_updates": work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
-        "energy_uj": work.joules * 1e6,
-        "energy_parts_uj": {
-            k.replace("neurons", "neuron_updates"): v * 1e6 for k, v in work.energy().items() if v or k != "macs"
+    positive, negative = layers.spikes_per_neuron()
+    row = Row(
+        scheme=scheme_settings(snn.scheme),
+        label=snn.scheme.label,
+        words={"name": type(snn.scheme).__name__, **snn.scheme.words},
+        steps=snn.steps,
+        latency=snn.latency,
+        latency_zero_delay=snn.timing.latency_zero_delay,
+        interval=snn.interval,
+        depth=snn.depth,
+        accuracy=right / images if labelled else None,
+        loss_pp=100 * (ann - right) / images if labelled else None,
+        agreement=same / images,
+        logit_error=math.sqrt(error / norm) if norm else None,
+        spikes_per_neuron=positive + negative,
+        positive_per_neuron=positive,
+        negative_per_neuron=negative,
+        synops=work.synops,
+        shifts=work.shifts,
+        multiplications=work.multiplications,
+        payload_bits=work.payload_bits,
+        neuron_updates=work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
+        energy_uj=work.joules * 1e6,
+        energy_parts_uj={
+            part.replace("neurons", "neuron_updates"): joules * 1e6
+            for part, joules in work.energy().items()
+            if joules or part != "macs"
         },
-        "seconds": seconds[1],
-        "images_per_second": images / seconds[1],
-        "layer_images": layers.images,
-        "layers": layers.rows(),
-    }
-    about = {
-        "accuracy": ann / images if labelled else None,
-        "macs": ann_work.macs,
-        "energy_uj": ann_work.joules * 1e6,
-        "images_per_second": images / seconds[0],
-    }
-    return {"images": int(images), "ann": about, "row": row}
+        seconds=seconds[1],
+        images_per_second=images / seconds[1] if seen else 0.0,
+        layer_images=layers.images,
+        layers=layers.rows(),
+    )
+    about = Ann(
+        accuracy=ann / images if labelled else None,
+        macs=float(ann_work.macs),
+        energy_uj=ann_work.joules * 1e6,
+        images_per_second=images / seconds[0] if seen else 0.0,
+    )
+    return Comparison(int(images), about, row)
 
 
-def _identity(snn: SpikingNetwork) -> dict[str, Any]:
-    return {
-        "label": f"{snn.scheme.label} T={snn.steps}",
-        "scheme": scheme_settings(snn.scheme),
-        "steps": snn.steps,
-        "latency": snn.latency,
-        "latency_zero_delay": snn.timing.latency_zero_delay,
-        "interval": snn.interval,
-        "depth": snn.depth,
-    }
-
-
-def _logits(output: Any) -> Tensor:
+def _logits(output: object) -> Tensor:
     """The first output, which must be [N, classes]."""
     first: Tensor = torch.utils._pytree.tree_leaves(output)[0]
     return first.flatten(1)
@@ -176,6 +197,15 @@ class _Layers:
             self.snn.observe(part, self._watch, final=True)
         self.images += len(x)
 
+    def combine(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Make of what this process has gathered what all have; `total` sums a tensor over them."""
+        self.images = int(total(torch.tensor(float(self.images), dtype=torch.float64)))
+        for name in self.ops:
+            self.errors[name].combine(total)
+            for counts in (self.spikes[name], self.synapses[name]):
+                found = total(torch.tensor(list(counts.values()), dtype=torch.float64)).tolist()
+                counts.update(zip(counts, found, strict=True))
+
     def _watch(self, op: Op, fired: Tracked) -> None:
         spikes, name = fired.spikes, op.name
         if levels := self._levels(name):
@@ -213,44 +243,37 @@ class _Layers:
         values = sum(math.prod(op.shape) for op in self.snn.graph if weighted(op) and op.name in self.snn.readouts)
         return whole + readout_operations(self.snn.scheme, values=values)
 
-    def spikes_per_neuron(self) -> dict[str, float]:
-        """Means over all neurons that fire, the input's encoder left out."""
+    def spikes_per_neuron(self) -> tuple[float, float]:
+        """Positive and negative ones, means over all neurons that fire, the input's encoder left out."""
         names = [name for name in self.ops if name != "input"]
         neurons = sum(math.prod(self.ops[name].shape) for name in names) * self.images
         positive, negative = (sum(self.spikes[name][sign] for name in names) / max(neurons, 1) for sign in (1, -1))
-        return {
-            "spikes_per_neuron": positive + negative,
-            "positive_per_neuron": positive,
-            "negative_per_neuron": negative,
-        }
+        return positive, negative
 
-    def rows(self) -> list[dict[str, Any]]:
-        rows = []
-        for name, op in self.ops.items():
-            neurons = math.prod(op.shape)
-            positive, negative = (self.spikes[name][sign] / (neurons * self.images) for sign in (1, -1))
-            error, work = self.errors[name].result(), self._work(name)
-            rows.append(
-                {
-                    "name": name,
-                    "function": title(op),
-                    "neurons": neurons,
-                    "amplitude": self.snn.units[name],
-                    "peak": self.snn.units[name] * total(self.snn.scheme),
-                    "clipped": error.clipped,
-                    "coupled": error.coupled,
-                    "error": error.rms,
-                    "own_error": error.own,
-                    "error_share_clipping": error.from_clipping,
-                    "error_share_coupling": error.from_coupling,
-                    "binding": error.binding,
-                    "spikes_per_neuron": positive + negative,
-                    "positive_per_neuron": positive,
-                    "negative_per_neuron": negative,
-                    "fan_out": float(self.fan_out[name].mean()),
-                    "synops": work.synops,
-                    "energy_uj": work.joules * 1e6,
-                    "delay": self.snn.timing.first_spike[name],
-                }
-            )
-        return rows
+    def rows(self) -> tuple[Layer, ...]:
+        return tuple(map(self._row, self.ops))
+
+    def _row(self, name: str) -> Layer:
+        neurons, work, error = math.prod(self.ops[name].shape), self._work(name), self.errors[name].result()
+        positive, negative = (self.spikes[name][sign] / (neurons * self.images) for sign in (1, -1))
+        return Layer(
+            name=name,
+            function=title(self.ops[name]),
+            neurons=neurons,
+            amplitude=self.snn.units[name],
+            peak=self.snn.units[name] * total(self.snn.scheme),
+            clipped=error.clipped,
+            coupled=error.coupled,
+            error=error.rms,
+            own_error=error.own,
+            error_share_clipping=error.from_clipping,
+            error_share_coupling=error.from_coupling,
+            binding=error.binding,
+            spikes_per_neuron=positive + negative,
+            positive_per_neuron=positive,
+            negative_per_neuron=negative,
+            fan_out=float(self.fan_out[name].mean()),
+            synops=work.synops,
+            energy_uj=work.joules * 1e6,
+            delay=self.snn.timing.first_spike[name],
+        )

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from transpike.data import EventSets, ImageSets
 from transpike.distill.bsd import SpectralResidual, SpectralResidualDistillation
 from transpike.distill.taps import Taps
 from transpike.measure.pictures import pixels_of, png
-from transpike.measure.stages import CUTOFF, PairedStages, StageSpectra
+from transpike.measure.stages import CUTOFF, PairedStages, StageSpectra, curve, matrix
 from transpike.measure.subjects import Subject
 from transpike.metrics.fidelity import accuracy
 from transpike.metrics.saliency import grad_cam
 from transpike.metrics.spectrum import full_plane, leak, membrane_response, sort_logits, spike_spectrum
 from transpike.neurons import reset_net
+from transpike.results import (
+    Analysis,
+    Bands,
+    Features,
+    Filter,
+    HeatMap,
+    LogitCurve,
+    LogitRow,
+    Logits,
+    Network,
+    Neuron,
+    Saliency,
+    Shown,
+    Similarity,
+    SpikeSpectrum,
+)
 from transpike.spectral.fourier import high_pass
 from transpike.train.losses import readout
 
-__all__ = ["Seen", "filters", "look", "neurons", "saliency"]
+__all__ = ["Seen", "analysis", "filters", "look", "neurons", "saliency"]
+
+Batches = Iterable[Sequence[Tensor]]
 
 PICTURED = 2
 """Images whose sub-bands are shown: the first of those that are shown at all."""
@@ -38,17 +55,67 @@ class Seen:
 
     images: int
     accuracy: list[float]
-    features: list[dict[str, Any]]
-    logits: dict[str, Any]
-    stages: list[dict[str, Any]]
-    similarity: list[dict[str, Any]]
+    features: tuple[Features, ...]
+    logits: Logits
+    stages: tuple[Bands, ...]
+    similarity: tuple[Similarity, ...]
     shown: list[tuple[Tensor, int]]
+
+
+def analysis(
+    teacher: Subject | None,
+    students: Sequence[Subject],
+    loader: Batches,
+    *,
+    sets: ImageSets | EventSets,
+    part: Literal["test", "validation"],
+    shown: int,
+) -> Analysis:
+    """All that is measured of a teacher, if there is one, and of students with their taps.
+
+    Args:
+        teacher: that they are compared with.
+        students: one or more.
+        loader: of the images.
+        sets: that the images are of.
+        part: of it.
+        shown: how many images are shown one by one, of different classes if possible.
+    """
+    subjects = [*([teacher] if teacher else []), *students]
+    device = str(next(students[0].model.parameters()).device)
+    seen = look(subjects, bool(teacher), loader, class_names=sets.class_names, device=device, shown=shown)
+    networks = (
+        Network(
+            label=subject.label,
+            role="teacher" if subject is teacher else "student",
+            model=subject.name,
+            steps=subject.given.steps,
+            accuracy=accuracy,
+            method=subject.learned.method if subject.learned else None,
+            adapts=getattr(subject.method, "adapts", None),
+        )
+        for subject, accuracy in zip(subjects, seen.accuracy, strict=True)
+    )
+    return Analysis(
+        model=students[0].name,
+        dataset=sets.name,
+        part=part,
+        images=seen.images,
+        networks=tuple(networks),
+        features=seen.features,
+        stages=seen.stages,
+        similarity=seen.similarity,
+        logits=seen.logits,
+        filters=filters(subjects),
+        neurons=neurons(subjects),
+        saliency=saliency(subjects, seen, sets, device=device),
+    )
 
 
 def look(
     subjects: Sequence[Subject],
     taught: bool,
-    loader: DataLoader[Any],
+    loader: Batches,
     *,
     class_names: Sequence[str],
     device: str,
@@ -95,10 +162,10 @@ def look(
     return Seen(
         images=len(truth),
         accuracy=[accuracy(each, truth) for each in everything],
-        features=[one.told(number) for number, spectra in stages for one in spectra],
+        features=tuple(one.found(number) for number, spectra in stages for one in spectra),
         logits=_logits(everything, shown),
-        stages=[stage for number, pair in paired.items() for stage in pair.told(number)],
-        similarity=[one for number, pair in paired.items() for one in pair.similarity(number)],
+        stages=tuple(bands for number, pair in paired.items() for bands in pair.found(number)),
+        similarity=tuple(one for number, pair in paired.items() for one in pair.similarity(number)),
         shown=pictures,
     )
 
@@ -112,29 +179,33 @@ def _of_new_classes(target: Tensor, known: Sequence[int], most: int) -> list[int
     return list(found.values())
 
 
-def _logits(logits: Sequence[Tensor], shown: int) -> dict[str, Any]:
+def _logits(logits: Sequence[Tensor], shown: int) -> Logits:
     """Curves in the order of the first network's logits: means over images, and some images alone."""
     ordered = [sort_logits(each, by=logits[0]) for each in logits]
     high = [high_pass(each) for each in ordered]
     some = torch.linspace(0, len(ordered[0]) - 1, min(shown, len(ordered[0]))).long().tolist()
-    return {
-        "curves": [
-            {
-                "network": number, "mean": each.mean(0), "high": fine.square().mean(0).sqrt(),
-                "rms": float(each.square().mean().sqrt()), "rms_high": float(fine.square().mean().sqrt()),
-                "distance_high": float((fine - high[0]).square().mean().sqrt()),
-            }
+    curves = (
+        LogitCurve(
+            network=number,
+            mean=curve(each.mean(0)),
+            high=curve(fine.square().mean(0).sqrt()),
+            rms=float(each.square().mean().sqrt()),
+            rms_high=float(fine.square().mean().sqrt()),
+            distance_high=float((fine - high[0]).square().mean().sqrt()),
+        )
+        for number, (each, fine) in enumerate(zip(ordered, high, strict=True))
+    )
+    single = (
+        tuple(
+            LogitRow(network=number, logits=curve(each[row]), high=curve(fine[row]))
             for number, (each, fine) in enumerate(zip(ordered, high, strict=True))
-        ],
-        "single": [
-            [{"network": number, "logits": each[row], "high": fine[row]}
-             for number, (each, fine) in enumerate(zip(ordered, high, strict=True))]
-            for row in some
-        ],
-    }  # fmt: skip
+        )
+        for row in some
+    )
+    return Logits(curves=tuple(curves), single=tuple(single))
 
 
-def filters(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+def filters(subjects: Sequence[Subject]) -> tuple[Filter, ...]:
     """|W2| of each SRD filter, zero frequency in the middle; of a spatial one by place, as it is."""
     found = []
     for number, subject in enumerate(subjects):
@@ -142,16 +213,18 @@ def filters(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
             if not isinstance(adapter, SpectralResidualDistillation):
                 continue
             residual: SpectralResidual = adapter.residual
-            weights = residual.w2.detach().cpu()
-            ratio = None
+            weights, ratio = residual.w2.detach().cpu(), None
             if residual.domain == "frequency":
                 weights = full_plane(torch.view_as_complex(weights).abs(), width=stage.size[1])
                 ratio = _high_over_low(weights)
+            plane = matrix(weights.abs())
             found.append(
-                {"network": number, "tap": stage.student, "domain": residual.domain, "size": list(stage.size),
-                 "weights": weights.abs(), "high_over_low": ratio}
+                Filter(
+                    network=number, tap=stage.student, domain=residual.domain, size=stage.size, weights=plane,
+                    high_over_low=ratio,
+                )
             )  # fmt: skip
-    return found
+    return tuple(found)
 
 
 def _high_over_low(weights: Tensor) -> float | None:
@@ -162,52 +235,59 @@ def _high_over_low(weights: Tensor) -> float | None:
     return float(weights[high].mean()) / low if low and high.any() else None
 
 
-def neurons(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+def neurons(subjects: Sequence[Subject]) -> tuple[Neuron, ...]:
     """How each kind of spiking neuron filters: measured and by BSD's Eq. 3; one entry a kind, the most frequent."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[tuple[str, float, float], Neuron] = {}
     for number, subject in enumerate(subjects):
         nodes = [module for module in subject.model.modules() if hasattr(module, "v_threshold")]
-        kinds: dict[int, tuple[Any, ...]] = {id(node): (type(node).__name__, *leak(node)) for node in nodes}
+        kinds = {id(node): (type(node).__name__, *leak(node)) for node in nodes}
         if not nodes:
             continue
         kind, layers = Counter(kinds.values()).most_common(1)[0]
-        node = next(node for node in nodes if kinds[id(node)] == kind)
         if kind in found:
-            found[kind]["networks"].append(number)
+            found[kind] = replace(found[kind], networks=(*found[kind].networks, number))
         elif kind[1] <= 1:
-            found[kind] = {"networks": [number], **_neuron(node, layers=layers, others=len(nodes) - layers)}
-    return list(found.values())
+            node = next(node for node in nodes if kinds[id(node)] == kind)
+            found[kind] = _neuron(node, number, layers=layers, others=len(nodes) - layers)
+    return tuple(found.values())
 
 
-def _neuron(node: nn.Module, *, layers: int, others: int) -> dict[str, Any]:
+def _neuron(node: nn.Module, network: int, *, layers: int, others: int) -> Neuron:
     (decay, gain), measured = leak(node), membrane_response(node)
     frequency, power, rate = spike_spectrum(node)
-    return {
-        "type": type(node).__name__, "decay": decay, "gain": gain, "layers": layers, "other_layers": others,
-        "frequency": measured.frequency, "expected": measured.expected,
-        "measured_amplitude": measured.amplitude, "measured_power": measured.power,
-        "spikes": {"frequency": frequency, "power": power, "rate": rate},
-    }  # fmt: skip
+    return Neuron(
+        networks=(network,),
+        type=type(node).__name__,
+        decay=decay,
+        gain=gain,
+        layers=layers,
+        other_layers=others,
+        frequency=curve(measured.frequency),
+        expected=curve(measured.expected),
+        measured_amplitude=curve(measured.amplitude),
+        measured_power=curve(measured.power),
+        spikes=SpikeSpectrum(frequency=curve(frequency), power=curve(power), rate=rate),
+    )
 
 
-def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSets, *, device: str) -> dict[str, Any]:
+def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSets, *, device: str) -> Saliency:
     """Grad-CAM of each network for the labels of the images that are shown, at its last tap; none if one has no tap."""
     if not seen.shown or not all(subject.taps for subject in subjects):
-        return {"images": [], "panels": []}
+        return Saliency(images=(), panels=())
     target = torch.tensor([label for _, label in seen.shown], device=device)
     batch = torch.stack([image for image, _ in seen.shown], dim=int(seen.shown[0][0].ndim == 4)).to(device)
-    panels = []
+    panels: list[HeatMap] = []
     for number, subject in enumerate(subjects):
         maps, predicted = _explain(subject, _last(subjects, number), batch, target)
         panels += [
-            {"network": number, "image": image, "map": each, "prediction": sets.class_names[prediction]}
+            HeatMap(network=number, image=image, map=matrix(each), prediction=sets.class_names[prediction])
             for image, (each, prediction) in enumerate(zip(maps, predicted, strict=True))
         ]
-    return {
-        "images": [{"png": _png(image, sets), "label": sets.class_names[label]} for image, label in seen.shown],
-        "panels": panels,
-        "taps": [_last(subjects, number) for number in range(len(subjects))],
-    }
+    return Saliency(
+        images=tuple(Shown(png=_png(image, sets), label=sets.class_names[label]) for image, label in seen.shown),
+        panels=tuple(panels),
+        taps=tuple(_last(subjects, number) for number in range(len(subjects))),
+    )
 
 
 def _last(subjects: Sequence[Subject], number: int) -> str:
@@ -220,7 +300,7 @@ def _last(subjects: Sequence[Subject], number: int) -> str:
 def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple[Tensor, list[int]]:
     """Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
     reset_net(subject.model)
-    with torch.enable_grad(), Taps(subject.model, [tap]) as taps:
+    with torch.enable_grad(), Taps(subject.model, [tap], on_path=True) as taps:
         # An encoder passes no gradient on: it begins behind it.
         logits = readout(subject.model(subject.given(batch).detach().requires_grad_()))
         score = logits.gather(1, target[:, None]).squeeze(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +15,19 @@ from transpike.errors import ConfigError
 __all__ = ["chosen_loader", "pixels_of", "png"]
 
 
-def chosen_loader(sets: ImageSets | EventSets, part: str, images: int) -> DataLoader[Any]:
+def chosen_loader(sets: ImageSets | EventSets, part: str, images: int) -> DataLoader[tuple[Tensor, Tensor]]:
     """A loader of so many of the test or validation images, evenly spaced over the set.
 
     Raises:
         ConfigError: if the part is empty.
     """
-    loader: DataLoader[Any] = getattr(sets, part)
-    dataset: Any = loader.dataset
-    if len(dataset) == 0:
+    loader = sets.test if part == "test" else sets.validation
+    most = len(loader.dataset)  # type: ignore[arg-type]
+    if most == 0:
         raise ConfigError(f"{sets.name} has no {part} images; with --loading.validation 0.1 a part is held back.")
-    count = min(images, len(dataset))
-    places = torch.linspace(0, len(dataset) - 1, count).round().long().tolist()
+    places = torch.linspace(0, most - 1, min(images, most)).round().long().tolist()
     return DataLoader(
-        Subset(dataset, places), batch_size=loader.batch_size, collate_fn=loader.collate_fn,
+        Subset(loader.dataset, places), batch_size=loader.batch_size, collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
     )  # fmt: skip
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from transpike.coding import Encoder
 from transpike.data import ImageSets
 from transpike.measure.pictures import chosen_loader, pixels_of, png
+from transpike.results import Rebuilt
 
 __all__ = ["rebuilt"]
 
@@ -16,32 +16,33 @@ SEEN = 64
 
 
 @torch.no_grad()
-def rebuilt(encoder: Any, sets: ImageSets, *, shown: int = 4) -> dict[str, Any]:
+def rebuilt(
+    encoder: Encoder, sets: ImageSets, *, shown: int = 4
+) -> tuple[tuple[int, ...], tuple[float, ...], tuple[Rebuilt, ...]]:
     """Test images as an encoder's spikes tell of them after 1, 2, 4, 8, ... and T steps.
 
     Args:
-        encoder: of `transpike.coding`, on the CPU.
+        encoder: on the CPU.
         sets: whose test images, evenly spaced, are taken.
-        shown: how many of them are written as pictures, of different classes if possible.
+        shown: how many of them are given as pictures, of different classes if possible.
 
     Returns:
-        "steps"; "error" after each, the root mean square in pixels of [0, 1] over 64 images; "images", each with
-        "label", "png" and "rebuilt", a PNG for each of the steps.
+        The steps; the error after each, the root mean square in pixels of [0, 1] over 64 images; and images, each with
+        a picture for each of the steps.
     """
     batches = list(chosen_loader(sets, "test", SEEN))
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     with torch.random.fork_rng(devices=[]):
         spikes = encoder(images)
     height, width = images.shape[-2:]
-    steps = [*(2**power for power in range((encoder.steps - 1).bit_length())), encoder.steps]
+    steps = (*(2**power for power in range((encoder.steps - 1).bit_length())), encoder.steps)
     truth = pixels_of(images, sets)
-    told = [pixels_of(encoder.decode(spikes[:count])[..., :height, :width], sets) for count in steps]
+    decoded = [pixels_of(encoder.decode(spikes[:count])[..., :height, :width], sets) for count in steps]
     first = {label: place for place, label in reversed(list(enumerate(labels.tolist())))}
-    return {
-        "steps": steps,
-        "error": [float((pixels - truth).square().mean().sqrt()) for pixels in told],
-        "images": [
-            {"label": sets.class_names[label], "png": png(truth[place]), "rebuilt": [png(each[place]) for each in told]}
-            for label, place in sorted(first.items())[:shown]
-        ],
-    }
+    pictures = (
+        Rebuilt(
+            label=sets.class_names[label], png=png(truth[place]), rebuilt=tuple(png(each[place]) for each in decoded)
+        )
+        for label, place in sorted(first.items())[:shown]
+    )
+    return steps, tuple(float((pixels - truth).square().mean().sqrt()) for pixels in decoded), tuple(pictures)

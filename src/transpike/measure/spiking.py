@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from transpike.errors import DataError
 from transpike.neurons import reset_net
+from transpike.results import AtSteps, FiringLayer, Spiking
 from transpike.train import Evaluation, Machine, evaluate
+from transpike.train.batches import total
 
 __all__ = ["follow_steps", "measure_spiking"]
+
+Batches = Iterable[Sequence[Tensor]]
 
 
 def measure_spiking(
     model: nn.Module,
-    test: Callable[[int], DataLoader[Any]],
+    test: Callable[[int], Batches],
     *,
     steps: int,
     others: Sequence[int],
     machine: Machine,
     encoder: Callable[[int], Callable[[Tensor], Tensor]] | None = None,
-) -> tuple[Evaluation, dict[str, Any]]:
+) -> tuple[Evaluation, tuple[AtSteps, ...], Spiking]:
     """Test a spiking network at ``steps``, where its spikes are counted, and at ``others``.
 
     Args:
@@ -38,8 +41,8 @@ def measure_spiking(
         encoder: Gives what encodes images in T steps; by default they are repeated.
 
     Returns:
-        What ``evaluate`` gives at ``steps``; and "by_steps", a row a number of steps, with "spiking", counts for one
-        image over all steps, energy in microjoules, and a row for every layer of neurons.
+        What ``evaluate`` gives at ``steps``; a row a number of steps; and counts for one image over all steps, with
+        every layer of neurons.
     """
     from transpike.metrics.energy import MULTIPLY_ACCUMULATE
     from transpike.metrics.firing import FiringMeter
@@ -50,6 +53,7 @@ def measure_spiking(
 
     with FiringMeter(model) as meter:
         tested = {steps: tested_at(steps)}
+    meter.combine(total)
     for count in others:
         if count != steps:
             try:
@@ -60,47 +64,44 @@ def measure_spiking(
                 warnings.warn(f"not tested at T = {count}: {error}", stacklevel=2)
     work = meter.operations
     neurons = sum(layer.neurons for layer in meter.layers)
-    spiking = {
-        "steps": steps,
-        "neurons": neurons,
-        "rate": work.spikes / (neurons * steps),
-        "spikes_per_neuron": work.spikes / neurons,
-        "synops": work.synops,
-        "macs": work.macs,
-        "neuron_accumulates": work.neuron_accumulates,
-        "neuron_multiplications": work.neuron_multiplications,
-        "energy_uj": work.joules * 1e6,
-        "energy_parts_uj": {part: joules * 1e6 for part, joules in work.energy().items()},
-        "ann_macs": meter.dense_macs,
-        "ann_energy_uj": meter.dense_macs * MULTIPLY_ACCUMULATE * 1e6,
-        "layers": [
-            {
-                "name": layer.name,
-                "neurons": layer.neurons,
-                "rate": layer.rate,
-                "spikes_per_neuron": layer.rate * steps,
-                "positive_per_neuron": (layer.rate - layer.negative) * steps,
-                "negative_per_neuron": layer.negative * steps,
-            }
+    spiking = Spiking(
+        steps=steps,
+        neurons=neurons,
+        rate=work.spikes / (neurons * steps),
+        spikes_per_neuron=work.spikes / neurons,
+        synops=work.synops,
+        macs=work.macs,
+        neuron_accumulates=work.neuron_accumulates,
+        neuron_multiplications=work.neuron_multiplications,
+        energy_uj=work.joules * 1e6,
+        energy_parts_uj={part: joules * 1e6 for part, joules in work.energy().items()},
+        ann_macs=meter.dense_macs,
+        ann_energy_uj=meter.dense_macs * MULTIPLY_ACCUMULATE * 1e6,
+        layers=tuple(
+            FiringLayer(
+                name=layer.name,
+                neurons=layer.neurons,
+                rate=layer.rate,
+                spikes_per_neuron=layer.rate * steps,
+                positive_per_neuron=(layer.rate - layer.negative) * steps,
+                negative_per_neuron=layer.negative * steps,
+            )
             for layer in meter.layers
-        ],
-    }
-    rows = [
-        {"steps": count, "accuracy": figures.accuracy, "loss": figures.loss}
-        for count, figures in sorted(tested.items())
-    ]
-    return tested[steps], {"by_steps": rows, "spiking": spiking}
+        ),
+    )
+    rows = (AtSteps(steps=count, accuracy=each.accuracy, loss=each.loss) for count, each in sorted(tested.items()))
+    return tested[steps], tuple(rows), spiking
 
 
 @torch.no_grad()
 def follow_steps(
-    model: nn.Module, loader: Iterable[Any], encoder: nn.Module, *, device: str
-) -> tuple[list[float], float]:
+    model: nn.Module, loader: Batches, encoder: nn.Module, *, device: str
+) -> tuple[tuple[float, ...], float]:
     """Accuracy of a spiking network that is read out after 1, 2, ..., T steps, and the spikes of its encoder.
 
     Args:
         model: Takes [T, N, *] and gives [T, N, classes]; left in the mode it is in, and on the CPU.
-        loader: Of (images, labels).
+        loader: Of (images, labels); in several processes each has its share.
         encoder: Images to [T, N, *]; left on the CPU.
         device: Where to compute.
 
@@ -111,17 +112,18 @@ def follow_steps(
     training = model.training
     model.to(device).eval()
     encoder.to(device)
-    right: Tensor | float = 0.0
-    spikes, count = 0, 0
+    right = torch.zeros(cast(int, encoder.steps), dtype=torch.float64)
+    spikes, count = 0.0, 0.0
     with torch.random.fork_rng():  # a run's random numbers go on as they would
         for images, labels in loader:
             shown = encoder(images.to(device))
             reset_net(model)
             said = model(shown).float().cumsum(0).argmax(-1).cpu()
-            right = right + (said == labels).sum(1).double()
-            spikes += int(shown.count_nonzero())
+            right += (said == labels).sum(1)
+            spikes += float(shown.count_nonzero())
             count += len(labels)
     reset_net(model)
     model.cpu().train(training)
     encoder.cpu()
-    return (torch.as_tensor(right) / count).tolist(), spikes / count
+    *rights, spikes, count = total(torch.cat([right, right.new_tensor([spikes, count])])).tolist()
+    return tuple(each / count for each in rights), spikes / count

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ from transpike.measure.subjects import Subject
 from transpike.metrics.bands import BandEnergy, band_names, sub_bands
 from transpike.metrics.similarity import LinearCKA
 from transpike.metrics.spectrum import RadialSpectrum
+from transpike.results import Bands, Energies, Features, Left, Picture, Similarity, Spectrum
+from transpike.results.records import Curve, Matrix
 
-__all__ = ["CUTOFF", "PairedStages", "StageSpectra"]
+__all__ = ["CUTOFF", "PairedStages", "StageSpectra", "curve", "matrix"]
 
 CUTOFF = 0.25
 """Cycles per pixel, or per class, above which frequencies are called high: half of the range."""
@@ -29,7 +31,7 @@ CUTOFF = 0.25
 LEVELS = 2
 """Of the wavelet transform, where a method has none and the grid allows so many."""
 
-Features = Mapping[str, Tensor]
+Maps = Mapping[str, Tensor]
 Adapted = SpectralResidualDistillation | SpatialFrequencyDistillation
 
 
@@ -46,7 +48,7 @@ class StageSpectra:
         self.tap, self.stage, self.adapter = tap, stage, adapter
         self.spectra: dict[str, RadialSpectrum] = {}
 
-    def update(self, own: Features, theirs: Features) -> None:
+    def update(self, own: Maps, theirs: Maps) -> None:
         maps = own[self.tap]
         if self.stage is None:
             self._add(student=maps)
@@ -63,34 +65,40 @@ class StageSpectra:
         for name, values in maps.items():
             self.spectra.setdefault(name, RadialSpectrum()).update(values)
 
-    def told(self, student: int) -> dict[str, Any]:
-        """The curves, network by number (0 is the teacher), and what SRD or SFKD leaves of the teacher's power."""
-        curves = [
-            {
-                "network": 0 if name == "teacher" else student, "adapted": name == "adapted",
-                "frequency": spectrum.frequency, "power": spectrum.power,
-                "variance": spectrum.variance, "high": spectrum.share_above(CUTOFF),
-            }
+    def found(self, student: int) -> Features:
+        """The curves, network by number (0 is the teacher), and what its method leaves of the teacher's power."""
+        curves = tuple(
+            Spectrum(
+                network=0 if name == "teacher" else student,
+                adapted=name == "adapted",
+                frequency=curve(spectrum.frequency),
+                power=curve(spectrum.power),
+                variance=spectrum.variance,
+                high=spectrum.share_above(CUTOFF),
+            )
             for name in ("teacher", "student", "adapted")
             if (spectrum := self.spectra.get(name))
-        ]  # fmt: skip
-        size = self.spectra["student"].plane.shape
-        impulse, white = torch.zeros(1, *size), RadialSpectrum()
+        )
+        height, width = self.spectra["student"].plane.shape
+        impulse, white = torch.zeros(1, height, width), RadialSpectrum()
         impulse[0, 0, 0] = 1.0
         white.update(impulse)
-        left = None
-        if self.adapter is not None:
-            target = _low_and_high(self.spectra["target"])
-            left = {
-                name: [error / whole if whole else None for error, whole in zip(errors, target, strict=True)]
-                for name in ("before", "after")
-                if (errors := _low_and_high(self.spectra[name]))
-            }
-        return {
-            "student": student, "tap": self.tap, "teacher_tap": self.stage.teacher if self.stage else None,
-            "size": list(size), "white_high": white.share_above(CUTOFF), "curves": curves, "left": left,
-            "sigma": _sigma(self.adapter),
-        }  # fmt: skip
+        return Features(
+            student=student,
+            tap=self.tap,
+            teacher_tap=self.stage.teacher if self.stage else None,
+            size=(height, width),
+            white_high=white.share_above(CUTOFF),
+            curves=curves,
+            left=None if self.adapter is None else Left(before=self._left("before"), after=self._left("after")),
+            sigma=_sigma(self.adapter),
+        )
+
+    def _left(self, name: str) -> tuple[float | None, float | None]:
+        """Of the teacher's power, at low and at high frequencies, that of the difference from it."""
+        whole, error = _low_and_high(self.spectra["target"]), _low_and_high(self.spectra[name])
+        low, high = (part / power if power else None for part, power in zip(error, whole, strict=True))
+        return low, high
 
 
 def _low_and_high(spectrum: RadialSpectrum) -> tuple[float, float]:
@@ -122,9 +130,9 @@ class PairedStages:
         self.transforms = {stage: found for stage in student.stages if (found := self._transform(stage))[2]}
         self.alike = {False: LinearCKA(), True: LinearCKA()}
         self.energy: dict[Stage, dict[str, BandEnergy]] = {}
-        self.pictures: dict[Stage, list[tuple[str, dict[str, Any]]]] = {}
+        self.pictures: dict[Stage, list[Picture]] = {}
 
-    def update(self, own: Features, theirs: Features, *, pictured: Mapping[int, str]) -> None:
+    def update(self, own: Maps, theirs: Maps, *, pictured: Mapping[int, str]) -> None:
         """Add a batch of maps [N, C, H, W] by tap, and keep the sub-bands of the images at these places, labelled."""
         pairs = self.student.pairs(own, theirs)
         others = [theirs[tap] for tap in self.teacher_taps]
@@ -165,46 +173,62 @@ class PairedStages:
         size = getattr(adapter, "size", powers_of_two(stage.size, max(stage.size)))
         return size, "haar", min(LEVELS, min(size).bit_length() - 1)
 
-    def told(self, student: int) -> list[dict[str, Any]]:
+    def found(self, student: int) -> tuple[Bands, ...]:
         """Of each stage the energy of its bands, network by number (0 is the teacher), and pictured sub-bands."""
-        networks = {"teacher": (0, False), "student": (student, False), "adapted": (student, True)}
-
-        def who(name: str) -> dict[str, Any]:
-            return dict(zip(("network", "adapted"), networks[name], strict=True))
-
-        return [
-            {
-                "student": student, "tap": stage.student, "teacher_tap": stage.teacher,
-                "size": list(size), "wavelet": wavelet,
-                "bands": [f"{band}{level}" for band, level in band_names(levels)],
-                "white": self.energy[stage]["teacher"].white,
-                "curves": [{**who(name), "energy": energy.energy} for name, energy in self.energy[stage].items()],
-                "pictures": [{**who(name), **picture} for name, picture in self.pictures.get(stage, ())],
-            }
+        return tuple(
+            Bands(
+                student=student,
+                tap=stage.student,
+                teacher_tap=stage.teacher,
+                size=size,
+                wavelet=wavelet,
+                bands=tuple(f"{band}{level}" for band, level in band_names(levels)),
+                white=curve(self.energy[stage]["teacher"].white),
+                curves=tuple(
+                    Energies(network=student * (name != "teacher"), adapted=name == "adapted", energy=curve(one.energy))
+                    for name, one in self.energy[stage].items()
+                ),
+                pictures=tuple(replace(one, network=student * one.network) for one in self.pictures.get(stage, ())),
+            )
             for stage, (size, wavelet, levels) in self.transforms.items()
-        ]  # fmt: skip
+        )
 
-    def similarity(self, student: int) -> list[dict[str, Any]]:
+    def similarity(self, student: int) -> tuple[Similarity, ...]:
         """CKA of the student's stages with the teacher's: of its maps as they are, and as its method compares them."""
         taps = {False: [stage.student for stage in self.student.stages], True: self.adapted_taps}
-        return [
-            {
-                "student": student, "adapted": adapted, "taps": taps[adapted], "teacher_taps": self.teacher_taps,
-                "cka": alike.matrix,
-            }
+        return tuple(
+            Similarity(
+                student=student,
+                adapted=adapted,
+                taps=tuple(taps[adapted]),
+                teacher_taps=tuple(self.teacher_taps),
+                cka=matrix(alike.matrix),
+            )
             for adapted, alike in self.alike.items()
             if alike.images
-        ]  # fmt: skip
+        )
 
 
-def _pictures(
-    maps: Features, pictured: Mapping[int, str], *, wavelet: str, levels: int
-) -> list[tuple[str, dict[str, Any]]]:
-    """All networks' sub-bands of the channel in which the teacher's map of an image varies most."""
+def _pictures(maps: Maps, pictured: Mapping[int, str], *, wavelet: str, levels: int) -> list[Picture]:
+    """All networks' sub-bands of the channel in which the teacher's map of an image varies most; the teacher's network
+    is 0, its student's 1."""
     found = []
     for image, (place, label) in enumerate(pictured.items()):
         channel = int(maps["teacher"][place].var((-2, -1)).argmax())
         for name, values in maps.items():
-            bands = sub_bands(values[place, channel], wavelet=wavelet, levels=levels)
-            found.append((name, {"image": image, "label": label, "channel": channel, "bands": bands}))
+            bands = tuple(map(matrix, sub_bands(values[place, channel], wavelet=wavelet, levels=levels)))
+            network, adapted = int(name != "teacher"), name == "adapted"
+            found.append(
+                Picture(network=network, adapted=adapted, image=image, label=label, channel=channel, bands=bands)
+            )
     return found
+
+
+def curve(values: Tensor) -> Curve:
+    """A vector as results hold it."""
+    return tuple(values.tolist())
+
+
+def matrix(values: Tensor) -> Matrix:
+    """A matrix as results hold it."""
+    return tuple(map(tuple, values.tolist()))

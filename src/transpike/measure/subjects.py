@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from transpike.errors import ModelError
 from transpike.models import read_weights
 from transpike.models.mlp import MLP
 from transpike.neurons import reset_net
+from transpike.results import Distillation, Training, read_result
 from transpike.train.losses import readout
 from transpike.train.teacher import Teacher, TeacherInput
 
@@ -37,7 +37,7 @@ class Subject:
         taps: of its features.
         stages: the students' taps and the teacher's, if there is a teacher.
         method: of its distillation, with what it trained beside the student; None if it trained nothing.
-        distilled: what the run says of its distillation.
+        learned: what its run says of its distillation; None if it learned from no teacher.
     """
 
     label: str
@@ -48,12 +48,12 @@ class Subject:
     taps: dict[str, Tap] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
     method: nn.Module | None = None
-    distilled: dict[str, Any] = field(default_factory=dict)
+    learned: Distillation | None = None
 
     @property
     def adapters(self) -> dict[Stage, SpectralResidualDistillation | SpatialFrequencyDistillation]:
         """By stage, what distillation trained beside the student, if it was SRD or SFKD."""
-        found: Any = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
+        found = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
         return dict(zip(self.stages, found, strict=True)) if len(found) else {}
 
     def pairs(self, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Pairs:
@@ -85,10 +85,9 @@ def find_stages(
     Raises:
         ModelError: for taps that do not exist or have no spatial axes, and networks of different classes.
     """
-    recorded = _distillation(student.place)
-    student.distilled = recorded
-    own = teacher is None or teacher.name == recorded.get("teacher")
-    known = recorded.get("taps") or _default_taps(student.model)
+    learned = student.learned = _distillation(student.place)
+    own = teacher is None or (learned is not None and teacher.name == learned.teacher)
+    known = (learned.taps if learned else None) or _default_taps(student.model)
     pairs = taps or (known if own else list(known))
     student.taps, classes = _find(student, list(pairs), images)
     if teacher is None:
@@ -102,8 +101,8 @@ def find_stages(
         matched = list(pairs.items())
     student.stages = pair_taps(student.taps, found, matched)
     teacher.taps |= {stage.teacher: found[stage.teacher] for stage in student.stages}
-    if own and recorded.get("taps") == dict(matched):
-        student.method = _method(student, recorded)
+    if own and learned and learned.taps == dict(matched):
+        student.method = _method(student, learned)
 
 
 def _default_taps(model: nn.Module) -> list[str]:
@@ -113,10 +112,10 @@ def _default_taps(model: nn.Module) -> list[str]:
 
 def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str, Tap], int]:
     """Taps, and how many classes the network tells apart."""
-    shown, told = subject.given(images), []
+    shown, classes = subject.given(images), []
 
     def run() -> None:
-        told.append(readout(subject.model(shown)).shape[-1])
+        classes.append(readout(subject.model(shown)).shape[-1])
 
     samples, image = shown.shape[int(shown.ndim == 5)], (shown.shape[-2], shown.shape[-1])
     reset_net(subject.model)
@@ -124,23 +123,19 @@ def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str,
         found = find_taps(subject.model, names, run, samples=samples, image=image, steps=subject.given.steps)
     finally:
         reset_net(subject.model)
-    return found, told[0]
+    return found, classes[0]
 
 
-def _distillation(place: str) -> dict[str, Any]:
-    try:
-        results = json.loads((Path(place) / "results.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    found: dict[str, Any] = results.get("distillation") or {}
-    return found
+def _distillation(place: str) -> Distillation | None:
+    result = read_result(place) if os.path.isfile(Path(place) / "results.json") else None
+    return result.distillation if isinstance(result, Training) else None
 
 
-def _method(student: Subject, recorded: Mapping[str, Any]) -> nn.Module | None:
+def _method(student: Subject, learned: Distillation) -> nn.Module | None:
     file = Path(student.place) / "adapters.safetensors"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return None
-    method = create_method(recorded["method"], student.stages, recorded.get("settings") or {})
+    method = create_method(learned.method, student.stages, learned.settings)
     if not hasattr(method, "pairs"):
         return None
     try:

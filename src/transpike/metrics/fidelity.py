@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,6 +127,15 @@ class LayerErrors:
         shares = (squared[clipped].sum(), squared[coupled].sum())
         self._sums += torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in (*parts, *shares)]).cpu()
         self._count += target.numel()
+
+    def combine(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Make of what this process has seen what all have; each calls it once.
+
+        Args:
+            total: sums a tensor over the processes.
+        """
+        *sums, count = total(torch.cat([self._sums, self._sums.new_tensor([self._count])])).tolist()
+        self._sums, self._count = self._sums.new_tensor(sums), int(count)
 
     def result(self) -> LayerError:
         """The errors of everything seen so far.

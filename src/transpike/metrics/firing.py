@@ -128,6 +128,25 @@ class FiringMeter:
         """Multiply-accumulates of one sample at one step were all values analog: those of an ANN of the same shape."""
         return self._dense / self._steps
 
+    def combine(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Make of what this process has counted what all have; each calls it once, outside of ``with``.
+
+        Args:
+            total: sums a tensor over the processes.
+        """
+        # Named by the network, not by what has run: a process may have had no sample.
+        names = [name for name, module in self.model.named_modules() if hasattr(module, "v_threshold")]
+        kinds = ["macs", "synops", *(f"{kind} {name}" for kind in ("spikes", "negative") for name in names)]
+        counts = [self.samples, self._steps, self._dense, *(self._updates[name] for name in names)]
+        own = torch.tensor([*counts, *map(self._total, kinds)], dtype=torch.float64)
+        found = total(own).tolist()
+        self.samples, self._steps, self._dense, *updates = map(int, found[: len(counts)])
+        sums = torch.tensor(found[len(counts) :], dtype=torch.float64)
+        self._sums = dict(zip(kinds, sums, strict=True))
+        summed = dict(zip(names, updates, strict=True))
+        # In the order in which they ran.
+        self._updates = Counter({name: summed[name] for name in [*self._updates, *names] if summed[name]})
+
     def _total(self, name: str) -> float:
         return float(self._sums.get(name, 0.0))
 

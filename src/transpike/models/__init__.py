@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import replace
-from numbers import Integral
+import os
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from transpike import files
+from transpike.checks import near, shown, whole
 from transpike.errors import ModelError, TranspikeError
-from transpike.models.mlp import MLP, MLPS
-from transpike.models.resnet import RESNETS, ResNet
-from transpike.models.shufflenet import shufflenet_v2
-from transpike.models.vgg import VGG, VGGS
-from transpike.models.weights import load_weights, read_description, read_weights, save_network, save_weights
-from transpike.models.zoo import SPIKING, build_spiking
+from transpike.models.arguments import check_arguments, describe_arguments, guess_argument, network_arguments
+from transpike.models.description import describe_images, read_description, save_network
+from transpike.models.outlines import outlined
+from transpike.models.weights import check_weights, load_weights, read_weights, save_weights
+from transpike.models.zoo import NETWORKS, build_network
 
 __all__ = [
+    "check_arguments",
     "check_name",
     "create_model",
+    "describe_arguments",
+    "describe_images",
+    "is_run",
     "load_weights",
     "model_names",
+    "network_arguments",
     "read_description",
     "read_weights",
     "save_network",
     "save_weights",
 ]
+
+FAILURES = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    MemoryError,
+    AssertionError,
+)
+"""What a network's maker may raise for arguments that it cannot have."""
 
 
 def model_names() -> list[str]:
@@ -36,7 +52,7 @@ def model_names() -> list[str]:
     >>> [name for name in model_names() if "resnet19" in name]
     ['resnet19', 'sew_resnet19', 'spiking_resnet19']
     """
-    return sorted([*RESNETS, *VGGS, *MLPS, "shufflenet_v2", *SPIKING])
+    return sorted(NETWORKS)
 
 
 def check_name(name: str) -> None:
@@ -65,10 +81,9 @@ def check_name(name: str) -> None:
         known = model_names()
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=3)
-    guess = f" Did you mean {' or '.join(', '.join(near).rsplit(', ', 1))}?" if near else ""
     raise ModelError(
-        f"no network {name!r}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
+        f"no network {shown(name)}, nor a folder of that name.{near(name, known, most=3)} Known: "
+        f"{', '.join(model_names())}; timm/<name>, "
         "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
     )
 
@@ -91,15 +106,15 @@ def create_model(
         in_channels: channels of the image. A run's folder knows its own.
         image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP); their paper's
             by default, 32 for `vgg16`.
-        weights: a `.safetensors` file, a state dict (plain, or from a Lightning checkpoint or data-parallel training),
-            or the folder of a `transpike train` run.
-        **kwargs: `width` (stem channels) and `activation` for ResNets; `pool` ("average" or "max"), `layers`, `hidden`,
-            `dropout` and `activation` for VGGs; `hidden` (one width or several), `dropout` and `activation` for `mlp`;
-            for timm and torchvision, what their own functions take. For spiking networks the same without
-            `activation`; `large=False` for SEW ResNets on small images; `width` (channels of a token), `depth` or
-            `depths`, and `heads` for transformers; and `spiking_neuron`, a class of ours or of SpikingJelly's or the
-            name of one of ours, with its keyword arguments: without it these change the paper's neuron. `v_threshold`
-            may be a list, one threshold for each layer of neurons.
+        weights: a `.safetensors` file, a checkpoint with a state dict (whose averaged weights are taken where it has
+            some), or the folder of a `transpike train` run; see `read_weights`.
+        **kwargs: what `network_arguments` lists: `width` (stem channels) and `activation` for ResNets; `pool`
+            ("average" or "max"), `layers`, `hidden`, `dropout` and `activation` for VGGs; `hidden` (one width or
+            several), `dropout` and `activation` for `mlp`; for timm and torchvision, what their own functions take. For
+            spiking networks the same without `activation`; `large=False` for SEW ResNets on small images; `width`
+            (channels of a token), `depth` or `depths`, and `heads` for transformers; and `spiking_neuron`, a class of
+            ours or of SpikingJelly's or the name of one of ours, with its keyword arguments: without it these change
+            the paper's neuron. `v_threshold` may be a list, one threshold for each layer of neurons.
 
     A spiking network takes images over time, [T, N, C, H, W], and gives [T, N, classes]; between two sequences its
     neurons are put back to rest by `transpike.neurons.reset_net`.
@@ -125,10 +140,8 @@ def create_model(
     """
     if isinstance(name, nn.Module):
         model = name
-    elif _is_run(name):
-        recorded = read_description(name)
-        shape = {key: recorded[key] for key in ("num_classes", "in_channels", "image_size") if key in recorded}
-        return create_model(recorded["name"], **shape, weights=weights or name, **recorded.get("kwargs", {}), **kwargs)
+    elif is_run(name):
+        return _of_run(Path(name), weights, kwargs)
     else:
         model = _build(str(name), num_classes, in_channels, image_size, kwargs)
     if weights is not None:
@@ -136,44 +149,62 @@ def create_model(
     return model
 
 
-def _is_run(name: str | Path) -> bool:
-    return str(name) not in model_names() and Path(name).is_dir()
+def is_run(name: str | Path) -> bool:
+    """Whether a network is named by a folder, as a training run's is; a network of ours goes first."""
+    return str(name) not in NETWORKS and os.path.isdir(name)
+
+
+def _of_run(folder: Path, weights: str | Path | None, kwargs: dict[str, Any]) -> nn.Module:
+    """The network of a run's folder, which may itself name a run that it began with."""
+    with files.reading(folder):  # description and weights of one writing
+        about, kwargs = _described(folder, kwargs)
+        name, shape = about["name"], (about["num_classes"], about["in_channels"], about.get("image_size"))
+        if name in NETWORKS:
+            # What a file says of a network's size is held against its weights before memory is taken.
+            with outlined():
+                check_weights(_build(name, *shape, dict(kwargs)), weights or folder)
+        model = _build(name, *shape, kwargs)
+        load_weights(model, weights or folder)
+    return model
+
+
+def _described(folder: Path, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The description of the network that a run's folder names in the end, and all arguments on the way."""
+    seen = set[str]()
+    while True:
+        seen.add(os.path.realpath(folder))
+        about = read_description(folder)
+        kwargs = {**about.get("kwargs", {}), **kwargs}
+        if not is_run(about["name"]):
+            return about, kwargs
+        if os.path.realpath(about["name"]) in seen:
+            raise ModelError(f"{folder}/model.json: damaged: names its own folder as its network. Train again.")
+        folder = Path(about["name"])
 
 
 def _build(name: str, num_classes: int, in_channels: int, image_size: int | None, kwargs: dict[str, Any]) -> nn.Module:
     check_name(name)
-    counts = {"num_classes": num_classes, "in_channels": in_channels, "width": kwargs.get("width", 1)}
-    for what, count in counts.items():
-        least = 0 if what == "num_classes" and name.startswith("timm/") else 1  # timm's network without a head
-        if not isinstance(count, Integral) or count < least:
-            raise ModelError(f"{name}: {what}={count!r}: expected a whole number of at least {least}.")
-    num_classes, in_channels = int(num_classes), int(in_channels)
+    least = 0 if name.startswith("timm/") else 1  # timm's network without a head
+    num_classes = whole(f"{name}: num_classes", num_classes, least=least, error=ModelError)
+    in_channels = whole(f"{name}: in_channels", in_channels, error=ModelError)
     library, _, rest = name.partition("/")
+    check_arguments(name, kwargs)
     try:
-        if name in RESNETS:
-            plan = RESNETS[name].widened(kwargs.pop("width", RESNETS[name].stem))
-            return ResNet(plan, num_classes=num_classes, in_channels=in_channels, **kwargs)
-        if name in VGGS:
-            own = {key: kwargs.pop(key) for key in ("layers", "hidden", "dropout", "pool") if key in kwargs}
-            vgg = replace(VGGS[name], image_size=image_size or VGGS[name].image_size, **own)
-            return VGG(vgg, num_classes=num_classes, in_channels=in_channels, **kwargs)
-        if name in MLPS:
-            own = {key: kwargs.pop(key) for key in ("hidden", "dropout") if key in kwargs}
-            mlp = replace(MLPS[name], image_size=image_size or MLPS[name].image_size, **own)
-            return MLP(mlp, num_classes=num_classes, in_channels=in_channels, **kwargs)
-        if name == "shufflenet_v2":
-            return shufflenet_v2(num_classes=num_classes, in_channels=in_channels, **kwargs)
         if library == "timm":
             return _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)
         if library == "torchvision":
             return _torchvision(rest, in_channels, num_classes=num_classes, **kwargs)
-        return build_spiking(
+        return build_network(
             name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=kwargs
         )
     except TranspikeError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name} cannot be made with these arguments: {error}") from error
+    except FAILURES as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        guess = guess_argument(name, kwargs) if "keyword argument" in reason else ""
+        raise ModelError(
+            f"{name} cannot be made with these arguments: {reason}.{guess} It takes {describe_arguments(name)}."
+        ) from error
 
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:

@@ -6,7 +6,6 @@ either loads what the other has learned.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from transpike import neurons
+from transpike.checks import choice, shown
 from transpike.errors import DataError, ModelError
 from transpike.models.resnet import BasicBlock, ResNet
 from transpike.models.resnet import Plan as ResNetPlan
@@ -97,12 +97,14 @@ def neuron_factory(spiking_neuron: str | Neuron, **kwargs: Any) -> Neuron:
         **kwargs: its keyword arguments. `surrogate_function` may be the name of one of ours.
 
     Raises:
-        ModelError: for an unknown name.
+        ModelError: for an unknown name, and for what makes no neurons.
 
     >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
     LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
     """
     node = _named("spiking_neuron", spiking_neuron) if isinstance(spiking_neuron, str) else spiking_neuron
+    if not callable(node):
+        raise ModelError(f"spiking_neuron={shown(node)}: expected a class of neurons, or a name of ours.")
     if isinstance(kwargs.get("surrogate_function"), str):
         kwargs["surrogate_function"] = _named("surrogate_function", kwargs["surrogate_function"])()
     return partial(node, **kwargs, step_mode="m")
@@ -139,11 +141,7 @@ def set_thresholds(network: nn.Module, thresholds: Sequence[float]) -> None:
 
 
 def _named(what: str, name: str) -> Any:
-    if name not in NAMED[what]:
-        near = difflib.get_close_matches(name, NAMED[what], n=1)
-        guess = f" Did you mean {near[0]}?" if near else ""
-        raise ModelError(f"{what}={name!r} is none of {', '.join(NAMED[what])}.{guess}")
-    return getattr(neurons, name)
+    return getattr(neurons, choice(what, name, NAMED[what], error=ModelError))
 
 
 class SpikingBasicBlock(BasicBlock):
@@ -174,6 +172,7 @@ class SpikingResNet(ResNet):
     Shapes: [T, N, in_channels, H, W] -> [T, N, num_classes], for any H and W.
 
     Raises:
+        ModelError: for a plan with norm and activation before each convolution.
         DataError: on call, for any other rank and for T = 0.
 
     Source of ``spiking_resnet19`` and its neuron: Deng, Li, Zhang, Gu, "Temporal Efficient Training of Spiking Neural
@@ -195,6 +194,8 @@ class SpikingResNet(ResNet):
         activation: Neuron,
         block: Callable[..., nn.Module] = SpikingBasicBlock,
     ) -> None:
+        if plan.preactivated:
+            raise ModelError("preactivated=True: a spiking residual network has its neurons after the convolutions.")
         super().__init__(plan, num_classes=num_classes, in_channels=in_channels, activation=activation, block=block)
         self.layers = OverTime(*self.layers)
         if isinstance(self.fc, nn.Sequential):

@@ -2,97 +2,178 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Mapping
+import os
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
+from torch.nn.parameter import is_lazy
 
 from transpike import files
+from transpike.checks import refuse
 from transpike.errors import ModelError
+from transpike.models.archives import AGAIN, Foreign, brief, is_safetensors, read_archive
 
-__all__ = ["load_weights", "read_description", "read_weights", "save_network", "save_weights"]
+__all__ = ["WEIGHTS", "check_weights", "load_weights", "read_weights", "save_weights"]
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
-SHOWN = 10
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
+PREFIXES = ("module", "model", "_orig_mod", "net", "network")
+AVERAGES = {"ema", "swa", "averaged"}
+"""Words in the names of averaged weights: `state_dict_ema`, `model_ema`, `ema_model`, `params_ema`, ..."""
+NESTED = 20
+SHOWN, LONGEST = 10, 200
+
+State = dict[str, Tensor]
+Found = tuple[tuple[str, ...], Mapping[object, Tensor]]
+"""A mapping of names to tensors, and the names under which it lies in its file."""
 
 WEIGHTS = files.safetensors_kind("weights of a network that transpike wrote")
-DESCRIPTION = files.json_kind("a description of a network (model.json)", name=str, num_classes=int, in_channels=int)
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> State:
     """The tensors of a weight file by name, on the CPU.
 
+    Averaged weights (`state_dict_ema`, `model_ema`, `ema`, ...) are taken where a file has them beside the others, as
+    `timm` does; otherwise those under `state_dict` or `model`; otherwise the one mapping of names to tensors.
+
     Args:
-        path: a `.safetensors` file; a file of `torch.save` that holds a state dict, alone or under `state_dict` or
-            `model` as in a Lightning checkpoint (read with `weights_only=True`: nothing in it is executed); or a run
-            folder of `transpike train`.
+        path: a `.safetensors` file; a file of `torch.save` that holds a state dict, alone or within other things
+            (nothing in it is executed: objects are passed over); or a run folder of `transpike train`.
 
     Raises:
-        ModelError: if the file is missing, damaged, or holds something else.
+        ModelError: if the file is missing, damaged, holds several state dicts or something else, or has tensors without
+            plain values: sparse, quantised, nested, or saved from the meta device.
     """
+    return _read(path)[1]
+
+
+def _read(path: str | Path) -> tuple[str, State]:
+    """Under which names of the file its state dict lies, joined by dots, and the state dict."""
+    if not isinstance(path, str | os.PathLike):
+        raise refuse("weights", path, "the path of a file or a folder", error=ModelError)
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "weights.safetensors"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ModelError(
             f"{path}: no such weight file. Give a .safetensors file, a state dict or a training run's folder."
         )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path}: not a plain state dict (damaged, or it holds Python objects, which are never executed). "
-            "Save one with torch.save(model.state_dict(), path)."
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelError(f"{path}: damaged or incomplete weight file ({error}). Fetch or save it again.") from error
-    return _state(content, path)
+    if is_safetensors(path):
+        try:
+            place, state = "", dict(load_file(path))
+        except Exception as error:  # whatever a parser makes of a stranger's bytes
+            raise ModelError(f"{path} is damaged ({brief(error)}). {AGAIN}") from error
+    else:
+        names, found = _choose(read_archive(path), path)
+        place, state = ".".join(names), {str(name): value for name, value in found.items()}
+    if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := _odd(value))]:
+        raise ModelError(f"{path}: {len(odd)} tensor(s) without plain values: {_listed(odd)}. Save them as such.")
+    return place, state
 
 
-def _state(content: object, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(
-            f"{path}: holds no state dict (names mapped to tensors), alone or under {', '.join(WRAPPERS)}."
-        )
-    return {str(key): value for key, value in content.items()}
+def _odd(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_quantized:
+        return f"quantised ({tensor.dtype}: dequantize() gives its values)"
+    if tensor.layout != strided:
+        return f"sparse ({tensor.layout}: to_dense() gives its values)"
+    return "empty, saved from the meta device" if tensor.is_meta else ""
 
 
-def _unprefixed(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what data-parallel, Lightning and torch.compile put before names, while none is the network's own."""
-    while not expected.keys() & state.keys():
-        for prefix in PREFIXES:
-            inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            if inner:
-                state = inner
-                break
+def _choose(content: object, path: Path) -> Found:
+    found = list(_states(content))
+    averages = [each for each in found if any(AVERAGES & _words(name) for name in each[0])]
+    ranks = [(_rank(names), (names, state)) for names, state in averages or found]
+    best = min((rank for rank, _ in ranks), default=None)
+    chosen = [each for rank, each in ranks if rank == best]
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        several = ", ".join(".".join(names) for names, _ in chosen)
+        raise ModelError(f"{path} holds several state dicts: {several}. Save the one to take in a file of its own.")
+    raise ModelError(
+        f"{path} holds no state dict (names mapped to tensors), but {_described(content)}. Save one: "
+        "torch.save(model.state_dict(), 'weights.pt')."
+    )
+
+
+def _states(content: object) -> Iterator[Found]:
+    """The mappings of names to tensors in what a file holds, but for an optimiser's."""
+    waiting: deque[tuple[tuple[str, ...], object]] = deque([((), content)])
+    seen = set()
+    while waiting:
+        names, value = waiting.popleft()
+        if not isinstance(value, Mapping) or not value or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if all(isinstance(each, Tensor) for each in value.values()):
+            yield names, value
         else:
-            return state
-    return state
+            waiting += [((*names, str(key)), each) for key, each in value.items() if not _is_optimiser(str(key))]
+
+
+def _is_optimiser(name: str) -> bool:
+    return any(word.startswith(("optimiz", "optimis")) or word in ("optim", "opt") for word in _words(name))
+
+
+def _rank(names: tuple[str, ...]) -> tuple[bool, int, int]:
+    """State dicts of lower rank are taken first: known names, then what lies least deep, then the order of names."""
+    last = names[-1] if names else WRAPPERS[0]
+    return last not in WRAPPERS, len(names), WRAPPERS.index(last) if last in WRAPPERS else 0
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
+
+
+def _described(content: object) -> str:
+    """What a file holds, in a few words."""
+    if isinstance(content, Foreign):
+        return f"an object of {content.name}, and objects are never executed"
+    if isinstance(content, Mapping) and content:
+        return _listed([f"{str(key)[:80]!r} ({_kind(value)})" for key, value in content.items()])
+    return f"a {type(content).__name__}"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Foreign):
+        return f"an object of {value.name}, never executed"
+    return "a tensor" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _unprefixed(state: State, expected: State, nested: int = 0) -> State | None:
+    """The state with names that the network has; None if no prefix before them hides any.
+
+    Data-parallel training, Lightning, torch.compile and averages put words before names, and a network within another
+    begins with the name that it has there.
+    """
+    if expected.keys() & state.keys():
+        return state
+    heads = {name.partition(".")[0] for name in state if "." in name}
+    common = len({name.partition(".")[0] for name in state}) == 1
+    likely = [head for head in sorted(heads) if AVERAGES & _words(head)]
+    likely += [head for head in PREFIXES if head in heads]
+    for head in [*likely, *(heads if common else ())] if nested < NESTED else ():
+        inner = {name[len(head) + 1 :]: value for name, value in state.items() if name.startswith(f"{head}.")}
+        found = _unprefixed(inner, expected, nested + 1)
+        if found is not None:
+            return found
+    return None
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a weight file into a network, every name and shape of which must agree.
+    """Load a weight file into a network, every name, shape and kind of which must agree.
 
     Args:
         model: the network; changed in place.
         path: see `read_weights`.
 
     Raises:
-        ModelError: as `read_weights`; and, naming up to ten of them, if names or shapes differ.
+        ModelError: as `read_weights`; and, naming up to ten of them, if names, shapes or kinds of numbers differ.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -102,21 +183,65 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     ...
     transpike.errors.ModelError: ... 1 name(s) differ: weight has shape (1, 2), not (1, 3)
     """
-    expected = model.state_dict()
-    state = _unprefixed(read_weights(path), expected)
+    state = _fitting(model, path)
+    if meta := [name for name, value in model.state_dict().items() if isinstance(value, Tensor) and value.is_meta]:
+        raise ModelError(
+            f"{type(model).__name__} is on the meta device, where {_listed(meta)} has no values to be replaced: "
+            "model.to_empty(device='cpu') makes room for them."
+        )
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{path} does not fit {type(model).__name__}: {error}") from error
+
+
+def check_weights(model: nn.Module, path: str | Path) -> None:
+    """Make sure that `load_weights` could; the network may be on the meta device.
+
+    Raises:
+        ModelError: as `load_weights`.
+    """
+    _fitting(model, path)
+
+
+def _fitting(model: nn.Module, path: str | Path) -> State:
+    place, state = _read(path)
+    expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    state = _unprefixed(state, expected) or state
+    if wrong := list(_differences(state, expected)):
+        where = f"its {place} " if place else ""
+        raise ModelError(
+            f"{path}: {where}does not fit {type(model).__name__}, {len(wrong)} name(s) differ: {_listed(wrong)}"
+        )
+    return state
+
+
+def _differences(state: State, expected: State) -> Iterator[str]:
     # Files from before BatchNorm counted its batches lack the counter; nothing but `momentum=None` reads it.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    wrong = [f"{key} is missing" for key in missing]
-    wrong += [f"{key} is unknown" for key in state if key not in expected]
-    wrong += [
-        f"{key} has shape {tuple(state[key].shape)}, not {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if wrong:
-        listed = "; ".join(wrong[:SHOWN]) + ("; ..." if len(wrong) > SHOWN else "")
-        raise ModelError(f"{path} does not fit {type(model).__name__}, {len(wrong)} name(s) differ: {listed}")
-    model.load_state_dict(state, strict=False)
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    yield from (f"{name} is missing" for name in expected if name not in state and name not in counters)
+    yield from (f"{name} is unknown" for name in state if name not in expected)
+    for name, value in expected.items():
+        if name not in state or is_lazy(value):
+            continue
+        given = state[name]
+        if given.shape != value.shape:
+            yield f"{name} has shape {tuple(given.shape)}, not {tuple(value.shape)}"
+        elif _numbers(given) != _numbers(value) and not (name in counters and given.is_floating_point()):
+            yield f"{name} holds {_numbers(given)} ({given.dtype}), not {_numbers(value)} ({value.dtype})"
+
+
+def _numbers(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex numbers"
+    return "floating-point numbers" if tensor.is_floating_point() else "whole numbers"
+
+
+def _listed(told: list[str]) -> str:
+    """Some of the sentences, in one line whatever names a file gives to its tensors."""
+    short = [each if len(each) <= LONGEST else f"{each[:LONGEST]}..." for each in told[:SHOWN]]
+    text = "; ".join([*short, "..."] if len(told) > SHOWN else short)
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -126,46 +251,3 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         ModelError: if it cannot be written, or what lies there is no such file.
     """
     files.write(path, files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS, error=ModelError)
-
-
-def save_network(model: nn.Module, description: Mapping[str, object], folder: str | Path) -> None:
-    """Write a trained network to a folder as one change: weights.safetensors, and what they are of as model.json.
-
-    Args:
-        model: the network.
-        description: as `read_description` gives it.
-        folder: made if it is missing.
-
-    Raises:
-        ModelError: if it cannot be written, or what lies there are no such files.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_network(nn.Linear(2, 1), {"name": "linear", "num_classes": 1, "in_channels": 2}, folder)
-    ...     read_description(folder)["name"]
-    'linear'
-    """
-    with files.Change(Path(folder), error=ModelError) as change:
-        change.write("weights.safetensors", files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS)
-        change.write("model.json", files.dumps(description), kind=DESCRIPTION)
-
-
-def read_description(folder: str | Path) -> dict[str, Any]:
-    """`model.json` of a training run: `name`, `num_classes`, `in_channels`, `image_size`, `kwargs`; the data's facts.
-
-    Raises:
-        ModelError: if the folder holds none, or a damaged one.
-    """
-    path = Path(folder) / "model.json"
-    try:
-        description = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ModelError(
-            f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json."
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path}: damaged ({error}). Train again.") from error
-    needed = {"name", "num_classes", "in_channels"}
-    if not isinstance(description, dict) or not needed <= description.keys():
-        raise ModelError(f"{path}: lacks {', '.join(sorted(needed))}; it was not written by `transpike train`.")
-    return description

@@ -1,4 +1,4 @@
-"""The spiking networks by name: which network, of which shape, with which neurons."""
+"""The networks by name: which network, of which shape and, of spiking ones, with which neurons."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from transpike.models.mlp import MLPS, SpikingMLP
+from transpike.models.mlp import MLP, MLPS, SpikingMLP
 from transpike.models.qkformer import QKFORMERS, QKFormer
-from transpike.models.resnet import RESNETS
+from transpike.models.resnet import RESNETS, ResNet
 from transpike.models.resnet import Plan as ResNetPlan
 from transpike.models.sew_resnet import SEW_RESNETS, SEWBasicBlock, SEWBottleneck
+from transpike.models.shufflenet import shufflenet_v2
 from transpike.models.spiking import Neuron, SpikingResNet, SpikingVGG, neuron_factory, set_thresholds
 from transpike.models.spikingformer import SPIKINGFORMERS, Spikingformer
-from transpike.models.vgg import VGGS
+from transpike.models.vgg import VGG, VGGS
 from transpike.neurons import ATan, DCTLIFNode, IFNode, LIFNode, Triangular
 
-__all__ = ["SPIKING", "Entry", "build_spiking"]
+__all__ = ["NETWORKS", "SPIKING", "Entry", "build_network"]
 
 # Deng et al. 2022: u = u / 2 + x, and the gradient flows through the reset.
 TET_LIF = partial(LIFNode, decay_input=False, surrogate_function=Triangular())
@@ -32,11 +33,14 @@ LIF = partial(LIFNode, detach_reset=True)
 
 @dataclass(frozen=True)
 class Entry:
-    """A network's maker, called as ``network(plan, num_classes=, in_channels=, activation=)``; its plan and neuron."""
+    """A network's maker, called as ``network(plan, num_classes=, in_channels=, activation=)``; its plan and neuron.
+
+    Without a plan it is called without one; without a neuron the network is an artificial one.
+    """
 
     network: Callable[..., nn.Module]
     plan: Any
-    neuron: Neuron
+    neuron: Neuron | None = None
 
 
 SPIKING: dict[str, Entry] = {
@@ -54,40 +58,53 @@ SPIKING: dict[str, Entry] = {
 }
 
 
-def build_spiking(
+NETWORKS: dict[str, Entry] = {
+    **{name: Entry(ResNet, plan) for name, plan in RESNETS.items()},
+    **{name: Entry(VGG, plan) for name, plan in VGGS.items()},
+    **{name: Entry(MLP, plan) for name, plan in MLPS.items()},
+    "shufflenet_v2": Entry(shufflenet_v2, None),
+    **SPIKING,
+}
+
+
+def build_network(
     name: str, *, num_classes: int, in_channels: int, image_size: int | None, options: dict[str, Any]
 ) -> nn.Module:
-    """Make a network of `SPIKING`, its weights channels-last, which convolutions and neurons keep throughout.
+    """Make one of `NETWORKS`; the weights of a spiking one are channels-last, as convolutions and neurons keep them.
 
     Args:
         name: which.
         num_classes: outputs.
         in_channels: channels of the image.
         image_size: side of the square image, for VGGs and MLPs.
-        options: any field of the network's plan; `width`; `spiking_neuron`; the rest are keyword arguments of the
-            neuron, which with `spiking_neuron` has its own defaults instead of the paper's. A list
-            as `v_threshold` gives each layer of neurons its own, see `set_thresholds`.
+        options: any field of the network's plan; `width`. Of an artificial network, `activation`; of a spiking one
+            `spiking_neuron`, and keyword arguments of the neuron, which with `spiking_neuron` has its own defaults
+            instead of the paper's. A list as `v_threshold` gives each layer of neurons its own, see `set_thresholds`.
 
     Raises:
         ModelError: for an unknown neuron and a shape that cannot be.
         TypeError: for an option that neither plan nor neuron takes.
 
-    >>> net = build_spiking(
+    >>> net = build_network(
     ...     "sew_resnet19", num_classes=10, in_channels=1, image_size=None, options={"width": 8, "tau": 4.0}
     ... )
     >>> net.act
     LIFNode(tau=4.0, decay_input=False, ...)
     """
-    entry, options = SPIKING[name], dict(options)
-    plan = entry.plan
+    entry, options = NETWORKS[name], dict(options)
+    plan, images = entry.plan, {"num_classes": num_classes, "in_channels": in_channels}
     if isinstance(plan, ResNetPlan):
         plan = plan.widened(options.pop("width", plan.stem))
-    shape = {field.name: options.pop(field.name) for field in fields(plan) if field.name in options}
-    if image_size is not None and hasattr(plan, "image_size"):
-        shape["image_size"] = image_size
+    if plan is not None:
+        shape = {field.name: options.pop(field.name) for field in fields(plan) if field.name in options}
+        if image_size is not None and hasattr(plan, "image_size"):
+            shape["image_size"] = image_size
+        plan = replace(plan, **shape)
+    if entry.neuron is None:
+        return entry.network(*([] if plan is None else [plan]), **images, **options)
     thresholds = options.pop("v_threshold") if isinstance(options.get("v_threshold"), list | tuple) else None
     activation = neuron_factory(options.pop("spiking_neuron", entry.neuron), **options)
-    net = entry.network(replace(plan, **shape), num_classes=num_classes, in_channels=in_channels, activation=activation)
+    net = entry.network(plan, **images, activation=activation)
     if thresholds is not None:
         set_thresholds(net, thresholds)
     return net.to(memory_format=torch.channels_last)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import choice, number
 from transpike.errors import ConfigError, DataError
 from transpike.neurons.kernels import Dynamics, multi_step, reference
 
@@ -55,16 +54,15 @@ class SpikingNode(nn.Module, ABC):
         backend: str,
     ) -> None:
         super().__init__()
-        self._require("v_threshold", v_threshold, 0, math.inf)
+        self._require("v_threshold", v_threshold, above=0)
         if v_reset is not None:
-            self._require("v_reset", v_reset, -math.inf, v_threshold)
+            self._require("v_reset", v_reset, below=v_threshold)
         if not callable(surrogate_function) or isinstance(surrogate_function, type):
             raise ConfigError(
                 f"{type(self).__name__}: surrogate_function must be a function of a tensor, ATan() for instance, got "
                 f"{surrogate_function!r}"
             )
-        if backend not in ("auto", "torch"):
-            raise ConfigError(f'{type(self).__name__}: backend must be "auto" or "torch", got {backend!r}')
+        choice(f"{type(self).__name__}: backend", backend, ("auto", "torch"))
         self.v_threshold = v_threshold
         self.v_reset = v_reset
         self.surrogate_function = surrogate_function
@@ -74,10 +72,19 @@ class SpikingNode(nn.Module, ABC):
         self.backend = backend
         self.reset()
 
-    def _require(self, name: str, value: float, low: float, high: float) -> None:
-        if not isinstance(value, Real | Tensor) or not low < float(value) < high:
-            bounds = f"above {low}" if high == math.inf else f"below {high}"
-            raise ConfigError(f"{type(self).__name__}: {name} must be a finite number {bounds}, got {value!r}")
+    def _require(
+        self,
+        name: str,
+        value: float | Tensor,
+        *,
+        above: float | None = None,
+        least: float | None = None,
+        below: float | None = None,
+        most: float | None = None,
+    ) -> None:
+        """Refuse a number out of its bounds, those of `checks.number`; it may be a tensor of one number."""
+        single = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+        number(f"{type(self).__name__}: {name}", single, above=above, least=least, below=below, most=most)
 
     @property
     def step_mode(self) -> str:
@@ -86,9 +93,7 @@ class SpikingNode(nn.Module, ABC):
 
     @step_mode.setter
     def step_mode(self, value: str) -> None:
-        if value not in ("s", "m"):
-            raise ConfigError(f'{type(self).__name__}: step_mode must be "s" or "m", got {value!r}')
-        self._step_mode = value
+        self._step_mode = choice(f"{type(self).__name__}: step_mode", value, ("s", "m"))
 
     @property
     @abstractmethod

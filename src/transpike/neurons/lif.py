@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from transpike.errors import ConfigError
+from transpike.checks import choice
 from transpike.neurons.base import SpikingNode
 from transpike.neurons.kernels import Dynamics
 from transpike.neurons.surrogate import Rectangular, Sigmoid, Triangular
@@ -80,7 +80,7 @@ class LIFNode(SpikingNode):
         backend: str = "auto",
     ) -> None:
         super().__init__(v_threshold, v_reset, surrogate_function, detach_reset, step_mode, store_v_seq, backend)
-        self._require("tau", tau, 1, math.inf)
+        self._require("tau", tau, above=1)
         self.tau = tau
         self.decay_input = decay_input
 
@@ -128,7 +128,7 @@ class ParametricLIFNode(SpikingNode):
         backend: str = "auto",
     ) -> None:
         super().__init__(v_threshold, v_reset, surrogate_function, detach_reset, step_mode, store_v_seq, backend)
-        self._require("init_tau", init_tau, 1, math.inf)
+        self._require("init_tau", init_tau, above=1)
         self.decay_input = decay_input
         self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1)))
 
@@ -188,8 +188,7 @@ class TSANode(SpikingNode):
             store_v_seq,
             backend,
         )
-        if not 1 <= beta < math.inf:
-            raise ConfigError(f"TSANode: beta must be a number of at least 1, got {beta}")
+        self._require("beta", beta, least=1)
         self.beta = beta
 
     @property
@@ -242,10 +241,8 @@ class DCTLIFNode(SpikingNode):
             store_v_seq,
             backend,
         )
-        if not 0 < leak <= 1:
-            raise ConfigError(f"DCTLIFNode: leak must be in (0, 1], got {leak}")
-        if leak_when not in ("always", "silent"):
-            raise ConfigError(f'DCTLIFNode: leak_when must be "always" or "silent", got {leak_when!r}')
+        self._require("leak", leak, above=0, most=1)
+        choice("DCTLIFNode: leak_when", leak_when, ("always", "silent"))
         self.leak = leak
         self.leak_when = leak_when
 

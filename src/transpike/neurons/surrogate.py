@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from transpike.errors import ConfigError
+from transpike.checks import number
 
 __all__ = ["ATan", "Rectangular", "Sigmoid", "Surrogate", "Ternary", "Triangular"]
 
@@ -79,8 +79,7 @@ class Surrogate(ABC):
 
 def _positive(owner: Surrogate, **values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ConfigError(f"{type(owner).__name__}: {name} must be a positive number, got {value}")
+        number(f"{type(owner).__name__}: {name}", value, above=0)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ def _features(result: Analysis, key: str) -> Group | None:
     if not rows:
         return None
     adapted = any(curve.adapted for stage in result.features for curve in stage.curves)
+    columns = ("stage", "student", "teacher", "student", "white noise")
     weighted = any(known(stage.sigma) for stage in result.features)
     return Group(
         "Features: power by frequency",
@@ -107,8 +108,8 @@ def _features(result: Analysis, key: str) -> Group | None:
             if adapted
             else "."
         ),
-        columns=(*("stage", "student", "teacher", "student", "adapted", "white noise"), "left, low", "left, high"),
-        rows=rows,
+        columns=(*columns, "adapted", "left, low", "left, high") if adapted else columns,
+        rows=rows if adapted else [row[: len(columns)] for row in rows],
     )
 
 
@@ -153,7 +154,7 @@ def _feature_row(result: Analysis, stage: Features, name: str) -> tuple[str, ...
             teacher = curve.high
     gaps = stage.left.after if stage.left else (None, None)
     student = result.networks[stage.student].label
-    return name, student, *(percent(share) for share in (teacher, own, adapted, stage.white_high, *gaps))
+    return name, student, *(percent(share) for share in (teacher, own, stage.white_high, adapted, *gaps))
 
 
 def _ranked(networks: Sequence[Network], curve: LogitCurve | LogitRow, values: Sequence[float]) -> plots.Line:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-__all__ = ["common_words", "label_schemes"]
+__all__ = ["label_schemes"]
 
 Scheme = Mapping[str, object]
 Words = Mapping[str, str]
@@ -17,12 +17,12 @@ def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Seq
     Args:
         schemes: each with its `name` and its settings.
         words: for each, what to call a setting; one without is called by its name and value. Settings that share
-            their words are called once.
+            their words are called once. Beside words of its own a scheme's name says nothing, and is left out.
         places: for each, what it is a scheme of, such as a network; told where these differ.
 
     >>> rate, fine = {"name": "rate", "steps": 32}, {"name": "fine", "levels": [1, 2], "steps": 8}
-    >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{}, {}, {"levels": "ternary"}])
-    ['rate', 'fine, levels 1, 2', 'fine, ternary']
+    >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{"name": "Rate"}, {}, {"levels": "ternary"}])
+    ['Rate', 'fine, levels 1, 2', 'ternary']
     >>> label_schemes([rate, rate | {"steps": 64}], [{}, {}])
     ['steps 32', 'steps 64']
     >>> label_schemes([fine, fine], [{}, {}], places=["resnet20", "vgg16"])
@@ -34,25 +34,12 @@ def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Seq
         rivals = [other for other in schemes if other["name"] == scheme["name"]]
         differing = [name for name in scheme if any(_key(other.get(name)) != _key(scheme[name]) for other in rivals)]
         parts = list(dict.fromkeys(spoken.get(name) or _words(name, scheme[name]) for name in differing))
-        if len(names) > 1 or not parts:
-            parts.insert(0, str(scheme["name"]))
+        if not parts or (len(names) > 1 and not set(differing) <= set(spoken)):
+            parts.insert(0, spoken.get("name") or str(scheme["name"]))
         if len(set(places)) > 1:
             parts.insert(0, places[place])
         labels.append(", ".join(parts))
     return labels
-
-
-def common_words(schemes: Sequence[Scheme], words: Sequence[Words]) -> list[str]:
-    """What all schemes have in common, of what they have words for, their name first; nothing if their names differ.
-
-    >>> fine = {"name": "fine", "levels": [1], "beta": 2.0}
-    >>> common_words([fine, fine | {"levels": [1, 2]}], [{"levels": "ternary", "beta": "β 2"}, {"beta": "β 2"}])
-    ['fine', 'β 2']
-    """
-    if len({scheme["name"] for scheme in schemes}) > 1:
-        return []
-    shared = [each for each in words[0].values() if all(each in other.values() for other in words)]
-    return list(dict.fromkeys([str(schemes[0]["name"]), *shared]))
 
 
 def _key(value: object) -> str:

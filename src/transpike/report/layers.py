@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from transpike.report.parts import Plot
-from transpike.report.plots import LIGHT, STYLE, colour_of, new_figure, plain, short, tick_decades, to_svg
+from transpike.report.plots import LIGHT, STYLE, TINY, colour_of, new_figure, plain, short, tick_decades, to_svg
 from transpike.report.wording import count, fixed, known, percent
 from transpike.results import FiringLayer, Layer
 
@@ -50,12 +50,14 @@ def error_plot(layers: Sequence[Layer], key: str, setting: str) -> list[Plot]:
         return []
     worst = max(errors, key=lambda name: errors[name])
     alt = f"Decode error per layer ({setting}); largest in {worst} with {fixed(errors[worst])} theta."
+    split = any(known(layer.error_share_clipping) for layer in layers)
     note = (
-        "Root mean square of what a layer’s spikes say less what they should, in units of the layer’s amplitude θ, "
-        "and below it what makes it. Up to θ/2 it is the code’s own resolution, which another step refines."
+        "Root mean square of what a layer’s spikes say less what they should, in units of the layer’s amplitude θ"
+        f"{', and below it what makes it' * split}. Up to θ/2 it is the code’s own resolution, which another step "
+        "refines."
     )
-    svg = _draw_errors(layers, f"{key}-errors", alt)
-    colours = (("s1", "clipping by the percentile"), ("s0", "the code: resolution and coupling"))
+    svg = _draw_errors(layers, f"{key}-errors", alt, split=split)
+    colours = (("s1", "clipping by the percentile"), ("s0", "the code: resolution and coupling")) if split else ()
     return [Plot(Markup(svg), f"Error by layer: {setting}", note, colours)]
 
 
@@ -83,12 +85,12 @@ def _name_layers(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="x", length=0)
 
 
-def _draw_errors(layers: Sequence[Layer], name: str, alt: str) -> str:
-    """Per layer, the RMS decode error in units of theta, and below it what makes it: clipping, or the code."""
+def _draw_errors(layers: Sequence[Layer], name: str, alt: str, *, split: bool) -> str:
+    """Per layer, the RMS decode error in units of theta; if `split`, what makes it below: clipping, or the code."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(760, 300)
-        error, share = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        values = [(i, layer.error) for i, layer in enumerate(layers) if known(layer.error) and layer.error > 0]
+        figure = new_figure(760, 300 if split else 250)
+        error, *below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1)) if split else [figure.add_subplot()]
+        values = [(i, layer.error) for i, layer in enumerate(layers) if known(layer.error) and layer.error > TINY]
         for i, value in values:
             clipped = layers[i].binding == "clipping"
             error.plot(i, value, "D" if clipped else "o", color=colour_of(1 if clipped else 0), markersize=5, zorder=3)
@@ -104,17 +106,22 @@ def _draw_errors(layers: Sequence[Layer], name: str, alt: str) -> str:
             color=LIGHT["muted"], fontsize=9,
         )  # fmt: skip
         error.set_ylabel("RMS error (θ)")
-        for i, layer in enumerate(layers):
-            clipping = layer.error_share_clipping
-            if known(clipping):
-                share.bar(i, 100 * clipping, width=0.72, color=colour_of(1))
-                share.bar(i, 100 * (1 - clipping), bottom=100 * clipping, width=0.72, color=colour_of(0))
-        share.set_ylim(0, 100)
-        share.set_yticks([0, 50, 100])
-        share.set_ylabel("share (%)")
         error.tick_params(axis="x", length=0)
-        _name_layers(share, [layer.name for layer in layers])
+        for share in below:
+            _draw_shares(share, layers)
+        _name_layers([error, *below][-1], [layer.name for layer in layers])
     return to_svg(figure, name, alt)
+
+
+def _draw_shares(axes: Axes, layers: Sequence[Layer]) -> None:
+    for i, layer in enumerate(layers):
+        clipping = layer.error_share_clipping
+        if known(clipping):
+            axes.bar(i, 100 * clipping, width=0.72, color=colour_of(1))
+            axes.bar(i, 100 * (1 - clipping), bottom=100 * clipping, width=0.72, color=colour_of(0))
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 50, 100])
+    axes.set_ylabel("share (%)")
 
 
 def _draw_rates(layers: Sequence[Layer | FiringLayer], name: str, alt: str) -> str:

@@ -76,7 +76,8 @@ PARTS = {
 }
 """How opaque an energy's parts are drawn."""
 
-HUGE = 1e120
+HUGE, TINY = 1e120, 1e-120
+"""Sizes beyond which a number is not drawn, or is drawn as zero."""
 
 STYLE: Any = {  # matplotlib wants a type that lists every key
     "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own face
@@ -122,7 +123,8 @@ class Line:
 
 def curve(label: str, index: int, points: Iterable[tuple[float, float | None]], *, dots: bool = False) -> Line:
     """A line through the points that there are: those without a number are left out, or with one beyond drawing."""
-    return Line(label, index, tuple((x, y) for x, y in points if known(y) and known(x) and abs(y) < HUGE), dots)
+    drawn = ((x, y if abs(y) > TINY else 0.0) for x, y in points if known(y) and known(x) and abs(y) < HUGE)
+    return Line(label, index, tuple(drawn), dots)
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the glyph, matplotlib only measures it
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the page is wide
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -191,6 +194,8 @@ def draw_lines(
     `note` labels the ANN's line), linear within 0.1 and logarithmic beyond, so that a collapse and a hundredth of a
     point are both told.
     """
+    if scale == "log" and not any(py > 0 for line in lines for _, py in line.points):
+        scale = "linear"
     with matplotlib.rc_context(STYLE):
         figure = new_figure(370, 250)
         axes = figure.add_subplot()
@@ -250,7 +255,7 @@ def tick_decades(axes: Axes) -> None:
     low, high = axes.get_ylim()
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
-    for steps in ((1,), (1, 2, 5)) if high / low >= 100 else ((1, 2, 5),):
+    for steps in ((1,), (1, 2, 5)) if high >= 100 * low else ((1, 2, 5),):
         if len(ticks) < 3:
             ticks = [step * 10.0**decade for decade in decades for step in steps]
             ticks = [tick for tick in ticks if low <= tick <= high]

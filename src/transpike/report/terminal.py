@@ -2,67 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table
 
-__all__ = ["analysis_tables", "conversion_table", "levels_name", "operations_table", "spiking_tables"]
+from transpike.report.wording import known
+from transpike.results import Analysis, Conversion, Evaluation, Features, FiringLayer, Neuron, Operations, Row, Spiking
+
+__all__ = ["analysis_tables", "conversion_table", "operations_table", "spiking_tables", "summary"]
 
 HEADINGS = (
     *("T", "lat-\nency", "accu-\nracy%", "loss\npp", "same\npred.%"),
     *("spikes\n/neur.", "Syn-\nOps", "energy\nµJ", "of\nANN", "img/s"),
 )
-COLUMNS = ("macs", "accumulates", "multiplications", "shifts")
-CUTOFF = 0.25
-"""Cycles per pixel above which `transpike analyze` calls frequencies high."""
 
 
-def conversion_table(results: Mapping[str, Any]) -> Table:
+def conversion_table(result: Conversion) -> Table:
     """The rows of a conversion, the ANN first; counts and energy are means per image."""
-    ann, rows = results["ann"], results["rows"]
-    betas = sorted({row["scheme"]["beta"] for row in rows})
     table = Table(
-        title=f"{results['model']} on {results['dataset']}, {results['images']} test images; "
-        f"beta {', '.join(f'{beta:g}' for beta in betas)}",
+        title=f"{result.model} on {result.dataset}, {result.images} test images",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
-    table.caption = f"spikes, SynOps and energy are means over the first {rows[0]['layer_images']} images"
+    table.caption = f"spikes, SynOps and energy are means over the first {result.rows[0].layer_images} images"
     table.caption_justify = "left"
     table.add_column("", no_wrap=True)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, heading.split("\n"))))
-    speed = f"{ann['images_per_second']:.0f}"
-    table.add_row("ANN", "", "", _percent(ann["accuracy"]), "", "", "", "", f"{ann['energy_uj']:.3g}", "", speed)
-    for row in rows:
-        table.add_row(
-            _name(row["scheme"], betas),
-            str(row["steps"]),
-            str(row["latency"]),
-            _percent(row["accuracy"]),
-            "" if row["loss_pp"] is None else f"{row['loss_pp']:.2f}",
-            _percent(row["agreement"]),
-            f"{row['spikes_per_neuron']:.2f}",
-            _count(row["synops"]),
-            f"{row['energy_uj']:.3g}",
-            f"{row['energy_uj'] / ann['energy_uj']:.0%}",
-            f"{row['images_per_second']:.0f}",
-        )
+    ann = result.ann
+    speed = f"{ann.images_per_second:.0f}"
+    table.add_row("ANN", "", "", _percent(ann.accuracy), "", "", "", "", f"{ann.energy_uj:.3g}", "", speed)
+    for row in result.rows:
+        table.add_row(*_cells(row, ann.energy_uj))
     return table
 
 
-def levels_name(levels: Sequence[int]) -> str:
-    """``1,2,4,8``; the integers from 1 to 64 are ``1..64``."""
-    consecutive = len(levels) > 3 and levels[-1] == len(levels)
-    return f"1..{levels[-1]}" if consecutive else ",".join(map(str, levels))
+def _cells(row: Row, energy: float) -> Iterator[str]:
+    yield row.label or str(row.scheme["name"])
+    yield from (str(row.steps), str(row.latency), _percent(row.accuracy))
+    yield f"{row.loss_pp:.2f}" if known(row.loss_pp) else ""
+    yield from (_percent(row.agreement), f"{row.spikes_per_neuron:.2f}", _count(row.synops))
+    yield from (
+        f"{row.energy_uj:.3g}",
+        f"{row.energy_uj / energy:.0%}" if energy else "",
+        f"{row.images_per_second:.0f}",
+    )
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
+    return f"{100 * value:.2f}" if known(value) else ""
 
 
 def _count(value: float) -> str:
@@ -72,37 +63,43 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _name(scheme: Mapping[str, Any], betas: list[float]) -> str:
-    """What sets a row apart: its spikes, silent steps and, where they differ, beta."""
-    levels = "ternary" if list(scheme["levels"]) == [1] else levels_name(scheme["levels"])
-    beta = f" β{scheme['beta']:g}" if len(betas) > 1 else ""
-    return f"{levels}{'' if scheme['signed'] else ' unsigned'} Ts={scheme['silent']}{beta}"
+def summary(result: Evaluation) -> str:
+    """The accuracy of a trained network as the beginning of a sentence.
+
+    >>> summary(Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.95, loss=0.2))
+    'resnet20 on digits: 95.00% of 360 test images right'
+    """
+    at = f" at T = {result.spiking.steps}" if result.spiking else ""
+    return f"{result.model} on {result.dataset}: {result.accuracy:.2%} of {result.images} test images right{at}"
 
 
-def spiking_tables(results: Mapping[str, Any]) -> list[Table | str]:
-    """Firing by layer, operations and accuracy by T, of the results of `transpike train`, for the terminal."""
-    spiking = results["spiking"]
-    firing = Table(title=f"Firing at T = {spiking['steps']}", title_justify="left", box=box.SIMPLE_HEAD)
+def spiking_tables(result: Evaluation) -> tuple[Table, str, Table] | tuple[()]:
+    """Firing by layer, operations and accuracy by T of a spiking network; nothing of another one."""
+    spiking = result.spiking
+    if spiking is None:
+        return ()
+    firing = Table(title=f"Firing at T = {spiking.steps}", title_justify="left", box=box.SIMPLE_HEAD)
     firing.add_column("layer")
     for heading in ("neurons", "spikes per neuron and step"):
         firing.add_column(heading, justify="right")
-    for layer in [*spiking["layers"], {"name": "all", **spiking}]:
-        firing.add_row(layer["name"], str(layer["neurons"]), f"{layer['rate']:.3f}")
+    layers: list[tuple[str, FiringLayer | Spiking]] = [(layer.name, layer) for layer in spiking.layers]
+    for name, layer in [*layers, ("all", spiking)]:
+        firing.add_row(name, str(layer.neurons), f"{layer.rate:.3f}")
     work = (
-        f"An image takes {spiking['synops'] / 1e6:.3g} M SynOps and {spiking['macs'] / 1e6:.3g} M MACs, "
-        f"{spiking['energy_uj']:.3g} µJ; as an ANN {spiking['ann_macs'] / 1e6:.3g} M MACs, "
-        f"{spiking['ann_energy_uj']:.3g} µJ (45 nm model)."
+        f"An image takes {spiking.synops / 1e6:.3g} M SynOps and {spiking.macs / 1e6:.3g} M MACs, "
+        f"{spiking.energy_uj:.3g} µJ; as an ANN {spiking.ann_macs / 1e6:.3g} M MACs, "
+        f"{spiking.ann_energy_uj:.3g} µJ (45 nm model)."
     )
     steps = Table(box=box.SIMPLE_HEAD)
-    for row in results["by_steps"]:
-        steps.add_column(f"T = {row['steps']}", justify="right")
-    steps.add_row(*(f"{row['accuracy']:.2%}" for row in results["by_steps"]))
-    return [firing, work, steps]
+    for row in result.by_steps:
+        steps.add_column(f"T = {row.steps}", justify="right")
+    steps.add_row(*(f"{row.accuracy:.2%}" for row in result.by_steps))
+    return firing, work, steps
 
 
-def operations_table(operations: Mapping[str, Any]) -> Table:
-    """For the terminal: one image's operations in millions, and their energy in microjoules."""
-    (_, *image), (_, *laid_out) = operations["image"], operations["input"]
+def operations_table(operations: Operations) -> Table:
+    """One image's operations in millions, and their energy in microjoules."""
+    (_, *image), (_, *laid_out) = operations.image, operations.input
     names = {
         "ann_image": f"artificial, at {image[0]} x {image[1]}",
         "ann": f"artificial, at {laid_out[0]} x {laid_out[1]}",
@@ -113,75 +110,75 @@ def operations_table(operations: Mapping[str, Any]) -> Table:
     table.add_column("part")
     for heading in ("MACs", "additions", "products", "shifts", "µJ"):
         table.add_column(heading, justify="right")
-    for row in operations["rows"]:
-        counts = (f"{row[column] / 1e6:.3g}" if row[column] else "" for column in COLUMNS)
-        name = names.get(row["part"], f"spiking: {row['part']}")
-        table.add_row(name, *counts, f"{row['energy_uj']:.3g}")
+    for row in operations.rows:
+        numbers = (row.macs, row.accumulates, row.multiplications, row.shifts)
+        counts = (f"{number / 1e6:.3g}" if number else "" for number in numbers)
+        table.add_row(names.get(row.part, f"spiking: {row.part}"), *counts, f"{row.energy_uj:.3g}")
     return table
 
 
-def analysis_tables(results: Mapping[str, Any]) -> list[Table | str]:
-    """The results in short, for the terminal.
+def analysis_tables(result: Analysis) -> Iterator[Table | str]:
+    """The results in short.
 
-    "left" is what of the teacher's power SRD or SFKD leaves to the difference from it; 100 % is as far as silence.
+    "left" is what of the teacher's power a method leaves to the difference from it; 100 % is as far as silence.
     """
-    names = [network["label"] for network in results["networks"]]
-    parts: list[Table | str] = [
-        _table("Logits in the teacher's order" if names[0] == "teacher" else "Logits in the first student's order",
-               ("network", "accuracy", "rms", "rms high", "high: distance"),
-               [(names[curve["network"]], f"{results['networks'][curve['network']]['accuracy']:.2%}",
-                 *(f"{curve[name]:.3f}" for name in ("rms", "rms_high", "distance_high")))
-                for curve in results["logits"]["curves"]]),
+    names = [network.label for network in result.networks]
+    logits = [
+        (names[curve.network], f"{result.networks[curve.network].accuracy:.2%}",
+         *(f"{value:.3f}" for value in (curve.rms, curve.rms_high, curve.distance_high)))
+        for curve in result.logits.curves
     ]  # fmt: skip
-    if results["features"]:
-        parts.append(_table(f"Features: share of the variance above {CUTOFF} cycles per pixel",
-                            ("student", "stage", "teacher", "student", "adapted", "white", "left: low", "high"),
-                            [_feature_row(names, stage) for stage in results["features"]], names=2))  # fmt: skip
-    if results["similarity"]:
-        parts.append(_table("CKA with the teacher's stage", ("student", "stage", "as it is", "adapted"),
-                            _similarities(names, results), names=2))  # fmt: skip
-    elif any(stage["teacher_tap"] for stage in results["features"]):
-        parts.append("CKA is left out: it takes a batch of four images or more.")
-    if results["filters"]:
-        rows = [
-            (names[one["network"]], one["tap"], one["domain"], _told(one["high_over_low"]))
-            for one in results["filters"]
-        ]
-        parts.append(_table("SRD's filters", ("student", "stage", "domain", "|W2| high / low"), rows, names=3))
-    for neuron in results["neurons"]:
-        off = float((neuron["measured_amplitude"] / neuron["expected"] - 1).abs().max())
-        kind = f"decay {neuron['decay']:g}" if neuron["decay"] < 1 else "no leak: |H| is an integrator's, not Eq. 3's"
-        parts.append(
-            f"{neuron['type']} ({kind}): the membrane follows |H| within {off:.1e}; "
-            f"{neuron['spikes']['rate']:.2f} spikes per step when driven above threshold."
-        )
-    return parts
+    order = "the teacher's" if names[0] == "teacher" else "the first student's"
+    yield _table(f"Logits in {order} order", ("network", "accuracy", "rms", "rms high", "high: distance"), logits)
+    if result.features:
+        headings = ("student", "stage", "teacher", "student", "adapted", "white", "left: low", "high")
+        features = [_feature_row(names, stage) for stage in result.features]
+        yield _table("Features: share of the variance above 0.25 cycles per pixel", headings, features, names=2)
+    if result.similarity:
+        rows = _similarities(names, result)
+        yield _table("CKA with the teacher's stage", ("student", "stage", "as it is", "adapted"), rows, names=2)
+    elif any(stage.teacher_tap for stage in result.features):
+        yield "CKA is left out: it takes a batch of four images or more."
+    if result.filters:
+        found = [(names[one.network], one.tap, one.domain, _optional(one.high_over_low)) for one in result.filters]
+        yield _table("SRD's filters", ("student", "stage", "domain", "|W2| high / low"), found, names=3)
+    yield from map(_neuron, result.neurons)
 
 
-def _feature_row(names: Sequence[str], stage: Mapping[str, Any]) -> tuple[str, ...]:
-    shares = {("adapted" if curve["adapted"] else names[curve["network"]]): curve["high"] for curve in stage["curves"]}
-    own = names[stage["student"]]
-    left = (stage["left"] or {}).get("after", (None, None))
-    cells = (shares.get("teacher"), shares[own], shares.get("adapted"), stage["white_high"], *left)
-    return own, stage["tap"], *(_told(cell, "{:.1%}") for cell in cells)
+def _neuron(neuron: Neuron) -> str:
+    pairs = zip(neuron.measured_amplitude, neuron.expected, strict=True)
+    off = max(abs(measured / expected - 1) for measured, expected in pairs)
+    kind = f"decay {neuron.decay:g}" if neuron.decay < 1 else "no leak: |H| is an integrator's, not Eq. 3's"
+    return (
+        f"{neuron.type} ({kind}): the membrane follows |H| within {off:.1e}; "
+        f"{neuron.spikes.rate:.2f} spikes per step when driven above threshold."
+    )
 
 
-def _similarities(names: Sequence[str], results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _feature_row(names: Sequence[str], stage: Features) -> tuple[str, ...]:
+    shares = {("adapted" if curve.adapted else names[curve.network]): curve.high for curve in stage.curves}
+    own = names[stage.student]
+    left = stage.left.after if stage.left else (None, None)
+    cells = (shares.get("teacher"), shares[own], shares.get("adapted"), stage.white_high, *left)
+    return own, stage.tap, *(_optional(cell, "{:.1%}") for cell in cells)
+
+
+def _similarities(names: Sequence[str], result: Analysis) -> list[tuple[str, ...]]:
     """Of each stage with the one that it learned from."""
     found = {
-        (one["student"], one["adapted"], tap, other): value
-        for one in results["similarity"]
-        for tap, values in zip(one["taps"], one["cka"].tolist(), strict=True)
-        for other, value in zip(one["teacher_taps"], values, strict=True)
+        (one.student, one.adapted, tap, other): value
+        for one in result.similarity
+        for tap, values in zip(one.taps, one.cka, strict=True)
+        for other, value in zip(one.teacher_taps, values, strict=True)
     }
-    places = [(stage["student"], stage["tap"], stage["teacher_tap"]) for stage in results["features"]]
+    places = [(stage.student, stage.tap, stage.teacher_tap or "") for stage in result.features]
     return [
-        (names[student], tap, *(_told(found.get((student, adapted, tap, other))) for adapted in (False, True)))
+        (names[student], tap, *(_optional(found.get((student, adapted, tap, other))) for adapted in (False, True)))
         for student, tap, other in places
     ]
 
 
-def _told(value: float | None, form: str = "{:.3g}") -> str:
+def _optional(value: float | None, form: str = "{:.3g}") -> str:
     return "" if value is None else form.format(value)
 
 

@@ -21,7 +21,9 @@ from transpike.results.analysis import (
 from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
+from transpike.results.provenance import provenance
 from transpike.results.run import Hardware, Run
+from transpike.results.runs import RunFolder, copy_results, located, resumable, resume_run, start_run
 from transpike.results.stages import Bands, Energies, Features, Left, Picture, Similarity, Spectrum
 from transpike.results.training import (
     AtSteps,
@@ -67,6 +69,7 @@ __all__ = [
     "Result",
     "Row",
     "Run",
+    "RunFolder",
     "Saliency",
     "Shown",
     "Similarity",
@@ -76,8 +79,14 @@ __all__ = [
     "Stage",
     "Training",
     "as_json",
+    "copy_results",
+    "located",
+    "provenance",
     "read",
     "read_result",
     "read_run",
+    "resumable",
+    "resume_run",
+    "start_run",
     "write",
 ]

@@ -66,6 +66,7 @@ class Row:
 
     Attributes:
         scheme: its ``name``, and all of its settings.
+        label: what tells it from others in a narrow table, T aside.
         words: what tables and plots call a setting, by its name; a setting without is called by name and value.
         steps: T, for which an image is encoded.
         latency: steps from the image's arrival until the output stands.
@@ -94,6 +95,7 @@ class Row:
     """
 
     scheme: Mapping[str, object]
+    label: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
     steps: Steps
     latency: Count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def read_result(folder: Path | str) -> Result:
     True
     """
     path = Path(folder) / "results.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(
             f"{folder}: no results.json here. Give the folder of a run: of `transpike train`, `convert`, `analyze`, ..."
         )
@@ -89,7 +90,7 @@ def read_run(folder: Path | str) -> Run | None:
         DataError: as `read_result`.
     """
     path = Path(folder) / "run.json"
-    return _read_record(Run, _read_object(path), path) if path.is_file() else None
+    return _read_record(Run, _read_object(path), path) if os.path.isfile(path) else None
 
 
 def write(path: Path | str, record: Result | Run) -> Path:

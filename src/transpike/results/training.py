@@ -86,6 +86,18 @@ class Stage:
     validation_accuracy: float | None = None
     weights_of_epoch: Count | None = None
 
+    @classmethod
+    def of(cls, results: Evaluation) -> Stage:
+        """What is told of a stage with these results."""
+        trained = results if isinstance(results, Training) else None
+        return cls(
+            model=results.model,
+            accuracy=results.accuracy,
+            loss=results.loss,
+            validation_accuracy=trained.validation_accuracy if trained else None,
+            weights_of_epoch=trained.weights_of_epoch if trained else None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transpike.errors import ConfigError, DataError
+from transpike.checks import whole
+from transpike.errors import DataError
 from transpike.spectral.fourier import full_precision
 
 __all__ = ["block_count", "block_dct", "block_idct", "dctn", "idctn", "zigzag"]
@@ -173,8 +174,4 @@ def block_idct(coefficients: Tensor, *, stride: int | None = None, size: tuple[i
 def _check(block: int, stride: int | None) -> int:
     """The stride, after both are found valid."""
     stride = block if stride is None else stride
-    if block < 1:
-        raise ConfigError(f"block={block}: a block has at least 1 pixel a side.")
-    if not 1 <= stride <= block:
-        raise ConfigError(f"stride={stride}: blocks of {block} pixels a side stand 1 to {block} pixels apart.")
-    return stride
+    return whole("stride", stride, most=whole("block", block))

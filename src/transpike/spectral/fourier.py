@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transpike.errors import ConfigError
+from transpike.checks import number
 
 __all__ = ["full_precision", "half_spectrum_energy", "high_pass", "irfft2", "rfft2"]
 
@@ -73,8 +73,7 @@ def high_pass(signals: Tensor, *, keep: float = 0.5) -> Tensor:
     >>> high_pass(torch.tensor([1.0, -1.0, 1.0, -1.0]) + 5)
     tensor([ 1., -1.,  1., -1.])
     """
-    if not 0 < keep < 1:
-        raise ConfigError(f"keep={keep}: the share of frequencies to keep lies in (0, 1).")
+    number("keep", keep, above=0, below=1)
     signals = full_precision(signals)
     spectrum = torch.fft.rfft(signals, norm="ortho")
     frequency = torch.fft.rfftfreq(signals.shape[-1], device=signals.device, dtype=signals.dtype)

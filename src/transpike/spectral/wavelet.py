@@ -20,6 +20,7 @@ import pywt
 import torch
 from torch import Tensor
 
+from transpike.checks import choice, whole
 from transpike.errors import ConfigError, DataError
 from transpike.spectral.fourier import full_precision
 
@@ -67,9 +68,7 @@ def wavedec2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric", le
     deepest = min(pywt.dwt_max_level(side, wavelet.dec_len) for side in low.shape[-2:])
     if level is None:
         level = deepest
-    elif level < 0:
-        raise ConfigError(f"level={level}: a decomposition has 0 levels or more")
-    elif level > deepest:
+    elif whole("level", level, least=0) > deepest:
         warnings.warn(
             f"level={level} is too high for maps of {low.shape[-2]} x {low.shape[-1]} and {wavelet.name}: beyond "
             f"{deepest} all coefficients have border effects",
@@ -263,9 +262,7 @@ def _maps(x: Tensor) -> Tensor:
 
 
 def _mode(mode: str) -> str:
-    if mode not in pywt.Modes.modes:
-        raise ConfigError(f"mode={mode!r} is none of {', '.join(pywt.Modes.modes)}")
-    return mode
+    return choice("mode", mode, pywt.Modes.modes)
 
 
 def _wavelet(wavelet: str | pywt.Wavelet) -> pywt.Wavelet:

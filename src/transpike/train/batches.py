@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
-__all__ = ["Passes", "seed_pass", "share"]
+__all__ = ["Passes", "seed_pass", "share", "total"]
 
 
 def seed_pass(*numbers: int) -> None:
@@ -72,25 +73,38 @@ class _Every:
     def __init__(self, batches: Iterable[Any], rank: int, world: int, *, even: bool) -> None:
         self.batches, self.rank, self.world, self.even = batches, rank, world, even
 
-    def _stop(self) -> int:
-        count = len(self.batches)  # type: ignore[arg-type]
-        return count // self.world * self.world if self.even else count
-
     def __len__(self) -> int:
-        return len(range(self.rank, self._stop(), self.world))
+        count = len(self.batches)  # type: ignore[arg-type]
+        return count // self.world if self.even else len(range(self.rank, count, self.world))
 
     def __iter__(self) -> Iterator[Any]:
-        return islice(self.batches, self.rank, self._stop(), self.world)
+        stop = len(self) * self.world if self.even else None
+        return islice(self.batches, self.rank, stop, self.world)
+
+
+class _Once:
+    """The indices of torch's sampler without those that it repeats at the end, to give each process as many."""
+
+    def __init__(self, sampler: DistributedSampler[Any]) -> None:
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        own = range(self.sampler.rank, len(self.sampler.dataset), self.sampler.num_replicas)  # type: ignore[arg-type]
+        return min(len(own), len(self.sampler))
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(self.sampler, len(self))
 
 
 def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -> Iterable[Any]:
     """One process's share of a loader: every world-th batch, beginning with batch `rank`.
 
     The batch size is thus that of one process, and no sample counts twice. A `DataLoader` loads its share only. One
-    whose sampler has `set_epoch` (torch's `DistributedSampler`, ours) shares by itself and is left as it is.
+    whose sampler has `set_epoch` (torch's `DistributedSampler`, ours) shares by itself and is left as it is; only what
+    torch's repeats, to make all shares as long, is left out where they need not be `even`.
 
     Args:
-        loader: gives batches, and has a length.
+        loader: gives batches; where `even` is asked for, it has a length.
         rank: this process's number.
         world: how many processes there are.
         even: leave out the last batches, fewer than there are processes, so that each has as many: for training.
@@ -100,16 +114,24 @@ def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -
     ([[10, 11], [14]], [[12, 13]])
     """
     if _shares_itself(loader):
-        return loader
+        sampler = loader.sampler  # type: ignore[attr-defined]
+        if even or not (isinstance(loader, DataLoader) and isinstance(sampler, DistributedSampler)):
+            return loader
+        return _reloaded(loader, BatchSampler(_Once(sampler), loader.batch_size or 1, loader.drop_last))
     if not isinstance(loader, DataLoader):
         return _Every(loader, rank, world, even=even)
     if world == 1:
         return loader
     if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return _Every(loader, rank, world, even=even)
+    return _reloaded(loader, _Every(loader.batch_sampler, rank, world, even=even))
+
+
+def _reloaded(loader: DataLoader[Any], batches: Iterable[Any]) -> DataLoader[Any]:
+    """A loader that differs from another in its batches' indices alone."""
     return DataLoader(
         loader.dataset,
-        batch_sampler=_Every(loader.batch_sampler, rank, world, even=even),
+        batch_sampler=batches,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
@@ -118,6 +140,20 @@ def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -
         generator=loader.generator,
         persistent_workers=loader.persistent_workers,
     )
+
+
+def total(value: Tensor) -> Tensor:
+    """A tensor summed over all processes, if there are several; each calls it as often as the others.
+
+    >>> total(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    if not torch.distributed.is_initialized():
+        return value
+    place = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    summed = value.to(place, copy=True)
+    torch.distributed.all_reduce(summed)
+    return summed.to(value.device)
 
 
 def _shares_itself(loader: Iterable[Any]) -> bool:

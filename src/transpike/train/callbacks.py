@@ -216,6 +216,10 @@ class OneBar(ProgressBar):
     def disable(self) -> None:
         self._bar.disable = True
 
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text, highlight=False)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)
         self._bar.update(self._task, total=total, completed=trainer.global_step)

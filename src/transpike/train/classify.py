@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import lightning as L
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.neurons import reset_net
+from transpike.train.batches import total
+from transpike.train.inputs import check_outputs, read_batch
 from transpike.train.losses import readout, temporal_efficient_loss
 from transpike.train.mix import mix
 from transpike.train.options import Optim, TrainOptions
+from transpike.train.resume import seal
 
 __all__ = ["Classifier"]
 
@@ -54,6 +58,9 @@ class Classifier(L.LightningModule):
         self.options = options
         self.encode = encode
         self.reset = reset or reset_net
+        self.classes = 0
+        self.facts: dict[str, object] = {}
+        self._extent: tuple[int, int] | None = None
         self._sums: dict[str, Tensor] = {}
         self._terms: tuple[str, ...] = ()
 
@@ -67,9 +74,22 @@ class Classifier(L.LightningModule):
 
         Raises:
             DataError: for frames of another T than `options.steps`.
+            ModelError: if the network fails on them.
         """
         self.reset(self.model)
-        out: Tensor = self.model(self.inputs(images))
+        given = self.inputs(images)
+        try:
+            out: Tensor = self.model(given)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            mend = "If it was made for images of another size or other channels, give those."
+            if not given.is_floating_point():
+                mend = "Make the images floating-point numbers, between 0 and 1 (images / 255) or normalised."
+            why = str(error).partition("\n")[0].rstrip(". ")
+            raise ModelError(
+                f"{type(self.model).__name__} fails on a batch {list(given.shape)} of {given.dtype}: {why}. {mend}"
+            ) from error
         return out
 
     def inputs(self, images: Tensor) -> Tensor:
@@ -89,6 +109,23 @@ class Classifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         return readout(self.outputs(images))
+
+    def read(self, batch: object) -> Batch:
+        """Anyone's batch as `read_batch` makes it fit for the network.
+
+        Raises:
+            DataError: as there.
+        """
+        # A network of our own conversion has buffers alone.
+        weights = (t.dtype for t in chain(self.model.parameters(), self.model.buffers()) if t.is_floating_point())
+        return read_batch(batch, axis=self._samples, dtype=next(weights, None))
+
+    def on_before_batch_transfer(self, batch: object, dataloader_idx: int) -> Batch:
+        images, labels = self.read(batch)
+        # An accelerator that holds them would have to be waited for: in the first epoch alone.
+        known = labels.is_cpu or self.trainer.current_epoch == 0
+        self._extent = (int(labels.min()), int(labels.max())) if known else None
+        return images, labels
 
     def terms(self, outputs: Tensor, target: Tensor, images: Tensor) -> dict[str, Tensor]:
         """The loss as named terms, which are summed.
@@ -114,15 +151,28 @@ class Classifier(L.LightningModule):
         recipe = self.options.recipe
         if recipe.mixup or recipe.cutmix:
             images, mixture = mix(images, mixup=recipe.mixup, cutmix=recipe.cutmix, dim=self._samples(images))
-            outputs = self.outputs(images)
+            outputs = self._comparable(images, labels)
             target = mixture.target(labels, outputs.shape[-1])
         else:
-            outputs, target = self.outputs(images), labels
+            outputs, target = self._comparable(images, labels), labels
         terms = self.terms(outputs, target, images)
         loss = torch.stack(list(terms.values())).sum()
         self._terms = tuple(terms)
         self._count("train", readout(outputs.detach()), labels, loss.detach(), *(t.detach() for t in terms.values()))
+        loss = loss * self._share(len(labels)) if self.trainer.world_size > 1 else loss
         return {"loss": loss, "terms": {name: term.detach() for name, term in terms.items()}}
+
+    def _comparable(self, images: Tensor, labels: Tensor) -> Tensor:
+        outputs = self.outputs(images)
+        check_outputs(outputs, labels, extent=self._extent, network=type(self.model).__name__)
+        self.classes = outputs.shape[-1]
+        return outputs
+
+    def _share(self, samples: int) -> Tensor:
+        """By how much this process's batch weighs more than the processes' mean: gradients are then those of one large
+        batch, also where the last batches of an epoch are of unequal size."""
+        mine = torch.tensor(float(samples), device=self.device)
+        return mine * self.trainer.world_size / total(mine)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self._hold_out("validation", batch)
@@ -132,7 +182,7 @@ class Classifier(L.LightningModule):
 
     def _hold_out(self, stage: str, batch: Batch) -> None:
         images, labels = batch
-        logits = self(images)
+        logits = readout(self._comparable(images, labels))
         self._count(stage, logits, labels, F.cross_entropy(logits, labels))
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -152,6 +202,7 @@ class Classifier(L.LightningModule):
         # Within an epoch: what has been counted of it.
         sums = self._sums.get("train")
         checkpoint["counted"] = None if sums is None else self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        seal(checkpoint, self.facts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["counted"] is not None and self.trainer.is_global_zero:

@@ -21,6 +21,7 @@ from transpike.distill.taps import Stage, Tap, Taps
 from transpike.errors import ModelError
 from transpike.neurons import reset_net
 from transpike.train.classify import Classifier
+from transpike.train.inputs import check_loader
 from transpike.train.loop import Fitted, Loaders, fit_module
 from transpike.train.options import TrainOptions
 from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
@@ -234,7 +235,8 @@ def _smallest_batch(loader: Iterable[object], *, first: int) -> int:
 
 def _survey(probe: Distiller, loaders: Loaders, taps: Mapping[str, str] | None) -> _Survey:
     """Run both networks on two images, count and compare their classes, find taps and how they are laid out."""
-    batch = next(iter(loaders.train))[0]
+    check_loader("train", loaders.train, counted=True)
+    batch, _ = probe.read(next(iter(loaders.train)))
     timed = probe._samples(batch)
     images = batch[:, :2] if timed else batch[:2]
     samples, side = len(images) if images.ndim == 4 else images.shape[1], (images.shape[-2], images.shape[-1])

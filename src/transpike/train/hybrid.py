@@ -9,22 +9,31 @@ Neural Networks", ICCV 2021, supplement, Sections 1.3 and 2.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from transpike.errors import ConfigError, DataError, ModelError
+from transpike.checks import number
+from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
+from transpike.models import create_model
 from transpike.models.spiking import set_thresholds
+from transpike.models.zoo import SPIKING
 from transpike.neurons import reset_net
 from transpike.quantiles import Quantiles
 
-__all__ = ["balance_thresholds", "check_constrained", "transfer"]
+__all__ = ["balance_thresholds", "check_constrained", "check_twin", "transfer"]
 
 Encode = Callable[[Tensor], Tensor]
+
+NETWORKS = ("mlp", "vgg5", "vgg9", "vgg11", "vgg13")
+"""Artificial networks that have a spiking twin here."""
+
+LARGE = 1024
+"""Side of an image that no network's poolings reduce to nothing, where the images' own is not known yet."""
 
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 
@@ -58,7 +67,7 @@ def check_constrained(model: nn.Module) -> None:
             continue
         raise ModelError(
             f"{found}, and the hybrid route takes networks without biases or normalisation and with average pooling: "
-            "mlp, vgg5, vgg9, vgg11, vgg13. `transpike convert` (CSS) takes it as it is."
+            f"{', '.join(NETWORKS)}. `transpike convert` (CSS) takes it as it is."
         )
 
 
@@ -97,6 +106,65 @@ def transfer(ann: nn.Module, snn: nn.Module, *, steps: int) -> None:
     *_, last = snn.parameters()
     with torch.no_grad():
         last.mul_(steps)
+
+
+def check_twin(
+    name: str,
+    shape: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
+    *,
+    twin: Mapping[str, Any],
+    steps: int,
+    given: Mapping[str, object],
+) -> None:
+    """Make sure that an artificial network and its spiking twin can be made: both without weights, and a neuron fires.
+
+    Args:
+        name: of the artificial network.
+        shape: num_classes, in_channels and image_size; `LARGE` where it is not known.
+        kwargs: what else the artificial network takes.
+        twin: what else its twin takes.
+        steps: T.
+        given: the options that these come from, for the message.
+
+    Raises:
+        ConfigError: if a network's maker fails, with the options.
+        ModelError: as `check_constrained` and `transfer`, or if there is no such twin.
+    """
+    other = f"spiking_{name}"
+    with _explained_by(given), torch.device("meta" if other in SPIKING else "cpu"):
+        ann = create_model(name, **shape, **kwargs)
+    check_constrained(ann)
+    if other not in SPIKING:
+        raise ModelError(f"{name} has no spiking twin here: take {', '.join(NETWORKS)}.")
+    with _explained_by(given):
+        with torch.device("meta"):
+            snn = create_model(other, **shape, **twin)
+        transfer(ann, snn, steps=steps)
+        _fire(snn)
+
+
+@contextmanager
+def _explained_by(given: Mapping[str, object]) -> Iterator[None]:
+    """Whatever a network's maker raises is explained by the options that it was given."""
+    options = ", ".join(f"{name}={value}" for name, value in given.items() if value)
+    try:
+        yield
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        if not options:
+            raise
+        reason = str(error) if isinstance(error, TranspikeError) else f"no network can be made with these ({error})."
+        raise ConfigError(f"{options}: {reason}") from error
+
+
+def _fire(network: nn.Module) -> None:
+    """A step of a neuron and back, where a setting of the wrong type fails that its maker took."""
+    node = next((module for module in network.modules() if hasattr(module, "v_threshold")), None)
+    if node is None:
+        raise ModelError(f"{type(network).__name__} has no layer of neurons.")
+    for parameter in node.to_empty(device="cpu").parameters():
+        nn.init.zeros_(parameter)
+    node(torch.zeros(1, 1, requires_grad=True)).sum().backward()
 
 
 @torch.no_grad()
@@ -138,8 +206,7 @@ def balance_thresholds(
     >>> balance_thresholds(net, [torch.full((4, 1), 3.0)], encode=lambda images: images[None])
     {'0': 3.0, '1': 1.0}
     """
-    if not 0 < percentile <= 100:
-        raise ConfigError(f"percentile={percentile}: that of the thresholds lies in (0, 100].")
+    number("percentile", percentile, above=0, most=100)
     thresholds: dict[str, float] = {}
     training, device = snn.training, next(snn.parameters(), torch.empty(0)).device
     snn.eval()

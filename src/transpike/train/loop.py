@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
@@ -24,7 +23,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from transpike import files
-from transpike.errors import ConfigError, DataError
+from transpike.data import EventSets, ImageSets
+from transpike.errors import ConfigError
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import (
     CheckpointFiles,
@@ -36,7 +36,11 @@ from transpike.train.callbacks import (
     StopOnSignal,
 )
 from transpike.train.classify import Classifier
+from transpike.train.inputs import check_loader
+from transpike.train.layouts import safe_layouts
 from transpike.train.options import Machine, TrainOptions
+from transpike.train.outlook import Outlook
+from transpike.train.resume import check_resumable, read_checkpoint, run_facts
 
 __all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
 
@@ -47,7 +51,8 @@ Batches = Iterable[Any]
 class Loaders:
     """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or one's own.
 
-    For a spiking network there may be frames [T, N, C, H, W] in place of images [N, C, H, W].
+    Labels are class indices [N] of any whole-number type. For a spiking network there may be frames [T, N, C, H, W] in
+    place of images [N, C, H, W].
 
     Attributes:
         train: training batches; each pass is an epoch.
@@ -56,6 +61,11 @@ class Loaders:
 
     train: Batches
     validation: Batches | None
+
+    @classmethod
+    def of(cls, sets: ImageSets | EventSets) -> Loaders:
+        """A data set's, without validation where it holds no images back."""
+        return cls(sets.train, sets.validation if len(sets.validation) else None)
 
 
 @dataclass(frozen=True)
@@ -151,8 +161,10 @@ def fit(
         images where `options.keep` says so.
 
     Raises:
-        ConfigError: if there is nothing to resume from, or an earlier training to resume; if a loader has no length.
-        DataError: for frames of another T than `options.steps`, and a damaged checkpoint.
+        ConfigError: if there is nothing to resume from, or what there is belongs to another network, other options or
+            other images; if there is an earlier training to resume; if a loader has no length.
+        ModelError: for a checkpoint that is damaged, or has been changed since it was written.
+        DataError: for frames of another T than `options.steps`.
         TranspikeError: if the loss is no longer finite; it names the step, the terms and the last good checkpoint.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the batch at hand is done.
 
@@ -178,11 +190,9 @@ def fit_module(
     checkpoint = folder / "last.ckpt"
     if resume and not checkpoint.is_file():
         raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Remove the folder and start anew.")
-    if resume:
-        _check_readable(checkpoint)
     for name, loader in vars(loaders).items():
-        if loader is not None and not (hasattr(loader, "__len__") and len(loader)):
-            raise ConfigError(f"the {name} loader needs a length, its number of batches, of at least 1.")
+        if loader is not None:
+            check_loader(name, loader, counted=True)
     if loaders.validation is None and options.keep == "best":
         raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
     earlier = [name for name in ("last.ckpt", "best.ckpt") if (folder / name).exists()]
@@ -190,16 +200,21 @@ def fit_module(
         raise ConfigError(
             f"{folder}: holds an earlier training ({earlier[0]}). Go on with it by resume=True, or name another folder."
         )
-    with files.explained("make the folder", folder, ConfigError):
-        folder.mkdir(parents=True, exist_ok=True)
-    curves = Curves(folder, validates=loaders.validation is not None)
+    batches, validates = len(loaders.train), loaders.validation is not None  # type: ignore[arg-type]
+    curves = Curves(folder, validates=validates)
     stop = StopOnSignal()
     checkpoints = Checkpoints(folder, curves, stop)
-    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, OneBar(curves), checkpoints]
+    bar = OneBar(curves)
+    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, bar, Outlook(curves, bar), checkpoints]
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
+    classifier.facts = run_facts(options, batches=batches, validates=validates)
+    if resume:
+        check_resumable(checkpoint, classifier, callbacks, classifier.facts, keep=options.keep)
+    with files.explained("make the folder", folder, ConfigError):
+        folder.mkdir(parents=True, exist_ok=True)
     data = _Data(options.seed, loaders.train, loaders.validation)
-    with _quiet(), stop:
+    with _quiet(), stop, safe_layouts(classifier.trained):
         logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
         logger.log_hyperparams(asdict(options))
         trainer = _trainer(
@@ -213,19 +228,9 @@ def fit_module(
     if options.keep == "best":
         epoch, accuracy = checkpoints.best_epoch, checkpoints.best
     # Read back even for the last epoch: a finished run that is resumed trains nothing that could leave its average.
-    kept = torch.load(checkpoints.folder / f"{options.keep}.ckpt", map_location="cpu", weights_only=True)
+    kept = read_checkpoint(checkpoints.folder / f"{options.keep}.ckpt", remedy="Train again.")
     classifier.load_state_dict(kept["state_dict"])
     return Fitted(model.eval(), curves.rows, epoch, accuracy)
-
-
-def _check_readable(checkpoint: Path) -> None:
-    try:
-        torch.load(checkpoint, map_location="meta", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        reason = str(error).partition(". ")[0] or "it ends too early"
-        best = checkpoint.with_name("best.ckpt")
-        other = f"Copy {best} over it to go on from there, or start" if best.is_file() else "Start"
-        raise DataError(f"{checkpoint} is damaged ({reason}). {other} anew.") from error
 
 
 def evaluate(
@@ -241,17 +246,23 @@ def evaluate(
 
     Args:
         model: gives [N, classes], or [T, N, classes]; measured in evaluation mode.
-        loader: batches of (images, labels).
+        loader: batches of (images, labels), a generator for one.
         machine: devices and precision.
         steps: time steps T of a spiking network, which sees every image T times; None for other networks, and for
             converted ones, which have their own.
         encode: as in `fit`.
         reset: as in `fit`.
 
+    Raises:
+        ConfigError: if there is no image.
+        DataError: for batches that are no pairs, and for labels that are no class indices of the network.
+        ModelError: for outputs that are not [N, classes] or [T, N, classes].
+
     >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], machine=Machine(accelerator="cpu")).images
     3
     """
     classifier = Classifier(model, TrainOptions(steps=steps), encode=encode, reset=reset)
+    check_loader("test", loader, counted=False)
     with _quiet():
         trainer = _trainer(machine or Machine(), callbacks=[], logger=False, enable_progress_bar=False)
         trainer.test(classifier, datamodule=_Data(0, None, loader), verbose=False)

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+from transpike.checks import choice, is_whole, number, refuse, whole
 from transpike.errors import ConfigError
 
-__all__ = ["Machine", "Optim", "Recipe", "TrainOptions"]
+__all__ = ["EPOCHS", "Arguments", "Machine", "Optim", "Recipe", "TrainOptions", "epochs_for"]
+
+Arguments = dict[str, Any]
+"""What a network, a neuron, an encoder or a method takes by keyword, as YAML or JSON write it."""
+
+EPOCHS = {
+    **{"digits": 40, "mnist": 10, "fashion_mnist": 30, "cifar10": 100, "cifar100": 200, "folder": 100},
+    **{"nmnist": 20, "cifar10_dvs": 100, "dvs128_gesture": 100},
+}
+"""Epochs by data set: enough for the default network and optimiser."""
+
+
+def epochs_for(data: str, epochs: int | None) -> int:
+    """``epochs``, or where there are none those of `EPOCHS`.
+
+    >>> epochs_for("digits", None), epochs_for("digits", 3)
+    (40, 3)
+    """
+    return EPOCHS.get(data, 100) if epochs is None else epochs
 
 
 @dataclass(frozen=True)
@@ -42,19 +61,22 @@ class Optim:
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in ("sgd", "adamw"):
-            raise ConfigError(f"optim.name={self.name!r}: expected 'sgd' or 'adamw'.")
-        _check("optim.lr", self.lr, self.lr > 0, "above 0")
-        _check("optim.lr_min", self.lr_min, 0 <= self.lr_min <= self.lr, "between 0 and lr")
-        _check("optim.lr_min", self.lr_min, not (self.lr_min and self.milestones), "0 where milestones are given")
-        ascending = all(a < b for a, b in pairwise((0, *self.milestones)))
-        _check("optim.milestones", self.milestones, ascending, "ascending epochs from 1 on")
-        _check("optim.decay", self.decay, 0 < self.decay <= 1, "in (0, 1]")
-        _check("optim.warmup", self.warmup, self.warmup >= 0, "0 or more epochs")
-        _check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
-        _check("optim.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
-        _check("optim.nesterov", self.nesterov, not self.nesterov or self.momentum > 0, "false where momentum is 0")
-        _check("optim.clip", self.clip, self.clip is None or self.clip > 0, "above 0, or null")
+        choice("optim.name", self.name, ("sgd", "adamw"))
+        number("optim.lr", self.lr, above=0)
+        number("optim.lr_min", self.lr_min, least=0, most=self.lr)
+        number("optim.decay", self.decay, above=0, most=1)
+        number("optim.warmup", self.warmup, least=0)
+        number("optim.weight_decay", self.weight_decay, least=0)
+        number("optim.momentum", self.momentum, least=0, below=1)
+        if self.clip is not None:
+            number("optim.clip", self.clip, above=0)
+        stairs = list(self.milestones) if isinstance(self.milestones, list | tuple) else [None]
+        if not all(map(is_whole, stairs)) or any(a >= b for a, b in pairwise((0, *stairs))):
+            raise refuse("optim.milestones", self.milestones, "ascending epochs from 1 on")
+        if self.lr_min and self.milestones:
+            raise refuse("optim.lr_min", self.lr_min, "0 where milestones are given")
+        if self.nesterov and not self.momentum:
+            raise refuse("optim.nesterov", self.nesterov, "false where momentum is 0")
 
 
 @dataclass(frozen=True)
@@ -79,13 +101,13 @@ class Recipe:
     tet_lambda: float = 0.05
 
     def __post_init__(self) -> None:
-        _check("recipe.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
-        _check("recipe.mixup", self.mixup, self.mixup >= 0, "0 or more")
-        _check("recipe.cutmix", self.cutmix, self.cutmix >= 0, "0 or more")
-        _check("recipe.ema", self.ema, self.ema is None or 0 < self.ema < 1, "in (0, 1), or null")
-        _check("recipe.tet_lambda", self.tet_lambda, 0 <= self.tet_lambda < 1, "in [0, 1)")
-        if self.loss not in ("ce", "tet"):
-            raise ConfigError(f"recipe.loss={self.loss!r}: expected 'ce' or 'tet'.")
+        number("recipe.label_smoothing", self.label_smoothing, least=0, below=1)
+        number("recipe.mixup", self.mixup, least=0)
+        number("recipe.cutmix", self.cutmix, least=0)
+        if self.ema is not None:
+            number("recipe.ema", self.ema, above=0, below=1)
+        number("recipe.tet_lambda", self.tet_lambda, least=0, below=1)
+        choice("recipe.loss", self.loss, ("ce", "tet"))
 
 
 @dataclass(frozen=True)
@@ -103,11 +125,10 @@ class Machine:
     devices: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.precision not in ("32-true", "bf16-mixed"):
-            raise ConfigError(f"machine.precision={self.precision!r}: expected '32-true' or 'bf16-mixed'.")
-        _check(
-            "machine.devices", self.devices, self.devices == "auto" or int(self.devices) >= 1, "1 or more, or 'auto'"
-        )
+        choice("machine.precision", self.precision, ("32-true", "bf16-mixed"))
+        choice("machine.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
+        if self.devices != "auto" and not (is_whole(self.devices) and self.devices >= 1):
+            raise refuse("machine.devices", self.devices, "a whole number of at least 1, or 'auto'")
 
 
 @dataclass(frozen=True)
@@ -129,7 +150,7 @@ class TrainOptions:
     >>> TrainOptions(epochs=0)
     Traceback (most recent call last):
     ...
-    transpike.errors.ConfigError: epochs=0: expected 1 or more.
+    transpike.errors.ConfigError: epochs=0: expected a whole number of at least 1.
     """
 
     epochs: int = 100
@@ -141,17 +162,12 @@ class TrainOptions:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        _check("epochs", self.epochs, self.epochs >= 1, "1 or more")
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "in [0, 2**32)")
-        _check("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more, or null")
-        last = max(self.optim.milestones, default=0)
-        _check("optim.milestones", self.optim.milestones, last < self.epochs, f"epochs before the last, {self.epochs}")
-        if self.keep not in ("last", "best"):
-            raise ConfigError(f"keep={self.keep!r}: expected 'last' or 'best'.")
+        whole("epochs", self.epochs)
+        whole("seed", self.seed, least=0, most=2**32 - 1)
+        if self.steps is not None:
+            whole("steps", self.steps)
+        choice("keep", self.keep, ("last", "best"))
+        if max(self.optim.milestones, default=0) >= self.epochs:
+            raise refuse("optim.milestones", self.optim.milestones, f"epochs before the last, {self.epochs}")
         if self.recipe.loss == "tet" and self.steps is None:
             raise ConfigError("recipe.loss='tet' is the loss of every time step: give steps.")
-
-
-def _check(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name}={value!r}: expected {expected}.")

@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.coding import Encoder
+from transpike.data import EventSets, ImageSets
 from transpike.distill.adapter import mean_over_time
 from transpike.distill.taps import Tap, Taps
-from transpike.errors import DataError
+from transpike.errors import ConfigError, DataError
 from transpike.neurons import reset_net
 from transpike.train.losses import readout
 
-__all__ = ["TargetCache", "Teacher", "TeacherInput", "merge_frames"]
+__all__ = ["TargetCache", "Teacher", "TeacherInput", "input_of", "merge_frames"]
 
 LOGITS = ""
 """The name of the whole network, as in `named_modules()`: its output."""
@@ -75,6 +77,47 @@ class TeacherInput:
         if self.encode is not None:
             return self.encode(images)
         return images if self.steps is None else images.expand(self.steps, *images.shape)
+
+
+def input_of(
+    known: Mapping[str, Any],
+    sets: ImageSets | EventSets,
+    *,
+    size: int | None = None,
+    steps: int | None = None,
+    encoder: Encoder | None = None,
+) -> TeacherInput:
+    """How a network takes the images of a data set, by what is known of those that it was trained on.
+
+    Args:
+        known: of the network's images: ``mean``, ``std``, ``image_size``; with an encoder also ``steps``, None for a
+            network that takes what the encoder shows in all.
+        sets: the data set.
+        size: side of its images in pixels, in place of what is known.
+        steps: T of a spiking network.
+        encoder: of `transpike.coding`, behind which the network was trained.
+
+    Raises:
+        ConfigError: if an encoder lays images of this size out otherwise than the network takes them.
+    """
+    scale = offset = None
+    if isinstance(sets, ImageSets) and known.get("mean") and len(known["mean"]) == sets.channels:
+        scale, offset = TeacherInput.renormalized((sets.mean, sets.std), (known["mean"], known["std"]))
+    if encoder is None:
+        return TeacherInput(size or known.get("image_size"), scale, offset, steps)
+    side = _side_before(encoder, known["image_size"], size, sets.size)
+    return TeacherInput(side, scale, offset, steps, encoder if known["steps"] else encoder.layout)
+
+
+def _side_before(encoder: Encoder, wanted: int, size: int | None, side: int) -> int:
+    """Side of the images that an encoder lays out at ``wanted``: ``size``, or the data's ``side`` if it does so."""
+    whole, _ = encoder.input_size((wanted, wanted))
+    for one in [side, whole] if size is None else [size]:
+        if encoder.output_size((one, one))[0] == wanted:
+            return one
+    raise ConfigError(
+        f"takes what its encoder makes of images of {whole} x {whole}, not of {size} x {size}: leave the size out."
+    )
 
 
 def merge_frames(frames: Tensor, steps: int) -> Tensor:

@@ -1,0 +1,310 @@
+"""What the user typed or wrote into a configuration file, checked; whatever is wrong with it is said in one line."""
+
+from __future__ import annotations
+
+import re
+import types
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, fields, is_dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, get_loader
+
+from transpike.checks import listed, near, shown
+from transpike.errors import ConfigError, TranspikeError
+from transpike.files import read_text
+
+__all__ = ["Arguments", "load_yaml"]
+
+LARGEST, NODES, DEEPEST = 2**20, 100_000, 60
+"""Limits of YAML: bytes; values, each counted as often as it is referred to; lists and mappings within each other."""
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+ALWAYS = ("config", "help", "print_config")
+"""Options of every command."""
+
+WORDS: dict[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    dict: 'names with values, such as {"width": 8}',
+}
+
+LISTS: dict[object, str] = {
+    int: "a list of whole numbers, such as 4,6,8",
+    float: "a list of numbers, such as 0.5,0.25",
+    Path: "a list of paths, such as runs/a,runs/b",
+}
+
+
+class Arguments:
+    """The arguments of one command, as its dataclass declares them and as the user gave them.
+
+    Args:
+        verb: the command.
+        kind: the dataclass of its options.
+        given: the words behind the verb.
+
+    Raises:
+        ConfigError: for an option that does not exist, and a file that cannot be read or is no YAML.
+    """
+
+    def __init__(self, verb: str, kind: type, given: Sequence[str]) -> None:
+        self.verb, self.given = verb, list(given)
+        self.types = dict(_flat({name: hint for name, hint in get_type_hints(kind).items() if hint is not KW_ONLY}))
+        parameters = signature(kind).parameters.values()
+        self.required = [each.name for each in parameters if each.default is Parameter.empty]
+        self.files: dict[str, Mapping[Any, Any]] = {}
+        for word in self.given:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and not self._knows(flag[2:]):
+                names = [f"--{name}" for name in self.types]
+                raise ConfigError(f"{flag} is no option of `transpike {verb}`.{near(flag, names) or self._see()}")
+        for path in self._values("config"):
+            self._read(path)
+
+    def parse(self, parser: ArgumentParser) -> dict[str, Any]:
+        """What the dataclass is to be made of.
+
+        Raises:
+            ConfigError: for a value of another type or out of its range; it names the option and, if the value is from
+                there, the configuration file.
+        """
+        try:
+            options = parser.instantiate(parser.parse_args([self.verb, *self.given]))[self.verb]
+        except ArgumentError as error:
+            raise ConfigError(self._explain(str(error))) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError("a file that an option names is not UTF-8 text.") from error
+        except RecursionError as error:
+            raise ConfigError("the value of an option is nested too deeply.") from error
+        return {name: value for name, value in options.items() if name != "config"}
+
+    def located(self, error: TranspikeError) -> TranspikeError:
+        """An error that begins with an option's name, with the configuration file before it that the value is from."""
+        name = str(error).partition("=")[0]
+        fitting = [each for each in self.types if each == name or each.endswith(f".{name}")]
+        path = next(filter(None, map(self._file, fitting)), None)
+        return type(error)(f"{path}: {error}") if path else error
+
+    def _explain(self, message: str) -> str:
+        """A message of the parser's in one line of ours."""
+        if found := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
+            word = found[1].split()[0]
+            first = next(name for name in self.types if name not in self.required)
+            return (
+                f"{word!r} stands where `transpike {self.verb}` takes no argument: its options are given by name, such "
+                f"as --{first} {word}."
+            )
+        if found := re.search(r"arguments are required: ([\w., ]+)", message):
+            names = [name.strip().removeprefix(f"{self.verb}.") for name in found[1].split(",")]
+            return f"`transpike {self.verb}` needs {' and '.join(names).upper()}.{self._see()}"
+        if found := re.search(r"argument --([\w.]+)\S*: expected", message):
+            return f"--{found[1]}: give {self._expected(found[1])} after it."
+        if found := re.search(r'(?:Parser key|Option|option) ["\']([\w.]+)["\']', message):
+            name = found[1].removeprefix(f"{self.verb}.")
+            if name in self.types:
+                return self._wrong(name, message)
+        return " ".join(message.split())
+
+    def _wrong(self, name: str, message: str) -> str:
+        """What is wrong with an option's value, and from where it is: of several, the one that the parser tells."""
+        found: list[tuple[str, object]] = [
+            (f"--{name} {_short(value)}", value) for value in reversed(self._values(name))
+        ]
+        for path, content in reversed(self.files.items()):
+            if (value := _within(content, name)) is not None:
+                found.append((f"{path}: {name}={shown(value)}", value))
+        told = re.findall(r"value: (.*)", message)
+        first = found[0] if found else (f"--{name}", None)
+        where, value = next((each for each in found if str(each[1]) in told), first)
+        choices = [repr(each) for part in _members(self.types[name]) for each in _choices(part)]
+        guess = near(repr(value), choices) if isinstance(value, str) else ""
+        return f"{where}: expected {self._expected(name)}.{guess}"
+
+    def _expected(self, name: str) -> str:
+        inner = [each for each in self.types if each.startswith(f"{name}.")]
+        if inner:
+            return f"options of its own, such as --{inner[0]}"
+        return _words(self.types.get(name, str))
+
+    def _see(self) -> str:
+        return f" See `transpike {self.verb} --help`."
+
+    def _knows(self, name: str) -> bool:
+        """Whether there is such an option, or one that takes any names of which it is one."""
+        if name in ("", *self.types, *ALWAYS):
+            return True
+        outer = name
+        while "." in outer:
+            outer = outer.rpartition(".")[0]
+            if outer in self.types:
+                return name.endswith(".help") or any(get_origin(each) is dict for each in _members(self.types[outer]))
+        return False
+
+    def _values(self, name: str) -> list[str]:
+        """What was given on the command line for an option."""
+        found = []
+        for index, word in enumerate(self.given):
+            flag, equals, value = word.partition("=")
+            if flag == f"--{name}":
+                found += [value] if equals else self.given[index + 1 : index + 2]
+        return found
+
+    def _file(self, name: str) -> str | None:
+        """The configuration file from which an option's value is; None if it is from the command line."""
+        if self._values(name):
+            return None
+        for path, content in reversed(self.files.items()):
+            if _within(content, name) is not None:
+                return path
+        return None
+
+    def _read(self, path: str) -> None:
+        """Read a configuration file, or what is given in its place, and look for names that do not exist."""
+        if path.lstrip().startswith("{"):
+            text, path = path, "--config"
+        else:
+            text = read_text(Path(path), error=ConfigError, largest=LARGEST)
+        try:
+            content = load_yaml(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: {_first_line(error)}") from error
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"{path}: expected options with values, one a line, such as `epochs: 20`.")
+        self.files[path] = content
+        for name in self._names(path, content):
+            if not self._knows_fully(name):
+                raise ConfigError(
+                    f"{path}: {name} is no option of `transpike {self.verb}`.{near(name, self.types) or self._see()}"
+                )
+
+    def _names(self, path: str, content: Mapping[Any, Any], outer: str = "") -> Iterator[str]:
+        """The full names of the options that a configuration file sets."""
+        for name, value in content.items():
+            whole = f"{outer}{name}"
+            inner = any(each.startswith(f"{whole}.") for each in self.types)
+            if inner and isinstance(value, Mapping):
+                yield from self._names(path, value, f"{whole}.")
+            elif inner and not isinstance(value, str) and not (value is None and self._optional(whole)):
+                raise ConfigError(f"{path}: {whole}={shown(value)}: expected {self._expected(whole)}.")
+            else:
+                yield whole
+
+    def _optional(self, name: str) -> bool:
+        return type(None) in _members(self.types.get(name))
+
+    def _knows_fully(self, name: str) -> bool:
+        return name in self.types or ("." in name and self._knows(name) and not name.endswith(".help"))
+
+
+def load_yaml(text: str) -> Any:
+    """What YAML holds, within limits: text that refers to itself can stand for more than any memory holds.
+
+    Raises:
+        yaml.YAMLError: for what is no YAML, or beyond the limits.
+
+    >>> load_yaml("steps: [4, 8]")
+    {'steps': [4, 8]}
+    >>> load_yaml("a: &a [x, x]\\n" + "\\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefghijklmnopq",
+    ...     "bcdefghijklmnopqr")))
+    Traceback (most recent call last):
+    ...
+    yaml.error.YAMLError: holds more than 100,000 values, with those that it refers to.
+    """
+    if len(text) > LARGEST:
+        raise yaml.YAMLError(f"longer than {LARGEST:,} characters.")
+    total, sizes, opened = 0, dict[str, int](), list[tuple[str | None, int]]()
+    for event in yaml.parse(text, Loader=LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in (anchor for anchor, _ in opened):
+                raise yaml.YAMLError(f"*{event.anchor} refers to what it stands in.")
+            total += sizes.get(str(event.anchor), 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor:
+                sizes[anchor] = total - before
+        if total > NODES:
+            raise yaml.YAMLError(f"holds more than {NODES:,} values, with those that it refers to.")
+        if len(opened) > DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than {DEEPEST}.")
+    try:
+        return get_loader("yaml")(text)
+    except ValueError as error:  # a number with more digits than Python reads
+        raise yaml.YAMLError(f"{error}.") from error
+
+
+def _short(value: str) -> str:
+    line = " ".join(value.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'no YAML'}."
+
+
+def _flat(hints: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
+    """The types of options by name, those within dataclasses by names with dots."""
+    for name, hint in hints.items():
+        if name == "return":
+            continue
+        yield f"{outer}{name}", hint
+        for member in _members(hint):
+            if isinstance(member, type) and is_dataclass(member):
+                inner = get_type_hints(member)
+                yield from _flat(
+                    {each.name: inner[each.name] for each in fields(member) if each.init}, f"{outer}{name}."
+                )
+
+
+def _within(content: Mapping[Any, Any], name: str) -> object:
+    """The value of an option in a configuration file, where its name may stand in full or in parts; None if none."""
+    found: object = content
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return content.get(name) if found is None else found
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def _words(hint: Any) -> str:
+    """A type as the user reads of it.
+
+    >>> _words(list[int] | int | None), _words(Literal["last", "best"])
+    ('a list of whole numbers, such as 4,6,8, or a whole number', "'last' or 'best'")
+    """
+    said: list[str] = []
+    for member in _members(hint):
+        if choices := _choices(member):
+            said.append(listed([repr(each) for each in choices]))
+        elif get_origin(member) in (list, tuple):
+            plural = WORDS.get(get_args(member)[0], "values").removeprefix("a ")
+            said.append(
+                f"a list of {plural}s, such as {'4,6,8' if 'number' in plural else 'a,b'}".replace("texts", "names")
+            )
+        elif member is not type(None):
+            said.append(WORDS.get(get_origin(member) or member, "another value"))
+    return ", or ".join(said) if len(said) == 2 and "," in said[0] else listed(said)

@@ -1,0 +1,81 @@
+"""The options of a verb in its run.json: what is written when a run begins, and read when it continues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from transpike.checks import near
+from transpike.errors import ConfigError, TranspikeError
+from transpike.models import model_names
+from transpike.results import located, read_run
+from transpike.train.options import Arguments
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["read_record", "record"]
+
+Options = TypeVar("Options", bound="DataclassInstance")
+
+PLACES = ("resume", "out", "json")
+"""Options that say where results go: run.json, which lies there, leaves them out."""
+
+
+def record(options: DataclassInstance, **settled: object) -> dict[str, object]:
+    """What run.json says of a verb's options.
+
+    Args:
+        options: the verb's dataclass.
+        settled: options whose value has been settled since, such as the epochs where none were given.
+    """
+    return {one.name: getattr(options, one.name) for one in fields(options) if one.name not in PLACES} | settled
+
+
+def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mapping[str, str] | None = None) -> Options:
+    """The options that a run began with; files are found from any working directory.
+
+    Args:
+        folder: the run's.
+        verb: whose run it must be.
+        kind: the verb's dataclass.
+        renamed: keys of run.json that the dataclass calls otherwise.
+
+    Raises:
+        DataError: its run.json is damaged or of another version; with the file and the key.
+        ConfigError: there is none, it is another verb's, or an option is not as it must be; with the file and the key.
+    """
+    run = read_run(folder)
+    if run is None:
+        raise ConfigError(f"{folder}: no run to resume, for it has no run.json.")
+    if run.verb != verb:
+        raise ConfigError(f"{folder}: a run of `transpike {run.verb}`, not of `transpike {verb}`.")
+    found: Arguments = dict(located(run, names=model_names()))
+    found |= found.pop("options", {})  # how to train stands in an object of its own
+    found = {(renamed or {}).get(name, name): value for name, value in found.items()}
+    names = [one.name for one in fields(kind) if one.name not in PLACES]
+    missing, unknown = [name for name in names if name not in found], [name for name in found if name not in names]
+    try:
+        if unknown:
+            raise ValueError(f"option {unknown[0]} is unknown.{near(unknown[0], names)}")
+        if missing:
+            raise ValueError(f"its options lack {', '.join(missing)}")
+        return _parsed(kind, found)
+    except (TranspikeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        end = "" if reason.endswith((".", "?")) else "."
+        raise ConfigError(f"{folder / 'run.json'}: {reason}{end} Start the training anew.") from error
+
+
+def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
+    """The dataclass, its values checked as those of a command line are."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, as_group=False)
+    try:
+        return kind(**vars(parser.instantiate(parser.parse_object(dict(found)))))
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error

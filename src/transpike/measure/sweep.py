@@ -1,0 +1,113 @@
+"""A network under several schemes, or at several numbers of steps: each converted, measured and saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from transpike.coding import DEFAULT, Scheme, scheme_settings
+from transpike.conversion import prepare
+from transpike.data import ImageSets
+from transpike.measure.conversion import compare
+from transpike.results import Calibration, Conversion, Row
+
+__all__ = ["Sweep", "folder_name", "sweep"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A network, and the schemes under which it is converted.
+
+    Attributes:
+        name: of the network.
+        ann: the network.
+        sets: training images to calibrate with, test images to measure on.
+        schemes: each gives a spiking network.
+        calibration: how many training images set the amplitudes.
+        device: where to compute.
+    """
+
+    name: str
+    ann: nn.Module
+    sets: ImageSets
+    schemes: Sequence[Scheme]
+    calibration: int = 512
+    device: str = "cpu"
+
+
+def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
+    """Convert a network under every scheme, measure each on the test images, and save it in a folder of its own.
+
+    Args:
+        task: what to convert.
+        folder: where the networks' folders lie.
+        rows: of schemes that were measured before, which are left out.
+
+    Yields:
+        After every scheme the results so far.
+    """
+    known = {_key(row.scheme): row for row in rows}
+    console, sets = Console(stderr=True), task.sets
+    with console.status("tracing and calibrating"):
+        prepared = prepare(task.ann.to(task.device), sets.calibration(task.calibration), images=task.calibration)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        for scheme in task.schemes:
+            if _key(scheme_settings(scheme)) in known:
+                continue
+            snn, name = prepared.convert(scheme).to(task.device), folder_name(scheme)
+            bar = progress.add_task(name, total=len(sets.test.dataset))  # type: ignore[arg-type]
+            measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
+            snn.save(folder / name)
+            known[_key(scheme_settings(scheme))] = replace(measured.row, network=name)
+            yield Conversion(
+                model=task.name,
+                dataset=sets.name,
+                images=measured.images,
+                ann=measured.ann,
+                rows=_ordered(known.values()),
+                calibration=Calibration(images=len(prepared.images)),
+                glossary={term: meaning for each in task.schemes for term, meaning in each.terms.items()},
+            )
+
+
+def folder_name(scheme: Scheme) -> str:
+    """A folder's name for a scheme: what differs from the default, steps first.
+
+    >>> from transpike.coding import CSS, Rate
+    >>> folder_name(CSS(steps=6, silent=0, levels=(1, 2, 4, 8))), folder_name(Rate(steps=32))
+    ('T6_silent-0_levels-1-2-4-8', 'T32_rate')
+    """
+    settings, default = scheme_settings(scheme), scheme_settings(type(scheme)())
+    parts = [f"T{settings['steps']}"]
+    if settings["name"] != scheme_settings(DEFAULT)["name"]:
+        parts.append(str(settings["name"]))
+    differing = (name for name in settings if name != "steps" and settings[name] != default[name])
+    return "_".join([*parts, *(f"{name}-{_compact(settings[name])}" for name in differing)])
+
+
+def _compact(value: object) -> str:
+    """A setting as a part of a name: ``1-2-4-8``; the integers from 1 to 64 are ``1..64``."""
+    if not isinstance(value, tuple):
+        return str(value)
+    consecutive = len(value) > 3 and value[-1] == len(value)
+    return f"1..{value[-1]}" if consecutive else "-".join(map(str, value))
+
+
+def _key(settings: Mapping[str, object]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def _ordered(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows of one code together, by steps."""
+    codes: dict[str, list[Row]] = {}
+    for row in rows:
+        codes.setdefault(_key({name: value for name, value in row.scheme.items() if name != "steps"}), []).append(row)
+    return tuple(row for code in codes.values() for row in sorted(code, key=lambda row: row.steps))

@@ -1,0 +1,174 @@
+"""What each network takes beside its classes and images: names and defaults, read off plans and signatures."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from transpike.checks import is_whole, near, refuse, shown, whole
+from transpike.errors import ModelError
+from transpike.models.resnet import Plan as ResNetPlan
+from transpike.models.spiking import neuron_factory
+from transpike.models.zoo import NETWORKS
+
+__all__ = ["check_arguments", "describe_arguments", "guess_argument", "network_arguments"]
+
+OWN = ("name", "num_classes", "in_channels", "weights")
+"""Parameters of `create_model` for every network."""
+
+OF_ALL = ("num_classes", "in_channels", "in_chans", "image_size", "img_size", "plan", "device", "dtype")
+NUMBERS = (int, float, tuple, type(None))
+PLAIN = (*NUMBERS, str)
+MOST = 10_000
+"""The largest whole number, such as a width or a depth, and a thousand entries of a list: beyond any network."""
+
+
+def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] | None = None) -> dict[str, object]:
+    """The arguments of one network by name, with their defaults; of timm's and torchvision's, with their class's.
+
+    Args:
+        name: one of `model_names()`, `timm/<name>` or `torchvision/<name>`.
+        spiking_neuron: the neuron in place of the paper's, whose arguments are listed then.
+
+    Raises:
+        ModelError: for an unknown neuron.
+
+    >>> network_arguments("vgg5")["pool"], network_arguments("resnet20")["width"]
+    ('average', 16)
+    >>> network_arguments("sew_resnet18")["detach_reset"]
+    True
+    """
+    if name not in NETWORKS:
+        return _of_library(name)
+    entry = NETWORKS[name]
+    found: dict[str, object] = {}
+    if entry.plan is not None:
+        found = {each.name: getattr(entry.plan, each.name) for each in fields(entry.plan) if each.name not in OF_ALL}
+    if isinstance(entry.plan, ResNetPlan):
+        found = {"width": entry.plan.stem} | found
+    if entry.neuron is None:
+        return found | _defaults(entry.network)
+    neuron = neuron_factory(spiking_neuron or entry.neuron)
+    return found | {"spiking_neuron": _name(entry.neuron)} | _defaults(neuron, hidden=("step_mode",))
+
+
+def describe_arguments(name: str) -> str:
+    """The same in one line; timm and torchvision choose other defaults for many a network of a class.
+
+    >>> describe_arguments("mlp")
+    'hidden=100, dropout=0.2, activation=ReLU'
+    >>> describe_arguments("torchvision/densenet121")
+    'growth_rate, block_config, num_init_features, bn_size, drop_rate, memory_efficient'
+    """
+    found = network_arguments(name)
+    return _line(found) if name in NETWORKS else ", ".join(found) or "what its library documents"
+
+
+def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    """Make sure that a network takes these arguments, as far as is known before it is made.
+
+    Of timm's and torchvision's networks only those are refused that `create_model` has parameters of its own for.
+
+    Raises:
+        ModelError: naming what it takes, for a name that it does not; for a value of the wrong type, and for whole
+            numbers that no network could have.
+
+    >>> check_arguments("resnet20", {"widht": 8})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ModelError: resnet20 takes no 'widht'. Did you mean width? It takes width=16, ...
+    """
+    if own := [key for key in OWN if key in arguments]:
+        raise ModelError(f"{name} takes no {own[0]!r}: it comes from the data set or the command, and not among these.")
+    if name not in NETWORKS:
+        return
+    neuron = arguments.get("spiking_neuron")
+    known = network_arguments(name, neuron)
+    for key, value in arguments.items():
+        if key not in known and not (callable(neuron) and _takes_any(neuron)):
+            raise ModelError(f"{name} takes no {key!r}.{near(key, known)} It takes {_line(known)}.")
+        _check(f"{name}: {key}", value, known.get(key))
+
+
+def guess_argument(name: str, arguments: Mapping[str, object]) -> str:
+    """A question that names what comes nearest to the first argument that is none of the network's, or nothing.
+
+    >>> guess_argument("timm/resnet18", {"drop_rat": 0.1})
+    ' Did you mean drop_rate?'
+    """
+    known = network_arguments(name)
+    return next((near(key, known) for key in arguments if key not in known), "")
+
+
+def _check(name: str, value: object, default: object, *, least: int = 1) -> None:
+    if isinstance(value, list | tuple) and isinstance(default, NUMBERS):
+        if len(value) > MOST / 10:
+            raise refuse(name, value, f"a list of at most {MOST // 10} entries", error=ModelError)
+        inner = default[0] if isinstance(default, tuple) and default else default
+        for each in value:
+            _check(name, each, inner, least=0)
+    elif isinstance(default, tuple):
+        raise refuse(name, value, f"a list, such as {shown(list(default))}", error=ModelError)
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise refuse(name, value, "true or false", error=ModelError)
+    elif (isinstance(default, int) and value is not None) or (default is None and is_whole(value)):
+        whole(name, value, least=least, most=MOST, error=ModelError)
+
+
+def _of_library(name: str) -> dict[str, object]:
+    """What the class takes that timm's or torchvision's function makes: numbers, words and None, but no functions."""
+    library, _, rest = name.partition("/")
+    if library == "timm":
+        import timm
+
+        maker: Any = timm.models.model_entrypoint(rest.partition(".")[0])
+    else:
+        import torchvision
+
+        maker = torchvision.models.get_model_builder(rest)
+    try:
+        made = inspect.signature(maker, eval_str=True).return_annotation
+    except (NameError, TypeError):
+        return {}
+    if not (isinstance(made, type) and issubclass(made, nn.Module)) or made is nn.Module:
+        return {}
+    return {key: value for key, value in _defaults(made).items() if isinstance(value, PLAIN)}
+
+
+def _defaults(function: Callable[..., object], *, hidden: tuple[str, ...] = ()) -> dict[str, object]:
+    passed = (*OF_ALL, *hidden)
+    return {
+        each.name: each.default
+        for each in _parameters(function)
+        if each.default is not each.empty and each.name not in passed
+    }
+
+
+def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # compiled ones may have none
+        return [inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _takes_any(function: Callable[..., object]) -> bool:
+    """Whether it takes arguments under any name, as some of SpikingJelly's neurons do."""
+    return any(each.kind is each.VAR_KEYWORD for each in _parameters(function))
+
+
+def _line(arguments: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={_shown(value)}" for key, value in arguments.items()) or "no further arguments"
+
+
+def _shown(value: object) -> str:
+    return _name(value) if callable(value) and hasattr(value, "__name__") else shown(value)
+
+
+def _name(value: object) -> str:
+    inner = getattr(value, "func", value)
+    return str(getattr(inner, "__name__", inner))

@@ -1,0 +1,141 @@
+"""The folder of a run: made with its run.json before anything else happens, held while it is worked on, copied from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, count
+from pathlib import Path
+from types import TracebackType
+
+from transpike import files
+from transpike.results.folder import RESULTS, Result, as_json, write
+from transpike.results.provenance import provenance
+from transpike.results.run import Run
+
+__all__ = ["COPY", "RunFolder", "copy_results", "located", "resumable", "resume_run", "start_run"]
+
+COPY = files.Kind(
+    "a copy of results of transpike",
+    lambda path: RESULTS.recognises(path) and not os.path.exists(path.parent / "run.json"),
+)
+"""What ``--json`` writes; beside a run.json lies the run's own file, which no other run replaces."""
+
+PLACES = ("ann", "balanced", "model", "root", "student", "teacher", "teacher_weights", "weights")
+"""Options that are a file or a folder, or may be."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder; as a context manager it takes the folder away again when the run fails without a result.
+
+    Attributes:
+        folder: where the run is written.
+        lock: what keeps other runs out of it as long as this one lives; see `files.claim`.
+
+    >>> import tempfile
+    >>> from transpike.results import Evaluation, read_result
+    >>> tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
+    >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
+    ...     path = run.write(tested)
+    ...     read_result(path.parent) == tested
+    True
+    """
+
+    folder: Path
+    lock: int | None = None
+
+    def write(self, result: Result) -> Path:
+        """Write results.json, whole or not at all, and return its path."""
+        return write(self.folder / "results.json", result)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and {path.name for path in self.folder.iterdir()} <= {"run.json"}:
+            shutil.rmtree(self.folder)
+        if self.lock is not None:
+            files.release(self.lock)
+
+
+def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = None) -> RunFolder:
+    """Make a run's folder and write ``run.json`` into it. Of several runs that want the same folder, one gets it.
+
+    Args:
+        verb: The command that runs (``train``, ``convert``, ...).
+        options: The command's options as it understood them; written as they are.
+        out: The folder; by default ``runs/<verb>-<yyyymmdd>-<hhmmss>``, with ``-2``, ``-3``, ... when taken. That of
+            a run that was killed before it had any result is taken over.
+
+    Raises:
+        ConfigError: The folder cannot be made, holds another run's results, or another run has just begun there.
+    """
+    begun = provenance(verb, options)
+    folder = out or _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
+    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))))
+
+
+@contextmanager
+def resume_run(folder: Path) -> Iterator[RunFolder]:
+    """The run in a folder, to go on with; meanwhile no other process can.
+
+    Raises:
+        ConfigError: There is no run, or another process is at work on it.
+    """
+    lock = files.hold(folder / "run.json")
+    try:
+        yield RunFolder(folder)
+    finally:
+        files.release(lock)
+
+
+@contextmanager
+def resumable(run: RunFolder) -> Iterator[None]:
+    """Tell who interrupts a command how it can go on, if it has any results."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if os.path.exists(run.folder / "results.json"):
+            stop.add_note(f"What is done lies in {run.folder}. To go on: the same command with --resume {run.folder}")
+        raise
+
+
+def located(run: Run, *, names: Collection[str] = ()) -> dict[str, object]:
+    """The options of a run.json, its files as seen from where the command was given; if they are not there, from here.
+
+    So a run finds them from any working directory, and from its own after the whole project has moved.
+
+    Args:
+        run: the run.json.
+        names: what is no file, though one may be called so: names of networks.
+    """
+
+    def seen(value: object) -> object:
+        if isinstance(value, list):
+            return [seen(each) for each in value]
+        place = Path(run.directory) / str(value)
+        return str(place) if isinstance(value, str) and value not in names and os.path.exists(place) else value
+
+    return {name: seen(value) if name in PLACES else value for name, value in run.options.items()}
+
+
+def copy_results(result: Result, place: Path | None) -> None:
+    """Write a copy of a run's results where ``--json`` says; to a pipe or a device, too."""
+    if place is None:
+        return
+    copy = files.dumps(as_json(result))
+    if os.path.isfile(place) and place.read_text(encoding="utf-8", errors="replace") == copy:
+        return  # the run's own file
+    files.write(place, copy, kind=COPY)
+
+
+def _fresh_folder(wanted: Path) -> Path:
+    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    return next(folder for folder in chain([wanted], numbered) if files.make_folder(folder))

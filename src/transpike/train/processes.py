@@ -1,0 +1,65 @@
+"""Where to compute: a device that must be there; several processes, of which one writes, and how they add up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from transpike.errors import ConfigError
+from transpike.train.batches import total
+
+__all__ = ["checked_device", "first_process", "join_processes"]
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes and prints.
+
+    >>> first_process()
+    True
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def join_processes(device: str) -> Callable[[Tensor], Tensor] | None:
+    """Join the processes of torchrun.
+
+    Args:
+        device: where each computes: cpu, or cuda.
+
+    Returns:
+        What sums a tensor over the processes; None where torchrun has not started this one.
+
+    >>> join_processes("cpu") is None
+    True
+    """
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        return None
+    import lightning as L
+
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    accelerator = "cuda" if device.startswith("cuda") else "cpu"
+    fabric = L.Fabric(accelerator=accelerator, devices=here, num_nodes=world // here, strategy="ddp")
+    fabric.launch()
+    return total
+
+
+def checked_device(name: str) -> str:
+    """``name``, if something can be computed there.
+
+    Raises:
+        ConfigError: if PyTorch knows no such device, or this machine has none.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device {name!r} cannot be used here ({reason}); use cpu, or cuda on a machine with a GPU"
+        ) from error
+    return name

@@ -1,0 +1,83 @@
+"""What runs begin with that train: their folder, T, and the numbers of steps that they are tested at."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from transpike.data.event_files import EVENT_SOURCES
+from transpike.errors import ConfigError
+from transpike.models import check_name, read_description
+from transpike.models.zoo import SPIKING
+from transpike.results import RunFolder, resume_run, start_run
+from transpike.train.processes import first_process
+
+__all__ = ["STEPS", "checked_steps", "student_steps", "training_run"]
+
+STEPS = 4
+"""T of a spiking network where none is given."""
+
+
+@contextmanager
+def training_run(
+    verb: str, options: Mapping[str, object], *, resume: Path | None, out: Path | None
+) -> Iterator[RunFolder]:
+    """The folder of a run that trains: a new one, or the one that continues. After Ctrl-C it tells how to go on.
+
+    Args:
+        verb: the command.
+        options: what run.json says of them.
+        resume: the folder to continue.
+        out: the folder to make; None for one under runs/.
+
+    Raises:
+        ConfigError: as `start_run`.
+    """
+    opened: AbstractContextManager[RunFolder] = nullcontext(RunFolder(resume or out or Path("runs")))
+    if first_process():
+        opened = start_run(verb, options, out=out) if resume is None else resume_run(resume)
+    with opened as run:
+        try:
+            yield run
+        except KeyboardInterrupt:
+            if first_process() and any(run.folder.glob("**/last.ckpt")):
+                print(f"Stopped. Continue: transpike {verb} --resume {run.folder}", file=sys.stderr)
+            raise
+
+
+def checked_steps(test_steps: list[int] | int | None) -> list[int] | None:
+    """Numbers of steps as a list.
+
+    Raises:
+        ConfigError: one is below 1.
+    """
+    counts = [test_steps] if isinstance(test_steps, int) else test_steps
+    if min(counts or [1]) < 1:
+        raise ConfigError(f"test_steps={counts}: each number of steps is at least 1.")
+    return counts
+
+
+def student_steps(model: str, data: str, steps: int | None) -> int | None:
+    """T, or None for an artificial network.
+
+    Raises:
+        ConfigError: Network and data, or T, do not go together.
+    """
+    if os.path.isdir(model):
+        about = read_description(model)
+        if about.get("encoder"):
+            raise ConfigError(
+                f"{model}: a network of `transpike hybrid` takes encoded images: train it by that command."
+            )
+        name = about["name"]
+    else:
+        check_name(name := model)
+    if name in SPIKING:
+        return STEPS if steps is None else steps
+    for fact, holds in ((f"{data} gives frames of events", data in EVENT_SOURCES), (f"steps={steps}", steps)):
+        if holds:
+            raise ConfigError(f"{fact}, which is for spiking networks; {name} is none. Take {', '.join(SPIKING)}.")
+    return None

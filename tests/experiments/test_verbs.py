@@ -1,0 +1,114 @@
+"""Verbs from Python: a dataclass of options and a function; and what run.json keeps of the options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from transpike.coding import DCTEncoder
+from transpike.data import Loading, load_images
+from transpike.errors import ConfigError, DataError
+from transpike.experiments import distill, hybrid_options, train, training
+from transpike.experiments.convert import Convert, convert
+from transpike.experiments.evaluate import Evaluate, evaluate
+from transpike.experiments.options import read_record, record
+from transpike.experiments.source import Source, load_model
+from transpike.results import RunFolder, read_result, start_run
+from transpike.train import Machine, Optim
+from transpike.train.teacher import TeacherInput, input_of
+
+CPU = Machine(accelerator="cpu")
+FEW = Loading(train_images=100, test_images=20)
+
+
+def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, spiking = tmp_path / "run", tmp_path / "spiking"
+    options = train.Train("resnet20", network={"width": 4}, epochs=1, loading=FEW, machine=CPU, out=run)
+    trained = train.train(options)
+    assert trained == read_result(run) and trained.images == 20 and len(trained.epochs) == 1
+    assert f"{trained.accuracy:.2%} of 20 test images right after epoch 1 of 1" in capsys.readouterr().out
+    converted = convert(
+        Convert(
+            str(run), steps=[4], loading=Loading(test_images=20), calibration=32, settings={"silent": 1}, out=spiking
+        )
+    )
+    assert converted == read_result(spiking)
+    (row,) = converted.rows
+    assert (row.network, row.latency, converted.ann.accuracy) == ("T4_silent-1", 4 + 20, trained.accuracy)
+    again = evaluate(Evaluate(spiking / "T4_silent-1", out=tmp_path / "again"))
+    assert (again.rows[0].agreement, again.rows[0].synops) == (row.agreement, row.synops)  # type: ignore[union-attr]
+
+
+def started(options: Any, verb: str, folder: Path) -> Path:
+    with start_run(verb, options, out=folder) as run:
+        assert isinstance(run, RunFolder)
+    return folder
+
+
+def test_options_are_read_back_as_they_were(tmp_path: Path) -> None:
+    optim, loading = Optim(lr=0.5, milestones=(1, 2)), Loading(mean=(0.5,), std=(0.25,), batch_size=7)
+    how: dict[str, Any] = {"epochs": 3, "seed": 5, "optim": optim, "loading": loading, "weights": tmp_path}
+    spiking = train.Train("sew_resnet19", network={"width": 4, "neuron": [1, None]}, test_steps=3, keep="best", **how)
+    chosen = training.settled(spiking)
+    assert (chosen.steps, chosen.test_steps, chosen.loading.seed) == (4, [3], 5)
+    folder = started(training.recorded(chosen), "train", tmp_path / "train")
+    assert read_record(folder, "train", train.Train) == chosen
+
+    learning = training.settled(
+        distill.Distill("teacher", "sew_resnet19", method="kd", taps={"a": "b"}, cache=3, **how)
+    )
+    learning = replace(learning, settings={"alpha": 0.5}, teacher_network={})
+    folder = started(distill._recorded(learning), "distill", tmp_path / "distill")
+    assert read_record(folder, "distill", distill.Distill, renamed={"model": "student"}) == learning
+
+    pretraining = hybrid_options.Pretraining(epochs=4, network={"dropout": 0.5}, optim=optim)
+    both = hybrid_options.settled(hybrid_options.Hybrid(pretraining=pretraining, epochs=3, loading=loading, last="ann"))
+    folder = started(record(both), "hybrid", tmp_path / "hybrid")
+    assert read_record(folder, "hybrid", hybrid_options.Hybrid) == both
+
+
+def test_a_wrong_option_of_a_run_is_named_with_its_file(tmp_path: Path) -> None:
+    options = record(train.Train())
+    for wrong, said in (
+        ({"seed": "one"}, "Parser key \"seed\": Expected a <class 'int'>. Got value: one"),
+        ({"optim": {"name": "sgd", "momentun": 0.5}}, "Group 'optim' does not accept option 'momentun'"),
+        ({"optim": {"lr": -1.0}}, "optim.lr=-1.0: expected a number above 0. Start"),
+        ({"sead": 3}, "option sead is unknown. Did you mean seed? Start"),
+    ):
+        folder = started(options | wrong, "train", tmp_path / str(len(list(tmp_path.iterdir()))))
+        with pytest.raises(ConfigError) as error:
+            read_record(folder, "train", train.Train)
+        assert str(error.value).startswith(f"{folder / 'run.json'}: ") and said in str(error.value)
+
+
+def test_a_network_of_too_few_classes_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run = tmp_path / "run"
+    train.train(train.Train("mlp", network={"hidden": 4}, epochs=1, loading=FEW, machine=CPU, out=run))
+    about = (run / "model.json").read_text()
+    (run / "model.json").write_text(about.replace('"num_classes": 10', '"num_classes": 9'))
+    with pytest.raises(DataError, match="tells 9 classes apart, and digits has 10"):
+        load_model(Source(str(run)), load_images("digits"))
+
+
+def test_how_a_network_takes_images_of_another_normalisation() -> None:
+    sets = load_images("digits", loading=Loading(mean=(0.5,), std=(0.25,)))
+    known = {"mean": [0.25], "std": [0.5], "image_size": 12}
+    assert input_of(known, sets) == TeacherInput(12, (0.5,), (0.5,), None)
+    assert input_of(known, sets, size=16, steps=4) == TeacherInput(16, (0.5,), (0.5,), 4)
+    assert input_of({"mean": [0.25] * 3, "std": [0.5] * 3}, sets) == TeacherInput()
+
+
+def test_behind_an_encoder_images_have_the_size_that_it_lays_out_as_the_network_takes_it() -> None:
+    sets, encoder = load_images("digits"), DCTEncoder(steps=16, stride=2)
+    known = {"image_size": 12, "steps": 16}
+    given = input_of(known, sets, steps=16, encoder=encoder)
+    assert (given.size, given.steps, given.encode) == (8, 16, encoder)
+    analog = input_of(known | {"steps": None}, sets, encoder=encoder)
+    assert analog.encode is not None and analog(torch.zeros(2, 1, 8, 8)).shape == (2, 1, 12, 12)
+    with pytest.raises(ConfigError, match="of images of 8 x 8, not of 16 x 16: leave the size out"):
+        input_of(known, sets, size=16, encoder=encoder)

@@ -1,0 +1,60 @@
+"""A spiking network beside the network it was made from: counts by hand, several schemes in one sweep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import transpike
+from transpike.coding import CSS, Rate
+from transpike.conversion import prepare
+from transpike.measure.conversion import compare
+from transpike.measure.sweep import Sweep, sweep
+
+
+def test_compare_counts_by_hand() -> None:
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(10, 6)
+    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1))
+    row = compare(snn, [x]).row
+    trace = snn.trace(x)
+    into, hidden = (trace[name].spikes.abs().sum().item() / 10 for name in ("input", "1"))
+    assert row.accuracy is None and row.loss_pp is None
+    assert row.synops == pytest.approx(8 * into + 3 * hidden)
+    assert row.spikes_per_neuron == pytest.approx(hidden / 8)
+    assert row.payload_bits == pytest.approx(into + hidden)
+    assert (row.latency, row.latency_zero_delay, row.interval) == (8 + 2, 8 + 1, 9)
+    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3)))
+    row, trace = compare(levels, [x]).row, levels.trace(x)
+    count = {k: [(trace[n].spikes.abs() == k).sum().item() / 10 for n in ("input", "1")] for k in (2, 3)}
+    assert row.shifts == pytest.approx(8 * count[2][0] + 3 * count[2][1])
+    assert row.multiplications == pytest.approx(8 * count[3][0] + 3 * count[3][1])
+
+
+def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sets = transpike.load_images("digits", loading=transpike.Loading(test_images=20))
+    ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+    schemes = [CSS(steps=6), CSS(steps=4, silent=0), CSS(steps=4), Rate(steps=8)]
+    task = Sweep("mlp", ann, sets, schemes, calibration=32)
+    found = list(sweep(task, tmp_path))
+    assert [len(each.rows) for each in found] == [1, 2, 3, 4]
+    last = found[-1]
+    assert [row.network for row in last.rows] == ["T4", "T6", "T4_silent-0", "T8_rate"], "a code's rows lie together"
+    assert (last.model, last.dataset, last.images) == ("mlp", "digits", 20)
+    assert last.calibration is not None and last.calibration.images == 32
+    assert set(last.glossary) == set(CSS().terms)
+    images = next(iter(sets.test))[0]
+    snn = transpike.load(tmp_path / "T4_silent-0")
+    same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()
+    assert last.rows[2].agreement == pytest.approx(same)
+
+    (again,) = sweep(replace(task, schemes=[*schemes, CSS(steps=2)]), tmp_path, rows=last.rows)
+    assert [row.network for row in again.rows] == ["T2", "T4", "T6", "T4_silent-0", "T8_rate"]
+    assert again.rows[1] is last.rows[0]
+    assert list(sweep(task, tmp_path, rows=last.rows)) == []
