@@ -170,7 +170,7 @@ def test_a_forward_that_looks_at_the_number_of_images_is_refused(holds: Any, con
 
 TENSOR = "expected a tensor of images [N, *], not"
 NO_IMAGES = {
-    f"{TENSOR} dict with the keys 'x', 0; pass the images, as (batch['image'] for batch in loader)": [{"x": X, "y": 1}],
+    f"{TENSOR} dict with the keys 'x', 0; pass the images, as (batch['image'] for batch in loader)": [{"x": X, 0: 1}],
     f"{TENSOR} dict with the keys 'x'; pass the images, as (batch['image'] for batch in loader)": {"x": X},
     f"{TENSOR} ndarray; pass a DataLoader, or a list of batches: images, or pairs (images, y)": [X.numpy()],
     "images are on the meta device, without values; pass ordinary tensors": [X.to("meta")],
