@@ -81,7 +81,8 @@ def _report(folder: Path, path: Path, seeds: Path) -> object:
 
 
 def _report_all(folder: Path, path: Path, seeds: Path) -> object:
-    return _command("report", ",".join(map(str, sorted(folder.iterdir()))), "--out", "page.html")
+    names = (seeds / "results").iterdir()
+    return _command("report", ",".join(str(folder / name.name) for name in sorted(names)), "--out", "page.html")
 
 
 def _report_over(folder: Path, path: Path, seeds: Path) -> object:
