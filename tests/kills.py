@@ -224,7 +224,7 @@ def _half(out: Path) -> str:
         try:
             if read:
                 read(path)
-            elif not path.name.startswith("events.out.tfevents"):
+            elif path.name != "hparams.yaml" and not path.name.startswith("events.out.tfevents"):  # Lightning's own
                 return f"{path.name} is unexpected"
             if path.name == "network.json":
                 transpike.load(path.parent)
