@@ -82,4 +82,4 @@ def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
     try:
         return kind(**vars(parser.instantiate(parser.parse_object(dict(found)))))
     except ArgumentError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{error!s:.400}") from error
