@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--verbs", nargs="+", choices=list(commands(Path())), default=list(commands(Path())))
     parser.add_argument("--operations", action="store_true", help="kill at file operations alone, never by the clock")
     options = parser.parse_args()
-    tally, faults = Counter[tuple[str, str]](), 0
+    tally = Counter[tuple[str, str]]()
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         for words in (
@@ -100,14 +100,13 @@ def main() -> int:
             kills, problem = _try(home, verb, out, whole[verb], draw, by_time=by_time)
             killed += kills
             tally[verb, "kills"] += kills
-            if problem:
-                faults += 1
-                tally[verb, "faults"] += 1
-                print(f"{trial} {verb}: {problem}", flush=True)
+            tally[verb, "faults"] += bool(problem)
+            print(f"{killed} {verb}, trial {trial}: {problem or 'went on'}", flush=True)
             shutil.rmtree(out)
     print(f"{'':10}{'kills':>8}{'faults':>8}")
     for verb in options.verbs:
         print(f"{verb:10}{tally[verb, 'kills']:>8}{tally[verb, 'faults']:>8}")
+    faults = sum(tally[verb, "faults"] for verb in options.verbs)
     print(f"{'all':10}{killed:>8}{faults:>8}")
     return int(faults > 0)
 
