@@ -192,6 +192,11 @@ def test_nothing_but_the_message_is_printed(capfd: pytest.CaptureFixture[str]) -
     assert message.startswith("the network cannot be traced at test_refusals.py:")
 
 
+def printed(error: BaseException) -> int:
+    """Lines that Python prints where nobody catches ``error``."""
+    return len("".join(traceback.format_exception(error)).splitlines())
+
+
 def test_an_uncaught_refusal_is_short() -> None:
     model: nn.Module = nn.Conv2d(3, 3, 1)
     for _ in range(150):
@@ -203,7 +208,11 @@ def test_an_uncaught_refusal_is_short() -> None:
             trace(model, torch.randn(2, *SHAPE))
     finally:
         sys.setrecursionlimit(deep)
-    assert len("".join(traceback.format_exception(caught.value)).splitlines()) < 40
+    assert printed(caught.value) < 40
+    branching = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(60)), Uses(lambda m, x: x if x.sum() > 0 else -x))
+    with pytest.raises(ConversionError, match="its path depends on the values of a tensor") as caught:
+        trace(branching, torch.randn(2, *SHAPE))
+    assert printed(caught.value) < 40
 
 
 def test_weights_that_are_not_numbers_are_named() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as read_tensors
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def load(folder: Path | str) -> SpikingNetwork:
                     f"{source}: no {name} there; give the folder that snn.save(folder) or `transpike convert` wrote"
                 )
         network = files.Record.read(place("network.json"), remedy=AGAIN, error=ModelError)
-        data = place("weights.safetensors").read_bytes()
+        data = _read_whole(place("weights.safetensors"))
     if network.content.get("format") != FORMAT:
         raise ModelError(f"{source}/network.json: not a transpike spiking network")
     if network.content.get("version") != VERSION:
@@ -55,7 +55,7 @@ def load(folder: Path | str) -> SpikingNetwork:
             f"{source}/network.json: format version {version}, this transpike reads {VERSION}; "
             "convert again, or install the transpike that wrote it"
         )
-    if network.content.get("weights_sha256") != digest(data):
+    if data is None or network.content.get("weights_sha256") != digest(data):
         raise ModelError(
             f"{source}: damaged: weights.safetensors is not the one network.json was written with; save again"
         )
@@ -68,6 +68,15 @@ def load(folder: Path | str) -> SpikingNetwork:
     except DAMAGED as error:
         reason = str(error).partition("\n")[0][:300]
         raise network.wrong(f"damaged ({type(error).__name__}: {reason}).") from error
+
+
+def _read_whole(weights: Path) -> bytes | None:
+    """What the file holds, if it is as long as its header says: more than memory has may lie behind it."""
+    try:
+        with safe_open(weights, "pt"):
+            return weights.read_bytes()
+    except SafetensorError:
+        return None
 
 
 def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwork:

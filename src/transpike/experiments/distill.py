@@ -19,7 +19,7 @@ from transpike.models.zoo import SPIKING
 from transpike.results import Distillation, Training, copy_results
 from transpike.train.options import Arguments, Machine, Optim, Recipe
 from transpike.train.processes import first_process
-from transpike.train.runs import training_run
+from transpike.train.runs import has_epochs, training_run
 
 if TYPE_CHECKING:
     from transpike.train.distill import Distilled
@@ -165,7 +165,7 @@ def distill(options: Distill) -> Training:
             taps=chosen.taps,
             given=teacher.given,
             cache=TargetCache(chosen.cache) if chosen.cache else None,
-            resume=options.resume is not None,
+            resume=options.resume is not None and has_epochs(run.folder),
         )
         results = finish(chosen, sets, fitted, run, distillation=_learned(chosen, fitted))
     if first_process():

@@ -12,7 +12,7 @@ from transpike.experiments.training import Learning, finish, make_student, recor
 from transpike.results import Training, copy_results
 from transpike.train.options import Arguments, Machine, Optim, Recipe
 from transpike.train.processes import first_process
-from transpike.train.runs import training_run
+from transpike.train.runs import has_epochs, training_run
 
 __all__ = ["Train", "train"]
 
@@ -106,7 +106,7 @@ def train(options: Train) -> Training:
 
         sets = chosen.images.load(chosen.frames)
         model = make_student(chosen, sets)
-        resume = options.resume is not None
+        resume = options.resume is not None and has_epochs(run.folder)
         fitted = fit(model, Loaders.of(sets), chosen.training, folder=run.folder, resume=resume)
         results = finish(chosen, sets, fitted, run)
     if first_process():
