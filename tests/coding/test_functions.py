@@ -148,6 +148,19 @@ def test_every_listed_operator_exists_and_changes_nothing_in_place() -> None:
         assert "Generator" not in str(schema) and isinstance(name, str)
 
 
+def test_results_are_held_no_longer_than_they_are_read() -> None:
+    twice = Function(
+        (
+            Call("exp.default", (X,)),
+            Call("add.Tensor", (Result(0), Result(0))),
+            Call("mul.Tensor", (Result(1), Result(0))),
+        )
+    )
+    seen: list[Tensor] = []
+    assert twice(torch.zeros(1), watch=seen.append).tolist() == [2.0] and len(seen) == 3
+    assert twice._spent == [[], [], [1, 0]] and NORM._spent == [[]]
+
+
 def spikes_of(scheme: CSS, function: Function, *operands: Tensor) -> Tensor:
     return neuron(function, scheme, theta=0.1)(list(operands), {}, inplace=False, final=False).spikes
 

@@ -8,7 +8,7 @@ written as JSON and read without any class of the network it came from.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -79,9 +79,17 @@ class Function:
         """The function of one operator."""
         return Function((Call(name, args, tuple(kwargs.items())),), operands)
 
-    def __call__(self, *operands: Tensor, constants: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The value for operands whose first axis counts samples (or steps times samples)."""
-        results: list[Tensor] = []
+    def __call__(
+        self,
+        *operands: Tensor,
+        constants: Mapping[str, Tensor] | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """The value for operands whose first axis counts samples (or steps times samples).
+
+        ``watch`` sees the result of every call.
+        """
+        results: dict[int, Tensor] = {}
 
         def value(argument: Argument) -> object:
             match argument:
@@ -95,10 +103,23 @@ class Function:
                     return [value(item) for item in argument]
             return argument
 
-        for call in self.calls:
+        for k, call in enumerate(self.calls):
             found = operator(call.operator)(*map(value, call.args), **{key: value(a) for key, a in call.kwargs})
-            results.append(found[0] if isinstance(found, tuple) else found)  # adaptive pooling gives places too
-        return results[-1] if results else operands[0]
+            results[k] = found[0] if isinstance(found, tuple) else found  # adaptive pooling gives places too
+            if watch:
+                watch(results[k])
+            for spent in self._spent[k]:
+                del results[spent]
+        return results[len(self.calls) - 1] if self.calls else operands[0]
+
+    @cached_property
+    def _spent(self) -> list[list[int]]:
+        """For each call, the results that it is the last to read."""
+        last = {len(self.calls) - 1: len(self.calls)}
+        for k in reversed(range(len(self.calls))):
+            for result in _results((*self.calls[k].args, *(a for _, a in self.calls[k].kwargs))):
+                last.setdefault(result, k)
+        return [[result for result, k in last.items() if k == call] for call in range(len(self.calls))]
 
     def at(self, *operands: Tensor, unit: float, constants: Mapping[str, Tensor] | None = None) -> Tensor:
         """The value in units of ``unit`` for operands in units of ``unit``: ``f(unit x, ...) / unit``."""
@@ -248,6 +269,17 @@ def argument(value: object) -> Argument:
     if value is None or isinstance(value, (bool, int, float, str, Operand, Constant, Result)):
         return value
     raise TypeError(f"{value!r} is no plain value")
+
+
+def _results(arguments: tuple[Argument, ...]) -> list[int]:
+    """The numbers of the results among arguments, in order."""
+    found = []
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            found += _results(argument)
+        elif isinstance(argument, Result):
+            found.append(argument.call)
+    return found
 
 
 def _bound(value: Argument, default: float) -> float:
