@@ -66,7 +66,7 @@ def test_a_run_killed_in_its_first_epoch_begins_again(tmp_path):
     whole, part = tmp_path / "whole", tmp_path / "part"
     assert main(["train", *TINY, "--epochs", "1", "--out", str(whole)]) == 0
     part.mkdir()
-    for name in ("run.json", "hparams.yaml"):
+    for name in ("run.json", "hparams.yaml", "best.ckpt"):
         shutil.copy(whole / name, part)
     assert main(["train", "--resume", str(part)]) == 0
     assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
