@@ -17,7 +17,7 @@ from transpike.experiments.convert import Convert, convert
 from transpike.experiments.evaluate import Evaluate, evaluate
 from transpike.experiments.options import read_record, record
 from transpike.experiments.source import Source, load_model
-from transpike.results import RunFolder, read_result, start_run
+from transpike.results import RunFolder, read_result, read_run, start_run
 from transpike.train import Machine, Optim
 from transpike.train.teacher import TeacherInput, input_of
 
@@ -27,7 +27,7 @@ FEW = Loading(train_images=100, test_images=20)
 
 def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, spiking = tmp_path / "run", tmp_path / "spiking"
-    options = train.Train("resnet20", network={"width": 4}, epochs=1, loading=FEW, machine=CPU, out=run)
+    options = train.Train("resnet20", network={"width": 4}, epochs=1, loading=FEW, machine=CPU, root=tmp_path, out=run)
     trained = train.train(options)
     assert trained == read_result(run) and trained.images == 20 and len(trained.epochs) == 1
     assert f"{trained.accuracy:.2%} of 20 test images right after epoch 1 of 1" in capsys.readouterr().out
@@ -37,6 +37,7 @@ def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: py
         )
     )
     assert converted == read_result(spiking)
+    assert (begun := read_run(spiking)) is not None and begun.options["root"] == str(tmp_path)
     (row,) = converted.rows
     assert (row.network, row.latency, converted.ann.accuracy) == ("T4_silent-1", 4 + 20, trained.accuracy)
     again = evaluate(Evaluate(spiking / "T4_silent-1", out=tmp_path / "again"))
