@@ -15,13 +15,14 @@ from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.options import record
-from transpike.experiments.source import Data, Source, load_data, load_model, read_options
+from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
 from transpike.report import write_report
 from transpike.report.terminal import conversion_table
 from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
+from transpike.train.recorded import read_options
 
 if TYPE_CHECKING:
     from torch import nn

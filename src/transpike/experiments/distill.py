@@ -8,6 +8,7 @@ from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transpike.checks import whole
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import check_method, method_needs
 from transpike.errors import ConfigError, ModelError
@@ -174,8 +175,7 @@ def _check_method(chosen: Distill) -> None:
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
     if chosen.taps is not None and not chosen.taps and "features" in method_needs(chosen.method):
         raise ConfigError("--taps names no module: leave it out for each network's stages.")
-    if chosen.cache < 0:
-        raise ConfigError(f"cache={chosen.cache}: expected mebibytes, 0 or more.")
+    whole("cache", chosen.cache, least=0)
 
 
 def _check_teacher(chosen: Distill) -> None:
@@ -184,8 +184,8 @@ def _check_teacher(chosen: Distill) -> None:
         raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
     source = chosen.source.checked("--teacher-weights", "teach")
     for option, value in (("teacher_size", source.size), ("teacher_steps", source.steps)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{option}={value}: expected 1 or more.")
+        if value is not None:
+            whole(option, value)
     if os.path.isdir(source.name) and source.network:
         raise ConfigError(f"{source.name}: a run's folder knows its network: leave --teacher-network out.")
     events, spikes = chosen.data in EVENT_SOURCES, source.model in SPIKING

@@ -15,13 +15,13 @@ from transpike.data import EventSets, ImageSets, Loading, load_events, load_imag
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.measure.subjects import Subject
-from transpike.models import check_name, create_model, describe_images, model_names, read_description
-from transpike.results import located, read_run
+from transpike.models import check_name, create_model, describe_images, read_description
 from transpike.train.options import Arguments
+from transpike.train.recorded import read_options
 from transpike.train.runs import STEPS
 from transpike.train.teacher import input_of
 
-__all__ = ["Data", "Sets", "Source", "load_data", "load_model", "load_subject", "read_options", "recorded_teacher"]
+__all__ = ["Data", "Sets", "Source", "load_data", "load_model", "load_subject", "recorded_teacher"]
 
 Sets = ImageSets | EventSets
 
@@ -217,12 +217,3 @@ def recorded_teacher(folder: str) -> Source | None:
         return teacher.checked("its weights", "teach")
     except TranspikeError as error:
         raise ModelError(f"{folder}: its teacher cannot be had ({error}) Give --teacher.") from error
-
-
-def read_options(folder: Path) -> Arguments:
-    """The options of the run in ``folder``; empty if it holds none that can be read."""
-    try:
-        run = read_run(folder)
-    except DataError:
-        return {}
-    return located(run, names=model_names()) if run else {}
