@@ -78,6 +78,7 @@ def test_a_wrong_option_of_a_run_is_named_with_its_file(tmp_path: Path) -> None:
         ({"optim": {"name": "sgd", "momentun": 0.5}}, "Group 'optim' does not accept option 'momentun'"),
         ({"optim": {"lr": -1.0}}, "optim.lr=-1.0: expected a number above 0. Start"),
         ({"sead": 3}, "option sead is unknown. Did you mean seed? Start"),
+        ({"options": [1]}, "options=[1]: expected an object. Run"),
     ):
         folder = started(options | wrong, "train", tmp_path / str(len(list(tmp_path.iterdir()))))
         with pytest.raises(ConfigError) as error:

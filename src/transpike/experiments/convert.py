@@ -109,15 +109,8 @@ def convert(options: Convert) -> Conversion:
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
-    recorded = record(
-        options,
-        network=source.network,
-        settings=settings,
-        steps=counts,
-        data=sets.name,
-        root=root,
-        loading=sets.loading,
-    )
+    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    recorded = record(options, settings=settings, steps=counts, **found)
     rows = _finished(options.resume, recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
