@@ -73,8 +73,8 @@ class Distill(Learning, Teaching):
     """Train a student, spiking or not, by the labels and by a trained teacher; by default by bi-spectrum distillation.
 
     The run's folder is that of `transpike train`: `transpike evaluate`, `analyze` and `report` read it. The method's
-    adapters lie apart in adapters.safetensors; the student has none of them, and costs what it cost before. results.json,
-    curves.csv and TensorBoard show every term of the loss from the first step on.
+    adapters lie apart in adapters.safetensors; the student has none of them, and costs what it cost before. The files
+    results.json and curves.csv show every term of the loss from the first step on.
 
     The teacher sees each batch once, as the student sees it, resized to its own image size and normalised as it was
     trained; one of `transpike hybrid` sees it through its own encoder. Of events, a teacher of the same network with
