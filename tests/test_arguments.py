@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from transpike import cli
-from transpike.arguments import load_yaml
 from transpike.checks import number
 from transpike.errors import ConfigError
+from transpike.files.yaml import load_yaml
 
 
 @dataclass(frozen=True)

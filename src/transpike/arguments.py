@@ -11,19 +11,15 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-from jsonargparse import ArgumentParser, get_loader
+from jsonargparse import ArgumentParser
+from yaml import YAMLError
 
 from transpike.checks import listed, near, shown
 from transpike.errors import ConfigError, TranspikeError
 from transpike.files import read_text
+from transpike.files.yaml import LARGEST, first_line, load_yaml
 
-__all__ = ["Arguments", "load_yaml"]
-
-LARGEST, NODES, DEEPEST = 2**20, 100_000, 60
-"""Limits of YAML: bytes; values, each counted as often as it is referred to; lists and mappings within each other."""
-
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+__all__ = ["Arguments"]
 
 ALWAYS = ("config", "help", "print_config")
 """Options of every command."""
@@ -45,24 +41,24 @@ LISTS: dict[object, str] = {
 
 
 class Arguments:
-    """The arguments of one command, as its dataclass declares them and as the user gave them.
+    """The arguments of one command: its dataclass declares them, the user types them.
 
     Args:
         verb: the command.
         kind: the dataclass of its options.
-        given: the words behind the verb.
+        words: what stands behind the verb.
 
     Raises:
         ConfigError: for an option that does not exist, and a file that cannot be read or is no YAML.
     """
 
-    def __init__(self, verb: str, kind: type, given: Sequence[str]) -> None:
-        self.verb, self.given = verb, list(given)
+    def __init__(self, verb: str, kind: type, words: Sequence[str]) -> None:
+        self.verb, self.words = verb, list(words)
         self.types = dict(_flat({name: hint for name, hint in get_type_hints(kind).items() if hint is not KW_ONLY}))
         parameters = signature(kind).parameters.values()
         self.required = [each.name for each in parameters if each.default is Parameter.empty]
         self.files: dict[str, Mapping[Any, Any]] = {}
-        for word in self.given:
+        for word in self.words:
             flag = word.partition("=")[0]
             if flag.startswith("--") and not self._knows(flag[2:]):
                 names = [f"--{name}" for name in self.types]
@@ -71,14 +67,14 @@ class Arguments:
             self._read(path)
 
     def parse(self, parser: ArgumentParser) -> dict[str, Any]:
-        """What the dataclass is to be made of.
+        """The values of the dataclass's fields.
 
         Raises:
             ConfigError: for a value of another type or out of its range; it names the option and, if the value is from
                 there, the configuration file.
         """
         try:
-            options = parser.instantiate(parser.parse_args([self.verb, *self.given]))[self.verb]
+            options = parser.instantiate(parser.parse_args([self.verb, *self.words]))[self.verb]
         except ArgumentError as error:
             raise ConfigError(self._explain(str(error))) from error
         except UnicodeDecodeError as error:
@@ -115,16 +111,16 @@ class Arguments:
         return " ".join(message.split())
 
     def _wrong(self, name: str, message: str) -> str:
-        """What is wrong with an option's value, and from where it is: of several, the one that the parser tells."""
+        """What is wrong with an option's value, and where it stands; of several values, the one the parser names."""
         found: list[tuple[str, object]] = [
             (f"--{name} {_short(value)}", value) for value in reversed(self._values(name))
         ]
         for path, content in reversed(self.files.items()):
             if (value := _within(content, name)) is not None:
                 found.append((f"{path}: {name}={shown(value)}", value))
-        told = re.findall(r"value: (.*)", message)
+        named = re.findall(r"value: (.*)", message)
         first = found[0] if found else (f"--{name}", None)
-        where, value = next((each for each in found if str(each[1]) in told), first)
+        where, value = next((each for each in found if str(each[1]) in named), first)
         choices = [repr(each) for part in _members(self.types[name]) for each in _choices(part)]
         guess = near(repr(value), choices) if isinstance(value, str) else ""
         return f"{where}: expected {self._expected(name)}.{guess}"
@@ -150,12 +146,12 @@ class Arguments:
         return False
 
     def _values(self, name: str) -> list[str]:
-        """What was given on the command line for an option."""
+        """The values of an option on the command line."""
         found = []
-        for index, word in enumerate(self.given):
+        for index, word in enumerate(self.words):
             flag, equals, value = word.partition("=")
             if flag == f"--{name}":
-                found += [value] if equals else self.given[index + 1 : index + 2]
+                found += [value] if equals else self.words[index + 1 : index + 2]
         return found
 
     def _file(self, name: str) -> str | None:
@@ -168,15 +164,15 @@ class Arguments:
         return None
 
     def _read(self, path: str) -> None:
-        """Read a configuration file, or what is given in its place, and look for names that do not exist."""
+        """Read a configuration file, or the text that stands in its place, and look for names that do not exist."""
         if path.lstrip().startswith("{"):
             text, path = path, "--config"
         else:
             text = read_text(Path(path), error=ConfigError, largest=LARGEST)
         try:
             content = load_yaml(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: {_first_line(error)}") from error
+        except YAMLError as error:
+            raise ConfigError(f"{path}: {first_line(error)}") from error
         if not isinstance(content, Mapping):
             raise ConfigError(f"{path}: expected options with values, one a line, such as `epochs: 20`.")
         self.files[path] = content
@@ -207,59 +203,9 @@ class Arguments:
         return name in self.types or ("." in name and self._knows(name) and not name.endswith(".help"))
 
 
-def load_yaml(text: str) -> Any:
-    """What YAML holds, within limits: text that refers to itself can stand for more than any memory holds.
-
-    Raises:
-        yaml.YAMLError: for what is no YAML, or beyond the limits.
-
-    >>> load_yaml("steps: [4, 8]")
-    {'steps': [4, 8]}
-    >>> load_yaml("a: &a [x, x]\\n" + "\\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefghijklmnopq",
-    ...     "bcdefghijklmnopqr")))
-    Traceback (most recent call last):
-    ...
-    yaml.error.YAMLError: holds more than 100,000 values, with those that it refers to.
-    """
-    if len(text) > LARGEST:
-        raise yaml.YAMLError(f"longer than {LARGEST:,} characters.")
-    total, sizes, opened = 0, dict[str, int](), list[tuple[str | None, int]]()
-    for event in yaml.parse(text, Loader=LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor in (anchor for anchor, _ in opened):
-                raise yaml.YAMLError(f"*{event.anchor} refers to what it stands in.")
-            total += sizes.get(str(event.anchor), 1)
-        elif isinstance(event, yaml.CollectionStartEvent):
-            opened.append((event.anchor, total))
-            total += 1
-        elif isinstance(event, yaml.ScalarEvent):
-            total += 1
-            if event.anchor:
-                sizes[event.anchor] = 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = opened.pop()
-            if anchor:
-                sizes[anchor] = total - before
-        if total > NODES:
-            raise yaml.YAMLError(f"holds more than {NODES:,} values, with those that it refers to.")
-        if len(opened) > DEEPEST:
-            raise yaml.YAMLError(f"nested deeper than {DEEPEST}.")
-    try:
-        return get_loader("yaml")(text)
-    except ValueError as error:  # a number with more digits than Python reads
-        raise yaml.YAMLError(f"{error}.") from error
-
-
 def _short(value: str) -> str:
     line = " ".join(value.split())
     return line if len(line) <= 80 else f"{line[:77]}..."
-
-
-def _first_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return " ".join(str(error).split())
-    return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'no YAML'}."
 
 
 def _flat(hints: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,10 +20,11 @@ from typing import Any, TextIO, cast
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader, set_parsing_settings
 from yaml import YAMLError
 
-from transpike.arguments import Arguments, load_yaml
+from transpike.arguments import Arguments
 from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError, reason
 from transpike.files import check_target
+from transpike.files.yaml import load_yaml
 
 __all__ = ["build_parser", "main"]
 
@@ -43,7 +44,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0; 2 for bad input, told in one message; 130 when interrupted."""
+    """Run one command and return its exit code: 0; 2 for bad input, after one message; 130 when interrupted."""
     # Threads that wait in a busy loop starve each other on a machine that others use; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)] or ["--help"]
@@ -143,7 +144,7 @@ def _warned(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Tell what we warn of in a line; others' warnings keep the place in the source they come from."""
+    """Print our own warnings in one line; those of others keep the place in the source that they come from."""
     if not Path(filename).is_relative_to(Path(__file__).parent):
         print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)
     elif os.environ.get("RANK", "0") == "0":

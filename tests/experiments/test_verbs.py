@@ -20,6 +20,7 @@ from transpike.experiments.options import read_record, record
 from transpike.experiments.source import Source, load_model
 from transpike.results import RunFolder, read_result, read_run, start_run
 from transpike.train import Machine, Optim
+from transpike.train.recorded import read_options
 from transpike.train.teacher import TeacherInput, input_of
 
 CPU = Machine(accelerator="cpu")
@@ -78,11 +79,31 @@ def test_a_wrong_option_of_a_run_is_named_with_its_file(tmp_path: Path) -> None:
         ({"optim": {"name": "sgd", "momentun": 0.5}}, "Group 'optim' does not accept option 'momentun'"),
         ({"optim": {"lr": -1.0}}, "optim.lr=-1.0: expected a number above 0. Start"),
         ({"sead": 3}, "option sead is unknown. Did you mean seed? Start"),
+        ({"options": [1]}, "options=[1]: expected an object. Run"),
     ):
         folder = started(options | wrong, "train", tmp_path / str(len(list(tmp_path.iterdir()))))
         with pytest.raises(ConfigError) as error:
             read_record(folder, "train", train.Train)
         assert str(error.value).startswith(f"{folder / 'run.json'}: ") and said in str(error.value)
+
+
+def test_options_of_an_earlier_run_that_no_run_writes_are_named_with_their_file(tmp_path: Path) -> None:
+    options = record(train.Train()) | {"options": {"machine": {"precision": "32-true"}}}
+    for wrong, said in (
+        ({"data": 5}, "data=5: expected text."),
+        ({"root": ["data"]}, "root=['data']: expected text."),
+        ({"loading": [1]}, "loading=[1]: expected an object."),
+        ({"loading": {"batch": 8}}, "loading.batch is unknown. Did you mean batch_size?"),
+        ({"loading": {"augment": 3}}, "loading.augment=3: expected text."),
+        ({"options": {"machine": []}}, "options.machine=[]: expected an object."),
+        ({"teacher_steps": 0}, "teacher_steps=0: expected a whole number of at least 1."),
+    ):
+        folder = started(options | wrong, "train", tmp_path / str(len(list(tmp_path.iterdir()))))
+        with pytest.raises(ConfigError) as error:
+            read_options(folder)
+        assert str(error.value) == f"{folder / 'run.json'}: {said} Run the experiment again."
+    folder = started(options, "train", tmp_path / "whole")
+    assert read_options(folder)["options"] == options["options"] and read_options(tmp_path) == {}
 
 
 def test_a_network_of_too_few_classes_is_refused(tmp_path: Path) -> None:

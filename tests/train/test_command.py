@@ -174,7 +174,7 @@ def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, 
         (["--resume", "absent"], "no run to resume"),
         (["--network", '{"depth": 3}'], "depth"),
         (["--network", '{"width": -8}'], "width=-8"),
-        (["--test_steps", "[1, 0]"], "test_steps=[1, 0]: each number of steps is at least 1"),
+        (["--test_steps", "[1, 0]"], "test_steps=[1, 0]: expected numbers of steps, each of at least 1"),
         (["--loading.device", "nowhere"], "device='nowhere' cannot hold images here"),
     ],
 )

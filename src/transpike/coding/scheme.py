@@ -110,7 +110,7 @@ class Scheme(ABC):
 
     @property
     def label(self) -> str:
-        """What tells the scheme from others in a table, in few words; T is told beside it."""
+        """What distinguishes the scheme in a table, in few words; T stands beside it."""
         return type(self).__name__
 
     @property

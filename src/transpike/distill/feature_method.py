@@ -89,9 +89,9 @@ class FeatureMethod(Method):
         # None for weights of 0: DDP refuses parameters that no loss depends on.
         super().__init__(stages if any(weights.values()) else (), alpha=alpha, temperature=temperature, **weights)
         if any(weights.values()) and not stages:
-            told = ", ".join(f"{name}={weight}" for name, weight in weights.items())
+            values = ", ".join(f"{name}={weight}" for name, weight in weights.items())
             raise ConfigError(
-                f"{told}: distillation of features needs stages, pairs of taps; a weight of 0 leaves them out."
+                f"{values}: distillation of features needs stages, pairs of taps; a weight of 0 leaves them out."
             )
 
     def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ STAND_IN = Stage("student", "teacher", 8, 8, (2**10, 2**10), (2**10, 2**10))
 
 
 def method_needs(method: MethodLike) -> frozenset[Need]:
-    """What a method takes beside logits; see `Method`. One of your own that does not say is given features.
+    """What a method takes beside logits; see `Method`. One of your own that declares nothing gets features.
 
     Raises:
         ConfigError: for an unknown name; near matches are listed.

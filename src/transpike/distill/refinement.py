@@ -132,8 +132,8 @@ class TransBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         asked = self.ask(self.first(tokens)).unflatten(-1, (3, self.heads, -1))
         query, key, value = asked.permute(2, 0, 3, 1, 4)
-        told = F.scaled_dot_product_attention(query, key, value)
-        tokens = tokens + self.tell(told.transpose(1, 2).flatten(-2))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.tell(attended.transpose(1, 2).flatten(-2))
         refined: Tensor = tokens + self.each(self.second(tokens))
         return refined
 

@@ -9,6 +9,7 @@ from typing import Literal
 from rich.console import Console
 
 from transpike import files
+from transpike.checks import whole
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.options import record
@@ -105,8 +106,10 @@ def analyze(options: Analyze) -> Analysis:
         TranspikeError: A run, its teacher, the weights or the data cannot be had; a tap does not exist; teacher and
             student are of different data or classes.
     """
-    if not options.students or options.images < 1 or options.shown < 0:
-        raise ConfigError("give at least one student, one image, and no negative number of images to show.")
+    if not options.students:
+        raise ConfigError("student: give at least one.")
+    whole("images", options.images)
+    whole("shown", options.shown, least=0)
     if len(options.students) > 1 and (options.weights or options.network):
         raise ConfigError("--weights and --network are for one student: give the folders of runs to compare several.")
     checked_device(options.device)

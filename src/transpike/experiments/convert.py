@@ -15,13 +15,14 @@ from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.options import record
-from transpike.experiments.source import Data, Source, load_data, load_model, read_options
+from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
 from transpike.report import write_report
 from transpike.report.terminal import conversion_table
 from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
+from transpike.train.recorded import read_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,15 +109,8 @@ def convert(options: Convert) -> Conversion:
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
-    recorded = record(
-        options,
-        network=source.network,
-        settings=settings,
-        steps=counts,
-        data=sets.name,
-        root=root,
-        loading=sets.loading,
-    )
+    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    recorded = record(options, settings=settings, steps=counts, **found)
     rows = _finished(options.resume, recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):

@@ -8,6 +8,7 @@ from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transpike.checks import whole
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import check_method, method_needs
 from transpike.errors import ConfigError, ModelError
@@ -72,8 +73,8 @@ class Distill(Learning, Teaching):
     """Train a student, spiking or not, by the labels and by a trained teacher; by default by bi-spectrum distillation.
 
     The run's folder is that of `transpike train`: `transpike evaluate`, `analyze` and `report` read it. The method's
-    adapters lie apart in adapters.safetensors; the student has none of them, and costs what it cost before. Every term
-    of the loss is told from the first step on: in results.json, curves.csv and TensorBoard.
+    adapters lie apart in adapters.safetensors; the student has none of them, and costs what it cost before. The files
+    results.json and curves.csv show every term of the loss from the first step on.
 
     The teacher sees each batch once, as the student sees it, resized to its own image size and normalised as it was
     trained; one of `transpike hybrid` sees it through its own encoder. Of events, a teacher of the same network with
@@ -174,8 +175,7 @@ def _check_method(chosen: Distill) -> None:
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
     if chosen.taps is not None and not chosen.taps and "features" in method_needs(chosen.method):
         raise ConfigError("--taps names no module: leave it out for each network's stages.")
-    if chosen.cache < 0:
-        raise ConfigError(f"cache={chosen.cache}: expected mebibytes, 0 or more.")
+    whole("cache", chosen.cache, least=0)
 
 
 def _check_teacher(chosen: Distill) -> None:
@@ -184,8 +184,8 @@ def _check_teacher(chosen: Distill) -> None:
         raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
     source = chosen.source.checked("--teacher-weights", "teach")
     for option, value in (("teacher_size", source.size), ("teacher_steps", source.steps)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{option}={value}: expected 1 or more.")
+        if value is not None:
+            whole(option, value)
     if os.path.isdir(source.name) and source.network:
         raise ConfigError(f"{source.name}: a run's folder knows its network: leave --teacher-network out.")
     events, spikes = chosen.data in EVENT_SOURCES, source.model in SPIKING

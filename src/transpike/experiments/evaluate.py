@@ -15,11 +15,12 @@ from rich.progress import track
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.options import record
-from transpike.experiments.source import Data, Source, load_data, load_subject, read_options
+from transpike.experiments.source import Data, Source, load_data, load_subject
 from transpike.report.terminal import conversion_table
 from transpike.results import Conversion, Evaluation, copy_results, start_run
 from transpike.train.options import Machine
-from transpike.train.processes import checked_device, join_processes
+from transpike.train.processes import checked_device, first_process, join_processes
+from transpike.train.recorded import read_options
 
 __all__ = ["Evaluate", "evaluate"]
 
@@ -89,7 +90,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         # What the network was trained and tested in.
         precision = begun.get("options", begun).get("machine", {}).get("precision", "32-true")
         measure = partial(_trained, chosen, precision)
-    if int(os.environ.get("RANK", 0)):  # one of several processes, of which the first writes
+    if not first_process():
         return measure()
     with start_run("evaluate", record(chosen), out=options.out) as run:
         results = measure()
@@ -109,7 +110,7 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
         raise ConfigError(f"{chosen.network}: give --data, the images to test with; no run.json beside it tells")
     root, loading = chosen.root or Path("data"), chosen.loading or Loading()
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
-    console = Console(stderr=True, quiet=bool(total and int(os.environ["RANK"])))
+    console = Console(stderr=True, quiet=not first_process())
     measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total)
     rows, glossary = (measured.row,), dict(snn.scheme.terms)
     results = Conversion(
@@ -129,6 +130,6 @@ def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> E
     subject = load_subject(source, sets, label="", device="cpu")
     machine = Machine(accelerator="gpu" if chosen.device.startswith("cuda") else "cpu", precision=precision)
     tested = test(subject.model, sets.test, machine=machine, steps=source.time, encode=subject.given.encode)
-    if not int(os.environ.get("RANK", 0)):
+    if first_process():
         print(f"{tested.accuracy:.2%} of {tested.images} test samples of {sets.name} right")
     return Evaluation(model=str(chosen.network), dataset=sets.name, **asdict(tested))

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from transpike.checks import number, whole
 from transpike.coding import create_encoder
 from transpike.data import Loading
 from transpike.errors import ConfigError
@@ -150,10 +151,8 @@ def _check(chosen: Hybrid) -> None:
     _ = chosen.first_training, chosen.last_training
     if chosen.balanced is not None and chosen.last != "tune":
         raise ConfigError(f"--balanced begins with the last stage: leave out --last {chosen.last}.")
-    if not 0 < chosen.percentile <= 100 or chosen.calibration < 1:
-        raise ConfigError(
-            f"percentile={chosen.percentile} lies in (0, 100]; calibration={chosen.calibration} is at least 1."
-        )
+    number("percentile", chosen.percentile, above=0, most=100)
+    whole("calibration", chosen.calibration)
     with warnings.catch_warnings(action="ignore"):  # the run's own encoder warns
         create_encoder(chosen.encoder, steps=chosen.steps, settings=chosen.settings or {}, mean=(0.0,), std=(1.0,))
     if chosen.balanced is None:

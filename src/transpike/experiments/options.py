@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
 
 from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError
-from transpike.models import model_names
-from transpike.results import located, read_run
-from transpike.train.options import Arguments
+from transpike.results import read_run
+from transpike.train.recorded import read_options
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -53,7 +52,7 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
         raise ConfigError(f"{folder}: no run to resume, for it has no run.json.")
     if run.verb != verb:
         raise ConfigError(f"{folder}: a run of `transpike {run.verb}`, not of `transpike {verb}`.")
-    found: Arguments = dict(located(run, names=model_names()))
+    found = dict(read_options(folder))
     found |= found.pop("options", {})  # how to train stands in an object of its own
     found = {(renamed or {}).get(name, name): value for name, value in found.items()}
     names = [one.name for one in fields(kind) if one.name not in PLACES]

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 from pathlib import Path
 
 from torch import nn
 
-from transpike.checks import refuse, shown
 from transpike.coding import read_encoder
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.measure.subjects import Subject
-from transpike.models import check_name, create_model, describe_images, model_names, read_description
-from transpike.results import located, read_run
+from transpike.models import check_name, create_model, describe_images, read_description
 from transpike.train.options import Arguments
+from transpike.train.recorded import read_options
 from transpike.train.runs import STEPS
 from transpike.train.teacher import input_of
 
-__all__ = ["Data", "Sets", "Source", "load_data", "load_model", "load_subject", "read_options", "recorded_teacher"]
+__all__ = ["Data", "Sets", "Source", "load_data", "load_model", "load_subject", "recorded_teacher"]
 
 Sets = ImageSets | EventSets
-
-AGAIN = "Run the experiment again."
-TEXTS = ("data", "model", "root", "scheme", "teacher", "teacher_weights")
-OBJECTS = ("loading", "machine", "network", "options", "settings", "teacher_network")
-NUMBERS = ("teacher_size", "teacher_steps")
-KINDS: dict[str, type] = {
-    **dict.fromkeys(TEXTS, str),
-    **dict.fromkeys(OBJECTS, Mapping),
-    **dict.fromkeys(NUMBERS, int),
-}
-"""Of the options in a run.json that other commands than its own look at."""
-
-WORDS: dict[type, str] = {str: "text", Mapping: "an object", int: "a whole number"}
 
 
 @dataclass(frozen=True)
@@ -231,30 +217,3 @@ def recorded_teacher(folder: str) -> Source | None:
         return teacher.checked("its weights", "teach")
     except TranspikeError as error:
         raise ModelError(f"{folder}: its teacher cannot be had ({error}) Give --teacher.") from error
-
-
-def read_options(folder: Path) -> Arguments:
-    """The options of the run in ``folder``; empty if it holds none that can be read."""
-    try:
-        run = read_run(folder)
-    except DataError:
-        return {}
-    options = located(run, names=model_names()) if run else {}
-    _check_options(folder / "run.json", "options", options)
-    return options
-
-
-def _check_options(place: Path, trail: str, options: Mapping[str, object]) -> None:
-    """Refuse options of a run.json that are not what the commands make of them.
-
-    Raises:
-        DataError: naming the first.
-    """
-    for name, kind in KINDS.items():
-        value = options.get(name)
-        if value is not None and not isinstance(value, kind):
-            raise refuse(f"{place}: {trail}.{name}", value, WORDS[kind], error=DataError)
-        if name == "loading" and isinstance(value, Mapping) and (other := value.keys() - Loading.__annotations__):
-            raise DataError(f"{place}: {trail}.loading: {shown(min(other))} is unknown. {AGAIN}")
-        if name == "options" and isinstance(value, Mapping):
-            _check_options(place, f"{trail}.options", value)

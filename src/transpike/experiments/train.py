@@ -22,8 +22,8 @@ class Train(Learning):
     curves.csv, TensorBoard events, and checkpoints of the last and of the best epoch. Hand the folder to `transpike
     convert`. The test images are looked at once, at the end.
 
-    A spiking network sees every image T times, or T frames of events; its logits are the mean over time. Its firing
-    rates, operations and energy are told at the end, and its accuracy at other T.
+    A spiking network sees every image T times, or T frames of events; its logits are the mean over time. At the
+    end the command prints its firing rates, operations and energy, and its accuracy at other T.
 
     Examples:
       transpike train

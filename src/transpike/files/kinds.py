@@ -1,4 +1,4 @@
-"""Kinds of files, and how one of ours is told from a stranger's, so that no writer replaces what is not its own."""
+"""Kinds of files. Each recognises our own files, so that no writer replaces a stranger's."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Record:
-    """A JSON object and where it stands. What asks for a field gets it in the type it asks for.
+    """A JSON object and where it stands. Each method reads a field as one type.
 
     A field that is missing, of another type or out of its range raises an error that names file, field, what was
     found and what was expected. Null stands for a missing value: see `has`.

@@ -121,7 +121,7 @@ def _feature_note(networks: Sequence[Network], *, adapted: bool, weighted: bool)
     )
     if adapted:
         yield " Adapted: the student’s maps as its method compares them."
-        yield from (f" {told}" for told in dict.fromkeys(network.adapts for network in networks) if told)
+        yield from (f" {note}" for note in dict.fromkeys(network.adapts for network in networks) if note)
     if weighted:
         yield " Dotted: the weight that the method’s Gaussian, squared, gives to the power of the difference."
 
@@ -214,8 +214,10 @@ def _filters(result: Analysis, key: str) -> Group | None:
         return None
     domains = {one.network: one.domain for one in result.filters}
     named = [(f"{result.networks[number].label} ({domains[number]})", found) for number, found in rows.items()]
-    told = [one for one in result.filters if known(one.high_over_low)]
-    alt = "Magnitudes of W2. " + " ".join(f"{one.tap}: {one.high_over_low:.2g} times as large at high." for one in told)
+    filters = [one for one in result.filters if known(one.high_over_low)]
+    alt = "Magnitudes of W2. " + " ".join(
+        f"{one.tap}: {one.high_over_low:.2g} times as large at high." for one in filters
+    )
     caption = "|W₂| of each stage" + ("" if len(named) > 1 else f", {domains[next(iter(rows))]} domain")
     note = (
         "Of a filter in the frequency domain over all frequencies, zero in the middle, ½ cycle per pixel at the edges; "
@@ -225,7 +227,7 @@ def _filters(result: Analysis, key: str) -> Group | None:
         "What SRD learned",
         wide=[Plot(Markup(panels.draw_filters(named, f"{key}-filters", alt)), caption, note)],
         columns=("stage", "student", "|W₂| above ¼ cycle per pixel, relative to below"),
-        rows=[(one.tap, result.networks[one.network].label, fixed(one.high_over_low)) for one in told],
+        rows=[(one.tap, result.networks[one.network].label, fixed(one.high_over_low)) for one in filters],
     )
 
 
@@ -288,7 +290,7 @@ def _saliency(result: Analysis, key: str) -> Group | None:
             raise DataError(f"saliency.images[{number}]: damaged ({error}). Run the experiment again.") from error
     taps = ", ".join(f"{label} {tap}" for label, tap in zip(networks, result.saliency.taps, strict=False))
     alt = "Grad-CAM of " + "; ".join(
-        f"{label}: " + ", ".join(f"{who} {told}" for who, (told, _) in zip(networks, heats, strict=True))
+        f"{label}: " + ", ".join(f"{who} {caption}" for who, (caption, _) in zip(networks, heats, strict=True))
         for label, _, heats in rows
     )
     note = (

@@ -134,21 +134,21 @@ def _counts(part: Part) -> tuple[float, ...]:
 def _told(work: Operations, found: Mapping[str, Part]) -> str:
     """Eq. 13 in words, and what a larger input does to it."""
     macs, (_, *image), (_, *laid_out) = found["ann"].macs, work.image, work.input
-    told = [f"DCT-SNN’s Eq. 13 counts {count(macs)} multiply-accumulates for the artificial network"]
+    sentences = [f"DCT-SNN’s Eq. 13 counts {count(macs)} multiply-accumulates for the artificial network"]
     if image != laid_out:
-        told.append(
+        sentences.append(
             f", as its encoder lays an image of {image[0]} × {image[1]} out as {laid_out[0]} × {laid_out[1]}, "
             f"{fixed(math.prod(laid_out) / math.prod(image))} times as large. "
         )
-        told.append(_beside_own(found, work.poolings, (*image, *laid_out)))
+        sentences.append(_beside_own(found, work.poolings, (*image, *laid_out)))
     if "synapses" in found:
-        told.append(
+        sentences.append(
             f". In {work.steps} steps the spiking network’s synapses make {count(found['synapses'].accumulates)} "
             "additions: Eq. 13 times the measured rate of each layer’s input times T"
         )
         if known(work.input_rate):
-            told.append(f"; on average over operations this rate is {fixed(work.input_rate, 3)}")
-    return "".join(told) + "."
+            sentences.append(f"; on average over operations this rate is {fixed(work.input_rate, 3)}")
+    return "".join(sentences) + "."
 
 
 def _beside_own(found: Mapping[str, Part], poolings: int, sides: Sequence[int]) -> str:
@@ -157,8 +157,8 @@ def _beside_own(found: Mapping[str, Part], poolings: int, sides: Sequence[int]) 
         return "For the image itself there is no such network: its poolings leave nothing of it"
     own, macs = found["ann_image"].macs, found["ann"].macs
     times = ratio(macs, own).removesuffix(" ×")
-    told = f"That is {times} times the {count(own)} of the same network for the image itself"
-    return told + ", whose poolings round otherwise" * any(side % 2**poolings for side in sides)
+    sentence = f"That is {times} times the {count(own)} of the same network for the image itself"
+    return sentence + ", whose poolings round otherwise" * any(side % 2**poolings for side in sides)
 
 
 def _energy_plot(work: Operations, found: Mapping[str, Part], key: str) -> list[Plot]:

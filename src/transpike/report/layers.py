@@ -62,7 +62,7 @@ def error_plot(layers: Sequence[Layer], key: str, setting: str) -> list[Plot]:
 
 
 def rate_plot(layers: Sequence[Layer | FiringLayer], key: str, setting: str) -> list[Plot]:
-    """How each layer fires, if any does; negative spikes are told of only where there are some."""
+    """How each layer fires, if any does; the legend names negative spikes only where there are some."""
     firing = [layer for layer in layers if known(layer.spikes_per_neuron) and layer.spikes_per_neuron]
     if not firing:
         return []

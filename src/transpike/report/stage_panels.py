@@ -75,8 +75,8 @@ def draw_similarity(
             for (row, column), value in np.ndenumerate(values):
                 # Not the page's ink, which changes with its scheme: the map does not.
                 colour = "#101010" if value > 0.55 else "#ffffff"
-                told = "" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
-                axes.text(column, row, told, ha="center", va="center", fontsize=9, color=colour)
+                text = "" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+                axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
     return to_svg(figure, name, alt)
 
 

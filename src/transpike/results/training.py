@@ -88,7 +88,7 @@ class Stage:
 
     @classmethod
     def of(cls, results: Evaluation) -> Stage:
-        """What is told of a stage with these results."""
+        """The stage that these results are of."""
         trained = results if isinstance(results, Training) else None
         return cls(
             model=results.model,

@@ -240,8 +240,10 @@ class Classifier(L.LightningModule):
         count, correct, loss, *terms = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         if count == 0:
             raise ConfigError(f"there is no {stage} image to measure.")
-        told = {"loss": loss / count, "accuracy": correct / count, "images": count}
-        return told | ({name: term / count for name, term in zip(self._terms, terms, strict=True)} if terms[1:] else {})
+        figures = {"loss": loss / count, "accuracy": correct / count, "images": count}
+        return figures | (
+            {name: term / count for name, term in zip(self._terms, terms, strict=True)} if terms[1:] else {}
+        )
 
     def _count(self, stage: str, logits: Tensor, labels: Tensor, *means: Tensor) -> None:
         """Add a batch: how many images, how many right, and means over the batch: the loss, then its terms."""

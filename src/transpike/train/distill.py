@@ -126,10 +126,10 @@ class Terms(L.Callback):
         task = sum(terms.get(name, 0.0) for name in TASK)
         heavy = [name for name, term in terms.items() if term > OUTWEIGHS * task]
         if heavy and trainer.is_global_zero:
-            told = ", ".join(f"{name} = {term:.3g}" for name, term in terms.items())
+            values = ", ".join(f"{name} = {term:.3g}" for name, term in terms.items())
             warnings.warn(
                 f"{' and '.join(heavy)} outweighs the task loss more than {OUTWEIGHS} times at the first step "
-                f"({told}): lower its weight, or normalize the teacher's features.",
+                f"({values}): lower its weight, or normalize the teacher's features.",
                 stacklevel=1,
             )
 

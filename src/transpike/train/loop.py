@@ -266,8 +266,8 @@ def evaluate(
     with _quiet():
         trainer = _trainer(machine or Machine(), callbacks=[], logger=False, enable_progress_bar=False)
         trainer.test(classifier, datamodule=_Data(0, None, loader), verbose=False)
-        told = classifier.measured("test")
-    return Evaluation(told["accuracy"], told["loss"], int(told["images"]))
+        figures = classifier.measured("test")
+    return Evaluation(figures["accuracy"], figures["loss"], int(figures["images"]))
 
 
 def _trainer(machine: Machine, **kwargs: Any) -> L.Trainer:

@@ -17,20 +17,20 @@ from transpike.train.options import TrainOptions
 __all__ = ["Outlook", "at_chance", "span"]
 
 SOON = 20.0
-"""Seconds after which the time of the whole training is told; of a shorter one it is not."""
+"""Seconds after which the line about the whole training's time is printed; a shorter training prints none."""
 
 PATIENCE = 3
 """Epochs that a network has to leave chance, beyond the warm-up."""
 
 
 class Outlook(L.Callback):
-    """Tells parameters and the size of a checkpoint at the start, then how long the training takes, and warns of one
-    that stays at chance.
+    """Prints the number of parameters and the size of a checkpoint, then how long the training takes; warns of one that
+    stays at chance.
 
     Args:
         curves: the rows of the epochs; its callback comes before this one.
         bar: above it the lines are printed.
-        clock: tells seconds.
+        clock: gives seconds.
     """
 
     def __init__(self, curves: Curves, bar: OneBar, *, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from transpike.checks import refuse
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError
 from transpike.models import check_name, read_description
@@ -64,7 +65,7 @@ def checked_steps(test_steps: list[int] | int | None) -> list[int] | None:
     """
     counts = [test_steps] if isinstance(test_steps, int) else test_steps
     if min(counts or [1]) < 1:
-        raise ConfigError(f"test_steps={counts}: each number of steps is at least 1.")
+        raise refuse("test_steps", counts, "numbers of steps, each of at least 1")
     return counts
 
 

@@ -1,0 +1,66 @@
+"""YAML from strangers, within limits: text that refers to itself can stand for more than any memory holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader
+
+__all__ = ["LARGEST", "first_line", "load_yaml"]
+
+LARGEST, NODES, DEEPEST = 2**20, 100_000, 60
+"""Limits of YAML: bytes; values, each counted as often as it is referred to; lists and mappings within each other."""
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def load_yaml(text: str) -> Any:
+    """What YAML holds, within the limits of size, depth and number of values.
+
+    Raises:
+        yaml.YAMLError: for what is no YAML, or beyond the limits.
+
+    >>> load_yaml("steps: [4, 8]")
+    {'steps': [4, 8]}
+    >>> load_yaml("a: &a [x, x]\\n" + "\\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefghijklmnopq",
+    ...     "bcdefghijklmnopqr")))
+    Traceback (most recent call last):
+    ...
+    yaml.error.YAMLError: holds more than 100,000 values, with those that it refers to.
+    """
+    if len(text) > LARGEST:
+        raise yaml.YAMLError(f"longer than {LARGEST:,} characters.")
+    total, sizes, opened = 0, dict[str, int](), list[tuple[str | None, int]]()
+    for event in yaml.parse(text, Loader=LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in (anchor for anchor, _ in opened):
+                raise yaml.YAMLError(f"*{event.anchor} refers to what it stands in.")
+            total += sizes.get(str(event.anchor), 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor:
+                sizes[anchor] = total - before
+        if total > NODES:
+            raise yaml.YAMLError(f"holds more than {NODES:,} values, with those that it refers to.")
+        if len(opened) > DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than {DEEPEST}.")
+    try:
+        return get_loader("yaml")(text)
+    except ValueError as error:  # a number with more digits than Python reads
+        raise yaml.YAMLError(f"{error}.") from error
+
+
+def first_line(error: yaml.YAMLError) -> str:
+    """What is wrong with YAML, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'no YAML'}."
