@@ -169,8 +169,9 @@ def _go_on(
         code = _command(again, log, killed=(out, at), wait=wait)
         if code != 2:
             return code
+        print(f"not resumed: {_tail(log)}")
     code = _command(words, log, killed=(out, at), wait=wait)
-    finished = not resumes and (folder / "results.json").exists() and "another run" in log.read_text()
+    finished = not resumes and (folder / "results.json").exists() and "is not an empty folder" in log.read_text()
     return 0 if code == 2 and finished else code
 
 

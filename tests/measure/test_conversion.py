@@ -36,6 +36,32 @@ def test_compare_counts_by_hand() -> None:
     assert row.multiplications == pytest.approx(8 * count[3][0] + 3 * count[3][1])
 
 
+def test_a_loss_is_what_the_original_had_more() -> None:
+    """One step of one spike tells a value in three levels: predictions are lost that the original gets right."""
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 5)).eval()
+    images = torch.randn(400, 6)
+    with torch.no_grad():
+        labels = ann(images).argmax(1)
+    labels[:40] = (labels[:40] + 1) % 5
+    snn = transpike.convert(ann, images, scheme=CSS(steps=1, silent=0))
+    row, original = (lambda found: (found.row, found.ann))(compare(snn, [(images, labels)]))
+    right = float((snn(images).argmax(1) == labels).double().mean())
+    assert original.accuracy == pytest.approx(0.9) and row.accuracy == pytest.approx(right) and right < 0.8
+    assert row.loss_pp == pytest.approx(100 * (0.9 - right))
+
+
+def test_the_energy_of_a_network_is_that_of_its_layers_and_of_its_readout() -> None:
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    images = torch.randn(20, 4)
+    row = compare(transpike.convert(ann, images, scheme=CSS(steps=8, silent=1)), [images]).row
+    # Three outputs accumulate over 8 steps: each amplifies its sum (a shift, 0.1 pJ) and adds the bias (0.9 pJ).
+    readout = 3 * 8 * (0.1 + 0.9) * 1e-6
+    assert row.energy_uj == pytest.approx(sum(layer.energy_uj for layer in row.layers) + readout, rel=1e-9)
+    assert row.energy_uj == pytest.approx(sum(row.energy_parts_uj.values()), rel=1e-9)
+
+
 def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sets = transpike.load_images("digits", loading=transpike.Loading(test_images=20))

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -57,6 +58,16 @@ def test_an_interrupted_run_goes_on_with_the_options_it_began_with(tmp_path, cap
         assert main(["train", *TINY, "--epochs", "3", "--out", str(part)]) == 130
     assert f"transpike train --resume {part}" in capsys.readouterr().err
     assert not (part / "results.json").exists()
+    assert main(["train", "--resume", str(part)]) == 0
+    assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_a_run_killed_in_its_first_epoch_begins_again(tmp_path):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert main(["train", *TINY, "--epochs", "1", "--out", str(whole)]) == 0
+    part.mkdir()
+    for name in ("run.json", "hparams.yaml", "best.ckpt"):
+        shutil.copy(whole / name, part)
     assert main(["train", "--resume", str(part)]) == 0
     assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 

@@ -49,8 +49,11 @@ def training_run(
 
 
 def has_epochs(folder: Path) -> bool:
-    """Whether a run has anything to go on from; one that was killed in its first epoch begins again."""
-    return any(os.path.lexists(folder / name) for name in ("last.ckpt", "weights.safetensors", "results.json"))
+    """Whether a run that is resumed has anything to go on from; one that was killed in its first epoch begins again."""
+    if any(os.path.lexists(folder / name) for name in ("last.ckpt", "weights.safetensors", "results.json")):
+        return True
+    (folder / "best.ckpt").unlink(missing_ok=True)  # it is written just before last.ckpt, and will be once more
+    return False
 
 
 def checked_steps(test_steps: list[int] | int | None) -> list[int] | None:
