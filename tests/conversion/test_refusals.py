@@ -110,6 +110,7 @@ def test_equal_reasons_are_one_line_and_many_are_cut() -> None:
         (lambda m, x: torch.stack([x, x]), "batch axis"),
         (lambda m, x: x + x.sum(), "batch axis"),
         (lambda m, x: x * x.shape[0], "number that depends on the batch"),
+        (lambda m, x: x[:, : x.shape[0]].sum(1), "number that depends on the batch|fixes the batch"),
         (lambda m, x: x[x > 0].sum() + x, "index"),
         (lambda m, x: F.batch_norm(x, None, None, training=True), "BatchNorm without running statistics"),
         (lambda m, x: F.dropout2d(x, training=True), "dropout"),

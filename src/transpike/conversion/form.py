@@ -73,9 +73,10 @@ class Form:
     def reshaped(self, axis: int, copies: int, sizes: Sequence[int]) -> Form | None:
         """The form of a reshape to ``sizes`` (of one sample) with the samples in ``axis``; None if it mixes samples."""
         before = math.prod(self.own(1)[: self.axis]) * self.outer
-        outer, rest = divmod(before, math.prod(sizes[:axis]))
-        if rest or not outer or copies % outer:
+        ahead = math.prod(sizes[:axis])
+        if not ahead or before % ahead or not before or copies % (before // ahead):
             return None
+        outer = before // ahead
         return Form(_shape(axis, copies, sizes), axis, outer, copies // outer)
 
     def like(self, axis: int, copies: int, sizes: Sequence[int]) -> Form | None:

@@ -108,6 +108,8 @@ def cut(
     axis = to.forms[x].dim(dim)
     if axis is None:
         return to.mixed(node, [x])
+    if any(isinstance(bound, torch.SymInt) for bound in (start, end)):
+        return to.refused(node, [x], "slice with a number that depends on the batch or its values; use a constant")
     end = 2**31 if end is None else min(end, 2**31)
     return to.emit(node, "slice", [x], value=value, args={"dim": axis, "start": start, "end": end, "step": step})
 
