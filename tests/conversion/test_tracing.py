@@ -170,9 +170,7 @@ def test_a_forward_that_looks_at_the_number_of_images_is_refused(holds: Any, con
 
 TENSOR = "expected a tensor of images [N, *], not"
 NO_IMAGES = {
-    f"{TENSOR} dict with the keys 'x', 'y'; pass the images, as (batch['image'] for batch in loader)": [
-        {"x": X, "y": 1}
-    ],
+    f"{TENSOR} dict with the keys 'x', 0; pass the images, as (batch['image'] for batch in loader)": [{"x": X, 0: 1}],
     f"{TENSOR} dict with the keys 'x'; pass the images, as (batch['image'] for batch in loader)": {"x": X},
     f"{TENSOR} ndarray; pass a DataLoader, or a list of batches: images, or pairs (images, y)": [X.numpy()],
     "images are on the meta device, without values; pass ordinary tensors": [X.to("meta")],
@@ -230,6 +228,16 @@ def test_a_counter_that_changes_the_output_is_refused(factor: Any, calls: Any) -
     model = Counts(factor, copy.copy(calls))
     assert "random or stateful" in refusal(model)
     assert model.calls == calls
+
+
+def test_a_change_after_two_calls_is_found_by_a_third() -> None:
+    calls: list[int] = []
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        calls.append(1)
+        return m.net(x) * (1 if len(calls) < 3 else 2)  # type: ignore[no-any-return]
+
+    assert "differs from the model by 50.00%" in refusal(Uses(forward, net=net()))
 
 
 def test_the_network_is_left_as_it_was() -> None:
@@ -362,19 +370,19 @@ def test_weights_that_hooks_compute() -> None:
 
 def test_a_refusal_names_the_hook_and_its_layer() -> None:
     def squash(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return output.erf()
+        return output.sort().values
 
     class Gate:
         def __call__(self, module: nn.Module, args: Any) -> Any:
-            return (args[0].sigmoid(),)
+            return (args[0].round(),)
 
     model = net()
     model[1].register_forward_hook(squash)
     model[2].register_forward_pre_hook(Gate())
     lines = refusal(model).splitlines()
-    assert lines[1] == "  - 1 (its hook squash): erf has no spiking form"
+    assert lines[1] == "  - 1 (its hook squash): sorting has no spiking form"
     model[1]._forward_hooks.clear()
-    assert refusal(model).splitlines()[1] == "  - 2 (its hook Gate): sigmoid is not piecewise linear"
+    assert refusal(model).splitlines()[1] == "  - 2 (its hook Gate): round has no spiking form"
 
 
 def test_a_hook_that_cannot_be_traced_is_named() -> None:

@@ -147,7 +147,7 @@ def test_a_run_killed_between_its_stages_continues_as_if_it_had_not_been(
         (["--pretraining.network", '{"dropout": 3}'], "dropout probability has to be between 0 and 1"),
         (["--neuron.leak", "2"], "neuron={'leak': 2}: DCTLIFNode: leak=2: expected a number in (0, 1]"),
         (["--neuron", '{"leek": 0.5}'], "takes no 'leek'. Did you mean leak?"),
-        (["--neuron", '{"spiking_neuron": "LIF"}'], "Did you mean LIFNode?"),
+        (["--neuron", '{"spiking_neuron": "LIF"}'], "Did you mean 'LIFNode'?"),
         (["--neuron", '{"surrogate_function": 3}'], "neuron={'surrogate_function': 3}"),
         (["--encoder", "dctt"], "Did you mean dct?"),
         (["--encoder", "phase", "--settings", '{"phases": 2.5}'], "phases=2.5: expected a whole number"),

@@ -21,8 +21,8 @@ from transpike.errors import TranspikeError
 from transpike.experiments.convert import Convert
 from transpike.experiments.distill import Distill
 from transpike.experiments.hybrid import Hybrid
+from transpike.experiments.learning import settled
 from transpike.experiments.train import Train
-from transpike.experiments.training import settled
 from transpike.models import create_model, load_weights, read_description, read_weights
 from transpike.report import write_report
 from transpike.results import read

@@ -95,11 +95,11 @@ def test_a_second_interrupt_ends_at_once_and_says_how_to_go_on(tmp_path, capsys,
 def test_an_interrupted_measurement_ends_with_130_and_can_be_repeated(tmp_path, monkeypatch):
     run, out = tmp_path / "run", tmp_path / "out"
     assert main(["train", *TINY, "--epochs", "1", "--out", str(run)]) == 0
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         assert main(["evaluate", str(run), "--out", str(out)]) == 130
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert main(["evaluate", str(run), "--out", str(out)]) == 0
 
 

@@ -27,6 +27,7 @@ __all__ = ["load"]
 
 AGAIN = "Convert and save the network again."
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
+_PLACES = {"gather": (torch.int64,), "call": (torch.int64, torch.bool)}  # indices and masks that these kinds may hold
 LARGEST = 2**30
 """Values of one image in all operations together; beyond it nobody meant the shapes."""
 
@@ -112,9 +113,15 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
     return replace(op, function=function, fires=entry.flag("fires"))
 
 
+def _within(value: Tensor) -> None:
+    """What a function makes on the way has a size of the order of a network's values too."""
+    if value.numel() > 2 * LARGEST:
+        raise ValueError("its shapes are too large for any memory")
+
+
 def _check(graph: Graph, units: Mapping[str, float]) -> None:
     """Run the graph on shapes alone, then on one image of zeros: what does not fit together is found now."""
-    dtypes = {tensor.dtype for op in graph for tensor in op.tensors.values()}
+    dtypes = {t.dtype for op in graph for t in op.tensors.values() if t.dtype not in _PLACES.get(op.kind, ())}
     if len(dtypes) != 1 or not (dtype := dtypes.pop()).is_floating_point:
         raise ValueError("its tensors are not of one floating-point type")
     values: dict[str, Tensor] = {}
@@ -126,7 +133,9 @@ def _check(graph: Graph, units: Mapping[str, float]) -> None:
             values[op.name] = torch.empty(shape, dtype=dtype, device="meta")
         else:
             own = {key: tensor.to("meta") for key, tensor in op.tensors.items()}
-            values[op.name] = apply(op, own, *(values[name] for name in op.inputs))
+            inputs = [values[name] for name in op.inputs]
+            values[op.name] = apply(op, own, *inputs)
+            op.function(*inputs, constants=own, watch=_within) if op.kind == "call" else None
         if values[op.name].shape != shape:
             raise ValueError(f"{op.name} gives {list(values[op.name].shape)}, not {list(shape)} as recorded")
     if sum(math.prod(op.shape) for op in graph) > LARGEST:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import number
 from transpike.distill.adapter import Adapter, mean_over_time, on_grid
 from transpike.distill.fused import fused_residual
 from transpike.distill.inputs import feature_pair, mean_logit_pair
@@ -246,9 +247,7 @@ class SpectralSemanticDistillation(nn.Module):
 
     def __init__(self, keep: float = 0.5) -> None:
         super().__init__()
-        if not 0 < keep < 1:
-            raise ConfigError(f"keep={keep}: the share of frequencies to keep lies in (0, 1).")
-        self.keep = keep
+        self.keep = number("keep", keep, above=0, below=1)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         with torch.autocast(student_logits.device.type, enabled=False):
