@@ -114,8 +114,8 @@ def _try(number: int, kind: str, seed: int, place: Path, seeds: Path) -> None:
     except TranspikeError as error:
         refused = True
         traceback.print_exc()
-        message = str(error)
-        if not message.strip() or "\n" in message or len(message) > 2000 + len(str(path)) or "Traceback" in message:
+        message = str(error).replace(str(path), "PATH").replace(str(folder), "FOLDER")
+        if not message.strip() or "\n" in message or len(message) > 2000 or "Traceback" in message:
             raise Fault("message", repr(message[:3000])) from None
     if Path(CANARY).exists():
         raise Fault("ran code")

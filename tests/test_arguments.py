@@ -156,6 +156,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("a: [1\nb: 2", "x.yaml: line 2: did not find expected ',' or ']'."),
         ("share: !!python/object/apply:os.system [id]", "x.yaml: line 1: could not determine a constructor for the tag "
          "'tag:yaml.org,2002:python/object/apply:os.system'."),
+        ("share: !!timestamp 2", "x.yaml: a value cannot be read ('NoneType' object has no attribute 'groupdict')."),
+        ("share: !!bool 2", "x.yaml: a value cannot be read ('2')."),
         ("- 1", "x.yaml: expected options with values, one a line, such as `epochs: 20`."),
         ("", "x.yaml: expected options with values, one a line, such as `epochs: 20`."),
         (b"model: caf\xe9", "x.yaml: damaged: not UTF-8 at byte 10."),
@@ -166,7 +168,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("steps: 1" + "0" * 5000, None),
         ("#" * (2**20 + 1), "x.yaml: larger than 1 MiB."),
     ],
-    ids=range(26),
+    ids=range(28),
 )  # fmt: skip
 def test_a_wrong_configuration_file(wrong: Wrong, content: str | bytes, said: str | None) -> None:
     Path("x.yaml").write_bytes(content.encode() if isinstance(content, str) else content)

@@ -96,7 +96,7 @@ def _place(path: Path, draw: Random, others: list[Path]) -> str:
     elif way == "elsewhere":
         path.symlink_to(draw.choice(others))
     elif way == "renamed":
-        path.with_name(draw.choice(("é" * 100, "-", "a\nb", "a" * 250, "\udcff")) + path.suffix).write_bytes(content)
+        path.with_name(draw.choice(("é" * 100, "-", "a\nb", "a" * 240, "\udcff")) + path.suffix).write_bytes(content)
     elif way == "sparse":
         path.write_bytes(content)
         os.truncate(path, 2**34)

@@ -54,8 +54,9 @@ def load_yaml(text: str) -> Any:
             raise yaml.YAMLError(f"nested deeper than {DEEPEST}.")
     try:
         return get_loader("yaml")(text)
-    except ValueError as error:  # a number with more digits than Python reads
-        raise yaml.YAMLError(f"{error}.") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        # A number with more digits than Python reads, or a value that is not what its tag says.
+        raise yaml.YAMLError(f"a value cannot be read ({error}).") from error
 
 
 def first_line(error: yaml.YAMLError) -> str:
