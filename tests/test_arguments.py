@@ -146,6 +146,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("optim: {lr: x}", "x.yaml: optim.lr='x': expected a number."),
         ("optim: {name: adam}", "x.yaml: optim.name='adam': expected 'sgd' or 'adamw'. Did you mean 'adamw'?"),
         ("optim: null", "x.yaml: optim=None: expected options of its own, such as --optim.lr."),
+        ("data: null", "x.yaml: data=None: expected text."),
+        ("optim: {lr: null}", "x.yaml: optim.lr=None: expected a number."),
         ("optim: 3", "x.yaml: optim=3: expected options of its own, such as --optim.lr."),
         ("network: [1]", 'x.yaml: network=[1]: expected names with values, such as {"width": 8}.'),
         ("optim: {lr: -1}", "x.yaml: optim.lr=-1.0: expected a number above 0."),
@@ -164,7 +166,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         ("steps: 1" + "0" * 5000, None),
         ("#" * (2**20 + 1), "x.yaml: larger than 1 MiB."),
     ],
-    ids=range(24),
+    ids=range(26),
 )  # fmt: skip
 def test_a_wrong_configuration_file(wrong: Wrong, content: str | bytes, said: str | None) -> None:
     Path("x.yaml").write_bytes(content.encode() if isinstance(content, str) else content)

@@ -114,6 +114,13 @@ def test_two_processes_cannot_go_on_with_one_run(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_whose_results_could_not_be_replaced_does_not_go_on(tmp_path: Path) -> None:
+    with start_run("train", {}, out=tmp_path / "run") as run:
+        (run.folder / "results.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"results\.json: already exists and is not results"), resume_run(run.folder):
+        pass
+
+
 def test_a_copy_replaces_copies_alone(tmp_path: Path) -> None:
     other = replace(TESTED, accuracy=0.25)
     copy = tmp_path / "new" / "copy.json"

@@ -185,6 +185,8 @@ class Arguments:
                 raise ConfigError(
                     f"{path}: {name} is no option of `transpike {self.verb}`.{near(name, self.types) or self._see()}"
                 )
+            if _within(content, name) is None and name in self.types and not self._optional(name):
+                raise ConfigError(f"{path}: {name}=None: expected {self._expected(name)}.")
 
     def _names(self, path: str, content: Mapping[Any, Any], outer: str = "") -> Iterator[str]:
         """The full names of the options that a configuration file sets."""

@@ -17,7 +17,7 @@ from transpike.errors import ConfigError, DataError, TranspikeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["choice", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
+__all__ = ["choice", "few", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
 
 Error = Callable[[str], TranspikeError]
 """A class of errors, or what makes one of a message."""
@@ -217,6 +217,17 @@ def listed(names: Sequence[str]) -> str:
     ('a', 'a, b or c')
     """
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def few(sentences: Sequence[str], *, most: int = 10) -> str:
+    """The first of several sentences in one line, whatever a stranger's file puts into them.
+
+    >>> few(["a is missing", "b\\nis unknown", "c"], most=2)
+    'a is missing; b is unknown; ...'
+    """
+    short = [one if len(one) <= _LONGEST else f"{one[:_LONGEST]}..." for one in sentences[:most]]
+    text = "; ".join([*short, "..."] if len(sentences) > most else short)
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def shown(value: object) -> str:

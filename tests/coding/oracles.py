@@ -55,3 +55,34 @@ def few_spikes(currents: Sequence[float]) -> list[int]:
         membrane -= fired * 2.0**-t
         spikes.append(int(fired))
     return spikes
+
+
+def estimates(
+    currents: Sequence[Sequence[Sequence[float]]],
+    function: Callable[..., Sequence[float]],
+    *,
+    theta: float,
+    beta: float,
+    silent: int,
+    levels: Sequence[int],
+) -> list[list[int]]:
+    """Neurons that compute ``function`` of several operands together: [operand][step][value] to digits [step][value].
+
+    Everything in real units; what has been heard by a step is a plain weighted sum from the start, without recursion.
+    """
+    steps = len(currents[0])
+    digits = sorted({0, *levels, *(-level for level in levels)})
+    worth = [theta * beta ** (steps - 1 - t) for t in range(steps)]
+    sent: list[float] = []
+    spikes = []
+    for t in range(steps):
+        heard = [
+            [sum(worth[k] * z for k, z in enumerate(column[: t + silent + 1])) for column in zip(*operand, strict=True)]
+            for operand in currents
+        ]
+        wanted = function(*heard)
+        sent = sent or [0.0] * len(wanted)
+        row = [nearest((want - before) / worth[t], digits) for want, before in zip(wanted, sent, strict=True)]
+        sent = [before + digit * worth[t] for before, digit in zip(sent, row, strict=True)]
+        spikes.append(row)
+    return spikes

@@ -168,5 +168,8 @@ def test_unsigned_neurons_refuse_what_can_be_negative() -> None:
         assert "signed=True" in str(unsigned.neuron(function, amplitude=1.0, wait=2))
 
 
-def test_functions_that_are_no_tracked_ones_are_refused_by_name() -> None:
-    assert str(CSS().neuron(Function.of("gelu.default", X), amplitude=1.0, wait=2)).startswith("gelu has no neuron")
+def test_without_negative_spikes_only_tracked_functions_have_a_neuron() -> None:
+    gelu = Function.of("gelu.default", X)
+    assert isinstance(CSS().neuron(gelu, amplitude=1.0, wait=2), TrackingNeuron)
+    reason = str(CSS(signed=False).neuron(gelu, amplitude=1.0, wait=2))
+    assert reason.startswith("gelu has no neuron") and reason.endswith("; use signed=True")

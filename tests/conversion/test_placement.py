@@ -43,10 +43,10 @@ def test_relu_and_max_pool_are_one_neuron_in_either_order() -> None:
     assert neurons(conv(), nn.PReLU(3), nn.AdaptiveMaxPool2d(2)) == {"2": "prelu + max_pool"}
 
 
-def test_max_pool_stays_a_neuron_of_its_own_where_it_cannot_be_joined() -> None:
-    assert neurons(conv(), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2)) == {"2": "relu + max_pool", "3": "max_pool"}
+def test_what_lies_between_is_part_of_one_neuron() -> None:
+    assert neurons(conv(), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2)) == {"3": "relu + max_pool + max_pool"}
     falling = nn.PReLU(3, init=-1)
-    assert neurons(conv(), falling, nn.MaxPool2d(2)) == {"1": "prelu", "2": "max_pool"}
+    assert neurons(conv(), falling, nn.MaxPool2d(2)) == {"2": "prelu + max_pool"}
     assert neurons(nn.MaxPool2d(2), conv(), nn.ReLU()) == {"0": "max_pool", "2": "relu"}
     read_twice = Uses(lambda m, x: (lambda y: F.max_pool2d(y, 3, 1, 1) + y)(F.relu(m.conv(x))), conv=conv())
     assert sorted(neurons(read_twice).values()) == ["max_pool", "relu"]
@@ -61,6 +61,130 @@ def test_average_pooling_and_shapes_before_a_weighted_layer_need_no_neuron() -> 
     assert neurons(conv(), nn.ReLU(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)) == {"1": "relu"}
     assert neurons(nn.AvgPool2d(2), conv(), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Dropout()) == {"2": "relu"}
     assert neurons(conv(), nn.AvgPool2d(2)) == {"2.identity": "identity"}  # on what enters the classifier
+
+
+def points(body: nn.Module, channels: int = 8) -> dict[str, tuple[str, ...]]:
+    """{what a neuron computes of what: what it reads} between a convolution and a classifier of pooled features."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
+    return {op.name.removeprefix("1."): (title(op), *op.inputs) for op in spiking(net).graph.neurons}
+
+
+class SqueezeExcitation(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.b(F.relu(self.a(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.bias = nn.Linear(8, 24), nn.Linear(8, 8), nn.Parameter(torch.randn(2, 64, 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(x).reshape(x.shape[0], 64, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        shares = (q @ k.transpose(-2, -1) * 0.5 + self.bias).softmax(-1)
+        x = x + self.proj((shares @ v).transpose(1, 2).flatten(2))
+        return x.transpose(1, 2).unflatten(2, (8, 8))
+
+
+def test_a_gate_reads_what_an_average_reads_as_a_train() -> None:
+    assert points(nn.Sequential(nn.SiLU(), SqueezeExcitation())) == {
+        "0": ("silu", "0"),
+        "1.relu": ("relu", "1.1.a"),
+        "1.mul": ("sigmoid + mul", "1.1.b", "1.0"),
+    }
+    mbconv = nn.Sequential(conv(8, 16), nn.BatchNorm2d(16), nn.SiLU(), conv(16, 8), nn.SiLU(), SqueezeExcitation())
+    assert points(nn.Sequential(mbconv, nn.Conv2d(8, 8, 1))) == {
+        "0.identity": ("identity", "0"),
+        "0.2": ("silu", "1.0.0"),
+        "0.4": ("silu", "1.0.3"),
+        "0.5.relu": ("relu", "1.0.5.a"),
+        "0.5.mul": ("sigmoid + mul", "1.0.5.b", "1.0.4"),
+        "3.identity": ("identity", "3"),
+    }
+
+
+def test_a_gate_of_two_currents_is_one_neuron() -> None:
+    both: Any = Uses(lambda m, x: (lambda a, b: F.silu(a) * b)(*m.c(x).chunk(2, 1)), c=conv(8, 16))
+    assert points(both)["mul"] == ("silu + mul", "1.chunk", "1.chunk_2")
+    assert points(Uses(lambda m, x: F.glu(m.c(x), 1), c=conv(8, 16)))["glu"] == ("glu", "1.c")
+
+
+def test_averages_stay_outside_of_functions() -> None:
+    body: Any = Uses(lambda m, x: m.c(F.avg_pool2d(m.b(x).relu(), 2).sigmoid()), b=conv(8, 8), c=conv(8, 8))
+    found = points(body)
+    assert found["relu"] == ("relu", "1.b") and found["sigmoid"] == ("sigmoid", "1.avg_pool2d")
+    summed: Any = Uses(lambda m, x: m.c((m.a(x) * m.b(x)).sum(1, True)), a=conv(8, 8), b=conv(8, 8), c=conv(1, 8))
+    assert points(summed)["mul"] == ("mul", "1.a", "1.b")
+
+
+def test_norms_are_one_neuron_however_they_are_written() -> None:
+    def norm(m: Any, x: Tensor) -> Tensor:
+        variance = (x - x.mean(1, keepdim=True)).pow(2).mean(1, keepdim=True)
+        return (x - x.mean(1, keepdim=True)) / (variance + 1e-5).sqrt() * m.g + m.b  # type: ignore[no-any-return]
+
+    constants = {"g": torch.rand(8, 1, 1), "b": torch.rand(8, 1, 1)}
+    assert points(Uses(norm, **constants)) == {"div": ("pow + mean + add + sqrt + div", "1.sub", "1.sub_2")}
+
+    def response(m: Any, x: Tensor) -> Tensor:
+        x = F.gelu(x)
+        power = x.norm(p=2, dim=(2, 3), keepdim=True)
+        return m.c(x + m.g * x * power / (power.mean(1, keepdim=True) + 1))  # type: ignore[no-any-return]
+
+    assert points(Uses(response, c=conv(8, 8), g=constants["g"])) == {
+        "gelu": ("gelu", "0"),
+        "div": ("linalg_vector_norm + mul + mean + add + div", "1.gelu", "1.mul"),
+        "3.identity": ("identity", "3"),
+    }
+
+
+def test_attention_sends_spikes_as_queries_keys_values_and_shares() -> None:
+    assert points(Attention()) == {
+        "transpose.identity": ("identity", "1.transpose"),
+        "unbind.identity": ("identity", "1.unbind"),
+        "unbind_3.identity": ("identity", "1.unbind_3"),
+        "transpose_2.identity": ("identity", "1.transpose_2"),
+        "softmax": ("mul + add + softmax", "1.matmul"),
+        "flatten_2.identity": ("identity", "1.flatten_2"),
+        "3.identity": ("identity", "3"),
+    }
+
+
+def test_linear_attention_sends_what_its_products_read() -> None:
+    def attend(m: Any, x: Tensor) -> Tensor:
+        q, k, v = m.qkv(x).flatten(2).transpose(1, 2).chunk(3, -1)
+        q, k = q.relu(), k.relu()
+        y = q @ (k.transpose(1, 2) @ v) / (q @ k.sum(1).unsqueeze(-1) + 1)
+        return y.transpose(1, 2).unflatten(2, (8, 8))  # type: ignore[no-any-return]
+
+    assert points(Uses(attend, qkv=conv(8, 24))) == {
+        "0.identity": ("identity", "0"),
+        "relu": ("relu", "1.chunk"),
+        "relu_2": ("relu", "1.chunk_2"),
+        "chunk_3.identity": ("identity", "1.chunk_3"),
+        "matmul.identity": ("identity", "1.matmul"),
+        "div": ("add + div", "1.matmul_3", "1.matmul_2"),
+    }
+
+
+def test_a_function_that_two_neurons_would_hold_is_one_itself() -> None:
+    body: Any = Uses(
+        lambda m, x: (lambda y: m.c(y + y.exp()) + m.d(y.tanh()))(F.silu(m.a(x))),
+        a=conv(8, 8),
+        c=conv(8, 8),
+        d=conv(8, 8),
+    )
+    found = points(body)
+    assert (
+        found["silu"] == ("silu", "1.a") and found["exp"] == ("exp", "1.silu") and found["tanh"] == ("tanh", "1.silu")
+    )
+    masked: Any = Uses(lambda m, x: (lambda y, at: m.c(y * at) + m.d(y * ~at))(m.a(x), m.a(x) > 0),
+                       a=conv(8, 8), c=conv(8, 8), d=conv(8, 8))  # fmt: skip
+    assert [value[0] for value in points(masked).values()][1:3] == ["gt + mul", "gt + bitwise_not + mul"]
 
 
 def test_norm_and_constants_fold_into_the_weights_before_them() -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from tests.conversion.nets import Between, Uses
@@ -47,107 +46,48 @@ def remedies(message: str) -> str:
     return line
 
 
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(8, 24)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).chunk(3, -1)
-        return F.scaled_dot_product_attention(q, k, v)
-
-
-class SqueezeExcitation(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Conv2d(8, 8, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc(x.mean((2, 3), keepdim=True)).sigmoid()
-
-
 def test_one_error_lists_every_place_with_reason_and_remedy() -> None:
     body = nn.Sequential(
-        nn.GELU(),
-        nn.Conv2d(8, 8, 1),
-        nn.SiLU(),
-        SqueezeExcitation(),
         nn.BatchNorm2d(8, track_running_stats=False),
         Uses(lambda m, x: F.dropout(x)),
         Uses(lambda m, x: torch.fft.rfft2(x).real),
         nn.SiLU(),
-        nn.LayerNorm(5),
         Uses(lambda m, x: x.sort(-1).values),
+        Uses(lambda m, x: x.topk(5, -1).values),
     )
     message = refusal(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), body, nn.Linear(5, 5)))
     assert places(message) == {
-        "1.0": "gelu is not piecewise linear\n",
-        "1.2": "silu is not piecewise linear\n",
-        "1.3.sigmoid": "sigmoid gates a product of two activations\n",
-        "1.3.mul": "a product of two activations (squeeze-excitation, gating) has no spiking form\n",
-        "1.4": "BatchNorm without running statistics depends on the batch\n",
-        "1.5": "this dropout stays on in evaluation mode\n",
-        "1.6": "fft_rfft2 has no spiking form\nreal has no spiking form\n",
-        "1.7": "silu is not piecewise linear\n",
-        "1.8": "LayerNorm divides by a statistic of each sample\n",
-        "1.9": "sorting has no spiking form\n",
+        "1.0": "BatchNorm without running statistics depends on the batch\n",
+        "1.1": "this dropout stays on in evaluation mode\n",
+        "1.2": "fft_rfft2 has no spiking form\nreal has no spiking form\n",
+        "1.4": "sorting has no spiking form\n",
+        "1.5": "sorting has no spiking form\n",
     }
-    assert message.splitlines()[0] == "Sequential cannot be converted:" and len(message.splitlines()) == 13
+    assert message.splitlines()[0] == "Sequential cannot be converted:" and len(message.splitlines()) == 8
     assert remedies(message) == (
         "What helps: train with track_running_stats=True; pass training=self.training to it; replace it by supported "
-        "operations; use BatchNorm, whose statistics are constants; apply it to the network's output; use a variant "
-        "without squeeze-excitation and gating; train with ReLU, LeakyReLU, PReLU or ReLU6 in place of gelu and silu."
-    )
-
-
-def test_remedies_hold_for_all_places_together() -> None:
-    class Attends(nn.Sequential):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x).flatten(1)
-
-    head = [nn.Conv2d(3, 8, 1), nn.GELU(), nn.LayerNorm(8), Attention(), nn.Linear(8, 2)]
-    message = refusal(Attends(*head), torch.randn(4, 3, 8, 8))
-    assert set(places(message)) == {"1", "2", "3"}
-    assert remedies(message) == "What helps: use a network of convolutions, BatchNorm and ReLU, without attention."
-    gated = nn.Sequential(nn.Conv2d(3, 8, 3), SqueezeExcitation(), nn.Conv2d(8, 2, 1))
-    assert remedies(refusal(gated)) == "What helps: use a variant without squeeze-excitation and gating."
-    assert remedies(refusal(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardsigmoid(), nn.Conv2d(8, 2, 1)))) == (
-        "What helps: write (x / 6 + 0.5).clamp(0, 1)."
+        "operations; apply it to the network's output."
     )
 
 
 def test_equal_reasons_are_one_line_and_many_are_cut() -> None:
-    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=3, num_classes=10)
-    message = refusal(vit, torch.randn(2, 3, 32, 32))
-    (line,) = [line for line in message.splitlines() if "LayerNorm" in line]
-    assert line == (
-        "  - blocks.0.norm1, blocks.0.norm2, blocks.1.norm1, blocks.1.norm2 and 3 more: LayerNorm divides by a "
-        "statistic of each sample"
-    )
-    assert {"blocks.0.attn", "blocks.1.mlp.act"} <= set(places(message))
-    gated = timm.create_model("efficientnet_b0", num_classes=10)
-    message = refusal(gated, torch.randn(2, 3, 32, 32))
-    assert [line.rpartition(": ")[0] for line in message.splitlines()[1:-2]] == [
-        "  - bn1.act, blocks.0.0.bn1.act, blocks.0.0.se.act1, blocks.1.0.bn1.act and 45 more",
-        "  - blocks.0.0.se.gate, blocks.1.0.se.gate, blocks.1.1.se.gate, blocks.2.0.se.gate and 12 more",
-        "  - blocks.0.0.se.mul, blocks.1.0.se.mul, blocks.1.1.se.mul, blocks.2.0.se.mul and 12 more",
-    ]
-    odd = [torch.erf, torch.sin, torch.cos, torch.sinh, torch.cosh, torch.atan, torch.asinh, torch.erfc, torch.exp2,
-           torch.log1p, torch.expm1, torch.round, torch.floor, torch.ceil, torch.frac]  # fmt: skip
+    class Sorted(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).sort(-1).values
+
+    message = refusal(nn.Sequential(*(Sorted(nn.Conv2d(3, 3, 1)) for _ in range(7)), nn.Conv2d(3, 2, 1)))
+    assert message.splitlines()[1] == "  - 0, 1, 2, 3 and 3 more: sorting has no spiking form"
+    odd = [torch.round, torch.floor, torch.ceil, torch.frac, torch.trunc, torch.digamma, torch.lgamma, torch.erfinv,
+           torch.i0, torch.sinc, torch.nan_to_num, torch.special.ndtri, torch.special.bessel_j0,
+           torch.special.bessel_j1]  # fmt: skip
     layers = [Uses(lambda m, x, function=function: function(x)) for function in odd]
     lines = refusal(nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.Conv2d(8, 2, 1))).splitlines()
-    assert (
-        len(lines) == 16 and lines[13] == "  - and 3 more reasons" and lines[12] == "  - 12: round has no spiking form"
-    )
+    assert len(lines) == 16 and lines[13] == "  - and 2 more reasons" and lines[12].startswith("  - 12: ")
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (lambda m, x: x * x.mean((2, 3), keepdim=True), "product of two activations"),
-        (lambda m, x: x / (x.sum(1, keepdim=True) + 1), "division by an activation"),
-        (lambda m, x: x.flatten(2) @ x.flatten(2).transpose(1, 2), "attention"),
-        (lambda m, x: x.softmax(1), "softmax has no spiking form before"),
         (lambda m, x: x.argmax(1, keepdim=True).float(), "index of the maximum"),
         (lambda m, x: x.topk(2, 1).values, "sorting"),
         (lambda m, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), "unpooling"),
@@ -155,25 +95,23 @@ def test_equal_reasons_are_one_line_and_many_are_cut() -> None:
         (lambda m, x: x - x.mean(0, keepdim=True), "batch axis"),
         (lambda m, x: x + x.amax(0), "batch axis"),
         (lambda m, x: x.flip(0), "flip"),
+        (lambda m, x: x.roll(1, 0), "roll moves, merges or mixes the batch axis"),
+        (lambda m, x: x.softmax(0), "batch axis"),
+        (lambda m, x: F.layer_norm(x.transpose(0, 3), x.shape[:1]).transpose(0, 3), "number that depends on"),
+        (lambda m, x: torch.einsum("nchw,mchw->nmhw", x, x).sum(1, keepdim=True), "batch axis"),
+        (lambda m, x: x.flatten(1) @ x.flatten(1).T @ x.flatten(1), "batch axis"),
+        (lambda m, x: x.cumsum(0), "batch axis"),
+        (lambda m, x: x.permute(1, 0, 2, 3).reshape(-1, 8, 8, 8), "batch axis|fixes the batch"),
+        (lambda m, x: x - x.std(), "batch axis"),
         (lambda m, x: x[:1] + x, "batch axis"),
         (lambda m, x: x[0] + x, "batch axis"),
         (lambda m, x: x.transpose(0, 1).flatten(1).T, "batch axis"),
-        (lambda m, x: x.flatten(0, 1).unflatten(0, (-1, 8)), "batch axis"),
         (lambda m, x: torch.cat([x, x]), "batch axis"),
         (lambda m, x: torch.stack([x, x]), "batch axis"),
         (lambda m, x: x + x.sum(), "batch axis"),
         (lambda m, x: x * x.shape[0], "number that depends on the batch"),
-        (lambda m, x: x + torch.ones(x.shape[0], 1, 1, 1), "a constant of the batch's size"),
-        (lambda m, x: (x.mean((2, 3), keepdim=True) + torch.ones(1, 8, 2, 2)).amax((2, 3)), "widens"),
-        (lambda m, x: F.pad(x, (1, 1), value=1.0), "padding with 1.0"),
-        (lambda m, x: torch.cat([x, torch.ones(1, 8, 8, 8).expand_as(x)], 1), "constant"),
         (lambda m, x: x[x > 0].sum() + x, "index"),
-        (lambda m, x: torch.where(x > 1, x, 0), "where"),
-        (lambda m, x: x.mean(1, keepdim=True).expand(-1, 8, -1, -1), "copies of an activation"),
-        (lambda m, x: F.instance_norm(x), "InstanceNorm"),
-        (lambda m, x: F.group_norm(x, 2), "GroupNorm"),
         (lambda m, x: F.batch_norm(x, None, None, training=True), "BatchNorm without running statistics"),
-        (lambda m, x: torch.clamp(x, max=x.mean(1, keepdim=True)), "clamp"),
         (lambda m, x: F.dropout2d(x, training=True), "dropout"),
         (lambda m, x: x + F.conv2d(x, x[:, :1].mean(0, keepdim=True).expand(8, 8, 8, 8), padding="same"), "batch axis"),
     ],
@@ -183,7 +121,9 @@ def test_a_reason_for_every_refusal(body: Callable[[Any, Tensor], Tensor], words
         return m.head(body(m, m.stem(x)).flatten(1)[:, :8])  # type: ignore[no-any-return]
 
     message = refusal(Uses(forward, stem=nn.Conv2d(3, 8, 3, padding=1), head=nn.Linear(8, 5)))
-    assert words in message
+    assert re.search(words, message)
+    if "fixes the batch" in message:
+        return
     assert message.startswith("Uses cannot be converted:") and len(places(message)) == 1
 
 
@@ -298,7 +238,7 @@ def test_autocast_inside_the_model_is_refused_by_name() -> None:
 
 def test_nothing_is_measured_before_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["transpike.conversion.prepare"], "measure", None)
-    assert "gelu" in refusal(Between(nn.GELU(), SHAPE))
+    assert "sorting" in refusal(Between(Uses(lambda m, x: x.sort(-1).values), SHAPE))
 
 
 def test_a_silent_miss_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

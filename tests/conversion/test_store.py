@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,6 +174,12 @@ def test_truncated_weights(saved: Path, keep: int) -> None:
         load(saved)
 
 
+def test_weights_longer_than_memory(saved: Path) -> None:
+    os.truncate(saved / "weights.safetensors", 2**40)
+    with pytest.raises(ModelError, match="damaged"):
+        load(saved)
+
+
 def test_weights_of_another_network(saved: Path) -> None:
     tensors = load_file(saved / "weights.safetensors")
     for changed in ({k: v[:1] for k, v in tensors.items()}, {k: v.long() for k, v in tensors.items()}, {}):
@@ -193,6 +200,8 @@ def test_another_programs_files_are_not_replaced(snn: SpikingNetwork, tmp_path: 
 def test_missing_files(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no network\.json there"):
         load(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=r"no network\.json there"):
+        load(tmp_path / ("n" * 300))
     (saved / "weights.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no weights\.safetensors there"):
         load(saved)

@@ -174,6 +174,15 @@ def test_a_buffer_that_counts_calls_is_left_as_it_was() -> None:
     agrees(model, x)
 
 
+def test_regions_without_autocast_are_part_of_the_network() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            x = m.a(x.float()).relu()
+        return m.b(x) + x.sum(1, keepdim=True)  # type: ignore[no-any-return]
+
+    agrees(Uses(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 3)), torch.randn(5, 6))
+
+
 def test_regions_without_gradients_are_part_of_the_network() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         with torch.no_grad():

@@ -279,6 +279,7 @@ def test_a_damaged_trial_is_named_and_the_place(root: Path, content: bytes, said
         ("12,1000,1500", "class 12 is not one of 1 to 11"),
         ("1,1000", "expected class,start,end; found '1,1000'"),
         ("1;2;3", "expected class,start,end"),
+        ("9" * 5000, r"expected class,start,end; found '9{1,40}\.\.\.9{1,40}'"),
         ("\xff\xfe", "expected class,start,end"),
     ],
 )

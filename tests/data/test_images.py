@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 from pathlib import Path
@@ -140,6 +141,12 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_a_damaged_mnist_is_refused(mnist: Path, content: bytes) -> None:
     (mnist / "MNIST" / "raw" / "t10k-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(DataError, match=r"MNIST: a file in .*raw is damaged"):
+        load_images("mnist", root=mnist)
+
+
+def test_a_file_longer_than_any_published_one_is_not_read(mnist: Path) -> None:
+    os.truncate(mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte", 2**40)
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte has 1,099,511,627,776 bytes, and no published file"):
         load_images("mnist", root=mnist)
 
 

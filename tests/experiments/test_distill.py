@@ -120,7 +120,7 @@ def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
         ),
         (["--teacher", "{run}", "--settings", '{"betta": 1}'], "'bsd' has no setting 'betta'. Did you mean beta?"),
         (["--teacher", "{run}", "--settings", '{"beta": [1]}'], "'bsd': beta=[1]: expected a number."),
-        (["--teacher", "{run}", "--settings", '{"keep": 2}'], "keep=2: expected a number in"),
+        (["--teacher", "{run}", "--settings", '{"keep": 2}'], "keep=2: the share of frequencies to keep lies in"),
         (["--teacher", "{run}", "--taps", '{"layers.2": "layer2"}'], "ResNet has no module 'layer2' to tap"),
         (["--teacher", "{run}", "--taps", '{"fc.2": "layers.2"}'], "'fc.2' gives [4, 10], which has no spatial axes"),
         (["--teacher", "{run}", "--taps", "{}"], "--taps names no module"),

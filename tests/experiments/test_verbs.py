@@ -12,12 +12,13 @@ import torch
 from transpike.coding import DCTEncoder
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, DataError
-from transpike.experiments import distill, hybrid_options, train, training
+from transpike.experiments import distill, hybrid_options, train
 from transpike.experiments.convert import Convert, convert
 from transpike.experiments.evaluate import Evaluate, evaluate
+from transpike.experiments.learning import recorded, settled
 from transpike.experiments.options import read_record, record
 from transpike.experiments.source import Source, load_model
-from transpike.results import RunFolder, read_result, start_run
+from transpike.results import RunFolder, read_result, read_run, start_run
 from transpike.train import Machine, Optim
 from transpike.train.teacher import TeacherInput, input_of
 
@@ -27,7 +28,7 @@ FEW = Loading(train_images=100, test_images=20)
 
 def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, spiking = tmp_path / "run", tmp_path / "spiking"
-    options = train.Train("resnet20", network={"width": 4}, epochs=1, loading=FEW, machine=CPU, out=run)
+    options = train.Train("resnet20", network={"width": 4}, epochs=1, loading=FEW, machine=CPU, root=tmp_path, out=run)
     trained = train.train(options)
     assert trained == read_result(run) and trained.images == 20 and len(trained.epochs) == 1
     assert f"{trained.accuracy:.2%} of 20 test images right after epoch 1 of 1" in capsys.readouterr().out
@@ -37,6 +38,7 @@ def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: py
         )
     )
     assert converted == read_result(spiking)
+    assert (begun := read_run(spiking)) is not None and begun.options["root"] == str(tmp_path)
     (row,) = converted.rows
     assert (row.network, row.latency, converted.ann.accuracy) == ("T4_silent-1", 4 + 20, trained.accuracy)
     again = evaluate(Evaluate(spiking / "T4_silent-1", out=tmp_path / "again"))
@@ -53,14 +55,12 @@ def test_options_are_read_back_as_they_were(tmp_path: Path) -> None:
     optim, loading = Optim(lr=0.5, milestones=(1, 2)), Loading(mean=(0.5,), std=(0.25,), batch_size=7)
     how: dict[str, Any] = {"epochs": 3, "seed": 5, "optim": optim, "loading": loading, "weights": tmp_path}
     spiking = train.Train("sew_resnet19", network={"width": 4, "neuron": [1, None]}, test_steps=3, keep="best", **how)
-    chosen = training.settled(spiking)
+    chosen = settled(spiking)
     assert (chosen.steps, chosen.test_steps, chosen.loading.seed) == (4, [3], 5)
-    folder = started(training.recorded(chosen), "train", tmp_path / "train")
+    folder = started(recorded(chosen), "train", tmp_path / "train")
     assert read_record(folder, "train", train.Train) == chosen
 
-    learning = training.settled(
-        distill.Distill("teacher", "sew_resnet19", method="kd", taps={"a": "b"}, cache=3, **how)
-    )
+    learning = settled(distill.Distill("teacher", "sew_resnet19", method="kd", taps={"a": "b"}, cache=3, **how))
     learning = replace(learning, settings={"alpha": 0.5}, teacher_network={})
     folder = started(distill._recorded(learning), "distill", tmp_path / "distill")
     assert read_record(folder, "distill", distill.Distill, renamed={"model": "student"}) == learning

@@ -21,8 +21,8 @@ from transpike.errors import TranspikeError
 from transpike.experiments.convert import Convert
 from transpike.experiments.distill import Distill
 from transpike.experiments.hybrid import Hybrid
+from transpike.experiments.learning import settled
 from transpike.experiments.train import Train
-from transpike.experiments.training import settled
 from transpike.models import create_model, load_weights, read_description, read_weights
 from transpike.report import write_report
 from transpike.results import read
@@ -71,8 +71,7 @@ def _resume(folder: Path, path: Path, seeds: Path) -> object:
 
 
 def _model(folder: Path, path: Path, seeds: Path) -> object:
-    net = create_model(folder)
-    return net(torch.rand(2, 3, 8, 8) if "encoder" not in read_description(folder) else torch.rand(4, 2, 3, 8, 8))
+    return create_model(folder)
 
 
 def _report(folder: Path, path: Path, seeds: Path) -> object:
@@ -81,7 +80,8 @@ def _report(folder: Path, path: Path, seeds: Path) -> object:
 
 
 def _report_all(folder: Path, path: Path, seeds: Path) -> object:
-    return _command("report", ",".join(map(str, sorted(folder.iterdir()))), "--out", "page.html")
+    names = (seeds / "results").iterdir()
+    return _command("report", ",".join(str(folder / name.name) for name in sorted(names)), "--out", "page.html")
 
 
 def _report_over(folder: Path, path: Path, seeds: Path) -> object:

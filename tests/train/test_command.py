@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -61,6 +62,16 @@ def test_an_interrupted_run_goes_on_with_the_options_it_began_with(tmp_path, cap
     assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
+def test_a_run_killed_in_its_first_epoch_begins_again(tmp_path):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert main(["train", *TINY, "--epochs", "1", "--out", str(whole)]) == 0
+    part.mkdir()
+    for name in ("run.json", "hparams.yaml", "best.ckpt"):
+        shutil.copy(whole / name, part)
+    assert main(["train", "--resume", str(part)]) == 0
+    assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
 def test_a_second_interrupt_ends_at_once_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     write_row, handler = Curves.on_train_epoch_end, signal.getsignal(signal.SIGINT)
@@ -84,11 +95,11 @@ def test_a_second_interrupt_ends_at_once_and_says_how_to_go_on(tmp_path, capsys,
 def test_an_interrupted_measurement_ends_with_130_and_can_be_repeated(tmp_path, monkeypatch):
     run, out = tmp_path / "run", tmp_path / "out"
     assert main(["train", *TINY, "--epochs", "1", "--out", str(run)]) == 0
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         assert main(["evaluate", str(run), "--out", str(out)]) == 130
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert main(["evaluate", str(run), "--out", str(out)]) == 0
 
 

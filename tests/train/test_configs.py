@@ -14,9 +14,9 @@ from transpike.data.event_files import EVENT_SOURCES
 from transpike.data.sources import SOURCES
 from transpike.distill import METHODS, create_method, default_taps, find_taps, match_taps, method_needs, pair_taps
 from transpike.distill.taps import Stage
-from transpike.experiments.training import student_steps
 from transpike.models import check_name, create_model
 from transpike.train.options import EPOCHS
+from transpike.train.runs import student_steps
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))

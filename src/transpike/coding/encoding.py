@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 
+from transpike.checks import near
 from transpike.coding.dct import DCTEncoder
 from transpike.coding.encoder import Encoder
 from transpike.coding.encoders import BurstEncoder, DirectEncoder, LatencyEncoder, PhaseEncoder, PoissonEncoder
@@ -44,9 +44,7 @@ def create_encoder(
     PhaseEncoder(steps=4, mean=[0.5], std=[0.5], phases=4)
     """
     if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, n=1)
-        guess = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"encoder={name!r} is none of {', '.join(ENCODERS)}.{guess}")
+        raise ConfigError(f"encoder={name!r} is none of {', '.join(ENCODERS)}.{near(name, ENCODERS)}")
     known = ENCODERS[name].settings({})
     if not settings.keys() <= known.keys():
         takes = ", ".join(known) or "none"

@@ -1,8 +1,8 @@
 """What a neuron computes, as data: a composition of PyTorch operators with places for operands and constants.
 
-A `Function` is a list of calls. Each names an operator of a fixed list and its arguments: plain values, operands of the
-neuron, constants of the network, results of earlier calls. So it can be written as JSON and read without any class of
-the network it came from. Nothing on the list draws random numbers, keeps a state, or mixes samples.
+A `Function` is a list of calls. Each names an operator of a fixed list (`transpike.coding.operators`) and its
+arguments: plain values, operands of the neuron, constants of the network, results of earlier calls. So it can be
+written as JSON and read without any class of the network it came from.
 """
 
 from __future__ import annotations
@@ -13,34 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transpike.errors import ConversionError
+from transpike.coding.operators import HOMOGENEOUS, MOVES, POOLS, operator
 from transpike.neurons.tsa import IDENTITY, Piecewise
 
-__all__ = ["OPERATORS", "Argument", "Call", "Constant", "Function", "Operand", "Result", "argument", "operator"]
-
-POOLS = frozenset(
-    [f"{kind}{n}d.default" for kind in ("max_pool", "adaptive_max_pool") for n in (1, 2, 3)] + ["amax.default"]
-)
-_PIECEWISE = frozenset(["relu.default", "leaky_relu.default", "clamp.default"])
-_HOMOGENEOUS = POOLS | {"relu.default", "leaky_relu.default", "_prelu_kernel.default"}
-OPERATORS = (
-    POOLS
-    | _PIECEWISE
-    | _HOMOGENEOUS
-    | frozenset(
-        f"{name}.default"
-        for name in (
-            *("sigmoid", "tanh", "exp", "log", "sqrt", "abs", "square", "gelu", "silu", "hardswish", "hardsigmoid"),
-            *("elu", "softplus", "argmax", "linalg_vector_norm", "expand_as"),
-        )
-    )
-    | frozenset(f"{name}.{kind}" for name in ("mul", "div") for kind in ("Tensor", "Scalar"))
-    | frozenset(["softmax.int", "log_softmax.int", "pow.Tensor_Scalar", "norm.ScalarOpt_dim"])
-)
+__all__ = ["Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
 
 
 @dataclass(frozen=True)
@@ -100,9 +79,17 @@ class Function:
         """The function of one operator."""
         return Function((Call(name, args, tuple(kwargs.items())),), operands)
 
-    def __call__(self, *operands: Tensor, constants: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The value for operands whose first axis counts samples (or steps times samples)."""
-        results: list[Tensor] = []
+    def __call__(
+        self,
+        *operands: Tensor,
+        constants: Mapping[str, Tensor] | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """The value for operands whose first axis counts samples (or steps times samples).
+
+        ``watch`` sees the result of every call.
+        """
+        results: dict[int, Tensor] = {}
 
         def value(argument: Argument) -> object:
             match argument:
@@ -116,37 +103,58 @@ class Function:
                     return [value(item) for item in argument]
             return argument
 
-        for call in self.calls:
+        for k, call in enumerate(self.calls):
             found = operator(call.operator)(*map(value, call.args), **{key: value(a) for key, a in call.kwargs})
-            results.append(found[0] if isinstance(found, tuple) else found)  # adaptive pooling gives places too
-        return results[-1] if results else operands[0]
+            results[k] = found[0] if isinstance(found, tuple) else found  # adaptive pooling gives places too
+            if watch:
+                watch(results[k])
+            for spent in self._spent[k]:
+                del results[spent]
+        return results[len(self.calls) - 1] if self.calls else operands[0]
 
-    def at(self, x: Tensor, *, unit: float, constants: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The value in units of ``unit`` for the one operand in units of ``unit``: ``f(unit x) / unit``."""
+    @cached_property
+    def _spent(self) -> list[list[int]]:
+        """For each call, the results that it is the last to read."""
+        last = {len(self.calls) - 1: len(self.calls)}
+        for k in reversed(range(len(self.calls))):
+            for result in _results((*self.calls[k].args, *(a for _, a in self.calls[k].kwargs))):
+                last.setdefault(result, k)
+        return [[result for result, k in last.items() if k == call] for call in range(len(self.calls))]
+
+    def at(self, *operands: Tensor, unit: float, constants: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The value in units of ``unit`` for operands in units of ``unit``: ``f(unit x, ...) / unit``."""
         if not self.tracked:
-            return self(x * unit, constants=constants) / unit
-        x, tail = self.head(x, constants=constants), self.tail
+            return self(*(x * unit for x in operands), constants=constants) / unit
+        x, tail = self.head(*operands, constants=constants), self.tail
         x = x if tail.slope == 1 else x.relu() if tail.slope == 0 else functional.leaky_relu(x, tail.slope)
         bounded = math.isfinite(tail.low) or math.isfinite(tail.high)
         return x.clamp(tail.low / unit, tail.high / unit) if bounded else x
 
     def then(self, other: Function) -> Function:
         """``other`` of this function's value; ``other`` has one operand."""
+        last = Result(len(self.calls) - 1) if self.calls else Operand(0)
+        return Function((*self.calls, *other.placed([last], after=len(self.calls))), self.operands)
+
+    def placed(
+        self, operands: Sequence[Argument], *, after: int, constants: Mapping[str, str] | None = None
+    ) -> tuple[Call, ...]:
+        """The calls as they stand ``after`` so many others: ``operands`` in their places, ``constants`` renamed."""
 
         def moved(argument: Argument) -> Argument:
             match argument:
-                case Operand():
-                    return Result(len(self.calls) - 1) if self.calls else argument
+                case Operand(index):
+                    return operands[index]
+                case Constant(name):
+                    return Constant((constants or {}).get(name, name))
                 case Result(call):
-                    return Result(call + len(self.calls))
+                    return Result(call + after)
                 case tuple():
                     return tuple(moved(item) for item in argument)
             return argument
 
-        moved_calls = (
-            Call(c.operator, tuple(map(moved, c.args)), tuple((k, moved(a)) for k, a in c.kwargs)) for c in other.calls
+        return tuple(
+            Call(c.operator, tuple(map(moved, c.args)), tuple((k, moved(a)) for k, a in c.kwargs)) for c in self.calls
         )
-        return Function((*self.calls, *moved_calls), self.operands)
 
     # -- what the tracking kernel can do by itself ---------------------------------------------------------------------
 
@@ -163,12 +171,17 @@ class Function:
     @property
     def homogeneous(self) -> bool:
         """Whether f(c x) = c f(x) for every c > 0, so that the scale of its operand does not matter."""
-        return all(call.operator in _HOMOGENEOUS for call in self.calls)
+        return all(call.operator in HOMOGENEOUS for call in self.calls)
 
     @property
     def tracked(self) -> bool:
         """Whether a neuron tracks it at any scale: of one operand, maxima and slopes, then one piecewise ending."""
         return self.operands == 1 and self.head.homogeneous
+
+    @property
+    def decided(self) -> bool:
+        """Whether only decoded values can take it: an index of a maximum means nothing between two layers."""
+        return any(call.operator == "argmax.default" for call in self.calls)
 
     @property
     def pools(self) -> bool:
@@ -196,7 +209,8 @@ class Function:
     @property
     def name(self) -> str:
         """What it computes, in the field's words."""
-        tail, others = self.tail, [_short(call.operator) for call in self.head.calls]
+        tail = self.tail
+        others = [_short(call.operator) for call in self.head.calls if call.operator not in MOVES]
         if tail == IDENTITY:
             words = others or ["identity"]
         elif math.isinf(tail.low) and math.isinf(tail.high):
@@ -207,7 +221,7 @@ class Function:
             low, high = (None if math.isinf(bound) else bound for bound in (tail.low, tail.high))
             words = [*others, f"hardtanh({low}, {high})"]
         # A maximum comes first, but people say "relu + max_pool".
-        return " + ".join(sorted(words, key=lambda word: word == "max_pool"))
+        return " + ".join(sorted(words, key=lambda word: word == "max_pool") if self.tracked else words)
 
     # -- as plain data -------------------------------------------------------------------------------------------------
 
@@ -244,24 +258,6 @@ class Function:
         return Function(tuple(calls), operands)
 
 
-def operator(name: str) -> Callable[..., Tensor]:
-    """PyTorch's operator ``name`` (as ``"relu.default"``), if it is one that a function may hold.
-
-    Raises:
-        ConversionError: for any other name.
-    """
-    if name not in OPERATORS:
-        raise ConversionError(f"a converted network cannot hold the operator {name!r}")
-    return aten(name)
-
-
-def aten(name: str) -> Callable[..., Tensor]:
-    """PyTorch's operator of a name that the caller has found on a list of allowed ones."""
-    base, overload = name.split(".")
-    function: Callable[..., Tensor] = getattr(getattr(torch.ops.aten, base), overload)
-    return function
-
-
 def argument(value: object) -> Argument:
     """A plain value as an argument; lists become tuples.
 
@@ -273,6 +269,17 @@ def argument(value: object) -> Argument:
     if value is None or isinstance(value, (bool, int, float, str, Operand, Constant, Result)):
         return value
     raise TypeError(f"{value!r} is no plain value")
+
+
+def _results(arguments: tuple[Argument, ...]) -> list[int]:
+    """The numbers of the results among arguments, in order."""
+    found = []
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            found += _results(argument)
+        elif isinstance(argument, Result):
+            found.append(argument.call)
+    return found
 
 
 def _bound(value: Argument, default: float) -> float:
@@ -296,6 +303,8 @@ def _plain(argument: Argument) -> object:
             return {"result": call}
         case tuple():
             return [_plain(item) for item in argument]
+        case float() if not math.isfinite(argument):
+            return {"float": str(argument)}  # JSON has no infinity
     return argument
 
 
@@ -308,6 +317,8 @@ def _argument(value: object, operands: int, calls: int) -> Argument:
             return Constant(name)
         case {"result": int(call)} if 0 <= call < calls:
             return Result(call)
+        case {"float": "inf" | "-inf" as bound}:
+            return float(str(bound))
         case list():
             items: Sequence[object] = value
             return tuple(_argument(item, operands, calls) for item in items)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
+from transpike.coding.operators import work
 from transpike.coding.scheme import comparisons
-from transpike.neurons.tsa import Code, Piecewise, Tracked, accumulate, track
+from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, track
 
 __all__ = ["TrackingNeuron"]
 
@@ -46,7 +47,8 @@ class TrackingNeuron:
         """
         tail = function.tail
         if not function.tracked:
-            return f"{function.name} has no neuron in this scheme: it is neither piecewise linear nor a maximum"
+            reason = f"{function.name} has no neuron in this scheme: it is neither piecewise linear nor a maximum"
+            return None if signed else reason
         if not signed and tail.slope != 0 and tail.low < 0:
             return "without negative spikes only functions that are never negative, such as ReLU, have a neuron"
         return None
@@ -54,22 +56,41 @@ class TrackingNeuron:
     def __call__(
         self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
     ) -> Tracked:
-        """Track the function: its piecewise linear ending in the kernel, what comes before on the accumulated input."""
+        """Track the function: its piecewise linear ending in the kernel, what comes before on the accumulated input.
+
+        Any other function is applied, as it is, to the running estimate of each operand.
+        """
+        if not self.function.tracked:
+            fired = self._estimated(currents, constants, final=final)
+            return fired if self.last == 1 else _rescaled(fired, self.last)
         (z,) = currents
         head, tail = self.function.head, self.function.tail
         unit = self.amplitude * self.last
         function = Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
         if head.calls:
             h = accumulate(z, beta=self.code.beta, silent=self.code.silent)
-            held = {key: constant.to(h.dtype) for key, constant in constants.items()}
-            h = head(h.flatten(0, 1), constants=held).unflatten(0, h.shape[:2])
+            h = head(h.flatten(0, 1), constants=_like(h, constants)).unflatten(0, h.shape[:2])
             fired = track(h, code=self.code, function=function, accumulated=True, inplace=True, final=final)
             fired = replace(fired, spikes=fired.spikes.to(z.dtype))
         else:
             fired = track(z, code=self.code, function=function, inplace=inplace, final=final)
-        if self.last == 1 or fired.residual is None or fired.target is None:
-            return fired
-        return replace(fired, residual=fired.residual * self.last, target=fired.target * self.last)
+        return fired if self.last == 1 else _rescaled(fired, self.last)
+
+    def _estimated(self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, final: bool) -> Tracked:
+        """Track the function of the operands' running estimates: accumulated inputs at the scale of the final value."""
+        code, held = self.code, [accumulate(z, beta=self.code.beta, silent=self.code.silent) for z in currents]
+        powers = range(code.steps - 1, -code.silent - 1, -1)
+        unit = held[0].new_tensor([self.amplitude * self.last * code.beta**power for power in powers])
+
+        def scale(h: Tensor) -> Tensor:
+            return unit.view(-1, *(1,) * (h.ndim - 1))
+
+        real = ((h.mul_(scale(h))).flatten(0, 1) for h in held)
+        value = self.function(*real, constants=_like(held[0], constants)).unflatten(0, (len(unit), -1))
+        # Where the first digits leave a quotient undefined, the neuron waits for the next.
+        h = (value / scale(value)).nan_to_num_(nan=0.0)
+        fired = track(h, code=code, function=IDENTITY, accumulated=True, inplace=True, final=final)
+        return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
     def operations(self, *, neurons: float, spikes: float, inputs: float) -> Operations:
         """The own updates over T and the waiting steps, whether or not the neurons fire.
@@ -77,7 +98,7 @@ class TrackingNeuron:
         Each step amplifies two sums, of what came in and of what was sent; each input step adds the bias; each firing
         step subtracts one from the other and compares the difference with the thresholds (a binary search); each spike
         is added to what was sent. Where a neuron tracks the maximum of several inputs, each keeps its own sum, and is
-        compared once a firing step.
+        compared once a firing step. Any other function is evaluated once a step.
 
         Example:
             >>> layer = TrackingNeuron(code=Code(steps=8, beta=2.0), function=Function(), amplitude=1.0)
@@ -88,4 +109,20 @@ class TrackingNeuron:
         code, further = self.code, max(inputs - neurons, 0)
         additions = neurons * code.steps * (2 + comparisons((0, *code.levels))) + spikes + 2 * further * code.steps
         amplified = (2 * neurons + further) * (code.steps + code.silent)
-        return amplification(code.beta) * amplified + Operations(neuron_accumulates=additions)
+        own = amplification(code.beta) * amplified + Operations(neuron_accumulates=additions)
+        if self.function.tracked:
+            return own
+        adds, products = map(sum, zip(*(work(call.operator) for call in self.function.calls), strict=True))
+        evaluated = neurons * (code.steps + code.silent)
+        return own + Operations(neuron_accumulates=adds * evaluated, neuron_multiplications=products * evaluated)
+
+
+def _rescaled(fired: Tracked, unit: float) -> Tracked:
+    if fired.residual is None or fired.target is None:
+        return fired
+    return replace(fired, residual=fired.residual * unit, target=fired.target * unit)
+
+
+def _like(h: Tensor, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Constants in the type of the accumulated input; masks and indices as they are."""
+    return {key: c.to(h.dtype) if c.is_floating_point() else c for key, c in constants.items()}

@@ -9,17 +9,25 @@ import torch
 from torch import Tensor
 
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, apply, weighted
+from transpike.conversion.kinds import KINDS, apply, reads, weighted
 from transpike.conversion.op import Op
 
-__all__ = ["fan_out", "macs"]
+__all__ = ["fan_out", "macs", "pairings"]
 
 
 def macs(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates of every weighted layer for one sample, zeros of the padding counted."""
+    """Multiply-accumulates of every weighted layer and product for one sample, zeros of the padding counted."""
     counts = {}
     for op in graph:
-        if weighted(op):
+        if "equation" in op.args:
+            shapes = [graph[name].shape for name in op.inputs] if not weighted(op) else [graph[op.inputs[0]].shape]
+            sizes = [(1, *shape) for shape in shapes] + ([tuple(op.tensors["weight"].shape)] if weighted(op) else [])
+            terms = op.args["equation"].partition("->")[0].split(",")
+            axes: dict[str, int] = {}
+            for term, size in zip(terms, sizes, strict=True):
+                axes |= {axis: max(n, axes.get(axis, 1)) for axis, n in zip(term, size, strict=True)}
+            counts[op.name] = math.prod(axes.values())
+        elif weighted(op):
             weight = op.tensors["weight"]
             positions = math.prod(graph[op.inputs[0]].shape if op.args.get("transposed") else op.shape)
             counts[op.name] = positions * weight[0].numel()
@@ -33,23 +41,42 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
     average pooling or interpolation are synapses of the composite layer (where windows overlap, each path counts); a
     skip connection is one synapse. Counted exactly, borders included, as the gradient of a network of ones.
     """
+    return _counted(graph)[0]
+
+
+def pairings(graph: Graph) -> dict[str, Tensor]:
+    """The same for products of two trains: how many numbers of the other operand each spike is multiplied with."""
+    return _counted(graph)[1]
+
+
+def _counted(graph: Graph) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     leaves: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
-    reached = torch.zeros(())
+    synapses, paired = torch.zeros(()), torch.zeros(())
     readers = {name for op in graph if op.name not in graph.spiking for name in op.inputs} | set(graph.outputs)
     for op in graph:
         if op.name not in graph.spiking:
             continue
+        inputs = [values[name] for name in op.inputs]
         if op.kind == "input" or op.fires:
-            for name in op.inputs:
-                reached = reached + values[name].sum()
+            synapses = synapses + sum((x.sum() for x in inputs), torch.zeros(()))
             leaves[op.name] = values[op.name] = torch.ones(1, *op.shape, requires_grad=True)
+        elif reads(op) and not weighted(op):
+            paired = paired + _ones(op, *inputs).sum()
+            values[op.name] = torch.zeros(1, *op.shape)
         else:
-            values[op.name] = _ones(op, *(values[name] for name in op.inputs))
+            values[op.name] = _ones(op, *inputs)
         if op.name in readers and op.name not in leaves:
-            reached = reached + values[op.name].sum()
-    grads = torch.autograd.grad(reached, list(leaves.values()), allow_unused=True)
-    return {n: torch.zeros(x.shape[1:]) if g is None else g[0] for (n, x), g in zip(leaves.items(), grads, strict=True)}
+            synapses = synapses + values[op.name].sum()
+
+    def gradients(reached: Tensor) -> dict[str, Tensor]:
+        if not reached.requires_grad:
+            return {name: torch.zeros(x.shape[1:]) for name, x in leaves.items()}
+        grads = torch.autograd.grad(reached, list(leaves.values()), allow_unused=True, retain_graph=True)
+        pairs = zip(leaves.items(), grads, strict=True)
+        return {name: torch.zeros(x.shape[1:]) if g is None else g[0] for (name, x), g in pairs}
+
+    return gradients(synapses), gradients(paired)
 
 
 def _ones(op: Op, *inputs: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import weighted
 from transpike.conversion.op import Op
 
 __all__ = ["fold"]
@@ -45,7 +44,7 @@ def _into(source: Op, affine: Op) -> Op | None:
         if shift is not None:
             tensors["shift"] = tensors["shift"] + shift if "shift" in tensors else shift
         return replace(source, tensors=tensors)
-    if not weighted(source):
+    if source.kind not in ("convolution", "linear"):
         return None
     weight = tensors["weight"]
     scale = _per_channel(weight.new_ones(()) if scale is None else scale, source)
@@ -64,7 +63,8 @@ def _into(source: Op, affine: Op) -> Op | None:
 
 def _per_channel(tensor: Tensor, source: Op) -> Tensor | None:
     """``tensor`` (broadcast against one sample) as one number a channel; None where it varies inside a channel."""
-    channel = 0 if source.kind == "convolution" else len(source.shape) - 1
+    axes = source.tensors["weight"].ndim - 1 if source.kind == "convolution" else 1  # before it: copies of the layer
+    channel = len(source.shape) - axes
     full = tensor.to(source.tensors["weight"]).expand(*(1,) * (len(source.shape) - tensor.ndim), *tensor.shape)
     if any(n > 1 for k, n in enumerate(full.shape) if k != channel):
         return None

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from transpike.conversion.kinds import apply, weighted
+from transpike.conversion.kinds import apply, reads
 from transpike.conversion.op import Op
 
 __all__ = ["Graph"]
@@ -56,10 +56,10 @@ class Graph:
 
     @cached_property
     def spiking(self) -> frozenset[str]:
-        """The operations from which spikes must still travel: weighted layers, and all that lies before one."""
+        """The operations from which spikes must still travel: weighted layers, products, and all before one."""
         out: set[str] = set()
         for op in reversed(self.ops):
-            if weighted(op) or op.name in out:
+            if reads(op) or op.name in out:
                 out |= {op.name, *op.inputs}
         return frozenset(out)
 

@@ -1,9 +1,11 @@
 """The kinds of operation that a converted network is made of: one row each says how it runs, rescales and counts.
 
 - ``input``;
-- the weighted maps ``convolution`` and ``linear``; the elementwise map ``affine``;
-- ``add``, ``cat``, ``stack``, ``slice``, ``select``, ``reshape``, ``permute``, ``mean``, ``sum``, ``resample`` (pooling
-  by averages, interpolation and padding): linear, without weights;
+- the weighted maps ``convolution``, ``linear`` and ``contraction`` (any other sum of products with weights); the
+  elementwise map ``affine``;
+- ``product``: a sum of products of two activations, as in attention;
+- ``add``, ``cat``, ``stack``, ``slice``, ``select``, ``reshape``, ``permute``, ``gather`` (any other move, by index),
+  ``mean``, ``sum``, ``resample`` (pooling by averages, interpolation and padding): linear, without weights;
 - ``call``: any other function of its inputs, as data; a layer of neurons where the operation fires;
 - ``refused``: stands in for what has no spiking form, while all such places are collected.
 """
@@ -17,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transpike.coding.function import aten
+from transpike.coding.function import Argument, Call, Constant, Function, Operand, Result, argument
+from transpike.coding.operators import aten
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError
 
-__all__ = ["KINDS", "Kind", "apply", "resampling", "title", "weighted"]
+__all__ = ["KINDS", "Kind", "apply", "averages", "reads", "resampling", "title", "weighted"]
 
 RESAMPLE = frozenset(
     [f"{kind}{n}d.default" for kind in ("avg_pool", "adaptive_avg_pool") for n in (1, 2, 3)]
@@ -30,6 +33,7 @@ RESAMPLE = frozenset(
     + [f"_upsample_nearest_exact{n}d.vec" for n in (1, 2, 3)]
     + ["pad.default", "constant_pad_nd.default"]
 )
+PADDING = ("pad.default", "constant_pad_nd.default")
 
 Tensors = Mapping[str, Tensor]
 
@@ -41,19 +45,23 @@ class Kind:
     Attributes:
         run: the result for the operation, its tensors and its inputs.
         weighted: whether its products with weights are synapses.
+        product: whether it multiplies two trains.
         factor: the tensor that takes ratios of amplitudes, if the operation has one.
         constant: the tensor that is a constant on a current, and so enters by the scheme's shares.
         ones: the result with every non-zero coefficient replaced by one, by which synapses are counted; as `run` where
             the operation only moves values.
+        calls: the same as a function of its inputs, if an operation of this kind may be part of a neuron's function.
         fresh: whether the result shares no memory with the inputs.
         title: what it computes, in the field's words; its kind by default.
     """
 
     run: Callable[..., Tensor]
     weighted: bool = False
+    product: bool = False
     factor: str | None = None
     constant: str | None = None
     ones: Callable[..., Tensor] | None = None
+    calls: Callable[[Op], Function] | None = None
     fresh: bool = False
     title: Callable[[Op], str] = lambda op: op.kind
 
@@ -67,9 +75,11 @@ def resampling(op: Op) -> Callable[..., Tensor]:
 
 
 def _convolution(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
-    return torch.convolution(
-        x,
-        tensors["weight"],
+    """Axes between the samples and the channels are copies of the layer."""
+    weight, copies = tensors["weight"], x.ndim - tensors["weight"].ndim
+    y = torch.convolution(
+        x.flatten(0, copies) if copies else x,
+        weight,
         tensors.get("bias"),
         op.args["stride"],
         op.args["padding"],
@@ -78,10 +88,26 @@ def _convolution(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
         op.args["output_padding"],
         op.args["groups"],
     )
+    return y.unflatten(0, x.shape[: copies + 1]) if copies else y
 
 
 def _linear(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     return F.linear(x, tensors["weight"], tensors.get("bias"))
+
+
+def _contraction(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
+    return torch.einsum(op.args["equation"], x, tensors["weight"])
+
+
+def _product(op: Op, tensors: Tensors, a: Tensor, b: Tensor) -> Tensor:
+    return torch.einsum(op.args["equation"], a, b)
+
+
+def _gather(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
+    """Values of each sample by their place; place 0 is a zero where the operation puts zeros between them."""
+    x = x.flatten(1)
+    x = F.pad(x, (1, 0)) if op.args["zeros"] else x
+    return x.index_select(1, tensors["index"]).view(len(x), *op.shape)
 
 
 def _affine(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
@@ -131,24 +157,90 @@ def _spread(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     return x
 
 
+def _paired(op: Op, tensors: Tensors, a: Tensor, b: Tensor) -> Tensor:
+    """How many products each result takes, counted once for either operand."""
+    return _product(op, tensors, a, torch.ones_like(b)) + _product(op, tensors, torch.ones_like(a), b)
+
+
+# -- as parts of a function -------------------------------------------------------------------------------------------
+
+X = Operand(0)
+
+
+def _one(name: str, *keys: str) -> Callable[[Op], Function]:
+    """One operator of the input and of these arguments of the operation."""
+    return lambda op: Function.of(name, X, *(argument(op.args[key]) for key in keys))
+
+
+def _joins(name: str) -> Callable[[Op], Function]:
+    def calls(op: Op) -> Function:
+        parts: Argument = tuple(Operand(k) for k in range(len(op.inputs)))
+        return Function.of(name, parts, op.args["dim"], operands=len(op.inputs))
+
+    return calls
+
+
+def _added(op: Op) -> Function:
+    first, second = op.gains or (1.0, 1.0)
+    scaled = () if first == 1 else (Call("mul.Scalar", (X, first)),)
+    a: Argument = Result(0) if scaled else X
+    return Function((*scaled, Call("add.Tensor", (a, Operand(1)), (("alpha", second),))), operands=2)
+
+
+def _scaled(op: Op) -> Function:
+    function = Function()
+    for key, name in (("scale", "mul.Tensor"), ("shift", "add.Tensor")):
+        if key in op.tensors:
+            function = function.then(Function.of(name, X, Constant(key)))
+    return function
+
+
+def _gathered(op: Op) -> Function:
+    function = Function.of("reshape.default", X, (-1, op.args["size"]))
+    if op.args["zeros"]:
+        function = function.then(Function.of("constant_pad_nd.default", X, (1, 0), 0.0))
+    function = function.then(Function.of("index_select.default", X, 1, Constant("index")))
+    return function.then(Function.of("reshape.default", X, (-1, *op.shape)))
+
+
+def _padded(op: Op) -> Function:
+    return Function.of(op.args["operator"], X, *map(argument, op.args["args"]))
+
+
 KINDS: dict[str, Kind] = {
     "input": Kind(run=_nothing, title=lambda op: "encoder"),
     "convolution": Kind(
         run=_convolution, weighted=True, factor="weight", constant="bias", ones=_nonzero(_convolution), fresh=True
     ),
     "linear": Kind(run=_linear, weighted=True, factor="weight", constant="bias", ones=_nonzero(_linear), fresh=True),
-    "affine": Kind(run=_affine, factor="scale", constant="shift", ones=lambda op, tensors, x: x),
-    "add": Kind(run=lambda op, tensors, a, b: a + b, fresh=True),
-    "cat": Kind(run=lambda op, tensors, *xs: torch.cat(xs, op.args["dim"])),
-    "stack": Kind(run=lambda op, tensors, *xs: torch.stack(xs, op.args["dim"])),
-    "slice": Kind(run=_slice),
-    "select": Kind(run=lambda op, tensors, x: x.select(op.args["dim"], op.args["index"])),
-    "reshape": Kind(run=lambda op, tensors, x: x.reshape(len(x), *op.args["shape"])),
-    "permute": Kind(run=lambda op, tensors, x: x.permute(op.args["dims"])),
-    "mean": Kind(run=lambda op, tensors, x: x.mean(op.args["dim"], op.args["keepdim"]), ones=_summed),
-    "sum": Kind(run=lambda op, tensors, x: x.sum(op.args["dim"], op.args["keepdim"]), ones=_summed),
-    "resample": Kind(run=_resample, ones=_spread),
-    "call": Kind(run=_call, title=lambda op: op.function.name),
+    "contraction": Kind(run=_contraction, weighted=True, factor="weight", ones=_nonzero(_contraction), fresh=True),
+    "product": Kind(run=_product, product=True, ones=_paired, fresh=True),
+    "affine": Kind(run=_affine, factor="scale", constant="shift", ones=lambda op, tensors, x: x, calls=_scaled),
+    "add": Kind(run=lambda op, tensors, a, b: a + b, calls=_added, fresh=True),
+    "cat": Kind(run=lambda op, tensors, *xs: torch.cat(xs, op.args["dim"]), calls=_joins("cat.default")),
+    "stack": Kind(run=lambda op, tensors, *xs: torch.stack(xs, op.args["dim"]), calls=_joins("stack.default")),
+    "slice": Kind(run=_slice, calls=_one("slice.Tensor", "dim", "start", "end", "step")),
+    "select": Kind(
+        run=lambda op, tensors, x: x.select(op.args["dim"], op.args["index"]), calls=_one("select.int", "dim", "index")
+    ),
+    "reshape": Kind(
+        run=lambda op, tensors, x: x.reshape(len(x), *op.args["shape"]),
+        calls=lambda op: Function.of("reshape.default", X, (-1, *op.args["shape"])),
+    ),
+    "permute": Kind(run=lambda op, tensors, x: x.permute(op.args["dims"]), calls=_one("permute.default", "dims")),
+    "gather": Kind(run=_gather, ones=lambda op, tensors, x: _gather(op, op.tensors, x), calls=_gathered),
+    "mean": Kind(
+        run=lambda op, tensors, x: x.mean(op.args["dim"], op.args["keepdim"]),
+        ones=_summed,
+        calls=_one("mean.dim", "dim", "keepdim"),
+    ),
+    "sum": Kind(
+        run=lambda op, tensors, x: x.sum(op.args["dim"], op.args["keepdim"]),
+        ones=_summed,
+        calls=_one("sum.dim_IntList", "dim", "keepdim"),
+    ),
+    "resample": Kind(run=_resample, ones=_spread, calls=_padded),
+    "call": Kind(run=_call, title=lambda op: op.function.name, calls=lambda op: op.function),
     "refused": Kind(run=_nothing),
 }
 
@@ -156,6 +248,16 @@ KINDS: dict[str, Kind] = {
 def weighted(op: Op) -> bool:
     """Whether an operation's products with weights are synapses."""
     return KINDS[op.kind].weighted
+
+
+def reads(op: Op) -> bool:
+    """Whether only trains may enter: an operation with weights, or a product of two trains."""
+    return KINDS[op.kind].weighted or KINDS[op.kind].product
+
+
+def averages(op: Op) -> bool:
+    """Whether it sums values of one activation without weights of its own, as pooling does."""
+    return op.kind in ("mean", "sum") or (op.kind == "resample" and op.args["operator"] not in PADDING)
 
 
 def title(op: Op) -> str:

@@ -13,19 +13,18 @@ from operator import getitem
 from typing import cast
 
 import torch
-from torch import Tensor
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from transpike.coding.function import OPERATORS as FUNCTIONS
-from transpike.coding.function import Argument, Constant, Function, Operand, argument
+from transpike.coding.function import Function, Operand
 from transpike.conversion.effects import constants, needed, outputs
-from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value, base_name, flat
+from transpike.conversion.form import Form
+from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value, base_name, first_tensor, flat
 from transpike.conversion.op import Op
-from transpike.conversion.operators import OPERATORS
-from transpike.conversion.operators.shapes import RESHAPES
+from transpike.conversion.operators import OPERATORS, SIZED
+from transpike.conversion.operators.functions import called
 from transpike.conversion.program import image
 from transpike.conversion.refusals import Problem, why
 
@@ -59,22 +58,27 @@ def lower(program: ExportedProgram) -> Lowered:
     """The operations that ``program`` performs, and what of it cannot be converted."""
     start, held, results, live = image(program), constants(program), outputs(program), needed(program)
     shape = start.meta["val"].shape
-    lowering = Lowering(str(shape[0]), {"input": Op("input", "input", (), tuple(shape[1:]))}, {start: "input"})
+    to = Lowering(shape[0], {"input": Op("input", "input", (), tuple(shape[1:]))}, {"input": Form(tuple(shape[1:]))})
+    to.env[start] = "input"
     for node in program.graph.nodes:
         if node.op == "placeholder" and node is not start:
-            lowering.env[node] = held[node.name]
+            to.env[node] = held[node.name]
         elif node.op == "call_function" and node in live:
             value = node.meta.get("val")
             sized = value is None or isinstance(value, _NUMBERS)
-            lowering.env[node] = _number(lowering, node) if sized else _lower(lowering, node)
-    values = [lowering.env[n] for n in results if isinstance(n, Node)]
+            to.env[node] = _number(to, node) if sized else _lower(to, node)
+    values = [to.env[n] for n in results if isinstance(n, Node)]
     names = tuple(name for name in values if isinstance(name, str))
     if len(names) < len(results):
         problem = Problem(
             "the model's output", "every output must be a tensor computed from the image; drop the others"
         )
-        lowering.problems.append(problem)
-    return Lowered(_finish(lowering, names), names, lowering.problems, lowering.hooked)
+        to.problems.append(problem)
+    for name in names:
+        if to.forms[name] != Form(to.forms[name].shape) and not to.astray([name]):
+            reason = "its batch axis must come first, with nothing merged into it; reshape it at the end"
+            to.problems.append(Problem("the model's output", reason))
+    return Lowered(_finish(to, names), names, to.problems, to.hooked)
 
 
 def _number(to: Lowering, node: Node) -> Value:
@@ -99,21 +103,27 @@ def _lower(to: Lowering, node: Node) -> Value:
     if not values:
         return _constant(to, node)
     if base in _IDENTITY or (base.endswith("dropout") and not arguments.get("train")):
-        return values[0]
+        return _as_float(to, node, values[0])
     if base in ("to", "_to_copy") and node.meta["val"].is_floating_point():
-        return values[0]
-    if to.astray(values) and base in OPERATORS:
+        return _as_float(to, node, values[0])
+    if to.astray(values):
         return to.stand_in(node, values)
-    if (
-        base not in RESHAPES
-        and base not in ("slice", "expand")
-        and any(isinstance(item, _SYMBOLIC) for item in flat(list(arguments.values())))
-    ):
+    if base not in SIZED and any(isinstance(item, _SYMBOLIC) for item in flat(list(arguments.values()))):
         return to.refused(node, values, f"{base} with a number that depends on the batch or its values; use a constant")
     result = UNSUPPORTED
     if base in OPERATORS:
         result = OPERATORS[base](to, node, **_renamed(arguments))
-    return _decoded(to, node, arguments, values) if result is UNSUPPORTED else result
+    if result is UNSUPPORTED:
+        result = called(to, node, arguments, values)
+    return to.refused(node, values, why(base)) if result is UNSUPPORTED else result
+
+
+def _as_float(to: Lowering, node: Node, x: str) -> str:
+    """``x``, or true and false as one and zero."""
+    source = next((n.meta["val"] for n in node.all_input_nodes if to.env[n] == x), None)
+    if source is None or source.is_floating_point() or not first_tensor(node).is_floating_point():
+        return x
+    return to.emit(node, "call", [x], function=Function.of("mul.Scalar", Operand(0), 1.0))
 
 
 def _arguments(to: Lowering, node: Node) -> dict[str, Value]:
@@ -131,47 +141,25 @@ def _inputs(to: Lowering, node: Node) -> tuple[tuple[Value, ...], dict[str, Valu
 
 
 def _constant(to: Lowering, node: Node) -> Value:
-    """Arithmetic on parameters and buffers alone is done once, now."""
+    """Arithmetic on parameters and buffers alone is done once, now; for one sample, where their number matters."""
     args, kwargs = _inputs(to, node)
-    if any(isinstance(item, _SYMBOLIC) for item in flat([*args, *kwargs.values()])):
-        to.problem(node, f"{base_name(node)} makes a constant of the batch's size; let it broadcast instead")
-        return torch.zeros([n if isinstance(n, int) else 1 for n in node.meta["val"].shape])
-    return _evaluated(node, args, kwargs)
+
+    def size(value: Value) -> Value:
+        if isinstance(value, (list, tuple)):
+            return [size(item) for item in value]
+        return to.size(value, 1) if isinstance(value, torch.SymInt) else value
+
+    try:
+        return _evaluated(node, tuple(map(size, args)), {key: size(value) for key, value in kwargs.items()})
+    except (TypeError, RuntimeError):
+        to.problem(node, f"{base_name(node)} makes a constant that depends on the batch; let it broadcast instead")
+        return torch.zeros([n if isinstance(n, int) else 1 for n in first_tensor(node).shape])
 
 
 def _evaluated(node: Node, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
     assert callable(node.target)
     result: Value = node.target(*args, **kwargs)
     return result
-
-
-def _decoded(to: Lowering, node: Node, arguments: dict[str, Value], values: list[str]) -> Value:
-    """A function that only decoded values can take; where it stands is judged when the graph is whole."""
-    name, base = to.full_name(node), base_name(node)
-    if name not in FUNCTIONS or not isinstance(node.meta["val"], Tensor):
-        return to.refused(node, values, why(base))
-    axes, ndim = arguments.get("dim"), len(to.ops[values[0]].shape) + 1
-    if any(axis % ndim == 0 for axis in flat(axes) if isinstance(axis, int)):
-        return to.refused(node, values, f"{base} over the batch axis; treat each sample alike")
-    tensors: dict[str, Tensor] = {}
-    inputs: list[str] = []
-
-    def place(value: Value) -> Argument:
-        if isinstance(value, Tensor):
-            tensors[name := str(len(tensors))] = value
-            return Constant(name)
-        if isinstance(value, str) and value in to.ops:
-            inputs.append(value)
-            return Operand(len(inputs) - 1)
-        return None if isinstance(value, torch.dtype) else argument(value)
-
-    assert isinstance(node.target, OpOverload)
-    placed = {key: place(value) for key, value in arguments.items()}
-    named = {a.name for a in node.target._schema.arguments if a.kwarg_only}
-    args = [value for key, value in placed.items() if key not in named]
-    kwargs = {key: value for key, value in placed.items() if key in named}
-    function = Function.of(name, *args, operands=len(inputs), **kwargs)
-    return to.emit(node, "call", inputs, function=function, tensors=tensors)
 
 
 def _finish(to: Lowering, outputs: tuple[str, ...]) -> tuple[Op, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from transpike.coding.function import Function
+from transpike.conversion.form import Form
 from transpike.conversion.hooks import blamed
 from transpike.conversion.op import Op
 from transpike.conversion.refusals import Problem
@@ -33,16 +34,18 @@ class Lowering:
     """The state of a walk over the nodes of an exported graph.
 
     Attributes:
-        batch: the symbol that torch.export gave the batch axis.
+        samples: the size that torch.export gave the axis of samples.
         ops: the operations made so far.
-        env: what a node became: the name of an operation, a constant tensor, a number, or a list of these (the parts of
-            a split).
+        forms: how the model's own value stands in each.
+        env: what a node became: the name of an operation, a constant tensor (for one sample, where the number of
+            samples is part of its shape), a number, or a list of these (the parts of a split).
         problems: every place without a spiking form.
         hooked: where the operations stand that a hook on a layer performs.
     """
 
-    batch: str
+    samples: torch.SymInt
     ops: dict[str, Op] = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
     env: dict[Node, Value] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     hooked: dict[str, str] = field(default_factory=dict)
@@ -54,7 +57,8 @@ class Lowering:
         kind: str,
         inputs: Sequence[str],
         *,
-        value: Tensor | None = None,
+        value: Tensor | Form | None = None,
+        part: str = "",
         args: Mapping[str, object] | None = None,
         tensors: Mapping[str, Tensor] | None = None,
         gains: tuple[float, ...] = (),
@@ -62,23 +66,87 @@ class Lowering:
     ) -> str:
         """Add an operation for ``node`` under a name that leads back to the model's source.
 
-        ``value`` has the shape of the result; where it is missing, the result is the first tensor that ``node`` gives.
+        ``value`` has the shape of the result, or is its form; where it is missing, the result is the first tensor that
+        ``node`` gives. ``part`` names one of several operations that one node becomes.
         """
         result = first_tensor(node) if value is None else value
-        name = stem = _name(node)
+        form = result if isinstance(result, Form) else self.form(result, inputs)
+        name = stem = f"{_name(node)}{'.' * bool(part)}{part}"
         count = 1
         while name in self.ops:
             count += 1
             name = f"{stem}_{count}"
-        if not self.counts_samples(result):
+        if form is None:
+            assert isinstance(result, Tensor)
             if not self._astray.intersection(inputs) and kind != "refused":
                 self.problem(node, _batch_axis(node))
             self._astray.add(name)
-        shape = tuple(n if isinstance(n, int) else -1 for n in result.shape[1:])
-        self.ops[name] = Op(name, kind, tuple(inputs), shape, args or {}, tensors or {}, gains, function)
+            form = Form(tuple(n if isinstance(n, int) else -1 for n in result.shape[1:]))
+        self.forms[name] = form
+        self.ops[name] = Op(name, kind, tuple(inputs), form.shape, args or {}, tensors or {}, gains, function)
         if hook := _hook(node):
             self.hooked[name] = f"{_path(node)}{hook}"
         return name
+
+    # -- the axis of samples -------------------------------------------------------------------------------------------
+
+    def size(self, n: int | torch.SymInt, samples: int) -> int:
+        """A size of the model for so many samples.
+
+        Raises:
+            TypeError: if it depends on anything else.
+        """
+        return n if isinstance(n, int) else int(n.node.expr.subs(self.samples.node.expr, samples))
+
+    def counted(self, value: Tensor) -> tuple[int, int] | None:
+        """Which axis of ``value`` counts samples, and how many copies of each; None unless it is one axis."""
+        axes = [axis for axis, n in enumerate(value.shape) if not isinstance(n, int)]
+        if len(axes) != 1:
+            return None
+        try:
+            sizes = {samples: self.size(value.shape[axes[0]], samples) for samples in (2, 3, 7)}
+        except TypeError:  # it depends on values
+            return None
+        copies = sizes[2] // 2
+        return (axes[0], copies) if all(n == copies * samples for samples, n in sizes.items()) else None
+
+    def form(self, value: Tensor, inputs: Sequence[str]) -> Form | None:
+        """The form of ``value``, computed from ``inputs``; None where it has lost its samples."""
+        found = self.counted(value)
+        if found is None:
+            return None
+        forms = [self.forms[name].like(*found, value.shape) for name in inputs if name not in self._astray]
+        return next((form for form in forms if form), None)
+
+    def same(self, value: Tensor, name: str) -> bool:
+        """Whether ``value`` has the shape of the operation ``name``, its samples in the same place."""
+        found, form = self.counted(value), self.forms[name]
+        return found == (form.axis, form.copies) and tuple(self.size(n, 2) for n in value.shape) == form.own(2)
+
+    def aligned(self, node: Node, name: str, form: Form) -> str | None:
+        """``name`` with axes of one in front, so that it broadcasts against ``form``; None if it cannot."""
+        own = self.forms[name]
+        missing = form.ndim - own.ndim
+        if own.axis + missing != form.axis or (own.outer, own.inner) != (form.outer, form.inner):
+            return None
+        if not missing:
+            return name
+        shape = (*(1,) * missing, *own.shape)
+        wider = Form(shape, form.axis, form.outer, form.inner)
+        return self.emit(node, "reshape", [name], value=wider, part="reshape", args={"shape": list(shape)})
+
+    @staticmethod
+    def fitted(constant: Tensor, form: Form) -> Tensor | None:
+        """A constant that broadcasts against the model's own value, as it does against a sample of ``form``.
+
+        None where each sample has a constant of its own.
+        """
+        axis = form.axis - (form.ndim - constant.ndim)
+        if axis < 0:
+            return constant
+        if constant.shape[axis] not in (1, form.copies):
+            return None
+        return constant.squeeze(axis) if form.copies == 1 else constant
 
     def problem(self, node: Node, reason: str) -> None:
         """Note that ``node`` cannot be converted, and why: ``reason; remedy``."""
@@ -88,10 +156,14 @@ class Lowering:
     def refused(self, node: Node, values: Sequence[str], reason: str) -> Value:
         """Note the problem and stand in for the result, so that all later places are found too."""
         result = node.meta["val"]
-        stray = isinstance(result, Tensor) and not self.counts_samples(result)
+        stray = isinstance(result, Tensor) and not self.counted(result)
         if not self.astray(values):
             self.problem(node, _batch_axis(node) if stray else reason)
         return self.stand_in(node, values)
+
+    def mixed(self, node: Node, values: Sequence[str]) -> Value:
+        """The same where ``node`` works along the axis of samples."""
+        return self.refused(node, values, _batch_axis(node))
 
     def stand_in(self, node: Node, values: Sequence[str]) -> Value:
         """Operations of the shapes that ``node`` gives, which compute nothing: a problem has been noted already."""
@@ -104,15 +176,10 @@ class Lowering:
         """Whether one of the operations ``names`` lost the batch axis, which is a problem noted there."""
         return bool(self._astray.intersection(names))
 
-    def counts_samples(self, value: Tensor) -> bool:
-        """Whether the first axis of ``value``, and no other, counts samples."""
-        fixed = all(isinstance(n, int) for n in value.shape[1:])
-        return value.ndim > 0 and str(value.shape[0]) == self.batch and fixed
-
     @staticmethod
     def full_name(node: Node) -> str:
-        """The operator's name and overload, as in ``avg_pool2d.default``."""
-        return str(node.target).removeprefix("aten.")
+        """The operator's name and overload, as in ``avg_pool2d.default``; ``relu_.default`` is ``relu.default``."""
+        return f"{base_name(node)}.{str(node.target).rpartition('.')[2]}"
 
 
 def first_tensor(node: Node) -> Tensor:
@@ -137,7 +204,7 @@ def flat(values: object) -> list[object]:
 
 
 def _batch_axis(node: Node) -> str:
-    return f"{base_name(node)} moves, merges or mixes the batch axis; keep it first and treat each sample alike"
+    return f"{base_name(node)} moves, merges or mixes the batch axis; treat each sample alike"
 
 
 def _path(node: Node) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from transpike.conversion.describe import Description, describe
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, apply, title
 from transpike.conversion.op import Op
+from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
 from transpike.conversion.timing import Timing
 from transpike.errors import ConversionError
@@ -137,7 +138,8 @@ class SpikingNetwork(nn.Module):
         self._overwrite = {
             op.name
             for op in graph.neurons
-            if (KINDS[graph[op.inputs[0]].kind].fresh and len(graph.consumers[op.inputs[0]]) == 1) or op.gains
+            if (KINDS[graph[op.inputs[0]].kind].fresh and len(graph.consumers[op.inputs[0]]) == 1)
+            or op.gains[:1] not in ((), (1.0,))
         }
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -174,12 +176,12 @@ class SpikingNetwork(nn.Module):
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
 
-        def value(op: Op, x: Tensor) -> Tensor:
+        def value(op: Op, *x: Tensor) -> Tensor:
             unit = self.units[op.name]
             if op.kind == "input":
-                result = x.to(self.device, self.dtype) / unit
+                result = x[0].to(self.device, self.dtype) / unit
             else:
-                result = op.function.at(x * op.gains[0] if op.gains else x, unit=unit, constants=self.tensors(op))
+                result = op.function.at(*_gained(op, x), unit=unit, constants=self.tensors(op))
             if observe:
                 observe(op, result)
             return result
@@ -193,8 +195,8 @@ class SpikingNetwork(nn.Module):
         return self.graph.pack(self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name]))
 
     def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
-        def spikes(op: Op, x: Tensor) -> Tensor:
-            fired = self._encode(op, x) if op.kind == "input" else self._fire(op, x, final)
+        def spikes(op: Op, *x: Tensor) -> Tensor:
+            fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
             if watch:
                 watch(op, fired)
             return fired.spikes.flatten(0, 1)
@@ -204,7 +206,7 @@ class SpikingNetwork(nn.Module):
     def _walk(
         self,
         x: Tensor,
-        fire: Callable[[Op, Tensor], Tensor],
+        fire: Callable[..., Tensor],
         current: Callable[..., Tensor],
         decode: Callable[[Op, Tensor], Tensor],
     ) -> dict[str, Tensor]:
@@ -213,11 +215,11 @@ class SpikingNetwork(nn.Module):
         values: dict[str, Tensor] = {}
         for op in self.graph:
             if op.name not in self.graph.spiking:
-                held = {key: tensor.float() for key, tensor in self.tensors(op).items()}
+                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
                 values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
                 continue
             if op.kind == "input" or op.fires:
-                currents[op.name] = fire(op, currents[op.inputs[0]] if op.inputs else x)
+                currents[op.name] = fire(op, *(currents[name] for name in op.inputs) if op.inputs else (x,))
             else:
                 currents[op.name] = current(op, *(currents[name] for name in op.inputs))
             if op.name in self.readouts:
@@ -233,6 +235,8 @@ class SpikingNetwork(nn.Module):
 
     def _current(self, op: Op, *inputs: Tensor) -> Tensor:
         """One operation on all steps; a constant enters by the scheme's shares."""
+        if KINDS[op.kind].product:
+            return multiplied(op, *inputs, weights=self.scheme.weights)
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
@@ -240,14 +244,13 @@ class SpikingNetwork(nn.Module):
         shift = tensors.pop(constant)
         z: Tensor = apply(op, tensors, *inputs).unflatten(0, (self.steps, -1))
         entry = torch.tensor(self.scheme.entry, dtype=z.dtype, device=z.device)
-        trailing = (1,) * (z.ndim - 3) if op.kind == "convolution" else ()
+        trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
 
-    def _fire(self, op: Op, z: Tensor, final: bool) -> Tracked:
-        z = z.unflatten(0, (self.steps, -1))
-        z = z * op.gains[0] if op.gains else z
-        return self.neurons[op.name]([z], self.tensors(op), inplace=op.name in self._overwrite, final=final)
+    def _fire(self, op: Op, inputs: Sequence[Tensor], final: bool) -> Tracked:
+        z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
+        return self.neurons[op.name](z, self.tensors(op), inplace=op.name in self._overwrite, final=final)
 
     def _decode(self, op: Op, current: Tensor) -> Tensor:
         return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
@@ -264,8 +267,13 @@ class SpikingNetwork(nn.Module):
 
     @property
     def default_chunk(self) -> int:
-        """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU)."""
-        largest = max(math.prod(op.shape) for op in self.graph)
+        """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
+
+        A layer is as large as its result, or as all that its neurons accumulate.
+        """
+        shapes = {op.name: op.shape for op in self.graph}
+        sums = [[shapes[name] for name in op.inputs] for op in self.graph.neurons if not op.function.tracked]
+        largest = max(sum(map(math.prod, layer)) for layer in [*([shape] for shape in shapes.values()), *sums])
         return max(1, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
 
     @property
@@ -274,7 +282,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.buffers()).dtype
+        return next(buffer.dtype for buffer in self.buffers() if buffer.is_floating_point())
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -317,6 +325,11 @@ class SpikingNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
+
+
+def _gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
+    gains = op.gains or (1.0,) * len(inputs)
+    return [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
 
 
 def _key(op: Op, key: str) -> str:

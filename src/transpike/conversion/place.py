@@ -1,76 +1,204 @@
 """Say where neurons stand, and what the function of each is.
 
-- A function before the last weighted layer is a layer of neurons. With a maximum over windows directly before or after
-  it, both are one: the neuron tracks the function of the largest accumulated input in each window.
-- A weighted layer that feeds another without a function between them (MobileNet's linear bottleneck) gets an identity
-  neuron, so that only spikes travel. Average pooling before a weighted layer is part of one composite synapse.
+- A weighted layer, or a product of two activations, reads trains. Back from each of its operands over linear operations
+  without weights, a function that is reached there is a layer of neurons (averages behind it are part of one composite
+  synapse); where a weighted layer or a product is reached, an identity neuron stands on the operand.
+- All other functions are part of one that is a layer of neurons: its composition reaches back to currents and trains,
+  and never over another layer of neurons. A function that two compositions would hold is a layer of its own.
+- Averages stay outside of compositions, so what they read is a train, unless their result meets what they read again
+  inside the same composition, as in a norm or a softmax.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
-from transpike.coding.function import Function
+from torch import Tensor
+
+from transpike.coding.function import Argument, Call, Constant, Function, Operand, Result
+from transpike.coding.operators import BOOLEAN, PIECEWISE, POOLS
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import weighted
+from transpike.conversion.kinds import KINDS, averages, reads
 from transpike.conversion.op import Op
 
 __all__ = ["place"]
 
+_TRAIN = ""  # stands among the readers of a value for those that take nothing but trains
+
 
 def place(graph: Graph) -> Graph:
     """``graph`` with a layer of neurons wherever spikes are made."""
-    return _identities(_functions(graph))
+    points = _points(graph)
+    return _identities(_composed(graph, points, _inner(graph, points)))
 
 
-def _functions(graph: Graph) -> Graph:
-    ops = graph.by_name.copy()
-    joined: dict[str, str] = {}
-    for op in graph:
-        if op.kind != "call" or op.name not in graph.spiking:
+def _points(graph: Graph) -> set[str]:
+    """The functions whose values are trains, found from the last operation to the first."""
+    points: set[str] = set()
+    readers: dict[str, set[str]] = defaultdict(set)
+    for name in [*graph.outputs, *(name for op in graph if op.name not in graph.spiking for name in op.inputs)]:
+        readers[name].add(_TRAIN)  # what is decoded
+    for op in reversed(graph.ops):
+        if op.name not in graph.spiking:
             continue
-        source = ops.get(op.inputs[0])
-        function = _joined(source, op) if source and source.fires and graph.read_once(source.name) else None
-        if source is None or function is None:
-            ops[op.name] = replace(op, fires=True)
-            continue
-        tensors = {**source.tensors, **op.tensors}
-        ops[op.name] = replace(op, fires=True, function=function, tensors=tensors, inputs=source.inputs)
-        joined[source.name] = op.name
-        del ops[source.name]
-    return replace(graph, ops=tuple(ops.values()), joined={**graph.joined, **joined})
+        needed = readers[op.name]
+        if reads(op):
+            needed = {_TRAIN}
+        elif op.kind == "call":
+            if (_TRAIN in needed or len(needed) > 1) and not _is_boolean(op):
+                points.add(op.name)
+                needed = {op.name}
+        elif averages(op) and needed - {_TRAIN} and not _meets(graph, op, points):
+            needed = {_TRAIN}
+        for name in op.inputs:
+            readers[name] |= needed
+    return points
 
 
-def _joined(first: Op, second: Op) -> Function | None:
-    """One function for a function and a maximum over windows, in either order, or None.
+def _is_boolean(op: Op) -> bool:
+    return bool(op.function.calls) and op.function.calls[-1].operator in BOOLEAN
 
-    The two commute where the function never falls; then the maximum is taken first.
+
+def _meets(graph: Graph, average: Op, points: Set[str]) -> bool:
+    """Whether an average meets a value made of what it was made of again inside one composition."""
+    if average.kind == "resample":
+        return False
+    behind, waiting = {average.name}, [average.name]
+    met: set[str] = set()
+    while waiting:
+        for op in graph.consumers.get(waiting.pop(), ()):
+            if op.name in graph.spiking and not reads(op):
+                met.update(op.inputs)
+                if op.name not in behind:
+                    behind.add(op.name)
+                    waiting += [op.name] * (op.name not in points)
+    return bool(_sources(graph, met - behind) & _sources(graph, average.inputs))
+
+
+def _sources(graph: Graph, names: Iterable[str]) -> set[str]:
+    """The values of which ``names`` are made, back to weighted layers and products, with these."""
+    found, waiting = set(names), list(names)
+    while waiting:
+        op = graph[waiting.pop()]
+        if not reads(op):
+            waiting += [name for name in op.inputs if name not in found]
+            found.update(op.inputs)
+    return found
+
+
+def _inner(graph: Graph, points: Set[str]) -> set[str]:
+    """What is part of a composition: functions that are no neurons, and linear operations behind one.
+
+    So are constants on a product (a mask, a bias of attention) on its way to a function.
     """
-    function, pool = (first, second) if _is_pool(second.function) else (second, first)
-    if not _is_pool(pool.function) or function.function.pools or not _never_falls(function):
-        return None
-    return pool.function.then(function.function)
+    inner: set[str] = set()
+    products: set[str] = set()
+    for op in graph:
+        if op.name not in graph.spiking or reads(op) or op.kind == "input":
+            products |= {op.name} if KINDS[op.kind].product else set()
+            continue
+        if op.kind == "call":
+            inner |= {op.name} - points
+        elif inner.intersection(op.inputs) or (op.kind == "affine" and _is_mask(op, products)):
+            inner.add(op.name)
+        elif len(op.inputs) == 1 and op.inputs[0] in products:
+            products.add(op.name)
+    return inner
 
 
-def _is_pool(function: Function) -> bool:
-    return function.pools and len(function.calls) == 1
+def _is_mask(op: Op, products: Set[str]) -> bool:
+    shift = op.tensors.get("shift")
+    return shift is not None and (op.inputs[0] in products or not bool(shift.isfinite().all()))
 
 
-def _never_falls(op: Op) -> bool:
+def _composed(graph: Graph, points: Set[str], inner: Set[str]) -> Graph:
+    """``graph`` with each composition in one operation; constants on a product stay where a current needs them too."""
+    order = {op.name: k for k, op in enumerate(graph)}
+    joined: dict[str, str] = {}
+    ops: dict[str, Op] = {}
+    for op in graph:
+        if op.name in points:
+            region, waiting = {op.name}, [op.name]
+            while waiting:
+                found = [n for n in graph[waiting.pop()].inputs if n in inner and n not in region]
+                region.update(found)
+                waiting += found
+            ops[op.name] = _neuron([graph[name] for name in sorted(region, key=order.__getitem__)])
+            joined |= dict.fromkeys(region - {op.name}, op.name)
+        elif op.kind != "call" or op.name not in graph.spiking:
+            ops[op.name] = op
+    needed = set(graph.outputs)
+    for op in reversed(ops.values()):
+        needed |= set(op.inputs) if op.name in needed else set()
+    joined = {name: whole for name, whole in joined.items() if name not in needed}
+    left = tuple(op for op in ops.values() if op.name in needed or op.kind == "input")
+    return replace(graph, ops=left, joined={**graph.joined, **joined})
+
+
+def _neuron(parts: list[Op]) -> Op:
+    """One layer of neurons for the operations of a composition, the last of which is its value."""
+    inputs: dict[str, Argument] = {}
+    places: dict[str, Argument] = {}
+    tensors: dict[str, Tensor] = {}
+    calls: list[Call] = []
+    within = {op.name for op in parts}
+    for name in (name for op in parts for name in op.inputs if name not in within):
+        inputs.setdefault(name, Operand(len(inputs)))
+    for op in parts:
+        names = {key: key if key not in tensors else f"{key}{len(tensors)}" for key in op.tensors}
+        tensors |= {names[key]: tensor for key, tensor in op.tensors.items()}
+        written = KINDS[op.kind].calls
+        assert written is not None
+        operands = [places[name] if name in places else inputs[name] for name in op.inputs]
+        calls += written(op).placed(operands, after=len(calls), constants=names)
+        places[op.name] = Result(len(calls) - 1) if written(op).calls else operands[0]
+    function = Function(_pools_first(tuple(calls), tensors), operands=len(inputs))
+    return replace(parts[-1], kind="call", inputs=tuple(inputs), function=function, tensors=tensors, fires=True)
+
+
+def _pools_first(calls: tuple[Call, ...], tensors: Mapping[str, Tensor]) -> tuple[Call, ...]:
+    """A chain of calls with each maximum over windows before functions that never fall, with which it commutes.
+
+    So a kernel can do the rest of it by itself.
+    """
+    chain = list(calls)
+    places = [*(Result(k) for k in range(len(chain) - 1))]
+    if any(call.args[:1] != (place,) for call, place in zip(chain[1:], places, strict=True)):
+        return calls
+    rest = [argument for call in chain for argument in call.args[1:]]
+    if any(isinstance(argument, (Operand, Result)) for argument in rest):
+        return calls
+    for _ in chain:
+        for k in range(len(chain) - 1):
+            first, second = chain[k : k + 2]
+            if second.operator in POOLS and first.operator not in POOLS and _never_falls(first, tensors):
+                chain[k : k + 2] = [second, first]
+    ordered: list[Argument] = [calls[0].args[0] if calls else Operand(0), *places]
+    return tuple(replace(call, args=(place, *call.args[1:])) for call, place in zip(chain, ordered, strict=True))
+
+
+def _never_falls(call: Call, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a piecewise linear function has no negative slope."""
-    slopes = [tensor for tensor in op.tensors.values() if (tensor < 0).any()]
-    return op.function.tracked and op.function.tail.slope >= 0 and not slopes
+    match call.operator, call.args[1:]:
+        case "leaky_relu.default", (int() | float() as slope, *_):
+            return slope >= 0
+        case "_prelu_kernel.default", (Constant(name),):
+            return not bool((tensors[name] < 0).any())
+    return call.operator in PIECEWISE
 
 
 def _identities(graph: Graph) -> Graph:
-    """An identity neuron on every value that passed a weighted layer and enters another."""
+    """An identity neuron on every value that passed a weighted layer or a product and enters another."""
     passed: set[str] = set()
     crossing: set[str] = set()
     for op in graph:
-        if weighted(op) or (not op.fires and passed.intersection(op.inputs)):
+        if reads(op) or (not op.fires and passed.intersection(op.inputs)):
             passed.add(op.name)
-        if weighted(op):
-            crossing |= passed.intersection(op.inputs)
+        if reads(op):  # a kernel computed from a train stays a current: its estimate is multiplied as it is
+            bare = op.args.get("bare", ())
+            crossing |= passed.intersection(name for k, name in enumerate(op.inputs) if k not in bare)
     names = {name: f"{name}.identity" for name in crossing}
     ops: list[Op] = []
     for op in graph:

@@ -109,6 +109,7 @@ def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
     try:
         with _silence():
             program = torch.export.export(ann, (example,), dynamic_shapes=shapes, strict=False)
+            _inline(program)
             conditions = _conditions(program)
             prune(program)
             if aliased(program):
@@ -121,6 +122,32 @@ def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
             "could depend on its batch; use x.shape[0] or -1 instead of len(x) or a number of samples"
         )
     return program
+
+
+def _inline(program: ExportedProgram) -> None:
+    """Put the bodies of regions that change nothing here into ``program``: without autocast, without gradients."""
+    graph, modules = program.graph, dict(program.graph_module.named_modules())
+    for node in list(graph.nodes):
+        name = getattr(node.target, "__name__", "")
+        if name == "wrap_with_autocast" and not node.args[2]:
+            (_, _, _, _, body, *inputs) = node.args
+        elif name == "wrap_with_set_grad_enabled":
+            (_, body, *inputs) = node.args
+        else:
+            continue
+        region = modules[body.target]
+        assert isinstance(region, GraphModule)
+        places = [n for n in region.graph.nodes if n.op == "placeholder"]
+        if any(n.op == "get_attr" for n in region.graph.nodes):
+            continue  # a region inside a region
+        with graph.inserting_before(node):
+            results = graph.graph_copy(region.graph, dict(zip(places, inputs, strict=True)))
+        results = results if isinstance(results, (list, tuple)) else (results,)
+        for reader in list(node.users):
+            reader.replace_all_uses_with(results[reader.args[1]])
+            graph.erase_node(reader)
+        graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 def _conditions(program: ExportedProgram) -> list[str]:

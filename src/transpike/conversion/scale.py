@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, weighted
+from transpike.conversion.kinds import KINDS, reads
 from transpike.conversion.op import Op
 
 __all__ = ["scale"]
@@ -20,7 +20,7 @@ def scale(graph: Graph, scheme: Scheme, amplitudes: Mapping[str, float]) -> tupl
 
     Weights take theta_in / theta_out (Algorithm 2 of CSS). Constants are divided by theta_out and, where they enter in
     equal shares, by the value of a train of ones. Where an edge has no weights (a skip connection, a concatenation),
-    the ratio of amplitudes stays on the edge as its gain.
+    the ratio of amplitudes stays on the edge as its gain; that of a product stays on its first operand.
     """
     units = _units(graph, amplitudes)
     shares = constant_entry(scheme) or 1.0
@@ -33,13 +33,13 @@ def _units(graph: Graph, amplitudes: Mapping[str, float]) -> dict[str, float]:
     wanted: dict[str, float] = {}
     for op in reversed(graph.ops):
         unit = amplitudes.get(op.name, wanted.get(op.name))
-        if op.name in graph.spiking and not weighted(op) and unit is not None:
+        if op.name in graph.spiking and not reads(op) and unit is not None:
             for name in op.inputs:
                 wanted.setdefault(name, unit)
     units: dict[str, float] = {}
     for op in graph:
         if op.name in graph.spiking:
-            default = 1.0 if weighted(op) else units[op.inputs[0]] if op.inputs else 1.0
+            default = 1.0 if reads(op) else units[op.inputs[0]] if op.inputs else 1.0
             units[op.name] = amplitudes.get(op.name, wanted.get(op.name, default))
     return units
 
@@ -48,6 +48,8 @@ def _rescaled(op: Op, shares: float, units: Mapping[str, float]) -> Op:
     """The operation in spike units, its tensors computed in float64: a current is a sum of many of them."""
     kind, out = KINDS[op.kind], units[op.name]
     ratios = tuple(units[name] / out for name in op.inputs)
+    if kind.product:
+        ratios = (ratios[0] * units[op.inputs[1]], 1.0)
     tensors = dict(op.tensors)
     if kind.factor in tensors:
         tensors[kind.factor] = _times(tensors[kind.factor], ratios[0])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as read_tensors
 from torch import Tensor
 
@@ -27,6 +27,7 @@ __all__ = ["load"]
 
 AGAIN = "Convert and save the network again."
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
+_PLACES = {"gather": (torch.int64,), "call": (torch.int64, torch.bool)}  # indices and masks that these kinds may hold
 LARGEST = 2**30
 """Values of one image in all operations together; beyond it nobody meant the shapes."""
 
@@ -45,7 +46,7 @@ def load(folder: Path | str) -> SpikingNetwork:
                     f"{source}: no {name} there; give the folder that snn.save(folder) or `transpike convert` wrote"
                 )
         network = files.Record.read(place("network.json"), remedy=AGAIN, error=ModelError)
-        data = place("weights.safetensors").read_bytes()
+        data = _read_whole(place("weights.safetensors"))
     if network.content.get("format") != FORMAT:
         raise ModelError(f"{source}/network.json: not a transpike spiking network")
     if network.content.get("version") != VERSION:
@@ -54,7 +55,7 @@ def load(folder: Path | str) -> SpikingNetwork:
             f"{source}/network.json: format version {version}, this transpike reads {VERSION}; "
             "convert again, or install the transpike that wrote it"
         )
-    if network.content.get("weights_sha256") != digest(data):
+    if data is None or network.content.get("weights_sha256") != digest(data):
         raise ModelError(
             f"{source}: damaged: weights.safetensors is not the one network.json was written with; save again"
         )
@@ -67,6 +68,15 @@ def load(folder: Path | str) -> SpikingNetwork:
     except DAMAGED as error:
         reason = str(error).partition("\n")[0][:300]
         raise network.wrong(f"damaged ({type(error).__name__}: {reason}).") from error
+
+
+def _read_whole(weights: Path) -> bytes | None:
+    """What the file holds, if it is as long as its header says: more than memory has may lie behind it."""
+    try:
+        with safe_open(weights, "pt"):
+            return weights.read_bytes()
+    except SafetensorError:
+        return None
 
 
 def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwork:
@@ -103,9 +113,15 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
     return replace(op, function=function, fires=entry.flag("fires"))
 
 
+def _within(value: Tensor) -> None:
+    """What a function makes on the way has a size of the order of a network's values too."""
+    if value.numel() > 2 * LARGEST:
+        raise ValueError("its shapes are too large for any memory")
+
+
 def _check(graph: Graph, units: Mapping[str, float]) -> None:
     """Run the graph on shapes alone, then on one image of zeros: what does not fit together is found now."""
-    dtypes = {tensor.dtype for op in graph for tensor in op.tensors.values()}
+    dtypes = {t.dtype for op in graph for t in op.tensors.values() if t.dtype not in _PLACES.get(op.kind, ())}
     if len(dtypes) != 1 or not (dtype := dtypes.pop()).is_floating_point:
         raise ValueError("its tensors are not of one floating-point type")
     values: dict[str, Tensor] = {}
@@ -117,7 +133,9 @@ def _check(graph: Graph, units: Mapping[str, float]) -> None:
             values[op.name] = torch.empty(shape, dtype=dtype, device="meta")
         else:
             own = {key: tensor.to("meta") for key, tensor in op.tensors.items()}
-            values[op.name] = apply(op, own, *(values[name] for name in op.inputs))
+            inputs = [values[name] for name in op.inputs]
+            values[op.name] = apply(op, own, *inputs)
+            op.function(*inputs, constants=own, watch=_within) if op.kind == "call" else None
         if values[op.name].shape != shape:
             raise ValueError(f"{op.name} gives {list(values[op.name].shape)}, not {list(shape)} as recorded")
     if sum(math.prod(op.shape) for op in graph) > LARGEST:

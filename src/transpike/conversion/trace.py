@@ -21,7 +21,6 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.hooks import recorders, skipped, wrap
 from transpike.conversion.kinds import weighted
 from transpike.conversion.lower import lower
-from transpike.conversion.op import Op
 from transpike.conversion.place import place
 from transpike.conversion.program import export, network, run
 from transpike.conversion.refusals import Problem, refusal, why
@@ -31,7 +30,6 @@ from transpike.errors import ConversionError
 __all__ = ["trace"]
 
 _ROUNDING = 3.0  # times the model's own error: two orders of summation differ by about as much
-_SHAPES = ("reshape", "permute", "slice", "select", "expand_as", "upsample_nearest2d", "upsample_bilinear2d")
 
 
 def trace(ann: nn.Module | ExportedProgram, example: Tensor) -> Graph:
@@ -110,33 +108,14 @@ def _graph(name: str, program: ExportedProgram) -> Graph:
 
 
 def _misplaced(graph: Graph, hooked: Mapping[str, str]) -> Iterator[Problem]:
-    """What is wrong with the graph as a whole: functions before the last weighted layer, broken weights."""
-    gates = _gates(graph)
+    """What is wrong with the graph as a whole: decisions before the last weighted layer, broken weights."""
     for op in graph:
-        if op.name in graph.spiking and op.kind == "call" and not op.function.tracked:
-            yield Problem(hooked.get(op.name, op.name), why(_base(op), gates=op.name in gates))
+        if op.name in graph.spiking and op.kind == "call" and op.function.decided:
+            yield Problem(hooked.get(op.name, op.name), why("argmax"))
         for key, tensor in op.tensors.items():
-            if not tensor.isfinite().all():
+            broken = tensor.isnan() if op.kind in ("affine", "call") else ~tensor.isfinite()
+            if broken.any():
                 yield Problem(op.name, f"its {key} holds NaN or infinity; check the trained weights")
-
-
-def _gates(graph: Graph) -> set[str]:
-    """The operations whose results do nothing but multiply activations, perhaps in another shape."""
-    gates: set[str] = set()
-    for op in reversed(graph.ops):
-        readers = graph.consumers.get(op.name, [])
-        products = [r for r in readers if _base(r) == "mul" and len(set(r.inputs)) > 1]
-        shapes = [r for r in readers if r.name in gates and _base(r) in _SHAPES]
-        if readers and len(products) + len(shapes) == len(readers):
-            gates.add(op.name)
-    return gates
-
-
-def _base(op: Op) -> str:
-    """The operator's bare name, as ``mul`` of ``mul.Tensor``."""
-    calls = op.function.calls
-    name = op.args["operator"] if op.kind == "resample" else calls[-1].operator if calls else op.kind
-    return str(name).partition(".")[0]
 
 
 def _container(program: ExportedProgram) -> str | list[str] | None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transpike.checks import shown
 from transpike.data.event_checks import Events, Integers, checked_events
 from transpike.errors import DataError
 
@@ -106,7 +107,7 @@ def _list_cifar10_dvs(place: Path) -> tuple[Recordings, Recordings]:
 def _list_gestures(place: Path) -> tuple[Recordings, Recordings]:
     lists = [_text(place / f"trials_to_{part}.txt").split() for part in ("train", "test")]
     needed = [name for trials in lists for trial in trials for name in (trial, _labels_of(trial))]
-    if missing := [name for name in needed if not (place / name).is_file()]:
+    if missing := [f"{name:.80}" for name in needed if not os.path.isfile(place / name)]:
         raise DataError(
             f"{place}: {len(missing)} of {len(needed)} files are missing: {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}. {_AGAIN}"
@@ -132,12 +133,14 @@ def _gestures(trial: Path) -> Recordings:
         try:
             label, begin, end = map(int, line.split(","))
         except ValueError:
-            raise DataError(f"{labels}, line {number}: expected class,start,end; found {line!r}.") from None
+            raise DataError(f"{labels}, line {number}: expected class,start,end; found {shown(line)}.") from None
         if not 1 <= label <= len(_GESTURES):
-            raise DataError(f"{labels}, line {number}: class {label} is not one of 1 to {len(_GESTURES)}.")
+            raise DataError(f"{labels}, line {number}: class {shown(label)} is not one of 1 to {len(_GESTURES)}.")
         within = (lasts >= begin) & (firsts < end)
         if not within.any():
-            raise DataError(f"{labels}, line {number}: {trial.name} has no events from {begin} to {end} us.")
+            raise DataError(
+                f"{labels}, line {number}: {trial.name} has no events from {shown(begin)} to {shown(end)} us."
+            )
         window = Window(int(starts[within][0]), int(stops[within][-1]), begin, end)
         recordings.append(Recording(str(trial), label - 1, window))
     return recordings

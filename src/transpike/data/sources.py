@@ -15,6 +15,11 @@ from transpike.errors import DataError
 
 __all__ = ["SOURCES", "Part", "Raw", "Source"]
 
+LARGEST = 2**28
+"""Bytes of a file, which is read as a whole."""
+
+_AGAIN = "Delete that folder and lay the files there again, or pass --download."
+
 
 class Part(NamedTuple):
     """uint8 images ``[M, C, H, W]`` and their int64 labels ``[M]``."""
@@ -74,6 +79,9 @@ def _torchvision(kind: str, folder: str, files: tuple[str, ...]) -> Callable[[Pa
                 f"{kind}: {', '.join(missing)} not found in {root / folder}. Lay the published files there, name "
                 "another folder with --root, or pass --download."
             )
+        for path in (root / folder / name for name in files if name not in missing):
+            if (size := path.stat().st_size) > LARGEST:
+                raise DataError(f"{kind}: {path} has {size:,} bytes, and no published file has {LARGEST:,}. {_AGAIN}")
         try:
             train, test = (
                 getattr(datasets, kind)(os.fspath(root), train=part, download=download) for part in (True, False)
@@ -83,8 +91,7 @@ def _torchvision(kind: str, folder: str, files: tuple[str, ...]) -> Callable[[Pa
             raise DataError(f"{kind}: cannot read or download {root / folder}: {error}") from error
         except (AssertionError, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(
-                f"{kind}: a file in {root / folder} is damaged, or not the published one ({error}). "
-                "Delete that folder and lay the files there again, or pass --download."
+                f"{kind}: a file in {root / folder} is damaged, or not the published one ({error}). {_AGAIN}"
             ) from error
 
     return read

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 
-from transpike.checks import keywords
+from transpike.checks import keywords, near
 from transpike.distill.bispectrum import BiSpectrumDistillation, SRDDistillation, SSDDistillation
 from transpike.distill.decoupled import DISTDistillation, DKDDistillation
 from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
@@ -135,7 +134,6 @@ def check_method(method: str, settings: Mapping[str, object], *, batch: int | No
 
 def _known(method: str) -> type[Method]:
     if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, n=2)
-        guess = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"no method of distillation {method!r}.{guess} Known: {', '.join(METHODS)}.")
+        known = ", ".join(METHODS)
+        raise ConfigError(f"no method of distillation {method!r}.{near(method, METHODS, most=2)} Known: {known}.")
     return METHODS[method]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from transpike.checks import near
 from transpike.errors import ModelError
 
 __all__ = ["Stage", "Tap", "Taps", "find_taps", "listed", "named_modules"]
@@ -321,11 +321,10 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _no_module(model: nn.Module, wrong: Sequence[str], known: Sequence[str]) -> str:
-    near = [match for name in wrong for match in difflib.get_close_matches(name, known, n=2)]
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    guesses = "".join(near(name, known, most=2) for name in wrong)
     named = ", ".join(repr(name) for name in wrong)
     several = "s" if len(wrong) > 1 else ""
-    return f"{type(model).__name__} has no module{several} {named} to tap.{guess} {listed(known)}"
+    return f"{type(model).__name__} has no module{several} {named} to tap.{guesses} {listed(known)}"
 
 
 def listed(known: Sequence[str]) -> str:

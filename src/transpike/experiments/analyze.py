@@ -8,14 +8,16 @@ from typing import Literal
 
 from rich.console import Console
 
+from transpike import files
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.options import record
 from transpike.experiments.source import Data, Source, load_data, load_subject, recorded_teacher
-from transpike.report import write_report
-from transpike.report.curves import write_curves
+from transpike.report import PAGE, build_page
+from transpike.report.curves import curve_tables
 from transpike.report.terminal import analysis_tables
-from transpike.results import Analysis, copy_results, start_run
+from transpike.results import Analysis, Finished, copy_results, read_run, start_run
+from transpike.results.folder import RESULTS, as_json
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 
@@ -111,8 +113,9 @@ def analyze(options: Analyze) -> Analysis:
     networks = {"teacher_network": options.teacher_network or {}, "network": options.network or {}}
     with start_run("analyze", record(options, student=options.students, **networks), out=options.out) as run:
         results = _look(options)
-        run.write(results)
-        _show(results, run.folder)
+        _write(results, run.folder)
+    Console(highlight=False).print(*analysis_tables(results), sep="\n")
+    print(f"Results: {run.folder}\nReport: {run.folder / 'report.html'}")
     copy_results(results, options.json)
     return results
 
@@ -159,8 +162,12 @@ def _labels(students: list[str]) -> list[str]:
     return short if len(set(short)) == len(short) else students
 
 
-def _show(results: Analysis, folder: Path) -> None:
-    write_curves(results, folder)
-    Console(highlight=False).print(*analysis_tables(results), sep="\n")
-    page = write_report([folder], folder / "report.html")
-    print(f"Results: {folder}\nReport: {page}")
+def _write(results: Analysis, folder: Path) -> None:
+    """Write results.json, the curves and the page as one change: a killed command leaves all of them or none."""
+    page = build_page([Finished(results, read_run(folder), str(folder))])
+    with files.Change(folder) as change:
+        for name, heading, rows in curve_tables(results):
+            text, kind = files.csv_table(heading, rows)
+            change.write(name, text, kind=kind)
+        change.write("report.html", page, kind=PAGE)
+        change.write("results.json", files.dumps(as_json(results)), kind=RESULTS)

@@ -6,20 +6,20 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from transpike.data import Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import check_method, method_needs
 from transpike.errors import ConfigError, ModelError
+from transpike.experiments.learning import Learning, recorded, settled
 from transpike.experiments.options import read_record
 from transpike.experiments.source import Source, load_subject
-from transpike.experiments.training import Learning, finish, make_student, recorded, settled
+from transpike.experiments.training import finish, make_student
 from transpike.models.zoo import SPIKING
 from transpike.results import Distillation, Training, copy_results
-from transpike.train.options import Arguments, Machine, Optim, Recipe
+from transpike.train.options import Arguments
 from transpike.train.processes import first_process
-from transpike.train.runs import training_run
+from transpike.train.runs import has_epochs, training_run
 
 if TYPE_CHECKING:
     from transpike.train.distill import Distilled
@@ -28,7 +28,47 @@ __all__ = ["Distill", "distill"]
 
 
 @dataclass(frozen=True)
-class Distill(Learning):
+class Teaching:
+    """Who learns from whom, and by what method.
+
+    Attributes:
+        teacher: The folder of a `transpike train` or `hybrid` run, or a network's name with --teacher-weights.
+        student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
+        method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn,
+            bkdsnn, sakd, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
+        settings: What else the method takes, such as {"beta": 7e-4} or {"normalize": true}.
+        taps: Modules of the student whose features are compared, each with the teacher's module; by default each
+            network's stages, {"layers.2": "layer1", ...}.
+        teacher_weights: A .safetensors file, a state dict or a run's folder.
+        teacher_network: What else the teacher's network takes.
+        teacher_steps: T of a spiking teacher; a run's folder knows its own.
+        teacher_size: Side of the teacher's images in pixels; by default that of its run, or for timm's networks their
+            own.
+        cache: Mebibytes of memory for what the teacher says of images that come again unchanged; pays where the
+            augmentation is none or little.
+    """
+
+    teacher: str | None = None
+    student: str = "sew_resnet19"
+    _: KW_ONLY
+    method: str = "bsd"
+    settings: Arguments | None = None
+    taps: dict[str, str] | None = None
+    teacher_weights: Path | None = None
+    teacher_network: Arguments | None = None
+    teacher_steps: int | None = None
+    teacher_size: int | None = None
+    cache: int = 0
+
+    @property
+    def source(self) -> Source:
+        """Where the teacher comes from."""
+        rest = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
+        return Source(self.teacher or "", *rest)
+
+
+@dataclass(frozen=True)
+class Distill(Learning, Teaching):
     """Train a student, spiking or not, by the labels and by a trained teacher; by default by bi-spectrum distillation.
 
     The run's folder is that of `transpike train`: `transpike evaluate`, `analyze` and `report` read it. The method's
@@ -49,69 +89,12 @@ spikingformer_4_384 --data cifar100
       transpike distill --resume runs/distill-20260101-120000
 
     Attributes:
-        teacher: The folder of a `transpike train` or `hybrid` run, or a network's name with --teacher-weights.
-        student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
         data: As for `transpike train`: digits, mnist, cifar10, cifar100, folder, ..., or events: nmnist, cifar10_dvs.
-        method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn,
-            bkdsnn, sakd, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
-        settings: What else the method takes, such as {"beta": 7e-4} or {"normalize": true}.
-        taps: Modules of the student whose features are compared, each with the teacher's module; by default each
-            network's stages, {"layers.2": "layer1", ...}.
-        teacher_weights: A .safetensors file, a state dict or a run's folder.
-        teacher_network: What else the teacher's network takes.
-        teacher_steps: T of a spiking teacher; a run's folder knows its own.
-        teacher_size: Side of the teacher's images in pixels; by default that of its run, or for timm's networks their
-            own.
-        cache: Mebibytes of memory for what the teacher says of images that come again unchanged; pays where the
-            augmentation is none or little.
-        root: Where the data set's files lie.
-        download: Download the data set into root where it is missing.
-        loading: Batches, augmentation, validation split. Its seed is replaced by `seed`.
         network: What else the student's network takes.
-        weights: Start the student from these weights instead of random ones.
-        steps: T of a spiking student, 4 by default.
-        split_by: How a recording of events is split into T frames: by number of events, or by time.
-        test_steps: Other numbers of steps to test a spiking student at; by default 1, 2 and 2T.
-        epochs: Passes over the training images; by default 40 for digits, 10 for mnist, 100 for cifar10, ...
-        seed: Of the first weights, the order of images, augmentation, dropout and the validation split.
-        keep: The weights to hand on: those of the last epoch, or of the best one on the validation images.
-        optim: The optimiser and its schedule.
         recipe: The task's loss and its regularisers.
-        machine: Devices and precision.
-        resume: Continue this run's folder, as `transpike train --resume` does; all other options are ignored.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
     """
 
-    teacher: str | None = None
-    student: str = "sew_resnet19"
     data: str = "digits"
-    _: KW_ONLY
-    method: str = "bsd"
-    settings: Arguments | None = None
-    taps: dict[str, str] | None = None
-    teacher_weights: Path | None = None
-    teacher_network: Arguments | None = None
-    teacher_steps: int | None = None
-    teacher_size: int | None = None
-    cache: int = 0
-    root: Path = Path("data")
-    download: bool = False
-    loading: Loading = Loading()
-    network: Arguments | None = None
-    weights: Path | None = None
-    steps: int | None = None
-    split_by: Literal["number", "time"] = "number"
-    test_steps: list[int] | int | None = None
-    epochs: int | None = None
-    seed: int = 0
-    keep: Literal["last", "best"] = "last"
-    optim: Optim = Optim()
-    recipe: Recipe = Recipe()
-    machine: Machine = Machine()
-    resume: Path | None = None
-    out: Path | None = None
-    json: Path | None = None
 
     @property
     def learner(self) -> str:
@@ -122,12 +105,6 @@ spikingformer_4_384 --data cifar100
         """Of events: from as many both networks' can be merged."""
         theirs = self.source.time
         return lcm(self.steps, theirs) if self.steps and theirs and self.data in EVENT_SOURCES else self.steps
-
-    @property
-    def source(self) -> Source:
-        """Where the teacher comes from."""
-        rest = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
-        return Source(self.teacher or "", *rest)
 
 
 def distill(options: Distill) -> Training:
@@ -165,7 +142,7 @@ def distill(options: Distill) -> Training:
             taps=chosen.taps,
             given=teacher.given,
             cache=TargetCache(chosen.cache) if chosen.cache else None,
-            resume=options.resume is not None,
+            resume=options.resume is not None and has_epochs(run.folder),
         )
         results = finish(chosen, sets, fitted, run, distillation=_learned(chosen, fitted))
     if first_process():

@@ -25,7 +25,7 @@ from transpike.results import Evaluation, RunFolder, Stage, copy_results, read_r
 from transpike.train.hybrid import Encode, balance_thresholds, transfer
 from transpike.train.options import TrainOptions
 from transpike.train.processes import first_process
-from transpike.train.runs import checked_steps, training_run
+from transpike.train.runs import checked_steps, has_epochs, training_run
 from transpike.train.stages import FOLDERS, Network, check_images, stage_folder
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Work:
             words = {"ann": "artificial network", "tune": f"spiking network, T = {training.steps}"}
             print(f"Training the {words[stage]}", file=sys.stderr)
         place = self.place(stage)
-        resume = self.resumed and os.path.isfile(place / "last.ckpt")
+        resume = self.resumed and has_epochs(place)
         return fit(model, Loaders.of(self.data.sets), training, folder=place, encode=encode, resume=resume)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
 
 from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError
@@ -62,6 +63,9 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
             raise ValueError(f"option {unknown[0]} is unknown.{near(unknown[0], names)}")
         if missing:
             raise ValueError(f"its options lack {', '.join(missing)}")
+        hints = get_type_hints(kind)
+        if empty := [name for name in names if found[name] is None and NoneType not in get_args(hints[name])]:
+            raise ValueError(f"option {empty[0]} is null")
         return _parsed(kind, found)
     except (TranspikeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -78,4 +82,4 @@ def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
     try:
         return kind(**vars(parser.instantiate(parser.parse_object(dict(found)))))
     except ArgumentError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{error!s:.400}") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 from pathlib import Path
 
 from torch import nn
 
+from transpike.checks import refuse, shown
 from transpike.coding import read_encoder
 from transpike.data import EventSets, ImageSets, Loading, load_events, load_images
 from transpike.data.event_files import EVENT_SOURCES
@@ -24,6 +25,19 @@ from transpike.train.teacher import input_of
 __all__ = ["Data", "Sets", "Source", "load_data", "load_model", "load_subject", "read_options", "recorded_teacher"]
 
 Sets = ImageSets | EventSets
+
+AGAIN = "Run the experiment again."
+TEXTS = ("data", "model", "root", "scheme", "teacher", "teacher_weights")
+OBJECTS = ("loading", "machine", "network", "options", "settings", "teacher_network")
+NUMBERS = ("teacher_size", "teacher_steps")
+KINDS: dict[str, type] = {
+    **dict.fromkeys(TEXTS, str),
+    **dict.fromkeys(OBJECTS, Mapping),
+    **dict.fromkeys(NUMBERS, int),
+}
+"""Of the options in a run.json that other commands than its own look at."""
+
+WORDS: dict[type, str] = {str: "text", Mapping: "an object", int: "a whole number"}
 
 
 @dataclass(frozen=True)
@@ -225,4 +239,22 @@ def read_options(folder: Path) -> Arguments:
         run = read_run(folder)
     except DataError:
         return {}
-    return located(run, names=model_names()) if run else {}
+    options = located(run, names=model_names()) if run else {}
+    _check_options(folder / "run.json", "options", options)
+    return options
+
+
+def _check_options(place: Path, trail: str, options: Mapping[str, object]) -> None:
+    """Refuse options of a run.json that are not what the commands make of them.
+
+    Raises:
+        DataError: naming the first.
+    """
+    for name, kind in KINDS.items():
+        value = options.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise refuse(f"{place}: {trail}.{name}", value, WORDS[kind], error=DataError)
+        if name == "loading" and isinstance(value, Mapping) and (other := value.keys() - Loading.__annotations__):
+            raise DataError(f"{place}: {trail}.loading: {shown(min(other))} is unknown. {AGAIN}")
+        if name == "options" and isinstance(value, Mapping):
+            _check_options(place, f"{trail}.options", value)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
-from transpike.data import Loading
+from transpike.experiments.learning import Learning, recorded, settled
 from transpike.experiments.options import read_record
-from transpike.experiments.training import Learning, finish, make_student, recorded, settled
+from transpike.experiments.training import finish, make_student
 from transpike.results import Training, copy_results
-from transpike.train.options import Arguments, Machine, Optim, Recipe
 from transpike.train.processes import first_process
-from transpike.train.runs import training_run
+from transpike.train.runs import has_epochs, training_run
 
 __all__ = ["Train", "train"]
 
@@ -43,47 +40,12 @@ class Train(Learning):
             sew_resnet19, spiking_resnet19, spiking_vgg16, spikingformer_4_384, qkformer_4_384, ...
         data: digits, mnist, fashion_mnist, cifar10, cifar100, or folder (root/train/<class>, root/val/<class>); events,
             for spiking networks: nmnist, cifar10_dvs, dvs128_gesture.
-        root: Where the data set's files lie.
-        download: Download the data set into root where it is missing.
-        loading: Batches, augmentation, validation split. Its seed is replaced by `seed`.
         network: What else the network takes, such as {"width": 8} for a narrow ResNet, {"pool": "max"} for a VGG,
             {"spiking_neuron": "LIFNode", "tau": 2.0} for a spiking one.
-        weights: Start from these weights instead of random ones: a .safetensors file, a state dict or a run's folder.
-        steps: T of a spiking network, 4 by default.
-        split_by: How a recording of events is split into T frames: by number of events, or by time.
-        test_steps: Other numbers of steps to test a spiking network at; by default 1, 2 and 2T.
-        epochs: Passes over the training images; by default 40 for digits, 10 for mnist, 100 for cifar10, ...
-        seed: Of the first weights, the order of images, augmentation, dropout and the validation split.
-        keep: The weights to hand on: those of the last epoch, or of the best one on the validation images.
-        optim: The optimiser and its schedule.
-        recipe: The loss and its regularisers.
-        machine: Devices and precision.
-        resume: Continue this run's folder where it stopped, or, if it was killed, where its last finished epoch ended,
-            with the options it began with; all other options are ignored.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
     """
 
     model: str = "resnet20"
     data: str = "digits"
-    _: KW_ONLY
-    root: Path = Path("data")
-    download: bool = False
-    loading: Loading = Loading()
-    network: Arguments | None = None
-    weights: Path | None = None
-    steps: int | None = None
-    split_by: Literal["number", "time"] = "number"
-    test_steps: list[int] | int | None = None
-    epochs: int | None = None
-    seed: int = 0
-    keep: Literal["last", "best"] = "last"
-    optim: Optim = Optim()
-    recipe: Recipe = Recipe()
-    machine: Machine = Machine()
-    resume: Path | None = None
-    out: Path | None = None
-    json: Path | None = None
 
     @property
     def learner(self) -> str:
@@ -106,7 +68,7 @@ def train(options: Train) -> Training:
 
         sets = chosen.images.load(chosen.frames)
         model = make_student(chosen, sets)
-        resume = options.resume is not None
+        resume = options.resume is not None and has_epochs(run.folder)
         fitted = fit(model, Loaders.of(sets), chosen.training, folder=run.folder, resume=resume)
         results = finish(chosen, sets, fitted, run)
     if first_process():

@@ -1,23 +1,21 @@
-"""What `transpike train` and `distill` share: their options, a student, and the results in the end."""
+"""What `transpike train` and `distill` do alike: make the network with its first weights, and test the trained one."""
 
 from __future__ import annotations
 
-from dataclasses import Field, asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
-from transpike.data import ImageSets, Loading
-from transpike.experiments.options import record
-from transpike.experiments.source import Data, Sets
+from transpike.data import ImageSets
+from transpike.experiments.learning import Learning
+from transpike.experiments.source import Sets
 from transpike.models import create_model, save_network
 from transpike.report.terminal import spiking_tables, summary
 from transpike.results import Distillation, Evaluation, RunFolder, Training
-from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, epochs_for
 from transpike.train.processes import first_process
-from transpike.train.runs import checked_steps, student_steps
+from transpike.train.runs import checked_steps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,77 +24,7 @@ if TYPE_CHECKING:
     from transpike.train import Fitted
     from transpike.train.stages import Shape
 
-__all__ = ["Learning", "finish", "make_student", "recorded", "settled"]
-
-Options = TypeVar("Options", bound="Learning")
-
-
-class Learning:
-    """Options that `transpike train` and `distill` share; the dataclass of each says what they mean."""
-
-    if TYPE_CHECKING:  # at run time the dataclass says it
-        __dataclass_fields__: ClassVar[dict[str, Field[object]]]
-
-    data: str
-    root: Path
-    download: bool
-    loading: Loading
-    network: Arguments | None
-    weights: Path | None
-    steps: int | None
-    split_by: Literal["number", "time"]
-    test_steps: list[int] | int | None
-    epochs: int | None
-    seed: int
-    keep: Literal["last", "best"]
-    optim: Optim
-    recipe: Recipe
-    machine: Machine
-
-    @property
-    def learner(self) -> str:
-        """The network that is trained: its name, or the folder of a run that has one like it."""
-        raise NotImplementedError
-
-    @property
-    def frames(self) -> int | None:
-        """Of events: T, or a multiple of it."""
-        return self.steps
-
-    @property
-    def images(self) -> Data:
-        """What it is trained and tested on."""
-        return Data(self.data, self.root, self.download, self.loading, self.split_by)
-
-    @property
-    def training(self) -> TrainOptions:
-        """How it is trained."""
-        epochs = epochs_for(self.data, self.epochs)
-        return TrainOptions(epochs, self.seed, self.keep, self.steps, self.optim, self.recipe, self.machine)
-
-
-def settled(options: Options) -> Options:
-    """The options with what follows from them: T, the seed of the images.
-
-    Raises:
-        ConfigError: network and data, or T, do not go together; an option is out of range.
-    """
-    chosen = replace(
-        options,
-        loading=replace(options.loading, seed=options.seed),
-        network=options.network or {},
-        steps=student_steps(options.learner, options.data, options.steps),
-        test_steps=checked_steps(options.test_steps),
-    )
-    _ = chosen.training
-    return chosen
-
-
-def recorded(options: Learning, **more: object) -> dict[str, object]:
-    """What run.json says of the options: how to train stands in an object of its own."""
-    how = asdict(options.training)
-    rest = {name: value for name, value in record(options).items() if name == "seed" or name not in how}
-    return {**rest, "options": how, **more}
+__all__ = ["finish", "make_student"]
 
 
 def make_student(options: Learning, sets: Sets) -> nn.Module:

@@ -5,7 +5,7 @@ from transpike.files.json import JSON, dumps, plain, read_json, read_text
 from transpike.files.kinds import Kind, json_kind, marked, safetensors_kind, tensors, zip_kind
 from transpike.files.partial import explained, release
 from transpike.files.record import Record
-from transpike.files.writing import check_target, write, write_csv, write_json
+from transpike.files.writing import check_target, csv_table, write, write_csv, write_json
 
 __all__ = [
     "JSON",
@@ -14,6 +14,7 @@ __all__ = [
     "Record",
     "check_target",
     "claim",
+    "csv_table",
     "dumps",
     "explained",
     "hold",

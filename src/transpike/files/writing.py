@@ -22,7 +22,7 @@ from transpike.files.json import dumps
 from transpike.files.kinds import Kind, check_kind, marked
 from transpike.files.partial import WAIT, Content, Partial, explained, sync, target_of, tidy
 
-__all__ = ["check_target", "write", "write_csv", "write_json"]
+__all__ = ["check_target", "csv_table", "write", "write_csv", "write_json"]
 
 
 def write(path: Path | str, content: Content, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
@@ -81,12 +81,18 @@ def write_json(path: Path | str, data: object, *, kind: Kind, error: type[Transp
     return write(path, dumps(data), kind=kind, error=error)
 
 
-def write_csv(path: Path | str, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
-    """`write`, of a table as CSV; only one with the same heading is replaced."""
+def csv_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> tuple[str, Kind]:
+    """A table as CSV, and what it is: only one with the same heading is replaced by it."""
     text = io.StringIO()
     csv.writer(text).writerows([heading, *rows])
     first = text.getvalue().partition("\r\n")[0]
-    return write(path, text.getvalue(), kind=marked(f"a table of {first}", first, within=len(first.encode())))
+    return text.getvalue(), marked(f"a table of {first}", first, within=len(first.encode()))
+
+
+def write_csv(path: Path | str, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """`write`, of a `csv_table`."""
+    text, kind = csv_table(heading, rows)
+    return write(path, text, kind=kind)
 
 
 def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = ConfigError) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transpike.coding import scheme_settings
 from transpike.coding.scheme import decode, encoder_operations, largest, payload_bits, readout_operations, total
 from transpike.conversion import SpikingNetwork
-from transpike.conversion.cost import fan_out, macs
+from transpike.conversion.cost import fan_out, macs, pairings
 from transpike.conversion.kinds import title, weighted
 from transpike.conversion.op import Op
 from transpike.errors import DataError
@@ -175,6 +175,7 @@ class _Layers:
     def __init__(self, snn: SpikingNetwork) -> None:
         self.snn = snn
         self.fan_out = {name: fan.to(snn.device) for name, fan in fan_out(snn.graph).items()}
+        self.pairings = {name: pairs.to(snn.device) for name, pairs in pairings(snn.graph).items()}
         self.ops = {op.name: op for op in (snn.graph.input, *snn.graph.neurons)}
         digits = snn.scheme.digits
         self.digits = {name: snn.scheme.encoded if name == "input" else digits for name in self.ops}
@@ -183,6 +184,7 @@ class _Layers:
         self.errors = {name: LayerErrors(largest=reach, unit=unit) for name in self.ops}
         self.spikes = {name: {1: 0.0, -1: 0.0} for name in self.ops}  # by sign
         self.synapses = {name: dict.fromkeys(self._levels(name), 0.0) for name in self.ops}  # spikes times fan-out
+        self.products = {name: {1: 0.0} for name in self.ops}  # spikes times numbers of the other operand
         self.images = 0
 
     def _levels(self, name: str) -> tuple[int, ...]:
@@ -202,7 +204,7 @@ class _Layers:
         self.images = int(total(torch.tensor(float(self.images), dtype=torch.float64)))
         for name in self.ops:
             self.errors[name].combine(total)
-            for counts in (self.spikes[name], self.synapses[name]):
+            for counts in (self.spikes[name], self.synapses[name], self.products[name]):
                 found = total(torch.tensor(list(counts.values()), dtype=torch.float64)).tolist()
                 counts.update(zip(counts, found, strict=True))
 
@@ -212,6 +214,7 @@ class _Layers:
             positive, *above = _counted(spikes, levels)
             self.spikes[name][1] += float(positive.sum(dtype=torch.float64))
             self.spikes[name][-1] += float((above[0] - positive).sum(dtype=torch.float64))
+            self.products[name][1] += float((above[0] * self.pairings[name]).sum(dtype=torch.float64))
             for level, here, beyond in zip(levels, above, [*above[1:], torch.zeros(())], strict=True):
                 self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
         target = self.targets.pop(name).float()
@@ -228,11 +231,14 @@ class _Layers:
             return Operations(macs=float(self.fan_out[name].sum(dtype=torch.float64)))
         spikes = sum(self.spikes[name].values())
         synaptic = synaptic_operations(self.synapses[name], digits=digits, fan_out=1)
-        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(digits)) * (1 / self.images)
+        products = self.products[name][1]  # with numbers of many bits, so a multiply-accumulate each
+        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(digits), macs=products)
+        synaptic = synaptic * (1 / self.images)
         if name == "input":
             return synaptic + encoder_operations(self.snn.scheme, values=neurons, spikes=spikes / self.images)
         op = self.ops[name]
-        inputs = math.prod(self.snn.graph[op.inputs[0]].shape) if op.function.pools else neurons
+        own = op.function.tracked and not op.function.pools
+        inputs = neurons if own else sum(math.prod(self.snn.graph[source].shape) for source in op.inputs)
         return synaptic + self.snn.neurons[name].operations(neurons=neurons, spikes=spikes / self.images, inputs=inputs)
 
     def operations(self) -> Operations:

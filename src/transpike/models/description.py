@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from transpike import files
-from transpike.checks import is_whole, refuse, whole
 from transpike.errors import ModelError
-from transpike.files import JSON, read_json
+from transpike.files import Record, read_json
 from transpike.models.weights import WEIGHTS
 
 __all__ = ["describe_images", "read_description", "save_network"]
 
 AGAIN = "Train again."
-Check = Callable[[str, JSON], object]
 DESCRIPTION = files.json_kind("a description of a network (model.json)", name=str, num_classes=int, in_channels=int)
+
+NEEDED = ("name", "num_classes", "in_channels")
+OWN = {*NEEDED, "image_size", "weights"}
+FIELDS: dict[str, Callable[[Record, str], object]] = {
+    "name": Record.text,
+    "num_classes": partial(Record.whole, least=0, most=1_000_000),
+    "in_channels": partial(Record.whole, least=1, most=100_000),
+    "image_size": partial(Record.whole, least=1, most=100_000),
+    "kwargs": Record.record,
+    "data": Record.text,
+    "steps": partial(Record.whole, least=1, most=100_000),
+    "class_names": Record.texts,
+    "mean": Record.numbers,
+    "std": Record.numbers,
+    "encoder": Record.record,
+}
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -31,15 +46,15 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "model.json"
     if not os.path.lexists(path):
         raise ModelError(f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json.")
-    found = read_json(path, remedy=AGAIN, error=ModelError)
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: damaged: no names with values. {AGAIN}")
-    if missing := [name for name in NEEDED if name not in found]:
+    found = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
+    if missing := [name for name in NEEDED if name not in found.content]:
         raise ModelError(f"{path}: lacks {', '.join(missing)}; it was not written by `transpike train`.")
-    for name, check in FIELDS.items():
-        if name in NEEDED or found.get(name) is not None:
-            check(f"{path}: damaged: {name}", found[name])
-    return {name: value for name, value in found.items() if value is not None or name not in ("kwargs",)}
+    for name, read in FIELDS.items():
+        if name in NEEDED or found.has(name):
+            read(found, name)
+    if found.has("kwargs") and (own := OWN & found.record("kwargs").content.keys()):
+        raise found.wrong(f"kwargs holds {', '.join(sorted(own))}, which stands beside it.")
+    return {name: value for name, value in found.content.items() if value is not None or name != "kwargs"}
 
 
 def save_network(model: nn.Module, description: Mapping[str, object], folder: str | Path) -> None:
@@ -62,53 +77,6 @@ def save_network(model: nn.Module, description: Mapping[str, object], folder: st
     with files.Change(Path(folder), error=ModelError) as change:
         change.write("weights.safetensors", files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS)
         change.write("model.json", files.dumps(description), kind=DESCRIPTION)
-
-
-def _text(name: str, value: JSON) -> None:
-    if not isinstance(value, str) or not value:
-        raise refuse(name, value, "a text", error=ModelError)
-
-
-def _count(least: int, most: int) -> Check:
-    return lambda name, value: whole(name, value, least=least, most=most, error=ModelError)
-
-
-def _mapping(name: str, value: JSON) -> None:
-    if not isinstance(value, dict):
-        raise refuse(name, value, "names with values", error=ModelError)
-
-
-def _numbers(name: str, value: JSON) -> None:
-    if not isinstance(value, list) or not all(isinstance(each, float) or is_whole(each) for each in value):
-        raise refuse(name, value, "a list of numbers", error=ModelError)
-
-
-def _texts(name: str, value: JSON) -> None:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise refuse(name, value, "a list of names", error=ModelError)
-
-
-def _kwargs(name: str, value: JSON) -> None:
-    _mapping(name, value)
-    assert isinstance(value, dict)
-    if own := {"name", "num_classes", "in_channels", "image_size", "weights"} & value.keys():
-        raise refuse(name, value, f"none that stand beside it, as {', '.join(sorted(own))}", error=ModelError)
-
-
-NEEDED = ("name", "num_classes", "in_channels")
-FIELDS: dict[str, Check] = {
-    "name": _text,
-    "num_classes": _count(0, 1_000_000),
-    "in_channels": _count(1, 100_000),
-    "image_size": _count(1, 100_000),
-    "kwargs": _kwargs,
-    "data": _text,
-    "steps": _count(1, 100_000),
-    "class_names": _texts,
-    "mean": _numbers,
-    "std": _numbers,
-    "encoder": _mapping,
-}
 
 
 def describe_images(name: str) -> dict[str, Any]:

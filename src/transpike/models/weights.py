@@ -13,7 +13,7 @@ from torch import Tensor, nn, strided
 from torch.nn.parameter import is_lazy
 
 from transpike import files
-from transpike.checks import refuse
+from transpike.checks import few, refuse
 from transpike.errors import ModelError
 from transpike.models.archives import AGAIN, Foreign, brief, is_safetensors, read_archive
 
@@ -24,7 +24,6 @@ PREFIXES = ("module", "model", "_orig_mod", "net", "network")
 AVERAGES = {"ema", "swa", "averaged"}
 """Words in the names of averaged weights: `state_dict_ema`, `model_ema`, `ema_model`, `params_ema`, ..."""
 NESTED = 20
-SHOWN, LONGEST = 10, 200
 
 State = dict[str, Tensor]
 Found = tuple[tuple[str, ...], Mapping[object, Tensor]]
@@ -70,7 +69,7 @@ def _read(path: str | Path) -> tuple[str, State]:
         names, found = _choose(read_archive(path), path)
         place, state = ".".join(names), {str(name): value for name, value in found.items()}
     if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := _odd(value))]:
-        raise ModelError(f"{path}: {len(odd)} tensor(s) without plain values: {_listed(odd)}. Save them as such.")
+        raise ModelError(f"{path}: {len(odd)} tensor(s) without plain values: {few(odd)}. Save them as such.")
     return place, state
 
 
@@ -135,7 +134,7 @@ def _described(content: object) -> str:
     if isinstance(content, Foreign):
         return f"an object of {content.name}, and objects are never executed"
     if isinstance(content, Mapping) and content:
-        return _listed([f"{str(key)[:80]!r} ({_kind(value)})" for key, value in content.items()])
+        return few([f"{str(key)[:80]!r} ({_kind(value)})" for key, value in content.items()])
     return f"a {type(content).__name__}"
 
 
@@ -186,7 +185,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     state = _fitting(model, path)
     if meta := [name for name, value in model.state_dict().items() if isinstance(value, Tensor) and value.is_meta]:
         raise ModelError(
-            f"{type(model).__name__} is on the meta device, where {_listed(meta)} has no values to be replaced: "
+            f"{type(model).__name__} is on the meta device, where {few(meta)} has no values to be replaced: "
             "model.to_empty(device='cpu') makes room for them."
         )
     try:
@@ -211,7 +210,7 @@ def _fitting(model: nn.Module, path: str | Path) -> State:
     if wrong := list(_differences(state, expected)):
         where = f"its {place} " if place else ""
         raise ModelError(
-            f"{path}: {where}does not fit {type(model).__name__}, {len(wrong)} name(s) differ: {_listed(wrong)}"
+            f"{path}: {where}does not fit {type(model).__name__}, {len(wrong)} name(s) differ: {few(wrong)}"
         )
     return state
 
@@ -235,13 +234,6 @@ def _numbers(tensor: Tensor) -> str:
     if tensor.is_complex():
         return "complex numbers"
     return "floating-point numbers" if tensor.is_floating_point() else "whole numbers"
-
-
-def _listed(told: list[str]) -> str:
-    """Some of the sentences, in one line whatever names a file gives to its tensors."""
-    short = [each if len(each) <= LONGEST else f"{each[:LONGEST]}..." for each in told[:SHOWN]]
-    text = "; ".join([*short, "..."] if len(told) > SHOWN else short)
-    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from transpike.files import write_csv
 from transpike.results import Analysis
 
-__all__ = ["write_curves"]
+__all__ = ["Table", "curve_tables"]
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
+"""A file's name, its heading and its rows."""
 
 
-def write_curves(result: Analysis, folder: Path) -> None:
-    """Write features.csv, stages.csv, similarity.csv, logits.csv and neurons.csv; those that have any rows."""
+def curve_tables(result: Analysis) -> Iterator[Table]:
+    """features.csv, stages.csv, similarity.csv, logits.csv and neurons.csv; those that have any rows."""
     names = [network.label for network in result.networks]
     features = [
         (names[stage.student], stage.tap, names[curve.network] + " adapted" * curve.adapted, *point)
@@ -45,13 +46,11 @@ def write_curves(result: Analysis, folder: Path) -> None:
             strict=True,
         )
     ]  # fmt: skip
-    tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = (
-        ("features", ("student", "tap", "maps", "frequency", "power"), features),
-        ("stages", ("student", "tap", "maps", "band", "energy"), stages),
-        ("similarity", ("student", "maps", "tap", "teacher_tap", "cka"), similarity),
-        ("logits", ("network", "rank", "mean", "rms_high"), logits),
-        ("neurons", ("neuron", "frequency", "expected", "amplitude", "power", "spike_power"), responses),
+    tables: tuple[Table, ...] = (
+        ("features.csv", ("student", "tap", "maps", "frequency", "power"), features),
+        ("stages.csv", ("student", "tap", "maps", "band", "energy"), stages),
+        ("similarity.csv", ("student", "maps", "tap", "teacher_tap", "cka"), similarity),
+        ("logits.csv", ("network", "rank", "mean", "rms_high"), logits),
+        ("neurons.csv", ("neuron", "frequency", "expected", "amplitude", "power", "spike_power"), responses),
     )
-    for name, heading, rows in tables:
-        if rows:
-            write_csv(folder / f"{name}.csv", heading, rows)
+    return (table for table in tables if table[2])

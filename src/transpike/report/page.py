@@ -22,7 +22,7 @@ from transpike.report.training import describe_training
 from transpike.results import Analysis, Conversion, Finished, read
 from transpike.results.records import to_json
 
-__all__ = ["build_page", "write_report"]
+__all__ = ["PAGE", "build_page", "write_report"]
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),

@@ -91,6 +91,7 @@ def resume_run(folder: Path) -> Iterator[RunFolder]:
     """
     lock = files.hold(folder / "run.json")
     try:
+        files.check_target(folder / "results.json", RESULTS)
         yield RunFolder(folder)
     finally:
         files.release(lock)

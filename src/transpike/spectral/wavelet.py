@@ -9,7 +9,6 @@ The matrices are PyWavelets' own transforms of unit impulses, so that its rules 
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,7 +19,7 @@ import pywt
 import torch
 from torch import Tensor
 
-from transpike.checks import choice, whole
+from transpike.checks import choice, listed, near, whole
 from transpike.errors import ConfigError, DataError
 from transpike.spectral.fourier import full_precision
 
@@ -283,6 +282,6 @@ def _by_name(name: str) -> pywt.Wavelet:
     try:
         pywt.ContinuousWavelet(name)
     except ValueError:
-        near = difflib.get_close_matches(name.lower(), discrete, n=5) or pywt.families()[:7]
-        raise ConfigError(f"wavelet {name!r} is unknown; near it are {', '.join(near)}") from None
+        guess = near(name.lower(), discrete, most=3) or f" Name one of {listed(discrete[:7])}, ..."
+        raise ConfigError(f"wavelet {name!r} is unknown.{guess}") from None
     raise ConfigError(f"{name} is a continuous wavelet; maps need a discrete one, such as {', '.join(discrete[:5])}")

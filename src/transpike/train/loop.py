@@ -331,7 +331,7 @@ def _quiet() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if interrupt is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)  # which it leaves ignored
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, strided
 
-from transpike.checks import shown
+from transpike.checks import few, shown
 from transpike.errors import ConfigError, ModelError
 from transpike.files import plain
 from transpike.models.archives import read_archive
@@ -23,14 +23,13 @@ __all__ = ["check_resumable", "read_checkpoint", "run_facts", "seal"]
 
 CONTENTS, RUN = "contents", "run"
 PARTS = (CONTENTS, RUN, "callbacks", "loops", "state_dict")
-SHOWN = 5
 
 
 def run_facts(options: TrainOptions, *, batches: int, validates: bool) -> dict[str, object]:
-    """What a checkpoint keeps of its run, by which another run's is told; the machine may change."""
-    # As run.json keeps them, of which a resumed command reads them.
-    told = plain({name: value for name, value in asdict(options).items() if name != "machine"})
-    return {"options": told, "training batches": batches, "validates": validates}
+    """What a checkpoint says of its run. Another run's checkpoint says something else; the machine may change."""
+    # As in run.json, from which a resumed command reads them.
+    settled = plain({name: value for name, value in asdict(options).items() if name != "machine"})
+    return {"options": settled, "training batches": batches, "validates": validates}
 
 
 def seal(checkpoint: dict[str, object], facts: Mapping[str, object]) -> None:
@@ -60,7 +59,7 @@ def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str
     if not isinstance(found, dict) or not all(isinstance(found.get(name), Mapping) for name in PARTS):
         raise ModelError(f"{path} is no checkpoint of this version, or lacks parts: {', '.join(PARTS)}. {remedy}")
     if changed := list(_differences(found[CONTENTS], dict(_contents(found)))):
-        raise ModelError(f"{path} has been changed since it was written: {_listed(changed)}. {remedy}")
+        raise ModelError(f"{path} has been changed since it was written: {few(changed)}. {remedy}")
     return found
 
 
@@ -102,13 +101,13 @@ def _check_origin(
     }  # fmt: skip
     if other := list(_differences(dict(_contents(theirs)), dict(_contents(own)))):
         raise ConfigError(
-            f"{path} is of another run: {_listed(other)}. Resume with the network, the options and the images that it "
+            f"{path} is of another run: {few(other)}. Resume with the network, the options and the images that it "
             "began with, or start anew in another folder."
         )
 
 
 def _shapes(state: Mapping[str, object]) -> dict[str, object]:
-    return {str(name): _told(value) for name, value in state.items()}
+    return {str(name): _summary(value) for name, value in state.items()}
 
 
 def _contents(value: object, name: str = "") -> Iterator[tuple[str, str]]:
@@ -125,10 +124,10 @@ def _contents(value: object, name: str = "") -> Iterator[tuple[str, str]]:
         for index, each in enumerate(value):
             yield from _contents(each, f"{name}.{index}")
     else:
-        yield name, _told(value)
+        yield name, _summary(value)
 
 
-def _told(value: object) -> str:
+def _summary(value: object) -> str:
     if isinstance(value, Tensor):
         plain = not (value.is_nested or value.is_quantized) and value.layout == strided
         return f"{value.dtype} {list(value.shape)}".removeprefix("torch.") if plain else f"an odd tensor, {value.dtype}"
@@ -144,7 +143,3 @@ def _differences(before: Mapping[object, object], now: Mapping[str, str]) -> Ite
             yield f"{name} is new ({value:.80})"
         elif (old := before[name]) != value:
             yield f"{name} was {old if isinstance(old, str) else shown(old):.80} and is {value:.80}"
-
-
-def _listed(told: list[str]) -> str:
-    return " ".join("; ".join([*told[:SHOWN], "..."] if len(told) > SHOWN else told).split())

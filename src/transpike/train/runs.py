@@ -15,7 +15,7 @@ from transpike.models.zoo import SPIKING
 from transpike.results import RunFolder, resume_run, start_run
 from transpike.train.processes import first_process
 
-__all__ = ["STEPS", "checked_steps", "student_steps", "training_run"]
+__all__ = ["STEPS", "checked_steps", "has_epochs", "student_steps", "training_run"]
 
 STEPS = 4
 """T of a spiking network where none is given."""
@@ -46,6 +46,14 @@ def training_run(
             if first_process() and any(run.folder.glob("**/last.ckpt")):
                 print(f"Stopped. Continue: transpike {verb} --resume {run.folder}", file=sys.stderr)
             raise
+
+
+def has_epochs(folder: Path) -> bool:
+    """Whether a run that is resumed has anything to go on from; one that was killed in its first epoch begins again."""
+    if any(os.path.lexists(folder / name) for name in ("last.ckpt", "weights.safetensors", "results.json")):
+        return True
+    (folder / "best.ckpt").unlink(missing_ok=True)  # it is written just before last.ckpt, and will be once more
+    return False
 
 
 def checked_steps(test_steps: list[int] | int | None) -> list[int] | None:

@@ -1,8 +1,9 @@
-"""The lowering of every PyTorch operator that has a spiking form, by the operator's name.
+"""The lowering of PyTorch's operators that are more than a function of values, by the operator's name.
 
 Each takes the `transpike.conversion.lowering.Lowering`, the node, and the operator's arguments by their names (the
 first is ``input``); activations are names of operations, parameters are tensors. It returns the name of the operation
-it emitted, a list of them, or UNSUPPORTED where these arguments have no spiking form.
+it emitted, a list of them, or UNSUPPORTED where these arguments have no form of its own; `functions.called` is tried
+then.
 """
 
 from __future__ import annotations
@@ -10,13 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from transpike.conversion.lowering import Value
-from transpike.conversion.operators import activations, arithmetic, shapes, weighted
+from transpike.conversion.operators import activations, arithmetic, moves, norms, patches, products, shapes, weighted
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "SIZED"]
 
 OPERATORS: dict[str, Callable[..., Value]] = {
+    **moves.OPERATORS,
     **shapes.OPERATORS,
     **weighted.OPERATORS,
+    **products.OPERATORS,
     **arithmetic.OPERATORS,
     **activations.OPERATORS,
+    **norms.OPERATORS,
+    **patches.OPERATORS,
 }
+SIZED = (
+    frozenset(moves.OPERATORS)
+    | set(shapes.RESHAPES)
+    | {"slice", "view_copy", "split_with_sizes", "conv2d", "convolution"}
+)
+"""Operators that may be told the number of samples, as a size."""

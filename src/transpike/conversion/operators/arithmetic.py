@@ -8,18 +8,21 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from transpike.conversion.form import Form
 from transpike.conversion.lowering import UNSUPPORTED, Input, Known, Lowering, Value, first_tensor
+from transpike.conversion.operators.functions import elementwise
+from transpike.conversion.operators.moves import expanded
+from transpike.conversion.refusals import why
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "affine", "batch_norm", "combined"]
 
 
 def add(to: Lowering, node: Node, input: Input, other: Input, *, alpha: float = 1) -> Value:
     if isinstance(other, str):
         if isinstance(input, str):
-            return to.emit(node, "add", [input, other], gains=(1.0, float(alpha)))
-        return _affine(to, node, other, shift=input, scale=alpha)
-    assert isinstance(input, str)
-    return _affine(to, node, input, shift=other * alpha)
+            return combined(to, node, input, other, alpha=alpha)
+        return affine(to, node, other, shift=input, scale=alpha)
+    return affine(to, node, _activation(input), shift=other * alpha)
 
 
 def sub(to: Lowering, node: Node, input: Input, other: Input, *, alpha: float = 1) -> Value:
@@ -31,39 +34,78 @@ def rsub(to: Lowering, node: Node, input: Input, other: Input, alpha: float = 1)
 
 
 def neg(to: Lowering, node: Node, input: str) -> Value:
-    return _affine(to, node, input, scale=-1.0)
+    return affine(to, node, input, scale=-1.0)
 
 
 def mul(to: Lowering, node: Node, input: Input, other: Input) -> Value:
     if isinstance(input, str):
-        return UNSUPPORTED if isinstance(other, str) else _affine(to, node, input, scale=other)
-    assert isinstance(other, str)
-    return _affine(to, node, other, scale=input)
+        return UNSUPPORTED if isinstance(other, str) else affine(to, node, input, scale=other)
+    return affine(to, node, _activation(other), scale=input)
 
 
 def div(to: Lowering, node: Node, input: Input, other: Input, *, rounding_mode: str | None = None) -> Value:
-    if not isinstance(input, str) or isinstance(other, str) or rounding_mode:
+    if rounding_mode:
+        return to.refused(node, [x for x in (input, other) if isinstance(x, str)], why("round"))
+    if not isinstance(input, str) and isinstance(other, str):  # a constant over an activation
+        value = torch.as_tensor(input, dtype=first_tensor(node).dtype, device=first_tensor(node).device)
+        return elementwise(to, node, "div.Tensor", [value, other])
+    return UNSUPPORTED if isinstance(other, str) else affine(to, node, _activation(input), scale=1 / other)
+
+
+def _activation(x: Input) -> str:
+    assert isinstance(x, str)
+    return x
+
+
+def addcmul(to: Lowering, node: Node, input: Input, tensor1: Input, tensor2: Input, *, value: float = 1) -> Value:
+    """Linear where one of the factors is a constant."""
+    constant, x = (tensor1, tensor2) if isinstance(tensor2, str) else (tensor2, tensor1)
+    if isinstance(constant, str) or not isinstance(x, str):
         return UNSUPPORTED
-    return _affine(to, node, input, scale=1 / other)
+    scaled = affine(to, node, x, scale=constant * value)
+    if not isinstance(scaled, str):
+        return scaled
+    return combined(to, node, input, scaled) if isinstance(input, str) else affine(to, node, scaled, shift=input)
 
 
-def _affine(to: Lowering, node: Node, x: str, **constants: Known) -> str:
+def combined(to: Lowering, node: Node, a: str, b: str, *, alpha: float = 1, form: Form | None = None) -> Value:
+    """``a + alpha b``, broadcast."""
+    form = form or to.form(first_tensor(node), [a, b])
+    if form is None:
+        return to.mixed(node, [a, b])
+    first, second = to.aligned(node, a, form), to.aligned(node, b, form)
+    if first is None or second is None:
+        return to.mixed(node, [a, b])
+    return to.emit(node, "add", [first, second], value=form, gains=(1.0, float(alpha)))
+
+
+def affine(
+    to: Lowering,
+    node: Node,
+    x: str,
+    *,
+    scale: Known | None = None,
+    shift: Known | None = None,
+    form: Form | None = None,
+) -> Value:
+    """``x * scale + shift``; a constant that is wider than ``x`` repeats it."""
     result = first_tensor(node)
-    if tuple(result.shape[1:]) != to.ops[x].shape:
-        to.problem(
-            node, f"a constant that widens the activation to {tuple(result.shape)}; repeat the activation instead"
-        )
-        return x
+    form = form or to.form(result, [x])
+    source = to.aligned(node, x, form) if form else None
+    if form is None or source is None:
+        return to.mixed(node, [x])
     tensors: dict[str, Tensor] = {}
-    for key, value in constants.items():
-        tensor = torch.as_tensor(value, dtype=result.dtype, device=result.device)
-        if tensor.ndim == result.ndim:
-            if tensor.shape[0] != 1:
-                to.problem(node, "a constant with a batch axis of its own; each sample must be treated alike")
-            tensor = tensor[0]
+    for key, value in (("scale", scale), ("shift", shift)):
+        if value is None:
+            continue
+        tensor = to.fitted(torch.as_tensor(value, dtype=result.dtype, device=result.device), form)
+        if tensor is None:
+            to.problem(node, "a constant with a batch axis of its own; each sample must be treated alike")
+            return x
         if key != "scale" or tensor.numel() > 1 or tensor.item() != 1:
             tensors[key] = tensor
-    return to.emit(node, "affine", [x], tensors=tensors)
+    source = expanded(to, node, source, form)
+    return to.emit(node, "affine", [source], value=form, tensors=tensors)
 
 
 def batch_norm(
@@ -79,6 +121,7 @@ def batch_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = False,
 ) -> Value:
+    """An affine step with the statistics of training."""
     if isinstance(weight, str) or isinstance(bias, str):
         return UNSUPPORTED
     if not isinstance(running_mean, Tensor) or not isinstance(running_var, Tensor) or training:
@@ -88,9 +131,15 @@ def batch_norm(
         return input
     scale = (running_var.double() + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - running_mean * scale
-    trailing = (1,) * (len(to.ops[input].shape) - 1)
-    tensors = {"scale": scale.view(-1, *trailing), "shift": shift.view(-1, *trailing)}
-    return to.emit(node, "affine", [input], tensors={k: t.to(running_mean.dtype) for k, t in tensors.items()})
+    form = to.forms[input]
+    if form.axis == 1:
+        return to.mixed(node, [input])
+    tensors = {}
+    for key, constant in {"scale": scale, "shift": shift}.items():
+        tensor = to.fitted(constant.view(1, -1, *(1,) * (form.ndim - 2)), form)
+        assert tensor is not None
+        tensors[key] = tensor.to(running_mean.dtype)
+    return to.emit(node, "affine", [input], value=form, tensors=tensors)
 
 
 def decomposed_batch_norm(
@@ -119,10 +168,13 @@ def sum_(
     return _reduce(to, node, "sum", input, dim, keepdim)
 
 
-def _reduce(to: Lowering, node: Node, kind: str, x: str, dim: int | Sequence[int] | None, keepdim: bool) -> str:
-    ndim = len(to.ops[x].shape) + 1
-    dims = [dim] if isinstance(dim, int) else dim or range(ndim)
-    return to.emit(node, kind, [x], args={"dim": [d % ndim for d in dims], "keepdim": keepdim})
+def _reduce(to: Lowering, node: Node, kind: str, x: str, dim: int | Sequence[int] | None, keepdim: bool) -> Value:
+    form = to.forms[x]
+    own = [dim] if isinstance(dim, int) else dim or range(form.ndim)
+    dims = form.dims(list(own))
+    if dims is None:
+        return to.mixed(node, [x])
+    return to.emit(node, kind, [x], args={"dim": dims, "keepdim": keepdim})
 
 
 OPERATORS: dict[str, Callable[..., Value]] = {
@@ -135,6 +187,8 @@ OPERATORS: dict[str, Callable[..., Value]] = {
     "multiply": mul,
     "div": div,
     "divide": div,
+    "true_divide": div,
+    "addcmul": addcmul,
     "batch_norm": batch_norm,
     "_native_batch_norm_legit_no_training": decomposed_batch_norm,
     "mean": mean,

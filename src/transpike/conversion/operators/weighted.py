@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from transpike.conversion.lowering import UNSUPPORTED, Input, Lowering, Value
+from transpike.conversion.operators.patches import computed_convolution
 from transpike.conversion.operators.shapes import pad
 
 __all__ = ["OPERATORS"]
@@ -16,24 +17,9 @@ __all__ = ["OPERATORS"]
 def linear(to: Lowering, node: Node, input: Input, weight: Input, bias: Input | None = None) -> Value:
     if not isinstance(input, str) or not isinstance(weight, Tensor) or isinstance(bias, str):
         return UNSUPPORTED
+    if to.forms[input].dim(-1) is None:
+        return to.mixed(node, [input])
     return to.emit(node, "linear", [input], tensors=_present(weight=weight, bias=bias))
-
-
-def matmul(to: Lowering, node: Node, input: Input, other: Input) -> Value:
-    if not isinstance(input, str) or not isinstance(other, Tensor) or other.ndim != 2:
-        return UNSUPPORTED
-    return to.emit(node, "linear", [input], tensors={"weight": other.T})
-
-
-def mm(to: Lowering, node: Node, input: Input, mat2: Input) -> Value:
-    return matmul(to, node, input, mat2)
-
-
-def addmm(to: Lowering, node: Node, input: Input, mat1: Input, mat2: Input, *, beta: float, alpha: float) -> Value:
-    if not isinstance(input, Tensor) or not isinstance(mat1, str) or not isinstance(mat2, Tensor):
-        return UNSUPPORTED
-    bias = (input * beta).expand(mat2.shape[1])
-    return to.emit(node, "linear", [mat1], tensors={"weight": mat2.T * alpha, "bias": bias})
 
 
 def conv(
@@ -50,10 +36,15 @@ def conv(
     output_padding: int | Sequence[int] | None = None,
 ) -> Value:
     """A convolution, transposed if it has an ``output_padding``."""
+    if isinstance(input, str) and isinstance(weight, str) and not isinstance(bias, (str, float)) and padding != "same":
+        window = {"stride": stride, "padding": 0 if isinstance(padding, str) else padding, "dilation": dilation}
+        return computed_convolution(to, node, input, weight, bias, groups=groups, **window)
     if not isinstance(input, str) or not isinstance(weight, Tensor) or isinstance(bias, str):
         return UNSUPPORTED
     n = weight.ndim - 2
-    if len(to.ops[input].shape) != n + 1:
+    if to.forms[input].axis or to.forms[input].outer > 1:
+        return to.mixed(node, [input])
+    if to.forms[input].ndim != n + 2:
         to.problem(node, "a convolution without a batch axis; pass it images [N, channels, *]")
         return input
     dilations = _tuple(dilation, n)
@@ -106,7 +97,4 @@ OPERATORS: dict[str, Callable[..., Value]] = {
     **dict.fromkeys([f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)], conv),
     "convolution": convolution,
     "linear": linear,
-    "matmul": matmul,
-    "mm": mm,
-    "addmm": addmm,
 }

@@ -1,0 +1,145 @@
+"""Any operator that only moves values of a sample, repeats them, or puts constants between them: as an index.
+
+What it does is found by running it: on numbers that say where each value came from, for two samples at once, so that
+whatever mixes them shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from transpike.conversion.form import Form
+from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value
+
+__all__ = ["MOVES", "OPERATORS", "expanded", "move"]
+
+MOVES = (
+    *("roll", "flip", "fliplr", "flipud", "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+    *("native_channel_shuffle", "repeat", "tile", "repeat_interleave", "index", "index_select", "gather"),
+    *("take_along_dim", "unfold", "unfold_copy", "im2col", "as_strided", "expand", "expand_as", "broadcast_to"),
+    *("diagonal", "diag_embed", "select_scatter", "index_put", "index_copy", "tril", "triu", "hstack", "vstack"),
+    *("dstack", "column_stack", "atleast_3d"),
+    *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)),
+)
+
+
+def move(to: Lowering, node: Node, **_: Value) -> Value:
+    """``node`` as one gathering by index, and a constant where it puts constants."""
+    names = [to.env[source] for source in node.all_input_nodes]
+    inputs = list(dict.fromkeys(name for name in names if isinstance(name, str)))
+    form = to.form(node.meta["val"], inputs) if isinstance(node.meta["val"], Tensor) else None
+    if form is None:
+        return to.mixed(node, inputs) if isinstance(node.meta["val"], Tensor) else UNSUPPORTED
+    sizes = {name: math.prod(to.ops[name].shape) for name in inputs}
+    total = sum(sizes.values())
+    codes, start = {}, 1
+    for name, size in sizes.items():
+        code = torch.arange(start, start + size, dtype=torch.float64).view(to.ops[name].shape)
+        codes[name] = to.forms[name].back(torch.stack([code, code + total]))
+        start += size
+    blank = {name: torch.zeros(to.forms[name].own(2), dtype=torch.float64) for name in inputs}
+    try:
+        first, second = form.front(_run(to, node, codes, constants=False))
+        shift, other = form.front(_run(to, node, blank, constants=True))
+    except (RuntimeError, TypeError, IndexError, NotImplementedError):
+        return UNSUPPORTED
+    moved = first > 0
+    if not (torch.equal(first + total * moved, second) and bool((first <= total).all()) and torch.equal(shift, other)):
+        return to.mixed(node, inputs)
+    return _gathered(to, node, inputs, form, first.long(), shift)
+
+
+def _run(to: Lowering, node: Node, values: dict[str, Tensor], *, constants: bool) -> Tensor:
+    """The operator on ``values`` for two samples; its floating-point constants are zeros unless ``constants``."""
+
+    def value(source: Node) -> Any:
+        found = to.env[source]
+        if isinstance(found, str):
+            return values[found]
+        if isinstance(found, torch.SymInt):
+            return to.size(found, 2)
+        if not isinstance(found, Tensor):
+            return found
+        found = _twice(to, source, found)
+        if not found.is_floating_point():
+            return found.cpu()
+        return found.double().cpu() if constants else torch.zeros(found.shape, dtype=torch.float64)
+
+    args, kwargs = map_arg((node.args, node.kwargs), value)
+    assert callable(node.target)
+    result: Tensor = node.target(*args, **kwargs)
+    return result.double()
+
+
+def _twice(to: Lowering, source: Node, constant: Tensor) -> Tensor:
+    """A constant for two samples that is known for one."""
+    found = to.counted(source.meta["val"])
+    if found is None:
+        return constant
+    axis, copies = found
+    form = Form(
+        (*constant.shape[:axis], *((copies,) if copies > 1 else ()), *constant.shape[axis + 1 :]), axis, 1, copies
+    )
+    return form.back(form.front(constant).expand(2, *form.shape))
+
+
+def _gathered(to: Lowering, node: Node, inputs: list[str], form: Form, index: Tensor, shift: Tensor) -> Value:
+    x = inputs[0]
+    if len(inputs) > 1:
+        sizes = [math.prod(to.ops[name].shape) for name in inputs]
+        flat = [to.emit(node, "reshape", [n], value=Form((k,)), part="reshape", args={"shape": [k]})
+                for n, k in zip(inputs, sizes, strict=True)]  # fmt: skip
+        x = to.emit(node, "cat", flat, value=Form((sum(sizes),)), part="cat", args={"dim": 1})
+    size, zeros = math.prod(to.ops[x].shape), bool((index == 0).any())
+    if not zeros and index.numel() == size and torch.equal(index.flatten(), torch.arange(1, size + 1)):
+        result = (
+            x if form == to.forms[x] else to.emit(node, "reshape", [x], value=form, args={"shape": list(form.shape)})
+        )
+    else:
+        device = node.meta["val"].device
+        tensors = {"index": (index.flatten() if zeros else index.flatten() - 1).to(device)}
+        result = to.emit(node, "gather", [x], value=form, args={"size": size, "zeros": zeros}, tensors=tensors)
+    if bool((shift == 0).all()):
+        return result
+    constant = shift.to(node.meta["val"])
+    return to.emit(node, "affine", [result], value=form, part="constant", tensors={"shift": constant})
+
+
+def expanded(to: Lowering, node: Node, x: str, form: Form) -> str:
+    """``x`` repeated along axes of one, up to ``form``."""
+    source = to.ops[x].shape
+    if source == form.shape:
+        return x
+    index = torch.arange(math.prod(source)).view(source).expand(form.shape)
+    tensors = {"index": index.flatten().to(node.meta["val"].device)}
+    args = {"size": math.prod(source), "zeros": False}
+    return to.emit(node, "gather", [x], value=form, part="expand", args=args, tensors=tensors)
+
+
+def constant_like(to: Lowering, node: Node, **_: Value) -> Value:
+    """A constant of an activation's shape, for one sample."""
+
+    def value(source: Node) -> Any:
+        found = to.env[source]
+        if isinstance(found, str):
+            return torch.zeros(to.forms[found].own(1), dtype=source.meta["val"].dtype, device=source.meta["val"].device)
+        return to.size(found, 1) if isinstance(found, torch.SymInt) else found
+
+    args, kwargs = map_arg((node.args, node.kwargs), value)
+    assert callable(node.target)
+    result: Value = node.target(*args, **kwargs)
+    return result
+
+
+OPERATORS: dict[str, Callable[..., Value]] = {
+    **dict.fromkeys(MOVES, move),
+    **dict.fromkeys((f"new_{name}" for name in ("zeros", "ones", "full", "empty")), constant_like),
+    **dict.fromkeys((f"{name}_like" for name in ("zeros", "ones", "full", "empty")), constant_like),
+}

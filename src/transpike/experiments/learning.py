@@ -1,0 +1,111 @@
+"""The options that `transpike train` and `distill` share, what follows from them, and what run.json says of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from transpike.data import Loading
+from transpike.experiments.options import record
+from transpike.experiments.source import Data
+from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, epochs_for
+from transpike.train.runs import checked_steps, student_steps
+
+__all__ = ["Learning", "recorded", "settled"]
+
+Options = TypeVar("Options", bound="Learning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How a network is trained, on what, and where the run's folder lies.
+
+    Attributes:
+        root: Where the data set's files lie.
+        download: Download the data set into root where it is missing.
+        loading: Batches, augmentation, validation split. Its seed is replaced by `seed`.
+        network: What else the network takes.
+        weights: Start from these weights instead of random ones: a .safetensors file, a state dict or a run's folder.
+        steps: T of a spiking network, 4 by default.
+        split_by: How a recording of events is split into T frames: by number of events, or by time.
+        test_steps: Other numbers of steps to test a spiking network at; by default 1, 2 and 2T.
+        epochs: Passes over the training images; by default 40 for digits, 10 for mnist, 100 for cifar10, ...
+        seed: Of the first weights, the order of images, augmentation, dropout and the validation split.
+        keep: The weights to hand on: those of the last epoch, or of the best one on the validation images.
+        optim: The optimiser and its schedule.
+        recipe: The loss and its regularisers.
+        machine: Devices and precision.
+        resume: Continue this run's folder where it stopped, or, if it was killed, where its last finished epoch ended,
+            with the options it began with; all other options are ignored.
+        out: The run's folder; by default a new one under runs/.
+        json: Write results.json here too.
+    """
+
+    root: Path = Path("data")
+    download: bool = False
+    loading: Loading = Loading()
+    network: Arguments | None = None
+    weights: Path | None = None
+    steps: int | None = None
+    split_by: Literal["number", "time"] = "number"
+    test_steps: list[int] | int | None = None
+    epochs: int | None = None
+    seed: int = 0
+    keep: Literal["last", "best"] = "last"
+    optim: Optim = Optim()
+    recipe: Recipe = Recipe()
+    machine: Machine = Machine()
+    resume: Path | None = None
+    out: Path | None = None
+    json: Path | None = None
+
+    @property
+    def data(self) -> str:
+        """The data set's name."""
+        raise NotImplementedError
+
+    @property
+    def learner(self) -> str:
+        """The network that is trained: its name, or the folder of a run that has one like it."""
+        raise NotImplementedError
+
+    @property
+    def frames(self) -> int | None:
+        """Of events: T, or a multiple of it."""
+        return self.steps
+
+    @property
+    def images(self) -> Data:
+        """What it is trained and tested on."""
+        return Data(self.data, self.root, self.download, self.loading, self.split_by)
+
+    @property
+    def training(self) -> TrainOptions:
+        """How it is trained."""
+        epochs = epochs_for(self.data, self.epochs)
+        return TrainOptions(epochs, self.seed, self.keep, self.steps, self.optim, self.recipe, self.machine)
+
+
+def settled(options: Options) -> Options:
+    """The options with what follows from them: T, the seed of the images.
+
+    Raises:
+        ConfigError: network and data, or T, do not go together; an option is out of range.
+    """
+    chosen = replace(
+        options,
+        loading=replace(options.loading, seed=options.seed),
+        network=options.network or {},
+        steps=student_steps(options.learner, options.data, options.steps),
+        test_steps=checked_steps(options.test_steps),
+    )
+    _ = chosen.training
+    return chosen
+
+
+def recorded(options: Learning, **more: object) -> dict[str, object]:
+    """What run.json says of the options: how to train stands in an object of its own."""
+    how = asdict(options.training)
+    rest = {name: value for name, value in record(options).items() if name == "seed" or name not in how}
+    return {**rest, "options": how, **more}

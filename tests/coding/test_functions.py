@@ -1,0 +1,173 @@
+"""Neurons of any function: several operands, constants, groups; their spikes, their error, what they are written as."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from tests.coding.oracles import estimates
+from torch import Tensor
+
+from transpike import CSS
+from transpike.coding.function import Argument, Call, Constant, Function, Operand, Result
+from transpike.coding.operations import Operations
+from transpike.coding.operators import OPERATORS, aten
+from transpike.coding.scheme import decode
+from transpike.coding.tracking import TrackingNeuron
+from transpike.errors import ConversionError
+
+X, Y = Operand(0), Operand(1)
+SIGMOID = Call("sigmoid.default", (Y,))
+GELU = Function.of("gelu.default", X)
+GATE = Function((SIGMOID, Call("mul.Tensor", (X, Result(0)))), operands=2)
+NORM = Function.of("layer_norm.default", X, (4,), Constant("weight"), Constant("bias"), 1e-5)
+SOFTMAX = Function.of("softmax.int", X, 1)
+CONSTANTS = {"weight": torch.tensor([1.0, 0.5, 2.0, -1.0]), "bias": torch.tensor([0.1, 0.0, -0.2, 0.3])}
+
+
+def gelu(x: Sequence[float]) -> list[float]:
+    return [v / 2 * (1 + math.erf(v / math.sqrt(2))) for v in x]
+
+
+def gate(x: Sequence[float], y: Sequence[float]) -> list[float]:
+    return [v / (1 + math.exp(-w)) for v, w in zip(x, y, strict=True)]
+
+
+def norm(x: Sequence[float]) -> list[float]:
+    mean = sum(x) / 4
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in x) / 4 + 1e-5)
+    weights, biases = (CONSTANTS[key].double().tolist() for key in ("weight", "bias"))
+    return [(v - mean) / deviation * w + b for v, w, b in zip(x, weights, biases, strict=True)]
+
+
+def softmax(x: Sequence[float]) -> list[float]:
+    powers = [math.exp(v) for v in x]
+    return [power / sum(powers) for power in powers]
+
+
+ORACLES: dict[str, tuple[Function, Callable[..., list[float]]]] = {
+    "gelu": (GELU, gelu),
+    "gate": (GATE, gate),
+    "layer_norm": (NORM, norm),
+    "softmax": (SOFTMAX, softmax),
+}
+
+
+def neuron(function: Function, scheme: CSS, *, theta: float) -> TrackingNeuron:
+    found = scheme.neuron(function, amplitude=theta, wait=scheme.wait)
+    assert isinstance(found, TrackingNeuron)
+    return found
+
+
+@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("scheme", [CSS(steps=6), CSS(steps=5, beta=1.5, silent=1), CSS(silent=0, levels=(1, 2, 4, 8))])
+def test_every_digit_is_the_nearest_to_what_is_still_missing(name: str, scheme: CSS) -> None:
+    function, oracle = ORACLES[name]
+    torch.manual_seed(len(name))
+    z = torch.randint(-2, 3, (function.operands, scheme.steps, 3, 4)).double()
+    theta = 2.0**-scheme.steps
+    fired = neuron(function, scheme, theta=theta)(list(z), CONSTANTS, inplace=False, final=True)
+    for sample in range(3):
+        currents = z[:, :, sample].tolist()
+        told = estimates(currents, oracle, theta=theta, beta=scheme.beta, silent=scheme.silent, levels=scheme.levels)
+        assert fired.spikes[:, sample].tolist() == told
+        heard = [(decode(scheme, x[:, sample]) * theta).tolist() for x in z]
+        target = torch.tensor(oracle(*heard), dtype=torch.float64) / theta
+        assert fired.target is not None and fired.residual is not None
+        torch.testing.assert_close(fired.target[sample], target, rtol=1e-6, atol=1e-9)
+        left = target - decode(scheme, fired.spikes[:, sample])
+        torch.testing.assert_close(fired.residual[sample], left, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_decoded_error_shrinks_with_the_steps(name: str) -> None:
+    function, oracle = ORACLES[name]
+    values = torch.randn(function.operands, 50, 4, generator=torch.Generator().manual_seed(1))
+    want = torch.tensor([oracle(*rows) for rows in values.transpose(0, 1).tolist()])
+    errors = []
+    for steps in (4, 8, 12):
+        scheme = CSS(steps=steps, silent=3)
+        theta = 5.0 / sum(scheme.weights)
+        trains = [scheme.encode(x / theta) for x in values]
+        fired = neuron(function, scheme, theta=theta)(trains, CONSTANTS, inplace=False, final=False)
+        errors.append(float((decode(scheme, fired.spikes) * theta - want).abs().max()))
+    assert errors[0] > 8 * errors[1] > 64 * errors[2] and errors[2] < 0.02
+
+
+def test_a_quotient_without_a_value_waits_for_the_next_digit() -> None:
+    share = Function((Call("sum.dim_IntList", (X, (1,), True)), Call("div.Tensor", (X, Result(0)))))
+    z = torch.tensor([[[0.0, 0.0]], [[1.0, 3.0]]])
+    fired = neuron(share, CSS(steps=2, silent=0), theta=0.25)([z], {}, inplace=False, final=True)
+    assert fired.spikes.tolist() == [[[0.0, 0.0]], [[1.0, 1.0]]]
+    assert fired.target is not None and fired.target.tolist() == [[1.0, 3.0]]
+
+
+def test_half_precision_currents_and_masks() -> None:
+    mask = torch.tensor([True, False, False, False])
+    function = Function(
+        (Call("masked_fill.Scalar", (X, Constant("mask"), -math.inf)), *SOFTMAX.placed([Result(0)], after=1))
+    )
+    fired = neuron(function, CSS(steps=8), theta=1 / 255)(
+        [torch.zeros(8, 1, 4).half()], {"mask": mask}, inplace=False, final=False
+    )
+    assert fired.spikes.dtype == torch.half
+    said = decode(CSS(steps=8), fired.spikes)[0] / 255
+    torch.testing.assert_close(said, torch.tensor([0, 1 / 3, 1 / 3, 1 / 3]), rtol=0, atol=0.002)
+    again = Function.read(json.loads(json.dumps(function.written())))
+    assert again == function and again.name == "masked_fill + softmax"
+
+
+def test_what_an_evaluation_takes_is_counted_every_step() -> None:
+    own = neuron(Function(), CSS(steps=8), theta=1.0).operations(neurons=3, spikes=0, inputs=3)
+    work = neuron(GATE, CSS(steps=8), theta=1.0).operations(neurons=3, spikes=0, inputs=3)
+    assert work == own + Operations(neuron_accumulates=5 * 30, neuron_multiplications=6 * 30)
+
+
+def test_placed_calls_keep_their_places_among_others() -> None:
+    both = Function((*GELU.calls, *GATE.placed([Result(0), Operand(1)], after=1, constants={})), operands=2)
+    x, y = torch.randn(2, 3, 4)
+    torch.testing.assert_close(both(x, y), torch.nn.functional.gelu(x) * y.sigmoid())
+    assert both.name == "gelu + sigmoid + mul" and not both.tracked and both.operands == 2
+    renamed: tuple[Argument, ...] = NORM.placed([X], after=0, constants={"weight": "a"})[0].args
+    assert renamed[2:4] == (Constant("a"), Constant("bias"))
+
+
+@pytest.mark.parametrize("name", ["rand_like.default", "bernoulli.default", "set_.default", "from_file.default"])
+def test_only_listed_operators_are_read(name: str) -> None:
+    with pytest.raises(ConversionError, match="cannot hold the operator"):
+        Function.read({"operands": 1, "calls": [{"operator": name, "args": [{"operand": 0}]}]})
+
+
+def test_every_listed_operator_exists_and_changes_nothing_in_place() -> None:
+    for name in OPERATORS:
+        schema: object = aten(name)._schema  # type: ignore[attr-defined]
+        assert not any(a.alias_info and a.alias_info.is_write for a in schema.arguments), name  # type: ignore[attr-defined]
+        assert "Generator" not in str(schema) and isinstance(name, str)
+
+
+def test_results_are_held_no_longer_than_they_are_read() -> None:
+    twice = Function(
+        (
+            Call("exp.default", (X,)),
+            Call("add.Tensor", (Result(0), Result(0))),
+            Call("mul.Tensor", (Result(1), Result(0))),
+        )
+    )
+    seen: list[Tensor] = []
+    assert twice(torch.zeros(1), watch=seen.append).tolist() == [2.0] and len(seen) == 3
+    assert twice._spent == [[], [], [1, 0]] and NORM._spent == [[]]
+
+
+def spikes_of(scheme: CSS, function: Function, *operands: Tensor) -> Tensor:
+    return neuron(function, scheme, theta=0.1)(list(operands), {}, inplace=False, final=False).spikes
+
+
+def test_samples_do_not_matter_to_each_other() -> None:
+    x, y = torch.randn(2, 6, 5, 4)
+    scheme = CSS(steps=6)
+    whole = spikes_of(scheme, GATE, x, y)
+    parts = [spikes_of(scheme, GATE, x[:, n : n + 1], y[:, n : n + 1]) for n in range(5)]
+    assert torch.equal(whole, torch.cat(parts, 1))
