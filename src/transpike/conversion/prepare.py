@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from transpike.coding import DEFAULT
 from transpike.coding.scheme import Scheme, largest
@@ -27,12 +27,15 @@ from transpike.quantiles import Quantiles
 __all__ = ["Prepared", "convert", "prepare"]
 
 
-def convert(ann: nn.Module, calibration: Iterable[Any], *, scheme: Scheme | None = None) -> SpikingNetwork:
+def convert(
+    ann: nn.Module | ExportedProgram, calibration: Iterable[object], *, scheme: Scheme | None = None
+) -> SpikingNetwork:
     """Convert a trained network into a spiking one, without training.
 
     Args:
-        ann: any `torch.nn.Module` that takes one tensor [N, \\*] and returns a tensor (or a tuple, list or dictionary
-            of them). It is read as in evaluation mode, whatever mode it is in, and not changed.
+        ann: any `torch.nn.Module`, or exported program, that takes one tensor [N, \\*] and returns a tensor (or a
+            tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
+            changed. Hooks that only record are not part of it.
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
             images are used; fewer are allowed. The converted network takes images of their shape.
         scheme: how values become spikes; `transpike.coding.DEFAULT` if not given.
@@ -57,16 +60,16 @@ def convert(ann: nn.Module, calibration: Iterable[Any], *, scheme: Scheme | None
     return prepare(ann, calibration).convert(DEFAULT if scheme is None else scheme)
 
 
-def prepare(ann: nn.Module, calibration: Iterable[Any], *, images: int = IMAGES) -> Prepared:
+def prepare(ann: nn.Module | ExportedProgram, calibration: Iterable[object], *, images: int = IMAGES) -> Prepared:
     """Do the part of `convert` that no scheme changes: trace, fold, and measure the activations of ``images`` images.
 
     Raises:
         ConversionError: as `convert`.
     """
-    ann = network(ann)
-    parameter = next(ann.parameters(), torch.empty(0))
+    model = network(ann)
+    parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
-    graph = place(fold(trace(ann, sample[:2])))
+    graph = place(fold(trace(model, sample[:2])))
     return Prepared(graph, measure(graph, sample), sample)
 
 

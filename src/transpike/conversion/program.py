@@ -23,7 +23,7 @@ from transpike.errors import ConversionError
 __all__ = ["export", "image", "network", "run"]
 
 _WRAPPERS = ("torch._dynamo", "torch.nn.parallel", "torch.optim.swa_utils", "timm.utils.model_ema")
-_MANY = 65535
+_MANY = 65535  # images: the smallest bound seen of a GPU's kernels
 _OURS = Path(__file__).parents[1]
 
 

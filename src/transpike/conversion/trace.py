@@ -53,29 +53,33 @@ def trace(ann: nn.Module | ExportedProgram, example: Tensor) -> Graph:
 
 
 def _traced(model: nn.Module, example: Tensor, outputs: list[Tensor], *, hooks: bool) -> Graph:
-    """The graph of ``model``, checked against ``outputs`` and a later call; without ``hooks``, those that only record
-    are left out."""
+    """The graph of ``model``; without ``hooks``, those that only record are left out.
+
+    It must compute what the model did (``outputs``) and does in a later call: a silent miss would cost accuracy unseen.
+    """
     with skipped([] if hooks else recorders(model)):
         program = export(model, example)
     graph = _graph(type(model).__name__, program)
-    folded = place(fold(graph))
     more = torch.cat([example, example[:1]])  # a later call, and one more image: neither may matter
     later = run(model, more)
-    errors = [*_errors(folded, example, outputs).items(), *_errors(folded, more, later).items()]
-    name, error = max(errors, key=lambda item: item[1])
-    if error >= _limit(example) and not _rounds(model, folded, more, later, hooks=hooks):
+    placed = place(fold(graph))
+    results = placed.run(more)
+    values = [results[name] for name in placed.outputs]
+    earlier = [value[: len(example)] for value in values]
+    errors = [max(pair) for pair in zip(_errors(earlier, outputs), _errors(values, later), strict=True)]
+    if max(errors) >= _limit(example) and not _rounds(model, values, more, later, hooks=hooks):
         raise ConversionError(
-            f"{name}: the traced network differs from the model by {error:.2%}; it may be random or stateful (dropout "
-            "that ignores eval(), a counter in forward), or depend on the number of images. Make its evaluation "
-            "deterministic"
+            f"{placed.outputs[errors.index(max(errors))]}: the traced network differs from the model by "
+            f"{max(errors):.2%}; it may be random or stateful (dropout that ignores eval(), a counter in forward), or "
+            "depend on the number of images. Make its evaluation deterministic"
         )
     return graph
 
 
-def _rounds(model: nn.Module, graph: Graph, x: Tensor, outputs: list[Tensor], *, hooks: bool) -> bool:
-    """Whether ``graph`` differs from the model by rounding alone.
+def _rounds(model: nn.Module, values: list[Tensor], x: Tensor, outputs: list[Tensor], *, hooks: bool) -> bool:
+    """Whether the graph's ``values`` differ from the model's ``outputs`` by rounding alone.
 
-    Then the trace of a copy in float64 agrees with that copy, and ``graph`` is about as far from it as the model is.
+    Then the trace of a copy in float64 agrees with that copy, and the graph is about as far from it as the model is.
     """
     if x.dtype == torch.float64:
         return False
@@ -85,9 +89,8 @@ def _rounds(model: nn.Module, graph: Graph, x: Tensor, outputs: list[Tensor], *,
         _traced(twin, x.double(), exact, hooks=hooks)
     except (ConversionError, RuntimeError, TypeError):  # nothing that can be copied, or be run in float64
         return False
-    own = [_error(got, want) for got, want in zip(outputs, exact, strict=True)]
-    ours = _errors(graph, x, exact).values()
-    return all(error <= max(_limit(x), _ROUNDING * bound) for error, bound in zip(ours, own, strict=True))
+    bounds = [max(_limit(x), _ROUNDING * error) for error in _errors(outputs, exact)]
+    return all(error <= bound for error, bound in zip(_errors(values, exact), bounds, strict=True))
 
 
 def _graph(name: str, program: ExportedProgram) -> Graph:
@@ -130,10 +133,8 @@ def _container(program: ExportedProgram) -> str | list[str] | None:
     return None
 
 
-def _errors(graph: Graph, x: Tensor, outputs: list[Tensor]) -> dict[str, float]:
-    """How far the outputs of ``graph`` are from what they should be: a silent miss would cost accuracy unseen."""
-    values = graph.run(x)
-    return {name: _error(values[name], want) for name, want in zip(graph.outputs, outputs, strict=True)}
+def _errors(found: list[Tensor], wanted: list[Tensor]) -> list[float]:
+    return [_error(got, want) for got, want in zip(found, wanted, strict=True)]
 
 
 def _limit(x: Tensor) -> float:
