@@ -336,6 +336,28 @@ def test_what_does_not_fit_together_is_refused(name: str, path: tuple[Any, ...],
     assert str(caught.value) == told
 
 
+def test_each_finer_level_of_sub_bands_is_twice_as_large() -> None:
+    def picture(*sides: int) -> results.Picture:
+        bands = tuple(((0.5,) * side,) * side for side in sides)
+        return results.Picture(network=0, adapted=False, image=0, label="seven", channel=1, bands=bands)
+
+    def stage(shown: results.Picture) -> results.Bands:
+        names = ("A2", "H2", "V2", "D2", "H1", "V1", "D1")
+        return results.Bands(
+            student=0, tap="a", teacher_tap="b", size=(8, 8), wavelet="haar", bands=names, white=(0.1,) * 7, curves=(),
+            pictures=(shown,),
+        )  # fmt: skip
+
+    assert stage(picture(2, 2, 2, 2, 4, 4, 4)).pictures[0].bands[6][0] == (0.5,) * 4
+    for sides, told in (
+        ((2, 2, 2, 2, 2, 2, 2), r"pictures\[0\].bands\[4\]: expected 4 x 4, found 2 x 2"),
+        ((2, 4, 4, 4, 8, 8, 8), r"pictures\[0\].bands\[1\]: expected 2 x 2, found 4 x 4"),
+        ((2, 2, 2, 2, 4, 4), r"pictures\[0\].bands: expected 7 entries as in names, found 6"),
+    ):
+        with pytest.raises(DataError, match=told):
+            stage(picture(*sides))
+
+
 def test_only_results_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     tested = results.Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.75, loss=0.5)

@@ -100,3 +100,8 @@ def test_the_representative_is_the_quickest_faithful_row(points: list[tuple[int,
 def test_of_two_faithful_rows_the_quicker_stands_for_both(order: int) -> None:
     rows = [row(24, 0.98), row(28, 0.997), row(32, 1.0)][::order]
     assert representative(rows).latency == 28
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_rows_as_quick_the_more_faithful_one_stands_for_all(order: int) -> None:
+    assert representative([row(28, 0.996), row(28, 0.999)][::order]).agreement == 0.999
