@@ -38,9 +38,7 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, images: int, *, seed: int = 0, shuffle: bool = True) -> None:
-        self.images = images
-        self.seed = seed
-        self.shuffle = shuffle
+        self.images, self.seed, self.shuffle = images, seed, shuffle
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -97,9 +95,7 @@ class MemoryImages(Dataset[tuple[Tensor, Tensor]]):
         self.labels = labels
         self.scale = (1 / (255 * torch.tensor(std))).view(-1, 1, 1).to(images.device)
         self.offset = (torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1).to(images.device)
-        self.size = size
-        self.augment = augment
-        self.seed = seed
+        self.size, self.augment, self.seed = size, augment, seed
 
     def __len__(self) -> int:
         return len(self.images)

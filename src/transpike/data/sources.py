@@ -119,16 +119,10 @@ SOURCES = {
     ),
     "cifar10": Source(
         _torchvision("CIFAR10", "cifar-10-batches-py", _CIFAR10),
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        shift=4,
-        flip=True,
+        (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), shift=4, flip=True,
     ),
     "cifar100": Source(
         _torchvision("CIFAR100", "cifar-100-python", ("train", "test", "meta")),
-        (0.5071, 0.4865, 0.4409),
-        (0.2673, 0.2564, 0.2762),
-        shift=4,
-        flip=True,
+        (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), shift=4, flip=True,
     ),
-}
+}  # fmt: skip
