@@ -241,6 +241,8 @@ def test_a_claimed_folder_is_free_again_once_its_process_is_dead_and_left_nothin
 def test_a_claim_killed_at_any_point_can_be_repeated(tmp_path: Path) -> None:
     line = 1
     while killed_at(line, lambda: claim(tmp_path / str(line), "run.json", "first")):  # noqa: B023
+        begun = tmp_path / str(line) / "run.json"
+        assert not begun.exists() or begun.read_text() == "first"
         release(claim(tmp_path / str(line), "run.json", "second"))
         assert os.listdir(tmp_path / str(line)) == ["run.json"]
         assert (tmp_path / str(line) / "run.json").read_text() == "second"

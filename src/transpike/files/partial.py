@@ -102,8 +102,15 @@ class Partial:
         Raises:
             FileExistsError: if there is one.
         """
-        os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        os.replace(self.path, self.target)
+        try:
+            os.link(self.path, self.target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: a kill may leave an empty file, which is taken over
+            os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            os.replace(self.path, self.target)
+        else:
+            self.path.unlink()
         descriptor, self._descriptor = self._descriptor, -1
         return descriptor
 
