@@ -65,7 +65,7 @@ def test_a_number_lies_within_its_bounds(value: float, low: float, high: float) 
     ]
     for bounds, fits in cases:
         if fits and math.isfinite(value):
-            assert number("x", value, **bounds) == value
+            assert number("x", value, **bounds) == float(value)
         else:
             with pytest.raises(ConfigError, match=r"^x="):
                 number("x", value, **bounds)

@@ -44,6 +44,7 @@ def fire(
         ({"beta": 0.5}, "at least 1"),
         ({"beta": math.nan}, "at least 1"),
         ({"beta": math.inf}, "at least 1"),
+        ({"signed": "no"}, "signed='no': expected true or false"),
         ({"levels": 2}, "levels=2: expected increasing integers from 1"),
         ({"beta": 3.01}, r"beta must lie in \(1, 3\] for levels \(1,\)"),
         ({"beta": 5.5, "levels": (1, 2, 4, 8)}, r"\(1, 5\]"),

@@ -92,6 +92,12 @@ def test_bad_calibration_images_are_one_clear_error(model: nn.Module, calibratio
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["css", CSS, 8])
+def test_what_is_no_scheme_is_one_clear_error(model: nn.Module, scheme: Any) -> None:
+    with pytest.raises(ConversionError, match=r"scheme: expected a coding scheme such as transpike\.CSS\(steps=8\)"):
+        convert(model, torch.randn(4, *SHAPE), scheme=scheme)
+
+
 def test_activations_that_overflow_name_the_layer(model: nn.Module) -> None:
     huge = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
     with torch.no_grad():

@@ -359,7 +359,7 @@ def test_what_is_not_there(runs: Path, refused: Callable[..., str]) -> None:
     assert "ResNet has no module 'layer.2' to tap. Did you mean layers.2" in told
     told = refused(runs / "bsd", "--taps", '{"layer.2": "layers.2"}')
     assert "SpikingResNet has no module 'layer.2' to tap. Did you mean layers.2" in told
-    assert "at least one student" in refused(runs / "bsd", "--images", "0")
+    assert "images=0: expected a whole number of at least 1" in refused(runs / "bsd", "--images", "0")
 
 
 def test_teachers_that_do_not_fit(runs: Path, tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -56,7 +56,7 @@ def test_lists():
         ("spiking_resnet19", {"preactivated": True}, "preactivated=True"),
         ("resnet20", {"activation": "ReLU"}, "resnet20 cannot be made with these arguments: 'str' object"),
         ("timm/resnet10t", {"output_stride": 3}, "timm/resnet10t cannot be made with these arguments: AssertionError"),
-        ("sew_resnet19", {"tau": 0.5}, "tau must be a finite number above 1"),
+        ("sew_resnet19", {"tau": 0.5}, "tau=0.5: expected a number above 1"),
     ],
 )
 def test_what_a_network_does_not_take_is_told(name, arguments, told):

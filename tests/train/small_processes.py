@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,9 @@ from tests.train.small import CPU, PLAIN, images, network
 from tests.train.small_distill import student, teacher
 from torch import nn
 from torch.utils.data import DataLoader
-from transpike.experiments.spiking import follow_steps, measure_spiking
 
 from transpike.data import Loading, load_images
+from transpike.measure.spiking import follow_steps, measure_spiking
 from transpike.models import save_weights
 from transpike.models.spiking import OverTime
 from transpike.neurons import IFNode
@@ -87,8 +87,11 @@ def measured(folder):
     told = []
     for count in (37, 1):
         test = digits(test_images=count).test
-        figures, more = measure_spiking(spiking_network(), lambda _, test=test: test, steps=3, others=[1], machine=CPU)
+        figures, by_steps, spiking = measure_spiking(
+            spiking_network(), lambda _, test=test: test, steps=3, others=[1], machine=CPU
+        )
         after, spikes = follow_steps(spiking_network(), test, Thresholds(), device="cpu")
+        more = {"by_steps": [asdict(row) for row in by_steps], "spiking": asdict(spiking)}
         told.append({"test": vars(figures), **more, "after": after, "spikes": spikes})
     return told
 

@@ -92,7 +92,7 @@ def test_the_size_of_a_checkpoint_is_what_its_file_has(optim, recipe, tmp_path):
     options = replace(PLAIN, epochs=1, optim=optim, recipe=recipe)
     fit(net, loaders(), options, folder=tmp_path)
     told = checkpoint_bytes(Classifier(net, options))
-    assert (tmp_path / "last.ckpt").stat().st_size == pytest.approx(told, rel=0.02)
+    assert (tmp_path / "last.ckpt").stat().st_size == pytest.approx(told, rel=0.04)
 
 
 def chance(labels, folder, **options):

@@ -66,6 +66,8 @@ class CSS(Scheme):
     def __post_init__(self) -> None:
         whole("steps", self.steps)
         whole("silent", self.silent, least=0)
+        if not isinstance(self.signed, bool):
+            raise refuse("signed", self.signed, "true or false")
         if not isinstance(self.levels, Sequence):
             raise refuse("levels", self.levels, "increasing integers from 1, such as (1, 2, 4, 8)")
         object.__setattr__(self, "levels", tuple(self.levels))

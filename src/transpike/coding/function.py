@@ -62,6 +62,7 @@ class Function:
     The last call's result is the value.
 
     Example:
+        >>> import torch
         >>> relu6 = Function((Call("relu.default", (Operand(0),)), Call("clamp.default", (Result(0), None, 6.0))))
         >>> relu6(torch.tensor([[-1.0, 3.0, 9.0]]))
         tensor([[0., 3., 6.]])

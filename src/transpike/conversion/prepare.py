@@ -91,8 +91,13 @@ class Prepared:
         """The spiking network under ``scheme``.
 
         Raises:
-            ConversionError: if the scheme has no neuron for a function in the network.
+            ConversionError: if the scheme has no neuron for a function in the network, or is none.
         """
+        if not isinstance(scheme, Scheme):
+            raise ConversionError(
+                f"scheme: expected a coding scheme such as transpike.CSS(steps=8), not {scheme!r}; "
+                'transpike.coding.create_scheme("css", {"steps": 8}) makes one by name'
+            )
         refused = [
             f"{op.name}: {reason}"
             for op in self.graph.neurons
