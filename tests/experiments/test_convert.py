@@ -86,6 +86,12 @@ def test_a_broken_sweep_continues(converted: Path, weights: Path) -> None:
         }
 
 
+def test_evaluate_offers_the_networks_of_a_sweep(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(converted)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"give one of them: {converted / 'T12'}, {converted / 'T6'}" in said
+
+
 @pytest.mark.parametrize(("scheme", "steps"), [("rate", 32), ("fs", 12)])
 def test_other_schemes_are_converted_measured_tabled_and_drawn(
     scheme: str, steps: int, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

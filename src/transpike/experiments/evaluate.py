@@ -76,6 +76,8 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
     if not os.path.isdir(network):
         raise ModelError(f"{network}: no such folder; give one that `transpike convert` or `transpike train` wrote")
     converted = os.path.isfile(network / "network.json")
+    if not converted and (inner := sorted(str(path.parent) for path in network.glob("*/network.json"))):
+        raise ModelError(f"{network}: holds several converted networks; give one of them: {', '.join(inner[:8])}")
     begun = ({} if converted else read_options(network)) or read_options(network.parent)
     chosen = replace(
         options,
