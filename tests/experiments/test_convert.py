@@ -89,7 +89,7 @@ def test_a_broken_sweep_continues(converted: Path, weights: Path) -> None:
 def test_evaluate_offers_the_networks_of_a_sweep(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(converted)]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert f"give one of them: {converted / 'T12'}, {converted / 'T6'}" in said
+    assert f"give one of them: {converted / 'T12_percentile-100'}, {converted / 'T6_percentile-100'}" in said
 
 
 @pytest.mark.parametrize(("scheme", "steps"), [("rate", 32), ("fs", 12)])
