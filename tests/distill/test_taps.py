@@ -193,6 +193,15 @@ def test_layouts(output: Tensor, steps: int | None, expected: Tap) -> None:
     assert found["inner"].maps(output).shape == (*time, 2, expected.channels, *expected.size)
 
 
+@pytest.mark.parametrize(("tokens", "prefix"), [(17, 1), (16, 0)])
+def test_a_network_that_counts_its_prefix_may_tap_where_it_is_gone(tokens: int, prefix: int) -> None:
+    output = torch.zeros(2, tokens, 5)
+    net = Gives(output)
+    net.num_prefix_tokens = 1  # type: ignore[assignment]
+    found = find_taps(net, ["inner"], lambda: net(output), samples=2, image=(32, 32))
+    assert found["inner"] == Tap("inner", 5, (4, 4), "tokens", prefix=prefix)
+
+
 def test_maps_put_every_value_in_its_place() -> None:
     maps = torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4)
     tokens = torch.cat([torch.full((2, 1, 3), -1.0), maps.flatten(2).mT], 1)
