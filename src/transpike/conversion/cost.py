@@ -49,6 +49,7 @@ def pairings(graph: Graph) -> dict[str, Tensor]:
     return _counted(graph)[1]
 
 
+@torch.enable_grad()
 def _counted(graph: Graph) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     leaves: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
