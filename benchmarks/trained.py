@@ -79,7 +79,7 @@ ROWS: Mapping[str, Sequence[Scheme]] = {
     "mobilenetv3": (TERNARY, replace(TERNARY, steps=16), replace(LEVELS, steps=16, silent=3, percentile=100)),
     "vit": (LEVELS, TERNARY, *QUANTISED),
     "efficientnet-lite0": (replace(LEVELS, silent=1),),
-    "vit-small-dinov2": (replace(LEVELS, silent=1),),
+    "vit-small-dinov2": (replace(LEVELS, silent=1, percentile=99.9),),
 }
 _CODES = tuple(
     replace(LEVELS, silent=silent, percentile=percentile)
@@ -129,16 +129,16 @@ def _network(
     prepared, rows = None, []
     x, y = (images[: options.images] for images in (trained.choosing if options.choosing else trained.test))
     for scheme in (CANDIDATES if options.choosing else ROWS)[name]:
-        key = {"network": name, "scheme": str(scheme), "images": len(x), "choosing": options.choosing}
-        own = [line for line in lines if key.items() <= line.items()]
-        missing = [part for part in ("counts", *range(0, len(x), PART)) if all(line["part"] != part for line in own)]
+        key = {"network": name, "scheme": str(scheme), "choosing": options.choosing}
+        parts = {f"{k}-{min(k + PART, len(x))}": slice(k, k + PART) for k in range(0, len(x), PART)}
+        own = [line for line in lines if key.items() <= line.items() and line["part"] in (*parts, "counts")]
+        missing = [part for part in (*parts, "counts") if all(line["part"] != part for line in own)]
         if missing:
             prepared = prepared or prepare(trained.ann, trained.calibration)
             snn = prepared.convert(scheme)
             for part in missing:
-                found = (
-                    _counts(snn, name, x) if part == "counts" else _part(snn, trained, x[part : part + PART], y[part:])
-                )
+                chosen = parts.get(part, slice(COUNTED.get(name, PART)))
+                found = (_counts if part == "counts" else _part)(snn, trained, x[chosen], y[chosen])
                 own.append(key | {"part": part} | found)
                 with options.out.open("a") as file:
                     file.write(json.dumps(own[-1]) + "\n")
@@ -155,7 +155,7 @@ def _part(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[s
     started = time.perf_counter()
     wanted = trained.ann(x)
     forward = time.perf_counter() - started
-    analog, y = snn.analog(x), y[: len(x)]
+    analog = snn.analog(x)
     same, right, right_ann = (
         int((a.argmax(1) == b).sum()) for a, b in ((fired, wanted.argmax(1)), (fired, y), (wanted, y))
     )
@@ -169,13 +169,12 @@ def _part(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[s
     }  # fmt: skip
 
 
-def _counts(snn: SpikingNetwork, name: str, x: Tensor) -> dict[str, Any]:
+def _counts(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[str, Any]:
     """Latency, and spikes and operations of a few images."""
     about = {"steps": snn.steps, "latency": snn.latency, "macs": sum(macs(snn.graph).values())}
     if isinstance(snn.scheme, Quantised):
         return about
-    counted = COUNTED.get(name, PART)
-    row = compare(snn, [x[:counted]], layer_images=counted).row
+    row = compare(snn, [x], layer_images=len(x)).row
     worst = max((layer for layer in row.layers if layer.own_error), key=lambda layer: layer.own_error or 0)
     figures = (
         "spikes_per_neuron",
@@ -199,6 +198,7 @@ def _row(key: dict[str, Any], scheme: Scheme, lines: Sequence[dict[str, Any]]) -
     sums = {name: math.fsum(part[name] for part in parts) for name in parts[0] if name not in (*key, "part")}
     count = sums["count"]
     return key | {
+        "images": int(count),
         "label": scheme.label,
         "percentile": scheme.calibration.percentile,  # type: ignore[attr-defined]
         **{figure: value for figure, value in counts.items() if figure not in (*key, "part")},
@@ -237,14 +237,15 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    percents = (f"{100 * row[figure]:.2f}" for figure in ("same", "error"))
-    accuracies = (f"{100 * row[figure]:.2f}" for figure in ("accuracy_ann", "accuracy"))
-    spikes = row["operations"]["spikes_per_neuron"] if "operations" in row else None
+    floor = row["seconds"] / row["steps"] / row["forward"]
     return [
-        row["network"], row["label"], str(row["percentile"]), str(row["steps"]), str(row["latency"]), str(row["images"]),
-        *percents, f"{row['analog']:.0e}", *accuracies, f"{1e3 * row['seconds'] / row['images']:.0f}",
-        f"{row['seconds'] / row['steps'] / row['forward']:.2f}", "" if spikes is None else f"{spikes:.2f}",
-    ]  # fmt: skip
+        *(str(row[figure]) for figure in ("network", "label", "percentile", "steps", "latency", "images")),
+        *(f"{100 * row[figure]:.2f}" for figure in ("same", "error")),
+        f"{row['analog']:.0e}",
+        *(f"{100 * row[figure]:.2f}" for figure in ("accuracy_ann", "accuracy")),
+        f"{1e3 * row['seconds'] / row['images']:.0f}",
+        f"{floor:.2f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -42,26 +42,24 @@ def load(name: str, *, data: Path, networks: Path, images: int | None = None, ch
         name: of the network.
         data: folder of the image sets.
         networks: folder of the weights.
-        images: at most so many test images, a random part.
+        images: at most so many test images, the first in a fixed random order.
         choosing: whether settings are to be chosen: then no calibration image is among those to choose by.
     """
     imagenet = name in IMAGENET
-    sets = _imagenet(name, data, images) if imagenet else _cifar(data, images)
+    sets = _imagenet(name, data) if imagenet else load_images("cifar10", root=data, loading=Loading(validation=0.0))
     train = sets.calibration(10**9 if imagenet else 1024)
     pixels, labels = _joined(train, None if imagenet else 768)
     calibration = (len(pixels) - (CHOSEN if choosing else 0)) if imagenet else 512
     rest = slice(len(pixels) - CHOSEN, None) if imagenet else slice(512, None)
     ann = NETWORKS[name](networks / f"{name}.safetensors", sets).eval()
-    return Trained(ann, pixels[:calibration], (pixels[rest], labels[rest]), _joined(sets.test))
+    test, right = _joined(sets.test)
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: images or 1000]
+    return Trained(ann, pixels[:calibration], (pixels[rest], labels[rest]), (test[order], right[order]))
 
 
-def _cifar(data: Path, images: int | None) -> ImageSets:
-    return load_images("cifar10", root=data, loading=Loading(validation=0.0, test_images=images or 1000))
-
-
-def _imagenet(name: str, data: Path, images: int | None) -> ImageSets:
+def _imagenet(name: str, data: Path) -> ImageSets:
     """Images are cropped already; EfficientNet-Lite0's pixels are (x - 127) / 128, and its labels ImageNet's."""
-    loading = {"batch_size": 20, "validation": 0.0, "size": 224, "crop": 1.0, "test_images": images}
+    loading = {"batch_size": 20, "validation": 0.0, "size": 224, "crop": 1.0}
     if name == "efficientnet-lite0":
         loading |= {"outputs": 1000, "mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
     return load_images("folder", root=data / "imagenet-500", loading=Loading(**loading))  # type: ignore[arg-type]
