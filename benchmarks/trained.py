@@ -28,14 +28,19 @@ from trained_networks import NETWORKS, Trained, load
 
 from transpike.coding import CSS
 from transpike.coding.function import Function
+from transpike.coding.operations import MULTIPLY_ACCUMULATE, Operations
 from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork, prepare
-from transpike.conversion.cost import macs
+from transpike.conversion.cost import evaluated, macs
 from transpike.measure.conversion import compare
 from transpike.neurons.tsa import Code, encode
 
 PART = 20  # images of a line
+INTEGER_ADDITION = 0.1e-6  # microjoules at 32 bits, as in `transpike.coding.operations`; shifts likewise
+INTEGER_MAC = 0.3e-6  # of 8 bits, 0.2, and the addition to a 32-bit sum
+FIGURES = ("spikes_per_neuron", "synops", "shifts", "multiplications", "products", "function_operations",
+           "neuron_updates", "energy_uj", "energy_parts_uj")  # fmt: skip
 COUNTED = {"vit-small-dinov2": 4}  # images whose spikes are counted; else PART
 
 
@@ -93,7 +98,7 @@ CANDIDATES: Mapping[str, Sequence[Scheme]] = {
         for silent in (1, 2, 3, 4)
         for percentile in (99.99, 100)
     ),
-    "vit": (LEVELS, TERNARY, *_CODES),
+    "vit": (LEVELS, replace(LEVELS, percentile=99.9), TERNARY, *_CODES),
     "efficientnet-lite0": (*_CODES, CSS(silent=1, levels=(1, 2, 4)), CSS(silent=3)),
     "vit-small-dinov2": (*_CODES[:3], *(replace(code, steps=10) for code in _CODES[:2])),
 }
@@ -170,23 +175,22 @@ def _part(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[s
 
 
 def _counts(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[str, Any]:
-    """Latency, and spikes and operations of a few images."""
-    about = {"steps": snn.steps, "latency": snn.latency, "macs": sum(macs(snn.graph).values())}
+    """Latency; operations of the network itself, and those that the spikes of a few images cause."""
+    once = [evaluated(snn.graph, op) for op in snn.graph.neurons if not op.function.tracked]
+    functions = Operations(
+        function_additions=sum(one.additions for one in once),
+        function_multiplications=sum(one.multiplications for one in once),
+    )
+    about = {
+        "steps": snn.steps, "latency": snn.latency, "macs": sum(macs(snn.graph).values()),
+        "functions_uj": functions.joules * 1e6,
+    }  # fmt: skip
     if isinstance(snn.scheme, Quantised):
         return about
     row = compare(snn, [x], layer_images=len(x)).row
     worst = max((layer for layer in row.layers if layer.own_error), key=lambda layer: layer.own_error or 0)
-    figures = (
-        "spikes_per_neuron",
-        "synops",
-        "shifts",
-        "multiplications",
-        "neuron_updates",
-        "energy_uj",
-        "energy_parts_uj",
-    )
     return about | {
-        "operations": {figure: getattr(row, figure) for figure in figures},
+        "operations": {figure: getattr(row, figure) for figure in FIGURES},
         "worst": {"layer": worst.name, "error": worst.own_error, "binding": worst.binding},
     }
 
@@ -213,39 +217,54 @@ def _row(key: dict[str, Any], scheme: Scheme, lines: Sequence[dict[str, Any]]) -
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:
-    headings = (
-        "network",
-        "code",
-        "percentile",
-        "T",
-        "latency",
-        "images",
-        "same",
-        "error",
-        "analog",
-        "ANN",
-        "SNN",
-        "ms",
-        "floor",
-        "spikes",
-    )
     show(
-        "In %: same predictions, error, accuracies; ms an image, and over T passes of the network",
-        headings,
+        "In %: same predictions, error, accuracies; ms an image; over T passes of the network; spikes a neuron",
+        ["", "code", "T", "latency", "images", "same", "error", "analog", "ANN", "SNN", "ms", "floor", "spikes"],
         [_cells(row) for row in rows],
     )
+    headings = ["", "code", "T", "accuracy", "float", "of the float ANN", "integer", "of the 8-bit ANN"]
+    show("Energy in µJ, at 32-bit floating point and in integers", headings, [_energies(row) for row in rows])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    floor = row["seconds"] / row["steps"] / row["forward"]
     return [
-        *(str(row[figure]) for figure in ("network", "label", "percentile", "steps", "latency", "images")),
+        *_named(row),
+        *(str(row[figure]) for figure in ("latency", "images")),
         *(f"{100 * row[figure]:.2f}" for figure in ("same", "error")),
         f"{row['analog']:.0e}",
         *(f"{100 * row[figure]:.2f}" for figure in ("accuracy_ann", "accuracy")),
         f"{1e3 * row['seconds'] / row['images']:.0f}",
-        f"{floor:.2f}",
+        f"{row['seconds'] / row['steps'] / row['forward']:.2f}",
+        f"{row['operations']['spikes_per_neuron']:.2f}" if "operations" in row else "",
     ]
+
+
+def _named(row: dict[str, Any]) -> list[str]:
+    percentile = "" if row["percentile"] == 99.99 else f", {row['percentile']:g} %"
+    return [row["network"], f"{row['label']}{percentile}", str(row["steps"])]
+
+
+def _energies(row: dict[str, Any]) -> list[str]:
+    """Of the float ANN where operands have 32 bits, of the 8-bit ANN where all but functions is integers.
+
+    Weights have 8 bits in the second, which no accuracy here knows. Functions are evaluated in floating point.
+    """
+    floats = 1e6 * row["macs"] * MULTIPLY_ACCUMULATE + row["functions_uj"]
+    integers = row["macs"] * INTEGER_MAC + row["functions_uj"]
+    if "operations" not in row:
+        own = ["", "", f"{integers:.4g}", "100%"]
+    else:
+        found = row["operations"]
+        additions = found["synops"] + found["shifts"] + found["neuron_updates"]
+        spent = additions * INTEGER_ADDITION + found["products"] * INTEGER_MAC
+        spent += found["multiplications"] * INTEGER_MAC + found["energy_parts_uj"].get("functions", 0.0)
+        own = [
+            f"{found['energy_uj']:.4g}",
+            f"{found['energy_uj'] / floats:.0%}",
+            f"{spent:.4g}",
+            f"{spent / integers:.0%}",
+        ]
+    return [*_named(row), f"{100 * row['accuracy']:.2f}", *own]
 
 
 if __name__ == "__main__":
