@@ -83,7 +83,7 @@ ROWS: Mapping[str, Sequence[Scheme]] = {
     "resnet20": (LEVELS, TERNARY, *QUANTISED),
     "mobilenetv3": (TERNARY, replace(TERNARY, steps=16), replace(LEVELS, steps=16, silent=3, percentile=100)),
     "vit": (LEVELS, TERNARY, *QUANTISED),
-    "efficientnet-lite0": (replace(LEVELS, silent=1),),
+    "efficientnet-lite0": (replace(LEVELS, silent=1, percentile=99),),
     "vit-small-dinov2": (replace(LEVELS, silent=1, percentile=99.9),),
 }
 _CODES = tuple(

@@ -29,10 +29,11 @@ from torchvision.models import VisionTransformer
 from trained import LEVELS, PART, TERNARY
 from trained_networks import load
 
+from transpike.coding import CSS
 from transpike.conversion import prepare
 
-STEPS = (4, 8, 16)
-SCALES = (0.5, 1.0)  # of STA's thresholds: that of its example, and its default
+OURS = (LEVELS, TERNARY, replace(LEVELS, steps=12), CSS(steps=4, beta=4.0, silent=0, levels=tuple(range(1, 17))))
+STA = ((4, 0.5), (8, 0.5), (16, 0.5), (8, 1.0))  # T, and the scale of thresholds: that of its example, its default
 
 Run = Callable[[Tensor], Tensor]
 
@@ -87,7 +88,7 @@ def _row(name: str, run: Run, images: Tensor, wanted: Tensor) -> dict[str, Any]:
 
 def _ours(ann: nn.Module, calibration: Tensor) -> dict[str, Run]:
     prepared, runs = prepare(ann, calibration), {}
-    for scheme in (LEVELS, TERNARY, replace(LEVELS, steps=12)):
+    for scheme in OURS:
         snn = prepared.convert(scheme)
         runs[f"CSS {scheme.label}, T = {snn.steps}, latency {snn.latency}"] = snn
     return runs
@@ -99,10 +100,9 @@ def _theirs(ann: nn.Module, calibration: Tensor) -> dict[str, Run]:
         raise SystemExit(f"transformers.py: torchvision's network with the same weights differs by {off:.1e}")
     runs: dict[str, Run] = {}
     batches = list(calibration.split(64))
-    for steps in STEPS:
-        for scale in SCALES:
-            recipe = STATransformerRecipe(batches, time_steps=steps, mode="spiking_encoder", threshold_scale=scale)
-            runs[f"STA, spiking encoder x {scale:g}, T = {steps}"] = _peer(recipe, twin, steps)
+    for steps, scale in STA:
+        recipe = STATransformerRecipe(batches, time_steps=steps, mode="spiking_encoder", threshold_scale=scale)
+        runs[f"STA, spiking encoder, thresholds x {scale:g}, T = {steps}"] = _peer(recipe, twin, steps)
     runs["STA, equivalent, T = 8"] = _peer(STATransformerRecipe(time_steps=8), twin, 8)
     body = _peer(TransformerTDEquivalentRecipe(time_steps=8), _Body(twin), 8)
     runs["TransformerTDEquivalent, T = 8"] = lambda x: body(_embedded(twin, x))
