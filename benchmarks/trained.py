@@ -81,7 +81,7 @@ LEVELS, TERNARY = CSS(silent=0, levels=(1, 2, 4, 8)), CSS(silent=2)
 QUANTISED = tuple(Quantised(bits=bits) for bits in (8, 6, 4))
 ROWS: Mapping[str, Sequence[Scheme]] = {
     "resnet20": (LEVELS, TERNARY, *QUANTISED),
-    "mobilenetv3": (TERNARY, replace(TERNARY, steps=16), replace(LEVELS, steps=16, silent=3, percentile=100)),
+    "mobilenetv3": (replace(LEVELS, steps=16, silent=3, percentile=100), replace(TERNARY, steps=16)),
     "vit": (LEVELS, TERNARY, *QUANTISED),
     "efficientnet-lite0": (replace(LEVELS, silent=1, percentile=99),),
     "vit-small-dinov2": (replace(LEVELS, silent=1, percentile=99.9),),
