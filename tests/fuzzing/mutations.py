@@ -8,6 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -192,7 +193,8 @@ def _change(content: Any, draw: Random, values: tuple[Any, ...] = VALUES) -> str
         for _ in range(draw.choice((1, 200))):
             holder[key] = draw.choice(([holder[key]], {"a": holder[key]}))
     else:
-        holder[key] = draw.choice(values)
+        value = draw.choice(values)
+        holder[key] = deepcopy(value) if isinstance(value, list | dict) else value  # which a later change may alter
     return f"{way} {trail}"
 
 

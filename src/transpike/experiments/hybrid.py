@@ -141,13 +141,13 @@ class Work:
             print(f"Training the {words[stage]}", file=sys.stderr)
         place = self.place(stage)
         resume = self.resumed and has_epochs(place)
-        return fit(model, Loaders.of(self.data.sets), training, folder=place, encode=encode, resume=resume)
+        return fit(model, Loaders.of(self.data.sets), training, folder=RunFolder(place), encode=encode, resume=resume)
 
 
 def train_ann(work: Work) -> tuple[Network, Evaluation]:
     """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
-    from transpike.measure.training import after_training
     from transpike.train import evaluate
+    from transpike.train.record import after_training
 
     options, data = work.options, work.data
     encode, trained = data.encoder.layout, None
@@ -217,7 +217,7 @@ def read_balanced(work: Work) -> tuple[Network, Evaluation]:
 
 def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
     """The twin trained over time."""
-    from transpike.measure.training import after_training
+    from transpike.train.record import after_training
 
     if done := work.finished("tune"):
         return done

@@ -50,6 +50,8 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
     run = read_run(folder)
     if run is None:
         raise ConfigError(f"{folder}: no run to resume, for it has no run.json.")
+    if run.verb.startswith("transpike."):
+        raise ConfigError(f"{folder}: a run of {run.verb} from Python: go on with it there, by resume=True.")
     if run.verb != verb:
         raise ConfigError(f"{folder}: a run of `transpike {run.verb}`, not of `transpike {verb}`.")
     found = dict(read_options(folder))

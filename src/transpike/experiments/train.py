@@ -69,7 +69,7 @@ def train(options: Train) -> Training:
         sets = chosen.images.load(chosen.frames)
         model = make_student(chosen, sets)
         resume = options.resume is not None and has_epochs(run.folder)
-        fitted = fit(model, Loaders.of(sets), chosen.training, folder=run.folder, resume=resume)
+        fitted = fit(model, Loaders.of(sets), chosen.training, folder=run, resume=resume)
         results = finish(chosen, sets, fitted, run)
     if first_process():
         copy_results(results, options.json)

@@ -37,13 +37,11 @@ def finish(
     options: Learning, sets: Sets, fitted: Fitted, run: RunFolder, *, distillation: Distillation | None = None
 ) -> Training:
     """Save the trained network, test it, and write and print its results."""
-    from transpike.measure.training import after_training
+    from transpike.train.record import after_training, image_facts
 
     if first_process():
-        facts = {"data": sets.name, "class_names": sets.class_names, "steps": options.steps}
-        facts |= {name: getattr(sets, name) for name in ("mean", "std", "split_by") if hasattr(sets, name)}
-        about = {"name": options.learner, "kwargs": options.network or {}, **_shape(sets), **facts}
-        save_network(fitted.model, about, run.folder)
+        about = {"name": options.learner, "kwargs": options.network or {}, **_shape(sets), **image_facts(sets)}
+        save_network(fitted.model, {**about, "steps": options.steps}, run.folder)
     results = after_training(_test(options, sets, fitted.model), fitted, distillation=distillation)
     if first_process():
         run.write(results)
