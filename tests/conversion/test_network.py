@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conversion.nets import distance, true_statistics
 from torch import Tensor, nn
 
-from transpike import CSS
+from transpike import CSS, convert
 from transpike.conversion import Prepared, SpikingNetwork, prepare
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_reference
@@ -229,3 +229,8 @@ def test_silent_steps_lower_the_floor_of_coupling(prepared: Prepared, images: Te
 def test_it_says_what_it_is(snn: SpikingNetwork) -> None:
     assert f"latency {snn.latency}" in repr(snn) and str(snn.scheme) in repr(snn)
     assert snn.training and snn.eval()(torch.zeros(1, *SHAPE)).shape == (1, 5)
+
+
+def test_a_network_without_neurons_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="Linear has no layer of neurons"):
+        convert(nn.Linear(4, 2), torch.rand(8, 4))

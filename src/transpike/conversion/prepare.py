@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,12 @@ def prepare(ann: nn.Module | ExportedProgram, calibration: Iterable[object], *, 
     parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
     graph = place(fold(trace(model, sample[:2])))
+    if not graph.neurons:
+        warnings.warn(
+            f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "
+            "the input reach at once. If it has activations, they were left out of what was handed in.",
+            stacklevel=2,
+        )
     return Prepared(graph, measure(graph, sample), sample)
 
 

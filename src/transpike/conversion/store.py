@@ -14,13 +14,14 @@ from safetensors.torch import load as read_tensors
 from torch import Tensor
 
 from transpike import files
+from transpike.checks import shown
 from transpike.coding import create_scheme
 from transpike.coding.function import Function
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, apply, resampling
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
-from transpike.conversion.save import FORMAT, VERSION, digest
+from transpike.conversion.save import FORMAT, VERSION, clock, digest
 from transpike.errors import ModelError, TranspikeError
 
 __all__ = ["load"]
@@ -92,7 +93,11 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     if waits.keys() != {op.name for op in graph.neurons}:
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
-    return SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped)
+    snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped)
+    for name, value in clock(snn.timing).items():
+        if network.content.get(name) != value:
+            raise network.wrong(f"{name}={shown(network.content.get(name))}: with these waits it is {shown(value)}.")
+    return snn
 
 
 def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:

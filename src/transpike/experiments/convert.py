@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from transpike.checks import whole
 from transpike.coding import create_scheme
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
-from transpike.experiments.options import record
+from transpike.experiments.options import begun_otherwise, record, same
 from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
+from transpike.models.zoo import SPIKING
 from transpike.report import write_report
 from transpike.report.terminal import conversion_table
 from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
@@ -105,6 +107,8 @@ def convert(options: Convert) -> Conversion:
         raise ConfigError("settings: the number of steps is given by --steps")
     schemes = [create_scheme(options.scheme, {**settings, "steps": count}) for count in counts]
     checked_device(options.device)
+    whole("calibration", options.calibration)
+    whole("seed", options.seed, least=0, most=2**63 - 1)
     source = Source(options.model, options.weights, options.network or {})
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
@@ -127,6 +131,10 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
         TranspikeError: if the network, its weights or its images cannot be had.
     """
     described = source.checked("--weights", "convert").described
+    if source.time is not None or source.model in SPIKING:
+        raise ModelError(
+            f"{source.name}: {source.model} is a spiking network already; convert takes an artificial one."
+        )
     if described.get("encoder"):
         raise ModelError(f"{source.name}: a network of `transpike hybrid` takes encoded images, as `evaluate` does.")
     name = data.name or described.get("data")
@@ -163,20 +171,12 @@ def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
     if "scheme" not in began:
         raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
     before, now = (_comparable(each) for each in (began, options))
-    changed = [name for name in now if not _same(now[name], before.get(name))]
+    changed = [name for name in now if not same(now[name], before.get(name))]
     if changed:
-        raise ConfigError(
-            f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
-        )
+        raise begun_otherwise(folder, changed)
     return _read(folder).rows if os.path.isfile(folder / "results.json") else ()
 
 
 def _comparable(options: Mapping[str, object]) -> Arguments:
     """Options that two parts of a run share: images may lie elsewhere, and one may compute elsewhere, at other T."""
     return {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
-
-
-def _same(now: object, before: object) -> bool:
-    if now == before or not (isinstance(now, str) and isinstance(before, str)):
-        return now == before
-    return os.path.exists(now) and os.path.exists(before) and Path(now).samefile(before)

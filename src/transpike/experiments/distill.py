@@ -12,7 +12,7 @@ from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import check_method, method_needs
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.learning import Learning, recorded, settled
-from transpike.experiments.options import read_record
+from transpike.experiments.options import check_resumed, read_record
 from transpike.experiments.source import Source, load_subject
 from transpike.experiments.training import finish, make_student
 from transpike.models.zoo import SPIKING
@@ -120,6 +120,7 @@ def distill(options: Distill) -> Training:
         _check_method(chosen)
     else:
         chosen = read_record(options.resume, "distill", Distill, renamed={"model": "student"})
+        check_resumed(options, chosen, options.resume)
     with training_run("distill", _recorded(chosen), resume=options.resume, out=options.out) as run:
         from transpike.train import Loaders
         from transpike.train.distill import distill as learn

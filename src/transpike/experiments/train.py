@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transpike.experiments.learning import Learning, recorded, settled
-from transpike.experiments.options import read_record
+from transpike.experiments.options import check_resumed, read_record
 from transpike.experiments.training import finish, make_student
 from transpike.results import Training, copy_results
 from transpike.train.processes import first_process
@@ -62,7 +62,10 @@ def train(options: Train) -> Training:
     Raises:
         TranspikeError: An option, the data set, the weights or the folder is not as it must be; the loss is not finite.
     """
-    chosen = settled(options) if options.resume is None else read_record(options.resume, "train", Train)
+    if options.resume is None:
+        chosen = settled(options)
+    else:
+        check_resumed(options, chosen := read_record(options.resume, "train", Train), options.resume)
     with training_run("train", recorded(chosen), resume=options.resume, out=options.out) as run:
         from transpike.train import Loaders, fit
 

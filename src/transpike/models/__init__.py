@@ -49,6 +49,9 @@ FAILURES = (
 """What a network's maker may raise for arguments that it cannot have."""
 
 
+LIBRARIES = {"timm": "timm.list_models()", "torchvision": "torchvision.models.list_models()"}
+"""Whose networks are known too, and what lists their names."""
+
 MADE = "_transpike_made"
 """The attribute of a network by which it is known what `create_model` made it from."""
 
@@ -72,7 +75,7 @@ def check_name(name: str) -> None:
     >>> check_name("torchvision/resnet19")
     Traceback (most recent call last):
     ...
-    transpike.errors.ModelError: no network 'torchvision/resnet19', ... Did you mean torchvision/resnet18, ...
+    transpike.errors.ModelError: no network 'torchvision/resnet19'. Did you mean torchvision/resnet18, ...
     """
     library, _, rest = name.partition("/")
     if library == "timm":
@@ -88,9 +91,11 @@ def check_name(name: str) -> None:
         known = model_names()
     if name in known:
         return
+    guess = near(name, known, most=3)
+    if library in LIBRARIES:
+        raise ModelError(f"no network {shown(name)}.{guess} {LIBRARIES[library]} lists all.")
     raise ModelError(
-        f"no network {shown(name)}, nor a folder of that name.{near(name, known, most=3)} Known: "
-        f"{', '.join(model_names())}; timm/<name>, "
+        f"no network {shown(name)}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
         "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
     )
 

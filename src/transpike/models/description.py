@@ -52,7 +52,10 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "model.json"
     if not os.path.lexists(path):
-        raise ModelError(f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json.")
+        instead = _instead(Path(folder))
+        raise ModelError(
+            f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json.{instead}"
+        )
     found = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
     if found.has("own") and found.flag("own"):
         raise ModelError(
@@ -68,6 +71,14 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     if found.has("kwargs") and (own := OWN & found.record("kwargs").content.keys()):
         raise found.wrong(f"kwargs holds {', '.join(sorted(own))}, which stands beside it.")
     return {name: value for name, value in found.content.items() if value is not None or name != "kwargs"}
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without a description holds, as the end of a message."""
+    if os.path.isfile(folder / "network.json") or any(folder.glob("*/network.json")):
+        return " It holds what `transpike convert` made; give the network that was converted."
+    inner = sorted(str(path.parent) for path in folder.glob("*/model.json"))
+    return f" In it lie {', '.join(inner[:8])}." if inner else ""
 
 
 def save_network(model: nn.Module, description: Mapping[str, object], folder: str | Path) -> None:
