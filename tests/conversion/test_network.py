@@ -15,7 +15,7 @@ from tests.conversion.nets import distance, true_statistics
 from torch import Tensor, nn
 
 from transpike import CSS, convert
-from transpike.conversion import Prepared, SpikingNetwork, prepare
+from transpike.conversion import Prepared, SpikingNetwork, network, prepare
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_reference
 from transpike.neurons.tsa import decode
@@ -133,6 +133,19 @@ def test_batch_and_chunk_sizes_change_at_most_rounding(snn: SpikingNetwork, imag
         assert ((other(images) - whole).norm(dim=1) <= 0.01 * norms).all()
     assert torch.equal(other(images), whole)  # 100 is one chunk again
     assert snn(images[:0]).shape == (0, 5)
+
+
+def test_no_chunk_is_so_small_that_it_is_computed_otherwise(
+    snn: SpikingNetwork, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_BUDGET", {"cpu": 1, "cuda": 1})
+    least = -(-16 // snn.steps)
+    assert snn.default_chunk == least > 1
+    assert [len(part) for part in snn.chunks(images[: 2 * least + 1])] == [least + 1, least]
+    assert [len(part) for part in snn.chunks(images[:1])] == [1]
+    other = copy.deepcopy(snn)
+    other.chunk = 1  # one's own is kept to
+    assert [len(part) for part in other.chunks(images[:3])] == [1, 1, 1]
 
 
 def test_no_state_is_left_between_calls(snn: SpikingNetwork, images: Tensor) -> None:

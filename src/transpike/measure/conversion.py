@@ -193,7 +193,7 @@ class _Layers:
 
     def update(self, x: Tensor) -> None:
         """Add images ``x``: the analog activations and the spikes of one chunk at a time."""
-        for part in x.split(self.snn.chunk or self.snn.default_chunk):
+        for part in self.snn.chunks(x):
             self.targets: dict[str, Tensor] = {}
             self.snn.analog(part, lambda op, value: self.targets.__setitem__(op.name, value))
             self.snn.observe(part, self._watch, final=True)
