@@ -16,7 +16,7 @@ from transpike.coding import DEFAULT, Scheme, scheme_settings
 from transpike.conversion import prepare
 from transpike.data import ImageSets
 from transpike.measure.conversion import compare
-from transpike.results import Calibration, Conversion, Row
+from transpike.results import Calibration, Conversion, Row, Spikes
 
 __all__ = ["Sweep", "folder_name", "sweep"]
 
@@ -32,6 +32,7 @@ class Sweep:
         schemes: each gives a spiking network.
         calibration: how many training images set the amplitudes.
         device: where to compute.
+        spikes: where there are neurons.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Sweep:
     schemes: Sequence[Scheme]
     calibration: int = 512
     device: str = "cpu"
+    spikes: Spikes = "needed"
 
 
 def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
@@ -56,7 +58,8 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
     known = {_key(row.scheme): row for row in rows}
     console, sets = Console(stderr=True), task.sets
     with console.status("tracing and calibrating"):
-        prepared = prepare(task.ann.to(task.device), sets.calibration(task.calibration), images=task.calibration)
+        images = sets.calibration(task.calibration)
+        prepared = prepare(task.ann.to(task.device), images, images=task.calibration, spikes=task.spikes)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         for scheme in task.schemes:
