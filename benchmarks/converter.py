@@ -1,4 +1,4 @@
-"""What the converter's own work on the graph costs: time an operation of ``fold`` and ``place``, on longer and longer nets.
+"""What the converter's own work on the graph costs: time an operation of ``fold`` and ``place``, on longer nets.
 
     python benchmarks/converter.py
     python benchmarks/converter.py --blocks 200,800,3200,12800 --network mobileone_s0
@@ -57,7 +57,10 @@ def main() -> None:
         "Time of the converter's own steps",
         ["", "blocks", "operations", "fold, µs/op", "place, µs/op"],
         [
-            [r["net"], str(r["blocks"]), str(r["operations"]), *(f"{1e6 * r[k] / r['operations']:.1f}" for k in ("fold", "place"))]
+            [
+                r["net"], str(r["blocks"]), str(r["operations"]),
+                *(f"{1e6 * r[step] / r['operations']:.1f}" for step in ("fold", "place")),
+            ]
             for r in rows
         ],
     )  # fmt: skip

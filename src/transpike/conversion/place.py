@@ -205,14 +205,12 @@ def _never_falls(call: Call, tensors: Mapping[str, Tensor]) -> bool:
 
 def _streams(graph: Graph) -> set[str]:
     """The sums that go on as currents into a later sum, and into something else."""
-    carried: set[str] = set()  # what reaches a sum without a neuron between
-    streams: set[str] = set()
+    ahead: dict[str, set[bool]] = defaultdict(set)  # whether it is a sum, of what a value reaches as a current
     for op in reversed(graph.ops):
-        if op.kind == "add" and op.name in carried and len(graph.consumers[op.name]) > 1:
-            streams.add(op.name)
-        if op.kind == "add" or (op.name in carried and not reads(op) and not op.fires):
-            carried.update(op.inputs)
-    return streams & graph.spiking
+        ends = op.kind == "add" or op.fires or reads(op)
+        for name in op.inputs:
+            ahead[name] |= {op.kind == "add"} if ends else ahead[op.name]
+    return {op.name for op in graph if op.kind == "add" and op.name in graph.spiking and len(ahead[op.name]) > 1}
 
 
 def _identities(graph: Graph, streams: Set[str]) -> Graph:

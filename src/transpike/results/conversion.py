@@ -11,7 +11,7 @@ from transpike.results.records import Count, Mistake, Steps, check_named
 __all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes"]
 
 Spikes = Literal["needed", "blocks", "operators"]
-"""Where a converted network has neurons: where spikes are needed, behind every residual block too, at every operator."""
+"""Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
