@@ -271,11 +271,16 @@ class SpikingNetwork(nn.Module):
     def default_chunk(self) -> int:
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
 
-        A layer is as large as its result, or as all that its neurons accumulate.
+        A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
-        shapes = {op.name: op.shape for op in self.graph}
-        sums = [[shapes[name] for name in op.inputs] for op in self.graph.neurons if not op.function.tracked]
-        largest = max(sum(map(math.prod, layer)) for layer in [*([shape] for shape in shapes.values()), *sums])
+        sizes = {op.name: math.prod(op.shape) for op in self.graph}
+        held = dict(sizes)
+        for op in self.graph:
+            if op.fires and not op.function.tracked:
+                held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
+            elif KINDS[op.kind].product:
+                held[op.name] += sum(sizes[name] for name in op.inputs)
+        largest = max(held.values())
         return max(1, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
 
     @property

@@ -18,6 +18,7 @@ from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
+from transpike.conversion.outlook import Progress, log, outlook
 from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
@@ -77,8 +78,11 @@ def prepare(
     *,
     images: int = IMAGES,
     spikes: Spikes = "needed",
+    progress: Progress = log,
 ) -> Prepared:
     """Do the part of `convert` that no scheme changes: trace, fold, and measure the activations of ``images`` images.
+
+    ``progress`` is called as they are measured; by default what a long calibration takes is logged.
 
     Raises:
         ConversionError, ConfigError: as `convert`.
@@ -88,7 +92,10 @@ def prepare(
     parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
     graph = place(fold(trace(model, sample[:2])), spikes)
-    return Prepared(graph, measure(graph, sample), sample)
+    expected = outlook(graph, sample)
+    progress(0, expected)
+    seen = measure(graph, sample, chunk=expected.chunk, progress=lambda done: progress(done, expected))
+    return Prepared(graph, seen, sample)
 
 
 @dataclass(frozen=True, eq=False)

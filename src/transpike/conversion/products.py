@@ -29,7 +29,7 @@ def multiplied(op: Op, a: Tensor, b: Tensor, *, scheme: Scheme) -> Tensor:
     """
     weights = scheme.weights
     first, second = (_estimates(scheme, s, gain) for s, gain in zip((a, b), op.gains or (1.0, 1.0), strict=True))
-    z = apply(replace(op, gains=()), {}, first, second).unflatten(0, (len(weights), -1))
+    z: Tensor = apply(replace(op, gains=()), {}, first, second).unflatten(0, (len(weights), -1))
     for step in reversed(range(1, len(weights))):
         z[step].sub_(z[step - 1])
     for current, weight in zip(z, weights, strict=True):

@@ -14,6 +14,7 @@ from torch import nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
 from transpike.conversion import prepare
+from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
 from transpike.measure.conversion import compare
 from transpike.results import Calibration, Conversion, Row, Spikes
@@ -57,11 +58,17 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
     """
     known = {_key(row.scheme): row for row in rows}
     console, sets = Console(stderr=True), task.sets
-    with console.status("tracing and calibrating"):
-        images = sets.calibration(task.calibration)
-        prepared = prepare(task.ann.to(task.device), images, images=task.calibration, spikes=task.spikes)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("tracing", total=None)
+
+        def calibrated(done: int, expected: Outlook) -> None:
+            if not done:
+                console.print(f"{str(expected).capitalize()}.")
+            progress.update(bar, description="calibrating", total=expected.images, completed=done)
+
+        images, ann = sets.calibration(task.calibration), task.ann.to(task.device)
+        prepared = prepare(ann, images, images=task.calibration, spikes=task.spikes, progress=calibrated)
         for scheme in task.schemes:
             if _key(scheme_settings(scheme)) in known:
                 continue
