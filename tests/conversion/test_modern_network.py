@@ -64,7 +64,9 @@ def test_chunks_and_batches_change_nothing_but_rounding(snn: SpikingNetwork, mod
         snn.chunk = chunk
         torch.testing.assert_close(snn(x), whole, rtol=1e-3, atol=2e-3)
     snn.chunk = None
-    assert snn.default_chunk == 2**21 // (snn.interval * max(17 * 32, 2 * 17 * 16, 2 * 17 * 17))
+    assert snn.default_chunk == 2**21 // (
+        snn.interval * (2 * 17 * 17 + 2 * 2 * 17 * 4)
+    )  # attention's shares and its operands
 
 
 def test_a_trace_decodes_to_what_was_sent(snn: SpikingNetwork, modern: tuple[nn.Module, Tensor]) -> None:

@@ -106,6 +106,15 @@ def test_other_schemes_are_converted_measured_tabled_and_drawn(
     assert snn.scheme.label in page and snn.scheme.label in capsys.readouterr().out and "negative" not in page
 
 
+def test_neurons_at_every_operator_are_recorded(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "single"
+    assert run(weights, "--spikes", "operators", "--out", str(out)) == 0
+    (row,) = conversion(out).rows
+    assert row.spikes == transpike.load(out / str(row.network)).graph.spikes == "operators"
+    assert json.loads((out / "run.json").read_text())["options"]["spikes"] == "operators"
+    assert "spikes at every operator" in row.words.values()
+
+
 def test_evaluate_repeats_the_measurement(converted: Path, tmp_path: Path) -> None:
     row = conversion(converted).rows[1]
     assert main(["evaluate", str(converted / str(row.network)), "--out", str(tmp_path / "again")]) == 0

@@ -139,12 +139,12 @@ class SpikingNetwork(nn.Module):
         self.readouts = graph.spiking.intersection([*readers, *graph.outputs])
         last = {name: ops[-1].name for name, ops in graph.consumers.items()}
         self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
-        self._overwrite = {
-            op.name
-            for op in graph.neurons
-            if (KINDS[graph[op.inputs[0]].kind].fresh and len(graph.consumers[op.inputs[0]]) == 1)
-            or op.gains[:1] not in ((), (1.0,))
-        }
+        own: set[str] = set()  # values that one operation reads, in memory that nothing else does
+        for op in graph:
+            fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
+            if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
+                own |= {op.name} if op.inputs else set()
+        self._overwrite = {op.name for op in graph.neurons if op.inputs[0] in own or op.gains[:1] not in ((), (1.0,))}
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class SpikingNetwork(nn.Module):
     def _current(self, op: Op, *inputs: Tensor) -> Tensor:
         """One operation on all steps; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
-            return multiplied(op, *inputs, weights=self.scheme.weights)
+            return multiplied(op, *inputs, scheme=self.scheme)
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
@@ -280,11 +280,16 @@ class SpikingNetwork(nn.Module):
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
 
         They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
-        A layer is as large as its result, or as all that its neurons accumulate.
+        A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
-        shapes = {op.name: op.shape for op in self.graph}
-        sums = [[shapes[name] for name in op.inputs] for op in self.graph.neurons if not op.function.tracked]
-        largest = max(sum(map(math.prod, layer)) for layer in [*([shape] for shape in shapes.values()), *sums])
+        sizes = {op.name: math.prod(op.shape) for op in self.graph}
+        held = dict(sizes)
+        for op in self.graph:
+            if op.fires and not op.function.tracked:
+                held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
+            elif KINDS[op.kind].product:
+                held[op.name] += sum(sizes[name] for name in op.inputs)
+        largest = max(held.values())
         return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
 
     @property

@@ -50,6 +50,7 @@ def save(
         "outputs": graph.outputs,
         "container": graph.container,
         "joined": dict(graph.joined),
+        "spikes": graph.spikes,
         "units": dict(units),
         "waits": dict(timing.waits),
         "clipped": dict(clipped),

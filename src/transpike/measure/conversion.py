@@ -25,6 +25,11 @@ from transpike.results import Ann, Layer, Row
 __all__ = ["Comparison", "compare"]
 
 LAYER_IMAGES = 64
+SPIKES = {
+    "needed": "spikes where needed",
+    "blocks": "spikes behind every block",
+    "operators": "spikes at every operator",
+}
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,9 @@ def compare(
     positive, negative = layers.spikes_per_neuron()
     row = Row(
         scheme=scheme_settings(snn.scheme),
-        label=snn.scheme.label,
-        words={"name": type(snn.scheme).__name__, **snn.scheme.words},
+        label=snn.scheme.label + ("" if snn.graph.spikes == "needed" else f", {snn.graph.spikes}"),
+        words={"name": type(snn.scheme).__name__, "spikes": SPIKES[snn.graph.spikes], **snn.scheme.words},
+        spikes=snn.graph.spikes,
         steps=snn.steps,
         latency=snn.latency,
         latency_zero_delay=snn.timing.latency_zero_delay,

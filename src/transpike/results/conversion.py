@@ -8,7 +8,10 @@ from typing import Literal
 
 from transpike.results.records import Count, Mistake, Steps, check_named
 
-__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row"]
+__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes"]
+
+Spikes = Literal["needed", "blocks", "operators"]
+"""Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,7 @@ class Row:
         layer_images: how many images counts, energies and layers are measured on.
         layers: the input's encoder first.
         network: the folder in the run's folder that holds the network; None where none was saved.
+        spikes: where it has neurons.
     """
 
     scheme: Mapping[str, object]
@@ -121,6 +125,7 @@ class Row:
     layer_images: Count
     layers: tuple[Layer, ...]
     network: str | None = None
+    spikes: Spikes = "needed"
 
     def __post_init__(self) -> None:
         check_named(self.scheme)
