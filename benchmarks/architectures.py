@@ -16,19 +16,25 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
+import multiprocessing
 import resource
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
+
+import transpike
+from transpike.conversion import prepare
+from transpike.conversion.trace import trace
 
 RESULTS = Path(__file__).parent / "results"
 LIMIT = 900
@@ -73,9 +79,6 @@ def names() -> dict[str, int]:
 
 def build(name: str, size: int) -> tuple[nn.Module, Tensor]:
     """The network and noise images for it."""
-    import timm
-    import torchvision
-
     torch.manual_seed(0)
     kind, _, rest = name.rpartition(":")
     images = torch.randn(16, 3, size, size)
@@ -121,23 +124,18 @@ def with_statistics(model: nn.Module, images: Tensor) -> nn.Module:
 
 def one(name: str, size: int, *, quick: bool) -> dict[str, object]:
     """The row of one network."""
-    import transpike
-    from transpike.conversion import prepare
-    from transpike.conversion.trace import trace
-
     started = time.process_time()
     model, images = build(name, size)
     model = with_statistics(model, images)
-    row: dict[str, Any] = {"name": name, "size": size}
     try:
         if quick:
             graph = trace(model, images[:2])
-            return row | {"result": "traced", "operations": len(graph.ops), "seconds": time.process_time() - started}
+            return {"result": "traced", "operations": len(graph.ops), "seconds": time.process_time() - started}
         snn = prepare(model, images[:4]).convert(transpike.CSS(steps=12, silent=2, percentile=100))
         want, analog, got = (first(run, images[:4]) for run in (model, snn.analog, snn))
     except transpike.TranspikeError as error:
-        return row | {"result": "refused", "cause": str(error), "seconds": time.process_time() - started}
-    row |= {"result": "converted", "analog": error_of(analog, want, want)}
+        return {"result": "refused", "cause": str(error), "seconds": time.process_time() - started}
+    row: dict[str, Any] = {"result": "converted", "analog": error_of(analog, want, want)}
     if row["analog"] > CLOSE:
         exact = first(copy.deepcopy(model).double(), images[:4].double())
         row["float32"] = error_of(want, exact, exact)
@@ -170,32 +168,40 @@ def error_of(got: Tensor, want: Tensor, scale: Tensor) -> float:
 
 
 def run(name: str, size: int, *, quick: bool, limit: float) -> dict[str, object]:
-    """The row of one network, from a process of its own."""
-    command = [sys.executable, __file__, "--one", name, str(size), *(["--quick"] if quick else [])]
+    """The row of one network, from a process of its own: a fork, so that libraries are read once."""
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+
+    def answer() -> None:
+        try:
+            row = one(name, size, quick=quick)
+        except Exception:
+            row = {"result": "crashed", "cause": traceback.format_exc()[-600:]}
+        writer.send(row)
+
+    process = fork.Process(target=answer)
+    process.start()
+    writer.close()
+    row: dict[str, object] = {"result": "timeout", "cause": f"more than {limit:g} s"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return {"name": name, "size": size, "result": "timeout", "cause": f"more than {limit:g} s"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        return {"name": name, "size": size, "result": "crashed", "cause": done.stderr.strip()[-400:]}
-    row: dict[str, object] = json.loads(lines[-1])
-    return row
+        if reader.poll(limit):
+            row = reader.recv()
+    except EOFError:
+        row = {"result": "crashed", "cause": "its process was killed"}
+    process.kill()
+    process.join()
+    return {"name": name, "size": size} | row
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", help="which; all if none")
     parser.add_argument("--quick", action="store_true", help="only trace and check the graph, without spikes")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "SIZE"), help="run one in this process")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one network")
     parser.add_argument("--out", type=Path, default=RESULTS / "architectures.jsonl")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if options.one:
-        print(json.dumps(one(options.one[0], int(options.one[1]), quick=options.quick)))
-        return 0
+    torch.set_num_threads(1)
     options.out.parent.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     wanted = {name: names().get(name, 64) for name in options.names} or names()
