@@ -234,6 +234,13 @@ MOVES = {
     "channel shuffle": lambda: nn.ChannelShuffle(2),
     "repeat": uses(lambda m, x: x.repeat(1, 2, 1, 1)),
     "repeat_interleave": uses(lambda m, x: x.repeat_interleave(2, 1)),
+    "one query for all windows": uses(
+        lambda m, x: m.fc(tokens(x).reshape(-1, 16, 8) * tokens(x)[:, :16].repeat_interleave(4, 0)).view(-1, 64, 8),
+        fc=fc(),
+    ),
+    "samples repeated as a whole": uses(
+        lambda m, x: (tokens(x).repeat(3, 1, 1) * m.scale).relu().view(3, -1, 64, 8).sum(0), scale=random(64, 8)
+    ),
     "index": uses(lambda m, x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]]),
     "index_select": uses(lambda m, x: x.index_select(1, torch.tensor([1, 0]))),
     "unfold": uses(lambda m, x: x.unfold(2, 3, 2)),
