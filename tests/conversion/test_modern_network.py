@@ -17,7 +17,7 @@ from transpike import CSS, ConversionError
 from transpike.coding import FS, Rate
 from transpike.coding.scheme import Scheme, decode
 from transpike.conversion import SpikingNetwork, load, prepare
-from transpike.conversion.cost import fan_out, macs, pairings
+from transpike.conversion.cost import evaluated, fan_out, macs, pairings
 from transpike.errors import ModelError
 from transpike.measure.conversion import compare
 
@@ -104,10 +104,23 @@ def test_products_cost_multiplications_and_functions_evaluations(
         mixed.inputs[0]: [4.0],
     }
     assert not any(fan_out(snn.graph)[name].any() for name in scores.inputs)
-    row = compare(snn, [(modern[1][:8], torch.zeros(8, dtype=torch.long))], layer_images=8).row
+    measured = compare(snn, [(modern[1][:8], torch.zeros(8, dtype=torch.long))], layer_images=8)
+    row = measured.row
     sent = {layer.name: layer.spikes_per_neuron * layer.neurons for layer in row.layers}
     expected = sum(sent[name] * float(pairs[name].mean()) for name in pairs)
-    assert row.energy_parts_uj["macs"] == pytest.approx(expected * 4.6e-6, rel=1e-4)
+    assert row.products == pytest.approx(expected, rel=1e-4)
+    layers = {layer.name: layer for layer in row.layers}
+    assert sum(layer.products for layer in row.layers) == pytest.approx(row.products)
+    assert all(layers[name].state == 3 for name in (*scores.inputs, *mixed.inputs))
+    (softmax,) = [layer for layer in row.layers if layer.function == "softmax"]
+    assert (softmax.evaluations, softmax.group, softmax.evaluation_operations) == (1, 17, 12)
+    evaluations = {layer.name: layer.evaluation_operations * layer.neurons for layer in row.layers}
+    assert row.function_operations == pytest.approx(sum(evaluations.values()) * snn.interval)
+    found = [evaluated(snn.graph, op) for op in snn.graph.neurons]
+    once = sum(0.9e-12 * one.additions + 3.7e-12 * one.multiplications for one in found)
+    assert row.energy_parts_uj["functions"] == pytest.approx(once * snn.interval * 1e6)
+    assert measured.ann.energy_uj == pytest.approx(measured.ann.macs * 4.6e-6 + once * 1e6)
+    assert row.energy_parts_uj["products"] == pytest.approx(expected * 4.6e-6, rel=1e-4)
 
 
 @pytest.mark.parametrize("scheme", [Rate(), FS(), CSS(signed=False)])

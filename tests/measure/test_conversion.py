@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import transpike
 from transpike.coding import CSS, Rate
@@ -60,6 +60,30 @@ def test_the_energy_of_a_network_is_that_of_its_layers_and_of_its_readout() -> N
     readout = 3 * 8 * (0.1 + 0.9) * 1e-6
     assert row.energy_uj == pytest.approx(sum(layer.energy_uj for layer in row.layers) + readout, rel=1e-9)
     assert row.energy_uj == pytest.approx(sum(row.energy_parts_uj.values()), rel=1e-9)
+
+
+def test_a_shared_current_is_passed_on_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norms = nn.Linear(4, 8), nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
+            self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(self.norms[1](x + self.inner(self.norms[0](x))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    images = torch.randn(20, 4)
+    snn = transpike.convert(Residual().eval(), images, scheme=CSS(steps=8, silent=1))
+    row = compare(snn, [images]).row
+    monkeypatch.setattr("transpike.measure.conversion.relays", lambda graph: {})
+    without = compare(snn, [images]).row
+    # Eight values are added to what the first norm accumulates, and where the blocks' results meet.
+    assert row.neuron_updates - without.neuron_updates == pytest.approx(8 * (8 + 8))
+    gained = [a.energy_uj - b.energy_uj for a, b in zip(row.layers, without.layers, strict=True)]
+    assert gained == pytest.approx([0, 8 * 8 * 0.9e-6, 0], abs=1e-12)
+    assert row.energy_uj - without.energy_uj == pytest.approx(8 * (8 + 8) * 0.9e-6)
 
 
 def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from transpike.coding.scheme import Scheme
+from transpike.conversion.cost import step
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import title
 from transpike.conversion.timing import Timing
@@ -30,6 +31,9 @@ class Layer:
         clipped: share of calibration activations beyond what its train can say; None where it was not measured.
         wait: steps it listens before its first spike.
         first_spike: the step of its first spike, of an image that arrives at step 0.
+        evaluations: of its function by a neuron in a step; 0 where comparisons with bounds do, as for ReLU.
+        state: values that a neuron keeps from step to step, a mean.
+        group: values that one result needs together: 1, or those of a norm's or a softmax's group.
     """
 
     name: str
@@ -39,6 +43,9 @@ class Layer:
     clipped: float | None
     wait: int
     first_spike: int
+    evaluations: int
+    state: float
+    group: int
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,13 @@ class Description:
         table = Table(title=self.title, title_justify="left")
         for heading in ("layer", "function"):
             table.add_column(heading)
-        for heading in ("neurons", "amplitude", "clipped", "first spike"):
+        for heading in ("neurons", "amplitude", "clipped", "first spike", "evalu-\nations", "state", "group"):
             table.add_column(heading, justify="right")
         for row in self.rows:
             clipped = "" if row.clipped is None else f"{row.clipped:.3%}"
             first = f"step {row.first_spike}"
-            table.add_row(row.name, row.function, f"{row.neurons:,}", f"{row.amplitude:.4g}", clipped, first)
+            work = (str(row.evaluations or ""), f"{row.state:.3g}", str(row.group))
+            table.add_row(row.name, row.function, f"{row.neurons:,}", f"{row.amplitude:.4g}", clipped, first, *work)
         return table
 
     def __str__(self) -> str:
@@ -70,7 +78,9 @@ class Description:
 def describe(
     graph: Graph, scheme: Scheme, timing: Timing, *, units: Mapping[str, float], clipped: Mapping[str, float]
 ) -> Description:
-    """The layers of a spiking network: what each computes, its amplitude, the share it clips, when its spikes begin."""
+    """The layers of a spiking network: their functions, amplitudes, first spikes, what a neuron does in a step."""
+    layers = [graph.input, *graph.neurons]
+    steps = {op.name: step(graph, op) for op in layers}
     rows = [
         Layer(
             name=op.name,
@@ -80,8 +90,11 @@ def describe(
             clipped=clipped.get(op.name),
             wait=timing.waits.get(op.name, 0),
             first_spike=timing.first_spike[op.name],
+            evaluations=steps[op.name].evaluations,
+            state=steps[op.name].state,
+            group=steps[op.name].group,
         )
-        for op in [graph.input, *graph.neurons]
+        for op in layers
     ]
     heading = f"{scheme}\nlatency {timing.latency} steps, a new image every {timing.interval}"
     return Description(heading, tuple(rows))
