@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from torch import Tensor
 
-from transpike.checks import refuse, whole
+from transpike.checks import choice, refuse, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.function import Function
 from transpike.coding.scheme import Scheme, total
@@ -57,22 +58,27 @@ class CSS(Scheme):
 
     steps: int = 8
     beta: float = 2.0
-    silent: int = 2
+    silent: int | Literal["auto"] = 2
     levels: tuple[int, ...] = (1,)
+    span: int = 1
     signed: bool = True
-    percentile: float = 99.99
+    amplitude: Literal["layer", "channel"] = "layer"
+    percentile: float | Literal["fit"] = 99.99
     adjustments: int = 0
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)
-        whole("silent", self.silent, least=0)
+        if self.silent != "auto":
+            whole("silent", self.silent, least=0)
+        choice("amplitude", self.amplitude, ("layer", "channel"))
         if not isinstance(self.signed, bool):
             raise refuse("signed", self.signed, "true or false")
         if not isinstance(self.levels, Sequence):
             raise refuse("levels", self.levels, "increasing integers from 1, such as (1, 2, 4, 8)")
         object.__setattr__(self, "levels", tuple(self.levels))
         run = next((k for k, level in enumerate(self.levels) if level != k + 1), len(self.levels))
-        if not 1 < self._code(self.silent).beta <= 2 * run + 1:
+        whole("span", self.span, most=self.levels[-1])
+        if not 1 < self._code(self.wait or 0).beta <= 2 * run + 1:
             raise ConfigError(
                 f"beta must lie in (1, {2 * run + 1}] for levels {self.levels}, not {self.beta}: a larger radix leaves "
                 "values that no train encodes; use more consecutive levels or a smaller beta"
@@ -81,15 +87,15 @@ class CSS(Scheme):
 
     @cached_property
     def weights(self) -> tuple[float, ...]:
-        return self._code(self.silent).weights
+        return self._code(0).weights
 
     @property
     def full(self) -> float:
-        return total(self)  # larger spikes are redundancy, not range
+        return total(self) * self.span
 
     @property
-    def wait(self) -> int:
-        return self.silent
+    def wait(self) -> int | None:
+        return None if self.silent == "auto" else self.silent
 
     @cached_property
     def digits(self) -> tuple[int, ...]:
@@ -101,7 +107,7 @@ class CSS(Scheme):
 
     @property
     def calibration(self) -> Percentile:
-        return Percentile(percentile=self.percentile, adjustments=self.adjustments)
+        return Percentile(percentile=self.percentile, adjustments=self.adjustments, per=self.amplitude)
 
     @property
     def label(self) -> str:

@@ -97,7 +97,7 @@ class Graph:
         uses = {name: len(ops) for name, ops in self.consumers.items()}
         values: dict[str, Tensor] = {}
         for op in self.ops:
-            value = x if op.kind == "input" else apply(op, op.tensors, *(values[name] for name in op.inputs))
+            value = apply(op, op.tensors, *(values[name] for name in op.inputs) if op.inputs else (x,))
             if observe and (op.kind == "input" or op.fires):
                 observe(op, value)
             values[op.name] = value

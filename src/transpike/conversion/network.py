@@ -16,7 +16,7 @@ from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, describe
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, apply, title
+from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
@@ -39,18 +39,18 @@ class LayerTrace:
         spikes: digits [T, N, \\*] of the scheme; the input's may be an analog current.
         residual: [N, \\*] in units of theta, target less decoded value; None for the input's code.
         target: [N, \\*] in units of theta, the function of the layer's whole input; None for the input's code.
-        amplitude: theta.
+        amplitude: theta, [], or one a channel, that broadcasts against one sample.
     """
 
     spikes: Tensor
     residual: Tensor | None
     target: Tensor | None
-    amplitude: float
+    amplitude: Tensor
 
     def __repr__(self) -> str:
         """Shapes in place of values."""
         residual = None if self.residual is None else list(self.residual.shape)
-        return f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude:.4g})"
+        return f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude.max():.4g})"
 
 
 class Trace(dict[str, LayerTrace]):
@@ -112,7 +112,7 @@ class SpikingNetwork(nn.Module):
         self.graph = graph
         self.scheme = scheme
         self.units = dict(units)
-        waits = {op.name: scheme.wait for op in graph.neurons} if waits is None else dict(waits)
+        waits = {op.name: scheme.wait or 0 for op in graph.neurons} if waits is None else dict(waits)
         self.clipped = dict(clipped or {})
         self.chunk: int | None = None
         for op in graph:
@@ -122,7 +122,7 @@ class SpikingNetwork(nn.Module):
                 self.register_buffer(_key(op, key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self._plan()
-        self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait)
+        self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
         neuron = self.scheme.neuron(op.function, amplitude=self.units[op.name], wait=wait)
@@ -169,7 +169,13 @@ class SpikingNetwork(nn.Module):
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
         seen: dict[str, list[Tracked]] = {}
         self.observe(x, lambda op, tracked: seen.setdefault(op.name, []).append(tracked), final=True)
-        return Trace(self.graph, {name: _joined(parts, self.units[name]) for name, parts in seen.items()})
+        return Trace(self.graph, {name: _joined(parts, self.amplitude(name)) for name, parts in seen.items()})
+
+    def amplitude(self, name: str) -> Tensor:
+        """theta of the input or of a layer of neurons: [], or one a channel, that broadcasts against one sample."""
+        op = self.graph[name]
+        relative = self.tensors(op).get(RELATIVE)
+        return torch.tensor(self.units[name]) if relative is None else relative.float() * self.units[name]
 
     @torch.no_grad()
     def analog(self, x: Tensor, observe: Callable[[Op, Tensor], None] | None = None) -> Any:
@@ -181,7 +187,7 @@ class SpikingNetwork(nn.Module):
         def value(op: Op, *x: Tensor) -> Tensor:
             unit = self.units[op.name]
             if op.kind == "input":
-                result = x[0].to(self.device, self.dtype) / unit
+                result = apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
             else:
                 result = op.function.at(*_gained(op, x), unit=unit, constants=self.tensors(op))
             if observe:
@@ -231,7 +237,7 @@ class SpikingNetwork(nn.Module):
         return {name: values[name] for name in self.graph.outputs}
 
     def _encode(self, op: Op, x: Tensor) -> Tracked:
-        x = x.to(self.device, torch.float32) / self.units[op.name]
+        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         return Tracked(self.scheme.encode(x.contiguous(memory_format=layout)).to(self.dtype))
 
@@ -338,7 +344,7 @@ def _key(op: Op, key: str) -> str:
     return f"{op.name}.{key}".replace(".", "/")
 
 
-def _joined(parts: list[Tracked], amplitude: float) -> LayerTrace:
+def _joined(parts: list[Tracked], amplitude: Tensor) -> LayerTrace:
     def cat(tensors: list[Tensor | None]) -> Tensor | None:
         some = [t for t in tensors if t is not None]
         return torch.cat(some) if some else None
