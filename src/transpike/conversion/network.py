@@ -202,6 +202,18 @@ class SpikingNetwork(nn.Module):
         self._check(x)
         return self.graph.pack(self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name]))
 
+    @torch.no_grad()
+    def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Any:
+        """Decoded outputs for ``x``, all at once, where ``fire`` makes each layer's spikes of its currents."""
+
+        def spikes(op: Op, *inputs: Tensor) -> Tensor:
+            if op.kind == "input":
+                return self._encode(op, *inputs).spikes.flatten(0, 1)
+            z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
+            return fire(op, z).spikes.flatten(0, 1)
+
+        return self.graph.pack(self._walk(x, spikes, self._current, self._decode))
+
     def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
         def spikes(op: Op, *x: Tensor) -> Tensor:
             fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
