@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from transpike.checks import choice, number, whole
 from transpike.quantiles import ChannelQuantiles, Quantiles
 
 __all__ = ["Calibration", "Percentile", "Seen"]
+
+Amplitude = TypeVar("Amplitude", float, Tensor)
 
 _RESIDUAL = 99.9
 _FLOOR = 2**-6
@@ -111,7 +113,7 @@ class Percentile:
         amplitudes = {name: (peak if peak.any() else torch.ones_like(peak)) / full for name, peak in peaks.items()}
         for _ in range(self.adjustments):
             for name, missed in residuals(amplitudes).items():
-                amplitudes[name] = amplitudes[name] * growth(missed.quantile(_RESIDUAL), full)
+                amplitudes[name] = adjusted(amplitudes[name], missed.quantile(_RESIDUAL), full)
         return amplitudes
 
     def _peaks(self, name: str, seen: Seen, full: float, largest: float) -> Tensor:
@@ -130,7 +132,8 @@ class Percentile:
             return maxima
         if self.percentile == "fit":
             values, counts = channels.histogram()
-            return torch.stack([_fitted(values, c, float(m), full, largest) for c, m in zip(counts, maxima, strict=True)])
+            fits = (_fitted(values, of, float(most), full, largest) for of, most in zip(counts, maxima, strict=True))
+            return torch.stack(list(fits))
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
             return channels.quantile(self.percentile).double()
@@ -146,15 +149,15 @@ def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest
     return peaks[(missed + (peaks / full).square() / 12 * active).argmin()]
 
 
-def growth(residual: float, full: float) -> float:
-    """By what Eq. A18 of CSS enlarges an amplitude, in units of theta, its first branch raised by 0.03 so that the
-    three meet.
+def adjusted(amplitude: Amplitude, residual: float, full: float) -> Amplitude:
+    """Eq. A18 of CSS in units of theta, with its first branch raised by 0.03 so that the three meet.
 
     Example:
-        >>> growth(1.0, 255), growth(1 + 255 * 0.2, 255)
-        (1.0, 1.23)
+        >>> adjusted(2.0, 1.0, 255), adjusted(2.0, 1 + 255 * 0.2, 255)
+        (2.0, 2.46)
     """
     excess = (residual - 1) / full
     if excess <= 0:
-        return 1.0
-    return 1 + (4 * excess if excess <= 0.01 else excess + 0.03)
+        return amplitude
+    growth = 4 * excess if excess <= 0.01 else excess + 0.03
+    return amplitude * (1 + growth)

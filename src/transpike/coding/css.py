@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -37,16 +37,23 @@ class CSS(Scheme):
         steps: T, the steps that encode one value.
         beta: the amplification a step, above 1; at most 2k + 1 where the levels hold all integers from 1 to k
             (3 for ternary spikes), since larger radices cannot write every value.
-        silent: steps a neuron listens before it fires (the silent period). Each costs a step of latency a layer.
-        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary; with ``(1, 2, 4, 8)`` no
-            silent step is needed.
+        silent: steps a neuron listens before it fires (the silent period): one number for all layers, or ``"auto"``,
+            by which conversion chooses one for each. Each costs a step of latency on the longest path.
+        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary. Larger digits are
+            redundancy, which replaces silent steps: with ``(1, 2, 4, 8)`` most layers need none.
+        span: how far larger digits are range instead: a calibrated peak is ``span`` times what a train of ones says.
+            At most the largest level. With one step, levels 1 to 127 and span 127 a layer is quantised to 8 bits.
         signed: whether neurons fire negative spikes. Without (the paper's ablation) only ReLU-like neurons exist.
-        percentile: of |activation| over the calibration images, from which amplitudes follow; 100 is the maximum.
+        amplitude: one for each ``"channel"`` of a layer, or one a ``"layer"``, as in the paper.
+        percentile: of |activation| over the calibration images, from which amplitudes follow; 100 is the maximum,
+            ``"fit"`` the value that makes the squared error of decoded activations least at this T.
         adjustments: how often to enlarge amplitudes by the residuals seen in calibration (Appendix A.3); 0 is off.
 
     Raises:
         ConfigError: if a value is outside its range.
 
+    >>> CSS.paper(steps=12)
+    CSS(steps=12, beta=1.5, silent=1, levels=(1,), span=1, signed=True, amplitude='layer', percentile=99.99, ...)
     >>> scheme = CSS(steps=4, beta=2.0, silent=1)
     >>> scheme.weights, scheme.full, scheme.wait, scheme.digits
     ((8.0, 4.0, 2.0, 1.0), 15.0, 1, (-1, 0, 1))
@@ -58,13 +65,18 @@ class CSS(Scheme):
 
     steps: int = 8
     beta: float = 2.0
-    silent: int | Literal["auto"] = 2
+    silent: int | Literal["auto"] = "auto"
     levels: tuple[int, ...] = (1,)
     span: int = 1
     signed: bool = True
-    amplitude: Literal["layer", "channel"] = "layer"
+    amplitude: Literal["layer", "channel"] = "channel"
     percentile: float | Literal["fit"] = 99.99
     adjustments: int = 0
+
+    @classmethod
+    def paper(cls, *, steps: int = 12, **others: Any) -> CSS:
+        """The paper's setting: beta 1.5, one silent step, one amplitude a layer; ``others`` are fields too."""
+        return cls(**{"steps": steps, "beta": 1.5, "silent": 1, "amplitude": "layer"} | others)
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)
@@ -116,7 +128,8 @@ class CSS(Scheme):
         spikes = ("ternary" if self.signed else "binary") if self.levels == (1,) else listed
         unsigned = "" if self.signed or self.levels == (1,) else " unsigned"
         beta = "" if self.beta == 2 else f" β{self.beta:g}"
-        return f"{spikes}{unsigned} Ts={self.silent}{beta}"
+        span = "" if self.span == 1 else f" span {self.span}"
+        return f"{spikes}{unsigned}{span} Ts={self.silent}{beta}"
 
     @property
     def words(self) -> dict[str, str]:
@@ -125,12 +138,18 @@ class CSS(Scheme):
         spikes = f"{'' if self.signed else 'unsigned '}levels {listed}"
         if self.levels == (1,):
             spikes = "ternary" if self.signed else "binary"
+        silent = "silent steps by layer"
+        if self.silent != "auto":
+            silent = f"{self.silent or 'no'} silent step{'s' * (self.silent > 1)}"
+        percentile = "least squares" if self.percentile == "fit" else f"percentile {self.percentile:g}"
         return {
             "beta": f"β {self.beta:g}",
-            "silent": f"{self.silent or 'no'} silent step{'s' * (self.silent > 1)}",
+            "silent": silent,
+            "amplitude": f"an amplitude a {self.amplitude}",
+            "span": f"span {self.span}",
             "levels": spikes,
             "signed": spikes,
-            "percentile": "maximum" if self.percentile == 100 else f"percentile {self.percentile:g}",
+            "percentile": "maximum" if self.percentile == 100 else percentile,
         }
 
     @property
