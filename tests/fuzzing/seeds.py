@@ -50,9 +50,13 @@ def make_seeds(place: Path) -> None:
     _configs(place / "config")
     _results(place / "results")
     images = torch.rand(16, LAYERS[0])
-    transpike.convert(network(), images, scheme=transpike.CSS(steps=4)).save(place / "network")
+    transpike.convert(network(), images, scheme=transpike.CSS(steps=4, silent=2, amplitude="layer")).save(
+        place / "network"
+    )
     convolutional = create_model("resnet8x4", width=2, num_classes=2, image_size=8).eval()
-    transpike.convert(convolutional, torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4)).save(place / "resnet")
+    transpike.convert(
+        convolutional, torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4, silent=2, amplitude="layer")
+    ).save(place / "resnet")
     _encoded(place / "encoder")
     options = [
         *TINY,

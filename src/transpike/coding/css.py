@@ -89,12 +89,12 @@ class CSS(Scheme):
             raise refuse("levels", self.levels, "increasing integers from 1, such as (1, 2, 4, 8)")
         object.__setattr__(self, "levels", tuple(self.levels))
         run = next((k for k, level in enumerate(self.levels) if level != k + 1), len(self.levels))
-        whole("span", self.span, most=self.levels[-1])
         if not 1 < self._code(self.wait or 0).beta <= 2 * run + 1:
             raise ConfigError(
                 f"beta must lie in (1, {2 * run + 1}] for levels {self.levels}, not {self.beta}: a larger radix leaves "
                 "values that no train encodes; use more consecutive levels or a smaller beta"
             )
+        whole("span", self.span, most=self.levels[-1])
         _ = self.calibration
 
     @cached_property
@@ -108,6 +108,10 @@ class CSS(Scheme):
     @property
     def wait(self) -> int | None:
         return None if self.silent == "auto" else self.silent
+
+    @property
+    def patience(self) -> str | None:
+        return None if self.silent == "auto" else f'silent="auto", or silent={self.silent + 1} or more'
 
     @cached_property
     def digits(self) -> tuple[int, ...]:

@@ -94,6 +94,11 @@ class Scheme(ABC):
         return 0
 
     @property
+    def patience(self) -> str | None:
+        """The setting with which layers that cannot follow their input would listen longer; None if there is none."""
+        return None
+
+    @property
     def encoded(self) -> tuple[int, ...] | None:
         """All values in the input's train; None where the input is an analog current."""
         return None

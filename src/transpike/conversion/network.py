@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
-from transpike.conversion.describe import Description, describe
+from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
@@ -90,6 +90,8 @@ class SpikingNetwork(nn.Module):
         scheme: the coding scheme.
         units: real value of one unit of every operation's result; for neurons, their amplitude theta.
         clipped: share of calibration activations beyond what each neuron can encode.
+        residuals: root mean square of what each layer's trains miss of its target, on a few calibration images, in
+            units of theta; about 0.3 where a layer follows its input.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
@@ -107,6 +109,7 @@ class SpikingNetwork(nn.Module):
         *,
         waits: Mapping[str, int] | None = None,
         clipped: Mapping[str, float] | None = None,
+        residuals: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.graph = graph
@@ -114,6 +117,7 @@ class SpikingNetwork(nn.Module):
         self.units = dict(units)
         waits = {op.name: scheme.wait or 0 for op in graph.neurons} if waits is None else dict(waits)
         self.clipped = dict(clipped or {})
+        self.residuals = dict(residuals or {})
         self.chunk: int | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
@@ -336,12 +340,13 @@ class SpikingNetwork(nn.Module):
 
         ``print(snn.describe())`` shows a table; ``snn.describe().rows`` gives it as data.
         """
-        return describe(self.graph, self.scheme, self.timing, units=self.units, clipped=self.clipped)
+        measured = Measured(self.units, self.clipped, self.residuals)
+        return describe(self.graph, self.scheme, self.timing, measured)
 
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
         graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
-        save(folder, graph, self.scheme, self.timing, units=self.units, clipped=self.clipped)
+        save(folder, graph, self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"

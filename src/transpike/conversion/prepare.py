@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -20,13 +21,16 @@ from transpike.conversion.op import Op
 from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
-from transpike.conversion.silence import choose
+from transpike.conversion.silence import choose, measured
 from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.quantiles import Quantiles
 
 __all__ = ["Prepared", "convert", "prepare"]
+
+_FEW = 8  # images on which residuals are measured where nothing is chosen by them
+_LAGS = 1.0
 
 
 def convert(
@@ -109,9 +113,20 @@ class Prepared:
             places = "\n".join(f"  - {place}" for place in refused)
             raise ConversionError(f"{type(scheme).__name__} has no neurons for this network:\n{places}")
         amplitudes = self.amplitudes(scheme)
-        if scheme.wait is not None:
-            return self.build(scheme, amplitudes)
-        return choose(self, scheme, amplitudes)
+        if scheme.wait is None:
+            return choose(self, scheme, amplitudes)
+        snn = self.build(scheme, amplitudes)
+        snn.residuals = measured(snn, self.images[:_FEW]).residuals
+        lagging = [name for name, residual in snn.residuals.items() if residual > _LAGS]
+        if lagging and scheme.patience:
+            worst = sorted(lagging, key=lambda name: -snn.residuals[name])
+            places = ", ".join(f"{name} ({snn.residuals[name]:.2g})" for name in worst[:3])
+            warnings.warn(
+                f"{len(lagging)} layers cannot follow their input: their trains miss more than a unit of their last "
+                f"digit, root mean square; most in {places}. Use {scheme.patience}",
+                stacklevel=3,
+            )
+        return snn
 
     def amplitudes(self, scheme: Scheme) -> dict[str, Tensor]:
         """theta of the input and of every layer of neurons under ``scheme``, [] or [channels], in float64."""

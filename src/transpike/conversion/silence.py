@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from transpike.coding.scheme import Scheme, ratio
@@ -37,12 +38,34 @@ _VALUES = 2**26  # of one layer at all steps of the images to choose on
 
 @dataclass(frozen=True)
 class Choice:
-    """One proposal: waits, and factors of the amplitudes, by layer; the error at the output that was measured."""
+    """One proposal: waits, and factors of the amplitudes, by layer; what was measured of it."""
 
     waits: Mapping[str, int]
     factors: Mapping[str, float]
     latency: int
     error: float
+    residuals: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The outputs [N, values] of a network, and the root mean square of each layer's residual, in units of theta."""
+
+    outputs: Tensor
+    residuals: dict[str, float]
+
+
+def measured(snn: SpikingNetwork, images: Tensor) -> Measured:
+    """Run ``snn`` on ``images``."""
+    sums: dict[str, float] = {}
+
+    def watch(op: Op, fired: Tracked) -> None:
+        if fired.residual is not None:
+            sums[op.name] = sums.get(op.name, 0.0) + float(fired.residual.square().sum(dtype=torch.float64))
+
+    outputs = flat_outputs(snn.observe(images, watch, final=True))
+    sizes = {op.name: len(images) * math.prod(op.shape) for op in snn.graph.neurons}
+    return Measured(outputs, {name: math.sqrt(total / sizes[name]) for name, total in sums.items()})
 
 
 def choose(prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor]) -> SpikingNetwork:
@@ -55,7 +78,9 @@ def choose(prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor])
     proposals = _proposals(prepared, scheme, amplitudes)
     least = min(proposal.error for proposal in proposals)
     best = min((p for p in proposals if p.error <= SLACK * least), key=lambda p: (p.latency, p.error))
-    return _built(prepared, scheme, amplitudes, best.waits, best.factors)
+    snn = _built(prepared, scheme, amplitudes, best.waits, best.factors)
+    snn.residuals = dict(best.residuals)
+    return snn
 
 
 def _built(
@@ -86,8 +111,8 @@ def _proposals(prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tens
         waits, factors = rule(chosen_on, price * floor) if price else ({op.name: cap for op in graph.neurons}, {})
         snn = _built(prepared, scheme, amplitudes, waits, factors)
         want = flat_outputs(snn.analog(measured_on)) if want is None else want
-        error = relative_error(flat_outputs(snn(measured_on)), want)
-        found.append(Choice(waits, factors, snn.latency, error))
+        got = measured(snn, measured_on)
+        found.append(Choice(waits, factors, snn.latency, relative_error(got.outputs, want), got.residuals))
     return found
 
 

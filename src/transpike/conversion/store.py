@@ -87,12 +87,13 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     names = network.text("container") if isinstance(container, str) else network.texts("container")
     joined = {name: network.record("joined").text(name) for name in network.record("joined").content}
     graph = Graph(ops, tuple(network.texts("outputs")), names, joined)
-    units, clipped = ({n: part.number(n) for n in part.content} for part in map(network.record, ("units", "clipped")))
+    parts = map(network.record, ("units", "clipped", "residuals"))
+    units, clipped, residuals = ({n: part.number(n) for n in part.content} for part in parts)
     waits = {name: network.record("waits").whole(name, least=0) for name in network.record("waits").content}
     if waits.keys() != {op.name for op in graph.neurons}:
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
-    return SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped)
+    return SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
 
 
 def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
