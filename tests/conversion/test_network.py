@@ -211,8 +211,7 @@ def test_the_error_falls_with_steps_until_clipping_and_not_further(prepared: Pre
 
     def errors(**how: Any) -> list[float]:
         return [
-            distance(prepared.convert(CSS(steps=t, **how, amplitude="layer"))(images), want)
-            for t in (4, 6, 8, 10, 12)
+            distance(prepared.convert(CSS(steps=t, **how, amplitude="layer"))(images), want) for t in (4, 6, 8, 10, 12)
         ]
 
     for enough in ({"silent": 3}, {"silent": 0, "levels": tuple(range(1, 17))}):

@@ -76,7 +76,8 @@ class CSS(Scheme):
     @classmethod
     def paper(cls, *, steps: int = 12, **others: Any) -> CSS:
         """The paper's setting: beta 1.5, one silent step, one amplitude a layer; ``others`` are fields too."""
-        return cls(**{"steps": steps, "beta": 1.5, "silent": 1, "amplitude": "layer"} | others)
+        paper: dict[str, Any] = {"beta": 1.5, "silent": 1, "amplitude": "layer"}
+        return cls(steps=steps, **paper | others)
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)

@@ -219,10 +219,10 @@ def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
         over = len(op.args["args"][0]) // 2 if padded else len(op.shape) - 1
         return vector if all(single[len(single) - over :]) else None
     if op.kind in ("mean", "sum"):
-        over = {axis - 1 for axis in _axes(op, source)}
-        if not all(single[axis] for axis in over):
+        summed = {axis - 1 for axis in _axes(op, source)}
+        if not all(single[axis] for axis in summed):
             return None
-        left = [n for axis, n in enumerate(vector.shape) if op.args["keepdim"] or axis not in over]
+        left = [n for axis, n in enumerate(vector.shape) if op.args["keepdim"] or axis not in summed]
         return vector.reshape(left)
     if op.kind in ("slice", "select", "reshape", "permute", "gather"):
         full = KINDS[op.kind].run(op, op.tensors, vector.expand(1, *source.shape))[0]

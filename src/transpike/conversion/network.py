@@ -50,7 +50,9 @@ class LayerTrace:
     def __repr__(self) -> str:
         """Shapes in place of values."""
         residual = None if self.residual is None else list(self.residual.shape)
-        return f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude.max():.4g})"
+        return (
+            f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude.max():.4g})"
+        )
 
 
 class Trace(dict[str, LayerTrace]):

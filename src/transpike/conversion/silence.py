@@ -12,19 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from transpike.coding.scheme import Scheme, ratio
+from transpike.conversion.calibrate import Statistics
+from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import Effect, effects, flat_outputs, relative_error
 from transpike.neurons.tsa import Tracked
-
-if TYPE_CHECKING:
-    from transpike.conversion.prepare import Prepared
 
 __all__ = ["Choice", "choose"]
 
@@ -34,6 +33,27 @@ PRICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Of a silent step, in units of the error that the last digits of all layers cause together."""
 SLACK = 1.25
 _VALUES = 2**26  # of one layer at all steps of the images to choose on
+
+
+class Prepared(Protocol):
+    """What is chosen from: see `transpike.conversion.prepare.Prepared`."""
+
+    @property
+    def graph(self) -> Graph:
+        """The analog network."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of its activations."""
+
+    @property
+    def images(self) -> Tensor:
+        """The calibration images."""
+
+    def build(
+        self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
+    ) -> SpikingNetwork:
+        """The network of these amplitudes and waits."""
 
 
 @dataclass(frozen=True)
