@@ -43,7 +43,7 @@ class Convert:
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
       transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --settings '{"silent": 1}'
-      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8], "silent": 0}'
+      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
@@ -57,8 +57,8 @@ class Convert:
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
         steps: T, or several to compare: 4,6,8,10,12.
         scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
-        settings: What else the scheme takes. css: {"beta": 2, "silent": 2, "levels": [1], "signed": true, "percentile":
-            99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
+        settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
+            true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
