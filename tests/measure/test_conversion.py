@@ -67,9 +67,9 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     sets = transpike.load_images("digits", loading=transpike.Loading(test_images=20))
     ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
     schemes = [
-        CSS(steps=6, silent=2, amplitude="layer"),
-        CSS(steps=4, silent=0, amplitude="layer"),
-        CSS(steps=4, silent=2, amplitude="layer"),
+        CSS(steps=6),
+        CSS(steps=4, silent=0),
+        CSS(steps=4),
         Rate(steps=8),
     ]
     task = Sweep("mlp", ann, sets, schemes, calibration=32)
@@ -85,9 +85,7 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()
     assert last.rows[2].agreement == pytest.approx(same)
 
-    (again,) = sweep(
-        replace(task, schemes=[*schemes, CSS(steps=2, silent=2, amplitude="layer")]), tmp_path, rows=last.rows
-    )
+    (again,) = sweep(replace(task, schemes=[*schemes, CSS(steps=2)]), tmp_path, rows=last.rows)
     assert [row.network for row in again.rows] == ["T2", "T4", "T6", "T4_silent-0", "T8_rate"]
     assert again.rows[1] is last.rows[0]
     assert list(sweep(task, tmp_path, rows=last.rows)) == []

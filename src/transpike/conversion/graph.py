@@ -64,6 +64,12 @@ class Graph:
         return frozenset(out)
 
     @cached_property
+    def readouts(self) -> frozenset[str]:
+        """The spiking operations whose results are decoded: outputs, and what other operations read."""
+        readers = [name for op in self.ops if op.name not in self.spiking for name in op.inputs]
+        return self.spiking.intersection([*readers, *self.outputs])
+
+    @cached_property
     def consumers(self) -> dict[str, list[Op]]:
         """For every operation that is read, those that read it (once per edge)."""
         out: dict[str, list[Op]] = defaultdict(list)

@@ -139,8 +139,7 @@ class SpikingNetwork(nn.Module):
     def _plan(self) -> None:
         """What is known before any image: what is read decoded, when a value is last used, who may overwrite."""
         graph = self.graph
-        readers = [name for op in graph if op.name not in graph.spiking for name in op.inputs]
-        self.readouts = graph.spiking.intersection([*readers, *graph.outputs])
+        self.readouts = graph.readouts
         last = {name: ops[-1].name for name, ops in graph.consumers.items()}
         self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
         self._overwrite = {

@@ -58,7 +58,8 @@ class Convert:
         steps: T, or several to compare: 4,6,8,10,12.
         scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
         settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
-            true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
+            true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
+            99.99}; fs: {"percentile": 99.99}.
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
