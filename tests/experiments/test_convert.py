@@ -56,7 +56,7 @@ def test_a_sweep_measures_what_the_networks_do(converted: Path, weights: Path) -
     results = conversion(converted)
     rows = results.rows
     assert [row.steps for row in rows] == [6, 12] and results.images == 60
-    assert [row.latency for row in rows] == [6 + 2 * 20, 12 + 2 * 20]
+    assert all(row.steps <= row.latency <= row.steps + 4 * row.depth for row in rows)
     assert (rows[1].logit_error or 0) < 0.02 < (rows[0].logit_error or 0)
     snn = transpike.load(converted / str(rows[1].network))
     ann = create_model("resnet20", in_channels=1, width=4, weights=weights).eval()

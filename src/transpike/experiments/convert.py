@@ -55,7 +55,7 @@ class Convert:
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
       transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --settings '{"silent": 1}'
-      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8], "silent": 0}'
+      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
@@ -69,8 +69,9 @@ class Convert:
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
         steps: T, or several to compare: 4,6,8,10,12.
         scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
-        settings: What else the scheme takes. css: {"beta": 2, "silent": 2, "levels": [1], "signed": true, "percentile":
-            99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
+        settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
+            true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
+            99.99}; fs: {"percentile": 99.99}.
         spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
             every operator, for hardware whose neurons compute one function each (operators).
         calibration: How many training images set the amplitudes.
