@@ -64,7 +64,14 @@ def neuron(function: Function, scheme: CSS, *, theta: float) -> TrackingNeuron:
 
 
 @pytest.mark.parametrize("name", ORACLES)
-@pytest.mark.parametrize("scheme", [CSS(steps=6), CSS(steps=5, beta=1.5, silent=1), CSS(silent=0, levels=(1, 2, 4, 8))])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        CSS(steps=6, silent=2, amplitude="layer"),
+        CSS(steps=5, beta=1.5, silent=1, amplitude="layer"),
+        CSS(silent=0, levels=(1, 2, 4, 8), amplitude="layer"),
+    ],
+)
 def test_every_digit_is_the_nearest_to_what_is_still_missing(name: str, scheme: CSS) -> None:
     function, oracle = ORACLES[name]
     torch.manual_seed(len(name))
@@ -90,7 +97,7 @@ def test_the_decoded_error_shrinks_with_the_steps(name: str) -> None:
     want = torch.tensor([oracle(*rows) for rows in values.transpose(0, 1).tolist()])
     errors = []
     for steps in (4, 8, 12):
-        scheme = CSS(steps=steps, silent=3)
+        scheme = CSS(steps=steps, silent=3, amplitude="layer")
         theta = 5.0 / sum(scheme.weights)
         trains = [scheme.encode(x / theta) for x in values]
         fired = neuron(function, scheme, theta=theta)(trains, CONSTANTS, inplace=False, final=False)
@@ -101,7 +108,7 @@ def test_the_decoded_error_shrinks_with_the_steps(name: str) -> None:
 def test_a_quotient_without_a_value_waits_for_the_next_digit() -> None:
     share = Function((Call("sum.dim_IntList", (X, (1,), True)), Call("div.Tensor", (X, Result(0)))))
     z = torch.tensor([[[0.0, 0.0]], [[1.0, 3.0]]])
-    fired = neuron(share, CSS(steps=2, silent=0), theta=0.25)([z], {}, inplace=False, final=True)
+    fired = neuron(share, CSS(steps=2, silent=0, amplitude="layer"), theta=0.25)([z], {}, inplace=False, final=True)
     assert fired.spikes.tolist() == [[[0.0, 0.0]], [[1.0, 1.0]]]
     assert fired.target is not None and fired.target.tolist() == [[1.0, 3.0]]
 
@@ -111,11 +118,11 @@ def test_half_precision_currents_and_masks() -> None:
     function = Function(
         (Call("masked_fill.Scalar", (X, Constant("mask"), -math.inf)), *SOFTMAX.placed([Result(0)], after=1))
     )
-    fired = neuron(function, CSS(steps=8), theta=1 / 255)(
+    fired = neuron(function, CSS(steps=8, silent=2, amplitude="layer"), theta=1 / 255)(
         [torch.zeros(8, 1, 4).half()], {"mask": mask}, inplace=False, final=False
     )
     assert fired.spikes.dtype == torch.half
-    said = decode(CSS(steps=8), fired.spikes)[0] / 255
+    said = decode(CSS(steps=8, silent=2, amplitude="layer"), fired.spikes)[0] / 255
     torch.testing.assert_close(said, torch.tensor([0, 1 / 3, 1 / 3, 1 / 3]), rtol=0, atol=0.002)
     again = Function.read(json.loads(json.dumps(function.written())))
     assert again == function and again.name == "masked_fill + softmax"
@@ -124,8 +131,12 @@ def test_half_precision_currents_and_masks() -> None:
 def test_what_an_evaluation_takes_is_counted_every_step() -> None:
     once = evaluation(GATE, [(3,), (3,)])
     assert once == Evaluation(additions=5 * 3, multiplications=6 * 3, group=1)
-    own = neuron(Function(), CSS(steps=8), theta=1.0).operations(neurons=3, spikes=0, inputs=3)
-    all_steps = neuron(GATE, CSS(steps=8), theta=1.0).operations(neurons=3, spikes=0, inputs=3, evaluation=once)
+    own = neuron(Function(), CSS(steps=8, silent=2, amplitude="layer"), theta=1.0).operations(
+        neurons=3, spikes=0, inputs=3
+    )
+    all_steps = neuron(GATE, CSS(steps=8, silent=2, amplitude="layer"), theta=1.0).operations(
+        neurons=3, spikes=0, inputs=3, evaluation=once
+    )
     assert all_steps == own + Operations(function_additions=5 * 30, function_multiplications=6 * 30)
 
 
@@ -198,7 +209,7 @@ def spikes_of(scheme: CSS, function: Function, *operands: Tensor) -> Tensor:
 
 def test_samples_do_not_matter_to_each_other() -> None:
     x, y = torch.randn(2, 6, 5, 4)
-    scheme = CSS(steps=6)
+    scheme = CSS(steps=6, silent=2, amplitude="layer")
     whole = spikes_of(scheme, GATE, x, y)
     parts = [spikes_of(scheme, GATE, x[:, n : n + 1], y[:, n : n + 1]) for n in range(5)]
     assert torch.equal(whole, torch.cat(parts, 1))

@@ -20,7 +20,7 @@ def test_compare_counts_by_hand() -> None:
     torch.manual_seed(0)
     ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     x = torch.rand(10, 6)
-    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1))
+    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1, amplitude="layer"))
     row = compare(snn, [x]).row
     trace = snn.trace(x)
     into, hidden = (trace[name].spikes.abs().sum().item() / 10 for name in ("input", "1"))
@@ -29,7 +29,7 @@ def test_compare_counts_by_hand() -> None:
     assert row.spikes_per_neuron == pytest.approx(hidden / 8)
     assert row.payload_bits == pytest.approx(into + hidden)
     assert (row.latency, row.latency_zero_delay, row.interval) == (8 + 2, 8 + 1, 9)
-    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3)))
+    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3), amplitude="layer"))
     row, trace = compare(levels, [x]).row, levels.trace(x)
     count = {k: [(trace[n].spikes.abs() == k).sum().item() / 10 for n in ("input", "1")] for k in (2, 3)}
     assert row.shifts == pytest.approx(8 * count[2][0] + 3 * count[2][1])
@@ -44,7 +44,7 @@ def test_a_loss_is_what_the_original_had_more() -> None:
     with torch.no_grad():
         labels = ann(images).argmax(1)
     labels[:40] = (labels[:40] + 1) % 5
-    snn = transpike.convert(ann, images, scheme=CSS(steps=1, silent=0))
+    snn = transpike.convert(ann, images, scheme=CSS(steps=1, silent=0, amplitude="layer"))
     row, original = (lambda found: (found.row, found.ann))(compare(snn, [(images, labels)]))
     right = float((snn(images).argmax(1) == labels).double().mean())
     assert original.accuracy == pytest.approx(0.9) and row.accuracy == pytest.approx(right) and right < 0.8
@@ -55,7 +55,7 @@ def test_the_energy_of_a_network_is_that_of_its_layers_and_of_its_readout() -> N
     torch.manual_seed(0)
     ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     images = torch.randn(20, 4)
-    row = compare(transpike.convert(ann, images, scheme=CSS(steps=8, silent=1)), [images]).row
+    row = compare(transpike.convert(ann, images, scheme=CSS(steps=8, silent=1, amplitude="layer")), [images]).row
     # Three outputs accumulate over 8 steps: each amplifies its sum (a shift, 0.1 pJ) and adds the bias (0.9 pJ).
     readout = 3 * 8 * (0.1 + 0.9) * 1e-6
     assert row.energy_uj == pytest.approx(sum(layer.energy_uj for layer in row.layers) + readout, rel=1e-9)
@@ -90,7 +90,12 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     torch.manual_seed(0)
     sets = transpike.load_images("digits", loading=transpike.Loading(test_images=20))
     ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
-    schemes = [CSS(steps=6), CSS(steps=4, silent=0), CSS(steps=4), Rate(steps=8)]
+    schemes = [
+        CSS(steps=6),
+        CSS(steps=4, silent=0),
+        CSS(steps=4),
+        Rate(steps=8),
+    ]
     task = Sweep("mlp", ann, sets, schemes, calibration=32)
     found = list(sweep(task, tmp_path))
     assert [len(each.rows) for each in found] == [1, 2, 3, 4]
@@ -98,7 +103,7 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     assert [row.network for row in last.rows] == ["T4", "T6", "T4_silent-0", "T8_rate"], "a code's rows lie together"
     assert (last.model, last.dataset, last.images) == ("mlp", "digits", 20)
     assert last.calibration is not None and last.calibration.images == 32
-    assert set(last.glossary) == set(CSS().terms)
+    assert set(last.glossary) == set(CSS(silent=2, amplitude="layer").terms)
     images = next(iter(sets.test))[0]
     snn = transpike.load(tmp_path / "T4_silent-0")
     same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()

@@ -411,8 +411,18 @@ def test_report_writes_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == f"Report: {out}\n"
     assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 2
     assert list(out.parent.iterdir()) == [out]
-    report(Report(runs[0], out))
-    assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 1, "an existing page is replaced"
+    report(Report(runs[::-1], out, title="again"))
+    assert "<title>again</title>" in out.read_text(encoding="utf-8"), "the page of the same runs is replaced"
+    with pytest.raises(ConfigError, match="already exists and is not a page of these runs; name another place"):
+        report(Report(runs[0], out))
+    inner = runs[0] / "report.html"
+    for title in ("first", "second"):
+        report(Report(runs[0], inner, title=title))
+    runs[0].rename(tmp_path / "moved")
+    report(Report(tmp_path / "moved", tmp_path / "moved" / "report.html", title="moved"))
+    assert "<title>moved</title>" in (tmp_path / "moved" / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not a page of these runs"):
+        report(Report(runs[1], tmp_path / "moved" / "report.html"))
 
 
 def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) -> None:
@@ -433,7 +443,7 @@ def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) ->
         report(Report([good], tmp_path / "good"))
     mine = tmp_path / "weights.safetensors"
     mine.write_text("mine")
-    with pytest.raises(ConfigError, match="already exists and is not a page of transpike; name another place"):
+    with pytest.raises(ConfigError, match="already exists and is not a page of these runs; name another place"):
         report(Report([good], mine))
     assert mine.read_text() == "mine"
     mine.unlink()

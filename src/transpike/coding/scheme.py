@@ -95,9 +95,14 @@ class Scheme(ABC):
         return (1 / total(self),) * len(self.weights)
 
     @property
-    def wait(self) -> int:
-        """Steps that a layer listens before its first spike; a network keeps one for each layer."""
+    def wait(self) -> int | None:
+        """Steps that a layer listens before its first spike; None where conversion chooses them for each layer."""
         return 0
+
+    @property
+    def patience(self) -> str | None:
+        """The setting with which layers that cannot follow their input would listen longer; None if there is none."""
+        return None
 
     @property
     def encoded(self) -> tuple[int, ...] | None:

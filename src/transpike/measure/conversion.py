@@ -25,6 +25,11 @@ from transpike.results import Ann, Layer, Row
 __all__ = ["Comparison", "compare"]
 
 LAYER_IMAGES = 64
+SPIKES = {
+    "needed": "spikes where needed",
+    "blocks": "spikes behind every block",
+    "operators": "spikes at every operator",
+}
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,9 @@ def compare(
     positive, negative = layers.spikes_per_neuron()
     row = Row(
         scheme=scheme_settings(snn.scheme),
-        label=snn.scheme.label,
-        words={"name": type(snn.scheme).__name__, **snn.scheme.words},
+        label=snn.scheme.label + ("" if snn.graph.spikes == "needed" else f", {snn.graph.spikes}"),
+        words={"name": type(snn.scheme).__name__, "spikes": SPIKES[snn.graph.spikes], **snn.scheme.words},
+        spikes=snn.graph.spikes,
         steps=snn.steps,
         latency=snn.latency,
         latency_zero_delay=snn.timing.latency_zero_delay,
@@ -197,7 +203,7 @@ class _Layers:
 
     def update(self, x: Tensor) -> None:
         """Add images ``x``: the analog activations and the spikes of one chunk at a time."""
-        for part in x.split(self.snn.chunk or self.snn.default_chunk):
+        for part in self.snn.chunks(x):
             self.targets: dict[str, Tensor] = {}
             self.snn.analog(part, lambda op, value: self.targets.__setitem__(op.name, value))
             self.snn.observe(part, self._watch, final=True)

@@ -8,7 +8,10 @@ from typing import Literal
 
 from transpike.results.records import Count, Mistake, Steps, check_named
 
-__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row"]
+__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes"]
+
+Spikes = Literal["needed", "blocks", "operators"]
+"""Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,7 @@ class Row:
         layer_images: how many images counts, energies and layers are measured on.
         layers: the input's encoder first.
         network: the folder in the run's folder that holds the network; None where none was saved.
+        spikes: where it has neurons.
     """
 
     scheme: Mapping[str, object]
@@ -135,6 +139,7 @@ class Row:
     products: float = 0.0
     function_operations: float = 0.0
     network: str | None = None
+    spikes: Spikes = "needed"
 
     def __post_init__(self) -> None:
         check_named(self.scheme)
