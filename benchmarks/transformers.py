@@ -32,7 +32,8 @@ from trained_networks import load
 from transpike.coding import CSS
 from transpike.conversion import prepare
 
-OURS = (LEVELS, TERNARY, replace(LEVELS, steps=12), CSS(steps=4, beta=4.0, silent=0, levels=tuple(range(1, 17))))
+INTEGERS = CSS(steps=4, beta=4.0, silent=0, levels=tuple(range(1, 17)), amplitude="layer")
+OURS = (LEVELS, TERNARY, replace(LEVELS, steps=12), INTEGERS)
 STA = ((4, 0.5), (8, 0.5), (16, 0.5), (8, 1.0))  # T, and the scale of thresholds: that of its example, its default
 
 Run = Callable[[Tensor], Tensor]
