@@ -19,7 +19,7 @@ from transpike.conversion import prepare
 from transpike.conversion.outlook import Outlook
 
 SHAPE = (3, 8, 8)
-EXACT = CSS(steps=8, percentile=100)
+EXACT = CSS(steps=8, percentile=100, silent=2, amplitude="layer")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_amplitudes_are_the_percentiles_of_the_models_activations(model: Any) ->
     names = [op.name for op in exact.graph.neurons]
     assert exact.units["input"] == pytest.approx(x.abs().max().item() / 255)
     assert [exact.units[n] for n in names] == pytest.approx([stem.max().item() / 255, body.max().item() / 255])
-    snn = prepare(model, x).convert(CSS(steps=8, percentile=90))
+    snn = prepare(model, x).convert(CSS(steps=8, percentile=90, silent=2, amplitude="layer"))
     assert snn.units["input"] == exact.units["input"]  # of the input, always the largest
     assert snn.units[names[1]] * 255 == pytest.approx(np.percentile(body.numpy(), 90), rel=2e-3)
     assert snn.clipped[names[1]] == pytest.approx(0.1, abs=2e-3)
@@ -48,7 +48,7 @@ def test_any_division_into_batches_gives_the_same_network(model: nn.Module) -> N
     x, y = torch.randn(70, *SHAPE), torch.arange(70)
 
     def peaks(batches: Any) -> dict[str, float]:
-        return {name: seen.quantile(99.0) for name, seen in prepare(model, batches).statistics.quantiles.items()}
+        return {name: each.values.quantile(99.0) for name, each in prepare(model, batches).statistics.seen.items()}
 
     whole = peaks(x)
     for batches in (x.split(16), [(a, b) for a, b in zip(x.split(3), y.split(3), strict=True)],
@@ -132,7 +132,7 @@ def test_a_layer_so_sparse_that_its_percentile_is_zero_gets_its_maximum(model: A
         x[0, 0] = 1e4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        snn = convert(sparse, x, scheme=CSS(steps=8, percentile=50))
+        snn = convert(sparse, x, scheme=CSS(steps=8, percentile=50, silent=2, amplitude="layer"))
     (name,) = [op.name for op in snn.graph.neurons]
     assert snn.units[name] * 255 == pytest.approx(sparse.stem(x).relu().max().item(), rel=1e-5)
 

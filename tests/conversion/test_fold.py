@@ -99,7 +99,7 @@ def network(case: Case) -> tuple[nn.Module, Tensor]:
 @pytest.mark.parametrize("name", FOLDED)
 def test_no_constant_is_left_before_a_gate(name: str) -> None:
     model, x = network(FOLDED[name])
-    snn = prepare(model, x).convert(CSS(steps=14, levels=(1, 2, 4, 8), percentile=100))
+    snn = prepare(model, x).convert(CSS(steps=14, levels=(1, 2, 4, 8), percentile=100, silent=2, amplitude="layer"))
     assert not [op.name for op in snn.graph if op.kind == "affine"]
     assert not [op.name for op in snn.graph.neurons if op.tensors]
     assert distance(snn.analog(x), model(x).detach()) < 1e-5
@@ -109,7 +109,7 @@ def test_no_constant_is_left_before_a_gate(name: str) -> None:
 @pytest.mark.parametrize("name", KEPT)
 def test_what_others_read_or_what_differs_within_a_channel_stays(name: str) -> None:
     model, x = network(KEPT[name])
-    snn = prepare(model, x).convert(CSS(steps=14, levels=(1, 2, 4, 8), percentile=100))
+    snn = prepare(model, x).convert(CSS(steps=14, levels=(1, 2, 4, 8), percentile=100, silent=2, amplitude="layer"))
     kept = [op for op in snn.graph if op.kind == "affine" or (op.fires and op.tensors)]
     assert len(kept) == 1
     assert distance(snn.analog(x), model(x).detach()) < 1e-5
@@ -117,6 +117,6 @@ def test_what_others_read_or_what_differs_within_a_channel_stays(name: str) -> N
 
 def test_a_trace_tells_where_a_norm_went() -> None:
     model, x = network(FOLDED["reshape"])
-    snn = prepare(model, x).convert(CSS())
+    snn = prepare(model, x).convert(CSS(silent=2, amplitude="layer"))
     with pytest.raises(KeyError, match=r"body\.n became part of body\.c\. body\.c \(convolution\) sends no spikes"):
         snn.trace(x)["body.n"]

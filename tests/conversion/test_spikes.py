@@ -23,7 +23,7 @@ from transpike.errors import ModelError
 from transpike.measure.conversion import compare
 from transpike.results import Spikes
 
-FINE = CSS(steps=14, levels=(1, 2, 4, 8), percentile=100)
+FINE = CSS(steps=14, levels=(1, 2, 4, 8), percentile=100, silent=2, amplitude="layer")
 
 
 def points(prepared: Prepared, within: str = "") -> dict[str, tuple[str, ...]]:

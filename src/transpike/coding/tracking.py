@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
-from transpike.coding.operators import work
 from transpike.coding.scheme import comparisons
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, estimate, track
 
@@ -93,7 +93,9 @@ class TrackingNeuron:
         fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
-    def operations(self, *, neurons: float, spikes: float, inputs: float) -> Operations:
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
         """The own updates over T and the waiting steps, whether or not the neurons fire.
 
         Each step amplifies two sums, of what came in and of what was sent; each input step adds the bias; each firing
@@ -113,9 +115,8 @@ class TrackingNeuron:
         own = amplification(code.beta) * amplified + Operations(neuron_accumulates=additions)
         if self.function.tracked:
             return own
-        adds, products = map(sum, zip(*(work(call.operator) for call in self.function.calls), strict=True))
-        evaluated = neurons * (code.steps + code.silent)
-        return own + Operations(neuron_accumulates=adds * evaluated, neuron_multiplications=products * evaluated)
+        once = Operations(function_additions=evaluation.additions, function_multiplications=evaluation.multiplications)
+        return own + once * (code.steps + code.silent)
 
 
 def _rescaled(fired: Tracked, unit: float) -> Tracked:

@@ -72,6 +72,12 @@ class Graph:
         return frozenset(out)
 
     @cached_property
+    def readouts(self) -> frozenset[str]:
+        """The spiking operations whose results are decoded: outputs, and what other operations read."""
+        readers = [name for op in self.ops if op.name not in self.spiking for name in op.inputs]
+        return self.spiking.intersection([*readers, *self.outputs])
+
+    @cached_property
     def consumers(self) -> dict[str, list[Op]]:
         """For every operation that is read, those that read it (once per edge)."""
         out: dict[str, list[Op]] = defaultdict(list)
@@ -105,7 +111,7 @@ class Graph:
         uses = {name: len(ops) for name, ops in self.consumers.items()}
         values: dict[str, Tensor] = {}
         for op in self.ops:
-            value = x if op.kind == "input" else apply(op, op.tensors, *(values[name] for name in op.inputs))
+            value = apply(op, op.tensors, *(values[name] for name in op.inputs) if op.inputs else (x,))
             if observe and (op.kind == "input" or op.fires):
                 observe(op, value)
             values[op.name] = value

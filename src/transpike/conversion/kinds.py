@@ -24,7 +24,7 @@ from transpike.coding.operators import aten
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError
 
-__all__ = ["KINDS", "Kind", "apply", "averages", "reads", "resampling", "title", "weighted"]
+__all__ = ["KINDS", "RELATIVE", "Kind", "apply", "averages", "reads", "resampling", "title", "weighted"]
 
 RESAMPLE = frozenset(
     [f"{kind}{n}d.default" for kind in ("avg_pool", "adaptive_avg_pool") for n in (1, 2, 3)]
@@ -72,6 +72,14 @@ def resampling(op: Op) -> Callable[..., Tensor]:
     if name not in RESAMPLE:
         raise ConversionError(f"a converted network cannot hold the operator {name!r}")
     return aten(name)
+
+
+RELATIVE = "relative"
+"""The tensor of a layer of neurons, or of the input, that holds its channels' amplitudes relative to the largest."""
+
+
+def _input(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
+    return x / tensors[RELATIVE] if RELATIVE in tensors else x
 
 
 def _convolution(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
@@ -208,7 +216,7 @@ def _padded(op: Op) -> Function:
 
 
 KINDS: dict[str, Kind] = {
-    "input": Kind(run=_nothing, title=lambda op: "encoder"),
+    "input": Kind(run=_input, title=lambda op: "encoder"),
     "convolution": Kind(
         run=_convolution, weighted=True, factor="weight", constant="bias", ones=_nonzero(_convolution), fresh=True
     ),
