@@ -179,10 +179,10 @@ def test_large_activations_are_measured_a_few_images_at_a_time(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, sizes = torch.randn(10, *SHAPE), []
-    whole = prepare(model, x).statistics.quantiles
+    whole = prepare(model, x).statistics.seen
     monkeypatch.setattr("transpike.conversion.outlook._BUDGET", 4 * 4 * 1024)
-    parts = prepare(model, x, progress=lambda done, _: sizes.append(done)).statistics.quantiles
+    parts = prepare(model, x, progress=lambda done, _: sizes.append(done)).statistics.seen
     assert sizes == [0, 4, 8, 10]
-    assert {name: seen.quantile(99.0) for name, seen in parts.items()} == pytest.approx(
-        {name: seen.quantile(99.0) for name, seen in whole.items()}, rel=1e-5
+    assert {name: each.values.quantile(99.0) for name, each in parts.items()} == pytest.approx(
+        {name: each.values.quantile(99.0) for name, each in whole.items()}, rel=1e-5
     )
