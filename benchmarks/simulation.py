@@ -39,13 +39,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="T (default: 8)")
     parser.add_argument("--silent", type=int, default=0, help="Ts (default: 0)")
     parser.add_argument("--images", type=int, default=10, help="images at once (default: 10)")
+    parser.add_argument("--amplitude", default="channel", help="one a channel or one a layer (default: channel)")
     parser.add_argument("--repeats", type=int, default=7, help="times are the least of so many (default: 7)")
     parser.add_argument("--by-operation", action="store_true", help="tell what each kind of operation takes")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
-    scheme = CSS(steps=args.steps, silent=args.silent, levels=(1, 2, 4, 8), percentile=100)
+    how = {"amplitude": args.amplitude, "percentile": 100}
+    scheme = CSS(steps=args.steps, silent=args.silent, levels=(1, 2, 4, 8), **how)
     rows = []
     for name, model, size in (
         ("ViT, 7 blocks of width 192, 65 tokens", timm.create_model("vit_tiny_patch16_224", **VIT), 32),
