@@ -21,7 +21,7 @@ from transpike.conversion import SpikingNetwork
 from transpike.errors import ModelError, TranspikeError
 
 SHAPE = (3, 8, 8)
-SCHEME = CSS(steps=6, beta=1.75, silent=1, levels=(1, 2), percentile=99.5)
+SCHEME = CSS(steps=6, beta=1.75, silent=1, levels=(1, 2), percentile=99.5, amplitude="layer")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,17 @@ from transpike.files import plain
 from transpike.models.zoo import SPIKING
 from transpike.report import write_report
 from transpike.report.terminal import conversion_table
-from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
+from transpike.results import (
+    Conversion,
+    Row,
+    RunFolder,
+    Spikes,
+    copy_results,
+    read_result,
+    resumable,
+    resume_run,
+    start_run,
+)
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 from transpike.train.recorded import read_options
@@ -45,7 +55,7 @@ class Convert:
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
       transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --settings '{"silent": 1}'
-      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8], "silent": 0}'
+      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
@@ -59,8 +69,11 @@ class Convert:
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
         steps: T, or several to compare: 4,6,8,10,12.
         scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
-        settings: What else the scheme takes. css: {"beta": 2, "silent": 2, "levels": [1], "signed": true, "percentile":
-            99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
+        settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
+            true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
+            99.99}; fs: {"percentile": 99.99}.
+        spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
+            every operator, for hardware whose neurons compute one function each (operators).
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
@@ -80,6 +93,7 @@ class Convert:
     steps: list[int] | int = 8
     scheme: str = "css"
     settings: Arguments | None = None
+    spikes: Spikes = "needed"
     calibration: int = 512
     device: str = "cpu"
     seed: int = 0
@@ -118,7 +132,7 @@ def convert(options: Convert) -> Conversion:
     rows = _finished(options.resume, recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
-        task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device)
+        task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes)
         results = run_sweep(task, run, rows=rows)
     copy_results(results, options.json)
     return results

@@ -19,7 +19,7 @@ from transpike.train.options import checked_seed
 __all__ = ["Demo", "demo"]
 
 STEPS = (4, 6, 8, 10, 12)
-SETTINGS: tuple[dict[str, object], ...] = ({}, {"silent": 0, "levels": (1, 2, 4, 8)})
+SETTINGS: tuple[dict[str, object], ...] = ({}, {"levels": (1, 2, 4, 8)})
 
 
 @dataclass(frozen=True)
