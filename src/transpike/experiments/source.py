@@ -78,7 +78,8 @@ class Source:
         """The same, if it has weights.
 
         Raises:
-            ModelError: as `check_beside`; for a network by name without weights, naming the option that gives them and what they are for.
+            ModelError: as `check_beside`; for a network by name without weights, naming the option that gives them and
+                what they are for.
         """
         check_beside(self.network)
         if self.weights is None and not os.path.isdir(self.name):
