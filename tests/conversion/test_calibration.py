@@ -164,7 +164,7 @@ def test_it_says_what_it_will_take_before_it_starts(
     assert [done for done, _ in told] == [0, 32, 64, 70]
     expected = told[0][1]
     assert expected.images == 70 and expected.seconds > 0
-    values = 70 * 192 + 32 * 2 * 512  # images; two layers of 8 x 8 x 8 values at a time
+    values = 2 * 70 * 192 + 12 * 32 * 2 * 512  # images; two layers of 8 x 8 x 8 values at a time
     weights = sum(t.numel() for op in prepared.graph for t in op.tensors.values())
     assert expected.bytes == 4 * (values + weights) + 3 * 2**21
     prepare(model, torch.randn(70, *SHAPE))
