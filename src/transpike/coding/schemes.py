@@ -32,7 +32,7 @@ def create_scheme(name: str, settings: Mapping[str, object]) -> Scheme:
             range; near matches are named.
 
     >>> create_scheme("css", {"steps": 4, "levels": [1, 2]})
-    CSS(steps=4, beta=2.0, silent=2, levels=(1, 2), signed=True, percentile=99.99, adjustments=0)
+    CSS(steps=4, beta=2.0, silent='auto', levels=(1, 2), span=1, signed=True, amplitude='channel', ...)
     >>> create_scheme("css", {"betta": 2})
     Traceback (most recent call last):
     ...
