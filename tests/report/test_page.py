@@ -157,7 +157,7 @@ def test_a_scheme_that_knows_no_other_scheme_is_tabled_and_drawn() -> None:
     assert "gives the same prediction as the ANN on 100 %" in alone.text("h2")[0]
     assert "Error by layer: Rate, T = 32" in alone.text("strong")
     assert "negative spikes" not in alone.text("li") and "positive spikes" not in alone.text("li")
-    silent = ["input", "analog", "–", "16,384", *"–––––", "0.00", "0.00", "0", *"–––", "1", "0.464", "0"]
+    silent = ["input", "analog", "–", "16,384", *"––––––", "0.00", "0.00", "0", *"–––", "1", "0.464", "0"]
     assert silent in alone.rows
     assert not {"clipping by the percentile", "the code: resolution and coupling"} & set(alone.text("li"))
     assert "and below it what makes it" not in " ".join(alone.text("span"))
