@@ -138,6 +138,7 @@ def _draw_causes(causes: Sequence[Sequence[float]], whole: float, row: Row, name
             axes.bar(range(len(causes)), heights, bottom=bottoms, width=0.72, color=LIGHT[colour])
             bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
         axes.set_ylabel("share of the squared error (%)")
+        axes.set_ylim(0, 1.05 * max(bottoms))
         axes.yaxis.set_major_locator(MaxNLocator(6))
         _name_layers(axes, [layer.name for layer in row.layers])
     return to_svg(figure, name, alt)
