@@ -157,6 +157,8 @@ class _Rule:
         factors: dict[str, float] = {}
 
         def fire(op: Op, currents: Sequence[Tensor]) -> Tracked:
+            if op.kind == "input":
+                return snn.encode(*currents)
             run = self._neuron(snn, op, currents)
             waits[op.name], factors[op.name], fired = self._best(op, run, price)
             return Tracked(fired.spikes * factors[op.name])

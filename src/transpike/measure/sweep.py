@@ -14,12 +14,17 @@ from torch import nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
 from transpike.conversion import prepare
+from transpike.conversion.calibrate import collect
+from transpike.conversion.diagnose import Diagnosis
 from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
 from transpike.measure.conversion import compare
 from transpike.results import Calibration, Conversion, Row, Spikes
 
-__all__ = ["Sweep", "folder_name", "sweep"]
+__all__ = ["Sweep", "explained", "folder_name", "sweep"]
+
+DIAGNOSED = 24
+"""Test images on which the layers' errors are followed to the output."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
             bar = progress.add_task(name, total=len(sets.test.dataset))  # type: ignore[arg-type]
             measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
             snn.save(folder / name)
-            known[_key(scheme_settings(scheme))] = replace(measured.row, network=name)
+            few = collect(sets.test, DIAGNOSED).to(task.device)
+            row = explained(measured.row, snn.diagnose(few))
+            known[_key(scheme_settings(scheme))] = replace(row, network=name)
             yield Conversion(
                 model=task.name,
                 dataset=sets.name,
@@ -86,6 +93,21 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
                 calibration=Calibration(images=len(prepared.images)),
                 glossary={term: meaning for each in task.schemes for term, meaning in each.terms.items()},
             )
+
+
+def explained(row: Row, diagnosis: Diagnosis) -> Row:
+    """``row`` with what makes its error."""
+    causes = {layer.name: layer.caused for layer in diagnosis.rows}
+    layers = tuple(
+        replace(
+            layer,
+            output_resolution=causes[layer.name].resolution,
+            output_clipping=causes[layer.name].clipping,
+            output_coupling=causes[layer.name].coupling,
+        )
+        for layer in row.layers
+    )
+    return replace(row, layers=layers, output_error=diagnosis.error, advice=diagnosis.advice, diagnosis=diagnosis.words)
 
 
 def folder_name(scheme: Scheme) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from transpike.report import plots
-from transpike.report.layers import error_plot, layer_cells, rate_plot
+from transpike.report.layers import cause_plot, error_plot, layer_cells, rate_plot
 from transpike.report.parts import Entry, Layers, Plot, Section, Table, TableGroup, TableRow, legend, spoken
 from transpike.report.series import FAITHFUL, Series, representative
 from transpike.report.wording import count, fixed, known, loss_words, percent, ratio
@@ -37,7 +37,11 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
         plots=[*_curve_plots(named, key, place, ann), *_energy_plot([(result, named)], key)],
         caveat=_caveat(best),
         tiles=_tiles(result, best),
-        wide=[*error_plot(best.layers, key, setting), *rate_plot(best.layers, key, setting)],
+        wide=[
+            *cause_plot(best, key, setting),
+            *error_plot(best.layers, key, setting),
+            *rate_plot(best.layers, key, setting),
+        ],
         table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
         layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
     )

@@ -43,6 +43,10 @@ class Layer:
         state: values that a neuron keeps from step to step.
         group: values that one result needs together: 1, or those of a norm's or a softmax's group.
         products: multi-bit operations that its spikes cause in products of two trains.
+        output_resolution: the squared relative error at the network's output that its own error causes by resolution,
+            to first order; None where it was not measured.
+        output_clipping: by clipping.
+        output_coupling: by coupling.
     """
 
     name: str
@@ -69,6 +73,9 @@ class Layer:
     state: float = 0.0
     group: Count = 1
     products: float = 0.0
+    output_resolution: float | None = None
+    output_clipping: float | None = None
+    output_coupling: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +115,9 @@ class Row:
         layers: the input's encoder first.
         network: the folder in the run's folder that holds the network; None where none was saved.
         spikes: where it has neurons.
+        output_error: relative error of the decoded outputs on the images on which its layers were diagnosed.
+        advice: the setting of the scheme, by name, that would lessen the error most; empty where there is none.
+        diagnosis: what binds, where, and what to do, in a sentence or two.
     """
 
     scheme: Mapping[str, object]
@@ -140,6 +150,9 @@ class Row:
     function_operations: float = 0.0
     network: str | None = None
     spikes: Spikes = "needed"
+    output_error: float | None = None
+    advice: Mapping[str, object] = field(default_factory=dict)
+    diagnosis: str = ""
 
     def __post_init__(self) -> None:
         check_named(self.scheme)
