@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
-from transpike.conversion import prepare
+from transpike.conversion import SpikingNetwork, prepare
 from transpike.data import ImageSets
 from transpike.measure.conversion import compare
+from transpike.measure.search import Search
 from transpike.results import Calibration, Conversion, Row
 
 __all__ = ["Sweep", "folder_name", "sweep"]
@@ -32,6 +33,7 @@ class Sweep:
         schemes: each gives a spiking network.
         calibration: how many training images set the amplitudes.
         device: where to compute.
+        found: by a search: its network is measured in place of schemes.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Sweep:
     schemes: Sequence[Scheme]
     calibration: int = 512
     device: str = "cpu"
+    found: Search | None = None
 
 
 def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
@@ -55,14 +58,14 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
     """
     known = {_key(row.scheme): row for row in rows}
     console, sets = Console(stderr=True), task.sets
-    with console.status("tracing and calibrating"):
-        prepared = prepare(task.ann.to(task.device), sets.calibration(task.calibration), images=task.calibration)
+    convert, images = _converter(task, console)
+    schemes = [task.found.network.scheme] if task.found else task.schemes
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        for scheme in task.schemes:
+        for scheme in schemes:
             if _key(scheme_settings(scheme)) in known:
                 continue
-            snn, name = prepared.convert(scheme).to(task.device), folder_name(scheme)
+            snn, name = convert(scheme).to(task.device), folder_name(scheme)
             bar = progress.add_task(name, total=len(sets.test.dataset))  # type: ignore[arg-type]
             measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
             snn.save(folder / name)
@@ -73,9 +76,22 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
                 images=measured.images,
                 ann=measured.ann,
                 rows=_ordered(known.values()),
-                calibration=Calibration(images=len(prepared.images)),
-                glossary={term: meaning for each in task.schemes for term, meaning in each.terms.items()},
+                calibration=Calibration(images=images),
+                glossary={term: meaning for each in schemes for term, meaning in each.terms.items()},
+                goal=task.found.goal if task.found else None,
+                tries=snn.search,
             )
+
+
+def _converter(task: Sweep, console: Console) -> tuple[Callable[[Scheme], SpikingNetwork], int]:
+    """What gives the network of a scheme, and on how many images it was calibrated."""
+    if task.found is not None:
+        network = task.found.network
+        return lambda scheme: network, task.found.images
+    with console.status("tracing and calibrating"):
+        batches = task.sets.calibration(task.calibration)
+        prepared = prepare(task.ann.to(task.device), batches, images=task.calibration)
+    return prepared.convert, len(prepared.images)
 
 
 def folder_name(scheme: Scheme) -> str:
