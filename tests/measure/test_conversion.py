@@ -76,7 +76,8 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     found = list(sweep(task, tmp_path))
     assert [len(each.rows) for each in found] == [1, 2, 3, 4]
     last = found[-1]
-    assert [row.network for row in last.rows] == ["T4", "T6", "T4_silent-0", "T8_rate"], "a code's rows lie together"
+    names = ["T4_silent-2_amplitude-layer", "T6_silent-2_amplitude-layer", "T4_silent-0_amplitude-layer", "T8_rate"]
+    assert [row.network for row in last.rows] == names, "a code's rows lie together"
     assert (last.model, last.dataset, last.images) == ("mlp", "digits", 20)
     assert last.calibration is not None and last.calibration.images == 32
     assert set(last.glossary) == set(CSS(silent=2, amplitude="layer").terms)

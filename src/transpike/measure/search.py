@@ -8,6 +8,7 @@ network, the shortest first, until more steps no longer shorten the latency.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -17,7 +18,7 @@ from transpike.conversion import Prepared, SpikingNetwork
 from transpike.conversion.silence import PRICES, Silence, Silences, measured
 from transpike.errors import GoalError
 from transpike.measure.conversion import compare
-from transpike.measure.goals import Held, Limits, Score
+from transpike.measure.goals import Held, Limits
 from transpike.results import Try
 
 __all__ = ["CODES", "MOST", "SIMULATIONS", "Search", "search"]
@@ -26,7 +27,7 @@ SIMULATIONS = 100
 """The most of one search, each of at most 64 images."""
 
 MOST = 16
-"""T, at most: ternary spikes then have as many digits as float16."""
+"""T, at most; ternary trains then say 2^17 values."""
 
 CODES = (
     CSS(levels=tuple(range(1, 17)), beta=4.0, span=4),
@@ -86,13 +87,13 @@ def search(
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A network that was tried."""
+    """A network that was judged, and how far it is from the goal."""
 
-    at: int
+    tried: Try
     snn: SpikingNetwork
     silences: Silences
     silence: Silence
-    score: Score | None = None
+    distance: float
 
 
 class _Spent(Exception):
@@ -108,18 +109,19 @@ class _Search:
         self.nearest: _Candidate | None = None
 
     def run(self) -> Search:
-        codes = [code for code in CODES if self.limits.carry(code.digits)]
+        spent = ""
         try:
-            for code in codes:
-                self._search(code)
+            for code in CODES:
+                if self.limits.carry(code.digits):
+                    self._search(code)
         except _Spent:
-            pass
+            spent = f" in {SIMULATIONS} simulations"
         if self.best is None:
-            raise GoalError(self._why(), tuple(self.tries))
-        self.tries[self.best.at] = replace(self.tries[self.best.at], chosen=True)
-        snn, few = self.best.snn, self.best.silences.few
+            raise GoalError(f"goal: no network that was tried{spent} {self._why()}", tuple(self.tries))
+        at, snn = self.tries.index(self.best.tried), self.best.snn
+        self.tries[at] = replace(self.best.tried, chosen=True)
         self.taken += 1
-        snn.residuals = measured(snn, self.prepared.images[-few:]).residuals
+        snn.residuals = measured(snn, self.prepared.images[-self.best.silences.few :]).residuals
         snn.search = tuple(self.tries)
         images = len(self.prepared.images) + len(self.held.images)
         return Search(snn, snn.search, self.taken, images, str(self.held.goal))
@@ -184,42 +186,38 @@ class _Search:
             fits=self.limits.latency is None or snn.latency <= self.limits.latency,
         )
         self.progress(f"{tried.code}, T = {tried.steps}, latency {tried.latency}", self.taken)
-        candidate = _Candidate(len(self.tries), snn, silences, silence)
-        shorter = self.best is None or snn.latency <= self.best.snn.latency
-        if always or (tried.fits and shorter):
+        no_longer = self.best is None or snn.latency <= self.best.snn.latency
+        if always or (tried.fits and no_longer):
             self._need(self.held.cost)
             score, taken = self.held.judge(snn)
             self.taken += taken
-            candidate = replace(candidate, score=score)
             tried = replace(tried, **asdict(score))
-            if tried.met and tried.fits and shorter:
+            if tried.met and tried.fits and no_longer:
                 tried = self._priced(tried, snn)
-            self._compare(candidate, tried)
+            self._keep(_Candidate(tried, snn, silences, silence, score.distance(self.held.goal)))
         self.tries.append(tried)
         return tried
 
     def _priced(self, tried: Try, snn: SpikingNetwork) -> Try:
         self._take(2)
         row = compare(snn, [self.held.images[:_ENERGY_IMAGES]]).row
-        fits = tried.fits and (self.limits.energy is None or row.energy_uj <= self.limits.energy)
+        fits = self.limits.energy is None or row.energy_uj <= self.limits.energy
         return replace(tried, energy_uj=row.energy_uj, spikes_per_neuron=row.spikes_per_neuron, fits=fits)
 
-    def _compare(self, candidate: _Candidate, tried: Try) -> None:
-        """Keep the candidate if it is the best so far, or comes nearest to the goal."""
-        if tried.met and tried.fits and tried.energy_uj is not None:
-            best = self.tries[self.best.at] if self.best else None
-            if best is None or (tried.latency, tried.energy_uj) < (best.latency, best.energy_uj or 0.0):
-                self.best = candidate
-        elif self.best is None and (self.nearest is None or self._rank(candidate, tried) < self._rank(self.nearest)):
-            self.nearest = candidate
+    def _keep(self, candidate: _Candidate) -> None:
+        """Keep a candidate that is the best so far, or, where there is none, that comes nearest to the goal."""
 
-    def _rank(self, candidate: _Candidate, tried: Try | None = None) -> tuple[bool, bool, float]:
-        """What comes nearer sorts first: what meets the goal, then what keeps the limits, then by its distance."""
-        tried = tried or self.tries[candidate.at]
-        assert candidate.score is not None
-        if tried.met:
-            return (False, tried.fits, tried.latency)
-        return (True, not tried.fits, candidate.score.distance(self.held.goal))
+        def cost(one: _Candidate) -> tuple[float, float]:
+            return one.tried.latency, one.tried.energy_uj or math.inf
+
+        def missed(one: _Candidate) -> tuple[bool, float, bool]:
+            return not one.tried.met, one.tried.latency if one.tried.met else one.distance, not one.tried.fits
+
+        if candidate.tried.met and candidate.tried.fits:
+            if self.best is None or cost(candidate) < cost(self.best):
+                self.best = candidate
+        elif self.nearest is None or missed(candidate) < missed(self.nearest):
+            self.nearest = candidate
 
     def _need(self, simulations: int) -> None:
         if self.taken + simulations > SIMULATIONS - _RESERVE:
@@ -235,10 +233,8 @@ class _Search:
         """What came closest, and what binds."""
         goal, limits = self.held.goal, self.limits
         within = f" within the limits ({limits})" if str(limits) else ""
-        if self.nearest is None:
-            shortest = min(self.tries, key=lambda tried: tried.latency).latency
-            return f"goal: no network was judged{within}: the shortest tried has latency {shortest}. Raise the limit"
-        tried = self.tries[self.nearest.at]
+        assert self.nearest is not None  # the patient networks of the first code at least
+        tried = self.nearest.tried
         same, kept, error = (100 * (value or 0.0) for value in (tried.same, tried.kept, tried.error))
         came = f"{same:.4g} % same predictions ({kept:.4g} % with the margin) and {error:.3g} % error"
         came += f", {tried.loss_pp:.2f} percentage points lost" if tried.loss_pp is not None else ""
@@ -250,7 +246,7 @@ class _Search:
         else:
             cause = self._cause(self.nearest)
             binds = f"{cause} binds: {_MENDS[cause]}. Raise the limits, or lower the goal"
-        return f"goal: no network that was tried gives {goal}{within}. The closest is {place}, with {came}; {binds}."
+        return f"gives {goal}{within}. The closest is {place}, with {came}; {binds}."
 
     def _cause(self, candidate: _Candidate) -> str:
         """What makes most of the error at the output, to first order: resolution, clipping or coupling."""
