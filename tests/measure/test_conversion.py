@@ -82,7 +82,7 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     assert last.calibration is not None and last.calibration.images == 32
     assert set(last.glossary) == set(CSS(silent=2, amplitude="layer").terms)
     images = next(iter(sets.test))[0]
-    snn = transpike.load(tmp_path / "T4_silent-0")
+    snn = transpike.load(tmp_path / names[2])
     same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()
     assert last.rows[2].agreement == pytest.approx(same)
 
