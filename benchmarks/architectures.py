@@ -3,30 +3,43 @@
     python benchmarks/architectures.py                  # all; hours on a processor, resumable
     python benchmarks/architectures.py --quick vit_tiny_patch16_224 tv:swin_t   # these, and only to the graph
 
-Each runs in a process of its own with a limit of time. Networks have random weights and the true BatchNorm statistics
-of their inputs, noise: harder than trained ones, since nothing hides an error. A row says whether it converted, or the
-cause in one line; how far `snn.analog` and the spikes are from the network (relative error of the centred outputs);
-latency, seconds and memory. Rows are written as they come to benchmarks/results/architectures.jsonl, one a line; a
-name that stands there already is not run again.
+Each runs in a process of its own, with one thread and a limit of time. Networks have random weights and the true
+BatchNorm statistics of their inputs, noise: harder than trained ones, since nothing hides an error. A row says whether
+it converted, or the cause; how far `snn.analog` is from the network, and above 1e-3 how far the network in float32 is
+from itself in float64; how far the spikes are (relative error of the centred outputs); whether the network saved and
+loaded computes the same bits; latency, seconds of one core, memory. Rows are written as they come to
+benchmarks/results/architectures.jsonl, one a line; a name that stands there already is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import os
+import multiprocessing
 import resource
-import subprocess
 import sys
+import tempfile
 import time
+import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
+
+import transpike
+from transpike.conversion import prepare
+from transpike.conversion.trace import trace
 
 RESULTS = Path(__file__).parent / "results"
 LIMIT = 900
+CLOSE = 1e-3
+HIDDEN = 1e-3
 AT_64 = """
 bat_resnext26ts:256 beit_base_patch16_224 botnet26t_256:256 caformer_s18 cait_xxs24_224 coat_lite_tiny
 coatnet_pico_rw_224 convformer_s18 convit_tiny convmixer_768_32 convnext_atto convnextv2_atto crossvit_tiny_240:240
@@ -66,9 +79,6 @@ def names() -> dict[str, int]:
 
 def build(name: str, size: int) -> tuple[nn.Module, Tensor]:
     """The network and noise images for it."""
-    import timm
-    import torchvision
-
     torch.manual_seed(0)
     kind, _, rest = name.rpartition(":")
     images = torch.randn(16, 3, size, size)
@@ -93,11 +103,10 @@ def build(name: str, size: int) -> tuple[nn.Module, Tensor]:
             break
         except TypeError:
             continue
-    for module in model.modules():  # zeros hide whole branches and outputs
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
-            nn.init.ones_(module.weight) if not module.weight.any() else None
-        if isinstance(module, nn.Linear) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.02)
+    for key, parameter in model.named_parameters():  # zeros, and nearly that, hide whole branches and outputs
+        if parameter.abs().max() < HIDDEN and not key.endswith("bias"):
+            one_axis = parameter.numel() == max(parameter.shape, default=1)
+            nn.init.ones_(parameter) if one_axis else nn.init.normal_(parameter, std=0.02)
     return model, images
 
 
@@ -115,32 +124,43 @@ def with_statistics(model: nn.Module, images: Tensor) -> nn.Module:
 
 def one(name: str, size: int, *, quick: bool) -> dict[str, object]:
     """The row of one network."""
-    import transpike
-    from transpike.conversion import prepare
-    from transpike.conversion.trace import trace
-
-    started = time.perf_counter()
+    started = time.process_time()
     model, images = build(name, size)
     model = with_statistics(model, images)
-    row: dict[str, object] = {"name": name, "size": size}
     try:
         if quick:
             graph = trace(model, images[:2])
-            return row | {"result": "traced", "operations": len(graph.ops), "seconds": time.perf_counter() - started}
-        snn = prepare(model, images).convert(transpike.CSS(steps=12, silent=2, percentile=100))
-        with torch.no_grad():
-            want = torch.utils._pytree.tree_leaves(model(images[:4]))[0]
-        analog, got = (torch.utils._pytree.tree_leaves(run(images[:4]))[0] for run in (snn.analog, snn))
+            return {"result": "traced", "operations": len(graph.ops), "seconds": time.process_time() - started}
+        snn = prepare(model, images[:4]).convert(transpike.CSS(steps=12, silent=2, percentile=100))
+        want, analog, got = (first(run, images[:4]) for run in (model, snn.analog, snn))
     except transpike.TranspikeError as error:
-        return row | {"result": "refused", "cause": str(error)}
-    row |= {"result": "converted", "analog": error_of(analog, want, want), "latency": snn.latency}
-    centre = want.mean(0, keepdim=True)
+        return {"result": "refused", "cause": str(error), "seconds": time.process_time() - started}
+    row: dict[str, Any] = {"result": "converted", "analog": error_of(analog, want, want)}
+    if row["analog"] > CLOSE:
+        exact = first(copy.deepcopy(model).double(), images[:4].double())
+        row["float32"] = error_of(want, exact, exact)
+    with tempfile.TemporaryDirectory() as folder:
+        snn.save(f"{folder}/snn")
+        again = transpike.load(f"{folder}/snn")
+        row["loaded"] = all(
+            torch.equal(first(run, images[:1]), first(twin, images[:1]))
+            for run, twin in ((snn, again), (snn.analog, again.analog))
+        )
     return row | {
-        "error": error_of(got, want, want - centre),
+        "error": error_of(got, want, want - want.mean(0, keepdim=True)),
+        "latency": snn.latency,
         "neurons": len(snn.graph.neurons),
-        "seconds": time.perf_counter() - started,
+        "operations": len(snn.graph.ops),
+        "seconds": time.process_time() - started,
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+
+
+def first(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
+    """The first of a network's outputs."""
+    with torch.no_grad():
+        output: Tensor = torch.utils._pytree.tree_leaves(network(images))[0]
+    return output
 
 
 def error_of(got: Tensor, want: Tensor, scale: Tensor) -> float:
@@ -148,32 +168,40 @@ def error_of(got: Tensor, want: Tensor, scale: Tensor) -> float:
 
 
 def run(name: str, size: int, *, quick: bool, limit: float) -> dict[str, object]:
-    """The row of one network, from a process of its own."""
-    command = ["nice", sys.executable, __file__, "--one", name, str(size), *(["--quick"] if quick else [])]
+    """The row of one network, from a process of its own: a fork, so that libraries are read once."""
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+
+    def answer() -> None:
+        try:
+            row = one(name, size, quick=quick)
+        except Exception:
+            row = {"result": "crashed", "cause": traceback.format_exc()[-600:]}
+        writer.send(row)
+
+    process = fork.Process(target=answer)
+    process.start()
+    writer.close()
+    row: dict[str, object] = {"result": "timeout", "cause": f"more than {limit:g} s"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return {"name": name, "size": size, "result": "timeout", "cause": f"more than {limit:g} s"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        return {"name": name, "size": size, "result": "crashed", "cause": done.stderr.strip()[-400:]}
-    row: dict[str, object] = json.loads(lines[-1])
-    return row
+        if reader.poll(limit):
+            row = reader.recv()
+    except EOFError:
+        row = {"result": "crashed", "cause": "its process was killed"}
+    process.kill()
+    process.join()
+    return {"name": name, "size": size} | row
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", help="which; all if none")
     parser.add_argument("--quick", action="store_true", help="only trace and check the graph, without spikes")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "SIZE"), help="run one in this process")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one network")
     parser.add_argument("--out", type=Path, default=RESULTS / "architectures.jsonl")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if options.one:
-        print(json.dumps(one(options.one[0], int(options.one[1]), quick=options.quick)))
-        return 0
+    torch.set_num_threads(1)
     options.out.parent.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     wanted = {name: names().get(name, 64) for name in options.names} or names()

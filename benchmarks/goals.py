@@ -3,7 +3,7 @@
     python benchmarks/goals.py --data data --networks ../shared/data
     python benchmarks/goals.py --data data --networks ../shared/data vit --images 200
 
-The folder of --networks holds `cifar10_networks.py` with trained weights. Each network is searched on 512 training
+The folder of --networks holds `cifar10_networks.py` with trained weights. Each network is searched on training
 images with goal={"same": 99} and measured on test images. Writes benchmarks/results/goals.json.
 """
 
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, required=True, help="folder with cifar10_networks.py")
     parser.add_argument("--bits", type=int, nargs="+", help="payload bits (default: all that have a bar)")
     parser.add_argument("--images", type=int, default=1000, help="test images (default: 1000)")
+    parser.add_argument("--calibration", type=int, default=512, help="training images; half of them judge")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/goals.json"))
     args = parser.parse_args()
@@ -44,7 +45,10 @@ def main() -> None:
     from cifar10_networks import build  # type: ignore[import-not-found]
 
     sets = transpike.load_images("cifar10", root=args.data, loading=Loading(test_images=args.images))
-    images, tests = (torch.cat([x for x, _ in batches]).to(args.device) for batches in (sets.calibration(), sets.test))
+    images, tests = (
+        torch.cat([x for x, _ in batches]).to(args.device)
+        for batches in (sets.calibration(args.calibration), sets.test)
+    )
     table, rows = Table(title=f"goal: 99 % same predictions; {args.images} test images"), []
     for heading in ("network", "bits", "bar", "latency", "T", "code", "same %", "error %", "s"):
         table.add_column(heading)

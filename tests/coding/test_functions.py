@@ -12,9 +12,10 @@ from tests.coding.oracles import estimates
 from torch import Tensor
 
 from transpike import CSS
+from transpike.coding.evaluation import Evaluation, evaluation
 from transpike.coding.function import Argument, Call, Constant, Function, Operand, Result
 from transpike.coding.operations import Operations
-from transpike.coding.operators import OPERATORS, aten
+from transpike.coding.operators import OPERATORS, aten, work
 from transpike.coding.scheme import decode
 from transpike.coding.tracking import TrackingNeuron
 from transpike.errors import ConversionError
@@ -128,11 +129,43 @@ def test_half_precision_currents_and_masks() -> None:
 
 
 def test_what_an_evaluation_takes_is_counted_every_step() -> None:
+    once = evaluation(GATE, [(3,), (3,)])
+    assert once == Evaluation(additions=5 * 3, multiplications=6 * 3, group=1)
     own = neuron(Function(), CSS(steps=8, silent=2, amplitude="layer"), theta=1.0).operations(
         neurons=3, spikes=0, inputs=3
     )
-    work = neuron(GATE, CSS(steps=8, silent=2, amplitude="layer"), theta=1.0).operations(neurons=3, spikes=0, inputs=3)
-    assert work == own + Operations(neuron_accumulates=5 * 30, neuron_multiplications=6 * 30)
+    all_steps = neuron(GATE, CSS(steps=8, silent=2, amplitude="layer"), theta=1.0).operations(
+        neurons=3, spikes=0, inputs=3, evaluation=once
+    )
+    assert all_steps == own + Operations(function_additions=5 * 30, function_multiplications=6 * 30)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "group", "values"),
+    [
+        (Function.of("_softmax.default", X, 2, False), (4, 10), 10, 40),
+        (Function.of("layer_norm.default", X, (4, 10)), (3, 4, 10), 40, 120),
+        (Function.of("group_norm.default", X, 2), (6, 5, 5), 75, 150),
+        (Function.of("mean.dim", X, (1, -1), True), (4, 10), 40, 40),
+        (Function.of("amax.default", X, (2,)), (4, 10), 10, 40),
+        (Function.of("max_pool2d.default", X, (3, 2), (2, 2)), (2, 7, 6), 6, 2 * 3 * 3 * 6),
+        (Function.of("max_pool2d.default", X, (3,), (1,)), (2, 7, 6), 9, 2 * 5 * 4 * 9),
+        (Function.of("adaptive_max_pool2d.default", X, (2, 2)), (3, 8, 6), 12, 3 * 4 * 12),
+        (Function.of("glu.default", X, 1), (4, 10), 1, 40),
+        (Function.of("gelu.default", X), (4, 10), 1, 40),
+    ],
+)
+def test_an_evaluation_needs_its_group(function: Function, shape: tuple[int, ...], group: int, values: int) -> None:
+    additions, multiplications = work(function.calls[0].operator)
+    once = Evaluation(additions=additions * values, multiplications=multiplications * values, group=group)
+    assert evaluation(function, [shape]) == once
+
+
+def test_a_composition_needs_the_largest_group_of_its_calls() -> None:
+    mean = Call("mean.dim", (X, (1,), True))
+    function = Function((mean, Call("sub.Tensor", (X, Result(0))), Call("mul.Tensor", (Result(1), Constant("scale")))))
+    once = evaluation(function, [(8, 5)], constants={"scale": torch.ones(5)})
+    assert once == Evaluation(additions=40 + 40, multiplications=40, group=8)
 
 
 def test_placed_calls_keep_their_places_among_others() -> None:

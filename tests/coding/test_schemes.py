@@ -12,7 +12,7 @@ from tests.coding import oracles
 from torch import Tensor
 
 from transpike import CSS
-from transpike.coding import FS, Rate, Scheme
+from transpike.coding import FS, Rate, Scheme, scheme_settings
 from transpike.coding.function import Function, Operand
 from transpike.coding.scheme import decode, injected
 from transpike.errors import ConfigError
@@ -131,3 +131,11 @@ def test_values_outside_their_range(make: object, words: str) -> None:
     assert callable(make)
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+def test_a_scheme_without_a_name_is_told_how_to_get_one() -> None:
+    class Own(Rate):
+        pass
+
+    with pytest.raises(ConfigError, match=r"Own has no name.*transpike\.coding\.SCHEMES\['own'\] = Own"):
+        scheme_settings(Own())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from transpike import CSS, ConversionError, convert
 from transpike.conversion import prepare
+from transpike.conversion.outlook import Outlook
 
 SHAPE = (3, 8, 8)
 EXACT = CSS(steps=8, percentile=100, silent=2, amplitude="layer")
@@ -149,3 +151,38 @@ def test_the_networks_own_input_is_checked(model: nn.Module, x: Tensor, words: s
     for call in (snn, snn.trace, snn.analog):
         with pytest.raises(ConversionError, match=words):
             call(x)
+
+
+def test_it_says_what_it_will_take_before_it_starts(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logged() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name.startswith("transpike")]
+
+    told: list[tuple[int, Outlook]] = []
+    prepared = prepare(model, torch.randn(70, *SHAPE), progress=lambda *step: told.append(step))
+    assert [done for done, _ in told] == [0, 32, 64, 70]
+    expected = told[0][1]
+    assert expected.images == 70 and expected.seconds > 0
+    values = 2 * 70 * 192 + 12 * 32 * 2 * 512  # images; two layers of 8 x 8 x 8 values at a time
+    weights = sum(t.numel() for op in prepared.graph for t in op.tensors.values())
+    assert expected.bytes == 4 * (values + weights) + 3 * 2**21
+    prepare(model, torch.randn(70, *SHAPE))
+    assert not logged()
+    monkeypatch.setattr("transpike.conversion.outlook.SOON", 0.0)
+    prepare(model, torch.randn(128, *SHAPE))
+    assert re.fullmatch(r"calibration on 128 images takes about \d+ s and \d+ MiB of memory", logged()[0])
+    assert logged()[1:] == [f"calibration: {done} of 128 images" for done in (32, 64, 96, 128)]
+
+
+def test_large_activations_are_measured_a_few_images_at_a_time(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, sizes = torch.randn(10, *SHAPE), []
+    whole = prepare(model, x).statistics.seen
+    monkeypatch.setattr("transpike.conversion.outlook._BUDGET", 4 * 4 * 1024)
+    parts = prepare(model, x, progress=lambda done, _: sizes.append(done)).statistics.seen
+    assert sizes == [0, 4, 8, 10]
+    assert {name: each.values.quantile(99.0) for name, each in parts.items()} == pytest.approx(
+        {name: each.values.quantile(99.0) for name, each in whole.items()}, rel=1e-5
+    )

@@ -139,6 +139,9 @@ FUNCTIONS = {
     "softmax": after(lambda x: x.softmax(1)),
     "decomposed softmax": after(lambda x: x.exp() / x.exp().sum(1, keepdim=True)),
     "logsumexp": after(lambda x: x.logsumexp(1, keepdim=True)),
+    "decomposed by PyTorch": after(lambda x: torch.logaddexp(x, 2 * x) + F.cosine_similarity(x, x.flip(1))[:, None]),
+    "true_divide": after(lambda x: torch.true_divide(x, 1 + x.abs())),
+    "filled in place": after(lambda x: x.index_fill_(2, torch.tensor([0]), 1.0) + x[:, :1].clone().zero_()),
     "trained clip": uses(
         lambda m, x: torch.clamp(m.conv(x), torch.zeros(()), m.up), conv=conv(), up=lambda: torch.tensor(0.3)
     ),
@@ -164,6 +167,8 @@ GATES = {
     "relu, average, sigmoid": uses(lambda m, x: m.b(F.avg_pool2d(m.a(x).relu(), 2).sigmoid()), a=conv(), b=conv()),
 }
 NORMS = {
+    "deviation and mean": after(lambda x: (lambda s, m: (x - m) / (s + 0.1))(*torch.std_mean(x, 1, keepdim=True))),
+    "variance and mean": after(lambda x: (lambda v, m: (x - m) * v)(*torch.var_mean(x, 1, keepdim=True))),
     "LayerNorm": uses(lambda m, x: m.fc(m.norm(tokens(x))), norm=lambda: nn.LayerNorm(8, eps=1e-2), fc=fc()),
     "LayerNorm without constants": after(lambda x: F.layer_norm(x, (8, 8), eps=1e-2)),
     "GroupNorm": uses(lambda m, x: m.norm(m.conv(x)), conv=conv(), norm=lambda: nn.GroupNorm(2, 8, eps=1e-2)),
@@ -231,6 +236,13 @@ MOVES = {
     "channel shuffle": lambda: nn.ChannelShuffle(2),
     "repeat": uses(lambda m, x: x.repeat(1, 2, 1, 1)),
     "repeat_interleave": uses(lambda m, x: x.repeat_interleave(2, 1)),
+    "one query for all windows": uses(
+        lambda m, x: m.fc(tokens(x).reshape(-1, 16, 8) * tokens(x)[:, :16].repeat_interleave(4, 0)).view(-1, 64, 8),
+        fc=fc(),
+    ),
+    "samples repeated as a whole": uses(
+        lambda m, x: (tokens(x).repeat(3, 1, 1) * m.scale).relu().view(3, -1, 64, 8).sum(0), scale=random(64, 8)
+    ),
     "index": uses(lambda m, x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]]),
     "index_select": uses(lambda m, x: x.index_select(1, torch.tensor([1, 0]))),
     "unfold": uses(lambda m, x: x.unfold(2, 3, 2)),

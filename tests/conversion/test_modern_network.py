@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conversion.nets import distance
-from tests.conversion.test_modern import SHAPE, heads, tokens
+from tests.conversion.nets import Between, distance
+from tests.conversion.test_modern import CASES, SHAPE, heads, tokens
 from torch import Tensor, nn
 
 from transpike import CSS, ConversionError
 from transpike.coding import FS, Rate
 from transpike.coding.scheme import Scheme, decode
 from transpike.conversion import SpikingNetwork, load, prepare
-from transpike.conversion.cost import fan_out, macs, pairings
+from transpike.conversion.cost import evaluated, fan_out, macs, pairings
 from transpike.errors import ModelError
 from transpike.measure.conversion import compare
+from transpike.neurons import tsa
+from transpike.neurons.kernels import track_reference
 
 
 class Modern(nn.Module):
@@ -64,7 +66,9 @@ def test_chunks_and_batches_change_nothing_but_rounding(snn: SpikingNetwork, mod
         snn.chunk = chunk
         torch.testing.assert_close(snn(x), whole, rtol=1e-3, atol=2e-3)
     snn.chunk = None
-    assert snn.default_chunk == 2**21 // (snn.interval * max(17 * 32, 2 * 17 * 16, 2 * 17 * 17))
+    assert snn.default_chunk == 2**21 // (
+        snn.interval * (2 * 17 * 17 + 2 * 2 * 17 * 4)
+    )  # attention's shares and its operands
 
 
 def test_a_trace_decodes_to_what_was_sent(snn: SpikingNetwork, modern: tuple[nn.Module, Tensor]) -> None:
@@ -104,10 +108,23 @@ def test_products_cost_multiplications_and_functions_evaluations(
         mixed.inputs[0]: [4.0],
     }
     assert not any(fan_out(snn.graph)[name].any() for name in scores.inputs)
-    row = compare(snn, [(modern[1][:8], torch.zeros(8, dtype=torch.long))], layer_images=8).row
+    measured = compare(snn, [(modern[1][:8], torch.zeros(8, dtype=torch.long))], layer_images=8)
+    row = measured.row
     sent = {layer.name: layer.spikes_per_neuron * layer.neurons for layer in row.layers}
     expected = sum(sent[name] * float(pairs[name].mean()) for name in pairs)
-    assert row.energy_parts_uj["macs"] == pytest.approx(expected * 4.6e-6, rel=1e-4)
+    assert row.products == pytest.approx(expected, rel=1e-4)
+    layers = {layer.name: layer for layer in row.layers}
+    assert sum(layer.products for layer in row.layers) == pytest.approx(row.products)
+    assert all(layers[name].state == 3 for name in (*scores.inputs, *mixed.inputs))
+    (softmax,) = [layer for layer in row.layers if layer.function == "softmax"]
+    assert (softmax.evaluations, softmax.group, softmax.evaluation_operations) == (1, 17, 12)
+    evaluations = {layer.name: layer.evaluation_operations * layer.neurons for layer in row.layers}
+    assert row.function_operations == pytest.approx(sum(evaluations.values()) * snn.interval)
+    found = [evaluated(snn.graph, op) for op in snn.graph.neurons]
+    once = sum(0.9e-12 * one.additions + 3.7e-12 * one.multiplications for one in found)
+    assert row.energy_parts_uj["functions"] == pytest.approx(once * snn.interval * 1e6)
+    assert measured.ann.energy_uj == pytest.approx(measured.ann.macs * 4.6e-6 + once * 1e6)
+    assert row.energy_parts_uj["products"] == pytest.approx(expected * 4.6e-6, rel=1e-4)
 
 
 @pytest.mark.parametrize("scheme", [Rate(), FS(), CSS(signed=False, silent=2, amplitude="layer")])
@@ -138,3 +155,17 @@ def test_what_a_function_would_need_on_the_way_is_bounded(snn: SpikingNetwork, t
     (tmp_path / "network.json").write_text(json.dumps(network))
     with pytest.raises(ModelError, match="too large for any memory"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["modern", "squeeze-excitation"])
+def test_the_kernels_equal_the_reference_to_the_bit(
+    name: str, modern: tuple[nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = modern if name == "modern" else (Between(CASES[name](), SHAPE).eval(), modern[1])
+    snn = prepare(model, x).convert(CSS(silent=1, levels=(1, 2, 4, 8)))
+    usual, ready = snn.trace(x[:3]), tsa._prepare
+    monkeypatch.setattr(tsa, "_prepare", lambda z, *, rows: (track_reference, ready(z, rows=rows)[1]))
+    slow = snn.trace(x[:3])
+    assert list(slow) == list(usual)
+    for layer, wanted in slow.items():
+        assert torch.equal(usual[layer].spikes, wanted.spikes), layer

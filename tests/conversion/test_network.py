@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.conversion.nets import distance, true_statistics
 from torch import Tensor, nn
 
-from transpike import CSS
-from transpike.conversion import Prepared, SpikingNetwork, prepare
+from transpike import CSS, convert
+from transpike.conversion import Prepared, SpikingNetwork, network, prepare
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_reference
 from transpike.neurons.tsa import decode
@@ -135,6 +135,19 @@ def test_batch_and_chunk_sizes_change_at_most_rounding(snn: SpikingNetwork, imag
     assert snn(images[:0]).shape == (0, 5)
 
 
+def test_no_chunk_is_so_small_that_it_is_computed_otherwise(
+    snn: SpikingNetwork, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_BUDGET", {"cpu": 1, "cuda": 1})
+    least = -(-16 // snn.steps)
+    assert snn.default_chunk == least > 1
+    assert [len(part) for part in snn.chunks(images[: 2 * least + 1])] == [least + 1, least]
+    assert [len(part) for part in snn.chunks(images[:1])] == [1]
+    other = copy.deepcopy(snn)
+    other.chunk = 1  # one's own is kept to
+    assert [len(part) for part in other.chunks(images[:3])] == [1, 1, 1]
+
+
 def test_no_state_is_left_between_calls(snn: SpikingNetwork, images: Tensor) -> None:
     first, kept = snn(images), {key: value.clone() for key, value in snn.state_dict().items()}
     given = images.clone()
@@ -234,3 +247,8 @@ def test_silent_steps_lower_the_floor_of_coupling(prepared: Prepared, images: Te
 def test_it_says_what_it_is(snn: SpikingNetwork) -> None:
     assert f"latency {snn.latency}" in repr(snn) and str(snn.scheme) in repr(snn)
     assert snn.training and snn.eval()(torch.zeros(1, *SHAPE)).shape == (1, 5)
+
+
+def test_a_network_without_neurons_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="Linear has no layer of neurons"):
+        convert(nn.Linear(4, 2), torch.rand(8, 4))

@@ -237,6 +237,15 @@ def test_autocast_inside_the_model_is_refused_by_name() -> None:
     assert "autocast" in refusal(Uses(forward, net=Between(nn.Identity(), SHAPE)))
 
 
+def test_a_users_operator_is_not_taken_for_pytorchs() -> None:
+    @torch.library.custom_op("transpike_tests::neg", mutates_args=())
+    def neg(x: Tensor) -> Tensor:
+        return x * 2
+
+    neg.register_fake(torch.empty_like)
+    assert "neg has no spiking form" in refusal(Between(Uses(lambda m, x: neg(x)), SHAPE))
+
+
 def test_nothing_is_measured_before_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["transpike.conversion.prepare"], "measure", None)
     assert "sorting" in refusal(Between(Uses(lambda m, x: x.sort(-1).values), SHAPE))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import transpike
 from transpike.coding import CSS, Rate
@@ -62,14 +62,38 @@ def test_the_energy_of_a_network_is_that_of_its_layers_and_of_its_readout() -> N
     assert row.energy_uj == pytest.approx(sum(row.energy_parts_uj.values()), rel=1e-9)
 
 
+def test_a_shared_current_is_passed_on_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norms = nn.Linear(4, 8), nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
+            self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(self.norms[1](x + self.inner(self.norms[0](x))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    images = torch.randn(20, 4)
+    snn = transpike.convert(Residual().eval(), images, scheme=CSS(steps=8, silent=1))
+    row = compare(snn, [images]).row
+    monkeypatch.setattr("transpike.measure.conversion.relays", lambda graph: {})
+    without = compare(snn, [images]).row
+    # Eight values are added to what the first norm accumulates, and where the blocks' results meet.
+    assert row.neuron_updates - without.neuron_updates == pytest.approx(8 * (8 + 8))
+    gained = [a.energy_uj - b.energy_uj for a, b in zip(row.layers, without.layers, strict=True)]
+    assert gained == pytest.approx([0, 8 * 8 * 0.9e-6, 0], abs=1e-12)
+    assert row.energy_uj - without.energy_uj == pytest.approx(8 * (8 + 8) * 0.9e-6)
+
+
 def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sets = transpike.load_images("digits", loading=transpike.Loading(test_images=20))
     ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
     schemes = [
-        CSS(steps=6, silent=2, amplitude="layer"),
-        CSS(steps=4, silent=0, amplitude="layer"),
-        CSS(steps=4, silent=2, amplitude="layer"),
+        CSS(steps=6),
+        CSS(steps=4, silent=0),
+        CSS(steps=4),
         Rate(steps=8),
     ]
     task = Sweep("mlp", ann, sets, schemes, calibration=32)
@@ -86,9 +110,7 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()
     assert last.rows[2].agreement == pytest.approx(same)
 
-    (again,) = sweep(
-        replace(task, schemes=[*schemes, CSS(steps=2, silent=2, amplitude="layer")]), tmp_path, rows=last.rows
-    )
+    (again,) = sweep(replace(task, schemes=[*schemes, CSS(steps=2)]), tmp_path, rows=last.rows)
     assert [row.network for row in again.rows] == ["T2", "T4", "T6", "T4_silent-0", "T8_rate"]
     assert again.rows[1] is last.rows[0]
     assert list(sweep(task, tmp_path, rows=last.rows)) == []

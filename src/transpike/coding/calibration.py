@@ -70,8 +70,9 @@ class Percentile:
 
     Of the input it is the largest. A layer so sparse that its percentile is 0 is given its maximum; one that is always
     0 gets 1, with a warning, for nothing it could carry is known. A channel's amplitude is at least a 64th of the
-    layer's largest. Of a channel that was seen too seldom to have the percentile, its maximum is carried on to there,
-    as of a distribution that falls exponentially.
+    layer's largest. A channel's values are fewer than its layer's, so that new images exceed its maximum more often:
+    it is carried on, as of a distribution that falls exponentially, to where the layer's lies; or to the percentile
+    where the channel was seen too seldom to have it.
 
     Args:
         percentile: in (0, 100]; 100 is the maximum. ``"fit"`` takes the value that makes the squared error of a
@@ -127,7 +128,7 @@ class Percentile:
         return torch.tensor(peak or seen.values.quantile(100), dtype=torch.float64)
 
     def _of_channels(self, name: str, channels: ChannelQuantiles, full: float, largest: float) -> Tensor:
-        maxima = channels.maximum.double()
+        maxima = _expected(channels)
         if name == "input" or self.percentile == 100:
             return maxima
         if self.percentile == "fit":
@@ -137,7 +138,17 @@ class Percentile:
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
             return channels.quantile(self.percentile).double()
-        return maxima * math.log(rare) / math.log(1 / max(channels.count, 2))
+        return torch.minimum(_carried(channels, 1 / rare), maxima)
+
+
+def _expected(channels: ChannelQuantiles) -> Tensor:
+    """A maximum for each channel that new images exceed as seldom as they exceed the layer's."""
+    return _carried(channels, channels.count * len(channels.maximum)).clamp_max(float(channels.maximum.max()))
+
+
+def _carried(channels: ChannelQuantiles, values: float) -> Tensor:
+    """The maxima that so many values of each channel should have, as of distributions that fall exponentially."""
+    return channels.maximum.double() * max(math.log(values) / math.log(max(channels.count, 2)), 1)
 
 
 def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -95,8 +95,12 @@ def check_images(x: object, what: str, remedy: str = "pass a tensor") -> Tensor:
     return x
 
 
-def measure(graph: Graph, images: Tensor) -> Statistics:
-    """Run the analog network on ``images`` and keep each neuron's distribution of |activation|.
+def measure(
+    graph: Graph, images: Tensor, *, chunk: int = _CHUNK, progress: Callable[[int], None] | None = None
+) -> Statistics:
+    """Run the analog network on ``images``, ``chunk`` at a time, and keep each neuron's distribution of |activation|.
+
+    ``progress`` is called with the number of images done.
 
     Raises:
         ConversionError: if an activation is NaN or infinite, naming the layer.
@@ -121,8 +125,10 @@ def measure(graph: Graph, images: Tensor) -> Statistics:
             channels.update(value, axis=axes[op.name] + 1)
 
     with torch.no_grad():
-        for chunk in images.split(_CHUNK):
-            graph.run(chunk, observe)
+        for start in range(0, len(images), chunk):
+            graph.run(images[start : start + chunk], observe)
+            if progress:
+                progress(min(start + chunk, len(images)))
     return Statistics(seen, axes, len(images))
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from transpike.coding.scheme import Scheme
+from transpike.conversion.cost import step
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import RELATIVE, title
 from transpike.conversion.sensitivity import gains
@@ -44,6 +45,9 @@ class Layer:
         residual: root mean square of what its trains miss, in units of theta; None where it was not measured.
         wait: steps it listens before its first spike.
         first_spike: the step of its first spike, of an image that arrives at step 0.
+        evaluations: of its function by a neuron in a step; 0 where comparisons with bounds do, as for ReLU.
+        state: values that a neuron keeps from step to step, a mean.
+        group: values that one result needs together: 1, or those of a norm's or a softmax's group.
     """
 
     name: str
@@ -56,6 +60,9 @@ class Layer:
     residual: float | None
     wait: int
     first_spike: int
+    evaluations: int
+    state: float
+    group: int
 
 
 @dataclass(frozen=True)
@@ -71,23 +78,27 @@ class Description:
             table.add_column(heading)
         for heading in ("neurons", "amplitude", "clipped", "gain", "residual", "silent", "first spike"):
             table.add_column(heading, justify="right")
+        for heading in ("evalu-\nations", "state", "group"):
+            table.add_column(heading, justify="right")
         for row in self.rows:
             clipped = "" if row.clipped is None else f"{row.clipped:.3%}"
             gain, residual = ("" if x is None else f"{x:.3g}" for x in (row.gain, row.residual))
             numbers = (f"{row.neurons:,}", f"{row.amplitude:.4g}", clipped, gain, residual, str(row.wait))
-            table.add_row(row.name, row.function, *numbers, f"step {row.first_spike}")
+            work = (str(row.evaluations or ""), f"{row.state:.3g}", str(row.group))
+            table.add_row(row.name, row.function, *numbers, f"step {row.first_spike}", *work)
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=120, force_terminal=False)
+        console = Console(file=io.StringIO(), width=160, force_terminal=False)
         with console.capture() as captured:
             console.print(self)
         return captured.get().rstrip()
 
 
 def describe(graph: Graph, scheme: Scheme, timing: Timing, measured: Measured) -> Description:
-    """The layers of a spiking network: what each computes, its amplitude, what it clips and misses, when it begins."""
-    strongest = gains(graph)
+    """The layers of a spiking network: their functions, amplitudes, first spikes, what a neuron does in a step."""
+    layers, strongest = [graph.input, *graph.neurons], gains(graph)
+    steps = {op.name: step(graph, op) for op in layers}
     rows = [
         Layer(
             name=op.name,
@@ -100,8 +111,11 @@ def describe(graph: Graph, scheme: Scheme, timing: Timing, measured: Measured) -
             residual=measured.residuals.get(op.name),
             wait=timing.waits.get(op.name, 0),
             first_spike=timing.first_spike[op.name],
+            evaluations=steps[op.name].evaluations,
+            state=steps[op.name].state,
+            group=steps[op.name].group,
         )
-        for op in [graph.input, *graph.neurons]
+        for op in layers
     ]
     heading = f"{scheme}\nlatency {timing.latency} steps, a new image every {timing.interval}"
     return Description(heading, tuple(rows))

@@ -86,6 +86,12 @@ class Form:
         outer, inner = (1, 1) if copies == 1 else (self.outer, self.inner)
         return Form(_shape(axis, copies, sizes), axis, outer, inner)
 
+    @staticmethod
+    def merged(axis: int, copies: int, sizes: Sequence[int]) -> list[Form]:
+        """All forms of a value of ``sizes`` (of one sample) whose axis of samples holds so many copies."""
+        shape = _shape(axis, copies, sizes)
+        return [Form(shape, axis, n, copies // n) for n in range(1, copies + 1) if copies % n == 0]
+
 
 def _shape(axis: int, copies: int, sizes: Sequence[int]) -> tuple[int, ...]:
     held = (copies,) if copies > 1 else ()

@@ -132,6 +132,13 @@ def _slice(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     return torch.ops.aten.slice(x, op.args["dim"], op.args["start"], op.args["end"], op.args["step"])  # type: ignore[no-any-return]
 
 
+def _undivided(op: Op) -> Function:
+    """The function of a layer without the division by its channels' amplitudes at the end."""
+    calls = op.function.calls
+    divided = bool(calls) and Constant(RELATIVE) in calls[-1].args
+    return Function(calls[:-1], op.function.operands) if divided else op.function
+
+
 def _call(op: Op, tensors: Tensors, *inputs: Tensor) -> Tensor:
     return op.function(*inputs, constants=tensors)
 
@@ -248,7 +255,7 @@ KINDS: dict[str, Kind] = {
         calls=_one("sum.dim_IntList", "dim", "keepdim"),
     ),
     "resample": Kind(run=_resample, ones=_spread, calls=_padded),
-    "call": Kind(run=_call, title=lambda op: op.function.name, calls=lambda op: op.function),
+    "call": Kind(run=_call, title=lambda op: _undivided(op).name, calls=lambda op: op.function),
     "refused": Kind(run=_nothing),
 }
 
@@ -278,7 +285,11 @@ def apply(op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
     if op.gains and op.kind == "add":
         a, b = inputs
         first, second = op.gains
-        return (a if first == 1 else a * first).add(b, alpha=second)
+        if first == 1 or a.shape != b.shape:
+            return (a if first == 1 else a * first).add(b, alpha=second)
+        return (a * first).add_(b, alpha=second)
+    if op.gains and len(inputs) == 1 and KINDS[op.kind].constant is None:  # linear: its result may have fewer values
+        return KINDS[op.kind].run(op, tensors, *inputs) * op.gains[0]
     if op.gains:
         inputs = tuple(x if gain == 1 else x * gain for x, gain in zip(inputs, op.gains, strict=True))
     return KINDS[op.kind].run(op, tensors, *inputs)

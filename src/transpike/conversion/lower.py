@@ -7,7 +7,7 @@ that one error can name every such place. What no output needs (a running maximu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from operator import getitem
 from typing import cast
@@ -45,12 +45,14 @@ class Lowered:
         ops: what the outputs need, in an order in which it can run.
         outputs: their names.
         problems: every place without a spiking form.
+        unknown: operators without a form of their own, which may be made of others that have one.
         hooked: where the operations stand that a hook on a layer performs.
     """
 
     ops: tuple[Op, ...]
     outputs: tuple[str, ...]
     problems: list[Problem]
+    unknown: Set[OpOverload]
     hooked: Mapping[str, str]
 
 
@@ -78,7 +80,7 @@ def lower(program: ExportedProgram) -> Lowered:
         if to.forms[name] != Form(to.forms[name].shape) and not to.astray([name]):
             reason = "its batch axis must come first, with nothing merged into it; reshape it at the end"
             to.problems.append(Problem("the model's output", reason))
-    return Lowered(_finish(to, names), names, to.problems, to.hooked)
+    return Lowered(_finish(to, names), names, to.problems, to.unknown, to.hooked)
 
 
 def _number(to: Lowering, node: Node) -> Value:
@@ -110,12 +112,15 @@ def _lower(to: Lowering, node: Node) -> Value:
         return to.stand_in(node, values)
     if base not in SIZED and any(isinstance(item, _SYMBOLIC) for item in flat(list(arguments.values()))):
         return to.refused(node, values, f"{base} with a number that depends on the batch or its values; use a constant")
-    result = UNSUPPORTED
-    if base in OPERATORS:
+    result, known = UNSUPPORTED, node.target.namespace == "aten"
+    if base in OPERATORS and known:
         result = OPERATORS[base](to, node, **_renamed(arguments))
-    if result is UNSUPPORTED:
+    if result is UNSUPPORTED and known:
         result = called(to, node, arguments, values)
-    return to.refused(node, values, why(base)) if result is UNSUPPORTED else result
+    if result is not UNSUPPORTED:
+        return result
+    to.unknown.add(node.target)
+    return to.refused(node, values, why(base))
 
 
 def _as_float(to: Lowering, node: Node, x: str) -> str:

@@ -27,6 +27,7 @@ Value: TypeAlias = (
 """What an argument of an operator, or a node of the exported graph, becomes."""
 UNSUPPORTED: Value = NotImplemented
 """What the lowering of an operator returns where its arguments have no spiking form."""
+_SYNONYMS = {"true_divide": "div", "divide": "div", "multiply": "mul", "subtract": "sub"}
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Lowering:
         env: what a node became: the name of an operation, a constant tensor (for one sample, where the number of
             samples is part of its shape), a number, or a list of these (the parts of a split).
         problems: every place without a spiking form.
+        unknown: operators without a form of their own.
         hooked: where the operations stand that a hook on a layer performs.
     """
 
@@ -48,6 +50,7 @@ class Lowering:
     forms: dict[str, Form] = field(default_factory=dict)
     env: dict[Node, Value] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    unknown: set[torch._ops.OpOverload] = field(default_factory=set)
     hooked: dict[str, str] = field(default_factory=dict)
     _astray: set[str] = field(default_factory=set)
 
@@ -190,10 +193,11 @@ def first_tensor(node: Node) -> Tensor:
 
 
 def base_name(node: Node) -> str:
-    """The operator's bare name: ``add_.Tensor`` is ``add``."""
+    """The operator's bare name: ``add_.Tensor`` is ``add``, ``true_divide`` is ``div``."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return str(getattr(node.target, "__name__", node.target))
-    return node.target._schema.name.split("::")[1].rstrip("_")
+    name = node.target._schema.name.split("::")[1].rstrip("_")
+    return _SYNONYMS.get(name, name)
 
 
 def flat(values: object) -> list[object]:

@@ -29,6 +29,7 @@ __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
 
 Watch = Callable[[Op, Tracked], None]
 
+_ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
 
 
@@ -86,8 +87,9 @@ class SpikingNetwork(nn.Module):
 
     Called on images [N, \\*] it encodes them, lets spikes travel for T steps and returns the decoded outputs: logits,
     in the ANN's own form and units. No state is left between calls. Other samples of a batch have no influence, but
-    PyTorch adds in another order in small batches (below 16 rows, steps times samples). Where that rounding flips a
-    spike, outputs move: on most networks not at all, on a ResNet-50 with random weights by a tenth of their norm.
+    PyTorch adds in another order where there are fewer than 16 rows, steps times samples: in a batch of one image at
+    T = 8, not within a larger batch, whose chunks are never that small. Where that rounding flips a spike, outputs
+    move: on most networks not at all, on a ResNet-50 with random weights by up to a tenth of their norm.
 
     Attributes:
         scheme: the coding scheme.
@@ -142,16 +144,15 @@ class SpikingNetwork(nn.Module):
     def _plan(self) -> None:
         """What is known before any image: what is read decoded, when a value is last used, who may overwrite."""
         graph = self.graph
-        readers = [name for op in graph if op.name not in graph.spiking for name in op.inputs]
-        self.readouts = graph.spiking.intersection([*readers, *graph.outputs])
+        self.readouts = graph.readouts
         last = {name: ops[-1].name for name, ops in graph.consumers.items()}
         self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
-        self._overwrite = {
-            op.name
-            for op in graph.neurons
-            if (KINDS[graph[op.inputs[0]].kind].fresh and len(graph.consumers[op.inputs[0]]) == 1)
-            or op.gains[:1] not in ((), (1.0,))
-        }
+        own: set[str] = set()  # values that one operation reads, in memory that nothing else does
+        for op in graph:
+            fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
+            if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
+                own |= {op.name} if op.inputs else set()
+        self._overwrite = {op.name for op in graph.neurons if op.inputs[0] in own or op.gains[:1] not in ((), (1.0,))}
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -170,9 +171,15 @@ class SpikingNetwork(nn.Module):
         With ``final``, each neuron's residual and target are computed too.
         """
         self._check(x)
-        chunks = max(1, math.ceil(len(x) / (self.chunk or self.default_chunk)))  # of like sizes: a small rest is slow
-        parts = [self._run(part, watch, final) for part in x.tensor_split(chunks)]
+        parts = [self._run(part, watch, final) for part in self.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
+
+    def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
+        count = math.ceil(len(x) / (self.chunk or self.default_chunk))
+        if self.chunk is None:
+            count = min(count, len(x) // self._least)
+        return x.tensor_split(max(1, count))
 
     def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
@@ -265,7 +272,7 @@ class SpikingNetwork(nn.Module):
     def _current(self, op: Op, *inputs: Tensor) -> Tensor:
         """One operation on all steps; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
-            return multiplied(op, *inputs, weights=self.scheme.weights)
+            return multiplied(op, *inputs, scheme=self.scheme)
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
@@ -298,12 +305,22 @@ class SpikingNetwork(nn.Module):
     def default_chunk(self) -> int:
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
 
-        A layer is as large as its result, or as all that its neurons accumulate.
+        They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
+        A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
-        shapes = {op.name: op.shape for op in self.graph}
-        sums = [[shapes[name] for name in op.inputs] for op in self.graph.neurons if not op.function.tracked]
-        largest = max(sum(map(math.prod, layer)) for layer in [*([shape] for shape in shapes.values()), *sums])
-        return max(1, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
+        sizes = {op.name: math.prod(op.shape) for op in self.graph}
+        held = dict(sizes)
+        for op in self.graph:
+            if op.fires and not op.function.tracked:
+                held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
+            elif KINDS[op.kind].product:
+                held[op.name] += sum(sizes[name] for name in op.inputs)
+        largest = max(held.values())
+        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
+
+    @property
+    def _least(self) -> int:
+        return math.ceil(_ROWS / self.steps)
 
     @property
     def device(self) -> torch.device:

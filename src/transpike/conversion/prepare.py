@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from transpike.checks import choice
 from transpike.coding import DEFAULT
 from transpike.coding.scheme import Scheme, largest
 from transpike.conversion.amplitudes import with_relative
@@ -18,6 +20,7 @@ from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
+from transpike.conversion.outlook import Progress, log, outlook
 from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
@@ -26,6 +29,7 @@ from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.quantiles import Quantiles
+from transpike.results import Spikes
 
 __all__ = ["Prepared", "convert", "prepare"]
 
@@ -34,7 +38,11 @@ _LAGS = 1.0
 
 
 def convert(
-    ann: nn.Module | ExportedProgram, calibration: Iterable[object], *, scheme: Scheme | None = None
+    ann: nn.Module | ExportedProgram,
+    calibration: Iterable[object],
+    *,
+    scheme: Scheme | None = None,
+    spikes: Spikes = "needed",
 ) -> SpikingNetwork:
     """Convert a trained network into a spiking one, without training.
 
@@ -45,6 +53,9 @@ def convert(
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
             images are used; fewer are allowed. The converted network takes images of their shape.
         scheme: how values become spikes; `transpike.coding.DEFAULT` if not given.
+        spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
+            ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
+            hardware whose neurons compute one each.
 
     Returns:
         The spiking network: ``snn(x)`` gives decoded outputs.
@@ -52,6 +63,7 @@ def convert(
     Raises:
         ConversionError: one error that lists every place of ``ann`` without a spiking form, or tells what is wrong with
             the calibration images.
+        ConfigError: if ``spikes`` is none of these.
 
     >>> import torch
     >>> from torch import nn
@@ -63,20 +75,39 @@ def convert(
     >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
     (14, True)
     """
-    return prepare(ann, calibration).convert(DEFAULT if scheme is None else scheme)
+    return prepare(ann, calibration, spikes=spikes).convert(DEFAULT if scheme is None else scheme)
 
 
-def prepare(ann: nn.Module | ExportedProgram, calibration: Iterable[object], *, images: int = IMAGES) -> Prepared:
+def prepare(
+    ann: nn.Module | ExportedProgram,
+    calibration: Iterable[object],
+    *,
+    images: int = IMAGES,
+    spikes: Spikes = "needed",
+    progress: Progress = log,
+) -> Prepared:
     """Do the part of `convert` that no scheme changes: trace, fold, and measure the activations of ``images`` images.
 
+    ``progress`` is called as they are measured; by default what a long calibration takes is logged.
+
     Raises:
-        ConversionError: as `convert`.
+        ConversionError, ConfigError: as `convert`.
     """
+    choice("spikes", spikes, get_args(Spikes))
     model = network(ann)
     parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
-    graph = place(fold(trace(model, sample[:2])))
-    return Prepared(graph, measure(graph, sample), sample)
+    graph = place(fold(trace(model, sample[:2])), spikes)
+    if not graph.neurons:
+        warnings.warn(
+            f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "
+            "the input reach at once. If it has activations, they were left out of what was handed in.",
+            stacklevel=2,
+        )
+    expected = outlook(graph, sample)
+    progress(0, expected)
+    seen = measure(graph, sample, chunk=expected.chunk, progress=lambda done: progress(done, expected))
+    return Prepared(graph, seen, sample)
 
 
 @dataclass(frozen=True, eq=False)

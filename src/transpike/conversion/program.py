@@ -8,19 +8,20 @@ import io
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch._ops import OpOverload
+from torch.export import Dim, ExportedProgram, ShapesCollection, default_decompositions
 from torch.fx import GraphModule, Node
 
 from transpike.conversion.effects import aliased, prune
 from transpike.conversion.hooks import blamed
 from transpike.errors import ConversionError
 
-__all__ = ["export", "image", "network", "run"]
+__all__ = ["decomposed", "export", "image", "network", "run"]
 
 _WRAPPERS = ("torch._dynamo", "torch.nn.parallel", "torch.optim.swa_utils", "timm.utils.model_ema")
 _MANY = 65535  # images: the smallest bound seen of a GPU's kernels
@@ -122,6 +123,18 @@ def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
             "could depend on its batch; use x.shape[0] or -1 instead of len(x) or a number of samples"
         )
     return program
+
+
+def decomposed(program: ExportedProgram, operators: Set[OpOverload]) -> ExportedProgram | None:
+    """``program`` with PyTorch's own decomposition of ``operators``; None if it has none of any."""
+    composite = default_decompositions()
+    table = torch._decomp.get_decompositions(list(operators))
+    table |= {operator: composite[operator] for operator in operators if operator in composite}
+    if not table:
+        return None
+    with _silence():
+        finer: ExportedProgram = program.run_decompositions(table)
+    return finer
 
 
 def _inline(program: ExportedProgram) -> None:

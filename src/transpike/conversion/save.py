@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from transpike import files
 from transpike.coding import scheme_settings
@@ -17,7 +18,7 @@ from transpike.conversion.op import Op
 from transpike.conversion.timing import Timing
 from transpike.errors import ModelError
 
-__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "digest", "save"]
+__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "clock", "digest", "save"]
 
 FORMAT = "transpike spiking network"
 VERSION = 3
@@ -43,22 +44,27 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "scheme": scheme_settings(scheme),
-        "latency": timing.latency,
-        "interval": timing.interval,
         "ops": [_written(op) for op in graph],
         "outputs": graph.outputs,
         "container": graph.container,
         "joined": dict(graph.joined),
+        "spikes": graph.spikes,
         "units": dict(measured.units),
         "waits": dict(timing.waits),
         "clipped": dict(measured.clipped),
         "residuals": dict(measured.residuals),
-        "delays": [[source, to, steps] for (source, to), steps in timing.delays.items() if steps],
+        **clock(timing),
         "weights_sha256": digest(data),
     }
     with files.Change(Path(folder), error=ModelError) as change:
         change.write("weights.safetensors", data, kind=WEIGHTS)
         change.write("network.json", files.dumps(network), kind=NETWORK)
+
+
+def clock(timing: Timing) -> dict[str, Any]:
+    """What follows from the waits, written for readers that do not compute it."""
+    delays = [[source, to, steps] for (source, to), steps in timing.delays.items() if steps]
+    return {"latency": timing.latency, "interval": timing.interval, "delays": delays}
 
 
 def digest(data: bytes) -> str:

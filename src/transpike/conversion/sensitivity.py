@@ -51,13 +51,17 @@ class Effect:
 
 
 def effects(graph: Graph, images: Tensor, axes: Mapping[str, int]) -> dict[str, Effect]:
-    """For the input and each layer of neurons, from four random projections of the outputs and their gradients.
+    """For the input and each layer of neurons, from four random projections of what is decoded and their gradients.
+
+    What the network makes of decoded values (a softmax, an index of the largest) is left out: it may hide errors.
 
     Args:
         graph: the analog network.
         images: [N, \\*].
         axes: which axis of one sample counts the channels, by name of the layer.
     """
+    spiking = [op for op in graph if op.name in graph.spiking]
+    graph = replace(graph, ops=tuple(spiking), outputs=tuple(op.name for op in spiking if op.name in graph.readouts))
     squares: dict[str, Tensor] = {}
     outputs: list[Tensor] = []
     generator = torch.Generator().manual_seed(0)
@@ -98,7 +102,7 @@ def _summed(square: Tensor, axis: int | None) -> Tensor:
 
 def flat_outputs(outputs: object) -> Tensor:
     """All outputs of a network as one tensor [N, values]."""
-    return torch.cat([value.flatten(1) for value in torch.utils._pytree.tree_leaves(outputs)], 1)
+    return torch.cat([value.reshape(len(value), -1) for value in torch.utils._pytree.tree_leaves(outputs)], 1)
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:

@@ -14,15 +14,16 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
 from transpike.conversion.hooks import recorders, skipped, wrap
 from transpike.conversion.kinds import weighted
-from transpike.conversion.lower import lower
+from transpike.conversion.lower import Lowered, lower
 from transpike.conversion.place import place
-from transpike.conversion.program import export, network, run
+from transpike.conversion.program import decomposed, export, network, run
 from transpike.conversion.refusals import Problem, refusal, why
 from transpike.conversion.state import evaluation
 from transpike.errors import ConversionError
@@ -93,8 +94,18 @@ def _rounds(model: nn.Module, values: list[Tensor], x: Tensor, outputs: list[Ten
     return all(error <= bound for error, bound in zip(_errors(values, exact), bounds, strict=True))
 
 
+def _lowered(program: ExportedProgram, tried: frozenset[OpOverload] = frozenset()) -> Lowered:
+    """The operations of ``program``; what has no form of its own may be made of operators that have one."""
+    lowered = lower(program)
+    unknown = lowered.unknown - tried
+    if lowered.problems and (finer := decomposed(program, unknown)):
+        again = _lowered(finer, tried | unknown)
+        return lowered if again.problems else again
+    return lowered
+
+
 def _graph(name: str, program: ExportedProgram) -> Graph:
-    lowered, container = lower(program), _container(program)
+    lowered, container = _lowered(program), _container(program)
     graph = Graph(lowered.ops, lowered.outputs, container or "tensor")
     problems = [*lowered.problems, *_misplaced(graph, lowered.hooked)]
     if container is None:

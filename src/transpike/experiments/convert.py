@@ -10,17 +10,28 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from transpike.checks import refuse
+from transpike.checks import refuse, whole
 from transpike.coding import Scheme, create_scheme
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
-from transpike.experiments.options import record
+from transpike.experiments.options import begun_otherwise, record, same
 from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
+from transpike.models.zoo import SPIKING
 from transpike.report import write_report
 from transpike.report.terminal import conversion_table
-from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
+from transpike.results import (
+    Conversion,
+    Row,
+    RunFolder,
+    Spikes,
+    copy_results,
+    read_result,
+    resumable,
+    resume_run,
+    start_run,
+)
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 from transpike.train.recorded import read_options
@@ -70,6 +81,8 @@ class Convert:
         settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
             true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
             99.99}; fs: {"percentile": 99.99}.
+        spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
+            every operator, for hardware whose neurons compute one function each (operators).
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
@@ -93,6 +106,7 @@ class Convert:
     payload_bits: int | None = None
     max_energy: float | None = None
     settings: Arguments | None = None
+    spikes: Spikes = "needed"
     calibration: int = 512
     device: str = "cpu"
     seed: int = 0
@@ -115,15 +129,19 @@ def convert(options: Convert) -> Conversion:
 
     sought, schemes = _sought(options), () if options.scheme == "auto" else _schemes(options)
     checked_device(options.device)
+    whole("calibration", options.calibration)
+    whole("seed", options.seed, least=0, most=2**63 - 1)
     source = Source(options.model, options.weights, options.network or {})
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
     found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
-    task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device)
+    task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes)
     if sought:  # before there is a folder: where nothing meets the goal, none is written
         ann, images, console = ann.to(options.device), sets.calibration(options.calibration), Console(stderr=True)
-        task = replace(task, found=find(ann, images, *sought, images=options.calibration, console=console))
+        task = replace(
+            task, found=find(ann, images, *sought, images=options.calibration, spikes=options.spikes, console=console)
+        )
     counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
     recorded = record(options, settings=options.settings or {}, steps=counts, **found)
     rows = _finished(options.resume, recorded) if options.resume else ()
@@ -173,6 +191,10 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
         TranspikeError: if the network, its weights or its images cannot be had.
     """
     described = source.checked("--weights", "convert").described
+    if source.time is not None or source.model in SPIKING:
+        raise ModelError(
+            f"{source.name}: {source.model} is a spiking network already; convert takes an artificial one."
+        )
     if described.get("encoder"):
         raise ModelError(f"{source.name}: a network of `transpike hybrid` takes encoded images, as `evaluate` does.")
     name = data.name or described.get("data")
@@ -209,20 +231,12 @@ def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
     if "scheme" not in began:
         raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
     before, now = (_comparable(each) for each in (began, options))
-    changed = [name for name in now if not _same(now[name], before.get(name))]
+    changed = [name for name in now if not same(now[name], before.get(name))]
     if changed:
-        raise ConfigError(
-            f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
-        )
+        raise begun_otherwise(folder, changed)
     return _read(folder).rows if os.path.isfile(folder / "results.json") else ()
 
 
 def _comparable(options: Mapping[str, object]) -> Arguments:
     """Options that two parts of a run share: images may lie elsewhere, and one may compute elsewhere, at other T."""
     return {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
-
-
-def _same(now: object, before: object) -> bool:
-    if now == before or not (isinstance(now, str) and isinstance(before, str)):
-        return now == before
-    return os.path.exists(now) and os.path.exists(before) and Path(now).samefile(before)

@@ -22,7 +22,7 @@ from transpike.conversion.calibrate import IMAGES, collect
 from transpike.errors import ConfigError, ConversionError, GoalError
 from transpike.measure.goals import Goal, Held, Limits
 from transpike.measure.search import SIMULATIONS, Search, search
-from transpike.results import Try
+from transpike.results import Spikes, Try
 
 __all__ = ["convert", "find", "tries_table"]
 
@@ -35,6 +35,7 @@ def convert(
     calibration: Iterable[object],
     *,
     scheme: Scheme | Literal["auto"] | None = None,
+    spikes: Spikes = "needed",
     goal: Mapping[str, float] | None = None,
     limits: Mapping[str, float] | None = None,
     verbose: bool = False,
@@ -52,6 +53,9 @@ def convert(
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
             images are used; fewer are allowed. The converted network takes images of their shape.
         scheme: how values become spikes; `transpike.coding.DEFAULT` if not given; ``"auto"`` to search.
+        spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
+            ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
+            hardware whose neurons compute one each.
         goal: of a search, in percent: ``{"same": 99.5}``, the least share of equal predictions (of the first output);
             ``{"error": 2}``, the largest relative error of the outputs less their mean; or ``{"loss": 0.2}``, the most
             percentage points of accuracy lost, which needs labels. Predictions must hold with four times the deviation
@@ -68,7 +72,7 @@ def convert(
             the calibration images.
         GoalError: a search found nothing that meets the goal within the limits; it tells what came closest and what
             binds, and its ``tries`` hold what was tried.
-        ConfigError: for a goal or limits that can be none, or without a search.
+        ConfigError: for a goal or limits that can be none, or without a search, and for other ``spikes``.
 
     >>> import torch
     >>> from torch import nn
@@ -86,11 +90,12 @@ def convert(
     """
     if isinstance(scheme, str) and scheme == "auto":
         console = Console(stderr=True, quiet=not verbose)
-        return find(ann, calibration, Goal.of(goal), Limits.of(limits or {}), console=console).network
+        wanted = Goal.of(goal), Limits.of(limits or {})
+        return find(ann, calibration, *wanted, spikes=spikes, console=console).network
     for name, value in (("goal", goal), ("limits", limits)):
         if value is not None:
             raise ConfigError(f'{name}: a scheme that is given has none; give scheme="auto" to search for one')
-    return conversion.convert(ann, calibration, scheme=scheme)
+    return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes)
 
 
 def find(
@@ -100,6 +105,7 @@ def find(
     limits: Limits,
     *,
     images: int = IMAGES,
+    spikes: Spikes = "needed",
     console: Console,
 ) -> Search:
     """Split the images into those that amplitudes are found on and those that judge, and search.
@@ -110,6 +116,7 @@ def find(
         goal: what must be met.
         limits: what may not be exceeded.
         images: how many to use.
+        spikes: as `convert`.
         console: where progress and what was tried are shown.
 
     Raises:
@@ -137,7 +144,7 @@ def find(
             stacklevel=3,
         )
     with console.status("tracing and calibrating"):
-        prepared = prepare(ann, every[~judging.to(every.device)], images=len(every))
+        prepared = prepare(ann, every[~judging.to(every.device)], images=len(every), spikes=spikes)
         held = Held(prepared, every[judging.to(every.device)], None if labels is None else labels[judging], goal)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:

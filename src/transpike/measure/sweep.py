@@ -14,10 +14,11 @@ from torch import nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
 from transpike.conversion import SpikingNetwork, prepare
+from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
 from transpike.measure.conversion import compare
 from transpike.measure.search import Search
-from transpike.results import Calibration, Conversion, Row
+from transpike.results import Calibration, Conversion, Row, Spikes
 
 __all__ = ["Sweep", "folder_name", "sweep"]
 
@@ -33,6 +34,7 @@ class Sweep:
         schemes: each gives a spiking network.
         calibration: how many training images set the amplitudes.
         device: where to compute.
+        spikes: where there are neurons.
         found: by a search: its network is measured in place of schemes.
     """
 
@@ -42,6 +44,7 @@ class Sweep:
     schemes: Sequence[Scheme]
     calibration: int = 512
     device: str = "cpu"
+    spikes: Spikes = "needed"
     found: Search | None = None
 
 
@@ -58,10 +61,10 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
     """
     known = {_key(row.scheme): row for row in rows}
     console, sets = Console(stderr=True), task.sets
-    convert, images = _converter(task, console)
-    schemes = [task.found.network.scheme] if task.found else task.schemes
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
+        convert, images = _converter(task, progress)
+        schemes = [task.found.network.scheme] if task.found else task.schemes
         for scheme in schemes:
             if _key(scheme_settings(scheme)) in known:
                 continue
@@ -83,14 +86,20 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
             )
 
 
-def _converter(task: Sweep, console: Console) -> tuple[Callable[[Scheme], SpikingNetwork], int]:
+def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme], SpikingNetwork], int]:
     """What gives the network of a scheme, and on how many images it was calibrated."""
     if task.found is not None:
         network = task.found.network
         return lambda scheme: network, task.found.images
-    with console.status("tracing and calibrating"):
-        batches = task.sets.calibration(task.calibration)
-        prepared = prepare(task.ann.to(task.device), batches, images=task.calibration)
+    bar = progress.add_task("tracing", total=None)
+
+    def calibrated(done: int, expected: Outlook) -> None:
+        if not done:
+            progress.console.print(f"{str(expected).capitalize()}.")
+        progress.update(bar, description="calibrating", total=expected.images, completed=done)
+
+    batches, ann = task.sets.calibration(task.calibration), task.ann.to(task.device)
+    prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, progress=calibrated)
     return prepared.convert, len(prepared.images)
 
 

@@ -14,7 +14,7 @@ from transpike.conversion.operators.functions import elementwise
 from transpike.conversion.operators.moves import expanded
 from transpike.conversion.refusals import why
 
-__all__ = ["OPERATORS", "affine", "batch_norm", "combined"]
+__all__ = ["OPERATORS", "affine", "batch_norm", "combined", "mean"]
 
 
 def add(to: Lowering, node: Node, input: Input, other: Input, *, alpha: float = 1) -> Value:
@@ -159,6 +159,7 @@ def decomposed_batch_norm(
 def mean(
     to: Lowering, node: Node, input: str, dim: int | Sequence[int] | None = None, keepdim: bool = False, **_: Value
 ) -> Value:
+    """The average over axes of a sample."""
     return _reduce(to, node, "mean", input, dim, keepdim)
 
 
@@ -180,14 +181,10 @@ def _reduce(to: Lowering, node: Node, kind: str, x: str, dim: int | Sequence[int
 OPERATORS: dict[str, Callable[..., Value]] = {
     "add": add,
     "sub": sub,
-    "subtract": sub,
     "rsub": rsub,
     "neg": neg,
     "mul": mul,
-    "multiply": mul,
     "div": div,
-    "divide": div,
-    "true_divide": div,
     "addcmul": addcmul,
     "batch_norm": batch_norm,
     "_native_batch_norm_legit_no_training": decomposed_batch_norm,

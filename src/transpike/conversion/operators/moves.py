@@ -34,9 +34,11 @@ def move(to: Lowering, node: Node, **_: Value) -> Value:
     """``node`` as one gathering by index, and a constant where it puts constants."""
     names = [to.env[source] for source in node.all_input_nodes]
     inputs = list(dict.fromkeys(name for name in names if isinstance(name, str)))
-    form = to.form(node.meta["val"], inputs) if isinstance(node.meta["val"], Tensor) else None
-    if form is None:
-        return to.mixed(node, inputs) if isinstance(node.meta["val"], Tensor) else UNSUPPORTED
+    value = node.meta["val"]
+    found = to.counted(value) if isinstance(value, Tensor) else None
+    if found is None:
+        return to.mixed(node, inputs) if isinstance(value, Tensor) else UNSUPPORTED
+    like = to.form(value, inputs)
     sizes = {name: math.prod(to.ops[name].shape) for name in inputs}
     total = sum(sizes.values())
     codes, start = {}, 1
@@ -46,14 +48,16 @@ def move(to: Lowering, node: Node, **_: Value) -> Value:
         start += size
     blank = {name: torch.zeros(to.forms[name].own(2), dtype=torch.float64) for name in inputs}
     try:
-        first, second = form.front(_run(to, node, codes, constants=False))
-        shift, other = form.front(_run(to, node, blank, constants=True))
+        moved = _run(to, node, codes, constants=False)
+        constant = _run(to, node, blank, constants=True)
     except (RuntimeError, TypeError, IndexError, NotImplementedError):
         return UNSUPPORTED
-    moved = first > 0
-    if not (torch.equal(first + total * moved, second) and bool((first <= total).all()) and torch.equal(shift, other)):
-        return to.mixed(node, inputs)
-    return _gathered(to, node, inputs, form, first.long(), shift)
+    for form in [like] if like else Form.merged(*found, value.shape):  # copies that the operator itself makes
+        (first, second), (shift, other) = form.front(moved), form.front(constant)
+        alike = torch.equal(first + total * (first > 0), second) and torch.equal(shift, other)
+        if alike and bool((first <= total).all()):
+            return _gathered(to, node, inputs, form, first.long(), shift)
+    return to.mixed(node, inputs)
 
 
 def _run(to: Lowering, node: Node, values: dict[str, Tensor], *, constants: bool) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.fx import Node
 
 from transpike.conversion.form import Form
 from transpike.conversion.lowering import Input, Lowering, Value
-from transpike.conversion.operators.arithmetic import affine, batch_norm
+from transpike.conversion.operators.arithmetic import affine, batch_norm, mean
 from transpike.conversion.operators.functions import call, called
 from transpike.conversion.operators.shapes import image, restored
 
@@ -111,6 +112,19 @@ def deviation(to: Lowering, node: Node, input: str, dim: Value = None, **how: Va
     return spread(to, node, "std.correction", input, dim, **how)
 
 
+def variance_and_mean(to: Lowering, node: Node, input: str, dim: Value = None, **how: Value) -> Value:
+    return _with_mean(to, node, "var.correction", input, dim, how)
+
+
+def deviation_and_mean(to: Lowering, node: Node, input: str, dim: Value = None, **how: Value) -> Value:
+    return _with_mean(to, node, "std.correction", input, dim, how)
+
+
+def _with_mean(to: Lowering, node: Node, name: str, x: str, dim: Value, how: dict[str, Value]) -> Value:
+    first = spread(to, node, name, x, dim, **how)
+    return [first, mean(to, node, x, cast("list[int] | None", dim), bool(how.get("keepdim")))]
+
+
 def spread(to: Lowering, node: Node, name: str, x: str, dim: Value, **how: Value) -> Value:
     dims = [dim] if isinstance(dim, int) else dim
     form = to.forms[x]
@@ -138,5 +152,7 @@ OPERATORS: dict[str, Callable[..., Value]] = {
     "_log_softmax": _log_softmax,
     "var": variance,
     "std": deviation,
+    "var_mean": variance_and_mean,
+    "std_mean": deviation_and_mean,
     "rms_norm": rms_norm,
 }
