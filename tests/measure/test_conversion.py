@@ -100,13 +100,12 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     found = list(sweep(task, tmp_path))
     assert [len(each.rows) for each in found] == [1, 2, 3, 4]
     last = found[-1]
-    names = ["T4_silent-2_amplitude-layer", "T6_silent-2_amplitude-layer", "T4_silent-0_amplitude-layer", "T8_rate"]
-    assert [row.network for row in last.rows] == names, "a code's rows lie together"
+    assert [row.network for row in last.rows] == ["T4", "T6", "T4_silent-0", "T8_rate"], "a code's rows lie together"
     assert (last.model, last.dataset, last.images) == ("mlp", "digits", 20)
     assert last.calibration is not None and last.calibration.images == 32
     assert set(last.glossary) == set(CSS(silent=2, amplitude="layer").terms)
     images = next(iter(sets.test))[0]
-    snn = transpike.load(tmp_path / names[2])
+    snn = transpike.load(tmp_path / "T4_silent-0")
     same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()
     assert last.rows[2].agreement == pytest.approx(same)
 

@@ -107,10 +107,10 @@ def test_a_loss_needs_labels_and_counts_what_the_original_had_right(net: nn.Modu
 def test_energy_is_a_limit_by_the_count_of_measure(
     net: nn.Module, images: Tensor, found: Callable[[int], SpikingNetwork]
 ) -> None:
-    free = found(1)
+    free = found(2)
     energy = next(one.energy_uj for one in free.search if one.chosen)
     assert energy == pytest.approx(compare(free, [held_out(images)[:16]]).row.energy_uj)
-    limits = {"payload_bits": 1, "energy": 0.97 * energy}
+    limits = {"payload_bits": 2, "energy": 0.97 * energy}
     cheaper = transpike.convert(net, images, scheme="auto", goal={"same": 99}, limits=limits)
     taken = next(one for one in cheaper.search if one.chosen)
     assert (taken.energy_uj or 1) <= 0.97 * energy and cheaper.latency > free.latency
