@@ -151,6 +151,17 @@ def test_at_most_a_hundred_simulations_of_64_images(
     assert 0 < len(simulated) <= SIMULATIONS and max(simulated) <= BATCH
 
 
+def test_a_search_that_runs_out_takes_the_best_so_far(
+    net: nn.Module, images: Tensor, simulated: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transpike.measure.search.SIMULATIONS", 16)
+    snn = transpike.convert(net, images, scheme="auto", goal={"same": 99}, limits={"payload_bits": 1})
+    (taken,) = [one for one in snn.search if one.chosen]
+    assert len(simulated) <= 16 and taken.met and taken.latency == min(one.latency for one in snn.search if one.met)
+    with pytest.raises(GoalError, match="tried in 16 simulations gives an error of at most 1e-05 %"):
+        transpike.convert(net, images, scheme="auto", goal={"error": 1e-5})
+
+
 def test_the_count_is_what_was_run(net: nn.Module, images: Tensor, simulated: list[int]) -> None:
     found = find(net, images, Goal("same", 99), Limits(payload_bits=1), console=Console(quiet=True))
     assert found.simulations == len(simulated) and found.images == 512
