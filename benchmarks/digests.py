@@ -29,10 +29,10 @@ RUNS = {
     "hybrid": ["--steps", "4", "--pretraining.epochs", "2", "--epochs", "2"],
 }
 SCHEMES = {
-    "ternary": transpike.CSS(),
-    "levels": transpike.CSS(steps=6, silent=0, levels=(1, 2, 4, 8)),
-    "paper": transpike.CSS(steps=8, beta=1.5, silent=1, adjustments=1),
-    "unsigned": transpike.CSS(signed=False, silent=1),
+    "ternary": transpike.CSS(silent=2, amplitude="layer"),
+    "levels": transpike.CSS(steps=6, silent=0, levels=(1, 2, 4, 8), amplitude="layer"),
+    "paper": transpike.CSS(steps=8, beta=1.5, silent=1, adjustments=1, amplitude="layer"),
+    "unsigned": transpike.CSS(signed=False, silent=1, amplitude="layer"),
 }
 
 
@@ -90,7 +90,7 @@ def digests_of_operations() -> dict[str, str]:
     ann = Mixed().eval()
     images = torch.rand(48, 3, 16, 16)
     with tempfile.TemporaryDirectory() as folder:
-        found = converted(ann, images, transpike.CSS(steps=8, silent=1), Path(folder) / "mixed")
+        found = converted(ann, images, transpike.CSS(steps=8, silent=1, amplitude="layer"), Path(folder) / "mixed")
     return {f"mixed {key}": text for key, text in found.items()}
 
 

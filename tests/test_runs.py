@@ -143,3 +143,20 @@ def test_a_record_holds_what_json_can(tmp_path: Path) -> None:
     run = start_run("demo", options, out=tmp_path / "run")
     begun = read_run(run.folder)
     assert begun and begun.options == {"nan": None, "tensor": [1.0, None], "numpy": 0.25, "loading": {"steps": 4}}
+
+
+def test_a_run_that_fails_before_it_has_anything_can_be_begun_again(tmp_path: Path) -> None:
+    for place, name, stays in (
+        ("new", "hparams.yaml", False),
+        ("empty", "hparams.yaml", True),
+        ("full", "last.ckpt", True),
+    ):
+        folder = tmp_path / place
+        folder.mkdir() if place == "empty" else None
+        with pytest.raises(ZeroDivisionError), start_run("train", {}, out=folder):
+            (folder / name).write_text("x")
+            raise ZeroDivisionError
+        assert folder.exists() == stays
+        if place != "full":
+            start_run("train", {}, out=folder)
+    assert sorted(path.name for path in (tmp_path / "full").iterdir()) == ["last.ckpt", "run.json"]

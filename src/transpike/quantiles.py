@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transpike.errors import DataError
 
-__all__ = ["Quantiles"]
+__all__ = ["ChannelQuantiles", "Quantiles"]
 
 _CHUNK = 1 << 20
 _MANTISSA = 10
@@ -17,6 +17,7 @@ _MANTISSA = 10
 _SHIFT = 23 - _MANTISSA
 _INFINITE = 255 << _MANTISSA
 _BINS = 256 << _MANTISSA
+_COARSE, _OCTAVES = 5, 12  # of channels: bins of 3 %, and how far below the largest magnitude they reach
 
 
 class Quantiles:
@@ -83,6 +84,12 @@ class Quantiles:
         below, above = self._ordered(rank), self._ordered(min(rank + 1, self.count - 1))
         return below + (above - below) * (position - rank)
 
+    def histogram(self) -> tuple[Tensor, Tensor]:
+        """Magnitudes [bins], rising, and how many values have them."""
+        bins = self._counts.nonzero().flatten()
+        edges = (bins.to(torch.int32) << _SHIFT).view(torch.float32)
+        return torch.where(bins == 0, 0, edges * (1 + 2.0 ** -(_MANTISSA + 1))), self._counts[bins]
+
     def share_above(self, value: float) -> float:
         """The share of the magnitudes that exceed ``value``, interpolated inside its bin; 0 if nothing was seen."""
         if not self.count or value >= self.maximum:
@@ -115,3 +122,74 @@ class Quantiles:
 def _is_dense(x: Tensor) -> bool:
     """Whether the elements fill their memory without gaps or overlaps, in whatever order of dimensions."""
     return x.permute(sorted(range(x.ndim), key=x.stride, reverse=True)).is_contiguous()
+
+
+class ChannelQuantiles:
+    """Upper percentiles of ``|x|`` of each of many channels, to 3 %, from 12 octaves below the largest of them all.
+
+    It takes 3 KB a channel. Equal values give equal results to the bit, in any order and any division into batches.
+    Smaller magnitudes count as zero; the maxima are exact.
+
+    Attributes:
+        count: how many values of each channel were seen.
+        maximum: the largest magnitude of each channel, [channels].
+
+    Example:
+        >>> seen = ChannelQuantiles(2)
+        >>> seen.update(torch.tensor([[1.0, -8.0], [0.5, 4.0]]), axis=1)
+        >>> seen.maximum, seen.quantile(100)
+        (tensor([1., 8.]), tensor([1., 8.]))
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.maximum = torch.zeros(channels)
+        self._top = 0  # the bin of the largest magnitude; rows count from it downwards
+        self._counts = torch.zeros(channels, _OCTAVES << _COARSE, dtype=torch.int64)
+
+    @torch.no_grad()
+    def update(self, x: Tensor, *, axis: int) -> None:
+        """Count the magnitudes of ``x``, finite values whose ``axis`` counts the channels."""
+        channels, width = self._counts.shape
+        values = x.detach().movedim(axis, -1).reshape(-1, channels).to(torch.float32).abs()
+        if not len(values):
+            return
+        peaks = values.amax(0)
+        self.maximum = torch.maximum(self.maximum, peaks.cpu())
+        if (higher := _coarse(peaks.max()).item() - self._top) > 0:
+            moved = torch.zeros_like(self._counts)
+            moved[:, higher:] = self._counts[:, : max(width - higher, 0)]
+            moved[:, -1] += self._counts[:, max(width - higher, 0) :].sum(1)
+            self._counts, self._top = moved, self._top + int(higher)
+        starts = torch.arange(channels, device=x.device) * width
+        for part in values.split(max(1, _CHUNK // channels)):
+            bins = (self._top - _coarse(part)).clamp_(max=width - 1) + starts
+            self._counts += torch.bincount(bins.flatten(), minlength=channels * width).view_as(self._counts).cpu()
+        self.count += len(values)
+
+    def quantile(self, q: float) -> Tensor:
+        """The ``q``-th percentile of each channel's magnitudes, [channels]: the upper edge of its bin."""
+        above = math.floor((1 - q / 100) * max(self.count - 1, 0))
+        bins = (self._counts.cumsum(1) <= above).sum(1)
+        return torch.minimum(self._edges()[bins.clamp(max=self._counts.shape[1] - 1)], self.maximum)
+
+    def histogram(self) -> tuple[Tensor, Tensor]:
+        """Magnitudes [bins], falling, and how many values of each channel have them, [channels, bins]."""
+        return self._edges() * 2 ** (-0.5 / (1 << _COARSE)), self._counts
+
+    def share_above(self, values: Tensor) -> float:
+        """The share of all magnitudes that exceed their channel's of ``values``, [channels], to the width of a bin."""
+        above = self._counts * (self._edges() > values.to(torch.float32)[:, None])
+        return float(above[self.maximum > values].sum()) / max(self.count * len(values), 1)
+
+    def _edges(self) -> Tensor:
+        """The upper edge of each bin; the last holds all that counts as zero."""
+        bins = self._top + 1 - torch.arange(self._counts.shape[1], dtype=torch.int32)
+        edges = (bins.clamp(min=0) << (23 - _COARSE)).view(torch.float32)
+        edges[-1] = 0
+        return edges
+
+
+def _coarse(magnitude: Tensor) -> Tensor:
+    """The number of a magnitude's bin: its exponent and the first bits of its mantissa."""
+    return magnitude.view(torch.int32).long() >> (23 - _COARSE)

@@ -74,11 +74,11 @@ def test_values_at_the_edge_of_their_range(how: dict[str, Any]) -> None:
 
 
 def test_it_is_a_frozen_value() -> None:
-    scheme = CSS(steps=8, levels=[1, 2])  # type: ignore[arg-type]
+    scheme = CSS(steps=8, levels=[1, 2], silent=2, amplitude="layer")  # type: ignore[arg-type]
     assert (
         scheme.levels == (1, 2)
-        and scheme == CSS(steps=8, levels=(1, 2))
-        and hash(scheme) == hash(CSS(steps=8, levels=(1, 2)))
+        and scheme == CSS(steps=8, levels=(1, 2), silent=2, amplitude="layer")
+        and hash(scheme) == hash(CSS(steps=8, levels=(1, 2), silent=2, amplitude="layer"))
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
         scheme.steps = 3  # type: ignore[misc]
@@ -86,10 +86,10 @@ def test_it_is_a_frozen_value() -> None:
 
 @given(steps=st.integers(1, 16), beta=st.floats(1.05, 3), silent=st.integers(0, 3))
 def test_totals(steps: int, beta: float, silent: int) -> None:
-    scheme = CSS(steps=steps, beta=beta, silent=silent)
+    scheme = CSS(steps=steps, beta=beta, silent=silent, amplitude="layer")
     assert total(scheme) == pytest.approx((beta**steps - 1) / (beta - 1)) and scheme.full == total(scheme)
     assert sum(w * e for w, e in zip(scheme.weights, scheme.entry, strict=True)) == pytest.approx(1)
-    multi = CSS(steps=steps, beta=2, levels=(1, 2, 5))
+    multi = CSS(steps=steps, beta=2, levels=(1, 2, 5), silent=2, amplitude="layer")
     assert largest(scheme) == total(scheme) and largest(multi) == 5 * (2**steps - 1) and multi.full == 2**steps - 1
     assert multi.digits == (-5, -2, -1, 0, 1, 2, 5)
 
@@ -104,7 +104,7 @@ def test_totals(steps: int, beta: float, silent: int) -> None:
 def test_theorem_2_every_value_below_the_peak_is_encoded_to_half_an_amplitude(
     steps: int, beta: float, peak: float, seed: int
 ) -> None:
-    scheme = CSS(steps=steps, beta=beta)
+    scheme = CSS(steps=steps, beta=beta, silent=2, amplitude="layer")
     theta = peak / scheme.full
     x = (2 * torch.rand(4, 64, generator=torch.Generator().manual_seed(seed)) - 1) * peak
     error = read(scheme, scheme.encode(x / theta)) * theta - x
@@ -122,7 +122,7 @@ def test_theorem_2_every_value_below_the_peak_is_encoded_to_half_an_amplitude(
 def test_within_the_sufficient_bound_the_neuron_is_exact_to_half_an_amplitude(
     steps: int, beta: float, silent: int, seed: int, function: Function
 ) -> None:
-    scheme = CSS(steps=steps, beta=beta, silent=silent)
+    scheme = CSS(steps=steps, beta=beta, silent=silent, amplitude="layer")
     bound = (3 - beta) * beta**silent / 2
     early = beta**silent / 2 / sum(beta**k for k in range(silent))
     z = (2 * torch.rand(steps, 200, generator=torch.Generator().manual_seed(seed)) - 1) * bound
@@ -134,7 +134,7 @@ def test_within_the_sufficient_bound_the_neuron_is_exact_to_half_an_amplitude(
 
 
 def test_bounds_are_real_values_and_slopes_are_per_channel() -> None:
-    scheme = CSS(steps=10, silent=3)
+    scheme = CSS(steps=10, silent=3, amplitude="layer")
     theta = 0.01
     x = torch.linspace(-5, 5, 60).view(20, 3)
     z = scheme.encode(x / theta)
@@ -147,7 +147,7 @@ def test_bounds_are_real_values_and_slopes_are_per_channel() -> None:
 
 
 def test_a_maximum_is_exact_for_what_arrives_early_and_late() -> None:
-    scheme = CSS(steps=8, silent=2)
+    scheme = CSS(steps=8, silent=2, amplitude="layer")
     x = torch.randint(-200, 201, (500, 4)).float()
     pooled = fire(scheme, scheme.encode(x), Function.of("amax.default", X, (1,), True))
     error = read(scheme, pooled.spikes) - x.amax(1, keepdim=True)
@@ -162,15 +162,15 @@ def test_amplitude_adjustment_follows_eq_a18() -> None:
 
 
 def test_unsigned_neurons_refuse_what_can_be_negative() -> None:
-    unsigned = CSS(signed=False)
+    unsigned = CSS(signed=False, silent=2, amplitude="layer")
     assert isinstance(unsigned.neuron(RELU, amplitude=1.0, wait=2), TrackingNeuron)
-    assert isinstance(CSS().neuron(LEAKY, amplitude=1.0, wait=2), TrackingNeuron)
+    assert isinstance(CSS(silent=2, amplitude="layer").neuron(LEAKY, amplitude=1.0, wait=2), TrackingNeuron)
     for function in (Function(), LEAKY, Function.of("clamp.default", X, -1.0, 1.0)):
         assert "signed=True" in str(unsigned.neuron(function, amplitude=1.0, wait=2))
 
 
 def test_without_negative_spikes_only_tracked_functions_have_a_neuron() -> None:
     gelu = Function.of("gelu.default", X)
-    assert isinstance(CSS().neuron(gelu, amplitude=1.0, wait=2), TrackingNeuron)
-    reason = str(CSS(signed=False).neuron(gelu, amplitude=1.0, wait=2))
+    assert isinstance(CSS(silent=2, amplitude="layer").neuron(gelu, amplitude=1.0, wait=2), TrackingNeuron)
+    reason = str(CSS(signed=False, silent=2, amplitude="layer").neuron(gelu, amplitude=1.0, wait=2))
     assert reason.startswith("gelu has no neuron") and reason.endswith("; use signed=True")

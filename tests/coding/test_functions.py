@@ -12,9 +12,10 @@ from tests.coding.oracles import estimates
 from torch import Tensor
 
 from transpike import CSS
+from transpike.coding.evaluation import Evaluation, evaluation
 from transpike.coding.function import Argument, Call, Constant, Function, Operand, Result
 from transpike.coding.operations import Operations
-from transpike.coding.operators import OPERATORS, aten
+from transpike.coding.operators import OPERATORS, aten, work
 from transpike.coding.scheme import decode
 from transpike.coding.tracking import TrackingNeuron
 from transpike.errors import ConversionError
@@ -63,7 +64,14 @@ def neuron(function: Function, scheme: CSS, *, theta: float) -> TrackingNeuron:
 
 
 @pytest.mark.parametrize("name", ORACLES)
-@pytest.mark.parametrize("scheme", [CSS(steps=6), CSS(steps=5, beta=1.5, silent=1), CSS(silent=0, levels=(1, 2, 4, 8))])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        CSS(steps=6, silent=2, amplitude="layer"),
+        CSS(steps=5, beta=1.5, silent=1, amplitude="layer"),
+        CSS(silent=0, levels=(1, 2, 4, 8), amplitude="layer"),
+    ],
+)
 def test_every_digit_is_the_nearest_to_what_is_still_missing(name: str, scheme: CSS) -> None:
     function, oracle = ORACLES[name]
     torch.manual_seed(len(name))
@@ -89,7 +97,7 @@ def test_the_decoded_error_shrinks_with_the_steps(name: str) -> None:
     want = torch.tensor([oracle(*rows) for rows in values.transpose(0, 1).tolist()])
     errors = []
     for steps in (4, 8, 12):
-        scheme = CSS(steps=steps, silent=3)
+        scheme = CSS(steps=steps, silent=3, amplitude="layer")
         theta = 5.0 / sum(scheme.weights)
         trains = [scheme.encode(x / theta) for x in values]
         fired = neuron(function, scheme, theta=theta)(trains, CONSTANTS, inplace=False, final=False)
@@ -100,7 +108,7 @@ def test_the_decoded_error_shrinks_with_the_steps(name: str) -> None:
 def test_a_quotient_without_a_value_waits_for_the_next_digit() -> None:
     share = Function((Call("sum.dim_IntList", (X, (1,), True)), Call("div.Tensor", (X, Result(0)))))
     z = torch.tensor([[[0.0, 0.0]], [[1.0, 3.0]]])
-    fired = neuron(share, CSS(steps=2, silent=0), theta=0.25)([z], {}, inplace=False, final=True)
+    fired = neuron(share, CSS(steps=2, silent=0, amplitude="layer"), theta=0.25)([z], {}, inplace=False, final=True)
     assert fired.spikes.tolist() == [[[0.0, 0.0]], [[1.0, 1.0]]]
     assert fired.target is not None and fired.target.tolist() == [[1.0, 3.0]]
 
@@ -110,20 +118,54 @@ def test_half_precision_currents_and_masks() -> None:
     function = Function(
         (Call("masked_fill.Scalar", (X, Constant("mask"), -math.inf)), *SOFTMAX.placed([Result(0)], after=1))
     )
-    fired = neuron(function, CSS(steps=8), theta=1 / 255)(
+    fired = neuron(function, CSS(steps=8, silent=2, amplitude="layer"), theta=1 / 255)(
         [torch.zeros(8, 1, 4).half()], {"mask": mask}, inplace=False, final=False
     )
     assert fired.spikes.dtype == torch.half
-    said = decode(CSS(steps=8), fired.spikes)[0] / 255
+    said = decode(CSS(steps=8, silent=2, amplitude="layer"), fired.spikes)[0] / 255
     torch.testing.assert_close(said, torch.tensor([0, 1 / 3, 1 / 3, 1 / 3]), rtol=0, atol=0.002)
     again = Function.read(json.loads(json.dumps(function.written())))
     assert again == function and again.name == "masked_fill + softmax"
 
 
 def test_what_an_evaluation_takes_is_counted_every_step() -> None:
-    own = neuron(Function(), CSS(steps=8), theta=1.0).operations(neurons=3, spikes=0, inputs=3)
-    work = neuron(GATE, CSS(steps=8), theta=1.0).operations(neurons=3, spikes=0, inputs=3)
-    assert work == own + Operations(neuron_accumulates=5 * 30, neuron_multiplications=6 * 30)
+    once = evaluation(GATE, [(3,), (3,)])
+    assert once == Evaluation(additions=5 * 3, multiplications=6 * 3, group=1)
+    own = neuron(Function(), CSS(steps=8, silent=2, amplitude="layer"), theta=1.0).operations(
+        neurons=3, spikes=0, inputs=3
+    )
+    all_steps = neuron(GATE, CSS(steps=8, silent=2, amplitude="layer"), theta=1.0).operations(
+        neurons=3, spikes=0, inputs=3, evaluation=once
+    )
+    assert all_steps == own + Operations(function_additions=5 * 30, function_multiplications=6 * 30)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "group", "values"),
+    [
+        (Function.of("_softmax.default", X, 2, False), (4, 10), 10, 40),
+        (Function.of("layer_norm.default", X, (4, 10)), (3, 4, 10), 40, 120),
+        (Function.of("group_norm.default", X, 2), (6, 5, 5), 75, 150),
+        (Function.of("mean.dim", X, (1, -1), True), (4, 10), 40, 40),
+        (Function.of("amax.default", X, (2,)), (4, 10), 10, 40),
+        (Function.of("max_pool2d.default", X, (3, 2), (2, 2)), (2, 7, 6), 6, 2 * 3 * 3 * 6),
+        (Function.of("max_pool2d.default", X, (3,), (1,)), (2, 7, 6), 9, 2 * 5 * 4 * 9),
+        (Function.of("adaptive_max_pool2d.default", X, (2, 2)), (3, 8, 6), 12, 3 * 4 * 12),
+        (Function.of("glu.default", X, 1), (4, 10), 1, 40),
+        (Function.of("gelu.default", X), (4, 10), 1, 40),
+    ],
+)
+def test_an_evaluation_needs_its_group(function: Function, shape: tuple[int, ...], group: int, values: int) -> None:
+    additions, multiplications = work(function.calls[0].operator)
+    once = Evaluation(additions=additions * values, multiplications=multiplications * values, group=group)
+    assert evaluation(function, [shape]) == once
+
+
+def test_a_composition_needs_the_largest_group_of_its_calls() -> None:
+    mean = Call("mean.dim", (X, (1,), True))
+    function = Function((mean, Call("sub.Tensor", (X, Result(0))), Call("mul.Tensor", (Result(1), Constant("scale")))))
+    once = evaluation(function, [(8, 5)], constants={"scale": torch.ones(5)})
+    assert once == Evaluation(additions=40 + 40, multiplications=40, group=8)
 
 
 def test_placed_calls_keep_their_places_among_others() -> None:
@@ -167,7 +209,7 @@ def spikes_of(scheme: CSS, function: Function, *operands: Tensor) -> Tensor:
 
 def test_samples_do_not_matter_to_each_other() -> None:
     x, y = torch.randn(2, 6, 5, 4)
-    scheme = CSS(steps=6)
+    scheme = CSS(steps=6, silent=2, amplitude="layer")
     whole = spikes_of(scheme, GATE, x, y)
     parts = [spikes_of(scheme, GATE, x[:, n : n + 1], y[:, n : n + 1]) for n in range(5)]
     assert torch.equal(whole, torch.cat(parts, 1))

@@ -12,7 +12,7 @@ from tests.coding import oracles
 from torch import Tensor
 
 from transpike import CSS
-from transpike.coding import FS, Rate, Scheme
+from transpike.coding import FS, Rate, Scheme, scheme_settings
 from transpike.coding.function import Function, Operand
 from transpike.coding.scheme import decode, injected
 from transpike.errors import ConfigError
@@ -43,7 +43,7 @@ def column(values: Sequence[float]) -> Tensor:
 def test_css_fires_as_its_equation_says(
     currents: list[float], beta: float, silent: int, levels: tuple[int, ...]
 ) -> None:
-    scheme = CSS(steps=len(currents), beta=beta, silent=silent, levels=levels)
+    scheme = CSS(steps=len(currents), beta=beta, silent=silent, levels=levels, amplitude="layer")
     for function, plain in ((RELU, lambda a: max(a, 0.0)), (RELU6, lambda a: min(max(a, 0.0), 6.0))):
         expected = oracles.css(currents, plain, beta=beta, silent=silent, levels=levels)
         assert fire(scheme, column(currents), function).spikes.flatten().tolist() == expected
@@ -111,7 +111,7 @@ def test_residual_and_target_are_in_units_of_theta() -> None:
 
 
 def test_a_bound_is_a_real_value_whatever_the_amplitude() -> None:
-    for scheme in (Rate(steps=64), FS(steps=8), CSS(steps=8)):
+    for scheme in (Rate(steps=64), FS(steps=8), CSS(steps=8, silent=2, amplitude="layer")):
         theta = 10 / scheme.full
         x = torch.tensor([3.0, 7.0, 9.0])
         said = decode(scheme, fire(scheme, injected(scheme, x / theta), RELU6, amplitude=theta).spikes) * theta
@@ -131,3 +131,11 @@ def test_values_outside_their_range(make: object, words: str) -> None:
     assert callable(make)
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+def test_a_scheme_without_a_name_is_told_how_to_get_one() -> None:
+    class Own(Rate):
+        pass
+
+    with pytest.raises(ConfigError, match=r"Own has no name.*transpike\.coding\.SCHEMES\['own'\] = Own"):
+        scheme_settings(Own())

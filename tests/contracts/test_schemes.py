@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_the_facts_fit_together(name: str, steps: int) -> None:
     assert sum(w * e for w, e in zip(code.weights, code.entry, strict=True)) == pytest.approx(1)
     assert 0 in code.digits and list(code.digits) == sorted(set(code.digits))
     assert 0 < code.full <= largest(code) and largest(code) == total(code) * max(code.digits)
-    assert code.wait >= 0 and code.label
+    assert (code.wait is None or code.wait >= 0) and code.label
     saved = json.loads(json.dumps(scheme_settings(code)))
     assert create_scheme(saved.pop("name"), saved) == code and hash(code) == hash(scheme(name, steps=steps))
 
@@ -111,7 +112,7 @@ def test_a_neuron_fires_digits_and_accounts_for_them(name: str, seed: int) -> No
     code = scheme(name, steps=7)
     z = torch.randn(7, 2, 3, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
     for function in FUNCTIONS.values():
-        neuron = code.neuron(function, amplitude=0.5, wait=code.wait)
+        neuron = code.neuron(function, amplitude=0.5, wait=code.wait or 0)
         if isinstance(neuron, str):
             continue
         fired = neuron([z], {}, inplace=False, final=True)
@@ -127,7 +128,7 @@ def test_a_constant_is_told_the_better_the_more_steps_there_are(name: str) -> No
     errors = []
     for steps in (3, 6, 12):
         code = scheme(name, steps=steps)
-        neuron = code.neuron(FUNCTIONS["relu"], amplitude=1.0, wait=max(code.wait, 3))
+        neuron = code.neuron(FUNCTIONS["relu"], amplitude=1.0, wait=max(code.wait or 0, 3))
         assert not isinstance(neuron, str)
         x = torch.linspace(-1, 1, 200) * code.full
         fired = neuron([injected(code, x)], {}, inplace=False, final=False)
@@ -142,7 +143,7 @@ def test_the_kernels_equal_the_reference_to_the_bit(name: str, monkeypatch: pyte
     z = torch.randn(8, 2, 3, 4, 4, generator=torch.Generator().manual_seed(5))
 
     def fired() -> list[Tensor]:
-        neurons = [code.neuron(f, amplitude=0.3, wait=code.wait) for f in FUNCTIONS.values()]
+        neurons = [code.neuron(f, amplitude=0.3, wait=code.wait or 0) for f in FUNCTIONS.values()]
         return [n([z.clone()], {}, inplace=False, final=False).spikes for n in neurons if not isinstance(n, str)]
 
     usual, prepare_ = fired(), tsa._prepare
@@ -206,12 +207,14 @@ def test_traces_hold_digits_and_decode_to_what_was_sent(snn: SpikingNetwork, ima
 
 def test_the_clock(snn: SpikingNetwork) -> None:
     """The longest path has four neurons... and the classifier, which accumulates."""
-    steps, wait = len(snn.scheme.weights), snn.scheme.wait
-    assert snn.latency == steps + wait * snn.depth and snn.depth == 4
-    assert snn.interval == steps + wait
-    assert sorted({n for n in snn.delays.values() if n}) == ([wait] if wait else [])
+    steps, wait, waits = len(snn.scheme.weights), snn.scheme.wait, list(snn.timing.waits.values())
+    assert all(each >= 0 if wait is None else each == wait for each in waits) and snn.depth == 4
+    assert snn.latency == steps + sum(waits) + (wait or 0)  # where a wait is chosen, what is decoded waits for none
+    assert snn.interval == steps + max(waits)
+    assert {n for n in snn.delays.values() if n} <= set(waits)
+    assert wait is None or sorted({n for n in snn.delays.values() if n}) == ([wait] if wait else [])
     rows = snn.describe().rows
-    assert [row.first_spike for row in rows] == [wait * k for k in range(len(rows))]
+    assert [row.first_spike for row in rows] == [0, *accumulate(waits)]
 
 
 def test_it_is_measured(snn: SpikingNetwork, images: Tensor) -> None:
@@ -230,7 +233,7 @@ def test_it_is_measured(snn: SpikingNetwork, images: Tensor) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_has_a_neuron_or_a_reason(name: str, function: str) -> None:
     code = scheme(name, steps=4)
-    found = code.neuron(FUNCTIONS[function], amplitude=1.0, wait=code.wait)
+    found = code.neuron(FUNCTIONS[function], amplitude=1.0, wait=code.wait or 0)
     assert not isinstance(found, str) or (found and "\n" not in found)
     assert function not in ("relu", "relu6") or not isinstance(found, str)
 
@@ -239,7 +242,7 @@ def test_a_function_has_a_neuron_or_a_reason(name: str, function: str) -> None:
 def test_a_network_without_neurons_is_refused_in_one_error(name: str, images: Tensor) -> None:
     leaky = nn.Sequential(nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(400, 3))
     code = scheme(name, steps=4)
-    if not isinstance(code.neuron(FUNCTIONS["leaky_relu(0.1)"], amplitude=1.0, wait=code.wait), str):
+    if not isinstance(code.neuron(FUNCTIONS["leaky_relu(0.1)"], amplitude=1.0, wait=code.wait or 0), str):
         assert transpike.convert(leaky, images, scheme=code)(images).shape == (64, 3)
         return
     with pytest.raises(ConversionError, match=r"1: .*negative"):

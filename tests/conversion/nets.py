@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from transpike import CSS
 
-FINE = CSS(steps=14, beta=2.0, silent=2, percentile=100)
+FINE = CSS(steps=14, beta=2.0, silent=2, percentile=100, amplitude="layer")
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 

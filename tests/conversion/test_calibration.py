@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from transpike import CSS, ConversionError, convert
 from transpike.conversion import prepare
+from transpike.conversion.outlook import Outlook
 
 SHAPE = (3, 8, 8)
-EXACT = CSS(steps=8, percentile=100)
+EXACT = CSS(steps=8, percentile=100, silent=2, amplitude="layer")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_amplitudes_are_the_percentiles_of_the_models_activations(model: Any) ->
     names = [op.name for op in exact.graph.neurons]
     assert exact.units["input"] == pytest.approx(x.abs().max().item() / 255)
     assert [exact.units[n] for n in names] == pytest.approx([stem.max().item() / 255, body.max().item() / 255])
-    snn = prepare(model, x).convert(CSS(steps=8, percentile=90))
+    snn = prepare(model, x).convert(CSS(steps=8, percentile=90, silent=2, amplitude="layer"))
     assert snn.units["input"] == exact.units["input"]  # of the input, always the largest
     assert snn.units[names[1]] * 255 == pytest.approx(np.percentile(body.numpy(), 90), rel=2e-3)
     assert snn.clipped[names[1]] == pytest.approx(0.1, abs=2e-3)
@@ -46,7 +48,7 @@ def test_any_division_into_batches_gives_the_same_network(model: nn.Module) -> N
     x, y = torch.randn(70, *SHAPE), torch.arange(70)
 
     def peaks(batches: Any) -> dict[str, float]:
-        return {name: seen.quantile(99.0) for name, seen in prepare(model, batches).statistics.quantiles.items()}
+        return {name: each.values.quantile(99.0) for name, each in prepare(model, batches).statistics.seen.items()}
 
     whole = peaks(x)
     for batches in (x.split(16), [(a, b) for a, b in zip(x.split(3), y.split(3), strict=True)],
@@ -130,7 +132,7 @@ def test_a_layer_so_sparse_that_its_percentile_is_zero_gets_its_maximum(model: A
         x[0, 0] = 1e4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        snn = convert(sparse, x, scheme=CSS(steps=8, percentile=50))
+        snn = convert(sparse, x, scheme=CSS(steps=8, percentile=50, silent=2, amplitude="layer"))
     (name,) = [op.name for op in snn.graph.neurons]
     assert snn.units[name] * 255 == pytest.approx(sparse.stem(x).relu().max().item(), rel=1e-5)
 
@@ -149,3 +151,38 @@ def test_the_networks_own_input_is_checked(model: nn.Module, x: Tensor, words: s
     for call in (snn, snn.trace, snn.analog):
         with pytest.raises(ConversionError, match=words):
             call(x)
+
+
+def test_it_says_what_it_will_take_before_it_starts(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logged() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name.startswith("transpike")]
+
+    told: list[tuple[int, Outlook]] = []
+    prepared = prepare(model, torch.randn(70, *SHAPE), progress=lambda *step: told.append(step))
+    assert [done for done, _ in told] == [0, 32, 64, 70]
+    expected = told[0][1]
+    assert expected.images == 70 and expected.seconds > 0
+    values = 70 * 192 + 32 * 2 * 512  # images; two layers of 8 x 8 x 8 values at a time
+    weights = sum(t.numel() for op in prepared.graph for t in op.tensors.values())
+    assert expected.bytes == 4 * (values + weights) + 3 * 2**21
+    prepare(model, torch.randn(70, *SHAPE))
+    assert not logged()
+    monkeypatch.setattr("transpike.conversion.outlook.SOON", 0.0)
+    prepare(model, torch.randn(128, *SHAPE))
+    assert re.fullmatch(r"calibration on 128 images takes about \d+ s and \d+ MiB of memory", logged()[0])
+    assert logged()[1:] == [f"calibration: {done} of 128 images" for done in (32, 64, 96, 128)]
+
+
+def test_large_activations_are_measured_a_few_images_at_a_time(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, sizes = torch.randn(10, *SHAPE), []
+    whole = prepare(model, x).statistics.quantiles
+    monkeypatch.setattr("transpike.conversion.outlook._BUDGET", 4 * 4 * 1024)
+    parts = prepare(model, x, progress=lambda done, _: sizes.append(done)).statistics.quantiles
+    assert sizes == [0, 4, 8, 10]
+    assert {name: seen.quantile(99.0) for name, seen in parts.items()} == pytest.approx(
+        {name: seen.quantile(99.0) for name, seen in whole.items()}, rel=1e-5
+    )

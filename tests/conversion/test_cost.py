@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from transpike.conversion import prepare
-from transpike.conversion.cost import fan_out, macs
+from transpike.conversion.cost import fan_out, macs, relays, step
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import apply
 
@@ -138,3 +138,60 @@ def test_parallel_paths_are_synapses_of_their_own() -> None:
     found = fan_out(prepare(model, torch.randn(4, *SHAPE)).graph)
     first, second = (found[name] for name in list(found)[1:])
     assert (first == 4 + 1).all() and (second == 3).all()
+
+
+class Residual(nn.Module):
+    """Two blocks before whose functions norms read the residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
+        self.wide, self.narrow = (nn.ModuleList(nn.Linear(*size) for _ in range(2)) for size in ((8, 20), (20, 8)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for norm, wide, narrow in zip(self.norms, self.wide, self.narrow, strict=False):
+            x = x + narrow(F.gelu(wide(norm(x))))
+        return self.head(self.norms[2](x))  # type: ignore[no-any-return]
+
+
+def test_a_residual_stream_is_summed_once_and_passed_on() -> None:
+    graph = prepare(Residual().eval(), torch.randn(4, 5, 6)).graph
+    names = ["input", *(op.name for op in graph.neurons)]
+    assert {name: fan.unique().tolist() for name, fan in fan_out(graph).items()} == dict(
+        zip(names, ([8.0], [20.0], [8.0], [20.0], [8.0], [3.0]), strict=True)
+    )
+    norms = [op.name for op in graph.neurons if "norm" in op.name]
+    first, second = (op.name for op in graph if op.kind == "add")
+    # At the second sum the stream goes on to one layer alone, which accumulates it.
+    assert relays(graph) == {norms[0]: 40, first: 40, norms[1]: 40, second: 40}
+
+
+def test_a_part_of_a_shared_current_is_passed_on_alone() -> None:
+    class Token(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(self.norms[0](x)[:, 0] * F.gelu(self.wide[0](self.norms[1](x[:, 1]))).sum(-1, True))  # type: ignore[no-any-return]
+
+    graph = prepare(Token().eval(), torch.randn(4, 5, 6)).graph
+    assert sorted(relays(graph).values()) == [8, 40]
+
+
+def test_counting_needs_no_gradients_to_be_on() -> None:
+    graph = prepare(Residual().eval(), torch.randn(4, 5, 6)).graph
+    with torch.no_grad():
+        assert fan_out(graph)["input"].unique().tolist() == [8]
+
+
+def test_what_a_neuron_does_in_a_step() -> None:
+    graph = prepare(Residual().eval(), torch.randn(4, 5, 6)).graph
+    norm, gelu = (step(graph, op) for op in graph.neurons[:2])
+    assert (norm.evaluations, norm.operations, norm.state, norm.group) == (1, 4 + 3, 2, 8)
+    assert (gelu.evaluations, gelu.operations, gelu.state, gelu.group) == (1, 5 + 5, 2, 1)
+    pooled = prepare(
+        net(lambda m, x: F.max_pool2d(m.parts["c"](x).relu(), 2), c=nn.Conv2d(4, 4, 1)), torch.randn(2, *SHAPE)
+    )
+    relu, pool = (step(pooled.graph, op) for op in pooled.graph.neurons)
+    assert (relu.evaluations, relu.operations, relu.state, relu.group) == (0, 0, 2, 1)
+    assert (pool.evaluations, pool.state, pool.group) == (0, 4 + 1, 4)

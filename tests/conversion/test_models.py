@@ -61,11 +61,11 @@ def deviation(make: Callable[[], nn.Module], scheme: CSS, size: int) -> float:
     ids=["resnet18", "vgg11_bn", "inception", "resnet10t"],
 )
 def test_random_networks_convert_within_two_percent(make: Callable[[], nn.Module], size: int) -> None:
-    assert deviation(make, CSS(steps=12, beta=2.0, silent=2, percentile=100), size) <= 0.02
+    assert deviation(make, CSS(steps=12, beta=2.0, silent=2, percentile=100, amplitude="layer"), size) <= 0.02
 
 
 def test_mobilenet_converts_within_five_percent() -> None:
-    scheme = CSS(steps=16, beta=2.0, silent=2, percentile=100)
+    scheme = CSS(steps=16, beta=2.0, silent=2, percentile=100, amplitude="layer")
     assert deviation(lambda: torchvision.models.mobilenet_v2(num_classes=100), scheme, 48) <= 0.05
 
 
@@ -74,7 +74,7 @@ def test_mobilenet_converts_within_five_percent() -> None:
 )
 def test_depth_and_latency_are_those_of_the_css_papers_table_2(name: str, depth: int, steps: int, latency: int) -> None:
     model = create_model(name, num_classes=10)
-    snn = prepare(model, torch.randn(2, 3, 32, 32)).convert(CSS(steps=steps, silent=1))
+    snn = prepare(model, torch.randn(2, 3, 32, 32)).convert(CSS(steps=steps, silent=1, amplitude="layer"))
     assert (snn.depth, snn.latency, snn.interval) == (depth, latency, steps + 1)
-    twice = prepare(model, torch.randn(2, 3, 32, 32)).convert(CSS(steps=steps, silent=2))
+    twice = prepare(model, torch.randn(2, 3, 32, 32)).convert(CSS(steps=steps, silent=2, amplitude="layer"))
     assert twice.latency == steps + 2 * depth

@@ -17,7 +17,9 @@ from transpike.conversion import load, prepare
 
 Body = Callable[[], nn.Module]
 SHAPE = (3, 8, 8)
-FINE = CSS(steps=14, levels=(1, 2, 4, 8), percentile=100)  # ternary spikes follow a gate of two currents too slowly
+FINE = CSS(
+    steps=14, levels=(1, 2, 4, 8), percentile=100, silent=2, amplitude="layer"
+)  # ternary spikes follow a gate of two currents too slowly
 
 
 def uses(function: Callable[[Any, Tensor], Any], **parts: Callable[[], Any]) -> Body:

@@ -17,7 +17,7 @@ from transpike import CSS, ConversionError
 from transpike.coding import FS, Rate
 from transpike.coding.scheme import Scheme, decode
 from transpike.conversion import SpikingNetwork, load, prepare
-from transpike.conversion.cost import fan_out, macs, pairings
+from transpike.conversion.cost import evaluated, fan_out, macs, pairings
 from transpike.errors import ModelError
 from transpike.measure.conversion import compare
 
@@ -54,7 +54,7 @@ def modern() -> tuple[nn.Module, Tensor]:
 
 @pytest.fixture(scope="module")
 def snn(modern: tuple[nn.Module, Tensor]) -> SpikingNetwork:
-    return prepare(*modern).convert(CSS(silent=1, levels=(1, 2, 4, 8)))
+    return prepare(*modern).convert(CSS(silent=1, levels=(1, 2, 4, 8), amplitude="layer"))
 
 
 def test_chunks_and_batches_change_nothing_but_rounding(snn: SpikingNetwork, modern: tuple[nn.Module, Tensor]) -> None:
@@ -64,7 +64,9 @@ def test_chunks_and_batches_change_nothing_but_rounding(snn: SpikingNetwork, mod
         snn.chunk = chunk
         torch.testing.assert_close(snn(x), whole, rtol=1e-3, atol=2e-3)
     snn.chunk = None
-    assert snn.default_chunk == 2**21 // (snn.interval * max(17 * 32, 2 * 17 * 16, 2 * 17 * 17))
+    assert snn.default_chunk == 2**21 // (
+        snn.interval * (2 * 17 * 17 + 2 * 2 * 17 * 4)
+    )  # attention's shares and its operands
 
 
 def test_a_trace_decodes_to_what_was_sent(snn: SpikingNetwork, modern: tuple[nn.Module, Tensor]) -> None:
@@ -86,7 +88,9 @@ def test_a_trace_decodes_to_what_was_sent(snn: SpikingNetwork, modern: tuple[nn.
 def test_it_comes_nearer_with_every_step(modern: tuple[nn.Module, Tensor]) -> None:
     model, x = modern
     prepared, want = prepare(model, x), model(x).detach()
-    schemes = [CSS(steps=steps, silent=1, levels=(1, 2, 4, 8), percentile=100) for steps in (4, 7, 10, 13)]
+    schemes = [
+        CSS(steps=steps, silent=1, levels=(1, 2, 4, 8), percentile=100, amplitude="layer") for steps in (4, 7, 10, 13)
+    ]
     errors = [distance(prepared.convert(scheme)(x), want) for scheme in schemes]
     assert all(after < before / 3 for before, after in itertools.pairwise(errors)) and errors[-1] < 1e-3
 
@@ -102,13 +106,26 @@ def test_products_cost_multiplications_and_functions_evaluations(
         mixed.inputs[0]: [4.0],
     }
     assert not any(fan_out(snn.graph)[name].any() for name in scores.inputs)
-    row = compare(snn, [(modern[1][:8], torch.zeros(8, dtype=torch.long))], layer_images=8).row
+    measured = compare(snn, [(modern[1][:8], torch.zeros(8, dtype=torch.long))], layer_images=8)
+    row = measured.row
     sent = {layer.name: layer.spikes_per_neuron * layer.neurons for layer in row.layers}
     expected = sum(sent[name] * float(pairs[name].mean()) for name in pairs)
-    assert row.energy_parts_uj["macs"] == pytest.approx(expected * 4.6e-6, rel=1e-4)
+    assert row.products == pytest.approx(expected, rel=1e-4)
+    layers = {layer.name: layer for layer in row.layers}
+    assert sum(layer.products for layer in row.layers) == pytest.approx(row.products)
+    assert all(layers[name].state == 3 for name in (*scores.inputs, *mixed.inputs))
+    (softmax,) = [layer for layer in row.layers if layer.function == "softmax"]
+    assert (softmax.evaluations, softmax.group, softmax.evaluation_operations) == (1, 17, 12)
+    evaluations = {layer.name: layer.evaluation_operations * layer.neurons for layer in row.layers}
+    assert row.function_operations == pytest.approx(sum(evaluations.values()) * snn.interval)
+    found = [evaluated(snn.graph, op) for op in snn.graph.neurons]
+    once = sum(0.9e-12 * one.additions + 3.7e-12 * one.multiplications for one in found)
+    assert row.energy_parts_uj["functions"] == pytest.approx(once * snn.interval * 1e6)
+    assert measured.ann.energy_uj == pytest.approx(measured.ann.macs * 4.6e-6 + once * 1e6)
+    assert row.energy_parts_uj["products"] == pytest.approx(expected * 4.6e-6, rel=1e-4)
 
 
-@pytest.mark.parametrize("scheme", [Rate(), FS(), CSS(signed=False)])
+@pytest.mark.parametrize("scheme", [Rate(), FS(), CSS(signed=False, silent=2, amplitude="layer")])
 def test_schemes_without_negative_spikes_refuse_by_name(scheme: Scheme, modern: tuple[nn.Module, Tensor]) -> None:
     with pytest.raises(ConversionError) as caught:
         prepare(*modern).convert(scheme)

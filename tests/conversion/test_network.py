@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from tests.conversion.nets import distance, true_statistics
 from torch import Tensor, nn
 
-from transpike import CSS
-from transpike.conversion import Prepared, SpikingNetwork, prepare
+from transpike import CSS, convert
+from transpike.conversion import Prepared, SpikingNetwork, network, prepare
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_reference
 from transpike.neurons.tsa import decode
 
 SHAPE = (3, 12, 12)
 SCHEMES = [
-    CSS(steps=8, beta=2.0, silent=2),
-    CSS(steps=9, beta=1.5, silent=1),
-    CSS(steps=6, beta=2.0, silent=0, levels=(1, 2, 4, 8)),
-    CSS(steps=4, beta=4.0, silent=1, levels=(1, 2, 3)),
+    CSS(steps=8, beta=2.0, silent=2, amplitude="layer"),
+    CSS(steps=9, beta=1.5, silent=1, amplitude="layer"),
+    CSS(steps=6, beta=2.0, silent=0, levels=(1, 2, 4, 8), amplitude="layer"),
+    CSS(steps=4, beta=4.0, silent=1, levels=(1, 2, 3), amplitude="layer"),
 ]
 
 
@@ -97,12 +97,12 @@ def test_unsigned_neurons_fire_no_negative_spike() -> None:
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(72, 5)
     )
     ready = prepare(model, x)
-    traces = ready.convert(CSS(steps=12, silent=3, signed=False)).trace(x)
+    traces = ready.convert(CSS(steps=12, silent=3, signed=False, amplitude="layer")).trace(x)
     assert (traces["input"].spikes < 0).any()
     assert all((layer.spikes >= 0).all() and layer.spikes.any() for name, layer in traces.items() if name != "input")
     assert any(
         (layer.spikes < 0).any()
-        for name, layer in ready.convert(CSS(steps=12, silent=3)).trace(x).items()
+        for name, layer in ready.convert(CSS(steps=12, silent=3, amplitude="layer")).trace(x).items()
         if name != "input"
     )
 
@@ -133,6 +133,19 @@ def test_batch_and_chunk_sizes_change_at_most_rounding(snn: SpikingNetwork, imag
         assert ((other(images) - whole).norm(dim=1) <= 0.01 * norms).all()
     assert torch.equal(other(images), whole)  # 100 is one chunk again
     assert snn(images[:0]).shape == (0, 5)
+
+
+def test_no_chunk_is_so_small_that_it_is_computed_otherwise(
+    snn: SpikingNetwork, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_BUDGET", {"cpu": 1, "cuda": 1})
+    least = -(-16 // snn.steps)
+    assert snn.default_chunk == least > 1
+    assert [len(part) for part in snn.chunks(images[: 2 * least + 1])] == [least + 1, least]
+    assert [len(part) for part in snn.chunks(images[:1])] == [1]
+    other = copy.deepcopy(snn)
+    other.chunk = 1  # one's own is kept to
+    assert [len(part) for part in other.chunks(images[:3])] == [1, 1, 1]
 
 
 def test_no_state_is_left_between_calls(snn: SpikingNetwork, images: Tensor) -> None:
@@ -176,7 +189,7 @@ def test_the_fused_kernels_and_the_reference_agree_to_the_bit(
 
 
 def test_bfloat16_weights_run_and_agree(prepared: Prepared, images: Tensor) -> None:
-    snn = prepared.convert(CSS(steps=10, silent=2))
+    snn = prepared.convert(CSS(steps=10, silent=2, amplitude="layer"))
     want = snn(images)
     half = copy.deepcopy(snn).to(torch.bfloat16)
     assert half.dtype == torch.bfloat16
@@ -193,8 +206,8 @@ def test_the_networks_twin_is_the_model(prepared: Prepared, images: Tensor, snn:
 
 
 def test_adjustments_enlarge_amplitudes_where_residuals_exceed_theta(prepared: Prepared, images: Tensor) -> None:
-    plain = prepared.convert(CSS(steps=8, silent=0, percentile=100))
-    adjusted = prepared.convert(CSS(steps=8, silent=0, percentile=100, adjustments=1))
+    plain = prepared.convert(CSS(steps=8, silent=0, percentile=100, amplitude="layer"))
+    adjusted = prepared.convert(CSS(steps=8, silent=0, percentile=100, adjustments=1, amplitude="layer"))
     for name, layer in plain.trace(images).items():
         before, after = plain.units[name], adjusted.units[name]
         if layer.residual is None or layer.residual.abs().quantile(0.999) < 0.99:
@@ -202,7 +215,7 @@ def test_adjustments_enlarge_amplitudes_where_residuals_exceed_theta(prepared: P
         elif layer.residual.abs().quantile(0.999) > 1.01:
             assert after > before
     assert any(adjusted.units[name] > theta for name, theta in plain.units.items())
-    calm = CSS(steps=8, silent=0, levels=(1, 2, 4, 8), percentile=100)
+    calm = CSS(steps=8, silent=0, levels=(1, 2, 4, 8), percentile=100, amplitude="layer")
     assert prepared.convert(calm).units.keys() == plain.units.keys()
 
 
@@ -210,7 +223,9 @@ def test_the_error_falls_with_steps_until_clipping_and_not_further(prepared: Pre
     want = prepared.graph.run(images)[prepared.graph.outputs[0]]
 
     def errors(**how: Any) -> list[float]:
-        return [distance(prepared.convert(CSS(steps=t, **how))(images), want) for t in (4, 6, 8, 10, 12)]
+        return [
+            distance(prepared.convert(CSS(steps=t, **how, amplitude="layer"))(images), want) for t in (4, 6, 8, 10, 12)
+        ]
 
     for enough in ({"silent": 3}, {"silent": 0, "levels": tuple(range(1, 17))}):
         free = errors(beta=2.0, percentile=100, **enough)
@@ -222,10 +237,18 @@ def test_the_error_falls_with_steps_until_clipping_and_not_further(prepared: Pre
 
 def test_silent_steps_lower_the_floor_of_coupling(prepared: Prepared, images: Tensor) -> None:
     want = prepared.graph.run(images)[prepared.graph.outputs[0]]
-    floors = [distance(prepared.convert(CSS(steps=12, silent=s, percentile=100))(images), want) for s in (0, 1, 2)]
+    floors = [
+        distance(prepared.convert(CSS(steps=12, silent=s, percentile=100, amplitude="layer"))(images), want)
+        for s in (0, 1, 2)
+    ]
     assert floors[0] > 5 * floors[1] > 5 * floors[2]
 
 
 def test_it_says_what_it_is(snn: SpikingNetwork) -> None:
     assert f"latency {snn.latency}" in repr(snn) and str(snn.scheme) in repr(snn)
     assert snn.training and snn.eval()(torch.zeros(1, *SHAPE)).shape == (1, 5)
+
+
+def test_a_network_without_neurons_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="Linear has no layer of neurons"):
+        convert(nn.Linear(4, 2), torch.rand(8, 4))

@@ -19,7 +19,7 @@ SHAPE = (3, 8, 8)
 
 
 def spiking(model: nn.Module, *, silent: int = 2) -> SpikingNetwork:
-    return prepare(model.eval(), torch.randn(4, *SHAPE)).convert(CSS(steps=8, silent=silent))
+    return prepare(model.eval(), torch.randn(4, *SHAPE)).convert(CSS(steps=8, silent=silent, amplitude="layer"))
 
 
 def neurons(*modules: nn.Module) -> dict[str, str]:
@@ -226,7 +226,7 @@ def test_skips_wait_for_the_longer_path() -> None:
 
 @pytest.mark.parametrize("name", ["resnet20"])
 def test_every_block_of_a_residual_network_delays_its_skip_by_one_neuron(name: str) -> None:
-    snn = prepare(create_model(name), torch.randn(2, 3, 32, 32)).convert(CSS(steps=8, silent=2))
+    snn = prepare(create_model(name), torch.randn(2, 3, 32, 32)).convert(CSS(steps=8, silent=2, amplitude="layer"))
     assert sorted(steps for steps in snn.delays.values() if steps) == [2] * 9
     assert len(snn.graph.neurons) == 19
     first = [snn.timing.depths[op.name] for op in snn.graph.neurons]

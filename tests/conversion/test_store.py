@@ -21,7 +21,7 @@ from transpike.conversion import SpikingNetwork
 from transpike.errors import ModelError, TranspikeError
 
 SHAPE = (3, 8, 8)
-SCHEME = CSS(steps=6, beta=1.75, silent=1, levels=(1, 2), percentile=99.5)
+SCHEME = CSS(steps=6, beta=1.75, silent=1, levels=(1, 2), percentile=99.5, amplitude="layer")
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,10 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         ),
         "damaged",
     ),
+    "another latency": (lambda n: n.update(latency=1), "latency=1: with these waits it is 10"),
+    "another interval": (lambda n: n.update(interval=70), "interval=70: with these waits"),
+    "other delays": (lambda n: n.update(delays=[["input", "x", 1]]), "delays=.*: with these waits"),
+    "no latency": (lambda n: n.pop("latency"), "latency=None: with these waits"),
     "an argument missing": (lambda n: op(n, "convolution")["args"].pop("stride"), "damaged"),
 }
 

@@ -200,6 +200,8 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     )
     model = true_statistics(Between(body, SHAPE), x)
     want = model(x).detach()
-    snn = convert(model.to(dtype), x.to(dtype), scheme=CSS(steps=12, beta=2.0, silent=2, percentile=100))
+    snn = convert(
+        model.to(dtype), x.to(dtype), scheme=CSS(steps=12, beta=2.0, silent=2, percentile=100, amplitude="layer")
+    )
     assert snn.dtype == dtype
     assert distance(snn(x), want) < (2e-3 if dtype == torch.float64 else 4e-2)

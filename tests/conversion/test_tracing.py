@@ -47,7 +47,7 @@ def same(model: Any, wanted: nn.Module) -> bool:
 
 
 def peak(prepared: Prepared) -> float:
-    return prepared.statistics.quantiles[prepared.graph.neurons[0].name].quantile(99)
+    return prepared.statistics.seen[prepared.graph.neurons[0].name].values.quantile(99)
 
 
 class Star(nn.Module):

@@ -139,6 +139,14 @@ def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
         read_image(str(tmp_path / "0.png"))
 
 
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "0.webp"
+    Image.new("RGB", (4, 4)).save(path)
+    os.truncate(path, 2**34)  # which WebP's decoder would read whole
+    with pytest.raises(DataError, match=r"0\.webp has 17,179,869,184 bytes"):
+        read_image(str(path))
+
+
 def test_no_file_is_handed_to_another_program(tmp_path: Path) -> None:
     assert not {"EPS", "WMF"} & set(FORMATS)
     (tmp_path / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")

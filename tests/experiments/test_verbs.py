@@ -14,13 +14,14 @@ from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, DataError
 from transpike.experiments import distill, hybrid_options, train
 from transpike.experiments.convert import Convert, convert
+from transpike.experiments.demo import Demo, demo
 from transpike.experiments.evaluate import Evaluate, evaluate
 from transpike.experiments.learning import recorded, settled
 from transpike.experiments.options import read_record, record
 from transpike.experiments.source import Source, load_model
 from transpike.results import RunFolder, read_result, read_run, start_run
 from transpike.train import Machine, Optim
-from transpike.train.recorded import read_options
+from transpike.train.recorded import read_options, recorded_loading
 from transpike.train.teacher import TeacherInput, input_of
 
 CPU = Machine(accelerator="cpu")
@@ -133,3 +134,18 @@ def test_behind_an_encoder_images_have_the_size_that_it_lays_out_as_the_network_
     assert analog.encode is not None and analog(torch.zeros(2, 1, 8, 8)).shape == (2, 1, 12, 12)
     with pytest.raises(ConfigError, match="of images of 8 x 8, not of 16 x 16: leave the size out"):
         input_of(known, sets, size=16, encoder=encoder)
+
+
+def test_a_loading_that_cannot_be_names_the_run(tmp_path: Path) -> None:
+    for verb in ("train", "convert"):
+        place = started({"data": "digits", "loading": {"batch_size": 0}}, verb, tmp_path / verb)
+        with pytest.raises(ConfigError, match=r"train: in its run\.json: loading\.batch_size=0: expected a whole"):
+            recorded_loading(read_options(place), tmp_path / "train")
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"student_epochs": 0}, {"seed": -1}])
+def test_the_demo_looks_at_its_options_first(wrong: dict[str, int], tmp_path: Path) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=f"^{name}="):
+        demo(Demo(out=tmp_path / "demo", **wrong))
+    assert not (tmp_path / "demo").exists()

@@ -8,6 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +27,52 @@ VALUES: tuple[Any, ...] = (
     *("", "x", "0", "x" * 5000, "../..", "\ud800", "\0", "nan", [], {}, [[]], [None], [1, 2, 3], ["a", "b"]),
     *({"name": "css"}, {"": 1}, [-1, 0], ["x"] * 2000, list(range(2000)), [1e30, float("nan")]),
 )
+
+
+NETWORK: tuple[Any, ...] = (
+    *("linear", "contraction", "product", "gather", "affine", "add", "cat", "reshape", "select", "resample", "call"),
+    *(
+        "Zab,Zbc->Zac",
+        "Zab,Zab->Za",
+        "Zab,bc->Zca",
+        "ab,bc->ac",
+        "Zaa,Zaa->Z",
+        "Zab->Zab",
+        "...,...->...",
+        "Za,b->Zb",
+        "a" * 99,
+    ),
+    *(
+        "mul.Tensor",
+        "softmax.int",
+        "reshape.default",
+        "index_select.default",
+        "layer_norm.default",
+        "expand_as.default",
+    ),
+    *("argmax.default", "repeat.default", "pow.Tensor_Scalar", "constant_pad_nd.default", "gt.Scalar"),
+    *(
+        {"operand": 0},
+        {"operand": 7},
+        {"result": 0},
+        {"result": 10**9},
+        {"result": -1},
+        {"constant": "x"},
+        {"float": "inf"},
+    ),
+    *(
+        [1, 2**20],
+        [-1, 2**40],
+        [-1, -1],
+        [0],
+        [2, 16, 8],
+        [0.0, 0.0],
+        [2.0, -1.0],
+        {"": 0},
+        [{"operand": 0}, {"operand": 0}],
+    ),
+)
+"""What stands in a saved network: kinds, equations, operators, places, shapes."""
 
 
 class Exploit:
@@ -117,7 +164,8 @@ def _json(path: Path, draw: Random, others: list[Path]) -> str:
         start, stop = draw.choice(numbers)
         path.write_text(text[:start] + draw.choice((HUGE, "1e999", "-0", "1" + "0" * 400, deep)) + text[stop:])
         return f"a number at {start}"
-    done = [_change(content, draw) for _ in range(draw.choice((1, 1, 1, 2, 5)))]
+    values = (*VALUES, *NETWORK) if path.name == "network.json" else VALUES
+    done = [_change(content, draw, values) for _ in range(draw.choice((1, 1, 1, 2, 5)))]
     path.write_text(json.dumps(content, ensure_ascii=draw.random() < 0.9), errors="surrogatepass")
     return "; ".join(done)
 
@@ -145,7 +193,8 @@ def _change(content: Any, draw: Random, values: tuple[Any, ...] = VALUES) -> str
         for _ in range(draw.choice((1, 200))):
             holder[key] = draw.choice(([holder[key]], {"a": holder[key]}))
     else:
-        holder[key] = draw.choice(values)
+        value = draw.choice(values)
+        holder[key] = deepcopy(value) if isinstance(value, list | dict) else value  # which a later change may alter
     return f"{way} {trail}"
 
 

@@ -49,7 +49,7 @@ def _network(folder: Path, path: Path, seeds: Path) -> object:
     return transpike.load(folder)(torch.rand(2, LAYERS[0]))
 
 
-def _resnet(folder: Path, path: Path, seeds: Path) -> object:
+def _on_colours(folder: Path, path: Path, seeds: Path) -> object:
     return transpike.load(folder)(torch.rand(2, 3, 8, 8))
 
 
@@ -148,7 +148,8 @@ def _tested(folder: Path, path: Path, seeds: Path) -> object:
 EVENTS = {name: (_event_set(name),) * 4 for name in ("nmnist", "cifar10_dvs", "dvs128_gesture")}
 KINDS: dict[str, tuple[Reader, ...]] = {
     "network": (_network,),
-    "resnet": (_resnet, _resnet, _on_images("evaluate")),
+    "resnet": (_on_colours, _on_colours, _on_images("evaluate")),
+    "attention": (_on_colours, _on_colours, _on_images("evaluate")),
     "run": (_resume, _resume, _model, _verb("evaluate"), _verb("convert", "--steps", 2), _report, _report_over),
     "encoder": (_model, _encoder, _on_images("evaluate")),
     "results": (_report, _report, _report_all, _report_over),

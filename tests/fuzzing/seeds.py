@@ -17,11 +17,12 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import yaml
 from PIL import Image
 from tests.data import recordings
 from tests.report.samples import make_analysis, make_conversion, make_training
-from torch import nn
+from torch import Tensor, nn
 
 import transpike
 from transpike.cli import main
@@ -41,6 +42,28 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(LAYERS[0], LAYERS[1]), nn.ReLU(), nn.Linear(LAYERS[1], LAYERS[2])).eval()
 
 
+class Attention(nn.Module):
+    """Products, a gate, moves by index, contractions and windows: what a saved network may hold beside plain layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, 2)
+        self.norm = nn.LayerNorm(8)
+        self.qkv, self.gate = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.mixed = nn.Parameter(torch.randn(2, 16, 4) / 4)
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2).roll(1, 1)  # [N, 16, 8]
+        windows = self.norm(x).reshape(-1, 4, 8)  # of four patches, in the axis of samples
+        q, k, v = self.qkv(windows).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        x = x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, 16, 8)
+        x = F.gelu(x) * torch.sigmoid(self.gate(x))
+        y = torch.einsum("nlc,glk->ngkc", x, self.mixed)
+        logits: Tensor = self.head(F.relu(y.flatten(1)))
+        return logits
+
+
 def make_seeds(place: Path) -> None:
     """A folder for each kind of file."""
     _images(place / "images")
@@ -53,6 +76,10 @@ def make_seeds(place: Path) -> None:
     transpike.convert(network(), images, scheme=transpike.CSS(steps=4)).save(place / "network")
     convolutional = create_model("resnet8x4", width=2, num_classes=2, image_size=8).eval()
     transpike.convert(convolutional, torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4)).save(place / "resnet")
+    torch.manual_seed(0)
+    transpike.convert(Attention().eval(), torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4)).save(
+        place / "attention"
+    )
     _encoded(place / "encoder")
     options = [
         *TINY,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import transpike
 from transpike.coding import CSS, Rate
@@ -20,7 +20,7 @@ def test_compare_counts_by_hand() -> None:
     torch.manual_seed(0)
     ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     x = torch.rand(10, 6)
-    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1))
+    snn = prepare(ann, x).convert(transpike.CSS(steps=8, silent=1, amplitude="layer"))
     row = compare(snn, [x]).row
     trace = snn.trace(x)
     into, hidden = (trace[name].spikes.abs().sum().item() / 10 for name in ("input", "1"))
@@ -29,7 +29,7 @@ def test_compare_counts_by_hand() -> None:
     assert row.spikes_per_neuron == pytest.approx(hidden / 8)
     assert row.payload_bits == pytest.approx(into + hidden)
     assert (row.latency, row.latency_zero_delay, row.interval) == (8 + 2, 8 + 1, 9)
-    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3)))
+    levels = prepare(ann, x).convert(transpike.CSS(steps=8, silent=0, levels=(1, 2, 3), amplitude="layer"))
     row, trace = compare(levels, [x]).row, levels.trace(x)
     count = {k: [(trace[n].spikes.abs() == k).sum().item() / 10 for n in ("input", "1")] for k in (2, 3)}
     assert row.shifts == pytest.approx(8 * count[2][0] + 3 * count[2][1])
@@ -44,7 +44,7 @@ def test_a_loss_is_what_the_original_had_more() -> None:
     with torch.no_grad():
         labels = ann(images).argmax(1)
     labels[:40] = (labels[:40] + 1) % 5
-    snn = transpike.convert(ann, images, scheme=CSS(steps=1, silent=0))
+    snn = transpike.convert(ann, images, scheme=CSS(steps=1, silent=0, amplitude="layer"))
     row, original = (lambda found: (found.row, found.ann))(compare(snn, [(images, labels)]))
     right = float((snn(images).argmax(1) == labels).double().mean())
     assert original.accuracy == pytest.approx(0.9) and row.accuracy == pytest.approx(right) and right < 0.8
@@ -55,18 +55,47 @@ def test_the_energy_of_a_network_is_that_of_its_layers_and_of_its_readout() -> N
     torch.manual_seed(0)
     ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     images = torch.randn(20, 4)
-    row = compare(transpike.convert(ann, images, scheme=CSS(steps=8, silent=1)), [images]).row
+    row = compare(transpike.convert(ann, images, scheme=CSS(steps=8, silent=1, amplitude="layer")), [images]).row
     # Three outputs accumulate over 8 steps: each amplifies its sum (a shift, 0.1 pJ) and adds the bias (0.9 pJ).
     readout = 3 * 8 * (0.1 + 0.9) * 1e-6
     assert row.energy_uj == pytest.approx(sum(layer.energy_uj for layer in row.layers) + readout, rel=1e-9)
     assert row.energy_uj == pytest.approx(sum(row.energy_parts_uj.values()), rel=1e-9)
 
 
+def test_a_shared_current_is_passed_on_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norms = nn.Linear(4, 8), nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
+            self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(self.norms[1](x + self.inner(self.norms[0](x))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    images = torch.randn(20, 4)
+    snn = transpike.convert(Residual().eval(), images, scheme=CSS(steps=8, silent=1))
+    row = compare(snn, [images]).row
+    monkeypatch.setattr("transpike.measure.conversion.relays", lambda graph: {})
+    without = compare(snn, [images]).row
+    # Eight values are added to what the first norm accumulates, and where the blocks' results meet.
+    assert row.neuron_updates - without.neuron_updates == pytest.approx(8 * (8 + 8))
+    gained = [a.energy_uj - b.energy_uj for a, b in zip(row.layers, without.layers, strict=True)]
+    assert gained == pytest.approx([0, 8 * 8 * 0.9e-6, 0], abs=1e-12)
+    assert row.energy_uj - without.energy_uj == pytest.approx(8 * (8 + 8) * 0.9e-6)
+
+
 def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sets = transpike.load_images("digits", loading=transpike.Loading(test_images=20))
     ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
-    schemes = [CSS(steps=6), CSS(steps=4, silent=0), CSS(steps=4), Rate(steps=8)]
+    schemes = [
+        CSS(steps=6),
+        CSS(steps=4, silent=0),
+        CSS(steps=4),
+        Rate(steps=8),
+    ]
     task = Sweep("mlp", ann, sets, schemes, calibration=32)
     found = list(sweep(task, tmp_path))
     assert [len(each.rows) for each in found] == [1, 2, 3, 4]
@@ -74,7 +103,7 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     assert [row.network for row in last.rows] == ["T4", "T6", "T4_silent-0", "T8_rate"], "a code's rows lie together"
     assert (last.model, last.dataset, last.images) == ("mlp", "digits", 20)
     assert last.calibration is not None and last.calibration.images == 32
-    assert set(last.glossary) == set(CSS().terms)
+    assert set(last.glossary) == set(CSS(silent=2, amplitude="layer").terms)
     images = next(iter(sets.test))[0]
     snn = transpike.load(tmp_path / "T4_silent-0")
     same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()

@@ -13,7 +13,7 @@ from transpike.coding.scheme import encoder_operations, payload_bits, readout_op
 from transpike.coding.tracking import TrackingNeuron
 from transpike.metrics.energy import Operations, synaptic_operations
 
-MULTI = CSS(steps=8, beta=2.0, silent=0, levels=(1, 2, 3, 4, 8, 10))
+MULTI = CSS(steps=8, beta=2.0, silent=0, levels=(1, 2, 3, 4, 8, 10), amplitude="layer")
 
 
 def updates(scheme: CSS, *, spikes: float, inputs: float = 100) -> Operations:
@@ -54,7 +54,7 @@ def test_each_spike_costs_an_addition_per_target_and_its_payload_what_it_needs()
 def test_payload_bits() -> None:
     bits = {(True, (1,)): 1, (False, (1,)): 0, (True, (1, 2)): 2, (True, tuple(range(1, 17))): 5}
     for (signed, levels), expected in bits.items():
-        assert payload_bits(CSS(levels=levels, signed=signed).digits) == expected
+        assert payload_bits(CSS(levels=levels, signed=signed, silent=2, amplitude="layer").digits) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,23 +63,25 @@ def test_payload_bits() -> None:
 )
 def test_amplification(beta: float, shifts: int, additions: int, multiplications: int) -> None:
     """Beyond a bias per step, an accumulator only amplifies."""
-    work = readout_operations(CSS(steps=8, beta=beta, levels=(1, 2)), values=10)
+    work = readout_operations(CSS(steps=8, beta=beta, levels=(1, 2), silent=2, amplitude="layer"), values=10)
     assert work == Operations(
         neuron_shifts=80 * shifts, neuron_accumulates=80 * (additions + 1), neuron_multiplications=80 * multiplications
     )
 
 
 def test_the_updates_of_firing_neurons() -> None:
-    work = updates(CSS(steps=6, beta=1.5, silent=2), spikes=250)
+    work = updates(CSS(steps=6, beta=1.5, silent=2, amplitude="layer"), spikes=250)
     assert work.neuron_shifts == 100 * 2 * 8
     # per neuron: 2 sums amplified 8 times; bias, difference and one comparison 6 times; and the spikes
     assert work.neuron_accumulates == 100 * (2 * 8 + 3 * 6) + 250
-    more = updates(CSS(steps=6, beta=1.5, silent=2, levels=(1, 2, 4, 8)), spikes=250)
+    more = updates(CSS(steps=6, beta=1.5, silent=2, levels=(1, 2, 4, 8), amplitude="layer"), spikes=250)
     assert more.neuron_accumulates - work.neuron_accumulates == 100 * 2 * 6  # 3 comparisons find one of 5 magnitudes
 
 
 def test_each_input_of_a_maximum_keeps_a_sum_of_its_own() -> None:
-    one, four = (updates(CSS(steps=6, beta=2.0, silent=2), spikes=250, inputs=inputs) for inputs in (100, 400))
+    one, four = (
+        updates(CSS(steps=6, beta=2.0, silent=2, amplitude="layer"), spikes=250, inputs=inputs) for inputs in (100, 400)
+    )
     assert four.neuron_shifts - one.neuron_shifts == 300 * 8  # amplified over 8 steps
     assert four.neuron_accumulates - one.neuron_accumulates == 300 * 2 * 6  # a bias and a comparison in 6 steps
 
@@ -88,5 +90,5 @@ def test_rate_coding_amplifies_nothing_and_its_encoder_does_nothing() -> None:
     rate = Rate(steps=10)
     assert encoder_operations(rate, values=7, spikes=0) == Operations()
     assert readout_operations(rate, values=7) == Operations(neuron_accumulates=70)
-    css = encoder_operations(CSS(steps=10), values=7, spikes=3)
+    css = encoder_operations(CSS(steps=10, silent=2, amplitude="layer"), values=7, spikes=3)
     assert css == Operations(neuron_shifts=70, neuron_accumulates=73)

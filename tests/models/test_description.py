@@ -123,6 +123,17 @@ def test_arguments_beside_a_run_go_before_its_own(run):
     assert create_model(run, weights=run / "wide.safetensors", width=8).fc.in_features == 32
 
 
+def test_a_folder_without_one_tells_what_it_holds(run):
+    inner = run / "inner" / "student"
+    inner.mkdir(parents=True)
+    (run / "model.json").rename(inner / "model.json")
+    with pytest.raises(ModelError, match=r"has no model\.json\. In it lie .*student\.$"):
+        read_description(run / "inner")
+    (inner / "network.json").write_text("{}")
+    with pytest.raises(ModelError, match="It holds what `transpike convert` made"):
+        read_description(run / "inner")
+
+
 def test_a_folder_without_one_and_one_that_is_a_pipe(run):
     (run / "model.json").unlink()
     assert "not the folder of a finished `transpike train` run" in refusal(run)

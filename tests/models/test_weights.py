@@ -208,3 +208,11 @@ def test_files_that_are_no_weights_are_refused_and_never_executed(net, tmp_path)
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     with pytest.raises(ModelError, match="holds no state dict"):
         read_weights(tmp_path / "empty.pt")
+
+
+def test_what_a_stranger_wrote_is_not_quoted_at_length(tmp_path):
+    header = json.dumps({"weight": {"dtype": "x" * 5000, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "long.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ModelError, match="is damaged") as caught:
+        read_weights(tmp_path / "long.safetensors")
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))

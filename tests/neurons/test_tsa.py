@@ -21,7 +21,7 @@ from transpike.errors import ConfigError
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_reference
 from transpike.neurons.kernels.track_reference import Final
-from transpike.neurons.tsa import IDENTITY, RELU, Code, Piecewise, accumulate, decode, encode, track
+from transpike.neurons.tsa import IDENTITY, RELU, Code, Piecewise, accumulate, decode, encode, estimate, track
 
 MULTI = ((1,), (1, 2), (1, 2, 4, 8), (1, 2, 3), (1, 3, 4, 9), tuple(range(1, 17)), (1, *range(5, 15)))
 FUNCTIONS = (RELU, IDENTITY, Piecewise(slope=0.1), Piecewise(high=17.3), Piecewise(slope=1.0, low=-3.1, high=2.7))
@@ -43,11 +43,11 @@ def noise(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
 
 
 def reference(
-    z: Tensor, code: Code, function: Piecewise, *, accumulated: bool = False
+    z: Tensor, code: Code, function: Piecewise, *, accumulated: bool = False, unit: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the torch backend says of float32 currents ``[T, neurons]``: spikes, residual, target."""
     spikes, ends = torch.empty(code.steps, z.shape[1]), torch.empty(2, z.shape[1])
-    track_reference.track(z, spikes, Final(*ends), tsa._tables(code, function), accumulated=accumulated)
+    track_reference.track(z, spikes, Final(*ends), tsa._tables(code, function, unit), accumulated=accumulated)
     return spikes, ends[0], ends[1]
 
 
@@ -72,8 +72,18 @@ def test_the_cpu_kernel_equals_the_reference_to_the_bit(
 ) -> None:
     z = noise(seed, code.steps, neurons, scale=1.5)
     held, expected = accumulate(z, beta=code.beta, silent=code.silent), torch.empty(code.steps + code.silent, neurons)
-    track_reference.accumulate(z, expected, beta=code.beta)
+    track_reference.accumulate(z, expected, beta=code.beta, units=(1.0,) * len(held))
     assert torch.equal(held, expected)
+    estimates, expected = estimate(z, beta=code.beta, unit=0.3), torch.empty(code.steps, neurons)
+    units = tuple(0.3 * worth for worth in code.weights)
+    track_reference.accumulate(z, expected, beta=code.beta, units=units)
+    assert torch.equal(estimates, expected)
+    estimates[noise(seed, code.steps, neurons) > 1] = torch.nan
+    ours = track(estimates, code=code, function=function, unit=0.3, final=True)
+    spikes, residual, target = reference(estimates, code, function, accumulated=True, unit=0.3)
+    assert torch.equal(ours.spikes, spikes) and ours.residual is not None and torch.equal(ours.residual, residual)
+    overwritten = track(estimates, code=code, function=function, unit=0.3, inplace=True).spikes
+    assert overwritten.data_ptr() == estimates.data_ptr() and torch.equal(overwritten, spikes)
     for accumulated, source in ((False, z), (True, held)):
         ours = track(source, code=code, function=function, accumulated=accumulated, final=True)
         spikes, residual, target = reference(source, code, function, accumulated=accumulated)

@@ -29,10 +29,16 @@ FUNCTIONS = (tsa.RELU, tsa.Piecewise(slope=0.1, low=-1.0, high=17.3))
 
 
 def tracked(
-    backend: ModuleType, source: Tensor, code: tsa.Code, function: tsa.Piecewise, *, accumulated: bool
+    backend: ModuleType,
+    source: Tensor,
+    code: tsa.Code,
+    function: tsa.Piecewise,
+    *,
+    accumulated: bool,
+    unit: float | None,
 ) -> list[Tensor]:
     """Spikes, residuals and targets, and the spikes written over the input."""
-    neurons, tables = source.shape[1], tsa._tables(code, function)
+    neurons, tables = source.shape[1], tsa._tables(code, function, unit)
     spikes = torch.empty(code.steps, neurons, device=source.device)
     ends = torch.empty(2, neurons, device=source.device)
     backend.track(source, spikes, Final(*ends), tables, accumulated=accumulated)
@@ -41,20 +47,27 @@ def tracked(
     return [spikes.cpu(), ends.cpu(), over[: code.steps].cpu()]
 
 
+def undefined(z: Tensor) -> Tensor:
+    """Estimates with no value in some places."""
+    return torch.where(z > 2, torch.nan, torch.where(z < -2.5, torch.inf, z))
+
+
 def main() -> None:
     torch.manual_seed(0)
     for code in CODES:
         neurons = int(torch.randint(1, 1500, ()))
         z = torch.randn(code.steps, neurons) * 1.5
         held = torch.empty(code.steps + code.silent, neurons)
-        track_reference.accumulate(z, held, beta=code.beta)
+        units = tuple(1 + step / 7 for step in range(len(held)))
+        track_reference.accumulate(z, held, beta=code.beta, units=units)
         ours = torch.empty_like(held, device=DEVICE)
-        track_gpu.accumulate(z.to(DEVICE), ours, beta=code.beta)
+        track_gpu.accumulate(z.to(DEVICE), ours, beta=code.beta, units=units)
         assert torch.equal(held, ours.cpu()), code
         for function in FUNCTIONS:
-            for accumulated, source in ((False, z), (True, held)):
-                wanted = tracked(track_reference, source, code, function, accumulated=accumulated)
-                found = tracked(track_gpu, source.to(DEVICE), code, function, accumulated=accumulated)
+            for accumulated, unit, source in ((False, None, z), (True, None, held), (True, 0.3, undefined(z))):
+                how = {"accumulated": accumulated, "unit": unit}
+                wanted = tracked(track_reference, source, code, function, **how)
+                found = tracked(track_gpu, source.to(DEVICE), code, function, **how)
                 assert all(map(torch.equal, wanted, found)), (code, function)
         digits, start = tsa._digits(code.levels, scale=1.0), code.beta**-code.steps
         spikes, ours = torch.empty(code.steps, neurons), torch.empty(code.steps, neurons, device=DEVICE)

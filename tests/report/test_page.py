@@ -11,6 +11,7 @@ import pytest
 from transpike.errors import ConfigError, DataError
 from transpike.experiments.report import Report, report
 from transpike.report import build_page
+from transpike.report.terminal import conversion_table
 
 from .samples import (
     LAYERS,
@@ -97,7 +98,7 @@ def test_the_table_has_every_row_and_the_ann(built: str) -> None:
     row = ["8", "28", "27", "9", "98.60 %", "0.00", "100 %", "2.67 %", "1.99", "9.76 M", "8.79", "0.75 ×", "180"]
     assert rows.count(row) == 1
     assert sum(len(cells) == 13 and cells[0].isdigit() for cells in rows) == 25
-    assert [cells[0] for cells in rows if len(cells) == 14 and cells[0].count("relu")] == LAYERS
+    assert [cells[0] for cells in rows if len(cells) == 18 and cells[0].count("relu")] == LAYERS
 
 
 def test_every_drawing_says_what_it_shows(built: str) -> None:
@@ -135,7 +136,7 @@ def test_a_scheme_that_knows_no_other_scheme_is_tabled_and_drawn() -> None:
     assert "gives the same prediction as the ANN on 100 %" in alone.text("h2")[0]
     assert "Error by layer: Rate, T = 32" in alone.text("strong")
     assert "negative spikes" not in alone.text("li") and "positive spikes" not in alone.text("li")
-    silent = ["input", "analog", "–", "16,384", *"–––––", "0.00", "0.00", "0", "0.464", "0"]
+    silent = ["input", "analog", "–", "16,384", *"–––––", "0.00", "0.00", "0", *"–––", "1", "0.464", "0"]
     assert silent in alone.rows
     assert not {"clipping by the percentile", "the code: resolution and coupling"} & set(alone.text("li"))
     assert "and below it what makes it" not in " ".join(alone.text("span"))
@@ -410,8 +411,18 @@ def test_report_writes_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == f"Report: {out}\n"
     assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 2
     assert list(out.parent.iterdir()) == [out]
-    report(Report(runs[0], out))
-    assert len(Page(out.read_text(encoding="utf-8")).text("h2")) == 1, "an existing page is replaced"
+    report(Report(runs[::-1], out, title="again"))
+    assert "<title>again</title>" in out.read_text(encoding="utf-8"), "the page of the same runs is replaced"
+    with pytest.raises(ConfigError, match="already exists and is not a page of these runs; name another place"):
+        report(Report(runs[0], out))
+    inner = runs[0] / "report.html"
+    for title in ("first", "second"):
+        report(Report(runs[0], inner, title=title))
+    runs[0].rename(tmp_path / "moved")
+    report(Report(tmp_path / "moved", tmp_path / "moved" / "report.html", title="moved"))
+    assert "<title>moved</title>" in (tmp_path / "moved" / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not a page of these runs"):
+        report(Report(runs[1], tmp_path / "moved" / "report.html"))
 
 
 def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) -> None:
@@ -432,8 +443,20 @@ def test_bad_input_writes_nothing(tmp_path: Path, conversion: dict[str, Any]) ->
         report(Report([good], tmp_path / "good"))
     mine = tmp_path / "weights.safetensors"
     mine.write_text("mine")
-    with pytest.raises(ConfigError, match="already exists and is not a page of transpike; name another place"):
+    with pytest.raises(ConfigError, match="already exists and is not a page of these runs; name another place"):
         report(Report([good], mine))
     assert mine.read_text() == "mine"
     mine.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good"]
+
+
+def test_what_functions_and_products_take_is_told() -> None:
+    told = make_conversion({})
+    assert "of the energy" not in (conversion_table(parsed(told).result).caption or "")
+    for row, share in zip(told["rows"], (0.1, 0.2, 0.2, 0.2, 0.3), strict=True):
+        row["energy_parts_uj"] = {"products": share * row["energy_uj"], "functions": 0.05 * row["energy_uj"]}
+        row["layers"][3] |= {"evaluations": 1, "state": 3.0, "group": 192, "products": 1234.0}
+    caption = str(conversion_table(parsed(told).result).caption)
+    assert "of the energy, functions 5 to 5 % and products 10 to 30 %" in caption
+    cells = next(cells for cells in Page(page_of(told)).rows if cells[0] == LAYERS[3])
+    assert cells[-6:-2] == ["1,234", "1", "3.00", "192"]

@@ -170,6 +170,9 @@ def test_a_run_without_a_finished_epoch_is_not_resumed_nor_taken_away(tmp_path, 
     [
         (["--model", "resnet21"], "Did you mean resnet20"),
         (["--epochs", "0"], "epochs=0"),
+        (["--seed", "-1"], "transpike: seed=-1: expected a whole number"),
+        (["--loading.outputs", "1000"], "loading.outputs=1000: digits has 10 classes"),
+        (["--model", "timm/resnet18x"], "no network 'timm/resnet18x'. Did you mean timm/resnet18"),
         (["--weights", "absent.pt"], "no such weight file"),
         (["--resume", "absent"], "no run to resume"),
         (["--network", '{"depth": 3}'], "depth"),
@@ -185,3 +188,19 @@ def test_bad_input_is_one_message_and_leaves_nothing(arguments, told, tmp_path, 
     assert told in error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_options_beside_resume_must_be_those_of_the_run(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", *TINY, "--epochs", "1", "--out", str(run)]) == 0
+    before = (run / "results.json").read_bytes()
+    for given, named in (
+        (["--epochs", "5"], "epochs"),
+        (["--recipe.mixup", "0.2", "--keep", "best"], "keep, recipe.mixup"),
+        (["--loading.batch_size", "7"], "loading.batch_size"),
+    ):
+        capsys.readouterr()
+        assert main(["train", "--resume", str(run), *given]) == 2
+        assert f"{run}: begun with other options ({named}); resume with the same" in capsys.readouterr().err
+    assert main(["train", *TINY, "--epochs", "1", "--resume", str(run)]) == 0
+    assert (run / "results.json").read_bytes() == before

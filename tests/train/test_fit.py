@@ -107,7 +107,7 @@ def test_without_validation_images_the_last_epoch_counts(tmp_path):
     assert (fitted.epoch, fitted.validation_accuracy) == (2, None)
     assert "validation_accuracy" not in fitted.curves[0]
     with pytest.raises(ConfigError, match="keep='best'"):
-        fit(network(), Loaders(loaders().train, None), replace(PLAIN, keep="best"), folder=tmp_path)
+        fit(network(), Loaders(loaders().train, None), replace(PLAIN, keep="best"), folder=tmp_path / "best")
 
 
 def test_a_seed_gives_the_same_run_and_the_global_state_does_not_matter(unbroken, tmp_path):

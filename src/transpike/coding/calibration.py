@@ -1,4 +1,4 @@
-"""From the distributions of activations to amplitudes: a percentile, adjusted by residuals on request."""
+"""From the distributions of activations to amplitudes, one a layer or one a channel."""
 
 from __future__ import annotations
 
@@ -6,14 +6,40 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar
 
-from transpike.checks import number, whole
-from transpike.quantiles import Quantiles
+import torch
+from torch import Tensor
 
-__all__ = ["Calibration", "Percentile"]
+from transpike.checks import choice, number, whole
+from transpike.quantiles import ChannelQuantiles, Quantiles
+
+__all__ = ["Calibration", "Percentile", "Seen"]
+
+Amplitude = TypeVar("Amplitude", float, Tensor)
 
 _RESIDUAL = 99.9
+_FLOOR = 2**-6
+_SHARES = tuple(2 ** (-k / 4) for k in range(17))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the calibration images say of a layer, or of the input.
+
+    Attributes:
+        values: the distribution of |activation|.
+        channels: that of each channel; None where no axis counts channels.
+    """
+
+    values: Quantiles
+    channels: ChannelQuantiles | None = None
+
+    def share_above(self, value: Tensor) -> float:
+        """The share of the magnitudes that exceed ``value``, [] or [channels]."""
+        if value.ndim == 0 or self.channels is None:
+            return self.values.share_above(float(value))
+        return self.channels.share_above(value)
 
 
 class Calibration(Protocol):
@@ -21,15 +47,18 @@ class Calibration(Protocol):
 
     def amplitudes(
         self,
-        seen: Mapping[str, Quantiles],
+        seen: Mapping[str, Seen],
+        *,
         full: float,
-        residuals: Callable[[Mapping[str, float]], Mapping[str, Quantiles]],
-    ) -> dict[str, float]:
-        """theta of the input and of every neuron layer, by name.
+        largest: float,
+        residuals: Callable[[Mapping[str, Tensor]], Mapping[str, Quantiles]],
+    ) -> dict[str, Tensor]:
+        """theta of the input and of every neuron layer, by name: [] or, one a channel, [channels].
 
         Args:
-            seen: the distribution of |activation| of each.
+            seen: what the calibration images say of each.
             full: `Scheme.full`.
+            largest: the largest value that a train can say, in units of theta.
             residuals: runs a network of given amplitudes on the calibration images, and gives the distribution of
                 each layer's |residual| in units of theta.
         """
@@ -37,55 +66,101 @@ class Calibration(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Percentile:
-    """One amplitude a layer: what its train says in full is a percentile of the layer's |activation|.
+    """What a train says in full is a percentile of |activation|: of the layer's, or of each channel's.
 
     Of the input it is the largest. A layer so sparse that its percentile is 0 is given its maximum; one that is always
-    0 gets 1, with a warning, for nothing it could carry is known.
+    0 gets 1, with a warning, for nothing it could carry is known. A channel's amplitude is at least a 64th of the
+    layer's largest. A channel's values are fewer than its layer's, so that new images exceed its maximum more often:
+    it is carried on, as of a distribution that falls exponentially, to where the layer's lies; or to the percentile
+    where the channel was seen too seldom to have it.
 
     Args:
-        percentile: in (0, 100]; 100 is the maximum.
+        percentile: in (0, 100]; 100 is the maximum. ``"fit"`` takes the value that makes the squared error of a
+            decoded activation least: what is clipped, and half a unit of the last digit.
         adjustments: how often amplitudes are enlarged by the residuals of the converted network (CSS, Appendix A.3).
+        per: ``"layer"`` or ``"channel"``.
 
     Raises:
         ConfigError: if a value is outside its range.
     """
 
-    percentile: float = 99.99
+    percentile: float | Literal["fit"] = 99.99
     adjustments: int = 0
+    per: Literal["layer", "channel"] = "layer"
 
     def __post_init__(self) -> None:
-        number("percentile", self.percentile, above=0, most=100)
+        if self.percentile != "fit":
+            number("percentile", self.percentile, above=0, most=100)
         whole("adjustments", self.adjustments, least=0)
+        choice("amplitude", self.per, ("layer", "channel"))
 
     def amplitudes(
         self,
-        seen: Mapping[str, Quantiles],
+        seen: Mapping[str, Seen],
+        *,
         full: float,
-        residuals: Callable[[Mapping[str, float]], Mapping[str, Quantiles]],
-    ) -> dict[str, float]:
+        largest: float,
+        residuals: Callable[[Mapping[str, Tensor]], Mapping[str, Quantiles]],
+    ) -> dict[str, Tensor]:
         """See `Calibration`."""
-        amplitudes = {name: peak / full for name, peak in self._peaks(seen).items()}
+        peaks = {name: self._peaks(name, each, full, largest) for name, each in seen.items()}
+        dead = [name for name, peak in peaks.items() if not peak.any()]
+        if dead:
+            warnings.warn(
+                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for "
+                "values up to 1; check the calibration images, or remove the layer",
+                stacklevel=3,
+            )
+        amplitudes = {name: (peak if peak.any() else torch.ones_like(peak)) / full for name, peak in peaks.items()}
         for _ in range(self.adjustments):
             for name, missed in residuals(amplitudes).items():
                 amplitudes[name] = adjusted(amplitudes[name], missed.quantile(_RESIDUAL), full)
         return amplitudes
 
-    def _peaks(self, seen: Mapping[str, Quantiles]) -> dict[str, float]:
-        peaks: dict[str, float] = {}
-        for name, values in seen.items():
-            peak = values.quantile(100 if name == "input" else self.percentile)
-            peaks[name] = peak or values.quantile(100) or math.nan
-        dead = [name for name, peak in peaks.items() if math.isnan(peak)]
-        if dead:
-            warnings.warn(
-                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for "
-                "values up to 1; check the calibration images, or remove the layer",
-                stacklevel=4,
-            )
-        return {name: 1.0 if math.isnan(peak) else peak for name, peak in peaks.items()}
+    def _peaks(self, name: str, seen: Seen, full: float, largest: float) -> Tensor:
+        """What the trains say in full, in float64; 0 where nothing was seen but zeros."""
+        if self.per == "channel" and seen.channels is not None:
+            peaks = self._of_channels(name, seen.channels, full, largest)
+            return peaks.clamp_min(float(peaks.max()) * _FLOOR)
+        if self.percentile == "fit" and name != "input":
+            return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest)
+        peak = seen.values.quantile(100 if name == "input" or self.percentile == "fit" else self.percentile)
+        return torch.tensor(peak or seen.values.quantile(100), dtype=torch.float64)
+
+    def _of_channels(self, name: str, channels: ChannelQuantiles, full: float, largest: float) -> Tensor:
+        maxima = _expected(channels)
+        if name == "input" or self.percentile == 100:
+            return maxima
+        if self.percentile == "fit":
+            values, counts = channels.histogram()
+            fits = (_fitted(values, of, float(most), full, largest) for of, most in zip(counts, maxima, strict=True))
+            return torch.stack(list(fits))
+        rare = 1 - self.percentile / 100
+        if channels.count * rare >= 1:
+            return channels.quantile(self.percentile).double()
+        return torch.minimum(_carried(channels, 1 / rare), maxima)
 
 
-def adjusted(amplitude: float, residual: float, full: float) -> float:
+def _expected(channels: ChannelQuantiles) -> Tensor:
+    """A maximum for each channel that new images exceed as seldom as they exceed the layer's."""
+    return _carried(channels, channels.count * len(channels.maximum)).clamp_max(float(channels.maximum.max()))
+
+
+def _carried(channels: ChannelQuantiles, values: float) -> Tensor:
+    """The maxima that so many values of each channel should have, as of distributions that fall exponentially."""
+    return channels.maximum.double() * max(math.log(values) / math.log(max(channels.count, 2)), 1)
+
+
+def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest: float) -> Tensor:
+    """The peak whose clipped squares and last digits make the least squared error; one of 17 below the maximum."""
+    values, counts = values.double(), counts.double()
+    peaks = torch.tensor(_SHARES, dtype=torch.float64) * maximum
+    missed = (values - peaks[:, None] * (largest / full)).clamp_min(0).square() @ counts
+    active = counts[values > 0].sum()
+    return peaks[(missed + (peaks / full).square() / 12 * active).argmin()]
+
+
+def adjusted(amplitude: Amplitude, residual: float, full: float) -> Amplitude:
     """Eq. A18 of CSS in units of theta, with its first branch raised by 0.03 so that the three meet.
 
     Example:

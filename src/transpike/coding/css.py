@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal
 
 from torch import Tensor
 
-from transpike.checks import refuse, whole
+from transpike.checks import choice, refuse, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.function import Function
 from transpike.coding.scheme import Scheme, total
@@ -36,16 +37,23 @@ class CSS(Scheme):
         steps: T, the steps that encode one value.
         beta: the amplification a step, above 1; at most 2k + 1 where the levels hold all integers from 1 to k
             (3 for ternary spikes), since larger radices cannot write every value.
-        silent: steps a neuron listens before it fires (the silent period). Each costs a step of latency a layer.
-        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary; with ``(1, 2, 4, 8)`` no
-            silent step is needed.
+        silent: steps a neuron listens before it fires (the silent period): one number for all layers, or ``"auto"``,
+            by which conversion chooses one for each. Each costs a step of latency on the longest path.
+        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary. Larger digits are
+            redundancy, which replaces silent steps: with ``(1, 2, 4, 8)`` most layers need none.
+        span: how far larger digits are range instead: a calibrated peak is ``span`` times what a train of ones says.
+            At most the largest level. With one step, levels 1 to 127 and span 127 a layer is quantised to 8 bits.
         signed: whether neurons fire negative spikes. Without (the paper's ablation) only ReLU-like neurons exist.
-        percentile: of |activation| over the calibration images, from which amplitudes follow; 100 is the maximum.
+        amplitude: one for each ``"channel"`` of a layer, or one a ``"layer"``, as in the paper.
+        percentile: of |activation| over the calibration images, from which amplitudes follow; 100 is the maximum,
+            ``"fit"`` the value that makes the squared error of decoded activations least at this T.
         adjustments: how often to enlarge amplitudes by the residuals seen in calibration (Appendix A.3); 0 is off.
 
     Raises:
         ConfigError: if a value is outside its range.
 
+    >>> CSS.paper(steps=12)
+    CSS(steps=12, beta=1.5, silent=1, levels=(1,), span=1, signed=True, amplitude='layer', percentile=99.99, ...)
     >>> scheme = CSS(steps=4, beta=2.0, silent=1)
     >>> scheme.weights, scheme.full, scheme.wait, scheme.digits
     ((8.0, 4.0, 2.0, 1.0), 15.0, 1, (-1, 0, 1))
@@ -57,39 +65,54 @@ class CSS(Scheme):
 
     steps: int = 8
     beta: float = 2.0
-    silent: int = 2
+    silent: int | Literal["auto"] = "auto"
     levels: tuple[int, ...] = (1,)
+    span: int = 1
     signed: bool = True
-    percentile: float = 99.99
+    amplitude: Literal["layer", "channel"] = "channel"
+    percentile: float | Literal["fit"] = 99.99
     adjustments: int = 0
+
+    @classmethod
+    def paper(cls, *, steps: int = 12, **others: Any) -> CSS:
+        """The paper's setting: beta 1.5, one silent step, one amplitude a layer; ``others`` are fields too."""
+        paper: dict[str, Any] = {"beta": 1.5, "silent": 1, "amplitude": "layer"}
+        return cls(steps=steps, **paper | others)
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)
-        whole("silent", self.silent, least=0)
+        if self.silent != "auto":
+            whole("silent", self.silent, least=0)
+        choice("amplitude", self.amplitude, ("layer", "channel"))
         if not isinstance(self.signed, bool):
             raise refuse("signed", self.signed, "true or false")
         if not isinstance(self.levels, Sequence):
             raise refuse("levels", self.levels, "increasing integers from 1, such as (1, 2, 4, 8)")
         object.__setattr__(self, "levels", tuple(self.levels))
         run = next((k for k, level in enumerate(self.levels) if level != k + 1), len(self.levels))
-        if not 1 < self._code(self.silent).beta <= 2 * run + 1:
+        if not 1 < self._code(self.wait or 0).beta <= 2 * run + 1:
             raise ConfigError(
                 f"beta must lie in (1, {2 * run + 1}] for levels {self.levels}, not {self.beta}: a larger radix leaves "
                 "values that no train encodes; use more consecutive levels or a smaller beta"
             )
+        whole("span", self.span, most=self.levels[-1])
         _ = self.calibration
 
     @cached_property
     def weights(self) -> tuple[float, ...]:
-        return self._code(self.silent).weights
+        return self._code(0).weights
 
     @property
     def full(self) -> float:
-        return total(self)  # larger spikes are redundancy, not range
+        return total(self) * self.span
 
     @property
-    def wait(self) -> int:
-        return self.silent
+    def wait(self) -> int | None:
+        return None if self.silent == "auto" else self.silent
+
+    @property
+    def patience(self) -> str | None:
+        return None if self.silent == "auto" else f'silent="auto", or silent={self.silent + 1} or more'
 
     @cached_property
     def digits(self) -> tuple[int, ...]:
@@ -101,7 +124,7 @@ class CSS(Scheme):
 
     @property
     def calibration(self) -> Percentile:
-        return Percentile(percentile=self.percentile, adjustments=self.adjustments)
+        return Percentile(percentile=self.percentile, adjustments=self.adjustments, per=self.amplitude)
 
     @property
     def label(self) -> str:
@@ -110,7 +133,8 @@ class CSS(Scheme):
         spikes = ("ternary" if self.signed else "binary") if self.levels == (1,) else listed
         unsigned = "" if self.signed or self.levels == (1,) else " unsigned"
         beta = "" if self.beta == 2 else f" β{self.beta:g}"
-        return f"{spikes}{unsigned} Ts={self.silent}{beta}"
+        span = "" if self.span == 1 else f" span {self.span}"
+        return f"{spikes}{unsigned}{span} Ts={self.silent}{beta}"
 
     @property
     def words(self) -> dict[str, str]:
@@ -119,12 +143,18 @@ class CSS(Scheme):
         spikes = f"{'' if self.signed else 'unsigned '}levels {listed}"
         if self.levels == (1,):
             spikes = "ternary" if self.signed else "binary"
+        silent = "silent steps by layer"
+        if self.silent != "auto":
+            silent = f"{self.silent or 'no'} silent step{'s' * (self.silent > 1)}"
+        percentile = "least squares" if self.percentile == "fit" else f"percentile {self.percentile:g}"
         return {
             "beta": f"β {self.beta:g}",
-            "silent": f"{self.silent or 'no'} silent step{'s' * (self.silent > 1)}",
+            "silent": silent,
+            "amplitude": f"an amplitude a {self.amplitude}",
+            "span": f"span {self.span}",
             "levels": spikes,
             "signed": spikes,
-            "percentile": "maximum" if self.percentile == 100 else f"percentile {self.percentile:g}",
+            "percentile": "maximum" if self.percentile == 100 else percentile,
         }
 
     @property

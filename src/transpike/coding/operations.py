@@ -28,6 +28,9 @@ class Operations:
         accumulates: synaptic additions, one per spike and target.
         shifts: synaptic shifts, one per spike and target where the spike's magnitude is 2, 4, 8 ...
         multiplications: synaptic multiplications, likewise for other magnitudes above 1.
+        products: multi-bit operations of products of two trains: one per spike and number of the other operand.
+        function_additions: additions and comparisons of evaluating the neurons' functions.
+        function_multiplications: multiplications, likewise.
         neuron_accumulates: additions and comparisons of the neurons' own updates.
         neuron_shifts: shifts of the neurons' own updates.
         neuron_multiplications: multiplications of the neurons' own updates.
@@ -44,6 +47,9 @@ class Operations:
     accumulates: float = 0
     shifts: float = 0
     multiplications: float = 0
+    products: float = 0
+    function_additions: float = 0
+    function_multiplications: float = 0
     neuron_accumulates: float = 0
     neuron_shifts: float = 0
     neuron_multiplications: float = 0
@@ -62,12 +68,18 @@ class Operations:
         return self.accumulates
 
     def energy(self) -> dict[str, float]:
-        """Joules by part: what the neurons' own updates take is one part, each synaptic operation another."""
+        """Joules by part: each synaptic operation, evaluations of functions, the neurons' other updates.
+
+        A product's multi-bit operation counts as a multiply-accumulate. That is an upper bound: where the spike is a
+        power of two, the product of its value with the other number is a shift.
+        """
         return {
             "macs": self.macs * MULTIPLY_ACCUMULATE,
             "accumulates": self.accumulates * ACCUMULATE,
             "shifts": self.shifts * SHIFT,
             "multiplications": self.multiplications * MULTIPLICATION,
+            "products": self.products * MULTIPLY_ACCUMULATE,
+            "functions": self.function_additions * ACCUMULATE + self.function_multiplications * MULTIPLICATION,
             "neurons": self.neuron_accumulates * ACCUMULATE
             + self.neuron_shifts * SHIFT
             + self.neuron_multiplications * MULTIPLICATION,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from transpike.coding.calibration import Calibration, Percentile
+from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
 from transpike.neurons.tsa import Tracked
@@ -52,8 +53,13 @@ class Neuron(Protocol):
             final: whether to give the residual and the target [N, \\*] too, in units of theta.
         """
 
-    def operations(self, *, neurons: float, spikes: float, inputs: float) -> Operations:
-        """What the layer's own updates take for one image: so many neurons, spikes, and accumulated inputs."""
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
+        """What the layer's own updates take for one image: so many neurons, spikes, and accumulated inputs.
+
+        ``evaluation`` is what one evaluation of the layer's function takes.
+        """
 
 
 class Scheme(ABC):
@@ -89,9 +95,14 @@ class Scheme(ABC):
         return (1 / total(self),) * len(self.weights)
 
     @property
-    def wait(self) -> int:
-        """Steps that a layer listens before its first spike; a network keeps one for each layer."""
+    def wait(self) -> int | None:
+        """Steps that a layer listens before its first spike; None where conversion chooses them for each layer."""
         return 0
+
+    @property
+    def patience(self) -> str | None:
+        """The setting with which layers that cannot follow their input would listen longer; None if there is none."""
+        return None
 
     @property
     def encoded(self) -> tuple[int, ...] | None:

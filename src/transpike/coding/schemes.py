@@ -10,6 +10,7 @@ from transpike.coding.css import CSS
 from transpike.coding.fs import FS
 from transpike.coding.rate import Rate
 from transpike.coding.scheme import Scheme
+from transpike.errors import ConfigError
 
 __all__ = ["DEFAULT", "SCHEMES", "create_scheme", "scheme_settings"]
 
@@ -46,8 +47,17 @@ def create_scheme(name: str, settings: Mapping[str, object]) -> Scheme:
 def scheme_settings(scheme: Scheme) -> dict[str, object]:
     """A scheme's name and all of its fields, as plain data; `create_scheme` makes it again.
 
+    Raises:
+        ConfigError: for a scheme that has no name.
+
     >>> scheme_settings(Rate(steps=16))
     {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99}
     """
-    name = next(name for name, kind in SCHEMES.items() if type(scheme) is kind)
+    name = next((name for name, kind in SCHEMES.items() if type(scheme) is kind), None)
+    if name is None:
+        kind = type(scheme).__name__
+        raise ConfigError(
+            f"scheme: {kind} has no name, by which it could be saved or measured; give it one, as in "
+            f"transpike.coding.SCHEMES[{kind.lower()!r}] = {kind}"
+        )
     return {"name": name, **dataclasses.asdict(scheme)}  # type: ignore[call-overload]

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
-from transpike.coding.operators import work
 from transpike.coding.scheme import comparisons
-from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, track
+from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, estimate, track
 
 __all__ = ["TrackingNeuron"]
 
@@ -61,7 +61,7 @@ class TrackingNeuron:
         Any other function is applied, as it is, to the running estimate of each operand.
         """
         if not self.function.tracked:
-            fired = self._estimated(currents, constants, final=final)
+            fired = self._estimated(currents, constants, inplace=inplace, final=final)
             return fired if self.last == 1 else _rescaled(fired, self.last)
         (z,) = currents
         head, tail = self.function.head, self.function.tail
@@ -76,23 +76,26 @@ class TrackingNeuron:
             fired = track(z, code=self.code, function=function, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
 
-    def _estimated(self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, final: bool) -> Tracked:
-        """Track the function of the operands' running estimates: accumulated inputs at the scale of the final value."""
-        code, held = self.code, [accumulate(z, beta=self.code.beta, silent=self.code.silent) for z in currents]
-        powers = range(code.steps - 1, -code.silent - 1, -1)
-        unit = held[0].new_tensor([self.amplitude * self.last * code.beta**power for power in powers])
+    def _estimated(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+    ) -> Tracked:
+        """Track the function of the operands' running estimates.
 
-        def scale(h: Tensor) -> Tensor:
-            return unit.view(-1, *(1,) * (h.ndim - 1))
-
-        real = ((h.mul_(scale(h))).flatten(0, 1) for h in held)
-        value = self.function(*real, constants=_like(held[0], constants)).unflatten(0, (len(unit), -1))
-        # Where the first digits leave a quotient undefined, the neuron waits for the next.
-        h = (value / scale(value)).nan_to_num_(nan=0.0)
-        fired = track(h, code=code, function=IDENTITY, accumulated=True, inplace=True, final=final)
+        The kernel takes its value to the scale of each step, and waits where the first digits leave a quotient
+        undefined.
+        """
+        unit = self.amplitude * self.last
+        real = [
+            estimate(z, beta=self.code.beta, unit=unit, inplace=inplace and k == 0).flatten(0, 1)
+            for k, z in enumerate(currents)
+        ]
+        value = self.function(*real, constants=_like(real[0], constants)).unflatten(0, (self.code.steps, -1))
+        fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
-    def operations(self, *, neurons: float, spikes: float, inputs: float) -> Operations:
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
         """The own updates over T and the waiting steps, whether or not the neurons fire.
 
         Each step amplifies two sums, of what came in and of what was sent; each input step adds the bias; each firing
@@ -112,9 +115,8 @@ class TrackingNeuron:
         own = amplification(code.beta) * amplified + Operations(neuron_accumulates=additions)
         if self.function.tracked:
             return own
-        adds, products = map(sum, zip(*(work(call.operator) for call in self.function.calls), strict=True))
-        evaluated = neurons * (code.steps + code.silent)
-        return own + Operations(neuron_accumulates=adds * evaluated, neuron_multiplications=products * evaluated)
+        once = Operations(function_additions=evaluation.additions, function_multiplications=evaluation.multiplications)
+        return own + once * (code.steps + code.silent)
 
 
 def _rescaled(fired: Tracked, unit: float) -> Tracked:

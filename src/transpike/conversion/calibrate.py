@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from transpike.coding.calibration import Seen
+from transpike.conversion.amplitudes import channel_axes
 from transpike.conversion.graph import Graph
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError, DataError
-from transpike.quantiles import Quantiles
+from transpike.quantiles import ChannelQuantiles, Quantiles
 
 __all__ = ["IMAGES", "Statistics", "collect", "measure"]
 
@@ -21,9 +23,16 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class Statistics:
-    """|activation| of the input and of every neuron (by name) over ``images`` calibration images."""
+    """|activation| of the input and of every neuron (by name) over ``images`` calibration images.
 
-    quantiles: dict[str, Quantiles]
+    Attributes:
+        seen: the distributions.
+        axes: which axis of one sample counts the channels, where one does.
+        images: how many.
+    """
+
+    seen: dict[str, Seen]
+    axes: dict[str, int]
     images: int
 
 
@@ -86,27 +95,41 @@ def check_images(x: object, what: str, remedy: str = "pass a tensor") -> Tensor:
     return x
 
 
-def measure(graph: Graph, images: Tensor) -> Statistics:
-    """Run the analog network on ``images`` and keep each neuron's distribution of |activation|.
+def measure(
+    graph: Graph, images: Tensor, *, chunk: int = _CHUNK, progress: Callable[[int], None] | None = None
+) -> Statistics:
+    """Run the analog network on ``images``, ``chunk`` at a time, and keep each neuron's distribution of |activation|.
+
+    ``progress`` is called with the number of images done.
 
     Raises:
         ConversionError: if an activation is NaN or infinite, naming the layer.
     """
-    quantiles: dict[str, Quantiles] = {}
+    axes = channel_axes(graph)
+    shapes = {op.name: op.shape for op in graph}
+    seen = {
+        op.name: Seen(Quantiles(), ChannelQuantiles(shapes[op.name][axes[op.name]]) if op.name in axes else None)
+        for op in [graph.input, *graph.neurons]
+    }
 
     def observe(op: Op, value: Tensor) -> None:
+        values, channels = seen[op.name].values, seen[op.name].channels
         try:
-            quantiles.setdefault(op.name, Quantiles()).update(value)
+            values.update(value)
         except DataError as error:
             raise ConversionError(
                 f"{op.name}: its activations on the calibration images are NaN or infinite; check the weights and the "
                 "preprocessing"
             ) from error
+        if channels is not None:
+            channels.update(value, axis=axes[op.name] + 1)
 
     with torch.no_grad():
-        for chunk in images.split(_CHUNK):
-            graph.run(chunk, observe)
-    return Statistics(quantiles, len(images))
+        for start in range(0, len(images), chunk):
+            graph.run(images[start : start + chunk], observe)
+            if progress:
+                progress(min(start + chunk, len(images)))
+    return Statistics(seen, axes, len(images))
 
 
 def _describe(value: object) -> str:

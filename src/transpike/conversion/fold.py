@@ -1,54 +1,173 @@
-"""Fold normalisation into weights: an affine step (BatchNorm, a constant factor or term) behind a weighted layer that
-nothing else reads joins its weights."""
+"""Fold normalisation into weights: an affine step (BatchNorm, a constant factor or term) joins the weights of the layer
+before it, where nothing else reads what it changes; over moves (reshape, slice, cat, ...) and averages between, too."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import apply, averages
 from transpike.conversion.op import Op
 
 __all__ = ["fold"]
 
+_MOVES = ("reshape", "permute", "slice", "select", "gather", "cat", "stack")
+_ROUNDING = 1e-6
+
 
 def fold(graph: Graph) -> Graph:
     """``graph`` with affine steps in the weights before them, in one pass; a pair keeps the name of its first."""
-    names: dict[str, str] = {}
-    ops: dict[str, Op] = {}
-    once = {op.name: graph.read_once(op.name) for op in graph}
+    folding = _Folding(graph)
     for op in graph:
-        op = replace(op, inputs=tuple(names.get(name, name) for name in op.inputs))
-        source = ops[op.inputs[0]] if op.kind == "affine" else None
-        joined = _into(source, op) if source and once[source.name] else None
-        if source is None or joined is None:
-            ops[op.name] = op
-            continue
-        ops[source.name] = joined
-        names[op.name] = source.name
-        once[source.name] = once[op.name]
+        folding.add(op)
+    names = folding.names
     outputs = tuple(names.get(name, name) for name in graph.outputs)
-    return replace(graph, ops=tuple(ops.values()), outputs=outputs, joined={**graph.joined, **names})
+    joined = {**graph.joined, **folding.joined}
+    return replace(graph, ops=tuple(folding.ops.values()), outputs=outputs, joined=joined)
 
 
-def _into(source: Op, affine: Op) -> Op | None:
-    """``source`` followed by ``affine`` as one operation, where that is possible."""
-    scale, shift = affine.tensors.get("scale"), affine.tensors.get("shift")
+@dataclass(frozen=True)
+class _Change:
+    """What an affine step does to a value of one sample: ``x * scale + shift``, NaN where it reads nothing."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+class _Folding:
+    """The operations so far, who reads each (None stands for the world), and what became of those that are gone."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.ops: dict[str, Op] = {}
+        self.names: dict[str, str] = {}
+        self.joined: dict[str, str] = {}
+        self.readers: dict[str, list[Op | None]] = {op.name: [*graph.consumers.get(op.name, ())] for op in graph}
+        for name in graph.outputs:
+            self.readers[name].append(None)
+
+    def add(self, op: Op) -> None:
+        op = replace(op, inputs=tuple(self.names.get(name, name) for name in op.inputs))
+        changed = self._changed(op) if op.kind == "affine" else None
+        if changed is None:
+            self.ops[op.name] = op
+            return
+        (source,) = op.inputs
+        self.ops |= changed
+        self.names[op.name], self.joined[op.name] = source, next(iter(changed))
+        self.readers[source] = [r for r in self.readers[source] if r is None or r.name != op.name]
+        self.readers[source] += self.readers[op.name]
+
+    def _changed(self, affine: Op) -> dict[str, Op] | None:
+        """The operations that change so that the step is no longer needed; None where that is not possible."""
+        source = self.ops[affine.inputs[0]]
+        scale, shift = affine.tensors.get("scale"), affine.tensors.get("shift")
+        if source.kind == "affine":
+            return {source.name: _chained(source, scale, shift)} if len(self.readers[source.name]) == 1 else None
+        some = next(iter(affine.tensors.values()), torch.ones(()))
+        scale, shift = (some.new_ones(()) if scale is None else scale, some.new_zeros(()) if shift is None else shift)
+        if not bool(shift.isfinite().all()):  # a mask
+            return None
+        if source.kind in ("convolution", "linear") and len(self.readers[source.name]) == 1:
+            joined = _weighted(source, _Change(scale, shift))
+            return {source.name: joined} if joined else None
+        return self._behind(source, affine.name, _Change(scale.expand(affine.shape), shift.expand(affine.shape)))
+
+    def _behind(self, op: Op, reader: str, change: _Change) -> dict[str, Op] | None:
+        """The same for what ``reader`` reads of ``op``."""
+        settled = self._settled(op, reader, change)
+        if settled is None:
+            return None
+        if op.kind in ("convolution", "linear"):
+            joined = _weighted(op, settled)
+            return {op.name: joined} if joined else None
+        moves = op.kind in _MOVES and not op.args.get("zeros")
+        parts = self._moved(op, settled) if moves else self._spread(op, settled)
+        changed: dict[str, Op] = {}
+        for name, part in zip(op.inputs, parts, strict=True) if parts else ():
+            found = self._behind(self.ops[name], op.name, part)
+            if found is None or changed.keys() & found:
+                return None
+            changed |= found
+        return changed or None
+
+    def _settled(self, op: Op, reader: str, change: _Change) -> _Change | None:
+        """``change``, with nothing to change where others read; None if they read what is to change."""
+        scale, shift = change.scale.clone(), change.shift.clone()
+        for other in self.readers[op.name]:
+            if other is not None and other.name == reader:
+                continue
+            if other is None or other.kind not in _MOVES or len(other.inputs) > 1:
+                return None
+            index = _places(other, {op.name: op.shape})
+            if not bool(scale.view(-1)[index].isnan().all()):
+                return None
+            scale.view(-1)[index], shift.view(-1)[index] = 1, 0
+        return _Change(scale, shift)
+
+    def _moved(self, op: Op, change: _Change) -> list[_Change] | None:
+        """What the inputs of a move must become."""
+        shapes = {name: self.ops[name].shape for name in op.inputs}
+        if len(shapes) < len(op.inputs):
+            return None
+        index = _places(op, shapes)
+        sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+        parts: list[list[Tensor]] = []
+        for wanted in (change.scale, change.shift):
+            flat = wanted.new_full((sum(sizes),), torch.nan)
+            flat[index] = wanted.reshape(-1)
+            if not torch.equal(flat[index].nan_to_num(0.5), wanted.reshape(-1).nan_to_num(0.5)):
+                return None  # a value that is moved to two places
+            parts.append([p.view(shape) for p, shape in zip(flat.split(sizes), shapes.values(), strict=True)])
+        return [_Change(scale, shift) for scale, shift in zip(*parts, strict=True)]
+
+    def _spread(self, op: Op, change: _Change) -> list[_Change] | None:
+        """What the input of an average must become, if the change is the same all over each window."""
+        if not averages(op):
+            return None
+        shape = self.ops[op.inputs[0]].shape
+        weights = apply(op, {}, change.scale.new_ones(1, *shape))[0]  # of a window together; less where it has padding
+        axes = [axis - 1 for axis in (op.args["dim"] if op.kind in ("mean", "sum") else range(2, len(shape) + 1))]
+        found = []
+        for wanted in (change.scale, change.shift / weights):
+            if wanted.ndim < len(shape):
+                wanted = wanted.view([1 if axis in axes else n for axis, n in enumerate(shape)])
+            first = wanted[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(len(shape)))]
+            if not bool(((wanted - first).abs() <= _ROUNDING * first.abs()).all()):
+                return None
+            found.append(first.expand(shape))
+        return [_Change(*found)]
+
+
+def _places(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+    """Which value of its inputs, counted one after the other, a move puts into each place of its result."""
+    counts, start = [], 0
+    for shape in shapes.values():
+        size = torch.Size(shape).numel()
+        counts.append(torch.arange(start, start + size).view(1, *shape))
+        start += size
+    tensors = {key: tensor.cpu() for key, tensor in op.tensors.items()}
+    return apply(replace(op, gains=()), tensors, *counts).reshape(-1)
+
+
+def _chained(source: Op, scale: Tensor | None, shift: Tensor | None) -> Op:
+    """An affine step followed by another."""
     tensors = dict(source.tensors)
-    if source.kind == "affine":
-        if scale is not None:
-            tensors = {key: value * scale for key, value in tensors.items()}
-            tensors.setdefault("scale", scale)
-        if shift is not None:
-            tensors["shift"] = tensors["shift"] + shift if "shift" in tensors else shift
-        return replace(source, tensors=tensors)
-    if source.kind not in ("convolution", "linear"):
-        return None
-    weight = tensors["weight"]
-    scale = _per_channel(weight.new_ones(()) if scale is None else scale, source)
-    shift = _per_channel(weight.new_zeros(()) if shift is None else shift, source)
+    if scale is not None:
+        tensors = {key: value * scale for key, value in tensors.items()}
+        tensors.setdefault("scale", scale)
+    if shift is not None:
+        tensors["shift"] = tensors["shift"] + shift if "shift" in tensors else shift
+    return replace(source, tensors=tensors)
+
+
+def _weighted(source: Op, change: _Change) -> Op | None:
+    """A weighted layer followed by a change that is one for each channel; None where it is not."""
+    weight, tensors = source.tensors["weight"], dict(source.tensors)
+    scale, shift = _per_channel(change.scale, source, 1), _per_channel(change.shift, source, 0)
     if scale is None or shift is None:
         return None
     if source.args.get("transposed"):  # [in, out / groups, ...]
@@ -61,11 +180,13 @@ def _into(source: Op, affine: Op) -> Op | None:
     return replace(source, tensors=tensors)
 
 
-def _per_channel(tensor: Tensor, source: Op) -> Tensor | None:
+def _per_channel(tensor: Tensor, source: Op, default: float) -> Tensor | None:
     """``tensor`` (broadcast against one sample) as one number a channel; None where it varies inside a channel."""
     axes = source.tensors["weight"].ndim - 1 if source.kind == "convolution" else 1  # before it: copies of the layer
     channel = len(source.shape) - axes
     full = tensor.to(source.tensors["weight"]).expand(*(1,) * (len(source.shape) - tensor.ndim), *tensor.shape)
-    if any(n > 1 for k, n in enumerate(full.shape) if k != channel):
+    rows = full.movedim(channel, 0).reshape(full.shape[channel], -1)
+    low, high = (rows.nan_to_num(nan=limit).aminmax(dim=1)[k] for k, limit in enumerate((torch.inf, -torch.inf)))
+    if bool((low < high).any()):
         return None
-    return full.reshape(-1).expand(source.shape[channel])
+    return low.where(low.isfinite(), default).expand(source.shape[channel])

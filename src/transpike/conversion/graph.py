@@ -16,6 +16,7 @@ from torch import Tensor
 
 from transpike.conversion.kinds import apply, reads
 from transpike.conversion.op import Op
+from transpike.results import Spikes
 
 __all__ = ["Graph"]
 
@@ -29,12 +30,14 @@ class Graph:
         outputs: names of those that leave the network.
         container: how outputs are returned: ``"tensor"``, ``"tuple"``, ``"list"``, or a list of dictionary keys.
         joined: for layers of the model that became part of another operation, the name of that one.
+        spikes: at which of the model's operators there are neurons: see `transpike.conversion.place`.
     """
 
     ops: tuple[Op, ...]
     outputs: tuple[str, ...]
     container: str | list[str] = "tensor"
     joined: Mapping[str, str] = field(default_factory=dict)
+    spikes: Spikes = "needed"
 
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)
@@ -45,6 +48,11 @@ class Graph:
     @cached_property
     def by_name(self) -> dict[str, Op]:
         return {op.name: op for op in self.ops}
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """The place of every operation among all."""
+        return {op.name: k for k, op in enumerate(self.ops)}
 
     @property
     def input(self) -> Op:
@@ -62,6 +70,12 @@ class Graph:
             if reads(op) or op.name in out:
                 out |= {op.name, *op.inputs}
         return frozenset(out)
+
+    @cached_property
+    def readouts(self) -> frozenset[str]:
+        """The spiking operations whose results are decoded: outputs, and what other operations read."""
+        readers = [name for op in self.ops if op.name not in self.spiking for name in op.inputs]
+        return self.spiking.intersection([*readers, *self.outputs])
 
     @cached_property
     def consumers(self) -> dict[str, list[Op]]:
@@ -97,7 +111,7 @@ class Graph:
         uses = {name: len(ops) for name, ops in self.consumers.items()}
         values: dict[str, Tensor] = {}
         for op in self.ops:
-            value = x if op.kind == "input" else apply(op, op.tensors, *(values[name] for name in op.inputs))
+            value = apply(op, op.tensors, *(values[name] for name in op.inputs) if op.inputs else (x,))
             if observe and (op.kind == "input" or op.fires):
                 observe(op, value)
             values[op.name] = value

@@ -24,7 +24,7 @@ from transpike.coding.operators import aten
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError
 
-__all__ = ["KINDS", "Kind", "apply", "averages", "reads", "resampling", "title", "weighted"]
+__all__ = ["KINDS", "RELATIVE", "Kind", "apply", "averages", "reads", "resampling", "title", "weighted"]
 
 RESAMPLE = frozenset(
     [f"{kind}{n}d.default" for kind in ("avg_pool", "adaptive_avg_pool") for n in (1, 2, 3)]
@@ -72,6 +72,14 @@ def resampling(op: Op) -> Callable[..., Tensor]:
     if name not in RESAMPLE:
         raise ConversionError(f"a converted network cannot hold the operator {name!r}")
     return aten(name)
+
+
+RELATIVE = "relative"
+"""The tensor of a layer of neurons, or of the input, that holds its channels' amplitudes relative to the largest."""
+
+
+def _input(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
+    return x / tensors[RELATIVE] if RELATIVE in tensors else x
 
 
 def _convolution(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
@@ -208,7 +216,7 @@ def _padded(op: Op) -> Function:
 
 
 KINDS: dict[str, Kind] = {
-    "input": Kind(run=_nothing, title=lambda op: "encoder"),
+    "input": Kind(run=_input, title=lambda op: "encoder"),
     "convolution": Kind(
         run=_convolution, weighted=True, factor="weight", constant="bias", ones=_nonzero(_convolution), fresh=True
     ),
@@ -270,7 +278,9 @@ def apply(op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
     if op.gains and op.kind == "add":
         a, b = inputs
         first, second = op.gains
-        return (a if first == 1 else a * first).add(b, alpha=second)
+        return a.add(b, alpha=second) if first == 1 else (a * first).add_(b, alpha=second)
+    if op.gains and len(inputs) == 1 and KINDS[op.kind].constant is None:  # linear: its result may have fewer values
+        return KINDS[op.kind].run(op, tensors, *inputs) * op.gains[0]
     if op.gains:
         inputs = tuple(x if gain == 1 else x * gain for x, gain in zip(inputs, op.gains, strict=True))
     return KINDS[op.kind].run(op, tensors, *inputs)

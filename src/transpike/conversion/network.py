@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
-from transpike.conversion.describe import Description, describe
+from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, apply, title
+from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
@@ -28,6 +28,7 @@ __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
 
 Watch = Callable[[Op, Tracked], None]
 
+_ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
 
 
@@ -39,18 +40,20 @@ class LayerTrace:
         spikes: digits [T, N, \\*] of the scheme; the input's may be an analog current.
         residual: [N, \\*] in units of theta, target less decoded value; None for the input's code.
         target: [N, \\*] in units of theta, the function of the layer's whole input; None for the input's code.
-        amplitude: theta.
+        amplitude: theta, [], or one a channel, that broadcasts against one sample.
     """
 
     spikes: Tensor
     residual: Tensor | None
     target: Tensor | None
-    amplitude: float
+    amplitude: Tensor
 
     def __repr__(self) -> str:
         """Shapes in place of values."""
         residual = None if self.residual is None else list(self.residual.shape)
-        return f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude:.4g})"
+        return (
+            f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude.max():.4g})"
+        )
 
 
 class Trace(dict[str, LayerTrace]):
@@ -83,13 +86,16 @@ class SpikingNetwork(nn.Module):
 
     Called on images [N, \\*] it encodes them, lets spikes travel for T steps and returns the decoded outputs: logits,
     in the ANN's own form and units. No state is left between calls. Other samples of a batch have no influence, but
-    PyTorch adds in another order in small batches (below 16 rows, steps times samples). Where that rounding flips a
-    spike, outputs move: on most networks not at all, on a ResNet-50 with random weights by a tenth of their norm.
+    PyTorch adds in another order where there are fewer than 16 rows, steps times samples: in a batch of one image at
+    T = 8, not within a larger batch, whose chunks are never that small. Where that rounding flips a spike, outputs
+    move: on most networks not at all, on a ResNet-50 with random weights by up to a tenth of their norm.
 
     Attributes:
         scheme: the coding scheme.
         units: real value of one unit of every operation's result; for neurons, their amplitude theta.
         clipped: share of calibration activations beyond what each neuron can encode.
+        residuals: root mean square of what each layer's trains miss of its target, on a few calibration images, in
+            units of theta; about 0.3 where a layer follows its input.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
@@ -107,13 +113,15 @@ class SpikingNetwork(nn.Module):
         *,
         waits: Mapping[str, int] | None = None,
         clipped: Mapping[str, float] | None = None,
+        residuals: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.scheme = scheme
         self.units = dict(units)
-        waits = {op.name: scheme.wait for op in graph.neurons} if waits is None else dict(waits)
+        waits = {op.name: scheme.wait or 0 for op in graph.neurons} if waits is None else dict(waits)
         self.clipped = dict(clipped or {})
+        self.residuals = dict(residuals or {})
         self.chunk: int | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
@@ -122,7 +130,7 @@ class SpikingNetwork(nn.Module):
                 self.register_buffer(_key(op, key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self._plan()
-        self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait)
+        self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
         neuron = self.scheme.neuron(op.function, amplitude=self.units[op.name], wait=wait)
@@ -133,16 +141,15 @@ class SpikingNetwork(nn.Module):
     def _plan(self) -> None:
         """What is known before any image: what is read decoded, when a value is last used, who may overwrite."""
         graph = self.graph
-        readers = [name for op in graph if op.name not in graph.spiking for name in op.inputs]
-        self.readouts = graph.spiking.intersection([*readers, *graph.outputs])
+        self.readouts = graph.readouts
         last = {name: ops[-1].name for name, ops in graph.consumers.items()}
         self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
-        self._overwrite = {
-            op.name
-            for op in graph.neurons
-            if (KINDS[graph[op.inputs[0]].kind].fresh and len(graph.consumers[op.inputs[0]]) == 1)
-            or op.gains[:1] not in ((), (1.0,))
-        }
+        own: set[str] = set()  # values that one operation reads, in memory that nothing else does
+        for op in graph:
+            fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
+            if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
+                own |= {op.name} if op.inputs else set()
+        self._overwrite = {op.name for op in graph.neurons if op.inputs[0] in own or op.gains[:1] not in ((), (1.0,))}
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -161,15 +168,27 @@ class SpikingNetwork(nn.Module):
         With ``final``, each neuron's residual and target are computed too.
         """
         self._check(x)
-        chunks = max(1, math.ceil(len(x) / (self.chunk or self.default_chunk)))  # of like sizes: a small rest is slow
-        parts = [self._run(part, watch, final) for part in x.tensor_split(chunks)]
+        parts = [self._run(part, watch, final) for part in self.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
+
+    def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
+        count = math.ceil(len(x) / (self.chunk or self.default_chunk))
+        if self.chunk is None:
+            count = min(count, len(x) // self._least)
+        return x.tensor_split(max(1, count))
 
     def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
         seen: dict[str, list[Tracked]] = {}
         self.observe(x, lambda op, tracked: seen.setdefault(op.name, []).append(tracked), final=True)
-        return Trace(self.graph, {name: _joined(parts, self.units[name]) for name, parts in seen.items()})
+        return Trace(self.graph, {name: _joined(parts, self.amplitude(name)) for name, parts in seen.items()})
+
+    def amplitude(self, name: str) -> Tensor:
+        """theta of the input or of a layer of neurons: [], or one a channel, that broadcasts against one sample."""
+        op = self.graph[name]
+        relative = self.tensors(op).get(RELATIVE)
+        return torch.tensor(self.units[name]) if relative is None else relative.float() * self.units[name]
 
     @torch.no_grad()
     def analog(self, x: Tensor, observe: Callable[[Op, Tensor], None] | None = None) -> Any:
@@ -181,7 +200,7 @@ class SpikingNetwork(nn.Module):
         def value(op: Op, *x: Tensor) -> Tensor:
             unit = self.units[op.name]
             if op.kind == "input":
-                result = x[0].to(self.device, self.dtype) / unit
+                result = apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
             else:
                 result = op.function.at(*_gained(op, x), unit=unit, constants=self.tensors(op))
             if observe:
@@ -195,6 +214,18 @@ class SpikingNetwork(nn.Module):
 
         self._check(x)
         return self.graph.pack(self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name]))
+
+    @torch.no_grad()
+    def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Any:
+        """Decoded outputs for ``x``, all at once, where ``fire`` makes each layer's spikes of its currents."""
+
+        def spikes(op: Op, *inputs: Tensor) -> Tensor:
+            if op.kind == "input":
+                return self._encode(op, *inputs).spikes.flatten(0, 1)
+            z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
+            return fire(op, z).spikes.flatten(0, 1)
+
+        return self.graph.pack(self._walk(x, spikes, self._current, self._decode))
 
     def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
         def spikes(op: Op, *x: Tensor) -> Tensor:
@@ -231,14 +262,14 @@ class SpikingNetwork(nn.Module):
         return {name: values[name] for name in self.graph.outputs}
 
     def _encode(self, op: Op, x: Tensor) -> Tracked:
-        x = x.to(self.device, torch.float32) / self.units[op.name]
+        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         return Tracked(self.scheme.encode(x.contiguous(memory_format=layout)).to(self.dtype))
 
     def _current(self, op: Op, *inputs: Tensor) -> Tensor:
         """One operation on all steps; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
-            return multiplied(op, *inputs, weights=self.scheme.weights)
+            return multiplied(op, *inputs, scheme=self.scheme)
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
@@ -271,12 +302,22 @@ class SpikingNetwork(nn.Module):
     def default_chunk(self) -> int:
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
 
-        A layer is as large as its result, or as all that its neurons accumulate.
+        They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
+        A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
-        shapes = {op.name: op.shape for op in self.graph}
-        sums = [[shapes[name] for name in op.inputs] for op in self.graph.neurons if not op.function.tracked]
-        largest = max(sum(map(math.prod, layer)) for layer in [*([shape] for shape in shapes.values()), *sums])
-        return max(1, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
+        sizes = {op.name: math.prod(op.shape) for op in self.graph}
+        held = dict(sizes)
+        for op in self.graph:
+            if op.fires and not op.function.tracked:
+                held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
+            elif KINDS[op.kind].product:
+                held[op.name] += sum(sizes[name] for name in op.inputs)
+        largest = max(held.values())
+        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
+
+    @property
+    def _least(self) -> int:
+        return math.ceil(_ROWS / self.steps)
 
     @property
     def device(self) -> torch.device:
@@ -318,12 +359,13 @@ class SpikingNetwork(nn.Module):
 
         ``print(snn.describe())`` shows a table; ``snn.describe().rows`` gives it as data.
         """
-        return describe(self.graph, self.scheme, self.timing, units=self.units, clipped=self.clipped)
+        measured = Measured(self.units, self.clipped, self.residuals)
+        return describe(self.graph, self.scheme, self.timing, measured)
 
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
         graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
-        save(folder, graph, self.scheme, self.timing, units=self.units, clipped=self.clipped)
+        save(folder, graph, self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
@@ -338,7 +380,7 @@ def _key(op: Op, key: str) -> str:
     return f"{op.name}.{key}".replace(".", "/")
 
 
-def _joined(parts: list[Tracked], amplitude: float) -> LayerTrace:
+def _joined(parts: list[Tracked], amplitude: Tensor) -> LayerTrace:
     def cat(tensors: list[Tensor | None]) -> Tensor | None:
         some = [t for t in tensors if t is not None]
         return torch.cat(some) if some else None

@@ -7,12 +7,18 @@
   and never over another layer of neurons. A function that two compositions would hold is a layer of its own.
 - Averages stay outside of compositions, so what they read is a train, unless their result meets what they read again
   inside the same composition, as in a norm or a softmax.
+
+These are the ``needed`` neurons. With ``operators`` every function of the model is a layer of its own, for hardware
+whose neurons compute one each. With ``blocks`` there is an identity neuron behind every sum of a residual stream, too.
 """
 
 from __future__ import annotations
 
+import functools
+import heapq
+import operator
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from torch import Tensor
@@ -22,35 +28,39 @@ from transpike.coding.operators import BOOLEAN, PIECEWISE, POOLS
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, averages, reads
 from transpike.conversion.op import Op
+from transpike.results import Spikes
 
 __all__ = ["place"]
 
 _TRAIN = ""  # stands among the readers of a value for those that take nothing but trains
 
 
-def place(graph: Graph) -> Graph:
+def place(graph: Graph, spikes: Spikes = "needed") -> Graph:
     """``graph`` with a layer of neurons wherever spikes are made."""
-    points = _points(graph)
-    return _identities(_composed(graph, points, _inner(graph, points)))
+    single = spikes == "operators"
+    points = _points(graph, single=single)
+    placed = replace(_composed(graph, points, _inner(graph, points, single=single)), spikes=spikes)
+    return _identities(placed, _streams(placed) if spikes == "blocks" else set())
 
 
-def _points(graph: Graph) -> set[str]:
-    """The functions whose values are trains, found from the last operation to the first."""
+def _points(graph: Graph, *, single: bool) -> set[str]:
+    """The functions whose values are trains, found from the last operation to the first; if ``single``, all."""
     points: set[str] = set()
+    roots = _roots(graph) if any(map(averages, graph)) else {}
     readers: dict[str, set[str]] = defaultdict(set)
     for name in [*graph.outputs, *(name for op in graph if op.name not in graph.spiking for name in op.inputs)]:
         readers[name].add(_TRAIN)  # what is decoded
     for op in reversed(graph.ops):
         if op.name not in graph.spiking:
             continue
-        needed = readers[op.name]
+        needed = set(heapq.nsmallest(3, readers[op.name]))  # trains come first; of two functions, no third matters
         if reads(op):
             needed = {_TRAIN}
         elif op.kind == "call":
-            if (_TRAIN in needed or len(needed) > 1) and not _is_boolean(op):
+            if (single or _TRAIN in needed or len(needed) > 1) and not _is_boolean(op):
                 points.add(op.name)
                 needed = {op.name}
-        elif averages(op) and needed - {_TRAIN} and not _meets(graph, op, points):
+        elif averages(op) and needed - {_TRAIN} and not _meets(graph, op, points, roots):
             needed = {_TRAIN}
         for name in op.inputs:
             readers[name] |= needed
@@ -61,43 +71,48 @@ def _is_boolean(op: Op) -> bool:
     return bool(op.function.calls) and op.function.calls[-1].operator in BOOLEAN
 
 
-def _meets(graph: Graph, average: Op, points: Set[str]) -> bool:
+def _meets(graph: Graph, average: Op, points: Set[str], roots: Mapping[str, int]) -> bool:
     """Whether an average meets a value made of what it was made of again inside one composition."""
     if average.kind == "resample":
         return False
-    behind, waiting = {average.name}, [average.name]
-    met: set[str] = set()
-    while waiting:
-        for op in graph.consumers.get(waiting.pop(), ()):
-            if op.name in graph.spiking and not reads(op):
-                met.update(op.inputs)
-                if op.name not in behind:
-                    behind.add(op.name)
-                    waiting += [op.name] * (op.name not in points)
-    return bool(_sources(graph, met - behind) & _sources(graph, average.inputs))
+    order, (source,) = graph.order, average.inputs
+    behind, waiting = {average.name}, [order[op.name] for op in graph.consumers[average.name]]
+    heapq.heapify(waiting)
+    while waiting:  # in the graph's order, so that all of what an operation reads from behind the average is known
+        op = graph.ops[heapq.heappop(waiting)]
+        if op.name in behind or op.name not in graph.spiking or reads(op):
+            continue
+        if any(roots[name] & roots[source] for name in op.inputs if name not in behind):
+            return True
+        behind.add(op.name)
+        for reader in graph.consumers.get(op.name, ()) if op.name not in points else ():
+            heapq.heappush(waiting, order[reader.name])
+    return False
 
 
-def _sources(graph: Graph, names: Iterable[str]) -> set[str]:
-    """The values of which ``names`` are made, back to weighted layers and products, with these."""
-    found, waiting = set(names), list(names)
-    while waiting:
-        op = graph[waiting.pop()]
-        if not reads(op):
-            waiting += [name for name in op.inputs if name not in found]
-            found.update(op.inputs)
-    return found
+def _roots(graph: Graph) -> dict[str, int]:
+    """Of which weighted layers and products each value is made, without another between: bits of a number."""
+    roots: dict[str, int] = {}
+    free = 1
+    for op in graph:
+        if reads(op) or not op.inputs:
+            roots[op.name], free = free, free << 1
+        else:
+            roots[op.name] = functools.reduce(operator.or_, (roots[name] for name in op.inputs))
+    return roots
 
 
-def _inner(graph: Graph, points: Set[str]) -> set[str]:
+def _inner(graph: Graph, points: Set[str], *, single: bool) -> set[str]:
     """What is part of a composition: functions that are no neurons, and linear operations behind one.
 
-    So are constants on a product (a mask, a bias of attention) on its way to a function.
+    So are constants on a product (a mask, a bias of attention) on its way to a function; if ``single``, only masks,
+    which no current can carry.
     """
     inner: set[str] = set()
     products: set[str] = set()
     for op in graph:
         if op.name not in graph.spiking or reads(op) or op.kind == "input":
-            products |= {op.name} if KINDS[op.kind].product else set()
+            products |= {op.name} if KINDS[op.kind].product and not single else set()
             continue
         if op.kind == "call":
             inner |= {op.name} - points
@@ -115,7 +130,6 @@ def _is_mask(op: Op, products: Set[str]) -> bool:
 
 def _composed(graph: Graph, points: Set[str], inner: Set[str]) -> Graph:
     """``graph`` with each composition in one operation; constants on a product stay where a current needs them too."""
-    order = {op.name: k for k, op in enumerate(graph)}
     joined: dict[str, str] = {}
     ops: dict[str, Op] = {}
     for op in graph:
@@ -125,7 +139,7 @@ def _composed(graph: Graph, points: Set[str], inner: Set[str]) -> Graph:
                 found = [n for n in graph[waiting.pop()].inputs if n in inner and n not in region]
                 region.update(found)
                 waiting += found
-            ops[op.name] = _neuron([graph[name] for name in sorted(region, key=order.__getitem__)])
+            ops[op.name] = _neuron([graph[name] for name in sorted(region, key=graph.order.__getitem__)])
             joined |= dict.fromkeys(region - {op.name}, op.name)
         elif op.kind != "call" or op.name not in graph.spiking:
             ops[op.name] = op
@@ -189,10 +203,23 @@ def _never_falls(call: Call, tensors: Mapping[str, Tensor]) -> bool:
     return call.operator in PIECEWISE
 
 
-def _identities(graph: Graph) -> Graph:
-    """An identity neuron on every value that passed a weighted layer or a product and enters another."""
+def _streams(graph: Graph) -> set[str]:
+    """The sums that go on as currents into a later sum, and into something else."""
+    ahead: dict[str, set[bool]] = defaultdict(set)  # whether it is a sum, of what a value reaches as a current
+    for op in reversed(graph.ops):
+        ends = op.kind == "add" or op.fires or reads(op)
+        for name in op.inputs:
+            ahead[name] |= {op.kind == "add"} if ends else ahead[op.name]
+    return {op.name for op in graph if op.kind == "add" and op.name in graph.spiking and len(ahead[op.name]) > 1}
+
+
+def _identities(graph: Graph, streams: Set[str]) -> Graph:
+    """An identity neuron on every value that passed a weighted layer or a product and enters another.
+
+    So on ``streams``.
+    """
     passed: set[str] = set()
-    crossing: set[str] = set()
+    crossing = set(streams)
     for op in graph:
         if reads(op) or (not op.fires and passed.intersection(op.inputs)):
             passed.add(op.name)

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from transpike.checks import choice
 from transpike.coding import DEFAULT
 from transpike.coding.scheme import Scheme, largest
+from transpike.conversion.amplitudes import with_relative
 from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
+from transpike.conversion.outlook import Progress, log, outlook
 from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
+from transpike.conversion.silence import choose, measured
 from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.quantiles import Quantiles
+from transpike.results import Spikes
 
 __all__ = ["Prepared", "convert", "prepare"]
 
+_FEW = 8  # images on which residuals are measured where nothing is chosen by them
+_LAGS = 1.0
+
 
 def convert(
-    ann: nn.Module | ExportedProgram, calibration: Iterable[object], *, scheme: Scheme | None = None
+    ann: nn.Module | ExportedProgram,
+    calibration: Iterable[object],
+    *,
+    scheme: Scheme | None = None,
+    spikes: Spikes = "needed",
 ) -> SpikingNetwork:
     """Convert a trained network into a spiking one, without training.
 
@@ -39,6 +53,9 @@ def convert(
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
             images are used; fewer are allowed. The converted network takes images of their shape.
         scheme: how values become spikes; `transpike.coding.DEFAULT` if not given.
+        spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
+            ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
+            hardware whose neurons compute one each.
 
     Returns:
         The spiking network: ``snn(x)`` gives decoded outputs.
@@ -46,6 +63,7 @@ def convert(
     Raises:
         ConversionError: one error that lists every place of ``ann`` without a spiking form, or tells what is wrong with
             the calibration images.
+        ConfigError: if ``spikes`` is none of these.
 
     >>> import torch
     >>> from torch import nn
@@ -57,20 +75,39 @@ def convert(
     >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
     (14, True)
     """
-    return prepare(ann, calibration).convert(DEFAULT if scheme is None else scheme)
+    return prepare(ann, calibration, spikes=spikes).convert(DEFAULT if scheme is None else scheme)
 
 
-def prepare(ann: nn.Module | ExportedProgram, calibration: Iterable[object], *, images: int = IMAGES) -> Prepared:
+def prepare(
+    ann: nn.Module | ExportedProgram,
+    calibration: Iterable[object],
+    *,
+    images: int = IMAGES,
+    spikes: Spikes = "needed",
+    progress: Progress = log,
+) -> Prepared:
     """Do the part of `convert` that no scheme changes: trace, fold, and measure the activations of ``images`` images.
 
+    ``progress`` is called as they are measured; by default what a long calibration takes is logged.
+
     Raises:
-        ConversionError: as `convert`.
+        ConversionError, ConfigError: as `convert`.
     """
+    choice("spikes", spikes, get_args(Spikes))
     model = network(ann)
     parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
-    graph = place(fold(trace(model, sample[:2])))
-    return Prepared(graph, measure(graph, sample), sample)
+    graph = place(fold(trace(model, sample[:2])), spikes)
+    if not graph.neurons:
+        warnings.warn(
+            f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "
+            "the input reach at once. If it has activations, they were left out of what was handed in.",
+            stacklevel=2,
+        )
+    expected = outlook(graph, sample)
+    progress(0, expected)
+    seen = measure(graph, sample, chunk=expected.chunk, progress=lambda done: progress(done, expected))
+    return Prepared(graph, seen, sample)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,22 +138,51 @@ class Prepared:
         refused = [
             f"{op.name}: {reason}"
             for op in self.graph.neurons
-            if isinstance(reason := scheme.neuron(op.function, amplitude=1.0, wait=scheme.wait), str)
+            if isinstance(reason := scheme.neuron(op.function, amplitude=1.0, wait=scheme.wait or 0), str)
         ]
         if refused:
             places = "\n".join(f"  - {place}" for place in refused)
             raise ConversionError(f"{type(scheme).__name__} has no neurons for this network:\n{places}")
-        seen = self.statistics.quantiles
-        amplitudes = scheme.calibration.amplitudes(
-            seen, scheme.full, lambda amplitudes: _residuals(self._build(scheme, amplitudes), self.images)
-        )
-        return self._build(scheme, amplitudes)
+        amplitudes = self.amplitudes(scheme)
+        if scheme.wait is None:
+            return choose(self, scheme, amplitudes)
+        snn = self.build(scheme, amplitudes)
+        snn.residuals = measured(snn, self.images[:_FEW]).residuals
+        lagging = [name for name, residual in snn.residuals.items() if residual > _LAGS]
+        if lagging and scheme.patience:
+            worst = sorted(lagging, key=lambda name: -snn.residuals[name])
+            places = ", ".join(f"{name} ({snn.residuals[name]:.2g})" for name in worst[:3])
+            warnings.warn(
+                f"{len(lagging)} layers cannot follow their input: their trains miss more than a unit of their last "
+                f"digit, root mean square; most in {places}. Use {scheme.patience}",
+                stacklevel=3,
+            )
+        return snn
 
-    def _build(self, scheme: Scheme, amplitudes: Mapping[str, float]) -> SpikingNetwork:
-        graph, units = scale(self.graph, scheme, amplitudes)
-        seen = self.statistics.quantiles
-        clipped = {name: seen[name].share_above(largest(scheme) * theta) for name, theta in amplitudes.items()}
-        return SpikingNetwork(graph, scheme, units, clipped=clipped)
+    def amplitudes(self, scheme: Scheme) -> dict[str, Tensor]:
+        """theta of the input and of every layer of neurons under ``scheme``, [] or [channels], in float64."""
+        return scheme.calibration.amplitudes(
+            self.statistics.seen,
+            full=scheme.full,
+            largest=largest(scheme),
+            residuals=lambda amplitudes: _residuals(self.build(scheme, amplitudes), self.images),
+        )
+
+    def build(
+        self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
+    ) -> SpikingNetwork:
+        """The spiking network of these amplitudes, and waits of its layers (all the scheme's, if not given)."""
+        axes, seen = self.statistics.axes, self.statistics.seen
+        layers = {name: float(theta.max()) for name, theta in amplitudes.items()}
+        vectors = {}
+        for name, theta in amplitudes.items():
+            if theta.ndim:
+                sizes = [len(theta) if axis == axes[name] else 1 for axis in range(len(self.graph[name].shape))]
+                vectors[name] = (theta / layers[name]).view(sizes)
+        graph, units = scale(with_relative(self.graph, vectors), scheme, layers)
+        reach = largest(scheme)
+        clipped = {name: seen[name].share_above(reach * theta) for name, theta in amplitudes.items()}
+        return SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped)
 
 
 def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, Quantiles]:

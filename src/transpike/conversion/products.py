@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from transpike.coding.scheme import Scheme, ratio
 from transpike.conversion.kinds import apply
 from transpike.conversion.op import Op
+from transpike.neurons import tsa
 
 __all__ = ["multiplied"]
 
 
-def multiplied(op: Op, a: Tensor, b: Tensor, *, weights: Sequence[float]) -> Tensor:
-    r"""The current [T*N, \\*] of a product of the trains ``a`` and ``b`` [T*N, \\*], of a scheme's ``weights``.
+def multiplied(op: Op, a: Tensor, b: Tensor, *, scheme: Scheme) -> Tensor:
+    r"""The current [T*N, \\*] of a product of the trains ``a`` and ``b`` [T*N, \\*] of a scheme of weights w.
 
     With :math:`E_t = \sum_{i \le t} w_i s_i` the running estimate of each operand, what travels on at step t is the
     change of the product of both, as a current of that step:
@@ -25,17 +27,20 @@ def multiplied(op: Op, a: Tensor, b: Tensor, *, weights: Sequence[float]) -> Ten
     so that its decoded value is the product of the decoded operands. Hardware makes it from the step's spikes, as
     :math:`E^a_{t-1} s^b_t + s^a_t E^b_{t-1} + w_t s^a_t s^b_t`.
     """
-    steps = len(weights)
-    state = torch.promote_types(a.dtype, torch.float32)
-    worth = torch.tensor(weights, dtype=state, device=a.device)
+    weights = scheme.weights
+    first, second = (_estimates(scheme, s, gain) for s, gain in zip((a, b), op.gains or (1.0, 1.0), strict=True))
+    z: Tensor = apply(replace(op, gains=()), {}, first, second).unflatten(0, (len(weights), -1))
+    for step in reversed(range(1, len(weights))):
+        z[step].sub_(z[step - 1])
+    for current, weight in zip(z, weights, strict=True):
+        current.mul_(1 / weight if weight else 0.0)  # a step without worth changes nothing
+    return z.flatten(0, 1).to(a.dtype)
 
-    def estimate(s: Tensor) -> Tensor:
-        s = s.unflatten(0, (steps, -1))
-        value: Tensor = (s * worth.view(-1, *(1,) * (s.ndim - 1))).cumsum(0).flatten(0, 1)
-        return value
 
-    product = apply(op, {}, estimate(a), estimate(b)).unflatten(0, (steps, -1))
-    change = product.diff(dim=0, prepend=torch.zeros_like(product[:1]))
-    shares: Tensor = torch.where(worth > 0, 1 / worth, 0)  # a step without worth changes nothing
-    z: Tensor = (change * shares.view(-1, *(1,) * (change.ndim - 1))).flatten(0, 1)
-    return z.to(a.dtype)
+def _estimates(scheme: Scheme, s: Tensor, gain: float) -> Tensor:
+    s = s.unflatten(0, (len(scheme.weights), -1))
+    if (beta := ratio(scheme)) is not None:
+        return tsa.estimate(s, beta=beta, unit=scheme.weights[-1] * gain).flatten(0, 1)
+    worth = torch.tensor(scheme.weights, dtype=torch.promote_types(s.dtype, torch.float32), device=s.device) * gain
+    value: Tensor = (s * worth.view(-1, *(1,) * (s.ndim - 1))).cumsum(0).flatten(0, 1)
+    return value

@@ -6,21 +6,22 @@ Everything is data: operations by name from fixed lists, plain arguments, tensor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transpike import files
 from transpike.coding import scheme_settings
 from transpike.coding.scheme import Scheme
+from transpike.conversion.describe import Measured
 from transpike.conversion.graph import Graph
 from transpike.conversion.op import Op
 from transpike.conversion.timing import Timing
 from transpike.errors import ModelError
 
-__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "digest", "save"]
+__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "clock", "digest", "save"]
 
 FORMAT = "transpike spiking network"
-VERSION = 2
+VERSION = 3
 NETWORK = files.json_kind("a spiking network (network.json)", format=FORMAT)
 WEIGHTS = files.safetensors_kind("weights of a spiking network that transpike wrote")
 
@@ -30,9 +31,7 @@ def save(
     graph: Graph,
     scheme: Scheme,
     timing: Timing,
-    *,
-    units: Mapping[str, float],
-    clipped: Mapping[str, float],
+    measured: Measured,
 ) -> None:
     """Write a spiking network to ``folder``, whole or not at all; files of an earlier save there are replaced.
 
@@ -45,21 +44,27 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "scheme": scheme_settings(scheme),
-        "latency": timing.latency,
-        "interval": timing.interval,
         "ops": [_written(op) for op in graph],
         "outputs": graph.outputs,
         "container": graph.container,
         "joined": dict(graph.joined),
-        "units": dict(units),
+        "spikes": graph.spikes,
+        "units": dict(measured.units),
         "waits": dict(timing.waits),
-        "clipped": dict(clipped),
-        "delays": [[source, to, steps] for (source, to), steps in timing.delays.items() if steps],
+        "clipped": dict(measured.clipped),
+        "residuals": dict(measured.residuals),
+        **clock(timing),
         "weights_sha256": digest(data),
     }
     with files.Change(Path(folder), error=ModelError) as change:
         change.write("weights.safetensors", data, kind=WEIGHTS)
         change.write("network.json", files.dumps(network), kind=NETWORK)
+
+
+def clock(timing: Timing) -> dict[str, Any]:
+    """What follows from the waits, written for readers that do not compute it."""
+    delays = [[source, to, steps] for (source, to), steps in timing.delays.items() if steps]
+    return {"latency": timing.latency, "interval": timing.interval, "delays": delays}
 
 
 def digest(data: bytes) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,14 +15,16 @@ from safetensors.torch import load as read_tensors
 from torch import Tensor
 
 from transpike import files
+from transpike.checks import shown
 from transpike.coding import create_scheme
 from transpike.coding.function import Function
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, apply, resampling
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
-from transpike.conversion.save import FORMAT, VERSION, digest
+from transpike.conversion.save import FORMAT, VERSION, clock, digest
 from transpike.errors import ModelError, TranspikeError
+from transpike.results import Spikes
 
 __all__ = ["load"]
 
@@ -86,13 +89,19 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     container = network.content["container"]
     names = network.text("container") if isinstance(container, str) else network.texts("container")
     joined = {name: network.record("joined").text(name) for name in network.record("joined").content}
-    graph = Graph(ops, tuple(network.texts("outputs")), names, joined)
-    units, clipped = ({n: part.number(n) for n in part.content} for part in map(network.record, ("units", "clipped")))
+    spikes = cast(Spikes, network.text("spikes", choices=get_args(Spikes)))
+    graph = Graph(ops, tuple(network.texts("outputs")), names, joined, spikes)
+    parts = map(network.record, ("units", "clipped", "residuals"))
+    units, clipped, residuals = ({n: part.number(n) for n in part.content} for part in parts)
     waits = {name: network.record("waits").whole(name, least=0) for name in network.record("waits").content}
     if waits.keys() != {op.name for op in graph.neurons}:
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
-    return SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped)
+    snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
+    for name, value in clock(snn.timing).items():
+        if network.content.get(name) != value:
+            raise network.wrong(f"{name}={shown(network.content.get(name))}: with these waits it is {shown(value)}.")
+    return snn
 
 
 def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:

@@ -46,6 +46,7 @@ class EventSets:
         steps: Frames of a recording, T.
         split_by: How a recording was split into them; None if it came as frames.
         loading: How the rest was asked for.
+        root: Where the files lie; None for sets of `event_sets`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class EventSets:
     steps: int
     split_by: str | None
     loading: Loading
+    root: Path | None = None
 
 
 def load_events(
@@ -128,6 +130,7 @@ def load_events(
         size=source.size,
         steps=steps,
         split_by=split_by,
+        root=Path(root),
     )
 
 

@@ -21,6 +21,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What may be opened: formats that Pillow decodes by itself. EPS, for one, it would hand to Ghostscript, which runs
 programs."""
 
+LARGEST = 2**30
+"""Bytes of an image file: more than Pillow's limit of pixels takes uncompressed, and some formats are read whole."""
+
 # Tags of TIFF.
 _BITS, _PHOTOMETRIC, _MAXIMUM = 258, 262, 281
 _WHITE_IS_ZERO = 0
@@ -38,20 +41,23 @@ def read_image(path: str) -> Image.Image:
         path: a file of one of `FORMATS`, whatever its suffix.
 
     Raises:
-        DataError: the file is no regular one, damaged or of another format; it promises more pixels than Pillow's
-            limit; its numbers have no range that is known.
+        DataError: the file is no regular one, damaged or of another format; it is larger than `LARGEST`, or promises
+            more pixels than Pillow's limit; its numbers have no range that is known.
     """
     from PIL import Image
 
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
             raise DataError(f"{path} is no regular file, and cannot be an image. Remove it.")
+        if found.st_size > LARGEST:
+            raise DataError(f"{path} has {found.st_size:,} bytes, more than any image that is read. Remove it.")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", message="Palette images with Transparency")
             with Image.open(path, formats=FORMATS) as image:
                 grey = _grey(image, path)
-                found = image.convert("RGB") if grey is None else Image.fromarray(grey).convert("RGB")
+                return image.convert("RGB") if grey is None else Image.fromarray(grey).convert("RGB")
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -61,7 +67,6 @@ def read_image(path: str) -> Image.Image:
     except Exception as error:  # whatever a decoder makes of a damaged file
         why = f"{error}" or type(error).__name__
         raise DataError(f"{path} is not a readable image: {why}. Replace or remove it.") from error
-    return found
 
 
 def _grey(image: Image.Image, path: str) -> NDArray[np.uint8] | None:

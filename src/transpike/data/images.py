@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -124,6 +124,7 @@ class ImageSets:
         std: What that was divided by.
         plain: The training images without augmentation, as :meth:`calibration` draws them.
         loading: How all this was asked for.
+        root: Where the files lie; None where `load_images` did not load them.
     """
 
     name: str
@@ -138,6 +139,7 @@ class ImageSets:
     std: tuple[float, ...]
     plain: Images
     loading: Loading
+    root: Path | None = None
 
     def calibration(self, images: int = 512) -> DataLoader[Any]:
         """A loader of ``images`` training images without augmentation: the same in every process, in a seeded order."""
@@ -173,11 +175,11 @@ def load_images(
         guess = near(name, known, most=3) or f" Known: {', '.join(known)}."
         raise DataError(f"no image set is called {name!r}.{guess}")
     try:
-        return (
-            _folder_sets(Path(root), loading) if name == "folder" else _memory_sets(name, Path(root), download, loading)
-        )
+        folder = Path(root)
+        sets = _folder_sets(folder, loading) if name == "folder" else _memory_sets(name, folder, download, loading)
     except OSError as error:
         raise DataError(f"{name}: {error.filename or root} cannot be read: {reason(error)}") from error
+    return replace(sets, root=folder)
 
 
 def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> ImageSets:

@@ -10,16 +10,28 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from transpike.checks import whole
 from transpike.coding import create_scheme
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
-from transpike.experiments.options import record
+from transpike.experiments.options import begun_otherwise, record, same
 from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
+from transpike.models.zoo import SPIKING
 from transpike.report import write_report
 from transpike.report.terminal import conversion_table
-from transpike.results import Conversion, Row, RunFolder, copy_results, read_result, resumable, resume_run, start_run
+from transpike.results import (
+    Conversion,
+    Row,
+    RunFolder,
+    Spikes,
+    copy_results,
+    read_result,
+    resumable,
+    resume_run,
+    start_run,
+)
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
 from transpike.train.recorded import read_options
@@ -43,7 +55,7 @@ class Convert:
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
       transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --settings '{"silent": 1}'
-      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8], "silent": 0}'
+      transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
@@ -57,8 +69,11 @@ class Convert:
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
         steps: T, or several to compare: 4,6,8,10,12.
         scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
-        settings: What else the scheme takes. css: {"beta": 2, "silent": 2, "levels": [1], "signed": true, "percentile":
-            99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99}; fs: {"percentile": 99.99}.
+        settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
+            true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
+            99.99}; fs: {"percentile": 99.99}.
+        spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
+            every operator, for hardware whose neurons compute one function each (operators).
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
@@ -78,6 +93,7 @@ class Convert:
     steps: list[int] | int = 8
     scheme: str = "css"
     settings: Arguments | None = None
+    spikes: Spikes = "needed"
     calibration: int = 512
     device: str = "cpu"
     seed: int = 0
@@ -105,6 +121,8 @@ def convert(options: Convert) -> Conversion:
         raise ConfigError("settings: the number of steps is given by --steps")
     schemes = [create_scheme(options.scheme, {**settings, "steps": count}) for count in counts]
     checked_device(options.device)
+    whole("calibration", options.calibration)
+    whole("seed", options.seed, least=0, most=2**63 - 1)
     source = Source(options.model, options.weights, options.network or {})
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
@@ -114,7 +132,7 @@ def convert(options: Convert) -> Conversion:
     rows = _finished(options.resume, recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
-        task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device)
+        task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes)
         results = run_sweep(task, run, rows=rows)
     copy_results(results, options.json)
     return results
@@ -127,6 +145,10 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
         TranspikeError: if the network, its weights or its images cannot be had.
     """
     described = source.checked("--weights", "convert").described
+    if source.time is not None or source.model in SPIKING:
+        raise ModelError(
+            f"{source.name}: {source.model} is a spiking network already; convert takes an artificial one."
+        )
     if described.get("encoder"):
         raise ModelError(f"{source.name}: a network of `transpike hybrid` takes encoded images, as `evaluate` does.")
     name = data.name or described.get("data")
@@ -163,20 +185,12 @@ def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
     if "scheme" not in began:
         raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
     before, now = (_comparable(each) for each in (began, options))
-    changed = [name for name in now if not _same(now[name], before.get(name))]
+    changed = [name for name in now if not same(now[name], before.get(name))]
     if changed:
-        raise ConfigError(
-            f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew"
-        )
+        raise begun_otherwise(folder, changed)
     return _read(folder).rows if os.path.isfile(folder / "results.json") else ()
 
 
 def _comparable(options: Mapping[str, object]) -> Arguments:
     """Options that two parts of a run share: images may lie elsewhere, and one may compute elsewhere, at other T."""
     return {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
-
-
-def _same(now: object, before: object) -> bool:
-    if now == before or not (isinstance(now, str) and isinstance(before, str)):
-        return now == before
-    return os.path.exists(now) and os.path.exists(before) and Path(now).samefile(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from transpike.checks import whole
 from transpike.coding import create_scheme
 from transpike.data import Loading
 from transpike.experiments.convert import load_inputs, run_sweep
@@ -13,11 +14,12 @@ from transpike.experiments.options import record
 from transpike.experiments.source import Data, Source
 from transpike.experiments.train import Train, train
 from transpike.results import Conversion, copy_results, start_run
+from transpike.train.options import checked_seed
 
 __all__ = ["Demo", "demo"]
 
 STEPS = (4, 6, 8, 10, 12)
-SETTINGS: tuple[dict[str, object], ...] = ({}, {"silent": 0, "levels": (1, 2, 4, 8)})
+SETTINGS: tuple[dict[str, object], ...] = ({}, {"levels": (1, 2, 4, 8)})
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,13 @@ def demo(options: Demo) -> Conversion:
         What results.json says of the conversions.
 
     Raises:
-        TranspikeError: The folder cannot be written.
+        TranspikeError: An option is out of range; the folder cannot be written.
     """
     from transpike.measure.sweep import Sweep
 
+    for name, value in (("epochs", options.epochs), ("student_epochs", options.student_epochs)):
+        whole(name, value)
+    checked_seed(options.seed)
     schemes = [create_scheme("css", {**settings, "steps": steps}) for settings in SETTINGS for steps in STEPS]
     loading = Loading(seed=options.seed)
     begun = {"model": "resnet20", "data": "digits", "loading": loading, **record(options)}

@@ -6,24 +6,20 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transpike.checks import whole
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.distill import check_method, method_needs
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.learning import Learning, recorded, settled
-from transpike.experiments.options import read_record
+from transpike.experiments.options import check_resumed, read_record
 from transpike.experiments.source import Source, load_subject
 from transpike.experiments.training import finish, make_student
 from transpike.models.zoo import SPIKING
-from transpike.results import Distillation, Training, copy_results
+from transpike.results import Training, copy_results
 from transpike.train.options import Arguments
 from transpike.train.processes import first_process
 from transpike.train.runs import has_epochs, training_run
-
-if TYPE_CHECKING:
-    from transpike.train.distill import Distilled
 
 __all__ = ["Distill", "distill"]
 
@@ -124,6 +120,7 @@ def distill(options: Distill) -> Training:
         _check_method(chosen)
     else:
         chosen = read_record(options.resume, "distill", Distill, renamed={"model": "student"})
+        check_resumed(options, chosen, options.resume)
     with training_run("distill", _recorded(chosen), resume=options.resume, out=options.out) as run:
         from transpike.train import Loaders
         from transpike.train.distill import distill as learn
@@ -137,7 +134,7 @@ def distill(options: Distill) -> Training:
             teacher.model,
             Loaders.of(sets),
             chosen.training,
-            folder=run.folder,
+            folder=run,
             method=chosen.method,
             settings=chosen.settings,
             taps=chosen.taps,
@@ -145,21 +142,11 @@ def distill(options: Distill) -> Training:
             cache=TargetCache(chosen.cache) if chosen.cache else None,
             resume=options.resume is not None and has_epochs(run.folder),
         )
-        results = finish(chosen, sets, fitted, run, distillation=_learned(chosen, fitted))
+        learned = fitted.record(teacher=chosen.source.model, method=chosen.method, settings=chosen.settings or {})
+        results = finish(chosen, sets, fitted, run, distillation=learned)
     if first_process():
         copy_results(results, options.json)
     return results
-
-
-def _learned(chosen: Distill, fitted: Distilled) -> Distillation:
-    return Distillation(
-        teacher=chosen.source.model,
-        method=chosen.method,
-        settings=chosen.settings or {},
-        taps={stage.student: stage.teacher for stage in fitted.stages},
-        adapter_parameters=sum(parameter.numel() for parameter in fitted.method.parameters()),
-        first_terms=fitted.first_terms,
-    )
 
 
 def _recorded(chosen: Distill) -> dict[str, object]:

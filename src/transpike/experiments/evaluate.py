@@ -20,7 +20,7 @@ from transpike.report.terminal import conversion_table
 from transpike.results import Conversion, Evaluation, copy_results, start_run
 from transpike.train.options import Machine
 from transpike.train.processes import checked_device, first_process, join_processes
-from transpike.train.recorded import read_options
+from transpike.train.recorded import read_options, recorded_loading
 
 __all__ = ["Evaluate", "evaluate"]
 
@@ -74,7 +74,8 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
     checked_device(options.device)
     network = options.network
     if not os.path.isdir(network):
-        raise ModelError(f"{network}: no such folder; give one that `transpike convert` or `transpike train` wrote")
+        found = "a file; give the folder" if os.path.lexists(network) else "no such folder; give one"
+        raise ModelError(f"{network}: {found} that `transpike convert` or `transpike train` wrote.")
     converted = os.path.isfile(network / "network.json")
     if not converted and (inner := sorted(str(path.parent) for path in network.glob("*/network.json"))):
         raise ModelError(f"{network}: holds several converted networks; give one of them: {', '.join(inner[:8])}")
@@ -83,7 +84,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         options,
         data=options.data or begun.get("data"),
         root=options.root or Path(begun.get("root", "data")),
-        loading=options.loading or Loading(**begun.get("loading", {})),
+        loading=options.loading or recorded_loading(begun, network),
     )
     if converted:
         model = Source(begun["model"]).model if "model" in begun else network.name

@@ -18,7 +18,8 @@ from transpike.coding import ENCODERS, Encoder, create_encoder, describe_encoder
 from transpike.data import load_images
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.hybrid_options import Hybrid, settled
-from transpike.experiments.options import read_record, record
+from transpike.experiments.options import check_resumed, read_record, record
+from transpike.experiments.training import check_outputs
 from transpike.models import create_model, read_description, save_network
 from transpike.report.terminal import operations_table, spiking_tables, summary
 from transpike.results import Evaluation, RunFolder, Stage, copy_results, read_result, write
@@ -45,7 +46,10 @@ def hybrid(options: Hybrid) -> Evaluation:
         TranspikeError: An option, the data set or a folder is not as it must be; a network has biases or normalisation;
             a threshold comes out zero.
     """
-    chosen = settled(options) if options.resume is None else read_record(options.resume, "hybrid", Hybrid)
+    if options.resume is None:
+        chosen = settled(options)
+    else:
+        check_resumed(options, chosen := read_record(options.resume, "hybrid", Hybrid), options.resume)
     with training_run("hybrid", record(chosen), resume=options.resume, out=options.out) as run:
         work = Work(chosen, _load(chosen), run, options.resume is not None)
         before: dict[str, Stage] = {}
@@ -77,6 +81,7 @@ def _load(chosen: Hybrid) -> Encoded:
         # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
         loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
         sets = load_images(chosen.data, root=chosen.root, download=chosen.download, loading=loading)
+    check_outputs(sets)
     encoder = create_encoder(name, steps=chosen.steps, settings=settings, mean=sets.mean, std=sets.std)
     encoder.fit(sets.calibration(chosen.calibration))
 
@@ -141,13 +146,13 @@ class Work:
             print(f"Training the {words[stage]}", file=sys.stderr)
         place = self.place(stage)
         resume = self.resumed and has_epochs(place)
-        return fit(model, Loaders.of(self.data.sets), training, folder=place, encode=encode, resume=resume)
+        return fit(model, Loaders.of(self.data.sets), training, folder=RunFolder(place), encode=encode, resume=resume)
 
 
 def train_ann(work: Work) -> tuple[Network, Evaluation]:
     """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
-    from transpike.measure.training import after_training
     from transpike.train import evaluate
+    from transpike.train.record import after_training
 
     options, data = work.options, work.data
     encode, trained = data.encoder.layout, None
@@ -217,7 +222,7 @@ def read_balanced(work: Work) -> tuple[Network, Evaluation]:
 
 def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
     """The twin trained over time."""
-    from transpike.measure.training import after_training
+    from transpike.train.record import after_training
 
     if done := work.finished("tune"):
         return done

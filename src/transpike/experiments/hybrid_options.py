@@ -11,7 +11,7 @@ from transpike.checks import number, whole
 from transpike.coding import create_encoder
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, epochs_for
+from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, checked_seed, epochs_for
 from transpike.train.runs import checked_steps
 from transpike.train.stages import check_networks
 
@@ -82,7 +82,7 @@ class Hybrid:
         optim: The last stage's optimiser and its schedule.
         recipe: The last stage's loss and its regularisers.
         machine: Devices and precision.
-        resume: Continue this run's folder with the options it began with; all other options are ignored.
+        resume: Continue this run's folder with the options it began with; others beside it must be the same.
         out: The run's folder; by default a new one under runs/.
         json: Write results.json here too.
     """
@@ -134,6 +134,7 @@ def settled(options: Hybrid) -> Hybrid:
         ConfigError: an option is of the wrong type, out of range, or not the encoder's, the networks' or the neuron's.
         ModelError: there is no such network, it has no spiking twin, or a layer has no place in one.
     """
+    checked_seed(options.seed)
     chosen = replace(
         options,
         loading=replace(options.loading, seed=options.seed),

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from transpike.data import Loading
 from transpike.experiments.options import record
 from transpike.experiments.source import Data
-from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, epochs_for
+from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, checked_seed, epochs_for
 from transpike.train.runs import checked_steps, student_steps
 
 __all__ = ["Learning", "recorded", "settled"]
@@ -37,7 +37,7 @@ class Learning:
         recipe: The loss and its regularisers.
         machine: Devices and precision.
         resume: Continue this run's folder where it stopped, or, if it was killed, where its last finished epoch ended,
-            with the options it began with; all other options are ignored.
+            with the options it began with; others beside it must be the same.
         out: The run's folder; by default a new one under runs/.
         json: Write results.json here too.
     """
@@ -93,6 +93,7 @@ def settled(options: Options) -> Options:
     Raises:
         ConfigError: network and data, or T, do not go together; an option is out of range.
     """
+    checked_seed(options.seed)
     chosen = replace(
         options,
         loading=replace(options.loading, seed=options.seed),

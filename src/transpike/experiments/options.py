@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
 
 from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError
+from transpike.files import plain
 from transpike.results import read_run
 from transpike.train.recorded import read_options
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["read_record", "record"]
+__all__ = ["begun_otherwise", "check_resumed", "read_record", "record", "same"]
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
@@ -50,6 +52,8 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
     run = read_run(folder)
     if run is None:
         raise ConfigError(f"{folder}: no run to resume, for it has no run.json.")
+    if run.verb.startswith("transpike."):
+        raise ConfigError(f"{folder}: a run of {run.verb} from Python: go on with it there, by resume=True.")
     if run.verb != verb:
         raise ConfigError(f"{folder}: a run of `transpike {run.verb}`, not of `transpike {verb}`.")
     found = dict(read_options(folder))
@@ -70,6 +74,43 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
         reason = " ".join(str(error).split())
         end = "" if reason.endswith((".", "?")) else "."
         raise ConfigError(f"{folder / 'run.json'}: {reason}{end} Start the training anew.") from error
+
+
+def check_resumed(options: DataclassInstance, began: DataclassInstance, folder: Path) -> None:
+    """Refuse options beside ``resume`` that differ from those that the run began with, and would have no effect.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if changed := list(_changed(options, type(options)(), began)):
+        raise begun_otherwise(folder, changed)
+
+
+def begun_otherwise(folder: Path, changed: Sequence[str]) -> ConfigError:
+    """The error for a run that should go on with other options than it began with."""
+    return ConfigError(
+        f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew."
+    )
+
+
+def same(now: object, before: object) -> bool:
+    """Whether two values of an option are one: a file by two paths, a number alone or in a list."""
+    if isinstance(now, str | Path) and isinstance(before, str | Path):
+        both = os.path.exists(now) and os.path.exists(before)
+        return str(now) == str(before) or (both and Path(now).samefile(before))
+    return plain(now) in (plain(before), [plain(before)]) or [plain(now)] == plain(before)
+
+
+def _changed(
+    given: DataclassInstance, usual: DataclassInstance, began: DataclassInstance, outer: str = ""
+) -> Iterator[str]:
+    """The options, with those inside others, that are neither as by default nor as the run began."""
+    for name in (one.name for one in fields(given) if one.name not in PLACES):
+        value, default, before = (getattr(each, name) for each in (given, usual, began))
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _changed(value, default, before, f"{outer}{name}.")
+        elif value != default and not same(value, before):
+            yield f"{outer}{name}"
 
 
 def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:

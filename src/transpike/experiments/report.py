@@ -22,7 +22,7 @@ class Report:
     Attributes:
         folders: Folders that `transpike demo`, `train`, `convert`, `distill`, `hybrid`, `analyze` or `evaluate` wrote;
             conversions are compared with each other, and so are runs behind an input encoder.
-        out: The page to write; an existing one is replaced.
+        out: The page to write; an earlier page of the same folders is replaced.
         title: The page's title.
     """
 

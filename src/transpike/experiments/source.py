@@ -17,7 +17,7 @@ from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.measure.subjects import Subject
 from transpike.models import check_name, create_model, describe_images, read_description
 from transpike.train.options import Arguments
-from transpike.train.recorded import read_options
+from transpike.train.recorded import read_options, recorded_loading
 from transpike.train.runs import STEPS
 from transpike.train.teacher import input_of
 
@@ -159,7 +159,8 @@ def load_data(sources: Sequence[Source], data: Data, *, own_teacher: Source | No
                 f"{first.name} was trained on {name} and {other.name} on {theirs}: compare networks of the same data, "
                 "or give --data, whose classes both must know."
             )
-    loading = data.loading or Loading(**(recorded.get("loading", {}) if described.get("data") == name else {}))
+    own = recorded if described.get("data") == name else {}
+    loading = data.loading or recorded_loading(own, first.name)
     chosen = Data(
         name,
         data.root or first.root,

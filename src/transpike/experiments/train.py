@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transpike.experiments.learning import Learning, recorded, settled
-from transpike.experiments.options import read_record
+from transpike.experiments.options import check_resumed, read_record
 from transpike.experiments.training import finish, make_student
 from transpike.results import Training, copy_results
 from transpike.train.processes import first_process
@@ -62,14 +62,17 @@ def train(options: Train) -> Training:
     Raises:
         TranspikeError: An option, the data set, the weights or the folder is not as it must be; the loss is not finite.
     """
-    chosen = settled(options) if options.resume is None else read_record(options.resume, "train", Train)
+    if options.resume is None:
+        chosen = settled(options)
+    else:
+        check_resumed(options, chosen := read_record(options.resume, "train", Train), options.resume)
     with training_run("train", recorded(chosen), resume=options.resume, out=options.out) as run:
         from transpike.train import Loaders, fit
 
         sets = chosen.images.load(chosen.frames)
         model = make_student(chosen, sets)
         resume = options.resume is not None and has_epochs(run.folder)
-        fitted = fit(model, Loaders.of(sets), chosen.training, folder=run.folder, resume=resume)
+        fitted = fit(model, Loaders.of(sets), chosen.training, folder=run, resume=resume)
         results = finish(chosen, sets, fitted, run)
     if first_process():
         copy_results(results, options.json)

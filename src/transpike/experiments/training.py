@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from transpike.data import ImageSets
+from transpike.errors import ConfigError
 from transpike.experiments.learning import Learning
 from transpike.experiments.source import Sets
 from transpike.models import create_model, save_network
@@ -24,11 +25,30 @@ if TYPE_CHECKING:
     from transpike.train import Fitted
     from transpike.train.stages import Shape
 
-__all__ = ["finish", "make_student"]
+__all__ = ["check_outputs", "finish", "make_student"]
+
+
+def check_outputs(sets: Sets) -> None:
+    """Refuse outputs that a network which is trained on these images will not have.
+
+    Raises:
+        ConfigError: saying how many classes there are.
+    """
+    wanted = sets.loading.outputs
+    if wanted is not None and wanted != sets.classes:
+        raise ConfigError(
+            f"loading.outputs={wanted}: {sets.name} has {sets.classes} classes, and a network that is trained on it as "
+            "many outputs: leave it out. Only folders named by ImageNet's synsets take 1000."
+        )
 
 
 def make_student(options: Learning, sets: Sets) -> nn.Module:
-    """The network with its first weights, which the seed fixes."""
+    """The network with its first weights, which the seed fixes.
+
+    Raises:
+        ConfigError: as `check_outputs`.
+    """
+    check_outputs(sets)
     torch.manual_seed(options.seed)
     return create_model(options.learner, **_shape(sets), weights=options.weights, **(options.network or {}))
 
@@ -37,13 +57,11 @@ def finish(
     options: Learning, sets: Sets, fitted: Fitted, run: RunFolder, *, distillation: Distillation | None = None
 ) -> Training:
     """Save the trained network, test it, and write and print its results."""
-    from transpike.measure.training import after_training
+    from transpike.train.record import after_training, image_facts
 
     if first_process():
-        facts = {"data": sets.name, "class_names": sets.class_names, "steps": options.steps}
-        facts |= {name: getattr(sets, name) for name in ("mean", "std", "split_by") if hasattr(sets, name)}
-        about = {"name": options.learner, "kwargs": options.network or {}, **_shape(sets), **facts}
-        save_network(fitted.model, about, run.folder)
+        about = {"name": options.learner, "kwargs": options.network or {}, **_shape(sets), **image_facts(sets)}
+        save_network(fitted.model, {**about, "steps": options.steps}, run.folder)
     results = after_training(_test(options, sets, fitted.model), fitted, distillation=distillation)
     if first_process():
         run.write(results)

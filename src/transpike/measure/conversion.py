@@ -13,7 +13,7 @@ from torch import Tensor
 from transpike.coding import scheme_settings
 from transpike.coding.scheme import decode, encoder_operations, largest, payload_bits, readout_operations, total
 from transpike.conversion import SpikingNetwork
-from transpike.conversion.cost import fan_out, macs, pairings
+from transpike.conversion.cost import evaluated, fan_out, macs, pairings, relays, step
 from transpike.conversion.kinds import title, weighted
 from transpike.conversion.op import Op
 from transpike.errors import DataError
@@ -25,6 +25,11 @@ from transpike.results import Ann, Layer, Row
 __all__ = ["Comparison", "compare"]
 
 LAYER_IMAGES = 64
+SPIKES = {
+    "needed": "spikes where needed",
+    "blocks": "spikes behind every block",
+    "operators": "spikes at every operator",
+}
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,13 @@ def compare(
     if total:
         layers.combine(total)
     work = layers.operations()
-    ann_work = Operations(macs=sum(macs(snn.graph).values()))
+    ann_work = Operations(macs=sum(macs(snn.graph).values())) + layers.evaluated_once()
     positive, negative = layers.spikes_per_neuron()
     row = Row(
         scheme=scheme_settings(snn.scheme),
-        label=snn.scheme.label,
-        words={"name": type(snn.scheme).__name__, **snn.scheme.words},
+        label=snn.scheme.label + ("" if snn.graph.spikes == "needed" else f", {snn.graph.spikes}"),
+        words={"name": type(snn.scheme).__name__, "spikes": SPIKES[snn.graph.spikes], **snn.scheme.words},
+        spikes=snn.graph.spikes,
         steps=snn.steps,
         latency=snn.latency,
         latency_zero_delay=snn.timing.latency_zero_delay,
@@ -117,12 +123,14 @@ def compare(
         shifts=work.shifts,
         multiplications=work.multiplications,
         payload_bits=work.payload_bits,
+        products=work.products,
+        function_operations=work.function_additions + work.function_multiplications,
         neuron_updates=work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
         energy_uj=work.joules * 1e6,
         energy_parts_uj={
             part.replace("neurons", "neuron_updates"): joules * 1e6
             for part, joules in work.energy().items()
-            if joules or part != "macs"
+            if joules or part not in ("macs", "products", "functions")
         },
         seconds=seconds[1],
         images_per_second=images / seconds[1] if seen else 0.0,
@@ -177,6 +185,8 @@ class _Layers:
         self.fan_out = {name: fan.to(snn.device) for name, fan in fan_out(snn.graph).items()}
         self.pairings = {name: pairs.to(snn.device) for name, pairs in pairings(snn.graph).items()}
         self.ops = {op.name: op for op in (snn.graph.input, *snn.graph.neurons)}
+        self.relays = relays(snn.graph)
+        self.step = {name: step(snn.graph, op) for name, op in self.ops.items()}
         digits = snn.scheme.digits
         self.digits = {name: snn.scheme.encoded if name == "input" else digits for name in self.ops}
         unit = min(weight for weight in snn.scheme.weights if weight)
@@ -193,7 +203,7 @@ class _Layers:
 
     def update(self, x: Tensor) -> None:
         """Add images ``x``: the analog activations and the spikes of one chunk at a time."""
-        for part in x.split(self.snn.chunk or self.snn.default_chunk):
+        for part in self.snn.chunks(x):
             self.targets: dict[str, Tensor] = {}
             self.snn.analog(part, lambda op, value: self.targets.__setitem__(op.name, value))
             self.snn.observe(part, self._watch, final=True)
@@ -231,15 +241,27 @@ class _Layers:
             return Operations(macs=float(self.fan_out[name].sum(dtype=torch.float64)))
         spikes = sum(self.spikes[name].values())
         synaptic = synaptic_operations(self.synapses[name], digits=digits, fan_out=1)
-        products = self.products[name][1]  # with numbers of many bits, so a multiply-accumulate each
-        synaptic = replace(synaptic, spikes=spikes, payload_bits=spikes * payload_bits(digits), macs=products)
+        products, bits = self.products[name][1], spikes * payload_bits(digits)
+        synaptic = replace(synaptic, spikes=spikes, payload_bits=bits, products=products)
         synaptic = synaptic * (1 / self.images)
         if name == "input":
             return synaptic + encoder_operations(self.snn.scheme, values=neurons, spikes=spikes / self.images)
         op = self.ops[name]
         own = op.function.tracked and not op.function.pools
         inputs = neurons if own else sum(math.prod(self.snn.graph[source].shape) for source in op.inputs)
-        return synaptic + self.snn.neurons[name].operations(neurons=neurons, spikes=spikes / self.images, inputs=inputs)
+        relayed = Operations(neuron_accumulates=self.relays.get(name, 0) * self.snn.steps)
+        own_work = self.snn.neurons[name].operations(
+            neurons=neurons, spikes=spikes / self.images, inputs=inputs, evaluation=evaluated(self.snn.graph, op)
+        )
+        return synaptic + relayed + own_work
+
+    def evaluated_once(self) -> Operations:
+        """What the analog network takes for functions that are more than comparisons: one evaluation of each."""
+        found = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons if not op.function.tracked]
+        return Operations(
+            function_additions=sum(once.additions for once in found),
+            function_multiplications=sum(once.multiplications for once in found),
+        )
 
     def operations(self) -> Operations:
         """Operations of the whole network for one image."""
@@ -247,7 +269,9 @@ class _Layers:
         for name in self.ops:
             whole += self._work(name)
         values = sum(math.prod(op.shape) for op in self.snn.graph if weighted(op) and op.name in self.snn.readouts)
-        return whole + readout_operations(self.snn.scheme, values=values)
+        sums = sum(count for name, count in self.relays.items() if name not in self.ops)
+        passed = Operations(neuron_accumulates=sums * self.snn.steps)
+        return whole + passed + readout_operations(self.snn.scheme, values=values)
 
     def spikes_per_neuron(self) -> tuple[float, float]:
         """Positive and negative ones, means over all neurons that fire, the input's encoder left out."""
@@ -281,5 +305,10 @@ class _Layers:
             fan_out=float(self.fan_out[name].mean()),
             synops=work.synops,
             energy_uj=work.joules * 1e6,
+            evaluations=self.step[name].evaluations,
+            evaluation_operations=self.step[name].operations,
+            state=self.step[name].state,
+            group=self.step[name].group,
+            products=work.products,
             delay=self.snn.timing.first_spike[name],
         )

@@ -14,9 +14,10 @@ from torch import nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
 from transpike.conversion import prepare
+from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
 from transpike.measure.conversion import compare
-from transpike.results import Calibration, Conversion, Row
+from transpike.results import Calibration, Conversion, Row, Spikes
 
 __all__ = ["Sweep", "folder_name", "sweep"]
 
@@ -32,6 +33,7 @@ class Sweep:
         schemes: each gives a spiking network.
         calibration: how many training images set the amplitudes.
         device: where to compute.
+        spikes: where there are neurons.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Sweep:
     schemes: Sequence[Scheme]
     calibration: int = 512
     device: str = "cpu"
+    spikes: Spikes = "needed"
 
 
 def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
@@ -55,10 +58,17 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
     """
     known = {_key(row.scheme): row for row in rows}
     console, sets = Console(stderr=True), task.sets
-    with console.status("tracing and calibrating"):
-        prepared = prepare(task.ann.to(task.device), sets.calibration(task.calibration), images=task.calibration)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("tracing", total=None)
+
+        def calibrated(done: int, expected: Outlook) -> None:
+            if not done:
+                console.print(f"{str(expected).capitalize()}.")
+            progress.update(bar, description="calibrating", total=expected.images, completed=done)
+
+        images, ann = sets.calibration(task.calibration), task.ann.to(task.device)
+        prepared = prepare(ann, images, images=task.calibration, spikes=task.spikes, progress=calibrated)
         for scheme in task.schemes:
             if _key(scheme_settings(scheme)) in known:
                 continue

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from transpike import files
@@ -23,6 +25,7 @@ __all__ = [
     "create_model",
     "describe_arguments",
     "describe_images",
+    "describe_network",
     "is_run",
     "load_weights",
     "model_names",
@@ -46,6 +49,13 @@ FAILURES = (
 """What a network's maker may raise for arguments that it cannot have."""
 
 
+LIBRARIES = {"timm": "timm.list_models()", "torchvision": "torchvision.models.list_models()"}
+"""Whose networks are known too, and what lists their names."""
+
+MADE = "_transpike_made"
+"""The attribute of a network by which it is known what `create_model` made it from."""
+
+
 def model_names() -> list[str]:
     """The networks of our own, by name: artificial ones and spiking ones.
 
@@ -65,7 +75,7 @@ def check_name(name: str) -> None:
     >>> check_name("torchvision/resnet19")
     Traceback (most recent call last):
     ...
-    transpike.errors.ModelError: no network 'torchvision/resnet19', ... Did you mean torchvision/resnet18, ...
+    transpike.errors.ModelError: no network 'torchvision/resnet19'. Did you mean torchvision/resnet18, ...
     """
     library, _, rest = name.partition("/")
     if library == "timm":
@@ -81,9 +91,11 @@ def check_name(name: str) -> None:
         known = model_names()
     if name in known:
         return
+    guess = near(name, known, most=3)
+    if library in LIBRARIES:
+        raise ModelError(f"no network {shown(name)}.{guess} {LIBRARIES[library]} lists all.")
     raise ModelError(
-        f"no network {shown(name)}, nor a folder of that name.{near(name, known, most=3)} Known: "
-        f"{', '.join(model_names())}; timm/<name>, "
+        f"no network {shown(name)}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
         "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
     )
 
@@ -168,6 +180,31 @@ def _of_run(folder: Path, weights: str | Path | None, kwargs: dict[str, Any]) ->
     return model
 
 
+def describe_network(model: nn.Module) -> dict[str, Any] | None:
+    """What `create_model` makes a network like this one from, as model.json says it: ``name``, ``num_classes``,
+    ``in_channels``, ``image_size``, ``kwargs``; None of a module of one's own, and of one that has been changed since.
+
+    >>> describe_network(create_model("resnet20", num_classes=5))["num_classes"], describe_network(nn.Linear(2, 2))
+    (5, None)
+    """
+    about: dict[str, Any] | None = getattr(model, MADE, None)
+    if about is None:
+        return None
+    with torch.random.fork_rng(devices=()):
+        again = _build(**about)
+    if str(again) != str(model) or _shapes(again) != _shapes(model):
+        return None
+    try:
+        json.dumps(about)
+    except TypeError:  # a class, for example, as an argument
+        return None
+    return about
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
 def _described(folder: Path, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The description of the network that a run's folder names in the end, and all arguments on the way."""
     seen = set[str]()
@@ -189,14 +226,14 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
     in_channels = whole(f"{name}: in_channels", in_channels, error=ModelError)
     library, _, rest = name.partition("/")
     check_arguments(name, kwargs)
+    shape = {"num_classes": num_classes, "in_channels": in_channels}
     try:
         if library == "timm":
-            return _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)
-        if library == "torchvision":
-            return _torchvision(rest, in_channels, num_classes=num_classes, **kwargs)
-        return build_network(
-            name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=kwargs
-        )
+            model = _timm(rest, num_classes=num_classes, in_chans=in_channels, **kwargs)
+        elif library == "torchvision":
+            model = _torchvision(rest, in_channels, num_classes=num_classes, **kwargs)
+        else:
+            model = build_network(name, **shape, image_size=image_size, options=kwargs)
     except TranspikeError:
         raise
     except FAILURES as error:
@@ -205,6 +242,8 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int | None
         raise ModelError(
             f"{name} cannot be made with these arguments: {reason}.{guess} It takes {describe_arguments(name)}."
         ) from error
+    setattr(model, MADE, {"name": name, **shape, "image_size": image_size, "kwargs": kwargs})
+    return model
 
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:

@@ -28,6 +28,9 @@ STATE_DICT = "torch.save(model.state_dict(), 'weights.pt')"
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The number with which `torch.save` began its files before 2020, pickled; five pickles and the numbers follow."""
 
+LONGEST = 300
+"""Characters of a reason that another library gives: it may quote what a stranger wrote."""
+
 UNPACKED, FREE = 8, 64 * 2**20
 """An archive may unpack to so many times its size, and to as many bytes in any case; `torch.save` packs nothing."""
 
@@ -210,9 +213,10 @@ def _other_kind(head: bytes, path: Path, remedy: str) -> ModelError:
 
 
 def brief(error: Exception) -> str:
-    """The first sentence of a message; of torch's about pickles what is wrong, without its advice."""
+    """The first sentence of a message, if not too long; of torch's about pickles what is wrong, without its advice."""
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     text = re.split(r"\. |\n", text.strip())[0].rstrip(".")
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     if "Unsupported operand" in text:
         return "it is pickled in another way than torch.save's own: save it without pickle_protocol"
     return text if text and "weights_only" not in text else f"{type(error).__name__} while its pickle was read"

@@ -18,8 +18,6 @@ from transpike.models.weights import WEIGHTS
 __all__ = ["describe_images", "read_description", "save_network"]
 
 AGAIN = "Train again."
-DESCRIPTION = files.json_kind("a description of a network (model.json)", name=str, num_classes=int, in_channels=int)
-
 NEEDED = ("name", "num_classes", "in_channels")
 OWN = {*NEEDED, "image_size", "weights"}
 FIELDS: dict[str, Callable[[Record, str], object]] = {
@@ -37,16 +35,34 @@ FIELDS: dict[str, Callable[[Record, str], object]] = {
 }
 
 
+def _describes(path: Path) -> bool:
+    found = read_json(path)
+    return isinstance(found, dict) and (found.get("own") is True or all(name in found for name in NEEDED))
+
+
+DESCRIPTION = files.Kind("a description of a network (model.json)", _describes)
+
+
 def read_description(folder: str | Path) -> dict[str, Any]:
     """`model.json` of a training run: `name`, `num_classes`, `in_channels`, `image_size`, `kwargs`; the data's facts.
 
     Raises:
-        ModelError: if the folder holds none, or a damaged one.
+        ModelError: if the folder holds none, or a damaged one; if its network is a module of the user's own, which
+            nothing here can make again.
     """
     path = Path(folder) / "model.json"
     if not os.path.lexists(path):
-        raise ModelError(f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json.")
+        instead = _instead(Path(folder))
+        raise ModelError(
+            f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json.{instead}"
+        )
     found = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
+    if found.has("own") and found.flag("own"):
+        raise ModelError(
+            f"{folder}: its network, {found.text('name')}, is a module of your own, which no command can make again. "
+            f"From Python: make it, transpike.models.load_weights(model, {str(folder)!r}), then "
+            "transpike.train.evaluate(model, loader) or transpike.convert(model, images)."
+        )
     if missing := [name for name in NEEDED if name not in found.content]:
         raise ModelError(f"{path}: lacks {', '.join(missing)}; it was not written by `transpike train`.")
     for name, read in FIELDS.items():
@@ -57,12 +73,20 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     return {name: value for name, value in found.content.items() if value is not None or name != "kwargs"}
 
 
+def _instead(folder: Path) -> str:
+    """What a folder without a description holds, as the end of a message."""
+    if os.path.isfile(folder / "network.json") or any(folder.glob("*/network.json")):
+        return " It holds what `transpike convert` made; give the network that was converted."
+    inner = sorted(str(path.parent) for path in folder.glob("*/model.json"))
+    return f" In it lie {', '.join(inner[:8])}." if inner else ""
+
+
 def save_network(model: nn.Module, description: Mapping[str, object], folder: str | Path) -> None:
     """Write a trained network to a folder as one change: weights.safetensors, and what they are of as model.json.
 
     Args:
         model: the network.
-        description: as `read_description` gives it.
+        description: as `read_description` gives it; of a module of one's own, ``own`` is true.
         folder: made if it is missing.
 
     Raises:

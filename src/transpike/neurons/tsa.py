@@ -20,7 +20,7 @@ from transpike.errors import ConfigError
 from transpike.neurons.kernels import memory, track_reference
 from transpike.neurons.kernels.track_reference import Digits, Final, Tables
 
-__all__ = ["IDENTITY", "RELU", "Code", "Piecewise", "Tracked", "accumulate", "decode", "encode", "track"]
+__all__ = ["IDENTITY", "RELU", "Code", "Piecewise", "Tracked", "accumulate", "decode", "encode", "estimate", "track"]
 
 _TABLE_LEVELS = 8
 _HAS_TRITON = find_spec("triton") is not None
@@ -127,6 +127,7 @@ def track(
     code: Code,
     function: Piecewise = RELU,
     accumulated: bool = False,
+    unit: float | None = None,
     inplace: bool = False,
     final: bool = False,
 ) -> Tracked:
@@ -145,11 +146,13 @@ def track(
     levels 1 ... L and a homogeneous function of Lipschitz constant at most 1.
 
     Args:
-        z: input currents ``[T, N, *]`` in units of theta, or the accumulated input H ``[T + Ts, N, *]``.
+        z: input currents ``[T, N, *]`` in units of theta, or the accumulated input H ``[T + Ts, N, *]``, or running
+            estimates ``[T, N, *]`` of what is tracked (see `estimate`), NaN where there is none yet.
         code: steps, radix, silent steps and digits.
         function: what to track. Any other positively homogeneous function (a maximum over a window, PReLU) is
             applied to `accumulate`'s result by the caller, then tracked with ``accumulated=True`` and `IDENTITY`.
         accumulated: whether ``z`` is the accumulated input.
+        unit: theta in the units of the estimates, if ``z`` holds such.
         inplace: let the spikes overwrite ``z``, which saves allocating them.
         final: whether to return the final residual and target too.
 
@@ -168,12 +171,13 @@ def track(
         raise ValueError(f"{z.dtype} does not hold the integers to {code.levels[-1]}, the highest level: use float32")
     reuse = inplace or source.data_ptr() != z.data_ptr()
     spikes = source[: code.steps] if reuse else _allocate(code.steps, source[0], source.dtype)
-    residual, target = (_allocate(1, source[0] if final else source[0, :0], _state(z)) for _ in range(2))
-    ends = Final(_flat(residual)[0], _flat(target)[0])
+    ends = [_allocate(1, source[0], _state(z)) if final else source[:1, :0] for _ in range(2)]
     if z.numel():
-        backend.track(_flat(source), _flat(spikes), ends, _tables(code, function), accumulated=accumulated)
+        places = Final(*(_flat(end)[0] for end in ends))
+        tables = _tables(code, function, unit)
+        backend.track(_flat(source), _flat(spikes), places, tables, accumulated=accumulated or unit is not None)
     spikes = spikes.to(z.dtype)
-    return Tracked(spikes, residual[0], target[0]) if final else Tracked(spikes)
+    return Tracked(spikes, *(end[0] for end in ends)) if final else Tracked(spikes)
 
 
 @torch.no_grad()
@@ -198,7 +202,36 @@ def accumulate(z: Tensor, *, beta: float, silent: int) -> Tensor:
     backend, source = _prepare(z, rows=len(z))
     held = _allocate(len(z) + silent, source[0], _state(z))
     if z.numel():
-        backend.accumulate(_flat(source), _flat(held), beta=beta)
+        backend.accumulate(_flat(source), _flat(held), beta=beta, units=(1.0,) * len(held))
+    return held
+
+
+@torch.no_grad()
+def estimate(z: Tensor, *, beta: float, unit: float, inplace: bool = False) -> Tensor:
+    """Running estimates of what currents or trains say: ``sum_(i <= t) unit beta^(T-1-i) z[i]``.
+
+    Args:
+        z: currents or trains ``[T, N, *]``.
+        beta: the radix.
+        unit: the worth of one in the last step.
+        inplace: let the estimates overwrite ``z``, which saves allocating them.
+
+    Returns:
+        Estimates ``[T, N, *]``, float32 (float64 for float64), in the memory format of ``z``; the last is the value.
+
+    Raises:
+        ValueError: if ``z`` is not a floating-point tensor with time first.
+
+    Example:
+        >>> estimate(torch.tensor([[1.0], [0.0], [-1.0]]), beta=2.0, unit=0.5).flatten().tolist()
+        [2.0, 2.0, 1.5]
+    """
+    backend, source = _prepare(z, rows=len(z))
+    reuse = (inplace or source.data_ptr() != z.data_ptr()) and source.dtype == _state(z)
+    held = source if reuse else _allocate(len(z), source[0], _state(z))
+    if z.numel():
+        units = tuple(unit * beta**power for power in reversed(range(len(z))))
+        backend.accumulate(_flat(source), _flat(held), beta=beta, units=units)
     return held
 
 
@@ -312,7 +345,7 @@ def _digits(levels: tuple[int, ...], *, scale: float, signed: bool = True, start
 
 
 @lru_cache(maxsize=4096)
-def _tables(code: Code, function: Piecewise) -> Tables:
+def _tables(code: Code, function: Piecewise, unit: float | None = None) -> Tables:
     scale = code.beta**code.silent
     start = code.start if code.start is not None else 0.5 if code.signed else 0.0
     units = [code.beta ** (step - code.steps + 1) for step in range(code.steps + code.silent)]
@@ -322,7 +355,8 @@ def _tables(code: Code, function: Piecewise) -> Tables:
         scale=scale,
         inverse=1 / scale,
         slope=function.slope,
-        low=tuple(function.low * unit for unit in units),
-        high=tuple(function.high * unit for unit in units),
+        low=tuple(function.low * worth for worth in units),
+        high=tuple(function.high * worth for worth in units),
+        units=tuple(worth / unit if unit else 1.0 for worth in units),
         digits=_digits(code.levels, scale=scale, signed=code.signed, start=start),
     )

@@ -19,7 +19,7 @@ __all__ = ["LAYER_COLUMNS", "error_plot", "layer_cells", "rate_plot"]
 
 LAYER_COLUMNS = (
     *("function", "bound by", "neurons", "θ", "peak", "clipped", "coupled", "error (θ)", "spikes +", "spikes −"),
-    *("SynOps", "energy (µJ)", "delay"),
+    *("SynOps", "products", "evaluations", "state", "group", "energy (µJ)", "delay"),
 )
 
 
@@ -38,6 +38,10 @@ def layer_cells(layer: Layer) -> list[str]:
         fixed(layer.positive_per_neuron),
         fixed(layer.negative_per_neuron),
         count(layer.synops),
+        count(layer.products) if layer.products else "–",
+        f"{layer.evaluations}" if layer.evaluations else "–",
+        fixed(layer.state or None),
+        count(layer.group),
         fixed(layer.energy_uj, 3),
         fixed(layer.delay, 0),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -33,7 +35,7 @@ ENVIRONMENT = Environment(
 )
 
 PAGE = files.marked("a page of transpike", '<meta name="generator" content="transpike">')
-"""What of the files that lie there a new page replaces."""
+"""Pages of any runs; the page of a run's own folder replaces one there."""
 
 
 def write_report(folders: Sequence[Path], out: Path, *, title: str = "transpike report") -> Path:
@@ -41,10 +43,30 @@ def write_report(folders: Sequence[Path], out: Path, *, title: str = "transpike 
 
     Raises:
         DataError: a folder has no results.json, or one that is damaged, foreign or of another version.
-        ConfigError: no folder is given, `out` cannot be written, or it is a file but no page of ours.
+        ConfigError: no folder is given, `out` cannot be written, or it is a file but no page of these runs.
     """
-    files.check_target(out, PAGE)
-    return files.write(out, build_page([read(folder) for folder in folders], title=title), kind=PAGE)
+    kind = _page_of(folders)
+    files.check_target(out, kind)
+    return files.write(out, build_page([read(folder) for folder in folders], title=title), kind=kind)
+
+
+def _page_of(folders: Sequence[Path | str]) -> files.Kind:
+    """Pages of these runs: those that name the same folders, and one in a folder of theirs, which may have moved."""
+    identity = _identity(folders)
+    named = files.marked("", f'<meta name="transpike-runs" content="{identity}">')
+    places = [os.path.realpath(folder) for folder in folders]
+
+    def recognises(path: Path) -> bool:
+        beside = os.path.realpath(path.parent) in places
+        return PAGE.recognises(path) and (beside or named.recognises(path))
+
+    return files.Kind("a page of these runs", recognises)
+
+
+def _identity(folders: Sequence[Path | str]) -> str:
+    """What a page says of which runs it is, whatever their order."""
+    places = sorted(os.path.realpath(folder) for folder in folders)
+    return hashlib.sha256("\n".join(places).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def build_page(runs: Sequence[Finished], *, title: str = "transpike report") -> str:
@@ -73,6 +95,7 @@ def build_page(runs: Sequence[Finished], *, title: str = "transpike report") -> 
     sections += [(_section(run, unread, f"r{number}"), _provenance(run)) for number, run in enumerate(runs)]
     return ENVIRONMENT.get_template("template.html").render(
         title=title,
+        identity=_identity([run.folder for run in runs if run.folder]),
         sections=sections,
         joint=compare([result for result, _ in conversions], curves) if len(conversions) > 1 else None,
         conversions=len(conversions),

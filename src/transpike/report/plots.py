@@ -71,7 +71,8 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
 SIZES = (5.0, 4.6, 4.6, 5.8, 5.8, 5.8, 5.6, 5.6)
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 PARTS = {
-    **{"accumulates": 1.0, "shifts": 0.76, "multiplications": 0.52, "neuron_updates": 0.28},
+    **{"accumulates": 1.0, "shifts": 0.85, "multiplications": 0.7, "products": 0.55, "functions": 0.4},
+    "neuron_updates": 0.28,
     **{"synapses": 1.0, "neurons": 0.64, "encoder": 0.28},
 }
 """How opaque an energy's parts are drawn."""

@@ -57,7 +57,7 @@ def find_series(sources: Sequence[Source]) -> list[list[Series]]:
     for number, (result, _) in enumerate(sources):
         found: dict[str, list[Row]] = {}
         for row in result.rows:
-            scheme = {name: value for name, value in row.scheme.items() if name != "steps"}
+            scheme = {**{name: value for name, value in row.scheme.items() if name != "steps"}, "spikes": row.spikes}
             found.setdefault(json.dumps(scheme, sort_keys=True), []).append(row)
         groups += [(number, json.loads(key), rows) for key, rows in found.items()]
     schemes, words = [scheme for _, scheme, _ in groups], [rows[0].words for _, _, rows in groups]

@@ -28,6 +28,7 @@ def conversion_table(result: Conversion) -> Table:
         pad_edge=False,
     )
     table.caption = f"spikes, SynOps and energy are means over the first {result.rows[0].layer_images} images"
+    table.caption += _shares(result.rows)
     table.caption_justify = "left"
     table.add_column("", no_wrap=True)
     for heading in HEADINGS:
@@ -38,6 +39,17 @@ def conversion_table(result: Conversion) -> Table:
     for row in result.rows:
         table.add_row(*_cells(row, ann.energy_uj))
     return table
+
+
+def _shares(rows: Sequence[Row]) -> str:
+    """What functions and products take of the energy, where a network has such."""
+    found = {
+        part: [100 * row.energy_parts_uj.get(part, 0.0) / row.energy_uj for row in rows if row.energy_uj]
+        for part in ("functions", "products")
+    }
+    told = (f"{part} {min(shares):.0f} to {max(shares):.0f} %" for part, shares in found.items() if any(shares))
+    text = " and ".join(told)
+    return f"\nof the energy, {text}: what neurons evaluate at every step, and products of two trains" if text else ""
 
 
 def _cells(row: Row, energy: float) -> Iterator[str]:

@@ -42,7 +42,9 @@ def describe_training(result: Evaluation, key: str) -> Section:
     terms = [_term(name, index, epochs) for index, name in enumerate(names)]
     seconds = sum(epoch.seconds for epoch in epochs if known(epoch.seconds))
     took = f" in {count(seconds)} s" if seconds else ""
-    facts = [f"{percent(result.accuracy)} of the test images right"] if known(result.accuracy) else []
+    tested, held_out = result.accuracy, result.validation_accuracy if isinstance(result, Training) else None
+    shown = (tested, "test") if known(tested) else (held_out, "validation")
+    facts = [f"{percent(shown[0])} of the {shown[1]} images right"] if known(shown[0]) else []
     facts += [f"{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}"] if epochs else []
     return Section(
         headline=f"{place}: {', '.join(facts)}.",

@@ -8,7 +8,10 @@ from typing import Literal
 
 from transpike.results.records import Count, Mistake, Steps, check_named
 
-__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row"]
+__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes"]
+
+Spikes = Literal["needed", "blocks", "operators"]
+"""Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,11 @@ class Layer:
         synops: synaptic operations that its spikes cause.
         energy_uj: of these and of its own updates, in microjoules.
         delay: steps after the image's arrival until it may fire.
+        evaluations: of its function by a neuron in a step; 0 where comparisons with bounds do, as for ReLU.
+        evaluation_operations: additions, comparisons and multiplications of one evaluation, for a neuron.
+        state: values that a neuron keeps from step to step.
+        group: values that one result needs together: 1, or those of a norm's or a softmax's group.
+        products: multi-bit operations that its spikes cause in products of two trains.
     """
 
     name: str
@@ -56,6 +64,11 @@ class Layer:
     synops: float
     energy_uj: float
     delay: Count
+    evaluations: Count = 0
+    evaluation_operations: float = 0.0
+    state: float = 0.0
+    group: Count = 1
+    products: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +97,9 @@ class Row:
         shifts: of them those by a power of two.
         multiplications: of them those by another factor.
         payload_bits: sent as spikes.
-        neuron_updates: operations of the neurons themselves.
+        products: multi-bit operations of products of two trains.
+        function_operations: of evaluating functions that are more than comparisons, in all steps.
+        neuron_updates: other operations of the neurons themselves.
         energy_uj: of all operations, in microjoules.
         energy_parts_uj: of each kind of operation.
         seconds: that the simulation took for all images.
@@ -92,6 +107,7 @@ class Row:
         layer_images: how many images counts, energies and layers are measured on.
         layers: the input's encoder first.
         network: the folder in the run's folder that holds the network; None where none was saved.
+        spikes: where it has neurons.
     """
 
     scheme: Mapping[str, object]
@@ -120,7 +136,10 @@ class Row:
     images_per_second: float
     layer_images: Count
     layers: tuple[Layer, ...]
+    products: float = 0.0
+    function_operations: float = 0.0
     network: str | None = None
+    spikes: Spikes = "needed"
 
     def __post_init__(self) -> None:
         check_named(self.scheme)
@@ -133,7 +152,7 @@ class Ann:
     Attributes:
         accuracy: share of images whose label is predicted; None without labels.
         macs: multiply-accumulates for one image.
-        energy_uj: of these, in microjoules.
+        energy_uj: of these and of one evaluation of each function that is more than comparisons, in microjoules.
         images_per_second: on this machine.
     """
 

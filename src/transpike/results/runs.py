@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,17 +24,21 @@ COPY = files.Kind(
 )
 """What ``--json`` writes; beside a run.json lies the run's own file, which no other run replaces."""
 
+BEFORE = ("run.json", "hparams.yaml", "events.out.tfevents")
+"""What a run writes before there is anything to keep, by how the names begin; the latter two are Lightning's."""
+
 PLACES = ("ann", "balanced", "model", "root", "student", "teacher", "teacher_weights", "weights")
 """Options that are a file or a folder, or may be."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder; as a context manager it takes the folder away again when the run fails without a result.
+    """A run's folder; as a context manager it takes away what a run wrote that fails before anything came of it.
 
     Attributes:
         folder: where the run is written.
         lock: what keeps other runs out of it as long as this one lives; see `files.claim`.
+        made: whether the run made the folder, which then goes, too.
 
     >>> import tempfile
     >>> from transpike.results import Evaluation, read_result
@@ -48,6 +51,7 @@ class RunFolder:
 
     folder: Path
     lock: int | None = None
+    made: bool = False
 
     def write(self, result: Result) -> Path:
         """Write results.json, whole or not at all, and return its path."""
@@ -59,8 +63,12 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and {path.name for path in self.folder.iterdir()} <= {"run.json"}:
-            shutil.rmtree(self.folder)
+        left = list(self.folder.iterdir()) if kind is not None else []
+        if left and all(path.name.startswith(BEFORE) for path in left):
+            for path in left:
+                path.unlink()
+            if self.made:
+                self.folder.rmdir()
         if self.lock is not None:
             files.release(self.lock)
 
@@ -77,9 +85,9 @@ def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = No
     Raises:
         ConfigError: The folder cannot be made, holds another run's results, or another run has just begun there.
     """
-    begun = provenance(verb, options)
+    begun, made = provenance(verb, options), out is None or not os.path.lexists(out)
     folder = out or _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
-    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))))
+    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))), made)
 
 
 @contextmanager

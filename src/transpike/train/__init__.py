@@ -9,7 +9,8 @@ from transpike.train.options import Machine, Optim, Recipe, TrainOptions
 
 if TYPE_CHECKING:
     from transpike.train.classify import Classifier
-    from transpike.train.loop import Evaluation, Fitted, Loaders, evaluate, fit
+    from transpike.train.fitted import Evaluation, Fitted, Loaders
+    from transpike.train.loop import evaluate, fit
 
 __all__ = [
     "Classifier",
@@ -26,9 +27,9 @@ __all__ = [
 
 _HEAVY = {
     "Classifier": "classify",
-    "Evaluation": "loop",
-    "Fitted": "loop",
-    "Loaders": "loop",
+    "Evaluation": "fitted",
+    "Fitted": "fitted",
+    "Loaders": "fitted",
     "evaluate": "loop",
     "fit": "loop",
 }

@@ -20,10 +20,13 @@ from transpike.distill.methods import MethodLike
 from transpike.distill.taps import Stage, Tap, Taps
 from transpike.errors import ModelError
 from transpike.neurons import reset_net
+from transpike.results import Distillation, RunFolder
 from transpike.train.classify import Classifier
+from transpike.train.fitted import Fitted, Loaders
 from transpike.train.inputs import check_loader
-from transpike.train.loop import Fitted, Loaders, fit_module
+from transpike.train.loop import fit_module, tested
 from transpike.train.options import TrainOptions
+from transpike.train.record import leave, network_name, python_run
 from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
 
 __all__ = ["Distilled", "Distiller", "distill"]
@@ -104,6 +107,17 @@ class Distilled(Fitted):
     stages: tuple[Stage, ...]
     first_terms: dict[str, float]
 
+    def record(self, *, teacher: str, method: str, settings: Mapping[str, Any]) -> Distillation:
+        """What results.json says of it."""
+        return Distillation(
+            teacher=teacher,
+            method=method,
+            settings=settings,
+            taps={stage.student: stage.teacher for stage in self.stages},
+            adapter_parameters=sum(parameter.numel() for parameter in self.method.parameters()),
+            first_terms=self.first_terms,
+        )
+
 
 class Terms(L.Callback):
     """Every weighted term to the loggers from the first step on, with a warning if one of them outweighs the task."""
@@ -146,7 +160,7 @@ def distill(
     loaders: Loaders,
     options: TrainOptions | None = None,
     *,
-    folder: str | Path,
+    folder: str | Path | RunFolder,
     method: MethodLike = "bsd",
     settings: Mapping[str, Any] | None = None,
     taps: Mapping[str, str] | None = None,
@@ -167,7 +181,7 @@ def distill(
         loaders: training and validation batches, as for `fit`. Frames of events may be more than `options.steps`, by
             which their number must be divisible: neighbours are added up.
         options: how to train.
-        folder: where the run is written.
+        folder: where the run is written, as for `fit`.
         method: a name of `transpike.distill.METHODS`, or what makes a module of the stages; see there.
         settings: further arguments of the method.
         taps: the student's modules whose features are compared, and the teacher's they are compared with; by default
@@ -186,7 +200,6 @@ def distill(
         TranspikeError: as `fit`.
     """
     options, given = options or TrainOptions(), given or TeacherInput()
-    folder = Path(folder)
     probe = Distiller(
         student, Teacher(teacher, taps={}, given=given), nn.Module(), taps={}, options=options, encode=encode,
         reset=reset,
@@ -204,13 +217,25 @@ def distill(
         encode=encode,
         reset=reset,
     )
+    if isinstance(folder, RunFolder):
+        return _fit(distiller, loaders, found.stages, folder=folder.folder, resume=resume)
+    name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
+    told = {"method": name, "settings": settings or {}, "taps": taps}
+    with python_run("distill", student, loaders, options, folder=Path(folder), resume=resume, more=told) as run:
+        fitted = _fit(distiller, loaders, found.stages, folder=run.folder, resume=resume)
+        learned = fitted.record(teacher=network_name(teacher), method=name, settings=settings or {})
+        leave(run, fitted, tested(distiller, loaders), loaders=loaders, classifier=distiller, distillation=learned)
+    return fitted
+
+
+def _fit(distiller: Distiller, loaders: Loaders, stages: tuple[Stage, ...], *, folder: Path, resume: bool) -> Distilled:
     terms = Terms()
     try:
         fitted = fit_module(distiller, loaders, folder=folder, resume=resume, watching=[terms])
     finally:
         distiller.recorded.close()
     _save_adapters(distiller.method, folder)
-    return Distilled(**vars(fitted), method=distiller.method.eval(), stages=found.stages, first_terms=terms.first)
+    return Distilled(**vars(fitted), method=distiller.method.eval(), stages=stages, first_terms=terms.first)
 
 
 @dataclass(frozen=True)

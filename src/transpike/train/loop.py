@@ -8,9 +8,9 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from transpike import files
-from transpike.data import EventSets, ImageSets
 from transpike.errors import ConfigError
+from transpike.results import RunFolder
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import (
     CheckpointFiles,
@@ -36,62 +36,15 @@ from transpike.train.callbacks import (
     StopOnSignal,
 )
 from transpike.train.classify import Classifier
+from transpike.train.fitted import Batches, Evaluation, Fitted, Loaders
 from transpike.train.inputs import check_loader
 from transpike.train.layouts import safe_layouts
 from transpike.train.options import Machine, TrainOptions
 from transpike.train.outlook import Outlook
+from transpike.train.record import check_folder, leave, python_run
 from transpike.train.resume import check_resumable, read_checkpoint, run_facts
 
-__all__ = ["Evaluation", "Fitted", "Loaders", "evaluate", "fit"]
-
-Batches = Iterable[Any]
-
-
-@dataclass(frozen=True)
-class Loaders:
-    """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or one's own.
-
-    Labels are class indices [N] of any whole-number type. For a spiking network there may be frames [T, N, C, H, W] in
-    place of images [N, C, H, W].
-
-    Attributes:
-        train: training batches; each pass is an epoch.
-        validation: what the best epoch is chosen by; None to train without. Never give the test images here.
-    """
-
-    train: Batches
-    validation: Batches | None
-
-    @classmethod
-    def of(cls, sets: ImageSets | EventSets) -> Loaders:
-        """A data set's, without validation where it holds no images back."""
-        return cls(sets.train, sets.validation if len(sets.validation) else None)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training gave.
-
-    Attributes:
-        model: the trained network, in evaluation mode: the same object that was handed in.
-        curves: one row an epoch: epoch, losses, accuracies in [0, 1], learning rate, seconds.
-        epoch: the epoch whose weights the network has.
-        validation_accuracy: in [0, 1], of these weights; None without validation images.
-    """
-
-    model: nn.Module
-    curves: list[dict[str, float]]
-    epoch: int
-    validation_accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracy in [0, 1], mean cross-entropy, and how many images they are of."""
-
-    accuracy: float
-    loss: float
-    images: int
+__all__ = ["evaluate", "fit", "fit_module", "tested"]
 
 
 class _Data(L.LightningDataModule):
@@ -131,7 +84,7 @@ def fit(
     loaders: Loaders,
     options: TrainOptions | None = None,
     *,
-    folder: str | Path,
+    folder: str | Path | RunFolder,
     resume: bool = False,
     encode: Callable[[Tensor], Tensor] | None = None,
     reset: Callable[[nn.Module], object] | None = None,
@@ -139,9 +92,13 @@ def fit(
     """Train a classifier.
 
     The folder receives `last.ckpt` after every epoch and on a signal, `best.ckpt` by validation accuracy, `curves.csv`
-    and TensorBoard events. A run stopped by Ctrl-C or SIGTERM continues after the last batch that it trained on; one
-    that was killed, after its last finished epoch. In one process on the CPU it then gives bit for bit the weights
-    of a run that never stopped. Batches of the broken epoch that are behind it are fetched again, but not trained on.
+    and TensorBoard events; and, as that of a command, run.json, in the end weights.safetensors, model.json and
+    results.json. `transpike report` reads it. So do `transpike evaluate`, `analyze` and `convert`, if the network is of
+    `create_model` and the images are those of `Loaders.of`, or are named by --data.
+
+    A run stopped by Ctrl-C or SIGTERM continues after the last batch that it trained on; one that was killed, after its
+    last finished epoch. In one process on the CPU it then gives bit for bit the weights of a run that never stopped.
+    Batches of the broken epoch that are behind it are fetched again, but not trained on.
 
     Under torchrun each process takes every world-th batch: the batch size is that of one process, and of an epoch's
     last batches those are left out that are fewer than the processes.
@@ -150,7 +107,8 @@ def fit(
         model: any module that gives [N, classes], or [T, N, classes] with `options.steps`; changed in place.
         loaders: training and validation batches.
         options: how to train.
-        folder: where the run is written.
+        folder: where the run is written: a new or empty folder. A `RunFolder` has a record already, which whoever began
+            it completes.
         resume: continue from the folder's `last.ckpt`. Model, loaders and options must be those of the first start.
         encode: turns images [N, *] into what a spiking network takes; by default they are repeated over time, and
             frames [T, N, C, H, W] are taken as they are.
@@ -162,7 +120,7 @@ def fit(
 
     Raises:
         ConfigError: if there is nothing to resume from, or what there is belongs to another network, other options or
-            other images; if there is an earlier training to resume; if a loader has no length.
+            other images; if the folder holds anything else; if a loader has no length.
         ModelError: for a checkpoint that is damaged, or has been changed since it was written.
         DataError: for frames of another T than `options.steps`.
         TranspikeError: if the loss is no longer finite; it names the step, the terms and the last good checkpoint.
@@ -178,8 +136,28 @@ def fit(
     >>> fitted.validation_accuracy, fitted.epoch
     (1.0, 3)
     """
-    classifier = Classifier(model, options or TrainOptions(), encode=encode, reset=reset)
-    return fit_module(classifier, loaders, folder=Path(folder), resume=resume)
+    options = options or TrainOptions()
+    classifier = Classifier(model, options, encode=encode, reset=reset)
+    if isinstance(folder, RunFolder):
+        return fit_module(classifier, loaders, folder=folder.folder, resume=resume)
+    with python_run("fit", model, loaders, options, folder=Path(folder), resume=resume) as run:
+        fitted = fit_module(classifier, loaders, folder=run.folder, resume=resume)
+        leave(run, fitted, tested(classifier, loaders), loaders=loaders, classifier=classifier)
+    return fitted
+
+
+def tested(classifier: Classifier, loaders: Loaders) -> Evaluation | None:
+    """The test of a network that was trained, if there are test images."""
+    if loaders.test is None:
+        return None
+    return evaluate(
+        classifier.model,
+        loaders.test,
+        machine=classifier.options.machine,
+        steps=classifier.options.steps,
+        encode=classifier.encode,
+        reset=classifier.reset,
+    )
 
 
 def fit_module(
@@ -188,18 +166,12 @@ def fit_module(
     """What `fit` does, for a `Classifier` of any loss; `watching` are further callbacks."""
     model, options = classifier.model, classifier.options
     checkpoint = folder / "last.ckpt"
-    if resume and not checkpoint.is_file():
-        raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Remove the folder and start anew.")
+    check_folder(folder, resume=resume)
     for name, loader in vars(loaders).items():
-        if loader is not None:
-            check_loader(name, loader, counted=True)
+        if name != "sets" and loader is not None:
+            check_loader(name, loader, counted=name != "test")
     if loaders.validation is None and options.keep == "best":
         raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
-    earlier = [name for name in ("last.ckpt", "best.ckpt") if (folder / name).exists()]
-    if earlier and not resume:
-        raise ConfigError(
-            f"{folder}: holds an earlier training ({earlier[0]}). Go on with it by resume=True, or name another folder."
-        )
     batches, validates = len(loaders.train), loaders.validation is not None  # type: ignore[arg-type]
     curves = Curves(folder, validates=validates)
     stop = StopOnSignal()

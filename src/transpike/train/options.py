@@ -9,7 +9,7 @@ from typing import Any, Literal
 from transpike.checks import choice, is_whole, number, refuse, whole
 from transpike.errors import ConfigError
 
-__all__ = ["EPOCHS", "Arguments", "Machine", "Optim", "Recipe", "TrainOptions", "epochs_for"]
+__all__ = ["EPOCHS", "Arguments", "Machine", "Optim", "Recipe", "TrainOptions", "checked_seed", "epochs_for"]
 
 Arguments = dict[str, Any]
 """What a network, a neuron, an encoder or a method takes by keyword, as YAML or JSON write it."""
@@ -19,6 +19,15 @@ EPOCHS = {
     **{"nmnist": 20, "cifar10_dvs": 100, "dvs128_gesture": 100},
 }
 """Epochs by data set: enough for the default network and optimiser."""
+
+
+def checked_seed(seed: object) -> int:
+    """``seed``, if it is one.
+
+    Raises:
+        ConfigError: for another value.
+    """
+    return whole("seed", seed, least=0, most=2**32 - 1)
 
 
 def epochs_for(data: str, epochs: int | None) -> int:
@@ -163,7 +172,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         whole("epochs", self.epochs)
-        whole("seed", self.seed, least=0, most=2**32 - 1)
+        checked_seed(self.seed)
         if self.steps is not None:
             whole("steps", self.steps)
         choice("keep", self.keep, ("last", "best"))

@@ -107,7 +107,7 @@ def at_chance(row: dict[str, float], classes: int) -> bool:
 
 def checkpoint_bytes(classifier: Classifier) -> int:
     """Of one checkpoint: weights, what the optimiser remembers of each, and their average if there is one."""
-    state: int = sum(value.nbytes for value in classifier.state_dict().values())
+    state: int = sum(getattr(value, "nbytes", 0) for value in classifier.state_dict().values())
     trained: int = sum(p.nbytes for p in classifier.trained.parameters() if p.requires_grad)
     optim, averaged = classifier.options.optim, classifier.options.recipe.ema is not None
     remembered = 2 if optim.name == "adamw" else int(optim.momentum > 0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transpike.data import Loading
 from transpike.errors import ConfigError, DataError
@@ -14,7 +15,7 @@ from transpike.models import model_names
 from transpike.results import located, read_run
 from transpike.train.options import Arguments
 
-__all__ = ["read_options"]
+__all__ = ["read_options", "recorded_loading"]
 
 
 def read_options(folder: Path) -> Arguments:
@@ -35,6 +36,18 @@ def read_options(folder: Path) -> Arguments:
         if options.has(name):
             read(options, name)
     return found
+
+
+def recorded_loading(options: Mapping[str, Any], run: Path | str) -> Loading:
+    """How a run loaded its images, of its `read_options`; by default where it does not say.
+
+    Raises:
+        ConfigError: for a value that cannot be, naming the run.
+    """
+    try:
+        return Loading(**options.get("loading", {}))
+    except ConfigError as error:
+        raise ConfigError(f"{run}: in its run.json: {error}") from error
 
 
 def _loading(options: Record, name: str) -> None:

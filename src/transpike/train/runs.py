@@ -24,7 +24,7 @@ STEPS = 4
 
 @contextmanager
 def training_run(
-    verb: str, options: Mapping[str, object], *, resume: Path | None, out: Path | None
+    verb: str, options: Mapping[str, object], *, resume: Path | None, out: Path | None, again: str | None = None
 ) -> Iterator[RunFolder]:
     """The folder of a run that trains: a new one, or the one that continues. After Ctrl-C it tells how to go on.
 
@@ -33,6 +33,7 @@ def training_run(
         options: what run.json says of them.
         resume: the folder to continue.
         out: the folder to make; None for one under runs/.
+        again: what continues it; by default the command.
 
     Raises:
         ConfigError: as `start_run`.
@@ -45,7 +46,7 @@ def training_run(
             yield run
         except KeyboardInterrupt:
             if first_process() and any(run.folder.glob("**/last.ckpt")):
-                print(f"Stopped. Continue: transpike {verb} --resume {run.folder}", file=sys.stderr)
+                print(f"Stopped. Continue: {again or f'transpike {verb} --resume {run.folder}'}", file=sys.stderr)
             raise
 
 

@@ -6,6 +6,7 @@ arithmetic is allowed, hence they round as torch does.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,15 @@ __all__ = ["accumulate", "encode", "track"]
 
 _BLOCK = 2048
 _ALIGN = 16
+_FEW = 4  # levels that are found in one pass
 
 
 @compiled
-def _digit(value, digit, rising, falling, increments, rounding):  # type: ignore[no-untyped-def]
+def _digit(value, digit, rising, increments, rounding):  # type: ignore[no-untyped-def]
     """Round ``value`` to ``digit``; both hold one block."""
     zero = np.float32(0)
-    top = rounding[0]
+    top, inverse, offset, mirror = rounding[0], rounding[1], rounding[2], rounding[3]
     if top > 0:
-        inverse, offset, mirror = rounding[1], rounding[2], rounding[3]
         for j in range(len(value)):
             v = value[j]
             scaled = (v if v > zero else v * mirror) * inverse + offset
@@ -34,19 +35,14 @@ def _digit(value, digit, rising, falling, increments, rounding):  # type: ignore
             d = np.float32(np.int32(scaled if scaled < top else top))
             digit[j] = d if v > zero else zero - d
         return
-    high, low, increment = rising[0], falling[0], increments[0]
     for j in range(len(value)):
-        v = value[j]
-        up = increment if v >= high else zero
-        down = increment if v <= low else zero
-        digit[j] = up - down
-    for k in range(1, len(rising)):
-        high, low, increment = rising[k], falling[k], increments[k]
+        digit[j] = zero
+    for k in range(len(rising)):
+        high, increment = rising[k], increments[k]
         for j in range(len(value)):
             v = value[j]
-            up = increment if v >= high else zero
-            down = increment if v <= low else zero
-            digit[j] += up - down
+            d = increment if (v if v > zero else v * mirror) >= high else zero
+            digit[j] += d if v > zero else zero - d
 
 
 @compiled
@@ -60,8 +56,8 @@ def _track(  # type: ignore[no-untyped-def]
     constants,
     low,
     high,
+    units,
     rising,
-    falling,
     increments,
     rounding,
     first,
@@ -69,6 +65,9 @@ def _track(  # type: ignore[no-untyped-def]
 ):
     zero = np.float32(0)
     beta, scale, inverse, slope = constants[0], constants[1], constants[2], constants[3]
+    mirror = rounding[3]
+    r0, r1, r2, r3 = rising[0], rising[1], rising[2], rising[3]
+    i0, i1, i2, i3 = increments[0], increments[1], increments[2], increments[3]
     held, sent, value = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
@@ -77,7 +76,11 @@ def _track(  # type: ignore[no-untyped-def]
         sent[:] = zero
         for step in range(len(low)):
             if accumulated:
-                held[:width] = source[step, start:stop]
+                unit = units[step]
+                row = source[min(step, len(source) - 1), start:stop]
+                for j in range(width):
+                    h = row[j] * unit
+                    held[j] = h if h == h else zero
             elif step < len(source):
                 row = source[step, start:stop]
                 for j in range(width):
@@ -85,7 +88,25 @@ def _track(  # type: ignore[no-untyped-def]
             else:
                 for j in range(width):
                     held[j] = held[j] * beta
+            if step < silent:
+                continue
             bottom, ceiling = low[step], high[step]
+            digit = spikes[step - silent, start:stop]
+            if len(rising) == _FEW:  # in one pass
+                for j in range(width):
+                    h = held[j]
+                    v = h if h > zero else h * slope
+                    v = v if v > bottom else bottom
+                    v = v if v < ceiling else ceiling
+                    before = sent[j] * beta
+                    v = v - before
+                    size = v if v > zero else v * mirror
+                    d = (i0 if size >= r0 else zero) + (i1 if size >= r1 else zero)
+                    d = d + ((i2 if size >= r2 else zero) + (i3 if size >= r3 else zero))
+                    d = d if v > zero else zero - d
+                    digit[j] = d
+                    sent[j] = before + d * scale
+                continue
             for j in range(width):
                 h = held[j]
                 v = h if h > zero else h * slope
@@ -93,11 +114,9 @@ def _track(  # type: ignore[no-untyped-def]
                 v = v if v < ceiling else ceiling
                 sent[j] = sent[j] * beta
                 value[j] = v - sent[j]
-            if step >= silent:
-                digit = spikes[step - silent, start:stop]
-                _digit(value[:width], digit, rising, falling, increments, rounding)
-                for j in range(width):
-                    sent[j] = sent[j] + digit[j] * scale
+            _digit(value[:width], digit, rising, increments, rounding)
+            for j in range(width):
+                sent[j] = sent[j] + digit[j] * scale
         if len(target) > 0:
             bottom, ceiling = low[-1], high[-1]
             for j in range(width):
@@ -110,7 +129,7 @@ def _track(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _accumulate(source, held, constants, first, last):  # type: ignore[no-untyped-def]
+def _accumulate(source, held, constants, units, first, last):  # type: ignore[no-untyped-def]
     beta = constants[0]
     state = np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
@@ -119,17 +138,19 @@ def _accumulate(source, held, constants, first, last):  # type: ignore[no-untype
         for step in range(len(held)):
             out = held[step, start:stop]
             if step < len(source):
-                row = source[step, start:stop]
+                row = source[step, start:stop]  # read whole before it may be written over
                 for j in range(stop - start):
                     state[j] = state[j] * beta + row[j]
             else:
                 for j in range(stop - start):
                     state[j] = state[j] * beta
-            out[:] = state[: stop - start]
+            unit = units[step]
+            for j in range(stop - start):
+                out[j] = state[j] * unit
 
 
 @compiled
-def _encode(values, spikes, constants, rising, falling, increments, rounding, first, last):  # type: ignore[no-untyped-def]
+def _encode(values, spikes, constants, rising, increments, rounding, first, last):  # type: ignore[no-untyped-def]
     beta, scale = constants[0], constants[1]
     state = np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
@@ -140,30 +161,40 @@ def _encode(values, spikes, constants, rising, falling, increments, rounding, fi
             for j in range(width):
                 state[j] = state[j] * beta
             digit = spikes[step, start:stop]
-            _digit(state[:width], digit, rising, falling, increments, rounding)
+            _digit(state[:width], digit, rising, increments, rounding)
             for j in range(width):
                 state[j] = state[j] - digit[j]
 
 
+@lru_cache(maxsize=4096)
 def _arrays(digits: Digits) -> tuple[Any, ...]:
-    """A digit rule as the float32 arrays the kernels take."""
+    """A digit rule as the float32 arrays the kernels take; few levels are filled up with such as no value reaches.
+
+    Falling thresholds mirror the rising ones.
+    """
     rounding = (digits.top, digits.inverse, digits.offset, digits.mirror)
-    return tuple(np.array(x, np.float32) for x in (digits.rising, digits.falling, digits.increments, rounding))
+    missing = max(0, _FEW - len(digits.rising))
+    rising, increments = (*digits.rising, *(np.inf,) * missing), (*digits.increments, *(0.0,) * missing)
+    return tuple(np.array(x, np.float32) for x in (rising, increments, rounding))
+
+
+@lru_cache(maxsize=4096)
+def _constants(tables: Tables) -> tuple[Any, ...]:
+    constants = (tables.beta, tables.scale, tables.inverse, tables.slope)
+    return tuple(np.array(x, np.float32) for x in (constants, tables.low, tables.high, tables.units))
 
 
 def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accumulated: bool) -> None:
     """See ``track_reference.track``."""
-    constants = np.array((tables.beta, tables.scale, tables.inverse, tables.slope), np.float32)
-    low, high = np.array(tables.low, np.float32), np.array(tables.high, np.float32)
     places = (source.numpy(), spikes.numpy(), final.residual.numpy(), final.target.numpy())
-    rule = (accumulated, tables.silent, constants, low, high, *_arrays(tables.digits))
-    spread(_track, (*places, *rule), items=source.shape[1], cost=len(low), align=_ALIGN)
+    rule = (accumulated, tables.silent, *_constants(tables), *_arrays(tables.digits))
+    spread(_track, (*places, *rule), items=source.shape[1], cost=len(tables.low), align=_ALIGN)
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float) -> None:
+def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...]) -> None:
     """See ``track_reference.accumulate``."""
     constants = np.array((beta,), np.float32)
-    arguments = (source.numpy(), held.numpy(), constants)
+    arguments = (source.numpy(), held.numpy(), constants, np.array(units, np.float32))
     spread(_accumulate, arguments, items=held.shape[1], cost=len(held), align=_ALIGN)
 
 

@@ -38,7 +38,7 @@ def _digit(value, rising, falling, increments, top, inverse, offset, mirror, LEV
 @triton.jit  # type: ignore[untyped-decorator]
 def _track(  # type: ignore[no-untyped-def]
     source, spikes, residual, target, neurons, rows, silent, simulated, beta, scale, unscale, slope, low, high,
-    rising, falling, increments, top, inverse, offset, mirror,
+    units, rising, falling, increments, top, inverse, offset, mirror,
     ACCUMULATED: tl.constexpr, FINAL: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -48,9 +48,14 @@ def _track(  # type: ignore[no-untyped-def]
     sent = tl.zeros([BLOCK], tl.float32)
     value = tl.zeros([BLOCK], tl.float32)
     for step in range(simulated):
-        current = tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(tl.float32)
-        read += neurons
-        held = current if ACCUMULATED else held * beta + current
+        if ACCUMULATED:
+            held = tl.load(read, mask=inside, other=0.0).to(tl.float32) * tl.load(units + step)
+            held = tl.where(held == held, held, 0.0)
+            read += tl.where(step < rows - 1, neurons, 0)
+        else:
+            current = tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(tl.float32)
+            read += neurons
+            held = held * beta + current
         value = tl.where(held > 0, held, held * slope)
         value = tl.minimum(tl.maximum(value, tl.load(low + step)), tl.load(high + step))
         sent = sent * beta
@@ -65,7 +70,7 @@ def _track(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _accumulate(source, held, neurons, rows, simulated, beta, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _accumulate(source, held, neurons, rows, simulated, beta, units, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < neurons
     read, write = source + index, held + index
@@ -74,7 +79,7 @@ def _accumulate(source, held, neurons, rows, simulated, beta, BLOCK: tl.constexp
         state = state * beta + tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(
             tl.float32
         )
-        tl.store(write, state, mask=inside)
+        tl.store(write, state * tl.load(units + step), mask=inside)
         read += neurons
         write += neurons
 
@@ -135,18 +140,20 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
             tables.slope,
             _on(device, tables.low),
             _on(device, tables.high),
+            _on(device, tables.units),
             **_rule(device, tables.digits),
             ACCUMULATED=accumulated,
             FINAL=final.target.numel() > 0,
         )
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float) -> None:
+def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...]) -> None:
     """See ``track_reference.accumulate``."""
     neurons = held.shape[1]
+    sizes = (neurons, len(source), len(held))
     with torch.cuda.device(source.get_device()):
         _accumulate[(triton.cdiv(neurons, _BLOCK),)](
-            source, held, neurons, len(source), len(held), beta, BLOCK=_BLOCK, enable_fp_fusion=False
+            source, held, *sizes, beta, _on(source.device, units), BLOCK=_BLOCK, enable_fp_fusion=False
         )
 
 

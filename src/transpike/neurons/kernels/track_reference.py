@@ -33,7 +33,10 @@ class Digits(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The constants of one tracking neuron; ``low`` and ``high`` have one value per simulation step."""
+    """The constants of one tracking neuron; ``low``, ``high`` and ``units`` have one value per simulation step.
+
+    ``units`` take what has been accumulated to the step's own scale.
+    """
 
     beta: float
     silent: int
@@ -42,6 +45,7 @@ class Tables(NamedTuple):
     slope: float
     low: tuple[float, ...]
     high: tuple[float, ...]
+    units: tuple[float, ...]
     digits: Digits
 
 
@@ -67,14 +71,15 @@ def _digit(value: Tensor, digits: Digits) -> Tensor:
 def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accumulated: bool) -> None:
     """Write the digits that track ``source`` into ``spikes`` ``[T, neurons]``.
 
-    ``source`` holds currents ``[T, neurons]`` or, if ``accumulated``, the accumulated input
-    ``[T + silent, neurons]``. ``spikes`` may be the first rows of ``source``: a row is read before it is written.
+    ``source`` holds currents ``[T, neurons]`` or, if ``accumulated``, the accumulated input: ``[T + silent, neurons]``,
+    or ``[T, neurons]`` if the last row holds on. NaN counts as 0 there: the neuron waits. ``spikes`` may be the first
+    rows of ``source``: a row is read before it is written.
     """
     held = torch.zeros_like(source[0])
     sent = torch.zeros_like(held)
     for step, (low, high) in enumerate(zip(tables.low, tables.high, strict=True)):
         if accumulated:
-            held = source[step]
+            held = (source[min(step, len(source) - 1)] * tables.units[step]).nan_to_num(0.0, torch.inf, -torch.inf)
         else:
             held = held * tables.beta
             if step < len(source):
@@ -90,14 +95,14 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
         final.target.copy_(value * tables.inverse)
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float) -> None:
-    """Write the running sum ``held[t] = beta * held[t - 1] + source[t]``, with zeros after the source's end."""
+def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...]) -> None:
+    """Write ``units[t] * sum[t]``, with ``sum[t] = beta * sum[t - 1] + source[t]`` and zeros after the source's end."""
     state = torch.zeros_like(held[0])
     for step in range(len(held)):
         state = state * beta
         if step < len(source):
             state = state + source[step]
-        held[step] = state
+        held[step] = state * units[step]
 
 
 def encode(values: Tensor, spikes: Tensor, *, beta: float, start: float, digits: Digits) -> None:

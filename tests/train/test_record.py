@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from transpike.measure.training import after_training
 from transpike.results import AtSteps, Evaluation
 from transpike.train import Fitted
+from transpike.train.record import after_training
 
 TESTED = Evaluation(
     model="mlp",

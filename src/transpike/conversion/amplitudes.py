@@ -1,0 +1,239 @@
+"""An amplitude for each channel: which axis of a train counts its channels, and how the network takes a vector.
+
+The vector of a layer is written into the graph before any scheme is applied: what a neuron says is divided by it, and
+what reads the train is multiplied by it. Where weights stand they take it, in their rows and columns (what quantisation
+calls cross-layer equalisation: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
+ICCV 2019); elsewhere, as on a skip connection, it stays as a weight of the edge. One amplitude a layer remains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from transpike.coding.function import Constant, Function, Operand
+from transpike.conversion.fold import fold
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import KINDS, PADDING, RELATIVE, reads
+from transpike.conversion.op import Op
+
+__all__ = ["channel_axes", "with_relative"]
+
+
+# -- which axis counts the channels -----------------------------------------------------------------------------------
+
+
+def channel_axes(graph: Graph) -> dict[str, int]:
+    """For the input and each neuron layer whose train only spiking operations read: the axis of one sample's channels.
+
+    It is the axis over which what reads the train takes its weighted sums: the channels of a convolution, the last axis
+    of a linear layer or of a product of two activations.
+    """
+    decoded = {name for op in graph if op.name not in graph.spiking for name in op.inputs} | set(graph.outputs)
+    axes: dict[str, int] = {}
+    for op in [graph.input, *graph.neurons]:
+        if op.name in graph.spiking and op.name not in decoded:
+            axis = _read(graph, op)
+            axes[op.name] = len(op.shape) - 1 if axis is None else axis
+    return axes
+
+
+def _read(graph: Graph, source: Op) -> int | None:
+    """The axis of ``source`` by what first reads it; None where no reader says."""
+    for op in graph.consumers.get(source.name, ()):
+        if op.fires or op.name not in graph.spiking:
+            continue
+        axis = _own(op, source) if reads(op) else _before(op, source, _read(graph, op))
+        if axis is not None:
+            return axis
+    return None
+
+
+def _own(op: Op, source: Op) -> int:
+    """The axis that a reading operation sums over."""
+    if op.kind == "convolution":
+        return len(source.shape) + 1 - op.tensors["weight"].ndim
+    if op.kind == "contraction":
+        left, weights = op.args["equation"].partition("->")[0].split(",")
+        return next(k for k, letter in enumerate(left[1:]) if letter in weights)
+    return len(source.shape) - 1
+
+
+def _before(op: Op, source: Op, axis: int | None) -> int | None:
+    """The axis before an unweighted operation that is ``axis`` behind it."""
+    if axis is None or op.kind in ("gather", "stack", "select"):
+        return None
+    if op.kind == "permute":
+        return int(op.args["dims"][axis + 1]) - 1
+    if op.kind in ("mean", "sum") and not op.args["keepdim"]:
+        left = [k for k in range(len(source.shape)) if k + 1 not in _axes(op, source)]
+        return left[axis]
+    if op.kind == "reshape":
+        ahead = math.prod(op.shape[:axis])
+        return next((k for k, n in enumerate(source.shape) if n > 1 and math.prod(source.shape[:k]) >= ahead), None)
+    return axis if len(op.shape) == len(source.shape) else None
+
+
+def _axes(op: Op, source: Op) -> set[int]:
+    """The axes, that of the samples being 0, over which a mean or a sum goes."""
+    return {axis % (len(source.shape) + 1) for axis in op.args["dim"]}
+
+
+# -- into the graph ---------------------------------------------------------------------------------------------------
+
+
+def with_relative(graph: Graph, vectors: Mapping[str, Tensor]) -> Graph:
+    """``graph`` whose layers say their values divided by a vector, and whose readers multiply by it.
+
+    Args:
+        graph: a network with its layers of neurons.
+        vectors: by name of a layer or of the input, positive numbers that broadcast against one sample.
+    """
+    vectors = {name: vector for name, vector in vectors.items() if bool((vector != 1).any())}
+    if not vectors:
+        return graph
+    ops = _Ops(graph)
+    carried: dict[str, Tensor] = {}
+    for op in graph:
+        inputs = [carried.get(name) for name in op.inputs]
+        if any(vector is not None for vector in inputs):
+            op, vector = _read_by(op, inputs, ops)
+            carried |= {} if vector is None else {op.name: vector}
+        if op.name in vectors:
+            carried[op.name] = vectors[op.name].to(ops.like)
+            op = _saying(op, carried[op.name], ops)
+        ops.made[op.name] = op
+    folded = fold(replace(graph, ops=tuple(ops.made.values())))
+    return replace(folded, joined={name: whole for name, whole in folded.joined.items() if name not in ops.edges})
+
+
+class _Ops:
+    """The operations made so far, and the factors on their edges."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.made: dict[str, Op] = {}
+        self.edges: set[str] = set()
+        self.like = next(t for op in graph for t in op.tensors.values() if t.is_floating_point())
+
+    def times(self, source: str, reader: str, factor: Tensor) -> str:
+        """The name of ``source`` times ``factor``: an operation of its own, before sums that nothing else reads."""
+        op = self.made[source]
+        once = source in self.edges or self.graph.read_once(source)
+        if op.kind == "affine" and once:
+            self.made[source] = replace(op, tensors={"scale": factor} | {k: t * factor for k, t in op.tensors.items()})
+            return source
+        if op.kind == "add" and once and all(self._fits(factor, self.made[name].shape) for name in op.inputs):
+            del self.made[source]  # its one reader comes next
+            inputs = tuple(self.times(name, f"{source}.{k}", factor) for k, name in enumerate(op.inputs))
+            self.made[source] = replace(op, inputs=inputs)
+            return source
+        name = f"{reader}.amplitude"
+        self.made[name] = Op(name, "affine", (source,), op.shape, tensors={"scale": factor})
+        self.edges.add(name)
+        return name
+
+    @staticmethod
+    def _fits(factor: Tensor, shape: tuple[int, ...]) -> bool:
+        return factor.ndim == len(shape) and all(n in (1, m) for n, m in zip(factor.shape, shape, strict=True))
+
+
+def _saying(op: Op, vector: Tensor, ops: _Ops) -> Op:
+    """A layer that says its value divided by ``vector``; its operand is, where that is the same."""
+    tensors = {**op.tensors, RELATIVE: vector}
+    if op.kind == "input":
+        return replace(op, tensors=tensors)
+    if _channelwise(op, vector, ops):
+        return replace(op, inputs=(ops.times(op.inputs[0], op.name, 1 / vector),), tensors=tensors)
+    function = op.function.then(Function.of("div.Tensor", Operand(0), Constant(RELATIVE)))
+    return replace(op, function=function, tensors=tensors)
+
+
+def _channelwise(op: Op, vector: Tensor, ops: _Ops) -> bool:
+    """Whether the function of an operand divided by the vector is the function divided by the vector."""
+    function, tail = op.function, op.function.tail
+    shape = ops.made[op.inputs[0]].shape
+    if not function.tracked or math.isfinite(tail.low) or math.isfinite(tail.high) or len(shape) != len(op.shape):
+        return False
+    if any(n not in (1, m) for n, m in zip(vector.shape, shape, strict=True)):
+        return False
+    probe = torch.arange(1.0, vector.numel() + 1, device=vector.device).view_as(vector).to(vector)
+    found = function(probe.expand(1, *shape), constants=op.tensors)
+    return torch.equal(found, probe.expand(1, *op.shape))
+
+
+def _read_by(op: Op, vectors: list[Tensor | None], ops: _Ops) -> tuple[Op, Tensor | None]:
+    """``op`` on operands that are divided by ``vectors``, and the vector by which its result is divided."""
+    if len(vectors) == 1 and vectors[0] is not None:
+        found = _weighed(op, vectors[0]) if reads(op) else None
+        if found is not None:
+            return found, None
+        moved = _moved(op, vectors[0], ops.made[op.inputs[0]])
+        if moved is not None:
+            return op, moved
+    edges = enumerate(zip(op.inputs, vectors, strict=True))
+    inputs = (name if vector is None else ops.times(name, f"{op.name}.{k}", vector) for k, (name, vector) in edges)
+    return replace(op, inputs=tuple(inputs)), None
+
+
+def _weighed(op: Op, vector: Tensor) -> Op | None:
+    """A weighted operation whose weights' columns are multiplied by the vector, if one number a column does."""
+    weight = op.tensors.get("weight")
+    if weight is None:
+        return None
+    axes = [k for k, n in enumerate(vector.shape) if n > 1]
+    if op.kind == "contraction":
+        left, letters = op.args["equation"].partition("->")[0].split(",")
+        if any(left[1 + axis] not in letters for axis in axes):
+            return None
+        order = sorted(axes, key=lambda axis: letters.index(left[1 + axis]))
+        kept = vector.permute(*order, *(k for k in range(vector.ndim) if k not in axes)).reshape(
+            [vector.shape[axis] for axis in order]
+        )
+        at = {letters.index(left[1 + axis]): vector.shape[axis] for axis in order}
+        factor = kept.reshape([at.get(k, 1) for k in range(weight.ndim)])
+    else:
+        channel = vector.ndim - (1 if op.kind == "linear" else weight.ndim - 1)
+        if axes != [channel]:
+            return None
+        factor, trailing = vector.flatten(), (1,) * (weight.ndim - 2)
+        if op.args.get("transposed"):
+            factor = factor.view(-1, 1, *trailing)
+        elif op.args.get("groups", 1) > 1:
+            rows = factor.view(op.args["groups"], -1).repeat_interleave(len(weight) // op.args["groups"], 0)
+            factor = rows.view(len(weight), -1, *trailing)
+        else:
+            factor = factor.view(1, -1, *trailing)
+    return replace(op, tensors={**op.tensors, "weight": (weight.double() * factor.to(weight.device)).to(weight.dtype)})
+
+
+def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
+    """The vector behind an unweighted operation of one operand, where it only moves with the values."""
+    single = [n == 1 for n in vector.shape]
+    if op.kind == "resample":
+        padded = op.args["operator"] in PADDING
+        over = len(op.args["args"][0]) // 2 if padded else len(op.shape) - 1
+        return vector if all(single[len(single) - over :]) else None
+    if op.kind in ("mean", "sum"):
+        summed = {axis - 1 for axis in _axes(op, source)}
+        if not all(single[axis] for axis in summed):
+            return None
+        left = [n for axis, n in enumerate(vector.shape) if op.args["keepdim"] or axis not in summed]
+        return vector.reshape(left)
+    if op.kind in ("slice", "select", "reshape", "permute", "gather"):
+        full = KINDS[op.kind].run(op, op.tensors, vector.expand(1, *source.shape))[0]
+        return _compressed(torch.where(full == 0, 1.0, full.double()))
+    return None
+
+
+def _compressed(vector: Tensor) -> Tensor:
+    """Without the axes along which it does not vary."""
+    for axis in range(vector.ndim):
+        first = vector.narrow(axis, 0, 1)
+        if bool((vector == first).all()):
+            vector = first
+    return vector

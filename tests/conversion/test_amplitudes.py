@@ -1,0 +1,237 @@
+"""An amplitude a channel: the network is the same, its trains are finer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tests.conversion.nets import distance
+from torch import Tensor, nn
+
+import transpike
+from transpike import CSS
+from transpike.coding.scheme import decode
+from transpike.conversion import prepare
+from transpike.conversion.amplitudes import channel_axes, with_relative
+from transpike.conversion.graph import Graph
+
+
+class Mobile(nn.Module):
+    """A depthwise block whose channels differ by a hundred, a gate, a skip connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Hardswish())
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Hardsigmoid()
+        )
+        self.project = nn.Conv2d(8, 8, 1)
+        self.head = nn.Sequential(
+            nn.ReLU6(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 16, 16), nn.PReLU(16), nn.Linear(16, 5)
+        )
+        with torch.no_grad():
+            self.stem[0].weight.mul_(torch.logspace(-1, 1, 8).view(-1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = torch.relu(self.depthwise(x))
+        y = self.project(y * self.gate(y))
+        return self.head(torch.cat([x + y, x - y], 2)[:, :, 2:10])
+
+
+class Tokens(nn.Module):
+    """Attention over tokens, a transposed convolution in two groups behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(6, 16), nn.LayerNorm(16)
+        self.attend = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.mix = nn.ConvTranspose1d(16, 8, 3, groups=2)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.embed(x))
+        x = x + self.attend(x, x, x, need_weights=False)[0]
+        return self.head(torch.relu(self.mix(torch.nn.functional.gelu(x).transpose(1, 2))).mean(2))
+
+
+NETS = {"mobile": (Mobile, (3, 8, 8)), "tokens": (Tokens, (5, 6))}
+
+
+def made(name: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    net, shape = NETS[name]
+    return net().eval(), torch.randn(64, *shape)
+
+
+def random_vectors(graph: Graph) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    vectors = {}
+    for name, axis in channel_axes(graph).items():
+        sizes = [n if k == axis else 1 for k, n in enumerate(graph[name].shape)]
+        vectors[name] = torch.rand(sizes) * 0.99 + 0.01
+    return vectors
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_any_vectors_leave_the_network_as_it_is(name: str) -> None:
+    net, images = made(name)
+    graph = prepare(net, images).graph
+    vectors = random_vectors(graph)
+    assert len(vectors) > 4 and any(vector.numel() > 1 for vector in vectors.values())
+    scaled = with_relative(graph, vectors)
+    seen: dict[str, Tensor] = {}
+    want: dict[str, Tensor] = {}
+    (got,) = scaled.run(images, lambda op, value: seen.update({op.name: value})).values()
+    graph.run(images, lambda op, value: want.update({op.name: value}))
+    torch.testing.assert_close(got, net(images), rtol=2e-4, atol=2e-5)
+    for layer, value in want.items():  # every train is divided by its vector, and by nothing else
+        torch.testing.assert_close(seen[layer] * vectors.get(layer, 1.0), value, rtol=2e-4, atol=2e-5)
+
+
+def test_weights_take_the_vectors_where_they_stand() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.LeakyReLU(0.1),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+    graph = prepare(net, torch.randn(16, 3, 6, 6)).graph
+    scaled = with_relative(graph, random_vectors(graph))
+    kinds = [op.kind for op in scaled]
+    assert kinds == [op.kind for op in graph] and not any(op.gains for op in scaled)
+
+
+def test_a_skip_connection_carries_its_vector() -> None:
+    net, images = made("mobile")
+    graph = prepare(net, images).graph
+    scaled = with_relative(graph, random_vectors(graph))
+    edges = [op for op in scaled if op.kind == "affine"]
+    assert edges and all(set(op.tensors) == {"scale"} and op.tensors["scale"].numel() > 1 for op in edges)
+
+
+def test_the_axis_of_channels_is_what_weights_sum_over() -> None:
+    net, images = made("tokens")
+    graph = prepare(net, images).graph
+    axes = channel_axes(graph)
+    assert {name: graph[name].shape[axis] for name, axis in axes.items()}["input"] == 6
+    after = next(op for op in graph.neurons if op.function.name == "relu")
+    assert after.shape[axes[after.name]] == 8 and axes[after.name] == 0
+    gelu = next(op for op in graph.neurons if "gelu" in op.function.name)
+    assert gelu.shape[axes[gelu.name]] == 16
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_trains_with_an_amplitude_a_channel_are_finer(name: str) -> None:
+    net, images = made(name)
+    prepared = prepare(net, images)
+    errors = {
+        amplitude: distance(
+            prepared.convert(CSS(steps=8, silent=4, percentile=100, amplitude=amplitude))(images), net(images)
+        )
+        for amplitude in ("layer", "channel")
+    }
+    assert errors["channel"] < {"mobile": 0.8, "tokens": 1.1}[name] * errors["layer"]
+
+
+def test_decoded_trains_are_the_activations(name: str = "mobile") -> None:
+    net, images = made(name)
+    prepared = prepare(net, images)
+    snn = prepared.convert(CSS(steps=12, silent=6, percentile=100))
+    want: dict[str, Tensor] = {}
+    prepared.graph.run(images, lambda op, value: want.update({op.name: value}))
+    for layer, traced in snn.trace(images).items():
+        value = decode(snn.scheme, traced.spikes) * traced.amplitude
+        assert distance(value, want[layer]) < 0.01, layer
+        assert traced.amplitude.ndim in (0, value.ndim - 1)
+    rows = {row.name: row for row in snn.describe().rows}
+    assert min(row.spread for row in rows.values()) < 0.5 and rows["stem.1"].amplitude == snn.units["stem.1"]
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+def test_a_saved_network_keeps_its_vectors(tmp_path, steps: int) -> None:  # type: ignore[no-untyped-def]
+    net, images = made("mobile")
+    snn = transpike.convert(net, images, scheme=CSS(steps=steps))
+    snn.save(tmp_path / "snn")
+    again = transpike.load(tmp_path / "snn")
+    assert torch.equal(again(images), snn(images)) and again.describe() == snn.describe()
+    assert again.timing.waits == snn.timing.waits and again.residuals == snn.residuals
+
+
+# -- which amplitude -------------------------------------------------------------------------------------------------
+
+
+def test_the_least_squares_choice_has_the_least_error() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    images = torch.randn(512, 4) ** 3  # heavy tails
+    prepared = prepare(net, images)
+    values: list[Tensor] = []
+    prepared.graph.run(images, lambda op, value: values.append(value) if op.name == "1" else None)
+
+    def error(theta: Tensor, full: float) -> Tensor:
+        rounded = (values[0] / theta).round().clamp(max=full) * theta
+        return (rounded - values[0]).square().sum(0)
+
+    for steps in (3, 6, 10):
+        scheme = CSS(steps=steps, percentile="fit", silent=1)
+        fitted = prepared.amplitudes(scheme)["1"].float()
+        for percentile in (90.0, 99.0, 100.0):
+            other = prepared.amplitudes(CSS(steps=steps, percentile=percentile, silent=1))["1"].float()
+            assert error(fitted, scheme.full).sum() <= 1.1 * error(other, scheme.full).sum()
+    coarse, fine = (prepared.amplitudes(CSS(steps=t, percentile="fit", silent=1))["1"] * (2**t - 1) for t in (2, 12))
+    assert (coarse <= fine).all() and (coarse < fine).any()  # more steps leave room for the tail
+
+
+def test_scarce_channels_reach_beyond_what_was_seen() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    torch.manual_seed(0)
+    few, many = torch.randn(100, 3), torch.randn(40_000, 3)
+    peaks = {}
+    for images in (few, many):
+        prepared = prepare(net, images, images=len(images))
+        full = CSS(steps=8, silent=1).full
+        channels = prepared.statistics.seen["1"].channels
+        assert channels is not None
+        peaks[len(images)] = prepared.amplitudes(CSS(steps=8, silent=1))["1"] * full / channels.maximum
+    growth = math.log(300) / math.log(100)  # as far as the layer's largest of three times as many
+    assert peaks[100].min() == 1 and peaks[100].max() == pytest.approx(growth)
+    assert (peaks[40_000] <= 1).all()
+
+
+def test_a_channel_that_never_fires_has_a_share_of_the_layers_amplitude() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        net[0].bias[1] = -1e3
+    theta = prepare(net, torch.rand(64, 3)).amplitudes(CSS(silent=1))["1"]
+    assert theta[1] == theta.max() / 64
+
+
+def test_one_step_with_digits_as_range_is_the_quantised_network() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    images = torch.randn(256, 6)
+    scheme = CSS(steps=1, silent=0, levels=tuple(range(1, 128)), span=127, amplitude="layer", percentile=100)
+    prepared = prepare(net, images)
+
+    def rounded(x: Tensor, analog: Tensor) -> Tensor:
+        scale = analog.abs().max() / 127
+        return (x / scale).round().clamp(-127, 127) * scale
+
+    x = analog = images
+    for module in net:
+        x = module(rounded(x, analog) if isinstance(module, nn.Linear) else x)
+        analog = module(analog)
+    assert distance(prepared.convert(scheme)(images), x) < 1e-5
+    plain = CSS(steps=1, silent=0, levels=tuple(range(1, 128)), amplitude="layer", percentile=100)
+    assert (
+        distance(prepared.convert(scheme)(images), net(images))
+        < 0.05
+        < distance(prepared.convert(plain)(images), net(images))
+    )
