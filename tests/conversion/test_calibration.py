@@ -164,7 +164,7 @@ def test_it_says_what_it_will_take_before_it_starts(
     assert [done for done, _ in told] == [0, 32, 64, 70]
     expected = told[0][1]
     assert expected.images == 70 and expected.seconds > 0
-    values = 70 * 192 + 32 * 2 * 512  # images; two layers of 8 x 8 x 8 values at a time
+    values = 2 * 70 * 192 + 12 * 32 * 2 * 512  # images; two layers of 8 x 8 x 8 values at a time
     weights = sum(t.numel() for op in prepared.graph for t in op.tensors.values())
     assert expected.bytes == 4 * (values + weights) + 3 * 2**21
     prepare(model, torch.randn(70, *SHAPE))
@@ -179,10 +179,10 @@ def test_large_activations_are_measured_a_few_images_at_a_time(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, sizes = torch.randn(10, *SHAPE), []
-    whole = prepare(model, x).statistics.quantiles
+    whole = prepare(model, x).statistics.seen
     monkeypatch.setattr("transpike.conversion.outlook._BUDGET", 4 * 4 * 1024)
-    parts = prepare(model, x, progress=lambda done, _: sizes.append(done)).statistics.quantiles
+    parts = prepare(model, x, progress=lambda done, _: sizes.append(done)).statistics.seen
     assert sizes == [0, 4, 8, 10]
-    assert {name: seen.quantile(99.0) for name, seen in parts.items()} == pytest.approx(
-        {name: seen.quantile(99.0) for name, seen in whole.items()}, rel=1e-5
+    assert {name: each.values.quantile(99.0) for name, each in parts.items()} == pytest.approx(
+        {name: each.values.quantile(99.0) for name, each in whole.items()}, rel=1e-5
     )

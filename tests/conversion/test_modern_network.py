@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conversion.nets import distance
-from tests.conversion.test_modern import SHAPE, heads, tokens
+from tests.conversion.nets import Between, distance
+from tests.conversion.test_modern import CASES, SHAPE, heads, tokens
 from torch import Tensor, nn
 
 from transpike import CSS, ConversionError
@@ -20,6 +20,8 @@ from transpike.conversion import SpikingNetwork, load, prepare
 from transpike.conversion.cost import evaluated, fan_out, macs, pairings
 from transpike.errors import ModelError
 from transpike.measure.conversion import compare
+from transpike.neurons import tsa
+from transpike.neurons.kernels import track_reference
 
 
 class Modern(nn.Module):
@@ -153,3 +155,17 @@ def test_what_a_function_would_need_on_the_way_is_bounded(snn: SpikingNetwork, t
     (tmp_path / "network.json").write_text(json.dumps(network))
     with pytest.raises(ModelError, match="too large for any memory"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["modern", "squeeze-excitation"])
+def test_the_kernels_equal_the_reference_to_the_bit(
+    name: str, modern: tuple[nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = modern if name == "modern" else (Between(CASES[name](), SHAPE).eval(), modern[1])
+    snn = prepare(model, x).convert(CSS(silent=1, levels=(1, 2, 4, 8)))
+    usual, ready = snn.trace(x[:3]), tsa._prepare
+    monkeypatch.setattr(tsa, "_prepare", lambda z, *, rows: (track_reference, ready(z, rows=rows)[1]))
+    slow = snn.trace(x[:3])
+    assert list(slow) == list(usual)
+    for layer, wanted in slow.items():
+        assert torch.equal(usual[layer].spikes, wanted.spikes), layer

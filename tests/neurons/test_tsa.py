@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from transpike.errors import ConfigError
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_reference
 from transpike.neurons.kernels.track_reference import Final
-from transpike.neurons.tsa import IDENTITY, RELU, Code, Piecewise, accumulate, decode, encode, estimate, track
+from transpike.neurons.tsa import IDENTITY, RELU, Code, Piecewise, accumulate, change, decode, encode, estimate, track
 
 MULTI = ((1,), (1, 2), (1, 2, 4, 8), (1, 2, 3), (1, 3, 4, 9), tuple(range(1, 17)), (1, *range(5, 15)))
 FUNCTIONS = (RELU, IDENTITY, Piecewise(slope=0.1), Piecewise(high=17.3), Piecewise(slope=1.0, low=-3.1, high=2.7))
@@ -165,6 +166,25 @@ def test_beyond_the_bound_it_fails() -> None:
     z = torch.tensor([2.0, -1.0, -1.0, -1.0])[:, None]
     fired = track(z, code=Code(steps=4, beta=1.5, silent=0), final=True)
     assert fired.residual is not None and fired.residual.abs().item() > 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds, code=codes, dtype=st.sampled_from((torch.float32, torch.float64)))
+def test_estimates_run_to_the_value_and_their_changes_are_the_currents(
+    seed: int, code: Code, dtype: torch.dtype
+) -> None:
+    z = noise(seed, code.steps, 3, 70).to(dtype)
+    estimates, weights = estimate(z, beta=code.beta, unit=0.3), [0.3 * weight for weight in code.weights]
+    worth = torch.tensor(weights, dtype=torch.float64).view(-1, 1, 1)
+    close = partial(torch.testing.assert_close, rtol=0, atol=(1e-4 if dtype == torch.float32 else 1e-12) * weights[0])
+    close(estimates.double(), (z.double() * worth).cumsum(0))
+    close(estimates[-1], decode(z, beta=code.beta) * 0.3)
+    assert torch.equal(estimate(z.clone(), beta=code.beta, unit=0.3, inplace=True), estimates)
+    again = change(estimates, weights=weights)
+    assert again.data_ptr() == estimates.data_ptr()
+    close(again * worth, z * worth)
+    silent = change(torch.ones(2, 5, dtype=dtype), weights=(0.0, 0.5))
+    assert silent.tolist() == [[0.0] * 5, [0.0] * 5]
 
 
 @settings(max_examples=30, deadline=None)

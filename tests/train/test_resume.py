@@ -15,6 +15,7 @@ import torch
 from transpike.errors import ConfigError, ModelError
 from transpike.train import Loaders, Optim, Recipe, fit
 from transpike.train.distill import distill
+from transpike.train.resume import seal
 
 from .small import CPU, OPTIONS, PLAIN, loaders, network
 from .small_distill import TAPS, student, teacher
@@ -187,6 +188,14 @@ def test_the_best_epochs_checkpoint_is_looked_at_before_training_goes_on(folder)
     assert refusal(folder, ModelError).startswith("RUN/best.ckpt is damaged (")
     (folder / "best.ckpt").unlink()
     assert refusal(folder, ModelError).startswith("cannot read RUN/best.ckpt: no such file")
+
+
+def test_a_checkpoint_that_says_it_is_whole_and_holds_something_else(folder):
+    changed = torch.load(folder / "last.ckpt", weights_only=True)
+    changed["optimizer_states"][0]["param_groups"] = 5
+    seal(changed, changed["run"])
+    torch.save(changed, folder / "last.ckpt")
+    assert refusal(folder, ModelError).startswith("RUN/last.ckpt cannot be gone on from (TypeError: ")
 
 
 def test_a_bomb_is_refused_by_its_size(folder):

@@ -18,22 +18,19 @@ from transpike.conversion.op import Op
 __all__ = ["Step", "evaluated", "fan_out", "macs", "pairings", "relays", "step"]
 
 
+@torch.no_grad()
 def macs(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates of every weighted layer and product for one sample, zeros of the padding counted."""
+    """Multiply-accumulates of every weighted layer and product for one sample.
+
+    As synapses are counted: what meets zeros of the padding, or a weight of zero, is none. So where every neuron of a
+    network without average pooling fires once, it takes as many synaptic operations as the analog one takes these.
+    """
     counts = {}
     for op in graph:
-        if "equation" in op.args:
-            shapes = [graph[name].shape for name in op.inputs] if not weighted(op) else [graph[op.inputs[0]].shape]
-            sizes = [(1, *shape) for shape in shapes] + ([tuple(op.tensors["weight"].shape)] if weighted(op) else [])
-            terms = op.args["equation"].partition("->")[0].split(",")
-            axes: dict[str, int] = {}
-            for term, size in zip(terms, sizes, strict=True):
-                axes |= {axis: max(n, axes.get(axis, 1)) for axis, n in zip(term, size, strict=True)}
-            counts[op.name] = math.prod(axes.values())
-        elif weighted(op):
-            weight = op.tensors["weight"]
-            positions = math.prod(graph[op.inputs[0]].shape if op.args.get("transposed") else op.shape)
-            counts[op.name] = positions * weight[0].numel()
+        if reads(op):
+            ones = [torch.ones(1, *graph[name].shape) for name in op.inputs]
+            results = apply(replace(op, gains=()), {}, *ones) if KINDS[op.kind].product else _ones(op, *ones)
+            counts[op.name] = int(results.sum(dtype=torch.float64))
     return counts
 
 

@@ -89,7 +89,7 @@ class Description:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=120, force_terminal=False)
+        console = Console(file=io.StringIO(), width=160, force_terminal=False)
         with console.capture() as captured:
             console.print(self)
         return captured.get().rstrip()

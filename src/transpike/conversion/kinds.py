@@ -278,7 +278,9 @@ def apply(op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
     if op.gains and op.kind == "add":
         a, b = inputs
         first, second = op.gains
-        return a.add(b, alpha=second) if first == 1 else (a * first).add_(b, alpha=second)
+        if first == 1 or a.shape != b.shape:
+            return (a if first == 1 else a * first).add(b, alpha=second)
+        return (a * first).add_(b, alpha=second)
     if op.gains and len(inputs) == 1 and KINDS[op.kind].constant is None:  # linear: its result may have fewer values
         return KINDS[op.kind].run(op, tensors, *inputs) * op.gains[0]
     if op.gains:

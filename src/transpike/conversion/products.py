@@ -30,11 +30,7 @@ def multiplied(op: Op, a: Tensor, b: Tensor, *, scheme: Scheme) -> Tensor:
     weights = scheme.weights
     first, second = (_estimates(scheme, s, gain) for s, gain in zip((a, b), op.gains or (1.0, 1.0), strict=True))
     z: Tensor = apply(replace(op, gains=()), {}, first, second).unflatten(0, (len(weights), -1))
-    for step in reversed(range(1, len(weights))):
-        z[step].sub_(z[step - 1])
-    for current, weight in zip(z, weights, strict=True):
-        current.mul_(1 / weight if weight else 0.0)  # a step without worth changes nothing
-    return z.flatten(0, 1).to(a.dtype)
+    return tsa.change(z, weights=weights).flatten(0, 1).to(a.dtype)
 
 
 def _estimates(scheme: Scheme, s: Tensor, gain: float) -> Tensor:

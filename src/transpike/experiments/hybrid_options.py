@@ -11,6 +11,7 @@ from transpike.checks import number, whole
 from transpike.coding import create_encoder
 from transpike.data import Loading
 from transpike.errors import ConfigError
+from transpike.models import check_beside
 from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, checked_seed, epochs_for
 from transpike.train.runs import checked_steps
 from transpike.train.stages import check_networks
@@ -135,6 +136,8 @@ def settled(options: Hybrid) -> Hybrid:
         ModelError: there is no such network, it has no spiking twin, or a layer has no place in one.
     """
     checked_seed(options.seed)
+    for given in (options.network, options.neuron, options.pretraining.network):
+        check_beside(given)
     chosen = replace(
         options,
         loading=replace(options.loading, seed=options.seed),

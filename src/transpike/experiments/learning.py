@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from transpike.data import Loading
 from transpike.experiments.options import record
 from transpike.experiments.source import Data
+from transpike.models import check_beside
 from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, checked_seed, epochs_for
 from transpike.train.runs import checked_steps, student_steps
 
@@ -94,6 +95,7 @@ def settled(options: Options) -> Options:
         ConfigError: network and data, or T, do not go together; an option is out of range.
     """
     checked_seed(options.seed)
+    check_beside(options.network)
     chosen = replace(
         options,
         loading=replace(options.loading, seed=options.seed),

@@ -15,7 +15,7 @@ from transpike.data import EventSets, ImageSets, Loading, load_events, load_imag
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.measure.subjects import Subject
-from transpike.models import check_name, create_model, describe_images, read_description
+from transpike.models import check_beside, check_name, create_model, describe_images, read_description
 from transpike.train.options import Arguments
 from transpike.train.recorded import read_options, recorded_loading
 from transpike.train.runs import STEPS
@@ -78,8 +78,10 @@ class Source:
         """The same, if it has weights.
 
         Raises:
-            ModelError: for a network by name without weights, naming the option that gives them and what they are for.
+            ModelError: as `check_beside`; for a network by name without weights, naming the option that gives them and
+                what they are for.
         """
+        check_beside(self.network)
         if self.weights is None and not os.path.isdir(self.name):
             check_name(self.name)
             raise ModelError(

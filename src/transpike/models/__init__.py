@@ -13,7 +13,13 @@ from torch import nn
 from transpike import files
 from transpike.checks import near, shown, whole
 from transpike.errors import ModelError, TranspikeError
-from transpike.models.arguments import check_arguments, describe_arguments, guess_argument, network_arguments
+from transpike.models.arguments import (
+    check_arguments,
+    check_beside,
+    describe_arguments,
+    guess_argument,
+    network_arguments,
+)
 from transpike.models.description import describe_images, read_description, save_network
 from transpike.models.outlines import outlined
 from transpike.models.weights import check_weights, load_weights, read_weights, save_weights
@@ -21,6 +27,7 @@ from transpike.models.zoo import NETWORKS, build_network
 
 __all__ = [
     "check_arguments",
+    "check_beside",
     "check_name",
     "create_model",
     "describe_arguments",

@@ -15,16 +15,35 @@ from transpike.models.resnet import Plan as ResNetPlan
 from transpike.models.spiking import neuron_factory
 from transpike.models.zoo import NETWORKS
 
-__all__ = ["check_arguments", "describe_arguments", "guess_argument", "network_arguments"]
+__all__ = ["check_arguments", "check_beside", "describe_arguments", "guess_argument", "network_arguments"]
 
 OWN = ("name", "num_classes", "in_channels", "weights")
 """Parameters of `create_model` for every network."""
+
+GIVEN = (*OWN, "image_size")
+"""What a command knows of its images, and so no option of a network may say."""
 
 OF_ALL = ("num_classes", "in_channels", "in_chans", "image_size", "img_size", "plan", "device", "dtype")
 NUMBERS = (int, float, tuple, type(None))
 PLAIN = (*NUMBERS, str)
 MOST = 10_000
 """The largest whole number, such as a width or a depth, and a thousand entries of a list: beyond any network."""
+
+
+def check_beside(options: Mapping[str, object] | None) -> None:
+    """Refuse options of a network that stand beside them in a call of `create_model`.
+
+    Raises:
+        ModelError: naming the first.
+
+    >>> check_beside({"width": 8, "num_classes": 3})
+    Traceback (most recent call last):
+    ...
+    transpike.errors.ModelError: network: num_classes follows from the images and the other options: leave it out.
+    """
+    for name in options or {}:
+        if name in GIVEN:
+            raise ModelError(f"network: {name} follows from the images and the other options: leave it out.")
 
 
 def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] | None = None) -> dict[str, object]:

@@ -8,6 +8,7 @@ Theorem 2 is `encode`, its TSA neuron is `track`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -20,7 +21,19 @@ from transpike.errors import ConfigError
 from transpike.neurons.kernels import memory, track_reference
 from transpike.neurons.kernels.track_reference import Digits, Final, Tables
 
-__all__ = ["IDENTITY", "RELU", "Code", "Piecewise", "Tracked", "accumulate", "decode", "encode", "estimate", "track"]
+__all__ = [
+    "IDENTITY",
+    "RELU",
+    "Code",
+    "Piecewise",
+    "Tracked",
+    "accumulate",
+    "change",
+    "decode",
+    "encode",
+    "estimate",
+    "track",
+]
 
 _TABLE_LEVELS = 8
 _HAS_TRITON = find_spec("triton") is not None
@@ -233,6 +246,30 @@ def estimate(z: Tensor, *, beta: float, unit: float, inplace: bool = False) -> T
         units = tuple(unit * beta**power for power in reversed(range(len(z))))
         backend.accumulate(_flat(source), _flat(held), beta=beta, units=units)
     return held
+
+
+@torch.no_grad()
+def change(estimates: Tensor, *, weights: Sequence[float]) -> Tensor:
+    """The currents whose running estimates are given: the inverse of `estimate`, written over them.
+
+    Args:
+        estimates: ``[T, N, *]``.
+        weights: what a current is worth at each step; at a step without worth nothing changes.
+
+    Example:
+        >>> change(torch.tensor([[2.0], [2.0], [1.5]]), weights=(2.0, 1.0, 0.5)).flatten().tolist()
+        [1.0, 0.0, -1.0]
+    """
+    backend, source = _prepare(estimates, rows=len(weights))
+    shares = tuple(1 / weight if weight else 0.0 for weight in weights)
+    if backend.__name__.endswith("track_cpu"):
+        backend.change(_flat(source), shares=shares)
+        return source
+    for step in reversed(range(1, len(weights))):
+        source[step].sub_(source[step - 1])
+    for current, share in zip(source, shares, strict=True):
+        current.mul_(share)
+    return source
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from transpike import files
-from transpike.errors import ConfigError
+from transpike.errors import ConfigError, ModelError, TranspikeError
 from transpike.results import RunFolder
 from transpike.train.batches import Passes, share
 from transpike.train.callbacks import (
@@ -45,6 +45,9 @@ from transpike.train.record import check_folder, leave, python_run
 from transpike.train.resume import check_resumable, read_checkpoint, run_facts
 
 __all__ = ["evaluate", "fit", "fit_module", "tested"]
+
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What Lightning and torch raise for a checkpoint that says of itself that it is whole, and holds something else."""
 
 
 class _Data(L.LightningDataModule):
@@ -177,7 +180,8 @@ def fit_module(
     stop = StopOnSignal()
     checkpoints = Checkpoints(folder, curves, stop)
     bar = OneBar(curves)
-    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, bar, Outlook(curves, bar), checkpoints]
+    outlook = Outlook(curves, bar)
+    callbacks: list[Callback] = [*watching, FiniteLoss(folder), curves, bar, outlook, checkpoints]
     if options.recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.recipe.ema))
     classifier.facts = run_facts(options, batches=batches, validates=validates)
@@ -196,6 +200,11 @@ def fit_module(
             trainer.fit(classifier, data, ckpt_path=checkpoint if resume else None, weights_only=True)
         except (Interrupted, SIGTERMException):
             raise KeyboardInterrupt(f"stopped in epoch {trainer.current_epoch + 1}") from None
+        except UNREADABLE as error:
+            if outlook.started or not resume or isinstance(error, TranspikeError):
+                raise
+            why = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ModelError(f"{checkpoint} cannot be gone on from ({why:.300}). Start anew.") from error
     epoch, accuracy = len(curves.rows), curves.rows[-1].get("validation_accuracy")
     if options.keep == "best":
         epoch, accuracy = checkpoints.best_epoch, checkpoints.best

@@ -31,6 +31,9 @@ class Outlook(L.Callback):
         curves: the rows of the epochs; its callback comes before this one.
         bar: above it the lines are printed.
         clock: gives seconds.
+
+    Attributes:
+        started: whether the training has begun; before, a checkpoint is read.
     """
 
     def __init__(self, curves: Curves, bar: OneBar, *, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -38,9 +41,11 @@ class Outlook(L.Callback):
         self._began = clock()
         self._batches = 0
         self._silent = False
+        self.started = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
+        self.started = True
         self._silent = not trainer.is_global_zero
         self._began = self.clock()
         count = sum(parameter.numel() for parameter in pl_module.model.parameters())

@@ -15,7 +15,7 @@ from torch import Tensor
 from transpike.neurons.kernels.threads import compiled, spread
 from transpike.neurons.kernels.track_reference import Digits, Final, Tables
 
-__all__ = ["accumulate", "encode", "track"]
+__all__ = ["accumulate", "change", "encode", "track"]
 
 _BLOCK = 2048
 _ALIGN = 16
@@ -150,6 +150,21 @@ def _accumulate(source, held, constants, units, first, last):  # type: ignore[no
 
 
 @compiled
+def _change(held, shares, first, last):  # type: ignore[no-untyped-def]
+    before = np.empty(_BLOCK, np.float32)
+    for start in range(first, last, _BLOCK):
+        stop = min(start + _BLOCK, last)
+        for step in range(len(held) - 1, -1, -1):
+            row, share = held[step, start:stop], shares[step]
+            if step > 0:
+                before[: stop - start] = held[step - 1, start:stop]
+            else:
+                before[:] = np.float32(0)
+            for j in range(stop - start):
+                row[j] = (row[j] - before[j]) * share
+
+
+@compiled
 def _encode(values, spikes, constants, rising, increments, rounding, first, last):  # type: ignore[no-untyped-def]
     beta, scale = constants[0], constants[1]
     state = np.empty(_BLOCK, np.float32)
@@ -196,6 +211,12 @@ def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float,
     constants = np.array((beta,), np.float32)
     arguments = (source.numpy(), held.numpy(), constants, np.array(units, np.float32))
     spread(_accumulate, arguments, items=held.shape[1], cost=len(held), align=_ALIGN)
+
+
+def change(held: Tensor, *, shares: tuple[float, ...]) -> None:
+    """Write ``shares[t] * (held[t] - held[t - 1])`` over ``held`` ``[T, neurons]``."""
+    arguments = (held.numpy(), np.array(shares, np.float32))
+    spread(_change, arguments, items=held.shape[1], cost=len(held), align=_ALIGN)
 
 
 def encode(values: Tensor, spikes: Tensor, *, beta: float, start: float, digits: Digits) -> None:

@@ -1,0 +1,123 @@
+"""What a simulation of networks with attention, norms and gates costs beyond T passes of the network it was made from.
+
+    python benchmarks/simulation.py
+    python benchmarks/simulation.py --steps 8 --images 10 --by-operation
+
+Weights are random, which times do not depend on. Both run on one thread, in turns, and the least processor time of
+several counts, which a busy machine disturbs least. With --by-operation, the last turn is taken apart.
+Results: benchmarks/results/simulation.json.
+"""
+# quick
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import timm
+import torch
+from timing import save, show
+from torch import Tensor
+
+from transpike.coding.css import CSS
+from transpike.conversion import Prepared, SpikingNetwork, prepare
+from transpike.conversion.kinds import apply, title
+from transpike.conversion.op import Op
+
+MOST = 1.1  # what must hold
+VIT = {"img_size": 32, "patch_size": 4, "depth": 7, "num_classes": 10}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8, help="T (default: 8)")
+    parser.add_argument("--silent", type=int, default=0, help="Ts (default: 0)")
+    parser.add_argument("--images", type=int, default=10, help="images at once (default: 10)")
+    parser.add_argument("--amplitude", default="channel", help="one a channel or one a layer (default: channel)")
+    parser.add_argument("--repeats", type=int, default=7, help="times are the least of so many (default: 7)")
+    parser.add_argument("--by-operation", action="store_true", help="tell what each kind of operation takes")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    torch.manual_seed(0)
+    how = {"amplitude": args.amplitude, "percentile": 100}
+    scheme = CSS(steps=args.steps, silent=args.silent, levels=(1, 2, 4, 8), **how)
+    rows = []
+    for name, model, size in (
+        ("ViT, 7 blocks of width 192, 65 tokens", timm.create_model("vit_tiny_patch16_224", **VIT), 32),
+        ("ConvNeXt-atto, 64 px", timm.create_model("convnext_atto", num_classes=10), 64),
+    ):
+        prepared = prepare(model.eval(), torch.randn(16, 3, size, size))
+        snn, x = prepared.convert(scheme), torch.randn(args.images, 3, size, size)
+        runs = {"model": partial(model, x), "folded": partial(prepared.graph.run, x), "snn": partial(snn, x)}
+        seconds = _seconds(runs, args.repeats)
+        floor = args.steps * min(seconds["model"], seconds["folded"])
+        rows.append({"network": name, **seconds, "ratio": seconds["snn"] / floor})
+        if args.by_operation:
+            _show_operations(name, prepared, snn, x)
+    show(
+        f"{args.images} images, {scheme.label}, T = {args.steps}; must hold: {MOST}",
+        ["", "model, ms", "folded, ms", "simulation, ms", "over T passes"],
+        [
+            [r["network"], *(f"{1e3 * r[key]:.1f}" for key in ("model", "folded", "snn")), f"{r['ratio']:.2f}"]
+            for r in rows
+        ],
+    )
+    print(save("simulation", rows))
+
+
+def _seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    best = dict.fromkeys(runs, float("inf"))
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            best[name] = min(best[name], time.process_time() - start) if turn else best[name]
+    return best
+
+
+def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tensor) -> None:
+    """The least time of each kind of operation, and what T passes take for it."""
+    best: dict[tuple[str, str], float] = defaultdict(lambda: float("inf"))
+
+    def timed(side: str, run: Callable[..., Any], spent: dict[tuple[str, str], float]) -> Callable[..., Any]:
+        def timed_run(op: Op, *inputs: Any) -> Any:
+            start = time.process_time()
+            result = run(op, *inputs)
+            spent[side, op.name] += time.process_time() - start
+            return result
+
+        return timed_run
+
+    current, fire, graphs = snn._current, snn._fire, sys.modules["transpike.conversion.graph"]
+    for _ in range(6):
+        spent: dict[tuple[str, str], float] = defaultdict(float)
+        with (
+            patch.object(snn, "_current", timed("snn", current, spent)),
+            patch.object(snn, "_fire", timed("snn", fire, spent)),
+            patch.object(graphs, "apply", timed("ann", apply, spent)),
+        ):
+            prepared.graph.run(x)
+            snn(x)
+        for key, seconds in spent.items():
+            best[key] = min(best[key], seconds)
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for op in snn.graph:
+        kind = sums[title(op) if op.fires else op.kind]
+        kind[0] += best.get(("snn", op.name), 0.0)
+        kind[1] += snn.steps * best.get(("ann", op.name), 0.0)
+    show(
+        name,
+        ["operation", "simulation, ms", "T passes, ms"],
+        [[kind, *(f"{1e3 * s:.1f}" for s in pair)] for kind, pair in sorted(sums.items(), key=lambda kv: -kv[1][0])],
+    )
+
+
+if __name__ == "__main__":
+    main()
