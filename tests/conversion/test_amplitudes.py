@@ -57,6 +57,7 @@ class Tokens(nn.Module):
         return self.head(torch.relu(self.mix(torch.nn.functional.gelu(x).transpose(1, 2))).mean(2))
 
 
+LAYERED = CSS(steps=4, silent=1, amplitude="layer")
 NETS = {"mobile": (Mobile, (3, 8, 8)), "tokens": (Tokens, (5, 6))}
 
 
@@ -151,6 +152,7 @@ def test_decoded_trains_are_the_activations(name: str = "mobile") -> None:
         assert distance(value, want[layer]) < 0.01, layer
         assert traced.amplitude.ndim in (0, value.ndim - 1)
     rows = {row.name: row for row in snn.describe().rows}
+    assert [row.function for row in rows.values()] == [row.function for row in prepared.convert(LAYERED).describe().rows]
     assert min(row.spread for row in rows.values()) < 0.5 and rows["stem.1"].amplitude == snn.units["stem.1"]
 
 

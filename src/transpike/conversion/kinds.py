@@ -132,6 +132,13 @@ def _slice(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     return torch.ops.aten.slice(x, op.args["dim"], op.args["start"], op.args["end"], op.args["step"])  # type: ignore[no-any-return]
 
 
+def _undivided(op: Op) -> Function:
+    """The function of a layer without the division by its channels' amplitudes at the end."""
+    calls = op.function.calls
+    divided = bool(calls) and Constant(RELATIVE) in calls[-1].args
+    return Function(calls[:-1], op.function.operands) if divided else op.function
+
+
 def _call(op: Op, tensors: Tensors, *inputs: Tensor) -> Tensor:
     return op.function(*inputs, constants=tensors)
 
@@ -248,7 +255,7 @@ KINDS: dict[str, Kind] = {
         calls=_one("sum.dim_IntList", "dim", "keepdim"),
     ),
     "resample": Kind(run=_resample, ones=_spread, calls=_padded),
-    "call": Kind(run=_call, title=lambda op: op.function.name, calls=lambda op: op.function),
+    "call": Kind(run=_call, title=lambda op: _undivided(op).name, calls=lambda op: op.function),
     "refused": Kind(run=_nothing),
 }
 
