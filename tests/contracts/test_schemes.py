@@ -6,6 +6,7 @@ import json
 import math
 from itertools import accumulate
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import transpike
 from transpike.coding import SCHEMES, Scheme, create_scheme, scheme_settings
 from transpike.coding.function import Function, Operand
+from transpike.coding.residuals import Binding
 from transpike.coding.scheme import decode, injected, largest, total
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.errors import ConversionError
@@ -247,3 +249,15 @@ def test_a_network_without_neurons_is_refused_in_one_error(name: str, images: Te
         return
     with pytest.raises(ConversionError, match=r"1: .*negative"):
         transpike.convert(leaky, images, scheme=code)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 8])
+def test_its_remedies_are_other_settings_of_its_own(name: str, steps: int) -> None:
+    code = scheme(name, steps=steps)
+    chosen = {key: value for key, value in scheme_settings(code).items() if key != "name"}
+    for binding in get_args(Binding):
+        for foreseen in (True, False):
+            remedy = code.remedy(binding, foreseen=foreseen)
+            if remedy is not None:
+                assert len(remedy) == 1 and create_scheme(name, chosen | dict(remedy)) != code

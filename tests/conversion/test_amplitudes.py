@@ -152,7 +152,8 @@ def test_decoded_trains_are_the_activations(name: str = "mobile") -> None:
         assert distance(value, want[layer]) < 0.01, layer
         assert traced.amplitude.ndim in (0, value.ndim - 1)
     rows = {row.name: row for row in snn.describe().rows}
-    assert [row.function for row in rows.values()] == [row.function for row in prepared.convert(LAYERED).describe().rows]
+    layered = prepared.convert(LAYERED).describe().rows
+    assert [row.function for row in rows.values()] == [row.function for row in layered]
     assert min(row.spread for row in rows.values()) < 0.5 and rows["stem.1"].amplitude == snn.units["stem.1"]
 
 

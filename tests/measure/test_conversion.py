@@ -75,7 +75,7 @@ def test_a_shared_current_is_passed_on_in_every_step(monkeypatch: pytest.MonkeyP
 
     torch.manual_seed(0)
     images = torch.randn(20, 4)
-    snn = transpike.convert(Residual().eval(), images, scheme=CSS(steps=8, silent=1))
+    snn = transpike.convert(Residual().eval(), images, scheme=CSS(steps=8, silent=2))
     row = compare(snn, [images]).row
     monkeypatch.setattr("transpike.measure.conversion.relays", lambda graph: {})
     without = compare(snn, [images]).row
@@ -108,6 +108,13 @@ def test_a_sweep_leaves_out_what_is_known_and_orders_its_rows(tmp_path: Path) ->
     snn = transpike.load(tmp_path / "T4_silent-0")
     same = (snn(images).argmax(1) == ann(images).argmax(1)).double().mean().item()
     assert last.rows[2].agreement == pytest.approx(same)
+    found = snn.diagnose(images[:24])
+    (row,) = (row for row in last.rows if row.network == "T4_silent-0")
+    assert row.output_error == pytest.approx(found.error) and row.diagnosis == found.words
+    assert dict(row.advice) == dict(found.advice) and row.advice
+    assert [layer.output_coupling for layer in row.layers] == pytest.approx([r.caused.coupling for r in found.rows])
+    assert sum(layer.output_resolution for layer in row.layers) == pytest.approx(found.caused.resolution)  # type: ignore[misc]
+    assert sum(layer.output_clipping for layer in row.layers) == pytest.approx(found.caused.clipping)  # type: ignore[misc]
 
     (again,) = sweep(replace(task, schemes=[*schemes, CSS(steps=2)]), tmp_path, rows=last.rows)
     assert [row.network for row in again.rows] == ["T2", "T4", "T6", "T4_silent-0", "T8_rate"]

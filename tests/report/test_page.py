@@ -98,7 +98,7 @@ def test_the_table_has_every_row_and_the_ann(built: str) -> None:
     row = ["8", "28", "27", "9", "98.60 %", "0.00", "100 %", "2.67 %", "1.99", "9.76 M", "8.79", "0.75 ×", "180"]
     assert rows.count(row) == 1
     assert sum(len(cells) == 13 and cells[0].isdigit() for cells in rows) == 25
-    assert [cells[0] for cells in rows if len(cells) == 18 and cells[0].count("relu")] == LAYERS
+    assert [cells[0] for cells in rows if len(cells) == 19 and cells[0].count("relu")] == LAYERS
 
 
 def test_every_drawing_says_what_it_shows(built: str) -> None:
@@ -109,6 +109,27 @@ def test_every_drawing_says_what_it_shows(built: str) -> None:
     assert "ternary, 1 silent step, T = 8: 8.79 µJ, 0.75 ×." in energy
     assert "largest in layers.2.2.relu2 with 2.31 theta" in errors
     assert "levels 1, 2, 4, 8, no silent step, T = 8" in rates
+
+
+def test_what_makes_the_error_at_the_output_is_drawn_and_told(built: str) -> None:
+    assert "What makes the error at the output" not in built
+    told = make_conversion({})
+    best = next(row for row in told["rows"] if row["steps"] == 8)
+    for depth, layer in enumerate(best["layers"]):
+        layer |= {"output_resolution": 1e-4, "output_clipping": 0.0, "output_coupling": 3e-4 * (depth == 5)}
+    best |= {"output_error": 0.05, "advice": {"silent": "auto"}, "diagnosis": "Coupling. Help: silent='auto' <b>."}
+    page = page_of(told)
+    drawing = next(drawing for drawing in Page(page).drawings() if "error at the output" in drawing)
+    assert f"most from {LAYERS[5]}, {100 * 4 / 22:.2f} %. Coupling." in drawing
+    assert (
+        "silent=&#39;auto&#39; &lt;b&gt;. To first order all layers’ own errors make a relative error of 4.69 %" in page
+    )
+    assert "measured, it is 5.00 %" in page
+    cells = {cells[0]: cells for cells in Page(page).rows if len(cells) == 19}
+    assert (cells[LAYERS[5]][9], cells[LAYERS[0]][9]) == ("2.00 %", "1.00 %")
+    assert "T = 8: Coupling. Help" in str(conversion_table(parsed(told).result).caption)
+    best["output_error"] = None
+    assert "What makes the error at the output" not in page_of(told)
 
 
 def test_without_labels_predictions_are_compared() -> None:
@@ -136,7 +157,7 @@ def test_a_scheme_that_knows_no_other_scheme_is_tabled_and_drawn() -> None:
     assert "gives the same prediction as the ANN on 100 %" in alone.text("h2")[0]
     assert "Error by layer: Rate, T = 32" in alone.text("strong")
     assert "negative spikes" not in alone.text("li") and "positive spikes" not in alone.text("li")
-    silent = ["input", "analog", "–", "16,384", *"–––––", "0.00", "0.00", "0", *"–––", "1", "0.464", "0"]
+    silent = ["input", "analog", "–", "16,384", *"––––––", "0.00", "0.00", "0", *"–––", "1", "0.464", "0"]
     assert silent in alone.rows
     assert not {"clipping by the percentile", "the code: resolution and coupling"} & set(alone.text("li"))
     assert "and below it what makes it" not in " ".join(alone.text("span"))

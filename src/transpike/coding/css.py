@@ -8,8 +8,8 @@ of signed-digit arithmetic: Trivedi and Ercegovac, 1977).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from transpike.checks import choice, refuse, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.function import Function
+from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme, total
 from transpike.coding.tracking import TrackingNeuron
 from transpike.errors import ConfigError
@@ -110,10 +111,6 @@ class CSS(Scheme):
     def wait(self) -> int | None:
         return None if self.silent == "auto" else self.silent
 
-    @property
-    def patience(self) -> str | None:
-        return None if self.silent == "auto" else f'silent="auto", or silent={self.silent + 1} or more'
-
     @cached_property
     def digits(self) -> tuple[int, ...]:
         return (*(-level for level in reversed(self.levels) if self.signed), 0, *self.levels)
@@ -166,6 +163,20 @@ class CSS(Scheme):
             "levels": "The sizes a spike may take, with either sign. Ternary spikes have one; powers of two need a "
             "shift at the synapse, and no multiplication. Like silent steps, they lessen coupling.",
         }
+
+    def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
+        """Silent steps or levels for coupling, the maximum or levels for clipping, else two further steps."""
+        levels: dict[str, object] = {"levels": (1, 2, 4, 8)} if self.levels == (1,) else {}
+        found: dict[str, object] = {"steps": self.steps + 2}
+        if binding == "clipping":
+            found = {"percentile": 100} if foreseen and self.percentile != 100 else levels
+        elif binding == "coupling":
+            found = {"silent": "auto"} if self.silent != "auto" else levels or found
+        try:
+            replace(self, **found)  # type: ignore[arg-type]
+        except ConfigError:  # more steps than float32 holds
+            return None
+        return found or None
 
     def encode(self, x: Tensor) -> Tensor:
         return encode(x, code=self._code(0))

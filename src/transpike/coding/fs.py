@@ -7,11 +7,13 @@ and weights are all alpha 2^-t.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from transpike.checks import whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.function import Function
+from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
 from transpike.neurons.tsa import Code
@@ -68,6 +70,12 @@ class FS(Scheme):
     @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile)
+
+    def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
+        """The maximum for clipping, else two further steps: its neurons hear all before they write."""
+        if binding == "clipping":
+            return {"percentile": 100} if foreseen and self.percentile != 100 else None
+        return {"steps": self.steps + 2} if self.steps <= 22 else None
 
     def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | str:
         if reason := TrackingNeuron.refusal(function, signed=False):

@@ -7,11 +7,13 @@ percentile of the activations); Han, Srinivasan, Roy, "RMP-SNN", CVPR 2020 (rese
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from transpike.checks import number, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.function import Function
+from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
 from transpike.neurons.tsa import Code
@@ -68,6 +70,12 @@ class Rate(Scheme):
     @property
     def label(self) -> str:
         return "rate" if self.start == 0.5 else f"rate start={self.start:g}"
+
+    def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
+        """The maximum for clipping, else twice as many steps."""
+        if binding == "clipping":
+            return {"percentile": 100} if foreseen and self.percentile != 100 else None
+        return {"steps": 2 * self.steps}
 
     def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | str:
         if reason := TrackingNeuron.refusal(function, signed=False):

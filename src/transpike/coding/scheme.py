@@ -20,6 +20,7 @@ from transpike.coding.calibration import Calibration, Percentile
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
+from transpike.coding.residuals import Binding
 from transpike.neurons.tsa import Tracked
 from transpike.neurons.tsa import decode as horner
 
@@ -29,11 +30,14 @@ __all__ = [
     "constant_entry",
     "decode",
     "encoder_operations",
+    "finest",
+    "followed",
     "injected",
     "largest",
     "payload_bits",
     "ratio",
     "readout_operations",
+    "spelled",
     "total",
 ]
 
@@ -100,11 +104,6 @@ class Scheme(ABC):
         return 0
 
     @property
-    def patience(self) -> str | None:
-        """The setting with which layers that cannot follow their input would listen longer; None if there is none."""
-        return None
-
-    @property
     def encoded(self) -> tuple[int, ...] | None:
         """All values in the input's train; None where the input is an analog current."""
         return None
@@ -134,6 +133,15 @@ class Scheme(ABC):
         """What the report's terms of this scheme mean, for its glossary."""
         return {}
 
+    def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
+        """The setting, by name, that lessens the error most where this binds; None if there is none.
+
+        Args:
+            binding: what binds.
+            foreseen: for clipping, whether calibration saw about as much of it; new images alone exceed a maximum too.
+        """
+        return None
+
     def encode(self, x: Tensor) -> Tensor:
         """The input's train: values [N, \\*] in units of theta to [T, N, \\*]."""
         return injected(self, x)
@@ -147,6 +155,40 @@ def total(scheme: Scheme) -> float:
 def largest(scheme: Scheme) -> float:
     """The largest value that a train can say, in units of theta."""
     return total(scheme) * max(scheme.digits)
+
+
+def finest(scheme: Scheme) -> float:
+    """What a unit spike of the last step is worth, in units of theta."""
+    return min(weight for weight in scheme.weights if weight)
+
+
+def followed(scheme: Scheme, wait: int) -> float | None:
+    r"""The current, in units of theta, below which a neuron follows its input whatever comes; None if none is known.
+
+    If no step brings more than :math:`(2L + 1 - \beta) \beta^{Ts} / 2`, and the Ts silent steps accumulate at most
+    :math:`\beta^{Ts} / 2`, the residual ends within half a unit. Levels 1 ... L are those without a gap; the function
+    must be one that a neuron tracks, with slopes of at most 1. The bound is ours; it is sufficient, not necessary.
+
+    Example:
+        >>> from transpike.coding import CSS, Rate
+        >>> followed(CSS(steps=8), 0), followed(CSS(steps=8), 2), followed(Rate(steps=8), 0)
+        (0.5, 2.0, None)
+    """
+    beta, digits = ratio(scheme), set(scheme.digits)
+    if beta is None or finest(scheme) != 1 or digits != {-digit for digit in digits}:
+        return None
+    run = next(level for level in itertools.count(1) if level not in digits) - 1
+    return (2 * run + 1 - beta) * beta**wait / 2
+
+
+def spelled(settings: Mapping[str, object]) -> str:
+    """Settings as they are written in Python.
+
+    Example:
+        >>> spelled({"silent": "auto"})
+        "silent='auto'"
+    """
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
 def ratio(scheme: Scheme) -> float | None:

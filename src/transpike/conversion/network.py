@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
+from transpike.conversion.diagnose import Diagnosis, diagnose
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
@@ -23,6 +24,7 @@ from transpike.conversion.save import save
 from transpike.conversion.timing import Timing
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
+from transpike.results import Try
 
 __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
 
@@ -96,6 +98,7 @@ class SpikingNetwork(nn.Module):
         clipped: share of calibration activations beyond what each neuron can encode.
         residuals: root mean square of what each layer's trains miss of its target, on a few calibration images, in
             units of theta; about 0.3 where a layer follows its input.
+        search: what a search for it tried; empty where its scheme was given.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
@@ -122,6 +125,7 @@ class SpikingNetwork(nn.Module):
         waits = {op.name: scheme.wait or 0 for op in graph.neurons} if waits is None else dict(waits)
         self.clipped = dict(clipped or {})
         self.residuals = dict(residuals or {})
+        self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
@@ -196,7 +200,16 @@ class SpikingNetwork(nn.Module):
 
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
+        self._check(x)
+        return self.graph.pack(self._analog(x, observe))
 
+    def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
+        """`analog` up to the decoded values, [N, values], through which gradients flow."""
+        return _flat(self._analog(x, observe, whole=False))
+
+    def _analog(
+        self, x: Tensor, observe: Callable[[Op, Tensor], None] | None, *, whole: bool = True
+    ) -> dict[str, Tensor]:
         def value(op: Op, *x: Tensor) -> Tensor:
             unit = self.units[op.name]
             if op.kind == "input":
@@ -212,20 +225,23 @@ class SpikingNetwork(nn.Module):
             tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
             return apply(op, tensors, *inputs)
 
-        self._check(x)
-        return self.graph.pack(self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name]))
+        return self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name], whole=whole)
 
     @torch.no_grad()
-    def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Any:
-        """Decoded outputs for ``x``, all at once, where ``fire`` makes each layer's spikes of its currents."""
+    def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
+        """Decoded values [N, values] for ``x``, all at once, where ``fire`` makes each layer's spikes of its currents.
+
+        The input's current is ``x`` in units of theta, without steps.
+        """
 
         def spikes(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
-                return self._encode(op, *inputs).spikes.flatten(0, 1)
-            z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
+                z = [self._scaled(op, *inputs)]
+            else:
+                z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
             return fire(op, z).spikes.flatten(0, 1)
 
-        return self.graph.pack(self._walk(x, spikes, self._current, self._decode))
+        return _flat(self._walk(x, spikes, self._current, self._decode, whole=False))
 
     def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
         def spikes(op: Op, *x: Tensor) -> Tensor:
@@ -242,12 +258,19 @@ class SpikingNetwork(nn.Module):
         fire: Callable[..., Tensor],
         current: Callable[..., Tensor],
         decode: Callable[[Op, Tensor], Tensor],
+        *,
+        whole: bool = True,
     ) -> dict[str, Tensor]:
-        """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end."""
+        """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end.
+
+        What is done to decoded values is left out unless ``whole``.
+        """
         currents: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
         for op in self.graph:
             if op.name not in self.graph.spiking:
+                if not whole:
+                    continue
                 held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
                 values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
                 continue
@@ -259,12 +282,18 @@ class SpikingNetwork(nn.Module):
                 values[op.name] = decode(op, currents[op.name])
             for name in self._last[op.name]:
                 currents.pop(name, None)
-        return {name: values[name] for name in self.graph.outputs}
+        return {name: values[name] for name in self.graph.outputs} if whole else values
+
+    def _scaled(self, op: Op, x: Tensor) -> Tensor:
+        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
+        return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def _encode(self, op: Op, x: Tensor) -> Tracked:
-        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
-        layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
-        return Tracked(self.scheme.encode(x.contiguous(memory_format=layout)).to(self.dtype))
+        return self.encode(self._scaled(op, x))
+
+    def encode(self, x: Tensor) -> Tracked:
+        """The input's train for ``x`` in units of its theta."""
+        return Tracked(self.scheme.encode(x).to(self.dtype))
 
     def _current(self, op: Op, *inputs: Tensor) -> Tensor:
         """One operation on all steps; a constant enters by the scheme's shares."""
@@ -362,6 +391,18 @@ class SpikingNetwork(nn.Module):
         measured = Measured(self.units, self.clipped, self.residuals)
         return describe(self.graph, self.scheme, self.timing, measured)
 
+    def diagnose(self, images: Tensor) -> Diagnosis:
+        """What makes the error on ``images`` [N, \\*], layer by layer: resolution, clipping or coupling.
+
+        ``print(snn.diagnose(images))`` shows a table and the setting that would help most; its attributes give both as
+        data. A few dozen images are enough: each costs about a simulation and four backward passes.
+
+        Raises:
+            ConversionError: as calling the network.
+        """
+        self._check(images)
+        return diagnose(self, images)
+
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
         graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
@@ -374,6 +415,10 @@ class SpikingNetwork(nn.Module):
 def _gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
     gains = op.gains or (1.0,) * len(inputs)
     return [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
+
+
+def _flat(values: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([value.flatten(1) for value in values.values()], 1)
 
 
 def _key(op: Op, key: str) -> str:

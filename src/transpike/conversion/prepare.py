@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from transpike.checks import choice
 from transpike.coding import DEFAULT
-from transpike.coding.scheme import Scheme, largest
+from transpike.coding.scheme import Scheme, largest, spelled
 from transpike.conversion.amplitudes import with_relative
 from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
 from transpike.conversion.fold import fold
@@ -149,12 +149,12 @@ class Prepared:
         snn = self.build(scheme, amplitudes)
         snn.residuals = measured(snn, self.images[:_FEW]).residuals
         lagging = [name for name, residual in snn.residuals.items() if residual > _LAGS]
-        if lagging and scheme.patience:
+        if lagging and (remedy := scheme.remedy("coupling")):
             worst = sorted(lagging, key=lambda name: -snn.residuals[name])
             places = ", ".join(f"{name} ({snn.residuals[name]:.2g})" for name in worst[:3])
             warnings.warn(
                 f"{len(lagging)} layers cannot follow their input: their trains miss more than a unit of their last "
-                f"digit, root mean square; most in {places}. Use {scheme.patience}",
+                f"digit, root mean square; most in {places}. Use {spelled(remedy)}",
                 stacklevel=3,
             )
         return snn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,10 +14,13 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, apply
 from transpike.conversion.op import Op
 
-__all__ = ["Effect", "effects", "flat_outputs", "gains", "relative_error"]
+__all__ = ["PROBES", "Effect", "Run", "effects", "flat_outputs", "gains", "gradients", "relative_error", "spread"]
 
 PROBES = 4
 _CHUNK = 8
+
+Run = Callable[[Tensor, Callable[[Op, Tensor], None]], Tensor]
+"""An analog network: images, and what sees the values of the input and of each layer of neurons; to [N, values]."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +69,38 @@ def effects(graph: Graph, images: Tensor, axes: Mapping[str, int]) -> dict[str, 
     outputs: list[Tensor] = []
     generator = torch.Generator().manual_seed(0)
     for chunk in images.split(_CHUNK):
-        values: dict[str, Tensor] = {}
-        with torch.enable_grad():
-            out = flat_outputs(graph.run(chunk.clone().requires_grad_(), partial(_keep, values)))
-            for _ in range(PROBES):
-                signs = torch.randint(0, 2, out.shape, generator=generator).to(out) * 2 - 1
-                grads = torch.autograd.grad(out, list(values.values()), signs, retain_graph=True, allow_unused=True)
-                for name, grad in zip(values, grads, strict=True):
-                    if grad is not None:
-                        square = _summed(grad.double().square(), axes.get(name))
-                        squares[name] = squares.get(name, torch.zeros_like(square)) + square
-        outputs.append(out.detach().double())
-    whole = torch.cat(outputs)
+        out, probes = gradients(lambda x, observe: flat_outputs(graph.run(x, observe)), chunk, generator)
+        for grads in probes:
+            for name, grad in grads.items():
+                square = _summed(grad.double().square(), axes.get(name))
+                squares[name] = squares.get(name, torch.zeros_like(square)) + square
+        outputs.append(out)
+    whole = torch.cat(outputs).double()
     variance = (whole - whole.mean(0)).square().sum() / len(whole)
     found = {}
     for name, square in squares.items():
         sensitivity = (square / (len(images) * PROBES * variance)).nan_to_num(0.0, 0.0, 0.0)
         found[name] = Effect(sensitivity, math.prod(graph[name].shape) // sensitivity.numel())
     return found
+
+
+def gradients(run: Run, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Iterator[dict[str, Tensor]]]:
+    """The outputs of ``run`` for ``x``; and of each of `PROBES` random projections the gradients, by layer.
+
+    A projection multiplies each output by 1 or -1 at random: the mean square of what an error moves it by is the square
+    of the norm of what the error moves the outputs by.
+    """
+    values: dict[str, Tensor] = {}
+    with torch.enable_grad():
+        out = run(x.clone().requires_grad_(), partial(_keep, values))
+
+    def probes() -> Iterator[dict[str, Tensor]]:
+        for _ in range(PROBES):
+            signs = (torch.randint(0, 2, out.shape, generator=generator) * 2 - 1).to(out)
+            grads = torch.autograd.grad(out, list(values.values()), signs, retain_graph=True, allow_unused=True)
+            yield {name: grad for name, grad in zip(values, grads, strict=True) if grad is not None}
+
+    return out.detach(), probes()
 
 
 def _keep(values: dict[str, Tensor], op: Op, value: Tensor) -> None:
@@ -109,15 +126,20 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     """The norm of the difference [N, values] over that of ``want`` less its mean over the samples.
 
     Example:
-        >>> relative_error(torch.tensor([[1.0], [4.0]]), torch.tensor([[1.0], [3.0]])) ** 2
-        0.5...
+        >>> round(relative_error(torch.tensor([[1.0], [4.0]]), torch.tensor([[1.0], [3.0]])) ** 2, 6)
+        0.5
     """
-    got, want = got.double(), want.double()
-    scale = (want - want.mean(0)).norm() if len(want) > 1 else want.norm()
-    return float((got - want).norm() / scale.clamp_min(torch.finfo(torch.float64).tiny))
+    return math.sqrt(float((got.double() - want.double()).square().sum()) / spread(want))
 
 
-def gains(graph: Graph) -> dict[str, float]:
+def spread(want: Tensor) -> float:
+    """The squared norm of outputs [N, values] less their mean over the samples, where there are several."""
+    want = want.double()
+    found = (want - want.mean(0) if len(want) > 1 else want).square().sum()
+    return float(found.clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[str, float]:
     """The gain A of each layer of neurons: the largest current that trains of unit spikes can send in one step.
 
     It is what the whole network's weights, in units of theta, make of inputs that are all 1, each weight by its
@@ -125,6 +147,8 @@ def gains(graph: Graph) -> dict[str, float]:
 
     Args:
         graph: a network whose weights are in units of theta.
+        spike: the largest magnitude of a spike, if it is another.
+        constants: whether to add what constants on the currents bring in a step.
     """
     found: dict[str, float] = {}
     values: dict[str, Tensor | None] = {}
@@ -137,11 +161,11 @@ def gains(graph: Graph) -> dict[str, float]:
             if op.fires and len(known) == len(inputs):
                 factors = op.gains or (1.0,) * len(known)
                 found[op.name] = max(float(x.max()) * abs(gain) for x, gain in zip(known, factors, strict=True))
-            values[op.name] = torch.ones(1, *op.shape)
+            values[op.name] = torch.full((1, *op.shape), float(spike))
         elif KINDS[op.kind].product or len(known) < len(inputs):
             values[op.name] = None
         else:
-            own = {key: t for key, t in op.tensors.items() if key != KINDS[op.kind].constant}
+            own = {key: t for key, t in op.tensors.items() if constants or key != KINDS[op.kind].constant}
             own = {key: t.cpu().float().abs() if t.is_floating_point() else t.cpu() for key, t in own.items()}
             values[op.name] = apply(replace(op, gains=tuple(map(abs, op.gains))), own, *known)
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transpike.coding import scheme_settings
-from transpike.coding.scheme import decode, encoder_operations, largest, payload_bits, readout_operations, total
+from transpike.coding.scheme import decode, encoder_operations, finest, largest, payload_bits, readout_operations, total
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.cost import evaluated, fan_out, macs, pairings, relays, step
 from transpike.conversion.kinds import title, weighted
@@ -189,7 +189,7 @@ class _Layers:
         self.step = {name: step(snn.graph, op) for name, op in self.ops.items()}
         digits = snn.scheme.digits
         self.digits = {name: snn.scheme.encoded if name == "input" else digits for name in self.ops}
-        unit = min(weight for weight in snn.scheme.weights if weight)
+        unit = finest(snn.scheme)
         reach = largest(snn.scheme) + unit / 2
         self.errors = {name: LayerErrors(largest=reach, unit=unit) for name in self.ops}
         self.spikes = {name: {1: 0.0, -1: 0.0} for name in self.ops}  # by sign

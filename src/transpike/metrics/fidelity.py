@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
+
+from transpike.coding.residuals import Binding, binding, split
 
 __all__ = ["LayerError", "LayerErrors", "accuracy", "agreement", "logit_error"]
 
@@ -74,16 +75,10 @@ class LayerError:
     from_coupling: float
 
     @property
-    def binding(self) -> Literal["clipping", "coupling", "resolution"]:
-        """The largest part of the layer's own error, hence which knob helps.
-
-        ``clipping``: a larger theta, or more levels. ``coupling`` (a digit came too early to know the rest of the
-        input): more silent steps, or more levels. ``resolution``: more steps.
-        """
-        resolution = 1 - self.from_clipping - self.from_coupling
-        if max(self.from_clipping, self.from_coupling) <= resolution:
-            return "resolution"
-        return "clipping" if self.from_clipping >= self.from_coupling else "coupling"
+    def binding(self) -> Binding:
+        """The largest part of the layer's own error, hence which setting helps: see `transpike.coding.residuals`."""
+        rest = 1 - self.from_clipping - self.from_coupling
+        return binding(resolution=rest, clipping=self.from_clipping, coupling=self.from_coupling)
 
 
 class LayerErrors:
@@ -119,10 +114,9 @@ class LayerErrors:
         error, missed = decoded - target, residual.abs()
         # Whatever is clipped or coupled misses more than the half unit of rounding; the rest need not be looked at.
         missing = missed > 0.5
-        missed = missed[missing]
-        clipped = (decoded + residual)[missing].abs() > self.largest
-        coupled = ~clipped & (missed > 1)
-        squared = missed.double().square()
+        own = residual[missing]
+        clipped, coupled = split((decoded + residual)[missing], own, largest=self.largest)
+        squared = own.double().square()
         parts = ((error * error).sum(), (residual * residual).sum(), clipped.sum(), coupled.sum())
         shares = (squared[clipped].sum(), squared[coupled].sum())
         self._sums += torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in (*parts, *shares)]).cpu()

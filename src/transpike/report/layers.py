@@ -11,14 +11,28 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from transpike.report.parts import Plot
-from transpike.report.plots import LIGHT, STYLE, TINY, colour_of, new_figure, plain, short, tick_decades, to_svg
+from transpike.report.plots import HUGE, LIGHT, STYLE, TINY, colour_of, new_figure, plain, short, tick_decades, to_svg
 from transpike.report.wording import count, fixed, known, percent
-from transpike.results import FiringLayer, Layer
+from transpike.results import FiringLayer, Layer, Row
 
-__all__ = ["LAYER_COLUMNS", "error_plot", "layer_cells", "rate_plot"]
+__all__ = ["LAYER_COLUMNS", "cause_plot", "error_plot", "layer_cells", "rate_plot"]
+
+CAUSES = (("s0", "resolution"), ("s1", "clipping"), ("s2", "coupling"))
 
 LAYER_COLUMNS = (
-    *("function", "bound by", "neurons", "θ", "peak", "clipped", "coupled", "error (θ)", "spikes +", "spikes −"),
+    *(
+        "function",
+        "bound by",
+        "neurons",
+        "θ",
+        "peak",
+        "clipped",
+        "coupled",
+        "error (θ)",
+        "output error",
+        "spikes +",
+        "spikes −",
+    ),
     *("SynOps", "products", "evaluations", "state", "group", "energy (µJ)", "delay"),
 )
 
@@ -35,6 +49,7 @@ def layer_cells(layer: Layer) -> list[str]:
         percent(layer.clipped),
         percent(layer.coupled),
         fixed(layer.error),
+        percent(math.sqrt(sum(caused)) if (caused := _caused(layer)) else None),
         fixed(layer.positive_per_neuron),
         fixed(layer.negative_per_neuron),
         count(layer.synops),
@@ -45,6 +60,29 @@ def layer_cells(layer: Layer) -> list[str]:
         fixed(layer.energy_uj, 3),
         fixed(layer.delay, 0),
     ]
+
+
+def cause_plot(row: Row, key: str, setting: str) -> list[Plot]:
+    """What each layer's own error does to the output, if that was measured, and the setting that would help most."""
+    caused = {layer.name: found for layer in row.layers if (found := _caused(layer))}
+    whole = sum(map(sum, caused.values()))
+    if not 0 < whole < HUGE or not known(row.output_error):
+        return []
+    worst = max(caused, key=lambda name: sum(caused[name]))
+    share = sum(caused[worst]) / whole
+    note = (
+        f"{row.diagnosis} To first order all layers’ own errors make a relative error of {percent(math.sqrt(whole))} "
+        f"at the output; measured, it is {percent(row.output_error)}."
+    )
+    alt = f"Share of the error at the output by layer ({setting}); most from {worst}, {percent(share)}. {row.diagnosis}"
+    svg = _draw_causes([caused.get(layer.name, (0.0,) * 3) for layer in row.layers], whole, row, f"{key}-causes", alt)
+    return [Plot(Markup(svg), f"What makes the error at the output: {setting}", note.strip(), CAUSES)]
+
+
+def _caused(layer: Layer) -> tuple[float, ...]:
+    """The three parts of the squared error at the output; empty where they were not measured."""
+    parts = (layer.output_resolution, layer.output_clipping, layer.output_coupling)
+    return tuple(part for part in parts if known(part)) if all(map(known, parts)) else ()
 
 
 def error_plot(layers: Sequence[Layer], key: str, setting: str) -> list[Plot]:
@@ -87,6 +125,23 @@ def _name_layers(axes: Axes, names: Sequence[str]) -> None:
     axes.set_xticklabels(labels, rotation=50, ha="right", rotation_mode="anchor", fontsize=8.5)
     axes.set_xlim(-0.7, len(names) - 0.3)
     axes.tick_params(axis="x", length=0)
+
+
+def _draw_causes(causes: Sequence[Sequence[float]], whole: float, row: Row, name: str, alt: str) -> str:
+    """Per layer, its share of the squared error at the output, stacked by what makes it."""
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(760, 260)
+        axes = figure.add_subplot()
+        bottoms = [0.0] * len(causes)
+        for part, (colour, _) in enumerate(CAUSES):
+            heights = [100 * parts[part] / whole for parts in causes]
+            axes.bar(range(len(causes)), heights, bottom=bottoms, width=0.72, color=LIGHT[colour])
+            bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+        axes.set_ylabel("share of the squared error (%)")
+        axes.set_ylim(0, 1.05 * max(bottoms))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        _name_layers(axes, [layer.name for layer in row.layers])
+    return to_svg(figure, name, alt)
 
 
 def _draw_errors(layers: Sequence[Layer], name: str, alt: str, *, split: bool) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
+from transpike.report.series import representative
 from transpike.report.wording import known
 from transpike.results import Analysis, Conversion, Evaluation, Features, FiringLayer, Neuron, Operations, Row, Spiking
 
@@ -27,8 +28,11 @@ def conversion_table(result: Conversion) -> Table:
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
+    best = representative(result.rows)
     table.caption = f"spikes, SynOps and energy are means over the first {result.rows[0].layer_images} images"
     table.caption += _shares(result.rows)
+    if best.diagnosis:
+        table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
     table.caption_justify = "left"
     table.add_column("", no_wrap=True)
     for heading in HEADINGS:

@@ -1,0 +1,308 @@
+"""What makes the error of a converted network: which layer, by resolution, clipping or coupling, and what would help.
+
+Each layer's own error is its residual: the function of its whole input, less what its trains say. What it causes at the
+output is, to first order, the residual times the derivative of the outputs. Random projections of the outputs (see
+`transpike.conversion.sensitivity.gradients`) give the squared norm of that product for all layers at once, whatever the
+residuals of a layer have in common: clipping errs to one side.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from transpike.coding.residuals import Binding, binding, split
+from transpike.coding.scheme import Neuron, Scheme, decode, finest, followed, largest, ratio, spelled
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import title
+from transpike.conversion.op import Op
+from transpike.conversion.sensitivity import PROBES, gains, gradients, relative_error, spread
+from transpike.conversion.timing import Timing
+from transpike.neurons.tsa import Tracked, accumulate
+
+__all__ = ["Diagnosis", "LayerDiagnosis", "Parts", "diagnose"]
+
+_CHUNK, _VALUES = 8, 2**26  # images at a time, and values of all layers of a chunk
+_SIGNIFICANT = 1e-3  # an error below which nothing needs to be done
+_HEADINGS = (
+    *("output\nerror", "reso-\nlution", "clip-\nping", "coup-\nling", "resid-\nual", "Eq. 10\nholds", "gain"),
+    *("largest\ncurrent", "its\nbound", "holds", "silent\nsteps"),
+)
+
+
+class Network(Protocol):
+    """What is diagnosed: see `transpike.conversion.network.SpikingNetwork`."""
+
+    graph: Graph
+    scheme: Scheme
+    timing: Timing
+    clipped: dict[str, float]
+    neurons: dict[str, Neuron]
+
+    def encode(self, x: Tensor) -> Tracked: ...
+    def tensors(self, op: Op) -> dict[str, Tensor]: ...
+    def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor: ...
+    def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The squared relative error at the output that each part of a layer's own error causes, to first order.
+
+    Example:
+        >>> parts = Parts(resolution=1e-4, coupling=3e-4)
+        >>> parts.binding, round(parts.error, 3), parts.shares["coupling"]
+        ('coupling', 0.02, 0.75)
+    """
+
+    resolution: float = 0.0
+    clipping: float = 0.0
+    coupling: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.resolution + self.clipping + self.coupling
+
+    @property
+    def error(self) -> float:
+        """The relative error that all three make."""
+        return math.sqrt(self.total)
+
+    @property
+    def binding(self) -> Binding:
+        """The largest of the three."""
+        return binding(resolution=self.resolution, clipping=self.clipping, coupling=self.coupling)
+
+    @property
+    def shares(self) -> dict[Binding, float]:
+        """Each part of the whole; 0 where there is no error."""
+        names: tuple[Binding, ...] = ("resolution", "clipping", "coupling")
+        return {name: self.part(name) / (self.total or 1.0) for name in names}
+
+    def part(self, name: Binding) -> float:
+        """One of the three, by its name."""
+        return {"resolution": self.resolution, "clipping": self.clipping, "coupling": self.coupling}[name]
+
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(self.resolution + other.resolution, self.clipping + other.clipping, self.coupling + other.coupling)
+
+
+@dataclass(frozen=True)
+class LayerDiagnosis:
+    """One row: the input's encoder or a layer of neurons; magnitudes in units of its theta.
+
+    Attributes:
+        name: of the layer.
+        function: what it computes.
+        wait: steps it listens before its first spike.
+        caused: what its own error causes at the output.
+        residual: root mean square of what its trains miss of their target.
+        clipped: share of its values that are more than its trains can say.
+        decoupled: share of its values for which the decoupling condition (Eq. 10 of CSS) holds at every step, which is
+            necessary for a residual below a unit. Our neurons round to the nearest digit, and for these it is also
+            sufficient, so that it is counted by the residual.
+        gain: A, the largest current that inputs of unit spikes can send in a step; None where products of trains enter.
+        current: the largest current that was seen in a step.
+        bound: the current up to which it follows its input for certain (see `transpike.coding.scheme.followed`); None
+            for functions and codes of which none is known.
+        bounded: share of its values whose currents, and what they accumulate in the silent steps, keep to the bound.
+        certain: whether its weights and constants alone ensure that, whatever the images.
+    """
+
+    name: str
+    function: str
+    wait: int
+    caused: Parts
+    residual: float
+    clipped: float
+    decoupled: float
+    gain: float | None = None
+    current: float | None = None
+    bound: float | None = None
+    bounded: float | None = None
+    certain: bool | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What makes the error of a converted network on some images; printed, a table and a sentence.
+
+    Attributes:
+        title: the scheme.
+        rows: the input's encoder, then every layer of neurons.
+        error: the relative error of the decoded outputs, measured.
+        advice: the setting of the scheme, by name, that would help most; empty where there is none, or no need.
+    """
+
+    title: str
+    rows: tuple[LayerDiagnosis, ...]
+    error: float
+    advice: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def caused(self) -> Parts:
+        """What all layers cause, as if their errors were independent; its ``error`` stands beside the measured one."""
+        return sum((row.caused for row in self.rows), Parts())
+
+    @property
+    def binding(self) -> Binding:
+        """Which of the three binds the whole network."""
+        return self.caused.binding
+
+    @property
+    def words(self) -> str:
+        """What binds, where, and what to do, in a sentence or two."""
+        if self.error < _SIGNIFICANT:
+            return f"The error at the output is {self.error:.2%}: nothing needs to be done."
+        name, whole = self.binding, self.caused
+        share = self.worst.caused.part(name) / (whole.part(name) or 1.0)
+        found = f"{name.capitalize()} makes {whole.shares[name]:.0%} of the squared error at the output"
+        found += f", {share:.0%} of that in {self.worst.name}. "
+        return found + (f"What would help most: {spelled(self.advice)}." if self.advice else "No setting lessens it.")
+
+    @property
+    def worst(self) -> LayerDiagnosis:
+        """The layer that has most of what binds."""
+        return max(self.rows, key=lambda row: row.caused.part(self.binding))
+
+    def __rich__(self) -> Table:
+        table = Table(title=self.title, caption=self.words, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.title_justify = table.caption_justify = "left"
+        table.add_column("layer", overflow="fold")
+        table.add_column("bound by", no_wrap=True)
+        for heading in _HEADINGS:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in self.rows:
+            numbers = [f"{x:.3g}" if x is not None else "" for x in (row.gain, row.current, row.bound)]
+            kept = "" if row.bounded is None else "all inputs" if row.certain else f"{row.bounded:.1%}"
+            misses = (f"{row.residual:.3g}", f"{row.decoupled:.2%}")
+            name = row.caused.binding if row.caused.total else ""
+            table.add_row(row.name, name, *_cells(row.caused), *misses, *numbers, kept, str(row.wait))
+        table.add_section()
+        table.add_row("all", self.binding, *_cells(self.caused))
+        table.add_row("measured", "", f"{self.error:.3%}")
+        return table
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=160, force_terminal=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
+
+
+def _cells(parts: Parts) -> list[str]:
+    return [f"{parts.error:.3%}", *(f"{share:.0%}" for share in parts.shares.values())]
+
+
+@torch.no_grad()
+def diagnose(snn: Network, images: Tensor) -> Diagnosis:
+    """The layers' own errors on ``images`` [N, \\*], what they cause at the output, and the setting that helps most."""
+    layers = {op.name: _Layer(op, snn) for op in (snn.graph.input, *snn.graph.neurons)}
+    values = sum(math.prod(op.shape) for op in snn.graph)
+    generator = torch.Generator().manual_seed(0)
+    want, got = [], []
+    for x in images.split(max(1, min(_CHUNK, _VALUES // values))):
+        out, probes = gradients(snn.differentiable, x, generator)
+        want.append(out)
+        got.append(snn.simulate(x, lambda op, currents: layers[op.name].fire(currents)))
+        for grads in probes:
+            for name, grad in grads.items():
+                layers[name].project(grad)
+    outputs = torch.cat(want)
+    strongest = gains(snn.graph)
+    most = gains(snn.graph, spike=max(map(abs, snn.scheme.digits)), constants=True)
+    scale = spread(outputs) * PROBES
+    rows = tuple(layer.row(scale, strongest.get(name), most.get(name)) for name, layer in layers.items())
+    found = Diagnosis(str(snn.scheme), rows, relative_error(torch.cat(got), outputs))
+    if found.error < _SIGNIFICANT:
+        return found
+    foreseen = snn.clipped.get(found.worst.name, 0.0) >= found.worst.clipped / 2
+    advice = snn.scheme.remedy(found.binding, foreseen=foreseen)
+    return replace(found, advice=advice or {})
+
+
+class _Layer:
+    """What is gathered of one layer, chunk by chunk."""
+
+    def __init__(self, op: Op, snn: Network) -> None:
+        self.op, self.snn = op, snn
+        self.unit, self.beta = finest(snn.scheme), ratio(snn.scheme) or 1.0
+        self.wait = snn.timing.waits.get(op.name, 0)
+        known = op.fires and op.function.tracked and abs(op.function.tail.slope) <= 1
+        self.bound = followed(snn.scheme, self.wait) if known else None
+        self.values = self.bounded = self.beyond = self.coupled = 0
+        self.squared = self.current = 0.0
+        self.caused = torch.zeros(3, dtype=torch.float64)
+
+    def fire(self, currents: Sequence[Tensor]) -> Tracked:
+        """Fire the layer's neurons; the input's encoder for the values themselves."""
+        if self.op.kind == "input":
+            fired = self.snn.encode(*currents)
+            target = currents[0]
+            residual = target - decode(self.snn.scheme, fired.spikes)
+        else:
+            self._look(currents)
+            fired = self.snn.neurons[self.op.name](currents, self.snn.tensors(self.op), inplace=False, final=True)
+            assert fired.residual is not None and fired.target is not None
+            target, residual = fired.target, fired.residual
+        reach = largest(self.snn.scheme) / self.unit + 0.5
+        self.residual: Tensor = residual
+        self.clipped, self.late = split(target / self.unit, residual / self.unit, largest=reach)
+        self.values += residual.numel()
+        self.squared += float(residual.square().sum(dtype=torch.float64))
+        self.beyond += int(self.clipped.sum())
+        self.coupled += int((residual.abs() >= self.unit).sum())
+        return Tracked(fired.spikes)
+
+    def _look(self, currents: Sequence[Tensor]) -> None:
+        """How large the currents are, against the bound."""
+        self.current = max(self.current, *(float(z.abs().max()) for z in currents))
+        if self.bound is None:
+            return
+        (z,) = currents
+        beyond = z.abs().amax(0) / self.bound
+        if self.wait:
+            heard = accumulate(z[: self.wait], beta=self.beta, silent=max(self.wait - len(z), 0))[-1]
+            beyond = torch.maximum(beyond, heard.abs() * 2 / self.beta**self.wait)
+        kept = self.op.function.head(beyond, constants=self.snn.tensors(self.op))  # the largest of a window
+        self.bounded += int((kept <= 1).sum())
+
+    def project(self, grad: Tensor) -> None:
+        """Add what the residuals move one projection of the outputs by, squared, for each of the three parts."""
+        moved = grad.float() * self.residual.float()
+        sums = [moved.flatten(1).sum(1, dtype=torch.float64)]
+        for part in (self.clipped, self.late):
+            sums.append((moved * part).flatten(1).sum(1, dtype=torch.float64))
+        parts = torch.stack([sums[0] - sums[1] - sums[2], *sums[1:]])
+        self.caused += parts.square().sum(1).cpu()
+
+    def row(self, scale: float, gain: float | None, most: float | None) -> LayerDiagnosis:
+        return LayerDiagnosis(
+            name=self.op.name,
+            function=title(self.op),
+            wait=self.wait,
+            caused=Parts(*(self.caused / scale).tolist()),
+            residual=math.sqrt(self.squared / self.values),
+            clipped=self.beyond / self.values,
+            decoupled=1 - self.coupled / self.values,
+            gain=gain,
+            current=self.current if self.op.fires else None,
+            bound=self.bound,
+            bounded=self.bounded / self.values if self.bound is not None else None,
+            certain=self._certain(most) if self.bound is not None and most is not None else None,
+        )
+
+    def _certain(self, most: float) -> bool:
+        """Whether currents of at most ``most`` in a step keep to the bound, in the silent steps too."""
+        assert self.bound is not None
+        heard = most * sum(self.beta**step for step in range(self.wait))
+        return most <= self.bound and heard <= self.beta**self.wait / 2
