@@ -217,6 +217,22 @@ def test_what_was_clipped_in_calibration_is_mended_by_the_percentile_and_else_by
     assert found.worst.clipped > 0 and f"{found.caused.shares['clipping']:.0%}" in found.words
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their input")
+def test_a_few_values_clipped_in_calibration_do_not_make_the_percentile_the_remedy() -> None:
+    net, images = made("mobile")
+    snn = prepare(net, images[:32]).convert(CSS.paper(steps=12))
+    found = snn.diagnose(images[32:])
+    assert found.binding == "clipping" and 0 < snn.clipped[found.worst.name] < found.worst.clipped
+    assert found.advice == {"levels": (1, 2, 4, 8)}
+
+
+def test_residuals_are_split_in_units_of_the_last_step() -> None:
+    net, images = plain()
+    found = prepare(net, images).convert(Rate(steps=32, percentile=90)).diagnose(images[:32])
+    assert found.binding == "clipping" and found.advice == {"percentile": 100}
+    assert all(0.05 < row.clipped < 0.2 for row in found.rows[1:])
+
+
 def test_a_network_that_is_exact_needs_nothing() -> None:
     net, images = plain()
     found = prepare(net, images).convert(CSS(steps=16, silent=6, percentile=100)).diagnose(images[:16])
@@ -227,3 +243,13 @@ def test_images_of_another_kind_are_refused() -> None:
     net, images = plain()
     with pytest.raises(ConversionError, match=r"expects images \[N, 32\]"):
         prepare(net, images).convert(CSS()).diagnose(torch.zeros(4, 31))
+
+
+def test_outputs_that_do_not_vary_are_measured_by_their_norm() -> None:
+    net, images = plain()
+    assert isinstance(net, nn.Sequential)
+    with torch.no_grad():
+        net[4].weight.zero_()
+        net[4].bias.fill_(1 / 3)
+    found = prepare(net, images).convert(CSS(steps=4, silent=1)).diagnose(images[:8])
+    assert found.error < 1e-6 and found.caused.error < 1e-6 and not found.advice

@@ -225,7 +225,7 @@ def diagnose(snn: Network, images: Tensor) -> Diagnosis:
     found = Diagnosis(str(snn.scheme), rows, relative_error(torch.cat(got), outputs))
     if found.error < _SIGNIFICANT:
         return found
-    foreseen = snn.clipped.get(found.worst.name, 0.0) >= found.worst.clipped / 2
+    foreseen = snn.clipped.get(found.worst.name, 0.0) >= found.worst.clipped * 2 / 3
     advice = snn.scheme.remedy(found.binding, foreseen=foreseen)
     return replace(found, advice=advice or {})
 

@@ -18,6 +18,7 @@ __all__ = ["PROBES", "Effect", "Run", "effects", "flat_outputs", "gains", "gradi
 
 PROBES = 4
 _CHUNK = 8
+_ALIKE = 1e-12  # of the square of outputs: what rounding alone makes of equal samples
 
 Run = Callable[[Tensor, Callable[[Op, Tensor], None]], Tensor]
 """An analog network: images, and what sees the values of the input and of each layer of neurons; to [N, values]."""
@@ -133,10 +134,10 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 
 
 def spread(want: Tensor) -> float:
-    """The squared norm of outputs [N, values] less their mean over the samples, where there are several."""
+    """The squared norm of outputs [N, values] less their mean over the samples; of outputs, where these are alike."""
     want = want.double()
-    found = (want - want.mean(0) if len(want) > 1 else want).square().sum()
-    return float(found.clamp_min(torch.finfo(torch.float64).tiny))
+    whole, varying = want.square().sum(), (want - want.mean(0)).square().sum()
+    return float((varying if varying > _ALIKE * whole else whole).clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[str, float]:
