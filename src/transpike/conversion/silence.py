@@ -157,8 +157,7 @@ class Silences:
         return self.prepared.images[: min(self.few, few)]
 
     @cached_property
-    def effects(self) -> dict[str, Effect]:
-        """What an error in each layer causes at the output."""
+    def _effects(self) -> dict[str, Effect]:
         return effects(self.prepared.graph, self._images, self.prepared.statistics.axes)
 
     def patient(self, factor: float = 1.0) -> Silence:
@@ -168,8 +167,8 @@ class Silences:
 
     def at(self, price: float) -> Silence:
         """What a price of a silent step makes of it: one simulation."""
-        floor = sum(each.floor(self.amplitudes[name]) for name, each in self.effects.items())
-        rule = _Rule(self.prepared, self.scheme, self.amplitudes, self.effects, 2 * self._cap)
+        floor = sum(each.floor(self.amplitudes[name]) for name, each in self._effects.items())
+        rule = _Rule(self.prepared, self.scheme, self.amplitudes, self._effects, 2 * self._cap)
         return Silence(*rule(self._images, price * floor))
 
     def build(self, silence: Silence) -> SpikingNetwork:
