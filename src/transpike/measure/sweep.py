@@ -124,7 +124,7 @@ def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme, Chose
 
     def calibrated(done: int, expected: Outlook) -> None:
         if not done:
-            progress.console.print(f"{str(expected).capitalize()}.")
+            progress.console.print(f"{str(expected)[0].upper()}{str(expected)[1:]}.")
         progress.update(bar, description="calibrating", total=expected.images, completed=done)
 
     batches, ann = task.sets.calibration(task.calibration), task.ann.to(task.device)
