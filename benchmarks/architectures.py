@@ -131,7 +131,7 @@ def one(name: str, size: int, *, quick: bool) -> dict[str, object]:
         if quick:
             graph = trace(model, images[:2])
             return {"result": "traced", "operations": len(graph.ops), "seconds": time.process_time() - started}
-        snn = prepare(model, images[:4]).convert(transpike.CSS(steps=12, silent=2, percentile=100))
+        snn = prepare(model, images[:4]).convert(transpike.CSS(steps=12, silent=2, percentile=100, amplitude="layer"))
         want, analog, got = (first(run, images[:4]) for run in (model, snn.analog, snn))
     except transpike.TranspikeError as error:
         return {"result": "refused", "cause": str(error), "seconds": time.process_time() - started}

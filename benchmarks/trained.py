@@ -77,11 +77,12 @@ class Quantised(Scheme):
         return Code(steps=1, beta=1.0, silent=0, levels=tuple(range(1, 2 ** (self.bits - 1))))
 
 
-LEVELS, TERNARY = CSS(silent=0, levels=(1, 2, 4, 8)), CSS(silent=2)
+LEVELS = CSS(silent=0, levels=(1, 2, 4, 8), amplitude="layer")
+TERNARY = CSS(silent=2, amplitude="layer")
 QUANTISED = tuple(Quantised(bits=bits) for bits in (8, 6, 4))
 ROWS: Mapping[str, Sequence[Scheme]] = {
     "resnet20": (LEVELS, TERNARY, *QUANTISED),
-    "mobilenetv3": (TERNARY, replace(TERNARY, steps=16), replace(LEVELS, steps=16, silent=3, percentile=100)),
+    "mobilenetv3": (replace(LEVELS, steps=16, silent=3, percentile=100), replace(TERNARY, steps=16)),
     "vit": (LEVELS, TERNARY, *QUANTISED),
     "efficientnet-lite0": (replace(LEVELS, silent=1, percentile=99),),
     "vit-small-dinov2": (replace(LEVELS, silent=1, percentile=99.9),),
@@ -99,7 +100,7 @@ CANDIDATES: Mapping[str, Sequence[Scheme]] = {
         for percentile in (99.99, 100)
     ),
     "vit": (LEVELS, replace(LEVELS, percentile=99.9), TERNARY, *_CODES),
-    "efficientnet-lite0": (*_CODES, CSS(silent=1, levels=(1, 2, 4)), CSS(silent=3)),
+    "efficientnet-lite0": (*_CODES, replace(_CODES[2], levels=(1, 2, 4)), replace(TERNARY, silent=3)),
     "vit-small-dinov2": (*_CODES[:3], *(replace(code, steps=10) for code in _CODES[:2])),
 }
 

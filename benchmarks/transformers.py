@@ -32,7 +32,8 @@ from trained_networks import load
 from transpike.coding import CSS
 from transpike.conversion import prepare
 
-OURS = (LEVELS, TERNARY, replace(LEVELS, steps=12), CSS(steps=4, beta=4.0, silent=0, levels=tuple(range(1, 17))))
+INTEGERS = CSS(steps=4, beta=4.0, silent=0, levels=tuple(range(1, 17)), amplitude="layer")
+OURS = (LEVELS, TERNARY, replace(LEVELS, steps=12), INTEGERS)
 STA = ((4, 0.5), (8, 0.5), (16, 0.5), (8, 1.0))  # T, and the scale of thresholds: that of its example, its default
 
 Run = Callable[[Tensor], Tensor]
@@ -43,6 +44,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the images (default: data)")
     parser.add_argument("--networks", type=Path, default=Path("data/networks"), help="folder of the weights")
     parser.add_argument("--images", type=int, default=200, help="how many test images (default: 200)")
+    parser.add_argument(
+        "--calibration", type=int, default=512, help="training images for all converters (default: 512)"
+    )
     parser.add_argument("--batch", type=int, default=10, help="images in what is timed (default: 10)")
     parser.add_argument("--repeats", type=int, default=3, help="times are the least of so many, in turns (default: 3)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
@@ -50,7 +54,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     trained = load("vit", data=options.data, networks=options.networks, images=options.images)
-    runs = _ours(trained.ann, trained.calibration) | _theirs(trained.ann, trained.calibration)
+    calibration = trained.calibration[: options.calibration]
+    runs = _ours(trained.ann, calibration) | _theirs(trained.ann, calibration)
     images, _ = trained.test
     wanted = trained.ann(images)
     rows = [_row(name, run, images, wanted) for name, run in runs.items()]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transpike.coding.css import CSS
-    from transpike.conversion import convert
     from transpike.conversion.store import load
     from transpike.data import ImageSets, Loading, load_images
-    from transpike.errors import ConfigError, ConversionError, DataError, ModelError, TranspikeError
+    from transpike.errors import ConfigError, ConversionError, DataError, GoalError, ModelError, TranspikeError
+    from transpike.measure.choosing import convert
     from transpike.models import create_model
 
 __version__ = version("transpike")
@@ -28,11 +28,12 @@ _HOMES = {
     "ConfigError": "transpike.errors",
     "ConversionError": "transpike.errors",
     "DataError": "transpike.errors",
+    "GoalError": "transpike.errors",
     "ImageSets": "transpike.data",
     "Loading": "transpike.data",
     "ModelError": "transpike.errors",
     "TranspikeError": "transpike.errors",
-    "convert": "transpike.conversion",
+    "convert": "transpike.measure.choosing",
     "create_model": "transpike.models",
     "load": "transpike.conversion.store",
     "load_images": "transpike.data",
@@ -43,6 +44,7 @@ __all__ = [
     "ConfigError",
     "ConversionError",
     "DataError",
+    "GoalError",
     "ImageSets",
     "Loading",
     "ModelError",

@@ -44,7 +44,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0; 2 for bad input, after one message; 130 when interrupted."""
+    """Run one command and return its exit code: 0; 2 for bad input and 1 for a goal that nothing meets, after one
+    message; 130 when interrupted.
+    """
     # Threads that wait in a busy loop starve each other on a machine that others use; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)] or ["--help"]
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(
                 re.sub(r"(?s)^Caught \w+ in DataLoader worker.*\ntranspike\.errors\.\w+: ", "", str(error)).strip()
             )
-            return 2
+            return error.code
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
-__all__ = ["ConfigError", "ConversionError", "DataError", "ModelError", "TranspikeError", "reason"]
+__all__ = ["ConfigError", "ConversionError", "DataError", "GoalError", "ModelError", "TranspikeError", "reason"]
 
 
 class TranspikeError(ValueError):
-    """Base of every error that bad input can raise; the command line prints it and exits with code 2."""
+    """Base of every error that bad input can raise; the command line prints it and exits with its code."""
+
+    code = 2
 
 
 class ConfigError(TranspikeError):
@@ -17,6 +20,21 @@ class ConfigError(TranspikeError):
 
 class ConversionError(TranspikeError):
     """A network, or its calibration data, has no spiking form under the chosen scheme."""
+
+
+class GoalError(ConversionError):
+    """No spiking form that was tried meets the goal within the limits.
+
+    Args:
+        message: what came closest, and what binds.
+        tries: what was tried: `transpike.results.Try`.
+    """
+
+    code = 1
+
+    def __init__(self, message: str, tries: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.tries = tries
 
 
 class DataError(TranspikeError):

@@ -139,6 +139,8 @@ FUNCTIONS = {
     "softmax": after(lambda x: x.softmax(1)),
     "decomposed softmax": after(lambda x: x.exp() / x.exp().sum(1, keepdim=True)),
     "logsumexp": after(lambda x: x.logsumexp(1, keepdim=True)),
+    "lstm": uses(lambda m, x: m.rnn(x.amax(3).transpose(1, 2))[0], rnn=lambda: nn.LSTM(8, 6, batch_first=True)),
+    "gru": uses(lambda m, x: m.rnn(x.amax(3).transpose(1, 2))[0], rnn=lambda: nn.GRU(8, 6, batch_first=True)),
     "decomposed by PyTorch": after(lambda x: torch.logaddexp(x, 2 * x) + F.cosine_similarity(x, x.flip(1))[:, None]),
     "true_divide": after(lambda x: torch.true_divide(x, 1 + x.abs())),
     "filled in place": after(lambda x: x.index_fill_(2, torch.tensor([0]), 1.0) + x[:, :1].clone().zero_()),

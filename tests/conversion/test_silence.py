@@ -15,7 +15,7 @@ from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import collect
 from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import effects, gains, relative_error
-from transpike.conversion.silence import ENOUGH, IMAGES, SLACK, _proposals
+from transpike.conversion.silence import ENOUGH, IMAGES, SLACK, Silences, _proposals
 
 
 class Loud(nn.Module):
@@ -52,7 +52,7 @@ def test_the_layer_that_needs_it_waits(loud: tuple[nn.Module, Tensor]) -> None:
 def test_the_choice_is_the_shortest_within_its_slack(loud: tuple[nn.Module, Tensor]) -> None:
     net, images = loud
     prepared, scheme = prepare(net, images), CSS(steps=8)
-    proposals = _proposals(prepared, scheme, prepared.amplitudes(scheme))
+    proposals = _proposals(Silences(prepared, scheme, prepared.amplitudes(scheme)))
     snn = prepared.convert(scheme)
     least = min(each.error for each in proposals)
     within = [each for each in proposals if each.error <= max(SLACK * least, ENOUGH)]
@@ -118,6 +118,12 @@ def test_the_gain_is_the_largest_current_of_unit_spikes() -> None:
     unit, theta = snn.units["input"], snn.units["1"]
     assert gains(snn.graph)["1"] == pytest.approx(3 * unit / theta)
     assert {row.name: row.gain for row in snn.describe().rows} == {"input": None, "1": gains(snn.graph)["1"]}
+
+
+def test_in_one_step_nothing_waits(loud: tuple[nn.Module, Tensor]) -> None:
+    net, images = loud
+    snn = transpike.convert(net, images, scheme=CSS(steps=1, levels=tuple(range(1, 128)), span=127))
+    assert snn.latency == 1 and set(snn.timing.waits.values()) == {0}
 
 
 def test_few_images_suffice_and_one_is_enough(loud: tuple[nn.Module, Tensor]) -> None:

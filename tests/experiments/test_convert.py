@@ -171,6 +171,12 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         (["--settings", '{"levels": [2, 4]}'], "levels"),
         (["--settings", '{"betta": 2}'], "scheme 'css' has no setting 'betta'. Did you mean beta?"),
         (["--settings", '{"steps": 4}'], "the number of steps is given by --steps"),
+        (["--goal", "same=99"], "goal: only a search has one; give --scheme auto"),
+        (["--scheme", "auto", "--goal", "same=99", "--steps", "8"], "steps: --scheme auto searches steps and settings"),
+        (["--scheme", "auto"], "give --goal same=99.5, error=2 or loss=0.2"),
+        (["--scheme", "auto", "--goal", "99"], "goal='99': expected same=99.5, error=2 or loss=0.2"),
+        (["--scheme", "auto", "--goal", "sam=99"], "goal: no kind 'sam'. Did you mean same?"),
+        (["--scheme", "auto", "--goal", "same=99", "--max-latency", "0"], "limits: latency=0: expected a whole"),
         (["--scheme", "rat"], "scheme='rat': expected 'css', 'rate' or 'fs'. Did you mean 'rate'?"),
         (["--weights", "nowhere.pt"], "no such weight file"),
         (["--network", '{"widht": 4}'], "widht"),
@@ -187,6 +193,31 @@ def test_wrong_input_is_one_message(
     assert code == 2
     said = capsys.readouterr()
     assert complaint in " ".join((said.err + said.out).split()) and "Traceback" not in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_from_the_command_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--scheme", "auto", "--goal", "same=95,margin=1", "--max-latency", "40", "--payload-bits", "3"]
+    assert run(weights, *given, "--out", str(tmp_path / "out")) == 0
+    result = conversion(tmp_path / "out")
+    (row,), (taken,) = result.rows, [one for one in result.tries if one.chosen]
+    assert (row.latency, row.steps, row.scheme) == (taken.latency, taken.steps, taken.scheme)
+    assert row.latency <= 40 and taken.payload_bits <= 3 and result.calibration is not None
+    assert result.calibration.images == 64 and result.goal == "at least 95 % same predictions"
+    assert "what was tried" in capsys.readouterr().err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "What the search tried" in page and page.count("misses the goal") >= 1
+    options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
+    assert (options["scheme"], options["steps"], options["goal"]) == ("auto", [row.steps], "same=95,margin=1")
+
+
+def test_a_goal_out_of_reach_leaves_no_folder(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--scheme", "auto", "--goal", "error=0.1", "--max-latency", "2", "--payload-bits", "1"]
+    assert run(weights, *given, "--out", str(tmp_path / "out")) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "what was tried" in said and "The closest is ternary, T = 2" in said and "Traceback" not in said
     assert not (tmp_path / "out").exists()
 
 

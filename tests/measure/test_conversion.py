@@ -75,7 +75,7 @@ def test_a_shared_current_is_passed_on_in_every_step(monkeypatch: pytest.MonkeyP
 
     torch.manual_seed(0)
     images = torch.randn(20, 4)
-    snn = transpike.convert(Residual().eval(), images, scheme=CSS(steps=8, silent=1))
+    snn = transpike.convert(Residual().eval(), images, scheme=CSS(steps=8, silent=2))
     row = compare(snn, [images]).row
     monkeypatch.setattr("transpike.measure.conversion.relays", lambda graph: {})
     without = compare(snn, [images]).row

@@ -195,7 +195,8 @@ def test_a_checkpoint_that_says_it_is_whole_and_holds_something_else(folder):
     changed["optimizer_states"][0]["param_groups"] = 5
     seal(changed, changed["run"])
     torch.save(changed, folder / "last.ckpt")
-    assert refusal(folder, ModelError).startswith("RUN/last.ckpt cannot be gone on from (TypeError: ")
+    with pytest.raises(ModelError, match=r"last\.ckpt cannot be gone on from \(TypeError: .*\)\. Start anew\.$"):
+        resume(folder)
 
 
 def test_a_bomb_is_refused_by_its_size(folder):

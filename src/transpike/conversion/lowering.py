@@ -53,6 +53,7 @@ class Lowering:
     unknown: set[torch._ops.OpOverload] = field(default_factory=set)
     hooked: dict[str, str] = field(default_factory=dict)
     _astray: set[str] = field(default_factory=set)
+    _counts: dict[str, int] = field(default_factory=dict)
 
     def emit(
         self,
@@ -75,10 +76,9 @@ class Lowering:
         result = first_tensor(node) if value is None else value
         form = result if isinstance(result, Form) else self.form(result, inputs)
         name = stem = f"{_name(node)}{'.' * bool(part)}{part}"
-        count = 1
         while name in self.ops:
-            count += 1
-            name = f"{stem}_{count}"
+            self._counts[stem] = self._counts.get(stem, 1) + 1
+            name = f"{stem}_{self._counts[stem]}"
         if form is None:
             assert isinstance(result, Tensor)
             if not self._astray.intersection(inputs) and kind != "refused":

@@ -24,6 +24,7 @@ from transpike.conversion.save import save
 from transpike.conversion.timing import Timing
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
+from transpike.results import Try
 
 __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
 
@@ -97,6 +98,7 @@ class SpikingNetwork(nn.Module):
         clipped: share of calibration activations beyond what each neuron can encode.
         residuals: root mean square of what each layer's trains miss of its target, on a few calibration images, in
             units of theta; about 0.3 where a layer follows its input.
+        search: what a search for it tried; empty where its scheme was given.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
@@ -123,6 +125,7 @@ class SpikingNetwork(nn.Module):
         waits = {op.name: scheme.wait or 0 for op in graph.neurons} if waits is None else dict(waits)
         self.clipped = dict(clipped or {})
         self.residuals = dict(residuals or {})
+        self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
         for op in graph:
             for key, tensor in op.tensors.items():

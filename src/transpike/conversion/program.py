@@ -126,14 +126,17 @@ def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 def decomposed(program: ExportedProgram, operators: Set[OpOverload]) -> ExportedProgram | None:
-    """``program`` with PyTorch's own decomposition of ``operators``; None if it has none of any."""
+    """``program`` with PyTorch's own decomposition of ``operators``; None if it has none."""
     composite = default_decompositions()
     table = torch._decomp.get_decompositions(list(operators))
     table |= {operator: composite[operator] for operator in operators if operator in composite}
     if not table:
         return None
-    with _silence():
-        finer: ExportedProgram = program.run_decompositions(table)
+    try:
+        with _silence():
+            finer: ExportedProgram = program.run_decompositions(table)
+    except Exception:  # then the operator itself is what has no spiking form
+        return None
     return finer
 
 

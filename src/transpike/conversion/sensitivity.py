@@ -127,8 +127,8 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     """The norm of the difference [N, values] over that of ``want`` less its mean over the samples.
 
     Example:
-        >>> relative_error(torch.tensor([[1.0], [4.0]]), torch.tensor([[1.0], [3.0]])) ** 2
-        0.5...
+        >>> round(relative_error(torch.tensor([[1.0], [4.0]]), torch.tensor([[1.0], [3.0]])) ** 2, 6)
+        0.5
     """
     return math.sqrt(float((got.double() - want.double()).square().sum()) / spread(want))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -25,7 +26,7 @@ from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import Effect, effects, flat_outputs, relative_error
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["Choice", "choose"]
+__all__ = ["PRICES", "Choice", "Silence", "Silences", "choose", "measured"]
 
 IMAGES = 24
 """How many images to choose on, and as many others to measure on."""
@@ -58,11 +59,18 @@ class Prepared(Protocol):
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One proposal: waits, and factors of the amplitudes, by layer; what was measured of it."""
+class Silence:
+    """Waits, and factors of the amplitudes, by layer."""
 
     waits: Mapping[str, int]
     factors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One proposal, and what was measured of it."""
+
+    silence: Silence
     latency: int
     error: float
     residuals: Mapping[str, float]
@@ -96,45 +104,72 @@ def choose(prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor])
     most `ENOUGH`, the one with the least latency is taken. That takes fourteen simulations of at most 24 images;
     nothing in it is random but the projections of `effects`, whose seed is fixed.
     """
-    proposals = _proposals(prepared, scheme, amplitudes)
+    silences = Silences(prepared, scheme, amplitudes)
+    proposals = _proposals(silences)
     most = max(SLACK * min(proposal.error for proposal in proposals), ENOUGH)
     best = min((p for p in proposals if p.error <= most), key=lambda p: (p.latency, p.error))
-    snn = _built(prepared, scheme, amplitudes, best.waits, best.factors)
+    snn = silences.build(best.silence)
     snn.residuals = dict(best.residuals)
     return snn
 
 
-def _built(
-    prepared: Prepared,
-    scheme: Scheme,
-    amplitudes: Mapping[str, Tensor],
-    waits: Mapping[str, int],
-    factors: Mapping[str, float],
-) -> SpikingNetwork:
-    scaled = {name: theta * factors.get(name, 1.0) for name, theta in amplitudes.items()}
-    return prepared.build(scheme, scaled, waits)
-
-
-def _proposals(prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor]) -> list[Choice]:
+def _proposals(silences: Silences) -> list[Choice]:
     """All layers waiting for as long as any should need, then one proposal a price."""
-    graph, images = prepared.graph, prepared.images
-    few = min(IMAGES, max(len(images) // 2, 1))
-    chosen_on, measured_on = images[:few], images[-few:]
-    cap = math.ceil(math.log(64) / math.log(ratio(scheme) or 2))  # steps after which a gain of 64 is followed
-    largest = max(math.prod(op.shape) for op in graph)
-    chosen_on = chosen_on[: max(_VALUES // (largest * (len(scheme.weights) + cap)), 2)]
-    effect = effects(graph, chosen_on, prepared.statistics.axes)
-    floor = sum(each.floor(amplitudes[name]) for name, each in effect.items())
-    rule = _Rule(prepared, scheme, amplitudes, effect, 2 * cap)
+    images = silences.prepared.images[-silences.few :]
     want = None
     found = []
     for price in (None, *PRICES):
-        waits, factors = rule(chosen_on, price * floor) if price else ({op.name: cap for op in graph.neurons}, {})
-        snn = _built(prepared, scheme, amplitudes, waits, factors)
-        want = flat_outputs(snn.analog(measured_on)) if want is None else want
-        got = measured(snn, measured_on)
-        found.append(Choice(waits, factors, snn.latency, relative_error(got.outputs, want), got.residuals))
+        silence = silences.at(price) if price else silences.patient()
+        snn = silences.build(silence)
+        want = flat_outputs(snn.analog(images)) if want is None else want
+        got = measured(snn, images)
+        found.append(Choice(silence, snn.latency, relative_error(got.outputs, want), got.residuals))
     return found
+
+
+class Silences:
+    """How long the layers of one network may wait under one scheme.
+
+    Args:
+        prepared: the network.
+        scheme: the code.
+        amplitudes: theta of the input and of every layer of neurons.
+    """
+
+    def __init__(self, prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor]) -> None:
+        self.prepared, self.scheme, self.amplitudes = prepared, scheme, amplitudes
+        self.few = min(IMAGES, max(len(prepared.images) // 2, 1))
+        beta = ratio(scheme) or 2
+        # Steps after which a gain of 64 is followed; in one step all has arrived.
+        self._cap = math.ceil(math.log(64) / math.log(beta)) if beta > 1 else 0
+
+    @cached_property
+    def _images(self) -> Tensor:
+        """What is chosen on."""
+        largest = max(math.prod(op.shape) for op in self.prepared.graph)
+        few = max(_VALUES // (largest * (len(self.scheme.weights) + self._cap)), 2)
+        return self.prepared.images[: min(self.few, few)]
+
+    @cached_property
+    def effects(self) -> dict[str, Effect]:
+        """What an error in each layer causes at the output."""
+        return effects(self.prepared.graph, self._images, self.prepared.statistics.axes)
+
+    def patient(self, factor: float = 1.0) -> Silence:
+        """All layers waiting for as long as any should need."""
+        neurons = self.prepared.graph.neurons
+        return Silence({op.name: self._cap for op in neurons}, {op.name: factor for op in neurons})
+
+    def at(self, price: float) -> Silence:
+        """What a price of a silent step makes of it: one simulation."""
+        floor = sum(each.floor(self.amplitudes[name]) for name, each in self.effects.items())
+        rule = _Rule(self.prepared, self.scheme, self.amplitudes, self.effects, 2 * self._cap)
+        return Silence(*rule(self._images, price * floor))
+
+    def build(self, silence: Silence) -> SpikingNetwork:
+        """The network that waits so."""
+        scaled = {name: theta * silence.factors.get(name, 1.0) for name, theta in self.amplitudes.items()}
+        return self.prepared.build(self.scheme, scaled, silence.waits)
 
 
 @dataclass(frozen=True)

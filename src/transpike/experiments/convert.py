@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from transpike.checks import whole
-from transpike.coding import create_scheme
+from transpike.checks import refuse, whole
+from transpike.coding import Scheme, create_scheme
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
@@ -39,9 +39,12 @@ from transpike.train.recorded import read_options
 if TYPE_CHECKING:
     from torch import nn
 
+    from transpike.measure.goals import Goal, Limits
     from transpike.measure.sweep import Sweep
 
 __all__ = ["Convert", "convert", "load_inputs", "run_sweep"]
+
+_SEARCHED = ("goal", "max_latency", "payload_bits", "max_energy")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Convert:
       transpike convert resnet20 --data cifar10 --weights resnet20.safetensors --settings '{"silent": 1}'
       transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
+      transpike convert runs/train-20261121-110000 --scheme auto --goal same=99.5 --max-latency 32 --payload-bits 3
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
     Attributes:
@@ -67,8 +71,13 @@ class Convert:
         root: Where the data set's files lie; by default as in the training run, else data.
         download: Download the data set into root where it is missing.
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
-        steps: T, or several to compare: 4,6,8,10,12.
-        scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes).
+        steps: T, or several to compare: 4,6,8,10,12; by default 8. A search chooses it.
+        scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes); auto searches for a goal.
+        goal: Of a search, in percent: same=99.5 (equal predictions), error=2 (of the outputs), loss=0.2 (of accuracy);
+            same=99.5,margin=1 where the images are new to the network.
+        max_latency: Of a search: the most steps until the output stands.
+        payload_bits: Of a search: the most bits that a spike may carry beside its address.
+        max_energy: Of a search: the most microjoules an image.
         settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
             true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
             99.99}; fs: {"percentile": 99.99}.
@@ -90,8 +99,12 @@ class Convert:
     root: Path | None = None
     download: bool = False
     loading: Loading = Loading()
-    steps: list[int] | int = 8
+    steps: list[int] | int | None = None
     scheme: str = "css"
+    goal: str | None = None
+    max_latency: int | None = None
+    payload_bits: int | None = None
+    max_energy: float | None = None
     settings: Arguments | None = None
     spikes: Spikes = "needed"
     calibration: int = 512
@@ -111,15 +124,10 @@ def convert(options: Convert) -> Conversion:
     Raises:
         TranspikeError: The network has no spiking form, or an option, the weights or the images are wrong.
     """
+    from transpike.measure.choosing import find
     from transpike.measure.sweep import Sweep
 
-    counts = sorted({options.steps} if isinstance(options.steps, int) else set(options.steps))
-    if not counts:
-        raise ConfigError("steps: give at least one number of steps")
-    settings = options.settings or {}
-    if "steps" in settings:
-        raise ConfigError("settings: the number of steps is given by --steps")
-    schemes = [create_scheme(options.scheme, {**settings, "steps": count}) for count in counts]
+    sought, schemes = _sought(options), () if options.scheme == "auto" else _schemes(options)
     checked_device(options.device)
     whole("calibration", options.calibration)
     whole("seed", options.seed, least=0, most=2**63 - 1)
@@ -128,14 +136,52 @@ def convert(options: Convert) -> Conversion:
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
     found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
-    recorded = record(options, settings=settings, steps=counts, **found)
+    task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes)
+    if sought:  # before there is a folder: where nothing meets the goal, none is written
+        ann, images, console = ann.to(options.device), sets.calibration(options.calibration), Console(stderr=True)
+        task = replace(
+            task, found=find(ann, images, *sought, images=options.calibration, spikes=options.spikes, console=console)
+        )
+    counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
+    recorded = record(options, settings=options.settings or {}, steps=counts, **found)
     rows = _finished(options.resume, recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
-        task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes)
         results = run_sweep(task, run, rows=rows)
     copy_results(results, options.json)
     return results
+
+
+def _schemes(options: Convert) -> Sequence[Scheme]:
+    """One for every number of steps."""
+    steps = 8 if options.steps is None else options.steps
+    counts = sorted({steps} if isinstance(steps, int) else set(steps))
+    if not counts:
+        raise ConfigError("steps: give at least one number of steps")
+    settings = options.settings or {}
+    if "steps" in settings:
+        raise ConfigError("settings: the number of steps is given by --steps")
+    return [create_scheme(options.scheme, {**settings, "steps": count}) for count in counts]
+
+
+def _sought(options: Convert) -> tuple[Goal, Limits] | None:
+    """What is searched for; None where the scheme is given."""
+    from transpike.measure.goals import Goal, Limits
+
+    limits = {"latency": options.max_latency, "payload_bits": options.payload_bits, "energy": options.max_energy}
+    if options.scheme != "auto":
+        if given := next((name for name in _SEARCHED if getattr(options, name) is not None), None):
+            raise ConfigError(f"{given}: only a search has one; give --scheme auto")
+        return None
+    if given := next((name for name in ("steps", "settings", "resume") if getattr(options, name) is not None), None):
+        raise ConfigError(f"{given}: --scheme auto searches steps and settings anew; leave --{given} out")
+    if options.goal is None:
+        raise ConfigError("goal: --scheme auto searches for one; give --goal same=99.5, error=2 or loss=0.2")
+    try:
+        goal = {kind: float(value) for kind, _, value in (part.partition("=") for part in options.goal.split(","))}
+    except ValueError as error:
+        raise refuse("goal", options.goal, "same=99.5, error=2 or loss=0.2") from error
+    return Goal.of(goal), Limits.of(limits)
 
 
 def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
-from transpike.conversion import prepare
+from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import collect
 from transpike.conversion.diagnose import Diagnosis
 from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
 from transpike.measure.conversion import compare
+from transpike.measure.search import Search
 from transpike.results import Calibration, Conversion, Row, Spikes
 
 __all__ = ["Sweep", "explained", "folder_name", "sweep"]
@@ -39,6 +40,7 @@ class Sweep:
         calibration: how many training images set the amplitudes.
         device: where to compute.
         spikes: where there are neurons.
+        found: by a search: its network is measured in place of schemes.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Sweep:
     calibration: int = 512
     device: str = "cpu"
     spikes: Spikes = "needed"
+    found: Search | None = None
 
 
 def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
@@ -65,19 +68,12 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
     console, sets = Console(stderr=True), task.sets
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("tracing", total=None)
-
-        def calibrated(done: int, expected: Outlook) -> None:
-            if not done:
-                console.print(f"{str(expected).capitalize()}.")
-            progress.update(bar, description="calibrating", total=expected.images, completed=done)
-
-        images, ann = sets.calibration(task.calibration), task.ann.to(task.device)
-        prepared = prepare(ann, images, images=task.calibration, spikes=task.spikes, progress=calibrated)
-        for scheme in task.schemes:
+        convert, images = _converter(task, progress)
+        schemes = [task.found.network.scheme] if task.found else task.schemes
+        for scheme in schemes:
             if _key(scheme_settings(scheme)) in known:
                 continue
-            snn, name = prepared.convert(scheme).to(task.device), folder_name(scheme)
+            snn, name = convert(scheme).to(task.device), folder_name(scheme)
             bar = progress.add_task(name, total=len(sets.test.dataset))  # type: ignore[arg-type]
             measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
             snn.save(folder / name)
@@ -90,8 +86,10 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
                 images=measured.images,
                 ann=measured.ann,
                 rows=_ordered(known.values()),
-                calibration=Calibration(images=len(prepared.images)),
-                glossary={term: meaning for each in task.schemes for term, meaning in each.terms.items()},
+                calibration=Calibration(images=images),
+                glossary={term: meaning for each in schemes for term, meaning in each.terms.items()},
+                goal=task.found.goal if task.found else None,
+                tries=snn.search,
             )
 
 
@@ -108,6 +106,23 @@ def explained(row: Row, diagnosis: Diagnosis) -> Row:
         for layer in row.layers
     )
     return replace(row, layers=layers, output_error=diagnosis.error, advice=diagnosis.advice, diagnosis=diagnosis.words)
+
+
+def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme], SpikingNetwork], int]:
+    """What gives the network of a scheme, and on how many images it was calibrated."""
+    if task.found is not None:
+        network = task.found.network
+        return lambda scheme: network, task.found.images
+    bar = progress.add_task("tracing", total=None)
+
+    def calibrated(done: int, expected: Outlook) -> None:
+        if not done:
+            progress.console.print(f"{str(expected).capitalize()}.")
+        progress.update(bar, description="calibrating", total=expected.images, completed=done)
+
+    batches, ann = task.sets.calibration(task.calibration), task.ann.to(task.device)
+    prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, progress=calibrated)
+    return prepared.convert, len(prepared.images)
 
 
 def folder_name(scheme: Scheme) -> str:

@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from transpike.report import plots
 from transpike.report.layers import cause_plot, error_plot, layer_cells, rate_plot
-from transpike.report.parts import Entry, Layers, Plot, Section, Table, TableGroup, TableRow, legend, spoken
+from transpike.report.parts import Entry, Group, Layers, Plot, Section, Table, TableGroup, TableRow, legend, spoken
 from transpike.report.series import FAITHFUL, Series, representative
 from transpike.report.wording import count, fixed, known, loss_words, percent, ratio
-from transpike.results import Ann, Conversion, Row
+from transpike.results import Ann, Conversion, Row, Try
 
 __all__ = ["ROW_COLUMNS", "compare", "describe_conversion"]
 
@@ -44,7 +44,36 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
         ],
         table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
         layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
+        groups=_searched(result),
     )
+
+
+def _searched(result: Conversion) -> list[Group]:
+    """What the search for a goal tried."""
+    rows = [
+        (f"{one.code}, T = {one.steps}", str(one.latency), str(one.payload_bits), count(one.images), percent(one.same),
+         percent(one.kept), percent(one.error), fixed(one.loss_pp), fixed(one.energy_uj), _verdict(one))
+        for one in result.tries
+    ]  # fmt: skip
+    if not rows:
+        return []
+    note = (
+        f"The goal: {result.goal}, judged on calibration images that the amplitudes have not seen. A prediction is "
+        "kept if it holds with the outputs’ deviation enlarged by the goal’s margin, since a network is surer of "
+        "images that it was trained on. A network that surely misses the goal is judged on fewer images; one that "
+        "a limit or a shorter network rules out, on none. In the first rows of a code all layers wait: they tell "
+        "whether T is enough."
+    )
+    columns = ("network", "latency", "payload bits", "images", "same", "kept", "error", "loss (pp)", "energy (µJ)", "")
+    return [Group("What the search tried", note, columns=columns, rows=rows)]
+
+
+def _verdict(one: Try) -> str:
+    if one.chosen:
+        return "taken"
+    if not one.fits:
+        return "beyond a limit"
+    return "meets the goal" if one.met else "misses the goal" if one.images else "not shorter"
 
 
 def compare(results: Sequence[Conversion], curves: Sequence[Sequence[Series]]) -> Section:

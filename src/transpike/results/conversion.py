@@ -8,7 +8,7 @@ from typing import Literal
 
 from transpike.results.records import Count, Mistake, Steps, check_named
 
-__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes"]
+__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes", "Try"]
 
 Spikes = Literal["needed", "blocks", "operators"]
 """Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
@@ -183,6 +183,48 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Try:
+    """A network that a search tried, judged on calibration images that its amplitudes have not seen.
+
+    Attributes:
+        code: what tells it from others in a narrow table, T and silent steps aside.
+        scheme: its ``name``, and all of its settings.
+        steps: T, for which an image is encoded.
+        latency: steps from the image's arrival until the output stands.
+        payload_bits: that a spike carries beside its address.
+        images: it was judged on so many, fewer than there are where the goal was out of reach, 0 where a limit was.
+        same: share of them for which both networks predict the same class.
+        kept: the same with every deviation of the outputs enlarged by the goal's margin, which is what the goal asks.
+        error: norm of the difference of centred outputs, relative to the original's.
+        loss_pp: percentage points of accuracy lost, with deviations enlarged likewise; None without labels.
+        energy_uj: for an image, in microjoules; of those alone that meet the goal.
+        spikes_per_neuron: for an image; of those alone that meet the goal.
+        met: whether it meets the goal.
+        fits: whether it keeps the limits.
+        chosen: whether the search took it.
+    """
+
+    code: str
+    scheme: Mapping[str, object]
+    steps: Steps
+    latency: Count
+    payload_bits: Count
+    images: Count = 0
+    same: float | None = None
+    kept: float | None = None
+    error: float | None = None
+    loss_pp: float | None = None
+    energy_uj: float | None = None
+    spikes_per_neuron: float | None = None
+    met: bool = False
+    fits: bool = True
+    chosen: bool = False
+
+    def __post_init__(self) -> None:
+        check_named(self.scheme)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """A network converted under one or several schemes, measured on test images.
 
@@ -194,6 +236,8 @@ class Conversion:
         rows: a converted network each; at least one.
         calibration: None where networks were loaded, not made.
         glossary: what terms of the rows' schemes mean.
+        goal: what was searched for, in words; None where the scheme was given.
+        tries: the networks that the search tried, in its order.
     """
 
     model: str
@@ -203,6 +247,8 @@ class Conversion:
     rows: tuple[Row, ...]
     calibration: Calibration | None = None
     glossary: Mapping[str, str] = field(default_factory=dict)
+    goal: str | None = None
+    tries: tuple[Try, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.rows:

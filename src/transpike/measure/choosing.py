@@ -1,0 +1,200 @@
+"""``transpike.convert``: a scheme as it is given, or the one that a search finds for a goal."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from transpike import conversion
+from transpike.coding.scheme import Scheme
+from transpike.conversion import SpikingNetwork, prepare
+from transpike.conversion.calibrate import IMAGES, collect
+from transpike.errors import ConfigError, ConversionError, GoalError
+from transpike.measure.goals import Goal, Held, Limits
+from transpike.measure.search import SIMULATIONS, Search, search
+from transpike.results import Spikes, Try
+
+__all__ = ["convert", "find", "tries_table"]
+
+_HELD = 256
+"""Images on which a goal is judged, at most."""
+
+
+def convert(
+    ann: nn.Module | ExportedProgram,
+    calibration: Iterable[object],
+    *,
+    scheme: Scheme | Literal["auto"] | None = None,
+    spikes: Spikes = "needed",
+    goal: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
+    verbose: bool = False,
+) -> SpikingNetwork:
+    """Convert a trained network into a spiking one, without training.
+
+    With ``scheme="auto"`` the code, the steps and how long each layer listens are searched: the least latency that
+    meets the goal within the limits. The goal is judged on half of the images, at most 256, which the amplitudes do
+    not see. At most 100 simulations of at most 64 images; the same images give the same network.
+
+    Args:
+        ann: any `torch.nn.Module`, or exported program, that takes one tensor [N, \\*] and returns a tensor (or a
+            tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
+            changed. Hooks that only record are not part of it.
+        calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
+            images are used; fewer are allowed. The converted network takes images of their shape.
+        scheme: how values become spikes; `transpike.coding.DEFAULT` if not given; ``"auto"`` to search.
+        spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
+            ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
+            hardware whose neurons compute one each.
+        goal: of a search, in percent: ``{"same": 99.5}``, the least share of equal predictions (of the first output);
+            ``{"error": 2}``, the largest relative error of the outputs less their mean; or ``{"loss": 0.2}``, the most
+            percentage points of accuracy lost, which needs labels. Predictions must hold with four times the deviation
+            that the outputs have, since a network is surer of images that it was trained on; ``"margin": 1`` beside the
+            goal takes the deviation as it is, for images that are new to the network.
+        limits: of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules an image.
+        verbose: whether a search shows its progress, and then what it tried.
+
+    Returns:
+        The spiking network: ``snn(x)`` gives decoded outputs. After a search ``snn.search`` holds what was tried.
+
+    Raises:
+        ConversionError: one error that lists every place of ``ann`` without a spiking form, or tells what is wrong with
+            the calibration images.
+        GoalError: a search found nothing that meets the goal within the limits; it tells what came closest and what
+            binds, and its ``tries`` hold what was tried.
+        ConfigError: for a goal or limits that can be none, or without a search, and for other ``spikes``.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> import transpike
+    >>> _ = torch.manual_seed(0)
+    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> images = torch.rand(64, 4)
+    >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
+    >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
+    (14, True)
+    >>> limits = {"latency": 12, "payload_bits": 1}
+    >>> snn = transpike.convert(ann, images, scheme="auto", goal={"error": 5}, limits=limits)
+    >>> snn.latency <= 12, snn.scheme.levels
+    (True, (1,))
+    """
+    if isinstance(scheme, str) and scheme == "auto":
+        console = Console(stderr=True, quiet=not verbose)
+        wanted = Goal.of(goal), Limits.of(limits or {})
+        return find(ann, calibration, *wanted, spikes=spikes, console=console).network
+    for name, value in (("goal", goal), ("limits", limits)):
+        if value is not None:
+            raise ConfigError(f'{name}: a scheme that is given has none; give scheme="auto" to search for one')
+    return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes)
+
+
+def find(
+    ann: nn.Module | ExportedProgram,
+    calibration: Iterable[object],
+    goal: Goal,
+    limits: Limits,
+    *,
+    images: int = IMAGES,
+    spikes: Spikes = "needed",
+    console: Console,
+) -> Search:
+    """Split the images into those that amplitudes are found on and those that judge, and search.
+
+    Args:
+        ann: as `convert`.
+        calibration: as `convert`.
+        goal: what must be met.
+        limits: what may not be exceeded.
+        images: how many to use.
+        spikes: as `convert`.
+        console: where progress and what was tried are shown.
+
+    Raises:
+        TranspikeError: as `convert`.
+    """
+    plain = isinstance(calibration, (Tensor, Mapping)) or not isinstance(calibration, Iterable)
+    batches = None if plain else _Labelled(calibration)
+    every = collect(batches or calibration, images)
+    labels = batches.labels(len(every)) if batches else None
+    if goal.kind == "loss" and labels is None:
+        raise ConfigError(
+            "goal: a loss of accuracy needs labels; pass batches (images, labels), or a goal of equal predictions, "
+            'such as {"same": 99.5}'
+        )
+    if len(every) < 2:
+        raise ConversionError("calibration: a goal is judged on images of its own; pass at least two, better 512")
+    count = min(len(every) // 2, _HELD)
+    at = (torch.arange(count) * len(every) + len(every) // 2).div(count, rounding_mode="floor")  # of all parts alike
+    judging = torch.zeros(len(every), dtype=torch.bool)
+    judging[at] = True
+    if count < goal.images:
+        warnings.warn(
+            f"goal: {count} of {len(every)} calibration images judge it, and it takes {goal.images} to show {goal}: of "
+            "so few, all must go right. Pass more images",
+            stacklevel=3,
+        )
+    with console.status("tracing and calibrating"):
+        prepared = prepare(ann, every[~judging.to(every.device)], images=len(every), spikes=spikes)
+        held = Held(prepared, every[judging.to(every.device)], None if labels is None else labels[judging], goal)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, disable=console.quiet, transient=True) as progress:
+            bar = progress.add_task("searching", total=SIMULATIONS)
+            found = search(prepared, held, limits, progress=partial(_show, progress, bar))
+    except GoalError as error:
+        console.print(tries_table(error.tries, goal))
+        raise
+    console.print(tries_table(found.tries, goal))
+    return found
+
+
+def _show(progress: Progress, bar: TaskID, what: str, simulations: int) -> None:
+    progress.update(bar, description=what, completed=simulations)
+
+
+class _Labelled:
+    """Batches as they are, whose labels are kept as long as all have them."""
+
+    def __init__(self, batches: Iterable[object]) -> None:
+        self._batches, self._found = batches, list[Tensor | None]()
+
+    def __iter__(self) -> Iterator[object]:
+        for batch in self._batches:
+            pair = batch if isinstance(batch, (list, tuple)) and len(batch) > 1 else (batch, None)
+            x, y = pair[0], pair[1]
+            fits = isinstance(x, Tensor) and isinstance(y, Tensor) and y.shape == x.shape[:1]
+            self._found.append(y.cpu() if fits and not y.is_floating_point() else None)
+            yield batch
+
+    def labels(self, count: int) -> Tensor | None:
+        """Of the first ``count`` images; None where a batch had none."""
+        known = [y for y in self._found if y is not None]
+        return torch.cat(known)[:count] if known and len(known) == len(self._found) else None
+
+
+def tries_table(tries: Sequence[Try], goal: Goal) -> Table:
+    """What a search tried; ">" marks what it took."""
+    table = Table(title=f"{goal}: what was tried", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table.caption_justify, table.pad_edge = "left", False
+    table.caption = f">: taken; *: beyond a limit; kept: predictions that hold with {goal.margin:g} times the deviation"
+    table.add_column("", min_width=1)
+    table.add_column("code", no_wrap=True)
+    for heading in ("T", "lat-\nency", "bits", "im-\nages", "same\n%", "kept\n%", "error\n%", "loss\npp", "µJ"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in tries:
+        numbers = ((one.same, 100), (one.kept, 100), (one.error, 100), (one.loss_pp, 1), (one.energy_uj, 1))
+        cells = ["" if value is None else f"{value * factor:.4g}" for value, factor in numbers]
+        counts = (one.steps, one.latency, one.payload_bits, one.images or "")
+        mark = ">" if one.chosen else "" if one.fits else "*"
+        table.add_row(mark, one.code, *map(str, counts), *cells, style="" if one.met else "dim")
+    return table

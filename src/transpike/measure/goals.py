@@ -1,0 +1,224 @@
+"""What a spiking network is searched for: a goal, limits, and images on which both are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import ceil
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from transpike.checks import near, number, refuse, whole
+from transpike.coding.scheme import payload_bits
+from transpike.conversion import Prepared, SpikingNetwork
+from transpike.conversion.sensitivity import flat_outputs
+from transpike.errors import ConfigError
+
+__all__ = ["BATCH", "Goal", "Held", "Limits", "Score"]
+
+BATCH = 64
+"""Images of one simulation."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How near the spiking network must come to the network it is made from.
+
+    Attributes:
+        kind: ``"same"``, the least percentage of equal predictions; ``"error"``, the largest relative error of the
+            centred outputs in percent; ``"loss"``, the most percentage points of accuracy lost.
+        value: of it.
+        margin: predictions must hold with every deviation of the outputs so many times as large. A network is surer of
+            images that it was trained on: on new ones, up to eight times as many predictions change.
+            1 for images that it was not trained on.
+
+    >>> print(Goal.of({"same": 99.5}))
+    at least 99.5 % same predictions
+    >>> Goal.of({"same": 99.5}).images
+    200
+    """
+
+    kind: Literal["same", "error", "loss"]
+    value: float
+    margin: float = 4.0
+
+    @classmethod
+    def of(cls, given: object) -> Goal:
+        """A goal from what a user gives: one kind with a percentage, and a margin where another is wanted.
+
+        Raises:
+            ConfigError: for anything else.
+        """
+        kinds, rest = ("same", "error", "loss"), dict(given) if isinstance(given, Mapping) else {}
+        margin = number("goal: margin", rest.pop("margin", cls.margin), least=1)
+        if len(rest) != 1:
+            raise refuse("goal", given, 'one of {"same": 99.5}, {"error": 2} and {"loss": 0.2}, in percent')
+        ((kind, value),) = rest.items()
+        if kind not in kinds:
+            raise ConfigError(f"goal: no kind {kind!r}.{near(str(kind), kinds)} There are: same, error, loss.")
+        if kind == "same":
+            return cls("same", number("goal: same", value, above=0, most=100), margin)
+        if kind == "error":
+            return cls("error", number("goal: error", value, above=0), margin)
+        return cls("loss", number("goal: loss", value, least=0), margin)
+
+    def __str__(self) -> str:
+        if self.kind == "same":
+            return f"at least {self.value:g} % same predictions"
+        if self.kind == "error":
+            return f"an error of at most {self.value:g} %"
+        return f"at most {self.value:g} percentage points of accuracy lost"
+
+    @property
+    def images(self) -> int:
+        """How many images can show it: so many that one of them may go wrong."""
+        share = {"same": 100 - self.value, "loss": self.value, "error": 100.0}[self.kind]
+        return ceil(100 / share - 1e-9) if share > 0 else 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a network may not exceed; None is no limit.
+
+    Attributes:
+        latency: steps from an image's arrival until the output stands.
+        payload_bits: that a spike carries beside its address; ternary spikes carry one.
+        energy: microjoules an image, by the model of `transpike.coding.operations`.
+    """
+
+    latency: int | None = None
+    payload_bits: int | None = None
+    energy: float | None = None
+
+    @classmethod
+    def of(cls, given: object) -> Limits:
+        """Limits from what a user gives.
+
+        Raises:
+            ConfigError: for an unknown limit, and for a value that can be none.
+        """
+        known = [field.name for field in fields(cls)]
+        if not isinstance(given, Mapping):
+            raise refuse("limits", given, 'some of {"latency": 32, "payload_bits": 3, "energy": 20}')
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"limits: no limit {name!r}.{near(str(name), known)} There are: {', '.join(known)}.")
+        limits = cls(**given)
+        for name in ("latency", "payload_bits"):
+            if getattr(limits, name) is not None:
+                whole(f"limits: {name}", getattr(limits, name))
+        if limits.energy is not None:
+            number("limits: energy", limits.energy, above=0)
+        return limits
+
+    def __str__(self) -> str:
+        parts = {"latency": f"latency {self.latency}", "payload_bits": f"{self.payload_bits} payload bits a spike"}
+        parts["energy"] = f"{self.energy:g} µJ" if self.energy is not None else ""
+        return ", ".join(text for name, text in parts.items() if getattr(self, name) is not None)
+
+    def carry(self, digits: tuple[int, ...]) -> bool:
+        """Whether spikes may have these values."""
+        return self.payload_bits is None or payload_bits(digits) <= self.payload_bits
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near a network came on the images that it was judged on; see `transpike.results.Try`."""
+
+    images: int
+    same: float
+    kept: float
+    error: float
+    loss_pp: float | None
+    met: bool
+
+    def distance(self, goal: Goal) -> float:
+        """How far from the goal, to compare networks that miss it."""
+        return {"same": 100 - 100 * self.kept, "error": self.error, "loss": self.loss_pp or 0.0}[goal.kind]
+
+
+class Held:
+    """Images that the amplitudes have not seen, what the network says of them, and the goal.
+
+    Args:
+        prepared: the network.
+        images: [N, \\*].
+        labels: [N]; needed for a loss of accuracy.
+        goal: what must be met.
+    """
+
+    def __init__(self, prepared: Prepared, images: Tensor, labels: Tensor | None, goal: Goal) -> None:
+        self.images, self.goal = images.to(prepared.images), goal
+        graph = prepared.graph
+        with torch.no_grad():
+            outputs = [graph.pack(graph.run(x)) for x in self.images.split(BATCH)]
+        self._want = torch.cat([flat_outputs(each) for each in outputs]).double()
+        self._scale = (self._want - self._want.mean(0)).square().sum(1)
+        self._logits = torch.cat([_first(each) for each in outputs])
+        self._labels = None if labels is None else labels.to(self._logits.device)
+        self._right = None if self._labels is None else self._logits.argmax(1) == self._labels
+
+    @property
+    def cost(self) -> int:
+        """Simulations of a whole judgement."""
+        return ceil(len(self.images) / BATCH)
+
+    def judge(self, snn: SpikingNetwork) -> tuple[Score, int]:
+        """How near ``snn`` comes, and the simulations taken: it ends where the goal is out of reach."""
+        sums, taken = _Sums(), 0
+        for x in self.images.split(BATCH):
+            self._add(sums, snn(x))
+            taken += 1
+            if self._hopeless(sums):
+                break
+        scale = max(float(self._scale[: sums.seen].sum()), torch.finfo(torch.float64).tiny)
+        score = Score(
+            images=sums.seen,
+            same=1 - sums.changed / sums.seen,
+            kept=1 - sums.strained / sums.seen,
+            error=(sums.missed / scale) ** 0.5,
+            loss_pp=None if self._right is None else 100 * sums.lost / sums.seen,
+            met=not self._hopeless(sums),
+        )
+        return score, taken
+
+    def _add(self, sums: _Sums, outputs: Any) -> None:
+        """What ``outputs`` miss of the next images."""
+        got = _first(outputs)
+        part = slice(sums.seen, sums.seen + len(got))
+        want, said = self._logits[part], self._logits[part].argmax(1)
+        strained = (want + self.goal.margin * (got - want)).argmax(1)
+        sums.seen = part.stop
+        sums.missed += float((flat_outputs(outputs).double() - self._want[part]).square().sum())
+        sums.changed += int((got.argmax(1) != said).sum())
+        sums.strained += int((strained != said).sum())
+        if self._labels is not None and self._right is not None:
+            sums.lost += int(self._right[part].sum()) - int((strained == self._labels[part]).sum())
+
+    def _hopeless(self, sums: _Sums) -> bool:
+        """Whether the goal is missed however well the images go that are left; after the last, whether it is missed."""
+        count, value = len(self.images), self.goal.value
+        if self.goal.kind == "same":
+            return sums.strained > count * (100 - value) / 100 + 1e-9
+        if self.goal.kind == "error":
+            return sums.missed > float(self._scale.sum()) * (value / 100) ** 2
+        gained = 0 if self._right is None else int((~self._right[sums.seen :]).sum())
+        return sums.lost - gained > count * value / 100 + 1e-9
+
+
+@dataclass
+class _Sums:
+    """Over the images seen: changed predictions, those changed by strained outputs, right ones lost, squared error."""
+
+    seen: int = 0
+    changed: int = 0
+    strained: int = 0
+    lost: int = 0
+    missed: float = 0.0
+
+
+def _first(outputs: Any) -> Tensor:
+    """The first output, [N, classes]."""
+    return cast(Tensor, torch.utils._pytree.tree_leaves(outputs)[0]).flatten(1)

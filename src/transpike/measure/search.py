@@ -1,0 +1,263 @@
+"""Which code, how many steps, how long each layer listens: the least latency that meets a goal within limits.
+
+Codes with more payload bits have more redundancy, so they take fewer steps and less silence; they come first, and
+what they reach bounds the steps of those after them. For each code the fewest steps are found for which a network that
+waits long enough meets the goal. From there on each price of a silent step (`transpike.conversion.silence`) gives a
+network, the shortest first, until more steps no longer shorten the latency.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+from transpike.coding import CSS, scheme_settings
+from transpike.coding.scheme import payload_bits
+from transpike.conversion import Prepared, SpikingNetwork
+from transpike.conversion.silence import PRICES, Silence, Silences, measured
+from transpike.errors import GoalError
+from transpike.measure.conversion import compare
+from transpike.measure.goals import Held, Limits
+from transpike.results import Try
+
+__all__ = ["CODES", "MOST", "SIMULATIONS", "Search", "search"]
+
+SIMULATIONS = 100
+"""The most of one search, each of at most 64 images."""
+
+MOST = 16
+"""T, at most; ternary trains then say 2^17 values."""
+
+CODES = (
+    CSS(levels=tuple(range(1, 17)), beta=4.0, span=4),
+    CSS(levels=(1, 2, 4, 8)),
+    CSS(levels=(1, 2)),
+    CSS(levels=(1,)),
+)
+"""What is searched, the largest payload first: 5, 3, 2 and 1 bits a spike."""
+
+_PRICES = (3.0, 1.0, *PRICES[:5])
+_PATIENCE = 2  # numbers of steps that bring nothing before the first that does
+_ENERGY_IMAGES = 16
+_CAUSE_IMAGES = 32
+_RESERVE = 3  # simulations after the last try: residuals, and what binds
+_MENDS = {
+    "resolution": "more steps lessen it",
+    "clipping": "more payload bits lessen it, whose larger spikes are never clipped",
+    "coupling": "more silent steps or payload bits lessen it",
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        network: of the least latency; its residuals and its search are filled in.
+        tries: all that was tried, in order.
+        simulations: how many were run.
+        images: on which amplitudes were found and the goal was judged.
+        goal: in words.
+    """
+
+    network: SpikingNetwork
+    tries: tuple[Try, ...]
+    simulations: int
+    images: int
+    goal: str
+
+
+def search(
+    prepared: Prepared, held: Held, limits: Limits, *, progress: Callable[[str, int], None] | None = None
+) -> Search:
+    """The network of the least latency that meets the goal within the limits; of two alike, that of less energy.
+
+    Args:
+        prepared: the network, and the images that its amplitudes are found on.
+        held: other images, on which the goal is judged.
+        limits: what may not be exceeded.
+        progress: called with what is tried, and the number of simulations so far.
+
+    Raises:
+        GoalError: if nothing that was tried meets the goal within the limits, with what comes closest and what binds.
+    """
+    return _Search(prepared, held, limits, progress or (lambda _, __: None)).run()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A network that was judged, and how far it is from the goal."""
+
+    tried: Try
+    snn: SpikingNetwork
+    silences: Silences
+    silence: Silence
+    distance: float
+
+
+class _Spent(Exception):
+    """The next step could take more simulations than are left."""
+
+
+class _Search:
+    def __init__(self, prepared: Prepared, held: Held, limits: Limits, progress: Callable[[str, int], None]) -> None:
+        self.prepared, self.held, self.limits, self.progress = prepared, held, limits, progress
+        self.tries: list[Try] = []
+        self.taken = 0
+        self.best: _Candidate | None = None
+        self.nearest: _Candidate | None = None
+
+    def run(self) -> Search:
+        spent = ""
+        try:
+            for code in CODES:
+                if self.limits.carry(code.digits):
+                    self._search(code)
+        except _Spent:
+            spent = f" in {SIMULATIONS} simulations"
+        if self.best is None:
+            raise GoalError(f"goal: no network that was tried{spent} {self._why()}", tuple(self.tries))
+        at, snn = self.tries.index(self.best.tried), self.best.snn
+        self.tries[at] = replace(self.best.tried, chosen=True)
+        self.taken += 1
+        snn.residuals = measured(snn, self.prepared.images[-self.best.silences.few :]).residuals
+        snn.search = tuple(self.tries)
+        images = len(self.prepared.images) + len(self.held.images)
+        return Search(snn, snn.search, self.taken, images, str(self.held.goal))
+
+    # -- one code ------------------------------------------------------------------------------------------------------
+
+    def _search(self, code: CSS) -> None:
+        most = min(MOST, self.limits.latency or MOST, self.best.snn.latency if self.best else MOST)
+        fewest = self._fewest(code, most)
+        patience = _PATIENCE
+        for steps in range(fewest or most + 1, most + 1):
+            before = self.best
+            if before is not None and steps > before.snn.latency:
+                break
+            self._shorten(code, steps)
+            patience = patience - 1 if self.best is before else 1
+            if not patience:
+                break  # more steps would need as much silence
+
+    def _fewest(self, code: CSS, most: int) -> int | None:
+        """The fewest steps at which the network meets the goal whose layers wait long enough."""
+        low, high, found = min(2, most), most, None
+        while low <= high:
+            steps = (low + high) // 2
+            silences = self._silences(code, steps)
+            # Half the amplitude is a digit more; larger digits keep the range, and so long a wait needs no other use.
+            silence = silences.patient(0.5 if max(code.digits) > 1 else 1.0)
+            if self._try(silences, silence, always=True).met:
+                found, high = steps, steps - 1
+            else:
+                low = steps + 1
+        return found
+
+    def _shorten(self, code: CSS, steps: int) -> None:
+        """One network a price of a silent step, the shortest first, until one meets the goal within the limits."""
+        silences, known = self._silences(code, steps), list[Silence]()
+        for price in _PRICES:
+            self._take(1)
+            silence = silences.at(price)
+            if silence in known:
+                continue
+            known.append(silence)
+            tried = self._try(silences, silence)
+            if not tried.images or (tried.met and tried.fits):
+                break  # lower prices only wait longer
+
+    def _silences(self, code: CSS, steps: int) -> Silences:
+        scheme = replace(code, steps=steps)
+        return Silences(self.prepared, scheme, self.prepared.amplitudes(scheme))
+
+    # -- one network ---------------------------------------------------------------------------------------------------
+
+    def _try(self, silences: Silences, silence: Silence, *, always: bool = False) -> Try:
+        """Judge a network, ``always`` or only if its latency is within the limit and no longer than what is known."""
+        scheme, snn = silences.scheme, silences.build(silence)
+        tried = Try(
+            code=scheme.label.replace(" Ts=auto", ""),
+            scheme=scheme_settings(scheme),
+            steps=snn.steps,
+            latency=snn.latency,
+            payload_bits=payload_bits(scheme.digits),
+            fits=self.limits.latency is None or snn.latency <= self.limits.latency,
+        )
+        self.progress(f"{tried.code}, T = {tried.steps}, latency {tried.latency}", self.taken)
+        no_longer = self.best is None or snn.latency <= self.best.snn.latency
+        if always or (tried.fits and no_longer):
+            self._need(self.held.cost)
+            score, taken = self.held.judge(snn)
+            self.taken += taken
+            tried = replace(tried, **asdict(score))
+            if tried.met and tried.fits and no_longer:
+                tried = self._priced(tried, snn)
+            self._keep(_Candidate(tried, snn, silences, silence, score.distance(self.held.goal)))
+        self.tries.append(tried)
+        return tried
+
+    def _priced(self, tried: Try, snn: SpikingNetwork) -> Try:
+        self._take(2)
+        row = compare(snn, [self.held.images[:_ENERGY_IMAGES]]).row
+        fits = self.limits.energy is None or row.energy_uj <= self.limits.energy
+        return replace(tried, energy_uj=row.energy_uj, spikes_per_neuron=row.spikes_per_neuron, fits=fits)
+
+    def _keep(self, candidate: _Candidate) -> None:
+        """Keep a candidate that is the best so far, or, where there is none, that comes nearest to the goal."""
+
+        def cost(one: _Candidate) -> tuple[float, float]:
+            return one.tried.latency, one.tried.energy_uj or math.inf
+
+        def missed(one: _Candidate) -> tuple[bool, float, bool]:
+            return not one.tried.met, one.tried.latency if one.tried.met else one.distance, not one.tried.fits
+
+        if candidate.tried.met and candidate.tried.fits:
+            if self.best is None or cost(candidate) < cost(self.best):
+                self.best = candidate
+        elif self.nearest is None or missed(candidate) < missed(self.nearest):
+            self.nearest = candidate
+
+    def _need(self, simulations: int) -> None:
+        if self.taken + simulations > SIMULATIONS - _RESERVE:
+            raise _Spent
+
+    def _take(self, simulations: int) -> None:
+        self._need(simulations)
+        self.taken += simulations
+
+    # -- where nothing is found ----------------------------------------------------------------------------------------
+
+    def _why(self) -> str:
+        """What came closest, and what binds."""
+        goal, limits = self.held.goal, self.limits
+        within = f" within the limits ({limits})" if str(limits) else ""
+        assert self.nearest is not None  # the patient networks of the first code at least
+        tried = self.nearest.tried
+        same, kept, error = (100 * (value or 0.0) for value in (tried.same, tried.kept, tried.error))
+        came = f"{same:.4g} % same predictions ({kept:.4g} % with the margin) and {error:.3g} % error"
+        came += f", {tried.loss_pp:.2f} percentage points lost" if tried.loss_pp is not None else ""
+        place = f"{tried.code}, T = {tried.steps}, latency {tried.latency}"
+        if tried.met:
+            over = [f"latency is {tried.latency}"] if limits.latency and tried.latency > limits.latency else []
+            over += [f"energy is {tried.energy_uj:.3g} µJ"] if tried.energy_uj and not over else []
+            binds = f"it meets the goal, and its {' and '.join(over)}: the limit binds. Raise it, or lower the goal"
+        else:
+            cause = self._cause(self.nearest)
+            binds = f"{cause} binds: {_MENDS[cause]}. Raise the limits, or lower the goal"
+        return f"gives {goal}{within}. The closest is {place}, with {came}; {binds}."
+
+    def _cause(self, candidate: _Candidate) -> str:
+        """What makes most of the error at the output, to first order: resolution, clipping or coupling."""
+        self.taken += 2
+        silences, sums = candidate.silences, dict.fromkeys(_MENDS, 0.0)
+        for layer in compare(candidate.snn, [self.held.images[:_CAUSE_IMAGES]]).row.layers:
+            if layer.name in silences.effects:
+                theta = silences.amplitudes[layer.name] * candidate.silence.factors.get(layer.name, 1.0)
+                # The floor is what residuals spread over one unit cause, a twelfth of it squared.
+                caused = 12 * silences.effects[layer.name].floor(theta) * (layer.own_error or 0.0) ** 2
+                clipping, coupling = layer.error_share_clipping or 0.0, layer.error_share_coupling or 0.0
+                for cause, share in zip(_MENDS, (1 - clipping - coupling, clipping, coupling), strict=True):
+                    sums[cause] += caused * share
+        return max(sums, key=lambda cause: sums[cause])
