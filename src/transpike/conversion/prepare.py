@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -124,8 +124,10 @@ class Prepared:
     statistics: Statistics
     images: Tensor
 
-    def convert(self, scheme: Scheme) -> SpikingNetwork:
+    def convert(self, scheme: Scheme, *, progress: Callable[[int, int], None] | None = None) -> SpikingNetwork:
         """The spiking network under ``scheme``.
+
+        Where it chooses how long each layer waits, ``progress(done, proposals)`` is called as proposals are measured.
 
         Raises:
             ConversionError: if the scheme has no neuron for a function in the network, or is none.
@@ -145,7 +147,7 @@ class Prepared:
             raise ConversionError(f"{type(scheme).__name__} has no neurons for this network:\n{places}")
         amplitudes = self.amplitudes(scheme)
         if scheme.wait is None:
-            return choose(self, scheme, amplitudes)
+            return choose(self, scheme, amplitudes, progress)
         snn = self.build(scheme, amplitudes)
         snn.residuals = measured(snn, self.images[:_FEW]).residuals
         lagging = [name for name, residual in snn.residuals.items() if residual > _LAGS]

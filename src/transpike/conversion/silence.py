@@ -32,6 +32,7 @@ IMAGES = 24
 """How many images to choose on, and as many others to measure on."""
 PRICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Of a silent step, in units of the error that the last digits of all layers cause together."""
+Progress = Callable[[int, int], None]
 SLACK, ENOUGH = 1.25, 0.005
 """How much larger the relative error may be than the least; an error that no longer matters."""
 _VALUES = 2**26  # of one layer at all steps of the images to choose on
@@ -97,15 +98,18 @@ def measured(snn: SpikingNetwork, images: Tensor) -> Measured:
     return Measured(outputs, {name: math.sqrt(total / sizes[name]) for name, total in sums.items()})
 
 
-def choose(prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor]) -> SpikingNetwork:
+def choose(
+    prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor], progress: Progress | None = None
+) -> SpikingNetwork:
     """The network whose layers wait no longer than its error needs.
 
     Each price of a silent step gives one proposal. Of those whose measured error is at most `SLACK` of the least, or at
     most `ENOUGH`, the one with the least latency is taken. That takes fourteen simulations of at most 24 images;
-    nothing in it is random but the projections of `effects`, whose seed is fixed.
+    nothing in it is random but the projections of `effects`, whose seed is fixed. ``progress(done, proposals)`` is
+    called after each.
     """
     silences = Silences(prepared, scheme, amplitudes)
-    proposals = _proposals(silences)
+    proposals = _proposals(silences, progress)
     most = max(SLACK * min(proposal.error for proposal in proposals), ENOUGH)
     best = min((p for p in proposals if p.error <= most), key=lambda p: (p.latency, p.error))
     snn = silences.build(best.silence)
@@ -113,7 +117,7 @@ def choose(prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor])
     return snn
 
 
-def _proposals(silences: Silences) -> list[Choice]:
+def _proposals(silences: Silences, progress: Progress | None = None) -> list[Choice]:
     """All layers waiting for as long as any should need, then one proposal a price."""
     images = silences.prepared.images[-silences.few :]
     want = None
@@ -124,6 +128,8 @@ def _proposals(silences: Silences) -> list[Choice]:
         want = flat_outputs(snn.analog(images)) if want is None else want
         got = measured(snn, images)
         found.append(Choice(silence, snn.latency, relative_error(got.outputs, want), got.residuals))
+        if progress:
+            progress(len(found), 1 + len(PRICES))
     return found
 
 
@@ -151,8 +157,7 @@ class Silences:
         return self.prepared.images[: min(self.few, few)]
 
     @cached_property
-    def effects(self) -> dict[str, Effect]:
-        """What an error in each layer causes at the output."""
+    def _effects(self) -> dict[str, Effect]:
         return effects(self.prepared.graph, self._images, self.prepared.statistics.axes)
 
     def patient(self, factor: float = 1.0) -> Silence:
@@ -162,8 +167,8 @@ class Silences:
 
     def at(self, price: float) -> Silence:
         """What a price of a silent step makes of it: one simulation."""
-        floor = sum(each.floor(self.amplitudes[name]) for name, each in self.effects.items())
-        rule = _Rule(self.prepared, self.scheme, self.amplitudes, self.effects, 2 * self._cap)
+        floor = sum(each.floor(self.amplitudes[name]) for name, each in self._effects.items())
+        rule = _Rule(self.prepared, self.scheme, self.amplitudes, self._effects, 2 * self._cap)
         return Silence(*rule(self._images, price * floor))
 
     def build(self, silence: Silence) -> SpikingNetwork:

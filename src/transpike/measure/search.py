@@ -40,7 +40,7 @@ CODES = (
 _PRICES = (3.0, 1.0, *PRICES[:5])
 _PATIENCE = 2  # numbers of steps that bring nothing before the first that does
 _ENERGY_IMAGES = 16
-_CAUSE_IMAGES = 32
+_CAUSE_IMAGES = 24
 _RESERVE = 3  # simulations after the last try: residuals, and what binds
 _MENDS = {
     "resolution": "more steps lessen it",
@@ -91,8 +91,7 @@ class _Candidate:
 
     tried: Try
     snn: SpikingNetwork
-    silences: Silences
-    silence: Silence
+    few: int
     distance: float
 
 
@@ -121,7 +120,7 @@ class _Search:
         at, snn = self.tries.index(self.best.tried), self.best.snn
         self.tries[at] = replace(self.best.tried, chosen=True)
         self.taken += 1
-        snn.residuals = measured(snn, self.prepared.images[-self.best.silences.few :]).residuals
+        snn.residuals = measured(snn, self.prepared.images[-self.best.few :]).residuals
         snn.search = tuple(self.tries)
         images = len(self.prepared.images) + len(self.held.images)
         return Search(snn, snn.search, self.taken, images, str(self.held.goal))
@@ -194,7 +193,7 @@ class _Search:
             tried = replace(tried, **asdict(score))
             if tried.met and tried.fits and no_longer:
                 tried = self._priced(tried, snn)
-            self._keep(_Candidate(tried, snn, silences, silence, score.distance(self.held.goal)))
+            self._keep(_Candidate(tried, snn, silences.few, score.distance(self.held.goal)))
         self.tries.append(tried)
         return tried
 
@@ -244,20 +243,7 @@ class _Search:
             over += [f"energy is {tried.energy_uj:.3g} µJ"] if tried.energy_uj and not over else []
             binds = f"it meets the goal, and its {' and '.join(over)}: the limit binds. Raise it, or lower the goal"
         else:
-            cause = self._cause(self.nearest)
+            self.taken += 3
+            cause = self.nearest.snn.diagnose(self.held.images[:_CAUSE_IMAGES]).binding
             binds = f"{cause} binds: {_MENDS[cause]}. Raise the limits, or lower the goal"
         return f"gives {goal}{within}. The closest is {place}, with {came}; {binds}."
-
-    def _cause(self, candidate: _Candidate) -> str:
-        """What makes most of the error at the output, to first order: resolution, clipping or coupling."""
-        self.taken += 2
-        silences, sums = candidate.silences, dict.fromkeys(_MENDS, 0.0)
-        for layer in compare(candidate.snn, [self.held.images[:_CAUSE_IMAGES]]).row.layers:
-            if layer.name in silences.effects:
-                theta = silences.amplitudes[layer.name] * candidate.silence.factors.get(layer.name, 1.0)
-                # The floor is what residuals spread over one unit cause, a twelfth of it squared.
-                caused = 12 * silences.effects[layer.name].floor(theta) * (layer.own_error or 0.0) ** 2
-                clipping, coupling = layer.error_share_clipping or 0.0, layer.error_share_coupling or 0.0
-                for cause, share in zip(_MENDS, (1 - clipping - coupling, clipping, coupling), strict=True):
-                    sums[cause] += caused * share
-        return max(sums, key=lambda cause: sums[cause])

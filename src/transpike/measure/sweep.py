@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
@@ -24,6 +24,7 @@ from transpike.results import Calibration, Conversion, Row, Spikes
 
 __all__ = ["Sweep", "explained", "folder_name", "sweep"]
 
+Chosen = Callable[[int, int], None]
 DIAGNOSED = 24
 """Test images on which the layers' errors are followed to the output."""
 
@@ -73,8 +74,14 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
         for scheme in schemes:
             if _key(scheme_settings(scheme)) in known:
                 continue
-            snn, name = convert(scheme).to(task.device), folder_name(scheme)
-            bar = progress.add_task(name, total=len(sets.test.dataset))  # type: ignore[arg-type]
+            name, total = folder_name(scheme), len(sets.test.dataset)  # type: ignore[arg-type]
+            bar = progress.add_task(f"{name}: choosing silent steps" if scheme.wait is None else name, total=total)
+
+            def chosen(done: int, proposals: int, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=done, total=proposals)
+
+            snn = convert(scheme, chosen).to(task.device)
+            progress.reset(bar, description=name, total=total)
             measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
             snn.save(folder / name)
             few = collect(sets.test, DIAGNOSED).to(task.device)
@@ -108,11 +115,11 @@ def explained(row: Row, diagnosis: Diagnosis) -> Row:
     return replace(row, layers=layers, output_error=diagnosis.error, advice=diagnosis.advice, diagnosis=diagnosis.words)
 
 
-def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme], SpikingNetwork], int]:
+def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme, Chosen], SpikingNetwork], int]:
     """What gives the network of a scheme, and on how many images it was calibrated."""
     if task.found is not None:
         network = task.found.network
-        return lambda scheme: network, task.found.images
+        return lambda scheme, chosen: network, task.found.images
     bar = progress.add_task("tracing", total=None)
 
     def calibrated(done: int, expected: Outlook) -> None:
@@ -122,7 +129,7 @@ def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme], Spik
 
     batches, ann = task.sets.calibration(task.calibration), task.ann.to(task.device)
     prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, progress=calibrated)
-    return prepared.convert, len(prepared.images)
+    return lambda scheme, chosen: prepared.convert(scheme, progress=chosen), len(prepared.images)
 
 
 def folder_name(scheme: Scheme) -> str:
