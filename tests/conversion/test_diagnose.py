@@ -174,6 +174,10 @@ def test_small_weights_ensure_the_bound_whatever_the_images() -> None:
     assert row.gain == pytest.approx(1 / 11) and row.certain is False  # the bias brings 10/11; the bound is 0.95
     (_, row) = prepare(net, images).convert(replace(scheme, beta=1.1, levels=(1, 2), silent=0)).diagnose(images).rows
     assert row.bound == pytest.approx(1.95) and row.certain is True and row.bounded == 1
+    net[0].bias.data.fill_(0.0)
+    net[0].weight.data.copy_(torch.tensor([[1.0, 0.0]]))
+    (_, row) = prepare(net, images).convert(replace(scheme, levels=(1, 2))).diagnose(images).rows
+    assert row.gain == pytest.approx(1) and (row.bound, row.certain) == (1.5, False)  # a spike of 2 brings 2
 
 
 def test_a_loaded_network_is_diagnosed_alike_and_other_images_change_nothing(tmp_path: Path) -> None:
