@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.conversion.nets import distance
 from torch import Tensor, nn
 
@@ -90,6 +92,50 @@ def test_any_vectors_leave_the_network_as_it_is(name: str) -> None:
     torch.testing.assert_close(got, net(images), rtol=2e-4, atol=2e-5)
     for layer, value in want.items():  # every train is divided by its vector, and by nothing else
         torch.testing.assert_close(seen[layer] * vectors.get(layer, 1.0), value, rtol=2e-4, atol=2e-5)
+
+
+class Moved(nn.Module):
+    """A train that ``move`` moves before the head reads it; both are outputs, or the head's result alone."""
+
+    def __init__(self, move: Callable[[Tensor], Tensor], head: nn.Module, *, both: bool = False) -> None:
+        super().__init__()
+        self.move, self.head, self.both = move, head, both
+        self.body = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        moved = self.move(torch.relu(self.body(x)))
+        return (moved, self.head(moved)) if self.both else self.head(moved)
+
+
+class Outer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("nchw,k->nchwk", x, torch.tensor([1.0, -2.0]))
+
+
+MOVED = {
+    "a flattened train, an output too": Moved(lambda x: x.flatten(1), nn.Linear(8 * 24, 3), both=True),
+    "a padded train, an output too": Moved(lambda x: F.pad(x, (1, 1, 1, 1)), nn.Conv2d(8, 3, 3), both=True),
+    "a mean of trains, an output too": Moved(lambda x: x.mean((2, 3)), nn.Linear(8, 3), both=True),
+    "a train of one channel": Moved(lambda x: x[:, 2:3], nn.Conv2d(1, 3, 3)),
+    "a channel on several axes": Moved(lambda x: F.pixel_shuffle(x, 2), nn.Conv2d(2, 3, 3)),
+    "pooling over two axes of three": Moved(lambda x: F.avg_pool2d(x.mean(3), 2), nn.Conv1d(4, 3, 1)),
+    "an outer product": Moved(lambda x: x, Outer()),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_moves_a_train_is_the_networks_own(name: str) -> None:
+    torch.manual_seed(0)
+    net, images = MOVED[name].eval(), torch.randn(16, 3, 4, 6)
+    with torch.no_grad():
+        net.body.weight.mul_(torch.logspace(-1, 1, 8).view(-1, 1, 1, 1))
+    graph = prepare(net, images).graph
+    scaled = with_relative(graph, random_vectors(graph)).run(images)
+    for output, value in graph.run(images).items():
+        torch.testing.assert_close(scaled[output], value, rtol=2e-4, atol=2e-5)
+    snn = transpike.convert(net, images, scheme=CSS(steps=12, silent=4, percentile=100))
+    got, want = (out if isinstance(out, tuple) else (out,) for out in (snn(images), net(images)))
+    assert all(distance(a, b) < 0.02 for a, b in zip(got, want, strict=True))
 
 
 def test_weights_take_the_vectors_where_they_stand() -> None:

@@ -36,7 +36,7 @@ def channel_axes(graph: Graph) -> dict[str, int]:
     decoded = {name for op in graph if op.name not in graph.spiking for name in op.inputs} | set(graph.outputs)
     axes: dict[str, int] = {}
     for op in [graph.input, *graph.neurons]:
-        if op.name in graph.spiking and op.name not in decoded:
+        if op.name in graph.spiking and op.name not in decoded and op.shape:
             axis = _read(graph, op)
             axes[op.name] = len(op.shape) - 1 if axis is None else axis
     return axes
@@ -53,13 +53,13 @@ def _read(graph: Graph, source: Op) -> int | None:
     return None
 
 
-def _own(op: Op, source: Op) -> int:
-    """The axis that a reading operation sums over."""
+def _own(op: Op, source: Op) -> int | None:
+    """The axis that a reading operation sums over; None for a contraction that sums over none."""
     if op.kind == "convolution":
         return len(source.shape) + 1 - op.tensors["weight"].ndim
     if op.kind == "contraction":
         left, weights = op.args["equation"].partition("->")[0].split(",")
-        return next(k for k, letter in enumerate(left[1:]) if letter in weights)
+        return next((k for k, letter in enumerate(left[1:]) if letter in weights), None)
     return len(source.shape) - 1
 
 
@@ -172,7 +172,8 @@ def _read_by(op: Op, vectors: list[Tensor | None], ops: _Ops) -> tuple[Op, Tenso
         found = _weighed(op, vectors[0]) if reads(op) else None
         if found is not None:
             return found, None
-        moved = _moved(op, vectors[0], ops.made[op.inputs[0]])
+        decoded = op.name in ops.graph.readouts  # in the units of the network
+        moved = None if decoded else _moved(op, vectors[0], ops.made[op.inputs[0]])
         if moved is not None:
             return op, moved
     edges = enumerate(zip(op.inputs, vectors, strict=True))
@@ -215,8 +216,8 @@ def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
     """The vector behind an unweighted operation of one operand, where it only moves with the values."""
     single = [n == 1 for n in vector.shape]
     if op.kind == "resample":
-        padded = op.args["operator"] in PADDING
-        over = len(op.args["args"][0]) // 2 if padded else len(op.shape) - 1
+        operator = op.args["operator"]
+        over = len(op.args["args"][0]) // 2 if operator in PADDING else int(next(c for c in operator if c.isdigit()))
         return vector if all(single[len(single) - over :]) else None
     if op.kind in ("mean", "sum"):
         summed = {axis - 1 for axis in _axes(op, source)}
@@ -226,7 +227,7 @@ def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
         return vector.reshape(left)
     if op.kind in ("slice", "select", "reshape", "permute", "gather"):
         full = KINDS[op.kind].run(op, op.tensors, vector.expand(1, *source.shape))[0]
-        return _compressed(torch.where(full == 0, 1.0, full.double()))
+        return _compressed(torch.where(full == 0, 1, full))
     return None
 
 
