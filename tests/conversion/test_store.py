@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -176,6 +177,35 @@ def test_truncated_weights(saved: Path, keep: int) -> None:
     (saved / "weights.safetensors").write_bytes(whole[:keep])
     with pytest.raises(ModelError, match="damaged"):
         load(saved)
+
+
+RELATIVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "of zero": lambda r: r * 0,
+    "below zero": lambda r: -r,
+    "not a number": lambda r: r * math.nan,
+    "above 1": lambda r: r * 4,
+    "integers": lambda r: r.long() + 1,
+    "too few": lambda r: r[1:],
+    "of fewer axes": lambda r: r.flatten(),
+    "of more axes": lambda r: r[None],
+}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+@pytest.mark.parametrize("layer", ["input", "1"])
+def test_damaged_amplitudes_of_channels_are_one_clear_error(
+    tmp_path: Path, images: Tensor, name: str, layer: str
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    with torch.no_grad():
+        net[0].weight.mul_(torch.logspace(-1, 1, 4).view(-1, 1, 1, 1))
+    snn = convert(net, images * torch.tensor([1.0, 2.0, 3.0]).view(-1, 1, 1), scheme=CSS(steps=6, silent=1))
+    held = snn.get_buffer(f"{layer}/relative")
+    snn.register_buffer(f"{layer}/relative", RELATIVES[name](held))
+    snn.save(tmp_path / "damaged")
+    with pytest.raises(ModelError, match="damaged"):
+        load(tmp_path / "damaged")
 
 
 def test_weights_longer_than_memory(saved: Path) -> None:

@@ -19,7 +19,7 @@ from transpike.checks import shown
 from transpike.coding import create_scheme
 from transpike.coding.function import Function
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, apply, resampling
+from transpike.conversion.kinds import KINDS, RELATIVE, apply, resampling
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
 from transpike.conversion.save import FORMAT, VERSION, clock, digest
@@ -152,5 +152,11 @@ def _check(graph: Graph, units: Mapping[str, float]) -> None:
     graph.pack(values)
     if not all(0 < units[name] < math.inf for name in graph.spiking):
         raise ValueError("an amplitude is not a positive number")
+    for op in [graph.input, *graph.neurons]:
+        relative = op.tensors.get(RELATIVE, torch.ones([1] * len(op.shape)))
+        fits = len(relative.shape) == len(op.shape) and relative.is_floating_point()
+        fits = fits and all(n in (1, most) for n, most in zip(relative.shape, op.shape, strict=True))
+        if not (fits and bool(((relative > 0) & (relative <= 1)).all())):
+            raise ValueError(f"{op.name}: relative amplitudes must be numbers above 0, at most 1, one a channel")
     with torch.no_grad():
         graph.run(torch.zeros(1, *graph.input.shape, dtype=dtype))
