@@ -123,7 +123,8 @@ def test_a_dead_layer_is_named_and_safe(model: nn.Module) -> None:
     assert snn(torch.randn(8, *SHAPE) * 100).isfinite().all()
 
 
-def test_a_layer_so_sparse_that_its_percentile_is_zero_gets_its_maximum(model: Any) -> None:
+@pytest.mark.parametrize("amplitude", ["layer", "channel"])
+def test_a_layer_so_sparse_that_its_percentile_is_zero_gets_its_maximum(amplitude: Any) -> None:
     x = torch.randn(64, *SHAPE)
     sparse = Between(nn.Identity(), SHAPE).eval()
     with torch.no_grad():
@@ -132,7 +133,7 @@ def test_a_layer_so_sparse_that_its_percentile_is_zero_gets_its_maximum(model: A
         x[0, 0] = 1e4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        snn = convert(sparse, x, scheme=CSS(steps=8, percentile=50, silent=2, amplitude="layer"))
+        snn = convert(sparse, x, scheme=CSS(steps=8, percentile=50, silent=2, amplitude=amplitude))
     (name,) = [op.name for op in snn.graph.neurons]
     assert snn.units[name] * 255 == pytest.approx(sparse.stem(x).relu().max().item(), rel=1e-5)
 

@@ -137,7 +137,8 @@ class Percentile:
             return torch.stack(list(fits))
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
-            return channels.quantile(self.percentile).double()
+            found = channels.quantile(self.percentile).double()
+            return found if found.any() else maxima
         return torch.minimum(_carried(channels, 1 / rare), maxima)
 
 
