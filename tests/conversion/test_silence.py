@@ -131,6 +131,14 @@ def test_few_images_suffice_and_one_is_enough(loud: tuple[nn.Module, Tensor]) ->
     for count in (1, 2, 5):
         snn = transpike.convert(net, images[:count])
         assert snn(images[:3]).isfinite().all()
+        assert set(snn.timing.waits.values()) != {6}  # what each layer's errors cause is known
+
+
+def test_outputs_that_do_not_vary_have_effects_too(loud: tuple[nn.Module, Tensor]) -> None:
+    net, images = loud
+    graph = prepare(net, images).graph
+    found = effects(graph, images[:1].expand(8, *images.shape[1:]), {})
+    assert all(float(effect.sensitivity) > 0 for effect in found.values())
 
 
 def test_a_scheme_that_waits_as_told_says_nothing_of_silence(loud: tuple[nn.Module, Tensor], recwarn) -> None:  # type: ignore[no-untyped-def]

@@ -219,6 +219,32 @@ def test_judging_stops_where_the_goal_is_out_of_reach(net: nn.Module, images: Te
     assert good.same == pytest.approx(same(fine, net, images) / 100)
 
 
+@pytest.mark.parametrize("kind", ["one column", "no column", "an index"])
+def test_one_output_has_an_error_and_no_predictions(kind: str, images: Tensor) -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4 if kind == "an index" else 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.body(x)
+            return {"one column": y, "no column": y[:, 0], "an index": y.argmax(1)}[kind]
+
+    torch.manual_seed(0)
+    net = One().eval()
+    with pytest.raises(ConfigError, match=r"goal: same asks which output .* one output a sample; give an error"):
+        transpike.convert(net, images, scheme="auto", goal={"same": 99})
+    limits = {"payload_bits": 3, "energy": 1e3}
+    snn = transpike.convert(net, images, scheme="auto", goal={"error": 5}, limits=limits)
+    assert distance(snn(held_out(images)).double(), net(held_out(images)).double()) < 0.06
+
+
+def test_an_error_of_outputs_that_do_not_vary_is_relative_to_them(net: nn.Module, images: Tensor) -> None:
+    alike = images[:1].expand(64, -1)
+    snn = transpike.convert(net, alike, scheme="auto", goal={"error": 5}, limits={"payload_bits": 3})
+    assert distance(snn(alike), net(alike)) < 0.06
+
+
 def test_too_few_images_are_told() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval(), torch.rand(64, 4)

@@ -14,7 +14,18 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, apply
 from transpike.conversion.op import Op
 
-__all__ = ["PROBES", "Effect", "Run", "effects", "flat_outputs", "gains", "gradients", "relative_error", "spread"]
+__all__ = [
+    "PROBES",
+    "Effect",
+    "Run",
+    "deviations",
+    "effects",
+    "flat_outputs",
+    "gains",
+    "gradients",
+    "relative_error",
+    "spread",
+]
 
 PROBES = 4
 _CHUNK = 8
@@ -32,8 +43,8 @@ class Effect:
     mean of :math:`|Jn|^2` is :math:`\sum_i E[n_i^2] \sum_k J_{ki}^2`.
 
     Attributes:
-        sensitivity: the sum over outputs of the squared derivatives, over the outputs' variance: [], or one a channel,
-            broadcast against one sample.
+        sensitivity: the sum over outputs of the squared derivatives, over the outputs' variance (see `deviations`): [],
+            or one a channel, broadcast against one sample.
         positions: values that share one entry.
     """
 
@@ -76,11 +87,10 @@ def effects(graph: Graph, images: Tensor, axes: Mapping[str, int]) -> dict[str, 
                 square = _summed(grad.double().square(), axes.get(name))
                 squares[name] = squares.get(name, torch.zeros_like(square)) + square
         outputs.append(out)
-    whole = torch.cat(outputs).double()
-    variance = (whole - whole.mean(0)).square().sum() / len(whole)
+    varying = spread(torch.cat(outputs))
     found = {}
     for name, square in squares.items():
-        sensitivity = (square / (len(images) * PROBES * variance)).nan_to_num(0.0, 0.0, 0.0)
+        sensitivity = (square / (PROBES * varying)).nan_to_num(0.0, 0.0, 0.0)
         found[name] = Effect(sensitivity, math.prod(graph[name].shape) // sensitivity.numel())
     return found
 
@@ -134,10 +144,20 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 
 
 def spread(want: Tensor) -> float:
-    """The squared norm of outputs [N, values] less their mean over the samples; of outputs, where these are alike."""
+    """The sum of `deviations`, above 0."""
+    return float(deviations(want).sum().clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def deviations(want: Tensor) -> Tensor:
+    """The squared norm [N] of outputs [N, values] less their mean over the samples; of outputs, where these are alike.
+
+    Example:
+        >>> deviations(torch.tensor([[1.0], [3.0]])), deviations(torch.tensor([[2.0], [2.0]]))
+        (tensor([1., 1.], dtype=torch.float64), tensor([4., 4.], dtype=torch.float64))
+    """
     want = want.double()
-    whole, varying = want.square().sum(), (want - want.mean(0)).square().sum()
-    return float((varying if varying > _ALIKE * whole else whole).clamp_min(torch.finfo(torch.float64).tiny))
+    whole, varying = want.square().sum(1), (want - want.mean(0)).square().sum(1)
+    return varying if varying.sum() > _ALIKE * whole.sum() else whole
 
 
 def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[str, float]:

@@ -22,7 +22,7 @@ from transpike.metrics.fidelity import LayerErrors
 from transpike.neurons.tsa import Tracked
 from transpike.results import Ann, Layer, Row
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "logits"]
 
 LAYER_IMAGES = 64
 SPIKES = {
@@ -87,7 +87,7 @@ def compare(
         outputs = []
         for k, run in enumerate(runs):
             started = time.perf_counter()
-            outputs.append(_logits(run(x)).cpu())  # the copy waits for a GPU to finish
+            outputs.append(logits(run(x)).cpu())  # the copy waits for a GPU to finish
             seconds[k] += time.perf_counter() - started
         counts += _counts(outputs[0], outputs[1], y)
         seen += len(x)
@@ -146,10 +146,10 @@ def compare(
     return Comparison(int(images), about, row)
 
 
-def _logits(output: object) -> Tensor:
-    """The first output, which must be [N, classes]."""
+def logits(output: object) -> Tensor:
+    """The first output, as [N, values]."""
     first: Tensor = torch.utils._pytree.tree_leaves(output)[0]
-    return first.flatten(1)
+    return (first if first.is_floating_point() else first.float()).reshape(len(first), -1)
 
 
 def _counts(ann: Tensor, snn: Tensor, labels: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import ceil
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from torch import Tensor
 from transpike.checks import near, number, refuse, whole
 from transpike.coding.scheme import payload_bits
 from transpike.conversion import Prepared, SpikingNetwork
-from transpike.conversion.sensitivity import flat_outputs
+from transpike.conversion.sensitivity import deviations, flat_outputs
 from transpike.errors import ConfigError
+from transpike.measure.conversion import logits
 
 __all__ = ["BATCH", "Goal", "Held", "Limits", "Score"]
 
@@ -147,6 +148,9 @@ class Held:
         images: [N, \\*].
         labels: [N]; needed for a loss of accuracy.
         goal: what must be met.
+
+    Raises:
+        ConfigError: for a goal of predictions, where the first output has one value a sample.
     """
 
     def __init__(self, prepared: Prepared, images: Tensor, labels: Tensor | None, goal: Goal) -> None:
@@ -155,8 +159,13 @@ class Held:
         with torch.no_grad():
             outputs = [graph.pack(graph.run(x)) for x in self.images.split(BATCH)]
         self._want = torch.cat([flat_outputs(each) for each in outputs]).double()
-        self._scale = (self._want - self._want.mean(0)).square().sum(1)
-        self._logits = torch.cat([_first(each) for each in outputs])
+        self._scale = deviations(self._want)
+        self._logits = torch.cat([logits(each) for each in outputs])
+        if goal.kind != "error" and self._logits.shape[1] < 2:
+            raise ConfigError(
+                f"goal: {goal.kind} asks which output is the largest, and the network has one output a sample; "
+                'give an error, such as {"error": 2}'
+            )
         self._labels = None if labels is None else labels.to(self._logits.device)
         self._right = None if self._labels is None else self._logits.argmax(1) == self._labels
 
@@ -186,7 +195,7 @@ class Held:
 
     def _add(self, sums: _Sums, outputs: Any) -> None:
         """What ``outputs`` miss of the next images."""
-        got = _first(outputs)
+        got = logits(outputs)
         part = slice(sums.seen, sums.seen + len(got))
         want, said = self._logits[part], self._logits[part].argmax(1)
         strained = (want + self.goal.margin * (got - want)).argmax(1)
@@ -217,8 +226,3 @@ class _Sums:
     strained: int = 0
     lost: int = 0
     missed: float = 0.0
-
-
-def _first(outputs: Any) -> Tensor:
-    """The first output, [N, classes]."""
-    return cast(Tensor, torch.utils._pytree.tree_leaves(outputs)[0]).flatten(1)
