@@ -17,6 +17,7 @@ from transpike.coding.scheme import decode
 from transpike.conversion import prepare
 from transpike.conversion.amplitudes import channel_axes, with_relative
 from transpike.conversion.graph import Graph
+from transpike.measure.conversion import compare
 
 
 class Mobile(nn.Module):
@@ -136,6 +137,12 @@ def test_what_moves_a_train_is_the_networks_own(name: str) -> None:
     snn = transpike.convert(net, images, scheme=CSS(steps=12, silent=4, percentile=100))
     got, want = (out if isinstance(out, tuple) else (out,) for out in (snn(images), net(images)))
     assert all(distance(a, b) < 0.02 for a, b in zip(got, want, strict=True))
+
+
+def test_pooling_over_two_axes_of_three_is_counted() -> None:
+    net, images = MOVED["pooling over two axes of three"].eval(), torch.randn(16, 3, 4, 6)
+    snn = transpike.convert(net, images, scheme=CSS(steps=6, silent=1))
+    assert snn.describe().rows and compare(snn, [images]).ann.macs == 8 * 3 * 24 + 4 * 3 * 2
 
 
 def test_weights_take_the_vectors_where_they_stand() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transpike.coding.function import Constant, Function, Operand
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, PADDING, RELATIVE, reads
+from transpike.conversion.kinds import KINDS, PADDING, RELATIVE, reads, resampled
 from transpike.conversion.op import Op
 
 __all__ = ["channel_axes", "with_relative"]
@@ -217,7 +217,7 @@ def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
     single = [n == 1 for n in vector.shape]
     if op.kind == "resample":
         operator = op.args["operator"]
-        over = len(op.args["args"][0]) // 2 if operator in PADDING else int(next(c for c in operator if c.isdigit()))
+        over = len(op.args["args"][0]) // 2 if operator in PADDING else resampled(op)
         return vector if all(single[len(single) - over :]) else None
     if op.kind in ("mean", "sum"):
         summed = {axis - 1 for axis in _axes(op, source)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import apply, averages
+from transpike.conversion.kinds import apply, averages, resampled
 from transpike.conversion.op import Op
 
 __all__ = ["fold"]
@@ -130,7 +130,10 @@ class _Folding:
             return None
         shape = self.ops[op.inputs[0]].shape
         weights = apply(op, {}, change.scale.new_ones(1, *shape))[0]  # of a window together; less where it has padding
-        axes = [axis - 1 for axis in (op.args["dim"] if op.kind in ("mean", "sum") else range(2, len(shape) + 1))]
+        if op.kind == "resample":
+            axes = list(range(len(shape) - resampled(op), len(shape)))
+        else:
+            axes = [axis - 1 for axis in op.args["dim"]]
         found = []
         for wanted in (change.scale, change.shift / weights):
             if wanted.ndim < len(shape):

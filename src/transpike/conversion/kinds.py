@@ -24,7 +24,7 @@ from transpike.coding.operators import aten
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError
 
-__all__ = ["KINDS", "RELATIVE", "Kind", "apply", "averages", "reads", "resampling", "title", "weighted"]
+__all__ = ["KINDS", "RELATIVE", "Kind", "apply", "averages", "reads", "resampled", "resampling", "title", "weighted"]
 
 RESAMPLE = frozenset(
     [f"{kind}{n}d.default" for kind in ("avg_pool", "adaptive_avg_pool") for n in (1, 2, 3)]
@@ -72,6 +72,11 @@ def resampling(op: Op) -> Callable[..., Tensor]:
     if name not in RESAMPLE:
         raise ConversionError(f"a converted network cannot hold the operator {name!r}")
     return aten(name)
+
+
+def resampled(op: Op) -> int:
+    """How many axes, the last ones, a pooling or an interpolation works on."""
+    return int(next(letter for letter in op.args["operator"] if letter.isdigit()))
 
 
 RELATIVE = "relative"
@@ -163,12 +168,13 @@ def _spread(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     resample = resampling(op)
     if op.args["operator"].startswith(("pad.", "constant_pad")):  # ones and zeros already, on any axis
         return resample(x, *op.args["args"])
-    shape = x.shape[2:]
+    first = x.ndim - resampled(op)
+    shape = x.shape[first:]
     for axis, size in enumerate(shape):
         probe = torch.eye(size).view(size, 1, *(size if a == axis else 1 for a in range(len(shape))))
         touched = resample(probe.expand(size, 1, *shape).contiguous(), *op.args["args"]) != 0
         matrix = touched.amax([a + 1 for a in range(len(shape) + 1) if a != axis + 1]).float()  # [from, to]
-        x = torch.tensordot(x, matrix, dims=([axis + 2], [0])).movedim(-1, axis + 2)
+        x = torch.tensordot(x, matrix, dims=([first + axis], [0])).movedim(-1, first + axis)
     return x
 
 
