@@ -261,6 +261,19 @@ def test_scarce_channels_reach_beyond_what_was_seen() -> None:
     assert (peaks[40_000] <= 1).all()
 
 
+def test_a_channel_that_fires_seldom_has_its_maximum() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    torch.manual_seed(0)
+    images = torch.randn(40_000, 3)
+    images[:, 1].clamp_(max=1)
+    images[:3, 1] = 2
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(3))
+        net[0].bias.copy_(torch.tensor([0.0, -1.0, 0.0]))  # three images in 40,000 pass
+    prepared, scheme = prepare(net, images, images=len(images)), CSS(steps=8, silent=1)
+    assert 1 <= prepared.amplitudes(scheme)["1"][1] * scheme.full < 1.2
+
+
 def test_a_channel_that_never_fires_has_a_share_of_the_layers_amplitude() -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     with torch.no_grad():

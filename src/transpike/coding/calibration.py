@@ -68,11 +68,11 @@ class Calibration(Protocol):
 class Percentile:
     """What a train says in full is a percentile of |activation|: of the layer's, or of each channel's.
 
-    Of the input it is the largest. A layer so sparse that its percentile is 0 is given its maximum; one that is always
-    0 gets 1, with a warning, for nothing it could carry is known. A channel's amplitude is at least a 64th of the
-    layer's largest. A channel's values are fewer than its layer's, so that new images exceed its maximum more often:
-    it is carried on, as of a distribution that falls exponentially, to where the layer's lies; or to the percentile
-    where the channel was seen too seldom to have it.
+    Of the input it is the largest. A layer or a channel so sparse that its percentile is 0 is given its maximum. A
+    layer that is always 0 gets 1, with a warning, for nothing it could carry is known. A channel's amplitude is at
+    least a 64th of the layer's largest. A channel has fewer values than its layer, so new images exceed its maximum
+    more often: the maximum is extrapolated to as many values as the layer has, for a distribution that falls
+    exponentially. Where a channel has too few values for its percentile, this is extrapolated likewise.
 
     Args:
         percentile: in (0, 100]; 100 is the maximum. ``"fit"`` takes the value that makes the squared error of a
@@ -138,7 +138,7 @@ class Percentile:
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
             found = channels.quantile(self.percentile).double()
-            return found if found.any() else maxima
+            return torch.where(found > 0, found, maxima)
         return torch.minimum(_carried(channels, 1 / rare), maxima)
 
 
