@@ -257,3 +257,26 @@ def test_outputs_that_do_not_vary_are_measured_by_their_norm() -> None:
         net[4].bias.fill_(1 / 3)
     found = prepare(net, images).convert(CSS(steps=4, silent=1)).diagnose(images[:8])
     assert found.error < 1e-6 and found.caused.error < 1e-6 and not found.advice
+
+
+class Scalar(nn.Module):
+    """A layer with one neuron, and an output of one number a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.weights = nn.Linear(4, 8), nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest = self.body(x).amax(1)
+        return torch.relu(torch.einsum("n,k->nk", largest, self.weights)) @ self.weights
+
+
+def test_numbers_without_an_axis_are_outputs_and_layers() -> None:
+    torch.manual_seed(0)
+    net, images = Scalar().eval(), torch.randn(64, 4)
+    snn = transpike.convert(net, images)
+    error = snn.diagnose(images).error
+    want = net(images)
+    assert snn(images).shape == (64,)
+    found = float((snn(images) - want).norm() / (want - want.mean()).norm())
+    assert error < 0.1 and error == pytest.approx(found, rel=1e-3)

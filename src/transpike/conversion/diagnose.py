@@ -278,10 +278,10 @@ class _Layer:
 
     def project(self, grad: Tensor) -> None:
         """Add what the residuals move one projection of the outputs by, squared, for each of the three parts."""
-        moved = grad.float() * self.residual.float()
-        sums = [moved.flatten(1).sum(1, dtype=torch.float64)]
+        moved = (grad.float() * self.residual.float()).reshape(len(grad), -1)
+        sums = [moved.sum(1, dtype=torch.float64)]
         for part in (self.clipped, self.late):
-            sums.append((moved * part).flatten(1).sum(1, dtype=torch.float64))
+            sums.append((moved * part.reshape(moved.shape)).sum(1, dtype=torch.float64))
         parts = torch.stack([sums[0] - sums[1] - sums[2], *sums[1:]])
         self.caused += parts.square().sum(1).cpu()
 

@@ -21,6 +21,7 @@ from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
+from transpike.conversion.sensitivity import flat_outputs
 from transpike.conversion.timing import Timing
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
@@ -205,7 +206,7 @@ class SpikingNetwork(nn.Module):
 
     def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
         """`analog` up to the decoded values, [N, values], through which gradients flow."""
-        return _flat(self._analog(x, observe, whole=False))
+        return flat_outputs(self._analog(x, observe, whole=False))
 
     def _analog(
         self, x: Tensor, observe: Callable[[Op, Tensor], None] | None, *, whole: bool = True
@@ -241,7 +242,7 @@ class SpikingNetwork(nn.Module):
                 z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
             return fire(op, z).spikes.flatten(0, 1)
 
-        return _flat(self._walk(x, spikes, self._current, self._decode, whole=False))
+        return flat_outputs(self._walk(x, spikes, self._current, self._decode, whole=False))
 
     def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
         def spikes(op: Op, *x: Tensor) -> Tensor:
@@ -415,10 +416,6 @@ class SpikingNetwork(nn.Module):
 def _gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
     gains = op.gains or (1.0,) * len(inputs)
     return [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
-
-
-def _flat(values: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([value.flatten(1) for value in values.values()], 1)
 
 
 def _key(op: Op, key: str) -> str:
