@@ -140,7 +140,7 @@ def test_a_run_killed_between_its_stages_continues_as_if_it_had_not_been(
         (["--ann", "mlpp"], "no network 'mlpp'"),
         (["--ann", "torchvision/alexnet"], "layer features.0 (Conv2d) has a bias"),
         (["--ann", "vgg5", "--network", '{"layers": [8]}'], "network={'layers': [8]}: vgg5 cannot be made"),
-        (["--network", '{"num_classes": 3}'], "network={'num_classes': 3}"),
+        (["--network", '{"num_classes": 3}'], "network: num_classes follows from the images"),
         (["--network", '{"hidden": []}'], "has no layer of neurons"),
         (["--pretraining.network", '{"hiden": 3}'], "mlp takes no 'hiden'. Did you mean hidden?"),
         (["--pretraining.network", '{"hidden": 3}'], "no spiking twin of this MLP"),

@@ -76,7 +76,7 @@ def _model(folder: Path, path: Path, seeds: Path) -> object:
 
 def _report(folder: Path, path: Path, seeds: Path) -> object:
     place = path.parent
-    return read(place), write_report([place], Path("page.html"))
+    return read(place), write_report([place], Path(f"{place.name}.html"))
 
 
 def _report_all(folder: Path, path: Path, seeds: Path) -> object:
