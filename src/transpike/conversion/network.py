@@ -193,7 +193,8 @@ class SpikingNetwork(nn.Module):
         """theta of the input or of a layer of neurons: [], or one a channel, that broadcasts against one sample."""
         op = self.graph[name]
         relative = self.tensors(op).get(RELATIVE)
-        return torch.tensor(self.units[name]) if relative is None else relative.float() * self.units[name]
+        unit = torch.tensor(self.units[name], device=self.device)
+        return unit if relative is None else relative.float() * unit
 
     @torch.no_grad()
     def analog(self, x: Tensor, observe: Callable[[Op, Tensor], None] | None = None) -> Any:
