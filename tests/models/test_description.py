@@ -139,3 +139,9 @@ def test_a_folder_without_one_and_one_that_is_a_pipe(run):
     assert "not the folder of a finished `transpike train` run" in refusal(run)
     os.mkfifo(run / "model.json")
     assert refusal(run) == "RUN/model.json: a pipe, a device or a folder, not a file. Train again."
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "/".join(["deep"] * 900), "a\0b"])
+def test_a_name_that_no_folder_can_have(name: str) -> None:
+    with pytest.raises(ModelError, match="it has no model.json"):
+        read_description(name)

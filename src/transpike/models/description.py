@@ -75,6 +75,8 @@ def read_description(folder: str | Path) -> dict[str, Any]:
 
 def _instead(folder: Path) -> str:
     """What a folder without a description holds, as the end of a message."""
+    if not os.path.isdir(folder):  # a name that no folder can have, too
+        return ""
     if os.path.isfile(folder / "network.json") or any(folder.glob("*/network.json")):
         return " It holds what `transpike convert` made; give the network that was converted."
     inner = sorted(str(path.parent) for path in folder.glob("*/model.json"))
