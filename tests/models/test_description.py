@@ -143,5 +143,5 @@ def test_a_folder_without_one_and_one_that_is_a_pipe(run):
 
 @pytest.mark.parametrize("name", ["n" * 300, "/".join(["deep"] * 900), "a\0b"])
 def test_a_name_that_no_folder_can_have(name: str) -> None:
-    with pytest.raises(ModelError, match="it has no model.json"):
+    with pytest.raises(ModelError, match=r"it has no model\.json"):
         read_description(name)
