@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, RichCast
 from rich.table import Table
 
 from transpike.coding.scheme import Scheme
@@ -17,7 +17,7 @@ from transpike.conversion.kinds import RELATIVE, title
 from transpike.conversion.sensitivity import gains
 from transpike.conversion.timing import Timing
 
-__all__ = ["Description", "Layer", "describe"]
+__all__ = ["Description", "Layer", "describe", "printed"]
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,15 @@ class Description:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=160, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
+        return printed(self)
+
+
+def printed(table: ConsoleRenderable | RichCast) -> str:
+    """What a terminal of 160 columns shows of it, without colours."""
+    console = Console(file=io.StringIO(), width=160, force_terminal=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip()
 
 
 def describe(graph: Graph, scheme: Scheme, timing: Timing, measured: Measured) -> Description:

@@ -8,7 +8,6 @@ residuals of a layer have in common: clipping errs to one side.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,12 @@ from typing import Protocol
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from transpike.coding.residuals import Binding, binding, split
 from transpike.coding.scheme import Neuron, Scheme, decode, finest, followed, largest, ratio, spelled
+from transpike.conversion.describe import printed
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import title
 from transpike.conversion.op import Op
@@ -193,10 +192,7 @@ class Diagnosis:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=160, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
+        return printed(self)
 
 
 def _cells(parts: Parts) -> list[str]:
