@@ -180,7 +180,7 @@ def _part(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[s
 
 def _counts(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[str, Any]:
     """Latency; operations of the network itself, and those that the spikes of a few images cause."""
-    once = [evaluated(snn.graph, op) for op in snn.graph.neurons if not op.function.tracked]
+    once = [evaluated(snn.graph, op) for op in snn.graph.neurons]
     functions = Operations(
         function_additions=sum(one.additions for one in once),
         function_multiplications=sum(one.multiplications for one in once),

@@ -24,7 +24,19 @@ from transpike.coding.operators import aten
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError
 
-__all__ = ["KINDS", "RELATIVE", "Kind", "apply", "averages", "reads", "resampled", "resampling", "title", "weighted"]
+__all__ = [
+    "KINDS",
+    "RELATIVE",
+    "Kind",
+    "apply",
+    "averages",
+    "reads",
+    "resampled",
+    "resampling",
+    "title",
+    "undivided",
+    "weighted",
+]
 
 RESAMPLE = frozenset(
     [f"{kind}{n}d.default" for kind in ("avg_pool", "adaptive_avg_pool") for n in (1, 2, 3)]
@@ -137,7 +149,7 @@ def _slice(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     return torch.ops.aten.slice(x, op.args["dim"], op.args["start"], op.args["end"], op.args["step"])  # type: ignore[no-any-return]
 
 
-def _undivided(op: Op) -> Function:
+def undivided(op: Op) -> Function:
     """The function of a layer without the division by its channels' amplitudes at the end."""
     calls = op.function.calls
     divided = bool(calls) and Constant(RELATIVE) in calls[-1].args
@@ -261,7 +273,7 @@ KINDS: dict[str, Kind] = {
         calls=_one("sum.dim_IntList", "dim", "keepdim"),
     ),
     "resample": Kind(run=_resample, ones=_spread, calls=_padded),
-    "call": Kind(run=_call, title=lambda op: _undivided(op).name, calls=lambda op: op.function),
+    "call": Kind(run=_call, title=lambda op: undivided(op).name, calls=lambda op: op.function),
     "refused": Kind(run=_nothing),
 }
 
