@@ -32,7 +32,7 @@ LEVELS = (1, 2, 4, 8)
 CODES = {
     "ternary": CSS(),
     "levels": CSS(levels=LEVELS),
-    "ternary T=12": CSS(steps=12),
+    "levels T=10": CSS(steps=10, levels=LEVELS),
     "levels T=12": CSS(steps=12, levels=LEVELS),
     "one silence": CSS(silent=2, amplitude="layer"),  # what the default was
 }
