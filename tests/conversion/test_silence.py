@@ -16,7 +16,7 @@ from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import collect
 from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import effects, gains, relative_error
-from transpike.conversion.silence import ENOUGH, IMAGES, SLACK, Silences, _proposals
+from transpike.conversion.silence import IMAGES, Silences, _proposals, allowed
 
 
 class Loud(nn.Module):
@@ -56,7 +56,7 @@ def test_the_choice_is_the_shortest_within_its_slack(loud: tuple[nn.Module, Tens
     proposals = _proposals(Silences(prepared, scheme, prepared.amplitudes(scheme)))
     snn = prepared.convert(scheme)
     least = min(each.error for each in proposals)
-    within = [each for each in proposals if each.error <= max(SLACK * least, ENOUGH)]
+    within = [each for each in proposals if each.error <= allowed(least)]
     assert snn.latency == min(each.latency for each in within) < max(each.latency for each in proposals)
     measured = relative_error(snn(images[-IMAGES:]), net(images[-IMAGES:]).detach())
     assert measured == pytest.approx(min(within, key=lambda each: each.latency).error, rel=1e-4)

@@ -26,7 +26,7 @@ from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import Effect, effects, flat_outputs, relative_error
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["PRICES", "Choice", "Silence", "Silences", "choose", "measured"]
+__all__ = ["PRICES", "Choice", "Silence", "Silences", "allowed", "choose", "measured"]
 
 IMAGES = 24
 """How many images to choose on, and as many others to measure on."""
@@ -35,6 +35,8 @@ PRICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 Progress = Callable[[int, int], None]
 SLACK, ENOUGH = 1.25, 0.005
 """How much larger the relative error may be than the least; an error that no longer matters."""
+SMALL, SMALL_SLACK = 0.01, 1.6
+"""An error that changes few predictions, and how much larger than the least it may be below that."""
 _INPUT = 0.1  # of the error that all last digits cause together, the most that the input's should
 _VALUES = 2**26  # of one layer at all steps of the images to choose on
 
@@ -104,18 +106,26 @@ def choose(
 ) -> SpikingNetwork:
     """The network whose layers wait no longer than its error needs.
 
-    Each price of a silent step gives one proposal. Of those whose measured error is at most `SLACK` of the least, or at
-    most `ENOUGH`, the one with the least latency is taken. That takes fourteen simulations of at most 24 images;
-    nothing in it is random but the projections of `effects`, whose seed is fixed. ``progress(done, proposals)`` is
-    called after each.
+    Each price of a silent step gives one proposal. Of those whose measured error is `allowed`, the one with the least
+    latency is taken. That takes fourteen simulations of at most 24 images; nothing in it is random but the projections
+    of `effects`, whose seed is fixed. ``progress(done, proposals)`` is called after each.
     """
     silences = Silences(prepared, scheme, amplitudes)
     proposals = _proposals(silences, progress)
-    most = max(SLACK * min(proposal.error for proposal in proposals), ENOUGH)
+    most = allowed(min(proposal.error for proposal in proposals))
     best = min((p for p in proposals if p.error <= most), key=lambda p: (p.latency, p.error))
     snn = silences.build(best.silence)
     snn.residuals = dict(best.residuals)
     return snn
+
+
+def allowed(least: float) -> float:
+    """The largest error that a shorter latency may cost, where the least is ``least``.
+
+    >>> allowed(0.04), allowed(0.005), allowed(0.001)
+    (0.05, 0.008, 0.005)
+    """
+    return max(SLACK * least, min(SMALL_SLACK * least, SMALL), ENOUGH)
 
 
 def _proposals(silences: Silences, progress: Progress | None = None) -> list[Choice]:
