@@ -154,7 +154,7 @@ class SpikingNetwork(nn.Module):
             fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
             if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
                 own |= {op.name} if op.inputs else set()
-        self._overwrite = {op.name for op in graph.neurons if op.inputs[0] in own or op.gains[:1] not in ((), (1.0,))}
+        self._overwrite = {op.name for op in graph.neurons if op.inputs[0] in own}
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -313,8 +313,9 @@ class SpikingNetwork(nn.Module):
         return (z + ramp).flatten(0, 1)
 
     def _fire(self, op: Op, inputs: Sequence[Tensor], final: bool) -> Tracked:
-        z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
-        return self.neurons[op.name](z, self.tensors(op), inplace=op.name in self._overwrite, final=final)
+        z = [x.unflatten(0, (self.steps, -1)) for x in inputs]
+        inplace = op.name in self._overwrite
+        return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
 
     def _decode(self, op: Op, current: Tensor) -> Tensor:
         return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]

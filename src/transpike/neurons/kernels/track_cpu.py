@@ -64,7 +64,7 @@ def _track(  # type: ignore[no-untyped-def]
     last,
 ):
     zero = np.float32(0)
-    beta, scale, inverse, slope = constants[0], constants[1], constants[2], constants[3]
+    beta, scale, inverse, slope, gain = constants[0], constants[1], constants[2], constants[3], constants[4]
     mirror = rounding[3]
     single, few = len(rising) == 1, len(rising) in (1, _FEW)
     second, third, fourth = (0, 0, 0) if single else (1, 2, 3)
@@ -86,7 +86,7 @@ def _track(  # type: ignore[no-untyped-def]
             elif step < len(source):
                 row = source[step, start:stop]
                 for j in range(width):
-                    held[j] = held[j] * beta + row[j]
+                    held[j] = held[j] * beta + row[j] * gain
             else:
                 for j in range(width):
                     held[j] = held[j] * beta
@@ -136,7 +136,7 @@ def _track(  # type: ignore[no-untyped-def]
 
 @compiled
 def _accumulate(source, held, constants, units, first, last):  # type: ignore[no-untyped-def]
-    beta = constants[0]
+    beta, gain = constants[0], constants[1]
     state = np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
@@ -146,7 +146,7 @@ def _accumulate(source, held, constants, units, first, last):  # type: ignore[no
             if step < len(source):
                 row = source[step, start:stop]  # read whole before it may be written over
                 for j in range(stop - start):
-                    state[j] = state[j] * beta + row[j]
+                    state[j] = state[j] * beta + row[j] * gain
             else:
                 for j in range(stop - start):
                     state[j] = state[j] * beta
@@ -200,7 +200,7 @@ def _arrays(digits: Digits) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=4096)
 def _constants(tables: Tables) -> tuple[Any, ...]:
-    constants = (tables.beta, tables.scale, tables.inverse, tables.slope)
+    constants = (tables.beta, tables.scale, tables.inverse, tables.slope, tables.gain)
     return tuple(np.array(x, np.float32) for x in (constants, tables.low, tables.high, tables.units))
 
 
@@ -211,9 +211,9 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
     spread(_track, (*places, *rule), items=source.shape[1], cost=len(tables.low), align=_ALIGN)
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...]) -> None:
+def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...], gain: float = 1.0) -> None:
     """See ``track_reference.accumulate``."""
-    constants = np.array((beta,), np.float32)
+    constants = np.array((beta, gain), np.float32)
     arguments = (source.numpy(), held.numpy(), constants, np.array(units, np.float32))
     spread(_accumulate, arguments, items=held.shape[1], cost=len(held), align=_ALIGN)
 
