@@ -108,10 +108,9 @@ def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tens
         for key, seconds in spent.items():
             best[key] = min(best[key], seconds)
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for op in snn.graph:
-        kind = sums[title(op) if op.fires else op.kind]
-        kind[0] += best.get(("snn", op.name), 0.0)
-        kind[1] += snn.steps * best.get(("ann", op.name), 0.0)
+    for column, side, graph, times in ((0, "snn", snn.graph, 1), (1, "ann", prepared.graph, snn.steps)):
+        for op in graph:
+            sums[title(op) if op.fires else op.kind][column] += times * best.get((side, op.name), 0.0)
     show(
         name,
         ["operation", "simulation, ms", "T passes, ms"],
