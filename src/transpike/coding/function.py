@@ -130,7 +130,7 @@ class Function:
                     own = self.calls[k].operator not in MOVES | BOOLEAN
                 case _:
                     own = False
-            own = own and call.operator in INPLACE and places.count(call.args[0]) == 1
+            own = own and call.operator in INPLACE and sum(place == call.args[0] for place in places) == 1
             found.append((operator(call.operator), aten(call.operator.replace(".", "_.")) if own else None))
         return found
 

@@ -186,9 +186,9 @@ def track(
         raise ValueError(f"{z.dtype} does not hold the integers to {code.levels[-1]}, the highest level: use float32")
     reuse = inplace or source.data_ptr() != z.data_ptr()
     spikes = source[: code.steps] if reuse else _allocate(code.steps, source[0], source.dtype)
-    ends = [_allocate(1, source[0], _state(z)) if final else source[:1, :0] for _ in range(2)]
+    ends = [_allocate(1, source[0], _state(z)) for _ in range(2)] if final else []
     if z.numel():
-        places = Final(*(_flat(end)[0] for end in ends))
+        places = Final(*(_flat(end)[0] for end in ends)) if final else Final(nothing := source.new_empty(0), nothing)
         tables = _tables(code, function, unit, gain)
         backend.track(_flat(source), _flat(spikes), places, tables, accumulated=accumulated or unit is not None)
     spikes = spikes.to(z.dtype)
@@ -332,8 +332,9 @@ def _prepare(z: Tensor, *, rows: int) -> tuple[ModuleType, Tensor]:
             f"expected a floating-point tensor [{rows}, N, *] with time first, got {z.dtype} of shape {tuple(z.shape)}"
         )
     z = z.detach()
-    order = (0, *sorted(range(1, z.ndim), key=z.stride, reverse=True))
-    z = z if z.permute(order).is_contiguous() else z.contiguous()
+    if not z.is_contiguous():
+        order = (0, *sorted(range(1, z.ndim), key=z.stride, reverse=True))
+        z = z if z.permute(order).is_contiguous() else z.contiguous()
     if z.dtype == torch.float64:
         return track_reference, z
     if z.is_cuda and _HAS_TRITON:
