@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from transpike.coding import scheme_settings
-from transpike.coding.scheme import decode, encoder_operations, finest, largest, payload_bits, readout_operations, total
+from transpike.coding.scheme import (
+    decode,
+    encoder_operations,
+    finest,
+    largest,
+    payload_bits,
+    readout_operations,
+    total,
+    train_bits,
+)
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.cost import evaluated, fan_out, macs, pairings, relays, step
 from transpike.conversion.kinds import title, weighted
@@ -123,6 +132,8 @@ def compare(
         shifts=work.shifts,
         multiplications=work.multiplications,
         payload_bits=work.payload_bits,
+        spike_bits=payload_bits(snn.scheme.digits),
+        train_bits=train_bits(snn.scheme),
         products=work.products,
         function_operations=work.function_additions + work.function_multiplications,
         neuron_updates=work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
