@@ -80,7 +80,9 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
     sets, schemes = task.sets, [task.found.network.scheme] if task.found else task.schemes
     with _Bars(task, schemes) as bars:
         convert, images = _converter(task, bars)
-        for scheme in _planned(schemes, known, task.target):
+        for number, scheme in enumerate(_planned(schemes, known, task.target)):
+            if number >= len(schemes):
+                bars.planned(scheme)
             code = _code(scheme_settings(scheme))
             if _key(scheme_settings(scheme)) in known or code in refused:
                 bars.passed(scheme)
@@ -158,9 +160,15 @@ class _Bars(Progress):
         return measured
 
     def passed(self, scheme: Scheme) -> None:
-        """A scheme needs no measurement."""
+        """Count a scheme that needs no measurement."""
         if self._all is not None:
             self.advance(self._all, len(scheme.weights) * self._images)
+
+    def planned(self, scheme: Scheme) -> None:
+        """Count a scheme that is one more."""
+        if self._all is not None:
+            total = self.tasks[self._all].total or 0
+            self.update(self._all, total=total + len(scheme.weights) * self._images)
 
 
 def _planned(schemes: Sequence[Scheme], known: Mapping[str, Row], target: float | None) -> Iterator[Scheme]:

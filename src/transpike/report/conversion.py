@@ -60,15 +60,19 @@ def _least(result: Conversion, series: Sequence[Series]) -> list[Group]:
         "takes 8. The fewest steps were looked for on the test images, as tables in papers have it."
     )
     heading = f"Fewest steps that lose at most {result.target_loss:g} pp"
-    columns = ("code", "T", "latency", "zero-delay", "T × bits", "spikes per neuron", "energy (µJ)", "× ANN")
+    columns = (
+        *("code", "T", "latency", "zero-delay", "T × bits"),
+        *("same predictions", "spikes per neuron", "energy (µJ)", "× ANN"),
+    )
     return [Group(heading, note, columns=columns, rows=rows)]
 
 
 def _least_cells(ann: Ann, row: Row | None) -> Sequence[str]:
     if row is None:
-        return ["none here", *"––––––"]
-    figures = fixed(row.spikes_per_neuron), fixed(row.energy_uj), ratio(row.energy_uj, ann.energy_uj)
-    return [f"{row.steps}", f"{row.latency}", f"{row.latency_zero_delay}", fixed(row.train_bits, 1), *figures]
+        return ["none here", *"–––––––"]
+    steps = f"{row.steps}", f"{row.latency}", f"{row.latency_zero_delay}", fixed(row.train_bits, 1)
+    energy = fixed(row.energy_uj), ratio(row.energy_uj, ann.energy_uj)
+    return [*steps, percent(row.agreement), fixed(row.spikes_per_neuron), *energy]
 
 
 def _refused(result: Conversion) -> list[Group]:

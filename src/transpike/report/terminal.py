@@ -54,14 +54,19 @@ def least_table(result: Conversion) -> Table:
     title = f"Fewest steps that lose at most {result.target_loss:g} pp"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
-    for heading in ("T", "latency", "zero-delay", "T × bits", "spikes/neuron", "energy µJ"):
+    for heading in ("T", "lat-\nency", "zero-\ndelay", "T ×\nbits", "same\npred.%", "spikes\n/neur.", "energy\nµJ"):
         table.add_column(heading, justify="right")
     for one in find_series([(result, "")])[0]:
         row = least(one.rows, result.target_loss or 0.0)
         if row is None:
             table.add_row(one.short, "none here")
             continue
-        figures = f"{row.train_bits:.1f}", f"{row.spikes_per_neuron:.2f}", f"{row.energy_uj:.3g}"
+        figures = (
+            f"{row.train_bits:.1f}",
+            _percent(row.agreement),
+            f"{row.spikes_per_neuron:.2f}",
+            f"{row.energy_uj:.3g}",
+        )
         table.add_row(one.short, str(row.steps), str(row.latency), str(row.latency_zero_delay), *figures)
     return table
 
