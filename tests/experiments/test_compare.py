@@ -134,3 +134,14 @@ def test_a_comparison_is_continued_by_its_own_verb(trained: Path, tmp_path: Path
     assert run(trained, "--schemes", "fs", "--seed", "1", "--resume", str(compared)) == 2
     what = ["convert", "mlp", "--data", "digits", "--weights", str(trained)]
     assert main([*what, "--resume", str(compared)]) == 2
+
+
+def test_energies_are_of_the_technology_asked_for(trained: Path, tmp_path: Path) -> None:
+    given = ("--schemes", "[{name: css, steps: 4}]", "--loading.test_images", "40")
+    assert run(trained, *given, "--out", str(tmp_path / "a")) == 0
+    assert run(trained, *given, "--technology", "7nm", "--memory", "8KB", "--out", str(tmp_path / "b")) == 0
+    old, new = read(tmp_path / "a"), read(tmp_path / "b")
+    assert (old.technology, new.technology) == ("45 nm", "7 nm, SRAM of 8KB")
+    assert new.ann.energy_uj == pytest.approx(old.ann.energy_uj * (1.69 + 2 * 3.75) / 4.6, rel=1e-3)
+    assert new.rows[0].energy_parts_uj["memory"] > new.rows[0].energy_parts_uj["accumulates"] * 3 * 3.75 / 0.38
+    assert "Energy per image, a model (7 nm, SRAM of 8KB)" in (tmp_path / "b" / "report.html").read_text()

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from transpike.checks import number, refuse, whole
 from transpike.coding import SCHEMES, Scheme, create_scheme
+from transpike.coding.operations import Memory, Node, Technology
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.convert import load_inputs, measured_rows, read_conversion
@@ -68,6 +69,8 @@ class Compare:
         max_latency: Pick the best row among those whose output stands after so many steps.
         payload_bits: Pick among those whose spikes carry at most so many bits beside their address.
         max_energy: Pick among those that take at most so many microjoules an image.
+        technology: What energies are of: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
+        memory: The SRAM that holds weights and states, whose traffic then counts: none, 8KB, 32KB or 1MB.
         spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
             every operator, for hardware whose neurons compute one function each (operators).
         calibration: How many training images set the amplitudes.
@@ -91,6 +94,8 @@ class Compare:
     max_latency: int | None = None
     payload_bits: int | None = None
     max_energy: float | None = None
+    technology: Node = "45nm"
+    memory: Memory = "none"
     spikes: Spikes = "needed"
     calibration: int = 512
     device: str = "cpu"
@@ -126,7 +131,8 @@ def compare(options: Compare) -> Conversion:
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     task = Sweep(
         source.model, ann, sets, schemes, options.calibration, options.device, options.spikes,
-        target=options.target_loss, limits=limits if str(limits) else None, total=total,
+        target=options.target_loss, limits=limits if str(limits) else None,
+        technology=Technology.of(options.technology, options.memory), total=total,
     )  # fmt: skip
     found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
     recorded = record(options, **found)

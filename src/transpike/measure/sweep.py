@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
+from transpike.coding.operations import TECHNOLOGIES, Technology
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import collect
 from transpike.conversion.diagnose import Diagnosis
@@ -45,6 +46,7 @@ class Sweep:
         found: by a search: its network is measured in place of schemes.
         target: percentage points of accuracy: of each code the least T is looked for that loses no more.
         limits: what the row that is picked must keep.
+        technology: what energies are of.
         total: sums a tensor over processes, which share the test images; None for one process.
     """
 
@@ -58,6 +60,7 @@ class Sweep:
     found: Search | None = None
     target: float | None = None
     limits: Limits | None = None
+    technology: Technology = TECHNOLOGIES["45nm"]
     total: Callable[[Tensor], Tensor] | None = None
 
 
@@ -96,7 +99,9 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
                 refused[code] = f"{type(scheme).__name__}, {scheme.label}", error
                 bars.passed(scheme)
                 continue
-            measured = compare(snn, sets.test, progress=bars.measuring(scheme), total=task.total)
+            measured = compare(
+                snn, sets.test, progress=bars.measuring(scheme), total=task.total, technology=task.technology
+            )
             row = measured.row
             if folder:
                 snn.save(folder / name)
@@ -113,6 +118,7 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
                 glossary={term: meaning for each in schemes for term, meaning in each.terms.items()},
                 goal=task.found.goal if task.found else None,
                 tries=snn.search,
+                technology=task.technology.name,
                 target_loss=task.target,
                 limits=task.limits,
                 refused={label: str(error) for label, error in refused.values()},

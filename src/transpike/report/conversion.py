@@ -228,7 +228,9 @@ def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[
     note = f"Each coding at its least latency with {100 * FAITHFUL:g} % same predictions, or else at its closest."
     if named_parts := [part for part in plots.PARTS if any(part in bar.parts for bar in bars)]:
         note += f" From full to faint: {', '.join(part.replace('_', ' ') for part in named_parts)}."
-    return [Plot(Markup(plots.draw_energy(bars, f"{key}-energy", alt)), "Energy per image, a model", note)]
+    technologies = ", ".join(sorted({result.technology for result, _ in sources}))
+    caption = f"Energy per image, a model ({technologies})"
+    return [Plot(Markup(plots.draw_energy(bars, f"{key}-energy", alt)), caption, note)]
 
 
 def _ann_cells(ann: Ann) -> list[str]:

@@ -73,6 +73,7 @@ DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 PARTS = {
     **{"accumulates": 1.0, "shifts": 0.85, "multiplications": 0.7, "products": 0.55, "functions": 0.4},
     "neuron_updates": 0.28,
+    "memory": 0.16,
     **{"synapses": 1.0, "neurons": 0.64, "encoder": 0.28},
 }
 """How opaque an energy's parts are drawn."""

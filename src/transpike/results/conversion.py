@@ -243,6 +243,7 @@ class Conversion:
         glossary: what terms of the rows' schemes mean.
         goal: what was searched for, in words; None where the scheme was given.
         tries: the networks that the search tried, in its order.
+        technology: what energies are of.
         target_loss: percentage points of accuracy; of each code the least T that loses no more was looked for.
         limits: what the best row must keep; None where none were given.
         refused: codes that have no neurons for the network, by what tells them from others, and why.
@@ -257,6 +258,7 @@ class Conversion:
     glossary: Mapping[str, str] = field(default_factory=dict)
     goal: str | None = None
     tries: tuple[Try, ...] = ()
+    technology: str = "45 nm"
     target_loss: float | None = None
     limits: Limits | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
