@@ -30,8 +30,8 @@ class Burst(Scheme):
     .. math::
         V \leftarrow V + z_t, \qquad s_t = \mathrm{clip}(\lfloor V \rfloor, 0, \Gamma), \qquad V \leftarrow V - s_t
 
-    With :math:`\Gamma = 1` it is ``Rate(start=0)``. Several spikes let a neuron send at once what has gathered above its
-    threshold. How far they are range too is ``span``: the calibrated peak is ``span`` spikes a step. (The authors'
+    With :math:`\Gamma = 1` it is ``Rate(start=0)``. Several spikes let a neuron send at once what has gathered above
+    its threshold. How far they are range too is ``span``: the calibrated peak is ``span`` spikes a step. (The authors'
     program divides activations above 1 by :math:`\Gamma` before it takes their percentile: span :math:`\Gamma` for
     large activations, span 1 for small ones.) With :math:`\Gamma = 2^n - 1` and a start of a half it is
     `MultiThreshold` with one amplitude a layer. A maximum over windows is taken over what the inputs
