@@ -20,6 +20,7 @@ from transpike.results.analysis import (
 )
 from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row, Spikes, Try
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
+from transpike.results.finetuning import Finetuning, Schedule, Timed
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
 from transpike.results.provenance import provenance
 from transpike.results.run import Hardware, Run
@@ -51,6 +52,7 @@ __all__ = [
     "Evaluation",
     "Features",
     "Filter",
+    "Finetuning",
     "Finished",
     "FiringLayer",
     "Hardware",
@@ -71,6 +73,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Saliency",
+    "Schedule",
     "Shown",
     "Similarity",
     "Spectrum",
@@ -78,6 +81,7 @@ __all__ = [
     "Spikes",
     "Spiking",
     "Stage",
+    "Timed",
     "Training",
     "Try",
     "as_json",
