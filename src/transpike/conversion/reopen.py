@@ -15,9 +15,12 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
 from transpike.conversion.scale import scale, unscale
-from transpike.conversion.silence import PRICES, Silences
+from transpike.conversion.silence import Silences
 
 __all__ = ["Reopened", "proposals", "reopen"]
+
+PRICES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+"""Of a silent step, as in `transpike.conversion.silence`, and higher: accuracy decides here, not the error."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""``transpike finetune``: the weights of a converted network train under its spikes, and layers need fewer silent steps."""
+"""``transpike finetune``: a converted network's weights train under its spikes, so that it needs fewer silent steps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Literal
 
 from rich.console import Console
 
-from transpike.data import ImageSets, Loading, load_images
-from transpike.errors import ConfigError, ModelError
+from transpike.data import ImageSets, Loading
+from transpike.data.event_files import EVENT_SOURCES
+from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.options import check_resumed, read_record, record
+from transpike.experiments.source import Data
 from transpike.report import write_report
 from transpike.report.terminal import finetuning_table
 from transpike.results import Training, copy_results
@@ -29,8 +31,7 @@ class Finetune:
 
     A silent step, in which a layer listens before it fires, costs a step of latency. Layers need them because early
     digits are fired before late input is known. Training lowers what comes late: to the loss of the labels it adds
-    what exceeds the bound below which a layer follows its input without silent steps. While it trains, no layer waits
-    longer than --silent.
+    what exceeds the bound below which a layer follows its input with at most --silent silent steps.
 
     Then silent steps are chosen anew, by validation images: of the networks that are as accurate as the converted one,
     the one with the least latency is kept. The converted weights are judged with fewer silent steps, too; the table
@@ -53,7 +54,7 @@ class Finetune:
         download: Download the data set into root where it is missing.
         loading: Batches, augmentation, validation split; what is left out of image size and normalisation is as in the
             run. Keep the split by which the network was trained, so that validation images are new to it.
-        silent: The most silent steps of a layer while it trains; layers that had fewer keep theirs.
+        silent: The most silent steps of a layer that the bound allows for; layers that had fewer keep theirs.
         penalty: Weight of the squared excess over the bound; 0 trains by the labels alone.
         tolerance: Percentage points of validation accuracy that may be lost for fewer silent steps.
         judged: Judge silent steps on so many validation images.
@@ -111,7 +112,9 @@ def finetune(options: Finetune) -> Training:
     from transpike.train.finetune import finetune as tune
 
     silencing = Silencing(chosen.silent, chosen.penalty, chosen.tolerance, chosen.judged)
-    snn, sets = check_tunable(load(chosen.converted)), _images(chosen)
+    snn = check_tunable(load(chosen.converted))
+    sets = Data(chosen.data, chosen.root, chosen.download, chosen.loading).load(None)
+    assert isinstance(sets, ImageSets)
     subject = str(chosen.converted)
     with training_run("finetune", record(chosen), resume=options.resume, out=options.out, subject=subject) as run:
         from transpike.train import Loaders
@@ -140,6 +143,8 @@ def _settled(options: Finetune) -> Finetune:
     data = options.data or began.get("data")
     if data is None:
         raise ConfigError(f"{folder}: give --data, the images to tune it on; no run.json beside it tells.")
+    if data in EVENT_SOURCES:
+        raise DataError(f"{data} gives frames of events, and a converted network takes images.")
     known = recorded_loading(began, folder.parent) if data == began.get("data") else Loading()
     loading = known if options.loading is None else _filled(options.loading, known)
     seed = known.seed if options.seed is None else options.seed
@@ -152,9 +157,3 @@ def _filled(loading: Loading, known: Loading) -> Loading:
     open_, facts = asdict(loading), asdict(known)
     names = ("mean", "std", "size", "crop", "interpolation", "outputs")
     return replace(loading, **{name: facts[name] for name in names if open_[name] is None})
-
-
-def _images(chosen: Finetune) -> ImageSets:
-    return load_images(
-        chosen.data or "", root=chosen.root or Path("data"), download=chosen.download, loading=chosen.loading or Loading()
-    )

@@ -18,7 +18,7 @@ def finetuning_words(tuned: Finetuning) -> str:
 
     >>> from transpike.results import Timed
     >>> timed = [Timed(latency=8 + wait, interval=8 + wait, waits={"relu": wait}) for wait in (1, 0)]
-    >>> schedule = Schedule(weights="tuned", waits="as trained", latency=8, silent=0, accuracy=0.5, agreement=0.5)
+    >>> schedule = Schedule(weights="tuned", waits="as asked", latency=8, silent=0, accuracy=0.5, agreement=0.5)
     >>> names = dict(label="ternary", network="T8", images=64)
     >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
     '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps alone.'

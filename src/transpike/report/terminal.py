@@ -105,7 +105,8 @@ def finetuning_table(result: Training) -> Table:
     """Which silent steps were judged; ">" marks the choice, and what came of it stands below."""
     tuned = result.finetuning
     assert tuned is not None
-    table = _table(f"{tuned.images} validation images", ("weights, silent steps", *SCHEDULE_COLUMNS), schedule_rows(tuned))
+    headings = ("weights, how silent steps were chosen", *SCHEDULE_COLUMNS)
+    table = _table(f"{tuned.images} validation images", headings, schedule_rows(tuned))
     tested = f" Test accuracy {percent(tuned.before.accuracy)} before, {percent(tuned.after.accuracy)} after."
     table.caption = finetuning_words(tuned) + (tested if known(tuned.after.accuracy) else "")
     table.caption_justify = "left"

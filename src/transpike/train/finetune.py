@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,6 +31,8 @@ from transpike.train.record import after_training, network_name, python_run
 
 __all__ = ["TUNING", "Finetuned", "Silencing", "Tuner", "check_tunable", "finetune"]
 
+Weights = Literal["converted", "tuned"]
+
 TUNING = TrainOptions(epochs=10, optim=Optim(name="adamw", lr=1e-3, weight_decay=0.0))
 """How a converted network is trained unless told otherwise."""
 
@@ -44,7 +45,7 @@ class Silencing:
     """What is asked of silent steps.
 
     Attributes:
-        silent: The most silent steps of a layer while its weights train; layers that had fewer keep theirs.
+        silent: The most silent steps of a layer that the bound allows for; layers that had fewer keep theirs.
         penalty: Weight of the squared excess over the bound; 0 trains for the labels alone.
         tolerance: Percentage points of validation accuracy that may be lost.
         judged: Judge on so many validation images, the first.
@@ -143,9 +144,10 @@ def finetune(
 ) -> Finetuned:
     """Train the weights of a converted network under its own spikes, and choose its silent steps anew.
 
-    Forward, the network is simulated; backward, gradients pass each layer as they pass its function at the decoded
-    values, and not where it clips. To the task's loss comes what violates the sufficient bound (see
-    `transpike.conversion.tuning`). While it trains no layer waits for more than ``silencing.silent`` steps.
+    Forward, the network is simulated with the silent steps that it has. Backward, gradients pass each layer as they
+    pass its function at the decoded values, and not where it clips. To the task's loss comes what exceeds the bound
+    below which layers follow their input with at most ``silencing.silent`` silent steps (see
+    `transpike.conversion.tuning`).
 
     Afterwards several choices of silent steps are judged on validation images, of the tuned weights and of the
     converted ones. The network with the least latency is handed on that is as accurate on them as the network was, with
@@ -187,8 +189,7 @@ def finetune(
         raise ConfigError("finetune judges silent steps by validation images, of which there are none: hold some back.")
     if options.steps is not None:
         raise ConfigError(f"steps={options.steps}: a converted network has its own, {snn.steps}; leave steps out.")
-    waits = {name: min(wait, silencing.silent) for name, wait in snn.timing.waits.items()}
-    tuner = Tuner(Tunable(snn, waits=waits), options, penalty=silencing.penalty)
+    tuner = Tuner(Tunable(snn, silent=silencing.silent), options, penalty=silencing.penalty)
     if isinstance(folder, RunFolder):
         return _finetune(snn, tuner, loaders, silencing, folder, resume)
     more: dict[str, object] = {"silencing": vars(silencing)}
@@ -206,9 +207,10 @@ def _finetune(
     """Train, choose, test, and save the network that is handed on."""
     fitted = fit_module(tuner, loaders, folder=run.folder, resume=resume)
     device = _device(tuner.options.machine)
-    before, tuned = (each.timed(each.timing.waits).to(device) for each in (snn, tuner.model))
+    before = snn.timed(snn.timing.waits).to(device)
     judge = _Judge(before, tuner)
-    network, schedules = _choose(before, tuned, loaders, silencing, judge)
+    assert loaders.validation is not None
+    network, schedules = _choose(before, tuner, loaders.validation, silencing, judge)
     tests = {} if loaders.test is None else judge({"before": before, "after": network}, loaders.test)
     record = Finetuning(
         steps=snn.steps,
@@ -227,37 +229,44 @@ def _finetune(
 
 
 def _choose(
-    before: SpikingNetwork, tuned: SpikingNetwork, loaders: Loaders, silencing: Silencing, judge: _Judge
+    before: SpikingNetwork, tuner: Tuner, batches: Batches, silencing: Silencing, judge: _Judge
 ) -> tuple[SpikingNetwork, tuple[Schedule, ...]]:
     """The network with the least latency of those as accurate as ``before``, and what was judged."""
-    batches, most = loaders.validation, silencing.judged
-    assert batches is not None
-    rows, networks = [], []
+    tuned = tuner.model.timed(before.timing.waits).to(before.device)
+    images = collect(batches, CHOSEN_ON).to(before.device)
+    rows: list[Schedule] = []
+    networks: list[SpikingNetwork] = []
 
-    def add(weights: Literal["converted", "tuned"], waits: str, network: SpikingNetwork) -> Judged:
-        found = judge({waits: network}, batches, most=most)[waits]
-        rows.append(_schedule(network, found, weights=weights, waits=waits))
+    def add(weights: Weights, how: str, network: SpikingNetwork) -> float:
+        found = judge({how: network}, batches, most=silencing.judged)[how]
+        rows.append(_schedule(network, found, weights=weights, waits=how))
         networks.append(network)
-        return found
+        return found.accuracy
 
-    with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("judging silent steps", total=None)
-        wanted = add("converted", "as converted", before).accuracy - silencing.tolerance / 100
-        images = collect(batches, CHOSEN_ON).to(before.device)
-        for weights, network in (("tuned", tuned), ("converted", before.timed(tuned.timing.waits))):
-            found = [("as trained", network), *((f"price {price:g}", one) for price, one in proposals(network, images))]
-            for waits, one in sorted(found, key=lambda pair: pair[1].latency):
-                if one.latency >= before.latency or (weights, one.latency) in {(r.weights, r.latency) for r in rows}:
-                    continue
-                progress.update(bar, description=f"judging silent steps: {weights} weights, latency {one.latency}")
-                if add(weights, waits, one).accuracy >= wanted:
-                    break
-        add("tuned", "as converted", tuned.timed(before.timing.waits))
+    sides: tuple[tuple[Weights, SpikingNetwork], ...] = (("tuned", tuned), ("converted", before))
+    with Console(stderr=True).status("judging silent steps") as status:
+        wanted = add("converted", "as converted", before) - silencing.tolerance / 100
+        add("tuned", "as converted", tuned)
+        for weights, network in sides:
+            for how, one in _fewer(network, tuner.model.wanted, images):
+                if one.latency < before.latency:
+                    status.update(f"judging silent steps: {weights} weights, latency {one.latency}")
+                    if add(weights, how, one) >= wanted:
+                        break
     met = [place for place, row in enumerate(rows) if row.accuracy >= wanted]
     best = min(met, key=lambda place: (rows[place].latency, -rows[place].accuracy))
     network = networks[best]
     network.clipped, network.residuals = dict(reopen(network, images).clipped), measured(network, images).residuals
     return network, tuple(replace(row, chosen=place == best) for place, row in enumerate(rows))
+
+
+def _fewer(network: SpikingNetwork, waits: Mapping[str, int], images: Tensor) -> list[tuple[str, SpikingNetwork]]:
+    """The network with fewer silent steps, a choice a latency, the least latency first."""
+    asked = network.timed(waits)
+    found = {asked.latency: ("as asked", asked)}
+    for price, one in proposals(network, images):
+        found.setdefault(one.latency, (f"price {price:g}", one))
+    return [found[latency] for latency in sorted(found)]
 
 
 class _Judge:
@@ -284,12 +293,15 @@ class _Judge:
             if count == most:
                 break
         self.images = count if most else self.images
-        return {name: Judged(*(each / count).tolist(), count) for name, each in sums.items()}
+        return {name: _judged(each / count, count) for name, each in sums.items()}
 
 
-def _schedule(
-    network: SpikingNetwork, found: Judged, *, weights: Literal["converted", "tuned"], waits: str
-) -> Schedule:
+def _judged(means: Tensor, images: int) -> Judged:
+    accuracy, agreement, loss = means.tolist()
+    return Judged(accuracy, agreement, loss, images)
+
+
+def _schedule(network: SpikingNetwork, found: Judged, *, weights: Weights, waits: str) -> Schedule:
     return Schedule(
         weights=weights,
         waits=waits,
