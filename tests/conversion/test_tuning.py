@@ -142,7 +142,7 @@ def test_the_violation_is_the_squared_excess() -> None:
         heard = 2 * heard + z
         now = max(heard, 0.0)
         excess = abs(now - 2 * before) - (0.5 if step else 1.5)
-        expected += max(excess, 0.0) ** 2
+        expected += (max(excess, 0.0) / 2**step) ** 2  # in units of the first digit
         before = now
     assert expected > 0
     assert float(tunable.violation) == pytest.approx(expected, rel=1e-4)

@@ -38,12 +38,13 @@ class Tunable(SpikingNetwork):
     Args:
         snn: a converted network; it is not changed. It trains with the silent steps that it has.
         silent: the most silent steps of a layer that the bound allows for.
-        share: the share of each batch on which violations are measured, which needs all steps.
+        share: the share of each batch on which violations are measured, which needs gradients through all steps.
 
     Attributes:
         wanted: the silent steps of each layer that the bound allows for.
-        violation: of the last batch, the squared excess over the bound, in digits: summed over the steps, a mean over a
-            layer's neurons, summed over layers. Through it gradients reach the weights that make the layer's current.
+        violation: of the last batch, the squared excess over the bound, in units of the first digit: summed over the
+            steps, a mean over a layer's neurons, summed over layers. So an excess counts by what it is worth in the
+            end. Its gradients go through all steps.
 
     Raises:
         ConversionError: if no bound is known for the scheme.
@@ -59,7 +60,7 @@ class Tunable(SpikingNetwork):
         ([(16, 4), (16,), (3, 16), (3,)], True)
     """
 
-    def __init__(self, snn: SpikingNetwork, *, silent: int = 0, share: float = 0.25) -> None:
+    def __init__(self, snn: SpikingNetwork, *, silent: int = 0, share: float = 0.125) -> None:
         super().__init__(
             snn.current_graph(),
             snn.scheme,
@@ -121,42 +122,60 @@ class Tunable(SpikingNetwork):
 
         def fire(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
-                fired = self._encode(op, *inputs)
+                spikes = self._encode(op, *inputs).spikes
             else:
                 z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
-                if watched and any(each.requires_grad for each in z):
-                    self.violation = self.violation + self._violated(op, z)
                 fired = self.neurons[op.name](z, self.tensors(op), inplace=False, final=False)
-            said.setdefault(op.name, []).append(decode(self.scheme, fired.spikes).detach())
-            return fired.spikes.flatten(0, 1)
+                spikes = fired.spikes
+                if watched and any(each.requires_grad for each in z):
+                    change = self._change(op, z)
+                    self.violation = self.violation + self._violated(change, self.wanted[op.name])
+                    digits = _late(change, self.timing.waits[op.name]) / _like(self._weights, change)
+                    spikes = spikes + (digits - digits.detach())
+            said.setdefault(op.name, []).append(decode(self.scheme, spikes.detach()))
+            return spikes.flatten(0, 1)
 
         self._walk(x, fire, self._current, self._decode, whole=False)
 
-    def _violated(self, op: Op, z: Sequence[Tensor]) -> Tensor:
-        r"""The squared excess of a layer's currents over its bound.
+    @property
+    def _weights(self) -> Tensor:
+        return torch.tensor(self.scheme.weights, device=self.device)
 
-        The bound is asked of how the function of the input so far changes in a step, in digits of that step, which is
-        the current itself where the function is the identity: with what is left after a digit at most half a digit, the
-        next one need not exceed L as long as the change is at most :math:`(2L + 1 - \beta) / 2`. So it holds for any
-        function. What the silent steps heard comes at once, in the first digit: at most :math:`L + 1/2`.
-        """
-        wait, beta = self.wanted[op.name], ratio(self.scheme)
-        assert beta is not None
-        if wait >= self.steps:  # it hears all before it fires
-            return z[0].new_zeros(())
-        weights = torch.tensor(self.scheme.weights, device=self.device)
-        heard = [(each * _like(weights, each)).cumsum(0) for each in z]
+    def _change(self, op: Op, z: Sequence[Tensor]) -> Tensor:
+        """By what each step's input changes the function of the input so far: [T, N, \\*], in units of theta."""
+        heard = [(each * _like(self._weights, each)).cumsum(0) for each in z]
         for each in heard:
             if each.requires_grad:  # a quotient of nothing yet has no derivative
                 each.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
         unit, constants = self.units[op.name], self.tensors(op)
         target = op.function.at(*(each.flatten(0, 1) for each in heard), unit=unit, constants=constants)
         target = target.unflatten(0, (self.steps, -1)).nan_to_num()
-        digit = _like(weights[wait:] * beta**wait, target)
-        first = (target[wait] / digit[0]).abs() - (self.bound + beta / 2)
-        rest = (target[wait + 1 :] - target[wait:-1]).div(digit[1:]).abs() - self.bound
-        excess: Tensor = (first.relu().square().sum() + rest.relu().square().sum()) / first.numel()
-        return excess
+        return torch.cat([target[:1], target[1:] - target[:-1]])
+
+    def _violated(self, change: Tensor, wait: int) -> Tensor:
+        r"""The squared excess of a layer over its bound, if it waits so long.
+
+        The bound is asked of how the function of the input so far changes in a step, in digits of that step, which is
+        the current itself where the function is the identity: with what is left after a digit at most half a digit, the
+        next one need not exceed L as long as the change is at most :math:`(2L + 1 - \beta) / 2`. So it holds for any
+        function. What the silent steps heard comes at once, in the first digit: at most :math:`L + 1/2`.
+        """
+        beta = ratio(self.scheme)
+        assert beta is not None
+        if wait >= self.steps:  # it hears all before it fires
+            return change.new_zeros(())
+        late, digits = _late(change, wait), _like(self._weights, change)
+        most = torch.full_like(digits, self.bound)
+        most[0] += beta / 2
+        excess = (late.abs() - most * digits).relu() / digits[0]
+        violated: Tensor = excess.square().sum() / change[0].numel()
+        return violated
+
+
+def _late(change: Tensor, wait: int) -> Tensor:
+    """The changes by the steps in which a layer fires that waits so long: what it has heard by then comes first."""
+    wait = min(wait, len(change) - 1)
+    return torch.cat([change[: wait + 1].sum(0)[None], change[wait + 1 :], change.new_zeros(change[:wait].shape)])
 
 
 def _like(weights: Tensor, x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Finetune:
     download: bool = False
     loading: Loading | None = None
     silent: int = 0
-    penalty: float = 3.0
+    penalty: float = 10.0
     tolerance: float = 0.0
     judged: int = 1000
     epochs: int = 10

@@ -52,7 +52,7 @@ class Silencing:
     """
 
     silent: int = 0
-    penalty: float = 3.0
+    penalty: float = 10.0
     tolerance: float = 0.0
     judged: int = 1000
 
