@@ -9,7 +9,8 @@ taken as that of rounding (1 as long as it is not the largest), :math:`dG_t = \b
 What violates the sufficient bound (see `transpike.coding.scheme.followed`) is penalised. "Canonic Signed Spike Coding"
 leaves that to future work (Section 6): the decoupling condition as a target of learning, so that silent steps can go.
 The network keeps its silent steps while it trains, and the bound is that of the fewer ones it is to have: what it says
-then stays true, and so do its gradients. Networks that trained without the steps lost more accuracy.
+then stays true, and so do its gradients. Networks that trained without the steps lost more accuracy. The violation of a
+layer depends on all layers before it, so its gradients do go through all steps, for a share of each batch.
 """
 
 from __future__ import annotations

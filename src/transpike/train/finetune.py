@@ -3,64 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
-from rich.console import Console
 from torch import Tensor
-from torch.nn import functional
 
-from transpike.checks import number, whole
 from transpike.coding.scheme import followed
-from transpike.conversion.calibrate import collect
 from transpike.conversion.network import SpikingNetwork
-from transpike.conversion.reopen import proposals, reopen
-from transpike.conversion.silence import measured
 from transpike.conversion.tuning import Tunable
 from transpike.errors import ConfigError, ModelError
-from transpike.results import Evaluation, Finetuning, RunFolder, Schedule, Timed, Training
+from transpike.results import Evaluation, Finetuning, RunFolder, Timed, Training
 from transpike.train.classify import Classifier
-from transpike.train.fitted import Batches, Fitted, Loaders
+from transpike.train.fitted import Fitted, Loaders
 from transpike.train.loop import fit_module
 from transpike.train.options import Machine, Optim, TrainOptions
 from transpike.train.processes import first_process
+from transpike.train.rechoose import Judge, Judged, Silencing, rechoose
 from transpike.train.record import after_training, network_name, python_run
 
 __all__ = ["TUNING", "Finetuned", "Silencing", "Tuner", "check_tunable", "finetune"]
 
-Weights = Literal["converted", "tuned"]
-
 TUNING = TrainOptions(epochs=10, optim=Optim(name="adamw", lr=1e-3, weight_decay=0.0))
 """How a converted network is trained unless told otherwise."""
-
-CHOSEN_ON = 48
-"""Validation images on which proposals of silent steps are made: one half by the rule's simulations."""
-
-
-@dataclass(frozen=True)
-class Silencing:
-    """What is asked of silent steps.
-
-    Attributes:
-        silent: The most silent steps of a layer that the bound allows for; layers that had fewer keep theirs.
-        penalty: Weight of the squared excess over the bound; 0 trains for the labels alone.
-        tolerance: Percentage points of validation accuracy that may be lost.
-        judged: Judge on so many validation images, the first.
-    """
-
-    silent: int = 0
-    penalty: float = 10.0
-    tolerance: float = 0.0
-    judged: int = 1000
-
-    def __post_init__(self) -> None:
-        whole("silent", self.silent, least=0)
-        number("penalty", self.penalty, least=0)
-        number("tolerance", self.tolerance, least=0, most=100)
-        whole("judged", self.judged)
 
 
 class Tuner(Classifier):
@@ -103,16 +68,6 @@ class Finetuned(Fitted):
             model=model, dataset=dataset, images=test.images, accuracy=test.accuracy, loss=test.loss
         )
         return replace(after_training(evaluation, self), finetuning=self.record)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A network on images: accuracy and equal predictions in [0, 1], mean cross-entropy, how many images."""
-
-    accuracy: float
-    agreement: float
-    loss: float
-    images: int
 
 
 def check_tunable(snn: SpikingNetwork) -> SpikingNetwork:
@@ -208,9 +163,10 @@ def _finetune(
     fitted = fit_module(tuner, loaders, folder=run.folder, resume=resume)
     device = _device(tuner.options.machine)
     before = snn.timed(snn.timing.waits).to(device)
-    judge = _Judge(before, tuner)
+    tuned = tuner.model.timed(snn.timing.waits).to(device)
+    judge = Judge(before, tuner.read)
     assert loaders.validation is not None
-    network, schedules = _choose(before, tuner, loaders.validation, silencing, judge)
+    network, schedules = rechoose(before, tuned, tuner.model.wanted, loaders.validation, silencing, judge)
     tests = {} if loaders.test is None else judge({"before": before, "after": network}, loaders.test)
     record = Finetuning(
         steps=snn.steps,
@@ -226,90 +182,6 @@ def _finetune(
     if first_process():
         network.save(run.folder / record.network)
     return Finetuned(**vars(fitted), network=network, record=record, test=tests.get("after"))
-
-
-def _choose(
-    before: SpikingNetwork, tuner: Tuner, batches: Batches, silencing: Silencing, judge: _Judge
-) -> tuple[SpikingNetwork, tuple[Schedule, ...]]:
-    """The network with the least latency of those as accurate as ``before``, and what was judged."""
-    tuned = tuner.model.timed(before.timing.waits).to(before.device)
-    images = collect(batches, CHOSEN_ON).to(before.device)
-    rows: list[Schedule] = []
-    networks: list[SpikingNetwork] = []
-
-    def add(weights: Weights, how: str, network: SpikingNetwork) -> float:
-        found = judge({how: network}, batches, most=silencing.judged)[how]
-        rows.append(_schedule(network, found, weights=weights, waits=how))
-        networks.append(network)
-        return found.accuracy
-
-    sides: tuple[tuple[Weights, SpikingNetwork], ...] = (("tuned", tuned), ("converted", before))
-    with Console(stderr=True).status("judging silent steps") as status:
-        wanted = add("converted", "as converted", before) - silencing.tolerance / 100
-        add("tuned", "as converted", tuned)
-        for weights, network in sides:
-            for how, one in _fewer(network, tuner.model.wanted, images):
-                if one.latency < before.latency:
-                    status.update(f"judging silent steps: {weights} weights, latency {one.latency}")
-                    if add(weights, how, one) >= wanted:
-                        break
-    met = [place for place, row in enumerate(rows) if row.accuracy >= wanted]
-    best = min(met, key=lambda place: (rows[place].latency, -rows[place].accuracy))
-    network = networks[best]
-    network.clipped, network.residuals = dict(reopen(network, images).clipped), measured(network, images).residuals
-    return network, tuple(replace(row, chosen=place == best) for place, row in enumerate(rows))
-
-
-def _fewer(network: SpikingNetwork, waits: Mapping[str, int], images: Tensor) -> list[tuple[str, SpikingNetwork]]:
-    """The network with fewer silent steps, a choice a latency, the least latency first."""
-    asked = network.timed(waits)
-    found = {asked.latency: ("as asked", asked)}
-    for price, one in proposals(network, images):
-        found.setdefault(one.latency, (f"price {price:g}", one))
-    return [found[latency] for latency in sorted(found)]
-
-
-class _Judge:
-    """Measures networks beside the artificial one that was converted."""
-
-    def __init__(self, original: SpikingNetwork, tuner: Tuner) -> None:
-        self.original, self.tuner, self.images = original, tuner, 0
-
-    @torch.no_grad()
-    def __call__(
-        self, networks: Mapping[str, SpikingNetwork], batches: Batches, *, most: int | None = None
-    ) -> dict[str, Judged]:
-        sums = {name: torch.zeros(3, dtype=torch.float64) for name in networks}
-        count = 0
-        for batch in batches:
-            images, labels = (x[: None if most is None else most - count] for x in self.tuner.read(batch))
-            images, labels = images.to(self.original.device), labels.cpu()
-            same = self.original.analog(images).argmax(1).cpu()
-            for name, network in networks.items():
-                found = network(images).float().cpu()
-                predicted, loss = found.argmax(1), functional.cross_entropy(found, labels, reduction="sum")
-                sums[name] += torch.stack([(predicted == labels).sum(), (predicted == same).sum(), loss]).double()
-            count += len(labels)
-            if count == most:
-                break
-        self.images = count if most else self.images
-        return {name: _judged(each / count, count) for name, each in sums.items()}
-
-
-def _judged(means: Tensor, images: int) -> Judged:
-    accuracy, agreement, loss = means.tolist()
-    return Judged(accuracy, agreement, loss, images)
-
-
-def _schedule(network: SpikingNetwork, found: Judged, *, weights: Weights, waits: str) -> Schedule:
-    return Schedule(
-        weights=weights,
-        waits=waits,
-        latency=network.latency,
-        silent=sum(network.timing.waits.values()),
-        accuracy=found.accuracy,
-        agreement=found.agreement,
-    )
 
 
 def _timed(network: SpikingNetwork, tested: Judged | None) -> Timed:
