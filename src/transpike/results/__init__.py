@@ -22,6 +22,7 @@ from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Ro
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
 from transpike.results.finetuning import Finetuning, Schedule, Timed
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
+from transpike.results.limits import Limits
 from transpike.results.provenance import provenance
 from transpike.results.run import Hardware, Run
 from transpike.results.runs import RunFolder, copy_results, located, resumable, resume_run, start_run
@@ -59,6 +60,7 @@ __all__ = [
     "HeatMap",
     "Layer",
     "Left",
+    "Limits",
     "LogitCurve",
     "LogitRow",
     "Logits",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from transpike.coding.scheme import followed
+from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.tuning import Tunable
 from transpike.errors import ConfigError, ModelError
@@ -80,7 +81,8 @@ def check_tunable(snn: SpikingNetwork) -> SpikingNetwork:
         raise ModelError(
             f"finetune takes a converted network, of transpike.convert or transpike.load, not a {type(snn).__name__}"
         )
-    if followed(snn.scheme, 0) is None:
+    tracks = all(isinstance(neuron, TrackingNeuron) for neuron in snn.neurons.values())
+    if followed(snn.scheme, 0) is None or not tracks:
         raise ModelError(
             f"finetune: under {type(snn.scheme).__name__} no bound is known that would make silent steps needless; "
             "convert with signed CSS spikes, such as scheme=CSS(steps=8)"
