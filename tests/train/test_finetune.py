@@ -32,8 +32,8 @@ def task(count: int, seed: int) -> TensorDataset:
 
 def cancelling() -> nn.Module:
     """It takes differences of large numbers, which early digits get wrong."""
-    ann = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
     torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
     optimiser = torch.optim.Adam(ann.parameters(), lr=1e-2)
     images, labels = task(1024, 0).tensors
     for _ in range(200):
@@ -103,6 +103,7 @@ def test_its_folder_is_read_by_what_reads_conversions(tuned: tuple[Finetuned, Pa
 
 
 def test_the_network_that_was_converted_stays(snn: SpikingNetwork, tuned: tuple[Finetuned, Path]) -> None:
+    assert tuned[1].is_dir()
     again = transpike.convert(cancelling(), task(512, 0).tensors[0], scheme=transpike.CSS(steps=8))
     assert torch.equal(snn(task(50, 3).tensors[0]), again(task(50, 3).tensors[0]))
 

@@ -8,9 +8,7 @@ from transpike.report.parts import Group
 from transpike.report.wording import percent
 from transpike.results import Finetuning, Schedule
 
-__all__ = ["SCHEDULE_COLUMNS", "describe_finetuning", "finetuning_words", "schedule_rows"]
-
-SCHEDULE_COLUMNS = ("latency", "silent steps", "validation accuracy", "same predictions")
+__all__ = ["describe_finetuning", "finetuning_words", "schedule_rows"]
 
 
 def finetuning_words(tuned: Finetuning) -> str:
@@ -70,7 +68,7 @@ def describe_finetuning(tuned: Finetuning) -> list[Group]:
             f"Choices of silent steps on {tuned.images} validation images, from the least latency on, until one is as "
             "accurate as the converted network was.",
             about="weights and how their silent steps were chosen",
-            columns=("weights", *SCHEDULE_COLUMNS),
+            columns=("weights", "latency", "silent steps", "validation accuracy", "same predictions"),
             rows=schedule_rows(tuned),
         ),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
-from transpike.report.finetuning import SCHEDULE_COLUMNS, finetuning_words, schedule_rows
+from transpike.report.finetuning import finetuning_words, schedule_rows
 from transpike.report.series import find_series, least, picked, representative
 from transpike.report.wording import known, percent
 from transpike.results import (
@@ -143,7 +143,7 @@ def finetuning_table(result: Training) -> Table:
     """Which silent steps were judged; ">" marks the choice, and what came of it stands below."""
     tuned = result.finetuning
     assert tuned is not None
-    headings = ("weights, how silent steps were chosen", *SCHEDULE_COLUMNS)
+    headings = ("weights, silent steps", "latency", "silent", "accuracy", "same pred.")
     table = _table(f"{tuned.images} validation images", headings, schedule_rows(tuned))
     tested = f" Test accuracy {percent(tuned.before.accuracy)} before, {percent(tuned.after.accuracy)} after."
     table.caption = finetuning_words(tuned) + (tested if known(tuned.after.accuracy) else "")
