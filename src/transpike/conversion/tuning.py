@@ -57,7 +57,7 @@ class Tunable(SpikingNetwork):
         >>> images = torch.rand(64, 4)
         >>> tunable = Tunable(transpike.convert(ann, images)).train()
         >>> tunable(images).sum().backward()
-        >>> [tuple(p.grad.shape) for p in tunable.parameters()], float(tunable.violation) > 0
+        >>> [tuple(p.grad.shape) for p in tunable.parameters()], bool(tunable.violation > 0)
         ([(16, 4), (16,), (3, 16), (3,)], True)
     """
 
