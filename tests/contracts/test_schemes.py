@@ -6,7 +6,7 @@ import json
 import math
 from itertools import accumulate
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import pytest
 import torch
@@ -19,9 +19,9 @@ import transpike
 from transpike.coding import SCHEMES, Scheme, create_scheme, scheme_settings
 from transpike.coding.function import Function, Operand
 from transpike.coding.residuals import Binding
-from transpike.coding.scheme import decode, injected, largest, total
+from transpike.coding.scheme import StreamNeuron, WholeNeuron, decode, injected, largest, total
 from transpike.conversion import SpikingNetwork, prepare
-from transpike.errors import ConversionError
+from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_reference
@@ -39,6 +39,16 @@ FUNCTIONS = {
 
 def scheme(name: str, **settings: object) -> Scheme:
     return create_scheme(name, settings)
+
+
+def fewest(name: str) -> int:
+    """The fewest steps that a code can have."""
+    for steps in (1, 2):
+        try:
+            return len(scheme(name, steps=steps).weights)
+        except ConfigError:
+            continue
+    raise AssertionError(name)
 
 
 def unit(code: Scheme) -> float:
@@ -80,11 +90,12 @@ def snn(request: pytest.FixtureRequest, ann: nn.Module, images: Tensor) -> Spiki
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_the_facts_fit_together(name: str, steps: int) -> None:
+    steps = max(steps, fewest(name))
     code = scheme(name, steps=steps)
     assert len(code.weights) == len(code.entry) and all(weight >= 0 for weight in code.weights)
     assert sum(w * e for w, e in zip(code.weights, code.entry, strict=True)) == pytest.approx(1)
     assert 0 in code.digits and list(code.digits) == sorted(set(code.digits))
-    assert 0 < code.full <= largest(code) and largest(code) == total(code) * max(code.digits)
+    assert 0 < code.full <= largest(code) <= total(code) * max(code.digits)
     assert (code.wait is None or code.wait >= 0) and code.label
     saved = json.loads(json.dumps(scheme_settings(code)))
     assert create_scheme(saved.pop("name"), saved) == code and hash(code) == hash(scheme(name, steps=steps))
@@ -94,7 +105,7 @@ def test_the_facts_fit_together(name: str, steps: int) -> None:
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**31), steps=st.integers(1, 12))
 def test_what_is_encoded_is_decoded(name: str, seed: int, steps: int) -> None:
-    code = scheme(name, steps=steps)
+    code = scheme(name, steps=max(steps, fewest(name)))
     x = (torch.rand(3, 50, generator=torch.Generator().manual_seed(seed)) * 2 - 1) * code.full
     train = code.encode(x)
     assert train.shape == (len(code.weights), 3, 50)
@@ -103,7 +114,7 @@ def test_what_is_encoded_is_decoded(name: str, seed: int, steps: int) -> None:
         assert error <= 1e-5 * code.full
     else:
         assert set(train.unique().tolist()) <= set(code.encoded)
-        assert error <= unit(code) * 0.5 + 1e-5 * code.full
+        assert error <= unit(code) + 1e-5 * code.full  # half of it where the code rounds to the nearest
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,6 +163,34 @@ def test_the_kernels_equal_the_reference_to_the_bit(name: str, monkeypatch: pyte
     monkeypatch.setattr(tsa, "_prepare", lambda z, *, rows: (track_reference, prepare_(z, rows=rows)[1]))
     for one, other in zip(usual, fired(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pieces_of_a_train_are_the_train(name: str) -> None:
+    """A layer that can go on where it stopped fires as in one run; one that hears all reads nothing but the value."""
+    code = scheme(name, steps=12)
+    z = torch.randn(12, 2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    for function in FUNCTIONS.values():
+        neuron = code.neuron(function, amplitude=0.5, wait=code.wait or 0)
+        if isinstance(neuron, str):
+            continue
+        fired = neuron([z.clone()], {}, inplace=False, final=True)
+        assert fired.residual is not None and fired.target is not None
+        if code.whole:
+            neuron = cast("WholeNeuron", neuron)
+            found = neuron.values([decode(code, z)], {})
+            pieces = [neuron.train(found.spikes, range(k, k + 4)) for k in (0, 4, 8)]
+            torch.testing.assert_close(found.spikes, decode(code, fired.spikes))
+        elif getattr(neuron, "streams", False):
+            neuron = cast("StreamNeuron", neuron)
+            state, pieces = None, []
+            for part in z.split(4):
+                found, state = neuron.resume([part], {}, state)
+                pieces.append(found.spikes)
+        else:
+            continue
+        assert torch.equal(torch.cat(pieces), fired.spikes)
+        torch.testing.assert_close((found.residual, found.target), (fired.residual, fired.target))
 
 
 def test_a_network_comes_nearer_to_its_original_with_more_steps(
@@ -254,7 +293,7 @@ def test_a_network_without_neurons_is_refused_in_one_error(name: str, images: Te
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [1, 8])
 def test_its_remedies_are_other_settings_of_its_own(name: str, steps: int) -> None:
-    code = scheme(name, steps=steps)
+    code = scheme(name, steps=max(steps, fewest(name)))
     chosen = {key: value for key, value in scheme_settings(code).items() if key != "name"}
     for binding in get_args(Binding):
         for foreseen in (True, False):

@@ -7,16 +7,22 @@ from transpike.coding.encoder import Encoder
 from transpike.coding.encoders import BurstEncoder, DirectEncoder, LatencyEncoder, PhaseEncoder, PoissonEncoder
 from transpike.coding.encoding import ENCODERS, create_encoder, describe_encoder, encoder_scheme, read_encoder
 from transpike.coding.fs import FS
+from transpike.coding.qcfs import QCFS
 from transpike.coding.rate import Rate
 from transpike.coding.scheme import Scheme
 from transpike.coding.schemes import DEFAULT, SCHEMES, create_scheme, scheme_settings
+from transpike.coding.tsc import TSC
+from transpike.coding.ttfs import TTFS
 
 __all__ = [
     "CSS",
     "DEFAULT",
     "ENCODERS",
     "FS",
+    "QCFS",
     "SCHEMES",
+    "TSC",
+    "TTFS",
     "BurstEncoder",
     "DCTEncoder",
     "DirectEncoder",

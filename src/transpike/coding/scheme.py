@@ -11,7 +11,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -25,8 +25,12 @@ from transpike.neurons.tsa import Tracked
 from transpike.neurons.tsa import decode as horner
 
 __all__ = [
+    "CORRECTION",
+    "Correction",
     "Neuron",
     "Scheme",
+    "StreamNeuron",
+    "WholeNeuron",
     "constant_entry",
     "decode",
     "encoder_operations",
@@ -40,6 +44,12 @@ __all__ = [
     "spelled",
     "total",
 ]
+
+
+CORRECTION = "correction"
+"""The constant of a layer of neurons that says its correction, in units of theta."""
+Correction = Literal["bias", "potential"]
+"""A constant current for each channel, or the first membrane potential of each neuron."""
 
 
 class Neuron(Protocol):
@@ -63,6 +73,32 @@ class Neuron(Protocol):
         """What the layer's own updates take for one image: so many neurons, spikes, and accumulated inputs.
 
         ``evaluation`` is what one evaluation of the layer's function takes.
+        """
+
+
+class WholeNeuron(Neuron, Protocol):
+    """A layer of a scheme that is `Scheme.whole`."""
+
+    def values(self, operands: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tracked:
+        """The same for decoded operands [N, \\*]; ``spikes`` are the decoded values of the trains [N, \\*]."""
+
+    def train(self, values: Tensor, steps: range) -> Tensor:
+        """These steps of the trains of such values: [steps, N, \\*]."""
+
+
+class StreamNeuron(Neuron, Protocol):
+    """A layer that goes on where it stopped, so that long trains need not be held whole."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can, for its function and wait."""
+
+    def resume(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        """Spikes for the next steps of the currents, and the state behind them; ``state`` is None before the first.
+
+        Residual and target are those of what has been heard so far.
         """
 
 
@@ -109,9 +145,14 @@ class Scheme(ABC):
         return None
 
     @property
+    def reach(self) -> float:
+        """The largest value that a train can say, in units of theta; less than a train of ones where few may spike."""
+        return total(self) * max(self.digits)
+
+    @property
     def full(self) -> float:
         """The decoded value, in units of theta, that the calibrated peak of a layer takes."""
-        return largest(self)
+        return self.reach
 
     @property
     def calibration(self) -> Calibration:
@@ -132,6 +173,23 @@ class Scheme(ABC):
     def terms(self) -> Mapping[str, str]:
         """What the report's terms of this scheme mean, for its glossary."""
         return {}
+
+    @property
+    def correction(self) -> Correction | None:
+        """What of each layer is moved after calibration, such that its mean over the images is the original's."""
+        return None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every layer hears its whole input before it fires, and so reads nothing of it but decoded values.
+
+        A simulation may carry these in place of their trains: see `WholeNeuron`.
+        """
+        return False
+
+    def given(self, function: Function) -> float | None:
+        """theta of a layer that computes ``function``, where the function itself says it; None to calibrate."""
+        return None
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The setting, by name, that lessens the error most where this binds; None if there is none.
@@ -154,7 +212,7 @@ def total(scheme: Scheme) -> float:
 
 def largest(scheme: Scheme) -> float:
     """The largest value that a train can say, in units of theta."""
-    return total(scheme) * max(scheme.digits)
+    return scheme.reach
 
 
 def finest(scheme: Scheme) -> float:
@@ -284,6 +342,13 @@ def readout_operations(scheme: Scheme, *, values: float) -> Operations:
 
 
 def _weighting(scheme: Scheme) -> Operations:
-    """What a step takes to give the train its weight: an amplification of the sum, or a product."""
-    beta = ratio(scheme)
-    return Operations(neuron_multiplications=1) if beta is None else amplification(beta)
+    """What a step takes to give the train its weight: an amplification of the sum, an addition, or a product.
+
+    Weights that fall by one difference down to it are a sum of sums: a spike switches a current on that stays.
+    """
+    beta, last = ratio(scheme), scheme.weights[-1]
+    if beta is not None:
+        return amplification(beta)
+    steps = enumerate(reversed(scheme.weights), start=1)
+    ramp = all(math.isclose(weight, k * last, rel_tol=1e-9) for k, weight in steps)
+    return Operations(neuron_accumulates=1) if ramp else Operations(neuron_multiplications=1)

@@ -227,6 +227,8 @@ class _Layers:
             self.products[name][1] += float((above[0] * self.pairings[name]).sum(dtype=torch.float64))
             for level, here, beyond in zip(levels, above, [*above[1:], torch.zeros(())], strict=True):
                 self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
+        if fired.residual is None and op.fires:
+            return  # more of the train follows
         target = self.targets.pop(name).float()
         if fired.residual is None or fired.target is None:
             decoded = decode(self.snn.scheme, spikes)
