@@ -18,8 +18,9 @@ from torch import Tensor, nn
 import transpike
 from transpike.coding import SCHEMES, Scheme, create_scheme, scheme_settings
 from transpike.coding.function import Function, Operand
+from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.residuals import Binding
-from transpike.coding.scheme import StreamNeuron, WholeNeuron, decode, injected, largest, total
+from transpike.coding.scheme import decode, injected, largest, total
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare

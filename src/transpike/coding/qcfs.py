@@ -152,7 +152,7 @@ class _Mended:
         return replace(fired, spikes=torch.cat([tried, spikes]))
 
     def _shift(self, held: Tensor, tried: Tensor) -> Tensor:
-        """What makes the most excited silent step fire where too few did, the least excited spike fail where too many."""
+        """Makes the most excited silent step fire where too few did, the least excited spike fail where too many."""
         nearest = held.masked_fill(tried > 0, -math.inf).amax(0)
         weakest = held.masked_fill(tried == 0, math.inf).amin(0)  # after its reset
         more = (1 + _EDGE - nearest).clamp(min=1).nan_to_num(posinf=1.0) * (held[-1] >= 1)

@@ -19,9 +19,10 @@ from transpike.checks import choice, number, refuse, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
+from transpike.coding.neuron import CORRECTION, Correction
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
-from transpike.coding.scheme import CORRECTION, Correction, Scheme
+from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
 from transpike.neurons.tsa import Code, Tracked
 

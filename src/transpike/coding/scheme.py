@@ -11,26 +11,20 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from transpike.coding.calibration import Calibration, Percentile
-from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
+from transpike.coding.neuron import Correction, Neuron
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.residuals import Binding
-from transpike.neurons.tsa import Tracked
 from transpike.neurons.tsa import decode as horner
 
 __all__ = [
-    "CORRECTION",
-    "Correction",
     "Neuron",
     "Scheme",
-    "StreamNeuron",
-    "WholeNeuron",
     "constant_entry",
     "decode",
     "encoder_operations",
@@ -44,62 +38,6 @@ __all__ = [
     "spelled",
     "total",
 ]
-
-
-CORRECTION = "correction"
-"""The constant of a layer of neurons that says its correction, in units of theta."""
-Correction = Literal["bias", "potential"]
-"""A constant current for each channel, or the first membrane potential of each neuron."""
-
-
-class Neuron(Protocol):
-    """A layer of neurons of one function: currents to spikes, over all T steps."""
-
-    def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
-    ) -> Tracked:
-        """Spikes for one current [T, N, \\*] an operand, in units of theta.
-
-        Args:
-            currents: one an operand; the function of the decoded currents is what the spikes must say.
-            constants: of the function, by name.
-            inplace: whether the spikes may be written over the first current.
-            final: whether to give the residual and the target [N, \\*] too, in units of theta.
-        """
-
-    def operations(
-        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
-    ) -> Operations:
-        """What the layer's own updates take for one image: so many neurons, spikes, and accumulated inputs.
-
-        ``evaluation`` is what one evaluation of the layer's function takes.
-        """
-
-
-class WholeNeuron(Neuron, Protocol):
-    """A layer of a scheme that is `Scheme.whole`."""
-
-    def values(self, operands: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tracked:
-        """The same for decoded operands [N, \\*]; ``spikes`` are the decoded values of the trains [N, \\*]."""
-
-    def train(self, values: Tensor, steps: range) -> Tensor:
-        """These steps of the trains of such values: [steps, N, \\*]."""
-
-
-class StreamNeuron(Neuron, Protocol):
-    """A layer that goes on where it stopped, so that long trains need not be held whole."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether it can, for its function and wait."""
-
-    def resume(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
-    ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        """Spikes for the next steps of the currents, and the state behind them; ``state`` is None before the first.
-
-        Residual and target are those of what has been heard so far.
-        """
 
 
 class Scheme(ABC):
@@ -183,7 +121,7 @@ class Scheme(ABC):
     def whole(self) -> bool:
         """Whether every layer hears its whole input before it fires, and so reads nothing of it but decoded values.
 
-        A simulation may carry these in place of their trains: see `WholeNeuron`.
+        A simulation may carry these in place of their trains: see `transpike.coding.neuron.WholeNeuron`.
         """
         return False
 

@@ -130,7 +130,7 @@ class TrackingNeuron:
         each: Tensor | float = 0.0,
         first: Tensor | float = 0.0,
     ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        """See `transpike.coding.scheme.StreamNeuron`, and `moved`.
+        """See `transpike.coding.neuron.StreamNeuron`, and `moved`.
 
         What was sent is taken from the function's value before the kernel sees it. Both are exact sums of what the
         kernel itself adds, so the spikes are those of a whole run, to the bit.

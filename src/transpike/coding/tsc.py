@@ -112,7 +112,7 @@ class TSC(Scheme):
 
 @dataclass(frozen=True)
 class _Neuron:
-    """Soft-reset neurons on switched currents, whose trains are switched; see `transpike.coding.scheme.StreamNeuron`.
+    """Soft-reset neurons on switched currents, whose trains are switched; see `transpike.coding.neuron.StreamNeuron`.
 
     Args:
         inner: the neurons between.

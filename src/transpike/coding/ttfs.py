@@ -106,7 +106,7 @@ class TTFS(Scheme):
 
 @dataclass(frozen=True)
 class _Neuron:
-    """A layer that hears its whole input, then fires once; see `transpike.coding.scheme.WholeNeuron`."""
+    """A layer that hears its whole input, then fires once; see `transpike.coding.neuron.WholeNeuron`."""
 
     scheme: TTFS = field(repr=False)
     function: Function

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from transpike.coding.scheme import CORRECTION, decode
+from transpike.coding.neuron import CORRECTION
+from transpike.coding.scheme import decode
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
 from transpike.neurons.tsa import Tracked

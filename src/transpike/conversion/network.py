@@ -12,7 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from transpike.coding.scheme import Neuron, Scheme, StreamNeuron, WholeNeuron, constant_entry, decode
+from transpike.coding.neuron import StreamNeuron, WholeNeuron
+from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -30,7 +31,7 @@ from transpike.results import Try
 __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
 
 Watch = Callable[[Op, Tracked], None]
-"""Sees a layer's spikes as they are made, chunk by chunk; long trains in pieces of steps, the residual with the last."""
+"""Sees a layer's spikes as they are made: chunks, long trains in pieces of steps, the residual with the last."""
 
 _ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
 _LONG, _PIECE = 128, 64  # steps above which trains travel in pieces, of so many steps
@@ -169,13 +170,14 @@ class SpikingNetwork(nn.Module):
         return self.observe(x)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False) -> Any:
+    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False, trains: bool = True) -> Any:
         """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes, see `Watch`.
 
-        With ``final``, each neuron's residual and target are computed too.
+        With ``final``, each neuron's residual and target are computed too. Without ``trains``, what is seen may be
+        decoded values in place of spikes, where the network carries such.
         """
         self._check(x)
-        parts = [self._run(part, watch, final) for part in self.chunks(x)]
+        parts = [self._run(part, watch, final, trains) for part in self.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -254,9 +256,9 @@ class SpikingNetwork(nn.Module):
 
         return flat_outputs(self._walk(x, spikes, self._current, self._decode, whole=False))
 
-    def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
+    def _run(self, x: Tensor, watch: Watch | None, final: bool, trains: bool) -> dict[str, Tensor]:
         if self.scheme.whole:
-            return self._run_values(x, watch)
+            return self._run_values(x, watch, trains)
         if self._streams:
             return self._run_pieces(x, watch)
 
@@ -268,7 +270,7 @@ class SpikingNetwork(nn.Module):
 
         return self._walk(x, spikes, self._current, self._decode)
 
-    def _run_values(self, x: Tensor, watch: Watch | None) -> dict[str, Tensor]:
+    def _run_values(self, x: Tensor, watch: Watch | None, trains: bool) -> dict[str, Tensor]:
         """Decoded values in place of trains: all that layers read that hear all before they fire."""
 
         def said(op: Op, *inputs: Tensor) -> Tensor:
@@ -279,7 +281,9 @@ class SpikingNetwork(nn.Module):
                 return value.to(self.dtype)
             neuron = cast("WholeNeuron", self.neurons[op.name])
             fired = neuron.values(_gained(op, inputs), self.tensors(op))
-            if watch:
+            if watch and not trains:
+                watch(op, fired)
+            elif watch:
                 for piece in self._pieces:
                     last = fired if piece.stop == self.steps else Tracked(fired.spikes)
                     watch(op, replace(last, spikes=neuron.train(fired.spikes, piece).to(self.dtype)))
@@ -322,10 +326,9 @@ class SpikingNetwork(nn.Module):
     @cached_property
     def _streams(self) -> bool:
         """Whether trains travel in pieces of steps, so that memory does not grow with T."""
-        able = all(hasattr(neuron, "resume") for neuron in self.neurons.values()) and not any(
-            self.timing.waits.values()
-        )
-        return able and self.steps > _LONG and not any(KINDS[op.kind].product for op in self.graph)
+        if self.steps <= _LONG or any(KINDS[op.kind].product for op in self.graph):
+            return False
+        return all(getattr(neuron, "streams", False) for neuron in self.neurons.values())
 
     def _walk(
         self,

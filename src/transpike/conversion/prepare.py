@@ -178,5 +178,5 @@ def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, Quantiles]:
         if tracked.residual is not None:
             quantiles.setdefault(op.name, Quantiles()).update(tracked.residual)
 
-    snn.observe(images, watch, final=True)
+    snn.observe(images, watch, final=True, trains=False)
     return quantiles
