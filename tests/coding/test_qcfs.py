@@ -122,7 +122,7 @@ def test_a_network_of_levels_is_said_exactly_where_input_comes_evenly() -> None:
 
 
 def test_settings() -> None:
-    with pytest.raises(ConfigError, match="mend='cso'.*Did you mean 'cos'"):
+    with pytest.raises(ConfigError, match=r"mend='cso'.*Did you mean 'cos'"):
         QCFS(mend="cso")  # type: ignore[arg-type]
     assert json.dumps(dict(QCFS(pre=4).words)) == '{"pre": "4 steps before", "mend": "SRP"}'
     assert QCFS(pre=4, mend="cos").label == "QCFS COS 4"

@@ -125,7 +125,7 @@ def test_calibrated_errs_less_than_rounding_down() -> None:
 
 def test_settings() -> None:
     assert Rate.calibrated(steps=8).label == "rate start=0 fit shift bias corrected"
-    with pytest.raises(ConfigError, match="correction='bia'.*Did you mean 'bias'"):
+    with pytest.raises(ConfigError, match=r"correction='bia'.*Did you mean 'bias'"):
         Rate(correction="bia")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="shift=1: expected true or false"):
         Rate(shift=1)  # type: ignore[arg-type]

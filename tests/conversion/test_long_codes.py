@@ -111,7 +111,7 @@ def test_values_in_place_of_trains_are_what_the_trains_say() -> None:
     stepped: dict[str, Tracked] = {}
     logits, trace = snn.simulate(x, fire), snn.trace(x)
     for name, fired in stepped.items():
-        assert torch.equal(fired.spikes, trace[name].spikes) and 0 < fired.spikes.mean()
+        assert torch.equal(fired.spikes, trace[name].spikes) and fired.spikes.mean() > 0
     assert torch.equal(logits, snn(x))
 
 
