@@ -1,12 +1,13 @@
 """Correct each layer such that the mean of what its trains say is that of the original: the light calibration of Li.
 
 Source: Li, Deng, Dong, Gong, Gu, "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks
-Calibration", ICML 2021, Sections 4.1 (bias) and 4.2 (potential). Layers come one after the other, each on the trains of
+Calibration", ICML 2021 (its light pipeline). Layers come one after the other, each on the trains of
 corrected layers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ __all__ = ["corrected"]
 
 IMAGES = 128
 """At most; the source takes one batch."""
+_VALUES = 2**26  # of one layer at all steps of the images, which are simulated at once
 
 
 def corrected(snn: SpikingNetwork, images: Tensor, axes: Mapping[str, int]) -> SpikingNetwork:
@@ -32,7 +34,10 @@ def corrected(snn: SpikingNetwork, images: Tensor, axes: Mapping[str, int]) -> S
         images: of calibration [N, \\*].
         axes: which axis of one sample counts the channels, by name of the layer; a layer without one gets one number.
     """
-    images, means, found = images[:IMAGES], dict[str, Tensor](), dict[str, Tensor]()
+    largest = max(math.prod(op.shape) for op in snn.graph)
+    images = images[: min(IMAGES, max(_VALUES // (largest * snn.steps), 4))]
+    means: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
 
     def sum_up(op: Op, value: Tensor) -> None:
         means[op.name] = means.get(op.name, 0.0) + value.double().sum(0)

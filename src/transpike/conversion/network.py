@@ -233,12 +233,13 @@ class SpikingNetwork(nn.Module):
                 observe(op, result)
             return result
 
-        def current(op: Op, *inputs: Tensor) -> Tensor:
-            constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
-            tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
-            return apply(op, tensors, *inputs)
+        return self._walk(x, value, self._summed, lambda op, z: z.float() * self.units[op.name], whole=whole)
 
-        return self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name], whole=whole)
+    def _summed(self, op: Op, *inputs: Tensor) -> Tensor:
+        """One operation on decoded values; a constant that enters by equal shares is put together again."""
+        constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
+        tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
+        return apply(op, tensors, *inputs)
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
@@ -289,10 +290,7 @@ class SpikingNetwork(nn.Module):
                     watch(op, replace(last, spikes=neuron.train(fired.spikes, piece).to(self.dtype)))
             return fired.spikes.to(self.dtype)
 
-        def current(op: Op, *inputs: Tensor) -> Tensor:
-            return apply(op, self.tensors(op), *inputs)
-
-        return self._walk(x, said, current, lambda op, z: z.float() * self.units[op.name])
+        return self._walk(x, said, self._summed, lambda op, z: z.float() * self.units[op.name])
 
     def _run_pieces(self, x: Tensor, watch: Watch | None) -> dict[str, Tensor]:
         """A piece of all trains after the other, with the neurons' state carried over: the spikes are the same."""

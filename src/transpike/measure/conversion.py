@@ -293,7 +293,7 @@ class _Layers:
             function=title(self.ops[name]),
             neurons=neurons,
             amplitude=self.snn.units[name],
-            peak=self.snn.units[name] * total(self.snn.scheme),
+            peak=self.snn.units[name] * min(total(self.snn.scheme), largest(self.snn.scheme)),
             clipped=error.clipped,
             coupled=error.coupled,
             error=error.rms,
