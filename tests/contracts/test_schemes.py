@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import accumulate
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import cast, get_args
 
@@ -32,6 +32,9 @@ X = Operand(0)
 FUNCTIONS = {
     "relu": Function.of("relu.default", X),
     "relu6": Function.of("relu.default", X).then(Function.of("clamp.default", X, None, 6.0)),
+    "levels": Function.of("relu.default", X)
+    .then(Function.of("clamp.default", X, None, 4.0))
+    .then(Function.of("round.default", X)),
     "max_pool": Function.of("max_pool2d.default", X, (2, 2)),
     "identity": Function(),
     "leaky_relu(0.1)": Function.of("leaky_relu.default", X, 0.1),
@@ -164,6 +167,21 @@ def test_the_kernels_equal_the_reference_to_the_bit(name: str, monkeypatch: pyte
     monkeypatch.setattr(tsa, "_prepare", lambda z, *, rows: (track_reference, prepare_(z, rows=rows)[1]))
     for one, other in zip(usual, fired(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_no_two_schemes_have_the_same_neurons() -> None:
+    """On one input, of one function at least, each fires another train, or has no neuron."""
+
+    def trains(name: str) -> list[object]:
+        code = scheme(name, steps=8)
+        z = torch.randn(len(code.weights), 20, generator=torch.Generator().manual_seed(3)) * 3
+        neurons = [code.neuron(f, amplitude=1.0, wait=code.wait or 0) for f in FUNCTIONS.values() if not f.pools]
+        fired = (n if isinstance(n, str) else n([z.clone()], {}, inplace=False, final=False) for n in neurons)
+        return [None if isinstance(each, str) else each.spikes.tolist() for each in fired]
+
+    every = {name: trains(name) for name in NAMES}
+    for one, other in combinations(NAMES, 2):
+        assert every[one] != every[other], (one, other)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -68,6 +68,8 @@ class QCFS(Scheme):
     (0.0, 0.0, 0.5, 0.5)
     """
 
+    compared: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
+
     steps: int = 8
     pre: int = 0
     mend: Literal["srp", "cos"] = "srp"
@@ -110,13 +112,13 @@ class QCFS(Scheme):
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"pre": 4} if binding == "coupling" and not self.pre else {"steps": 2 * self.steps}
 
-    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | _Mended | str:
-        function = _unrounded(function)
-        if reason := TrackingNeuron.refusal(function, signed=False):
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | _Neuron | str:
+        real = _unrounded(function)
+        if reason := TrackingNeuron.refusal(real, signed=False):
             return reason
         code = Code(steps=self.steps, beta=1.0, silent=wait, signed=False, start=0.5)
-        neuron = TrackingNeuron(code=code, function=function, amplitude=amplitude, last=1 / self.steps)
-        return _Mended(neuron, self.pre, self.mend) if self.pre else neuron
+        inner = TrackingNeuron(code=code, function=real, amplitude=amplitude, last=1 / self.steps)
+        return _Neuron(inner, self.pre, self.mend, real != function) if self.pre or real != function else inner
 
 
 def _unrounded(function: Function) -> Function:
@@ -126,30 +128,55 @@ def _unrounded(function: Function) -> Function:
 
 
 @dataclass(frozen=True)
-class _Mended:
-    """Neurons that look at their potential after some steps before, and begin again; see `QCFS`."""
+class _Neuron:
+    """Neurons that look at their potential after some steps before, and begin again; see `QCFS`.
+
+    Args:
+        inner: the neurons of the steps that count.
+        pre: steps before.
+        mend: what these are for.
+        rounds: whether their function rounds.
+    """
 
     inner: TrackingNeuron
     pre: int
     mend: Literal["srp", "cos"]
+    rounds: bool
 
     def __call__(
         self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
     ) -> Tracked:
+        if not self.pre:
+            return self._levelled(self.inner(currents, constants, inplace=inplace, final=final))
         (z,) = currents
         before = replace(self.inner, code=replace(self.inner.code, steps=self.pre))
-        heard, tried = (
-            before.heard(z[: self.pre], constants),
-            before([z[: self.pre]], constants, inplace=False, final=False).spikes,
-        )
+        heard = before.heard(z[: self.pre], constants)
+        tried = before([z[: self.pre]], constants, inplace=False, final=False).spikes
         held = heard - tried.cumsum(0) + 0.5  # the potential after each step
         first = self._shift(held, tried) if self.mend == "cos" else 0.0
         fired = self.inner.moved(z[self.pre :], constants, first=first, final=final)
         spikes = fired.spikes * (held[-1] >= 0) if self.mend == "srp" else fired.spikes
-        if final:
-            assert fired.residual is not None
-            fired = replace(fired, residual=fired.residual + (fired.spikes - spikes).sum(0) * self.inner.last)
-        return replace(fired, spikes=torch.cat([tried, spikes]))
+        if fired.residual is not None:
+            silenced = (fired.spikes - spikes).sum(0) * self.inner.last
+            fired = replace(fired, residual=fired.residual + silenced)
+        return self._levelled(replace(fired, spikes=torch.cat([tried, spikes])))
+
+    @property
+    def streams(self) -> bool:
+        return not self.pre and self.inner.streams
+
+    def resume(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        fired, state = self.inner.resume(currents, constants, state)
+        return self._levelled(fired), state
+
+    def _levelled(self, fired: Tracked) -> Tracked:
+        """With the rounded target."""
+        if not self.rounds or fired.target is None or fired.residual is None:
+            return fired
+        target = (fired.target * self.inner.amplitude).round() / self.inner.amplitude
+        return replace(fired, target=target, residual=fired.residual + target - fired.target)
 
     def _shift(self, held: Tensor, tried: Tensor) -> Tensor:
         """Makes the most excited silent step fire where too few did, the least excited spike fail where too many."""

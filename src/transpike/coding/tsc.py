@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +55,8 @@ class TSC(Scheme):
     >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
     [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
     """
+
+    compared: ClassVar[tuple[int, ...]] = (64, 128, 256)
 
     steps: int = 512
     percentile: float = 99.99

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ class TTFS(Scheme):
     ((1.0, 0.75, 0.5, 0.25), 4, 1.0)
     >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=4)
     """
+
+    compared: ClassVar[tuple[int, ...]] = (16, 32, 64, 128)
 
     steps: int = 64
     percentile: float = 99.99
