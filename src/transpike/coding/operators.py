@@ -46,8 +46,8 @@ BOOLEAN = (
     | _named("bitwise_and bitwise_or", "Tensor")
 )
 """What gives true or false, which no train can say."""
-ROUNDED = _named("round floor ceil")
-"""Whose gradient is that of the identity, as in the training of quantised networks."""
+ROUNDED = _named("round")
+"""What quantised networks are trained with as if it were the identity; so are its gradients here."""
 ELEMENTWISE = (
     PIECEWISE
     | BOOLEAN
@@ -96,7 +96,7 @@ _WORK = {
     **dict.fromkeys((name.partition(".")[0] for name in MOVES), _NONE),
     **dict.fromkeys(("add", "sub", "rsub", "neg", "sum", "mean", "maximum", "minimum", "abs", "threshold"), (1, 0)),
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne", "where", "clamp", "clamp_min", "clamp_max"), (1, 0)),
-    **dict.fromkeys(("round", "floor", "ceil"), (1, 0)),
+    "round": (1, 0),
     **dict.fromkeys(("relu", "amax", "amin", "masked_fill", "hardtanh", "relu6", "cumsum"), (1, 0)),
     **dict.fromkeys(("mul", "square", "leaky_relu", "_prelu_kernel"), (0, 1)),
     **dict.fromkeys(("layer_norm", "group_norm", "rms_norm", "var", "std"), _NORM),
