@@ -6,9 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from transpike.checks import choice, keywords
+from transpike.coding.burst import Burst
 from transpike.coding.css import CSS
+from transpike.coding.differential import Differential
 from transpike.coding.fs import FS
+from transpike.coding.multithreshold import MultiThreshold
+from transpike.coding.phase import Phase
 from transpike.coding.qcfs import QCFS
+from transpike.coding.quantised import Quantised
 from transpike.coding.rate import Rate
 from transpike.coding.scheme import Scheme
 from transpike.coding.tsc import TSC
@@ -24,6 +29,11 @@ SCHEMES: dict[str, Callable[..., Scheme]] = {
     "qcfs": QCFS,
     "tsc": TSC,
     "ttfs": TTFS,
+    "burst": Burst,
+    "differential": Differential,
+    "multithreshold": MultiThreshold,
+    "phase": Phase,
+    "quantised": Quantised,
 }
 """By name: the classes of coding schemes. Their fields are their settings."""
 
