@@ -121,6 +121,14 @@ def test_a_network_of_levels_is_said_exactly_where_input_comes_evenly() -> None:
         transpike.convert(net, x, scheme=Rate())
 
 
+def test_errors_of_its_layers_reach_the_output_through_the_rounding() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 20), activations.QCFS(bound=0.7), nn.Linear(20, 20), activations.QCFS(bound=0.5)]
+    net, x = nn.Sequential(*layers, nn.Linear(20, 3)).eval(), torch.rand(40, 6)
+    rows = transpike.convert(net, x, scheme=QCFS(steps=3)).diagnose(x).rows
+    assert len(rows) == 3 and all(row.caused.total > 0 for row in rows[1:])
+
+
 def test_settings() -> None:
     with pytest.raises(ConfigError, match=r"mend='cso'.*Did you mean 'cos'"):
         QCFS(mend="cso")  # type: ignore[arg-type]

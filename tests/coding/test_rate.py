@@ -61,6 +61,9 @@ def test_the_shift_is_a_current_of_half_a_spike_over_the_run() -> None:
     fired = found([z[:, None].clone()], {}, inplace=False, final=True)
     assert fired.spikes.flatten().tolist() == oracles.integrate_and_fire((z + 0.5 / 8).tolist(), start=0.0)
     assert fired.target is not None and fired.target.item() == pytest.approx(z.sum().item() / 8)  # without the shift
+    # Half a spike by the end, no less: a value of 7.5 spikes is rounded up.
+    half = found([torch.full((8, 1), 7.5 / 8)], {}, inplace=False, final=False).spikes
+    assert half.sum() == 8
 
 
 def test_theta_by_least_squares_beats_maximum_and_percentile() -> None:
