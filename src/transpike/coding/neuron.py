@@ -11,7 +11,7 @@ from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.operations import Operations
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["CORRECTION", "Correction", "Neuron", "StreamNeuron", "WholeNeuron"]
+__all__ = ["CORRECTION", "Correction", "Neuron", "StreamNeuron", "WholeNeuron", "gained"]
 
 CORRECTION = "correction"
 """The constant of a layer of neurons that says its correction, in units of theta."""
@@ -23,13 +23,20 @@ class Neuron(Protocol):
     """A layer of neurons of one function: currents to spikes, over all T steps."""
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Spikes for one current [T, N, \\*] an operand, in units of theta.
 
         Args:
             currents: one an operand; the function of the decoded currents is what the spikes must say.
             constants: of the function, by name.
+            gains: multiply the currents, one an operand; without any, all are 1.
             inplace: whether the spikes may be written over the first current.
             final: whether to give the residual and the target [N, \\*] too, in units of theta.
         """
@@ -67,3 +74,8 @@ class StreamNeuron(Neuron, Protocol):
 
         Residual and target are those of what has been heard so far.
         """
+
+
+def gained(currents: Sequence[Tensor], gains: Sequence[float]) -> list[Tensor]:
+    """Currents times their gains, for a neuron that has no kernel which does it; without any, all are 1."""
+    return [z if gain == 1 else z * gain for z, gain in zip(currents, gains or (1.0,) * len(currents), strict=True)]

@@ -21,6 +21,7 @@ from transpike.checks import choice, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function, Result
+from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
@@ -144,11 +145,17 @@ class _Neuron:
     rounds: bool
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         if not self.pre:
-            return self._levelled(self.inner(currents, constants, inplace=inplace, final=final))
-        (z,) = currents
+            return self._levelled(self.inner(currents, constants, gains=gains, inplace=inplace, final=final))
+        (z,) = gained(currents, gains)
         before = replace(self.inner, code=replace(self.inner.code, steps=self.pre))
         heard = before.heard(z[: self.pre], constants)
         tried = before([z[: self.pre]], constants, inplace=False, final=False).spikes

@@ -19,7 +19,7 @@ from transpike.checks import choice, number, refuse, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
-from transpike.coding.neuron import CORRECTION, Correction
+from transpike.coding.neuron import CORRECTION, Correction, gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
@@ -124,10 +124,17 @@ class _Corrected:
     correction: Correction | None
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         each, first = self._moves(constants)
-        return self.inner.moved(currents[0], constants, each=each, first=first, final=final)
+        (z,) = gained(currents, gains)
+        return self.inner.moved(z, constants, each=each, first=first, final=final)
 
     @property
     def streams(self) -> bool:

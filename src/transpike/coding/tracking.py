@@ -56,19 +56,26 @@ class TrackingNeuron:
         return None
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Track the function: its piecewise linear ending in the kernel, what comes before on the accumulated input.
 
         Any other function is applied, as it is, to the running estimate of each operand.
         """
+        gains = gains or (1.0,) * len(currents)
         if not self.function.tracked:
-            fired = self._estimated(currents, constants, inplace=inplace, final=final)
+            fired = self._estimated(currents, constants, gains, inplace=inplace, final=final)
             return fired if self.last == 1 else _rescaled(fired, self.last)
-        (z,) = currents
+        (z,), (gain,) = currents, gains
         if self.function.head.calls:
             fired = track(
-                self.heard(z, constants),
+                self.heard(z, constants, gain=gain),
                 code=self.code,
                 function=self._tail,
                 accumulated=True,
@@ -77,7 +84,7 @@ class TrackingNeuron:
             )
             fired = replace(fired, spikes=fired.spikes.to(z.dtype))
         else:
-            fired = track(z, code=self.code, function=self._tail, inplace=inplace, final=final)
+            fired = track(z, code=self.code, function=self._tail, gain=gain, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
 
     @property
@@ -86,14 +93,14 @@ class TrackingNeuron:
         tail, unit = self.function.tail, self.amplitude * self.last
         return Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
 
-    def heard(self, z: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+    def heard(self, z: Tensor, constants: Mapping[str, Tensor], *, gain: float = 1.0) -> Tensor:
         """What has been accumulated by each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
-        return self._headed(accumulate(z, beta=self.code.beta, silent=self.code.silent), constants)
+        return self._headed(accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain), constants)
 
     def _headed(self, heard: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
         if not self.function.head.calls:
             return heard
-        found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants))
+        found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
         value: Tensor = found.unflatten(0, heard.shape[:2])
         return value
 
@@ -149,7 +156,13 @@ class TrackingNeuron:
         return Tracked(spikes.to(z.dtype), target - sent * self.last, target), (held, sent, came)
 
     def _estimated(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        gains: Sequence[float],
+        *,
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Track the function of the operands' running estimates.
 
@@ -158,10 +171,11 @@ class TrackingNeuron:
         """
         unit = self.amplitude * self.last
         real = [
-            estimate(z, beta=self.code.beta, unit=unit, inplace=inplace and k == 0).flatten(0, 1)
-            for k, z in enumerate(currents)
+            estimate(z, beta=self.code.beta, unit=unit, gain=gain, inplace=inplace and k == 0).flatten(0, 1)
+            for k, (z, gain) in enumerate(zip(currents, gains, strict=True))
         ]
-        value = self.function(*real, constants=_like(real[0], constants)).unflatten(0, (self.code.steps, -1))
+        value = self.function(*real, constants=_like(real[0], constants), overwrite=True)
+        value = value.unflatten(0, (self.code.steps, -1))
         fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 

@@ -17,6 +17,7 @@ from transpike.checks import whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
+from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
@@ -124,9 +125,15 @@ class _Neuron:
     inner: TrackingNeuron
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
-        flowing = [accumulate(z, beta=1.0, silent=0) for z in currents]
+        flowing = [accumulate(z, beta=1.0, silent=0) for z in gained(currents, gains)]
         fired = self.inner(flowing, constants, inplace=True, final=final)
         return replace(fired, spikes=_switched(fired.spikes, torch.zeros_like(fired.spikes[:1])).to(currents[0].dtype))
 

@@ -20,6 +20,7 @@ from transpike.checks import whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
+from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme, decode
@@ -116,9 +117,15 @@ class _Neuron:
     amplitude: float
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
-        fired = self.values([decode(self.scheme, z) for z in currents], constants)
+        fired = self.values([decode(self.scheme, z) for z in gained(currents, gains)], constants)
         spikes = self.train(fired.spikes, range(self.scheme.steps)).to(currents[0].dtype)
         return Tracked(spikes, fired.residual, fired.target) if final else Tracked(spikes)
 
