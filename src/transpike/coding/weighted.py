@@ -71,7 +71,7 @@ class WeightedNeuron:
             >>> layer = WeightedNeuron(code=WeightedCode(weights=(0.5, 0.25)), function=Function(), amplitude=1.0)
             >>> work = layer.operations(neurons=1, spikes=2, inputs=1)
             >>> work.neuron_shifts, work.neuron_accumulates
-            (4, 10)
+            (4.0, 10.0)
         """
         steps, further = len(self.code.weights), max(inputs - neurons, 0)
         weighing = sum((amplification(weight) for weight in self.code.weights), Operations())
