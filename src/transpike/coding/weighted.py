@@ -35,10 +35,18 @@ class WeightedNeuron:
     amplitude: float
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Say the function: its piecewise linear ending in the kernel, what comes before on the accumulated input."""
         function, theta, tail = self.function, self.amplitude, self._tail
+        if any(gain != 1 for gain in gains):
+            currents, inplace = [z * gain for z, gain in zip(currents, gains, strict=True)], True
         if function.tracked and not function.head.calls:
             return fire(currents[0], code=self.code, function=tail, inplace=inplace, final=final)
         heard = [_accumulated(z, self.code.weights).flatten(0, 1) for z in currents]
