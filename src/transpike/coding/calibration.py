@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from transpike.checks import choice, number, whole
+from transpike.moments import Moments
 from transpike.quantiles import ChannelQuantiles, Quantiles
 
 __all__ = ["Calibration", "Percentile", "Seen"]
@@ -30,10 +31,15 @@ class Seen:
     Attributes:
         values: the distribution of |activation|.
         channels: that of each channel; None where no axis counts channels.
+        heard: mean and variance of the function's argument, by channel or of all values; None where it is no ReLU and
+            no identity.
+        signed: whether the function passes on negative arguments, as an identity does.
     """
 
     values: Quantiles
     channels: ChannelQuantiles | None = None
+    heard: Moments | None = None
+    signed: bool = False
 
     def share_above(self, value: Tensor) -> float:
         """The share of the magnitudes that exceed ``value``, [] or [channels]."""
@@ -79,6 +85,7 @@ class Percentile:
             decoded activation least: what is clipped, and half a unit of the last digit.
         adjustments: how often amplitudes are enlarged by the residuals of the converted network (CSS, Appendix A.3).
         per: ``"layer"`` or ``"channel"``.
+        unit: what the last digit is worth, in units of theta.
 
     Raises:
         ConfigError: if a value is outside its range.
@@ -87,6 +94,7 @@ class Percentile:
     percentile: float | Literal["fit"] = 99.99
     adjustments: int = 0
     per: Literal["layer", "channel"] = "layer"
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         if self.percentile != "fit":
@@ -123,7 +131,7 @@ class Percentile:
             peaks = self._of_channels(name, seen.channels, full, largest)
             return peaks.clamp_min(float(peaks.max()) * _FLOOR)
         if self.percentile == "fit" and name != "input":
-            return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest)
+            return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest, self.unit)
         peak = seen.values.quantile(100 if name == "input" or self.percentile == "fit" else self.percentile)
         return torch.tensor(peak or seen.values.quantile(100), dtype=torch.float64)
 
@@ -133,8 +141,8 @@ class Percentile:
             return maxima
         if self.percentile == "fit":
             values, counts = channels.histogram()
-            fits = (_fitted(values, of, float(most), full, largest) for of, most in zip(counts, maxima, strict=True))
-            return torch.stack(list(fits))
+            pairs = zip(counts, maxima, strict=True)
+            return torch.stack([_fitted(values, of, float(most), full, largest, self.unit) for of, most in pairs])
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
             found = channels.quantile(self.percentile).double()
@@ -152,13 +160,13 @@ def _carried(channels: ChannelQuantiles, values: float) -> Tensor:
     return channels.maximum.double() * max(math.log(values) / math.log(max(channels.count, 2)), 1)
 
 
-def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest: float) -> Tensor:
+def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest: float, unit: float) -> Tensor:
     """The peak whose clipped squares and last digits make the least squared error; one of 17 below the maximum."""
     values, counts = values.double(), counts.double()
     peaks = torch.tensor(_SHARES, dtype=torch.float64) * maximum
     missed = (values - peaks[:, None] * (largest / full)).clamp_min(0).square() @ counts
     active = counts[values > 0].sum()
-    return peaks[(missed + (peaks / full).square() / 12 * active).argmin()]
+    return peaks[(missed + (peaks * (unit / full)).square() / 12 * active).argmin()]
 
 
 def adjusted(amplitude: Amplitude, residual: float, full: float) -> Amplitude:

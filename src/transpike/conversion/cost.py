@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transpike.coding.evaluation import Evaluation, evaluation
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, apply, reads, undivided, weighted
+from transpike.conversion.kinds import KINDS, apply, reads, weighted
 from transpike.conversion.op import Op
 
 __all__ = ["Step", "evaluated", "fan_out", "macs", "pairings", "relays", "step"]
@@ -160,7 +160,7 @@ def evaluated(graph: Graph, op: Op) -> Evaluation:
 
     The division by its channels' amplitudes is none: each channel compares with thresholds of its own.
     """
-    function = undivided(op)
+    function = op.function.real
     once = evaluation(function, [graph[name].shape for name in op.inputs], constants=op.tensors)
     return Evaluation(group=once.group) if function.tracked else once
 
@@ -171,7 +171,7 @@ def step(graph: Graph, op: Op) -> Step:
     if op.kind == "input":
         return Step(evaluations=0, operations=0.0, state=1.0 + products, group=1)
     neurons, once = math.prod(op.shape), evaluated(graph, op)
-    own, summed = not undivided(op).tracked, 1.0
+    own, summed = not op.function.real.tracked, 1.0
     if op.function.pools or own:
         summed = sum(math.prod(graph[name].shape) for name in op.inputs) / neurons
     return Step(

@@ -20,7 +20,9 @@ from transpike.results.analysis import (
 )
 from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row, Spikes, Try
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
+from transpike.results.finetuning import Finetuning, Schedule, Timed
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
+from transpike.results.limits import Limits
 from transpike.results.provenance import provenance
 from transpike.results.run import Hardware, Run
 from transpike.results.runs import RunFolder, copy_results, located, resumable, resume_run, start_run
@@ -51,12 +53,14 @@ __all__ = [
     "Evaluation",
     "Features",
     "Filter",
+    "Finetuning",
     "Finished",
     "FiringLayer",
     "Hardware",
     "HeatMap",
     "Layer",
     "Left",
+    "Limits",
     "LogitCurve",
     "LogitRow",
     "Logits",
@@ -71,6 +75,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Saliency",
+    "Schedule",
     "Shown",
     "Similarity",
     "Spectrum",
@@ -78,6 +83,7 @@ __all__ = [
     "Spikes",
     "Spiking",
     "Stage",
+    "Timed",
     "Training",
     "Try",
     "as_json",
