@@ -95,7 +95,7 @@ def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tens
 
         return timed_run
 
-    current, fire, graphs = snn._current, snn._fire, sys.modules["transpike.conversion.graph"]
+    current, fire, graphs = snn.current, snn._fire, sys.modules["transpike.conversion.graph"]
     for _ in range(6):
         spent: dict[tuple[str, str], float] = defaultdict(float)
         with (

@@ -64,6 +64,10 @@ class Rate(Scheme):
         return (0, 1)
 
     @property
+    def streams(self) -> bool:
+        return True
+
+    @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile)
 

@@ -11,7 +11,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from transpike.neurons.tsa import decode as horner
 __all__ = [
     "Neuron",
     "Scheme",
+    "Steps",
+    "StreamingNeuron",
     "constant_entry",
     "decode",
     "encoder_operations",
@@ -66,6 +68,29 @@ class Neuron(Protocol):
         """
 
 
+class Steps(Protocol):
+    """A layer of neurons that runs in pieces of steps and keeps its state between them."""
+
+    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+        """The spikes [k, N, \\*] of the next steps, those that `Neuron` gives, to the bit.
+
+        Args:
+            currents: the next ones, [steps, N, \\*] an operand.
+            idle: steps after them in which no input comes, once all T have come.
+        """
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+
+
+@runtime_checkable
+class StreamingNeuron(Protocol):
+    """A `Neuron` that can run in pieces of steps too."""
+
+    def begin(self, constants: Mapping[str, Tensor]) -> Steps:
+        """The layer before its first step; ``constants`` are those of its function."""
+
+
 class Scheme(ABC):
     """A coding scheme: a frozen dataclass that states the facts below. Time is the first axis.
 
@@ -102,6 +127,11 @@ class Scheme(ABC):
     def wait(self) -> int | None:
         """Steps that a layer listens before its first spike; None where conversion chooses them for each layer."""
         return 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether its neurons run in pieces of steps (`StreamingNeuron`), so that an answer may come before all T."""
+        return False
 
     @property
     def encoded(self) -> tuple[int, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
+from transpike.conversion import anytime
+from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -22,8 +24,10 @@ from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
+from transpike.conversion.stopping import Changed, Score, StopRule, least_images
+from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
-from transpike.errors import ConversionError
+from transpike.errors import ConfigError, ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
@@ -101,6 +105,7 @@ class SpikingNetwork(nn.Module):
             units of theta; about 0.3 where a layer follows its input.
         search: what a search for it tried; empty where its scheme was given.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
+        stop: when an answer is sure enough, as `calibrate_stop` has learned; None before.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
         readouts: the operations whose results are decoded.
@@ -128,6 +133,7 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self.stop: StopRule | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
@@ -175,6 +181,78 @@ class SpikingNetwork(nn.Module):
         self._check(x)
         parts = [self._run(part, watch, final) for part in self.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
+
+    def stream(self, x: Tensor) -> Iterator[Moment]:
+        """After each of the output's T steps: the outputs decoded so far, and how far they can still change.
+
+        The last moment's outputs are those of a call, to the bit; of one image alone they are those that it has in a
+        larger batch. What no longer has to be simulated is not: leave the loop to stop.
+
+        Raises:
+            ConversionError: as a call; if the scheme does not stream.
+
+        Example:
+            >>> import transpike
+            >>> x = torch.rand(64, 8)
+            >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), x)
+            >>> [moment.step for moment in snn.stream(x)], torch.equal(list(snn.stream(x))[-1].outputs, snn(x))
+            ([1, 2, 3, 4, 5, 6, 7, 8], True)
+        """
+        self._check(x)
+        return moments(self, x)
+
+    def calibrate_stop(
+        self,
+        images: Tensor,
+        *,
+        score: str | Score | None = None,
+        error: float | None = None,
+        changed: Changed | None = None,
+        first: int = 2,
+    ) -> StopRule:
+        """When an answer is sure enough, learned from images that the network was not trained on; kept as `stop`.
+
+        Nothing else depends on these images. An agreement a needs at least 1 / (1 - a) - 1 of them: 199 for 0.995, 999
+        for 0.999.
+
+        Args:
+            images: like those that the network will see, [N, \\*].
+            score: how sure an answer is: ``"bound"``, ``"margin"``, ``"entropy"``, ``"steady"``, or a function of
+                `transpike.conversion.stopping.Said`. By default the first, with an ``error`` the last.
+            error: an answer counts as another one if an output differs by more; by default if the prediction differs.
+            changed: or any loss [N] from 0 to 1 of answers [N, \\*] and those of the full run.
+            first: the first step at which a sample may stop.
+
+        Raises:
+            ConfigError: for an unknown score, or both an error and a loss.
+            ConversionError: as `stream`.
+        """
+        self._check(images)
+        self.stop = anytime.rule(self, images, score=score, error=error, changed=changed, first=first)
+        return self.stop
+
+    def until(self, x: Tensor, *, agreement: float = 0.999, stop: StopRule | None = None) -> Answer:
+        """Answers for images ``x``, each as soon as it is sure: finished samples are not simulated further.
+
+        The expected share of answers that differ from those of the full run is at most 1 - ``agreement``, for images
+        from the source of those that `calibrate_stop` saw. See docs/anytime.md for what that means.
+
+        Args:
+            x: images [N, \\*].
+            agreement: the share of answers that must be as those of the full run.
+            stop: a rule; by default the one that `calibrate_stop` has learned.
+
+        Raises:
+            ConfigError: if there is no rule, or too few images for this agreement were calibrated on.
+            ConversionError: as `stream`.
+        """
+        self._check(x)
+        if stop is None and self.stop is None:
+            raise ConfigError(
+                f"until needs a stop rule: snn.calibrate_stop(images), on {least_images(agreement)} images or "
+                "more that the network was not trained on."
+            )
+        return anytime.until(self, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
@@ -238,12 +316,12 @@ class SpikingNetwork(nn.Module):
 
         def spikes(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
-                z = [self._scaled(op, *inputs)]
+                z = [self.scaled(op, *inputs)]
             else:
                 z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
             return fire(op, z).spikes.flatten(0, 1)
 
-        return flat_outputs(self._walk(x, spikes, self._current, self._decode, whole=False))
+        return flat_outputs(self._walk(x, spikes, self.current, self._decode, whole=False))
 
     def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
         def spikes(op: Op, *x: Tensor) -> Tensor:
@@ -252,7 +330,7 @@ class SpikingNetwork(nn.Module):
                 watch(op, fired)
             return fired.spikes.flatten(0, 1)
 
-        return self._walk(x, spikes, self._current, self._decode)
+        return self._walk(x, spikes, self.current, self._decode)
 
     def _walk(
         self,
@@ -286,19 +364,20 @@ class SpikingNetwork(nn.Module):
                 currents.pop(name, None)
         return {name: values[name] for name in self.graph.outputs} if whole else values
 
-    def _scaled(self, op: Op, x: Tensor) -> Tensor:
+    def scaled(self, op: Op, x: Tensor) -> Tensor:
+        """Images in units of the input's theta."""
         x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def _encode(self, op: Op, x: Tensor) -> Tracked:
-        return self.encode(self._scaled(op, x))
+        return self.encode(self.scaled(op, x))
 
     def encode(self, x: Tensor) -> Tracked:
         """The input's train for ``x`` in units of its theta."""
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
-    def _current(self, op: Op, *inputs: Tensor) -> Tensor:
-        """One operation on all steps; a constant enters by the scheme's shares."""
+    def current(self, op: Op, *inputs: Tensor, entry: Sequence[float] | None = None) -> Tensor:
+        """One operation on all steps, or on those that ``entry`` is of; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
             return multiplied(op, *inputs, scheme=self.scheme)
         tensors = self.tensors(op)
@@ -306,10 +385,10 @@ class SpikingNetwork(nn.Module):
         if constant not in tensors or constant_entry(self.scheme) is not None:
             return apply(op, tensors, *inputs)
         shift = tensors.pop(constant)
-        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (self.steps, -1))
-        entry = torch.tensor(self.scheme.entry, dtype=z.dtype, device=z.device)
+        shares = torch.tensor(self.scheme.entry if entry is None else entry, dtype=shift.dtype, device=shift.device)
+        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (len(shares), -1))
         trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
-        ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
+        ramp = shares.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
 
     def _fire(self, op: Op, inputs: Sequence[Tensor], final: bool) -> Tracked:

@@ -1,0 +1,125 @@
+"""The tracking neuron in pieces of steps: `transpike.neurons.tsa.track` with its state carried from piece to piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from transpike.neurons import tsa
+from transpike.neurons.kernels import advance_reference
+from transpike.neurons.tsa import RELU, Code, Piecewise
+
+__all__ = ["Accumulated", "Pieces", "kept"]
+
+
+@dataclass
+class Pieces:
+    """Neurons that fire the digits that `transpike.neurons.tsa.track` fires, to the bit, some steps at a time.
+
+    Args:
+        code: steps, radix, silent steps and digits.
+        function: what to track.
+        accumulated: whether rows hold the accumulated input, or estimates, in place of currents.
+        unit: theta in the units of the estimates, if rows hold such.
+
+    Example:
+        >>> pieces = Pieces(Code(steps=4, beta=2.0, silent=1))
+        >>> z = torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0])[:, None]  # the last step is silent
+        >>> pieces(z[:2]).flatten().tolist(), pieces(z[2:]).flatten().tolist()
+        ([1.0], [-1.0, -1.0, 1.0])
+    """
+
+    code: Code
+    function: Piecewise = RELU
+    accumulated: bool = False
+    unit: float | None = None
+    step: int = field(default=0, init=False)
+    state: Tensor | None = field(default=None, init=False)
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The digits [k, N, \\*] of the next steps, for rows [steps, N, \\*]; k is less by the steps that are silent.
+
+        Rows are zero for currents after the last of the T, and the last estimate for estimates.
+        """
+        _, source = tsa._prepare(rows, rows=len(rows))
+        if self.state is None:
+            self.state = tsa._allocate(2, source[0], tsa._state(source))
+        elif self.state.stride()[1:] != source.stride()[1:]:
+            source = tsa._allocate(len(source), self.state[0], source.dtype).copy_(source)
+        silent = max(self.code.silent - self.step, 0)
+        spikes = tsa._allocate(max(len(source) - silent, 0), source[0], source.dtype)
+        if rows.numel():
+            tables = tsa._tables(self.code, self.function, self.unit)
+            held, sent = tsa._flat(self.state)
+            advance = _backend(source).advance
+            advance(
+                tsa._flat(source), tsa._flat(spikes), held, sent, tables, begin=self.step, accumulated=self.accumulated
+            )
+        self.step += len(rows)
+        return spikes.to(rows.dtype)
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+        if self.state is not None:
+            self.state = kept(self.state, samples, axis=1)
+
+
+@dataclass
+class Accumulated:
+    """The sums that `transpike.neurons.tsa.accumulate` and `estimate` make, to the bit, some steps at a time.
+
+    Args:
+        beta: the radix.
+        worths: of a sum at each step.
+
+    Example:
+        >>> sums = Accumulated(2.0, (2.0, 1.0, 0.5))
+        >>> sums(torch.tensor([[1.0]])).item(), sums(torch.tensor([[0.0], [-1.0]])).flatten().tolist()
+        (2.0, [2.0, 1.5])
+    """
+
+    beta: float
+    worths: tuple[float, ...]
+    step: int = field(default=0, init=False)
+    state: Tensor | None = field(default=None, init=False)
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Sums [steps, N, \\*] after each of the next steps, for currents [steps, N, \\*]."""
+        z = rows.to(tsa._state(rows))
+        held = torch.empty_like(z)
+        state = torch.zeros_like(z[0]) if self.state is None else self.state
+        for k, row in enumerate(z):
+            state = state * self.beta + row
+            torch.mul(state, self.worths[self.step + k], out=held[k])
+        self.step, self.state = self.step + len(z), state
+        return held
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+        if self.state is not None:
+            self.state = kept(self.state, samples, axis=0)
+
+
+def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
+    """``x`` with these samples alone along an axis, in the same memory format.
+
+    Example:
+        >>> kept(torch.arange(6.0).view(2, 3), torch.tensor([0, 2]), axis=1).tolist()
+        [[0.0, 2.0], [3.0, 5.0]]
+    """
+    order = sorted(range(x.ndim), key=x.stride, reverse=True)
+    rows = x.permute(order).index_select(order.index(axis), samples)
+    return rows.permute([order.index(k) for k in range(x.ndim)])
+
+
+def _backend(source: Tensor) -> ModuleType:
+    if source.device.type == "cpu" and source.dtype == torch.float32:
+        from transpike.neurons.kernels import advance_cpu  # Numba is slow to import
+
+        return advance_cpu
+    return advance_reference
