@@ -14,6 +14,8 @@ from transpike.errors import DataError
 from transpike.measure.anytime import energies, fixed, stopped
 from transpike.measure.conversion import compare
 
+SCHEMES = [CSS(steps=6, levels=(1, 2, 4, 8)), CSS(steps=6, silent=1), Rate(steps=8), FS(steps=6)]
+
 
 class Attention(nn.Module):
     """A product of trains, a current that several layers read, a softmax: all that energy is counted for."""
@@ -39,9 +41,7 @@ def made(scheme: Scheme, images: Tensor) -> SpikingNetwork:
     return transpike.convert((Attention() if isinstance(scheme, CSS) else plain).eval(), images, scheme=scheme)
 
 
-@pytest.mark.parametrize(
-    "scheme", [CSS(steps=6, levels=(1, 2, 4, 8)), CSS(steps=6, silent=1), Rate(steps=8), FS(steps=6)]
-)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.label)
 def test_the_energy_of_a_full_run_is_that_of_the_comparison(scheme: Scheme, images: Tensor) -> None:
     snn = made(scheme, images)
     energy = energies(snn, images[:20])

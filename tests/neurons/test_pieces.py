@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ FUNCTIONS = [RELU, IDENTITY, Piecewise(slope=0.1, high=3.0)]
 
 def in_pieces(rows: Tensor, make: Pieces, cuts: list[int]) -> Tensor:
     edges = sorted({0, len(rows), *(cut % (len(rows) + 1) for cut in cuts)})
-    return torch.cat([make(rows[a:b]) for a, b in zip(edges, edges[1:], strict=False)])
+    return torch.cat([make(rows[a:b]) for a, b in pairwise(edges)])
 
 
 @pytest.mark.parametrize("backend", ["usual", "reference"])

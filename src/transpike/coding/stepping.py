@@ -49,7 +49,8 @@ class TrackingSteps:
         if not self.pieces.accumulated:
             return z
         h = self.sums[0](z)
-        return self.function.head(h.flatten(0, 1), constants=self._like(h)).unflatten(0, h.shape[:2])
+        value: Tensor = self.function.head(h.flatten(0, 1), constants=self._like(h)).unflatten(0, h.shape[:2])
+        return value
 
     def _evaluated(self, currents: Sequence[Tensor], idle: int) -> Tensor:
         """The function of the running estimates; the last one holds on."""
@@ -65,8 +66,9 @@ class TrackingSteps:
 
     def keep(self, samples: Tensor) -> None:
         """Go on with these samples alone, by their numbers."""
-        for part in (self.pieces, *self.sums):
-            part.keep(samples)
+        self.pieces.keep(samples)
+        for total in self.sums:
+            total.keep(samples)
         if self.value is not None:
             self.value = kept(self.value, samples, axis=1)
 

@@ -1,16 +1,16 @@
 r"""When an answer is sure enough: scores, and a threshold with a guarantee.
 
-Let :math:`\lambda` be the threshold that a sample's score must exceed for it to stop, and :math:`L_i(\lambda)` the loss of
-calibration image i: 1 if its answer at that step is not that of the full run. A later answer may be wrong where an earlier
-one was right, so :math:`L_i` need not fall with :math:`\lambda`; its running maximum from above does,
+Let :math:`\lambda` be the threshold that a sample's score must exceed for it to stop, and :math:`L_i(\lambda)` the
+loss of calibration image i: 1 if its answer at that step is not that of the full run. A later answer may be wrong where
+an earlier one was right, so :math:`L_i` need not fall with :math:`\lambda`; its running maximum from above does,
 
 .. math::
     \tilde L_i(\lambda) = \max_{\mu \ge \lambda} L_i(\mu), \qquad
     \hat\lambda = \inf \Big\{ \lambda : \frac{\sum_i \tilde L_i(\lambda) + 1}{n + 1} \le \alpha \Big\}
 
-and for a new image from the same source the expected loss at :math:`\hat\lambda` is at most :math:`\alpha`, whatever the
-network and the score are. Source: Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal Risk Control", ICLR 2024
-(arXiv:2208.02814), Theorem 1 and Section 2.3, for losses of at most 1.
+and for a new image from the same source the expected loss at :math:`\hat\lambda` is at most :math:`\alpha`, whatever
+the network and the score are. Source: Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal Risk Control", ICLR 2024
+(arXiv:2208.02814), for losses of at most 1: Theorem 1, and its remedy for losses that are not monotone.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def margin(said: Said) -> Tensor:
     >>> margin(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
     2.0
     """
-    first, second = said.outputs.topk(2, 1).values.T
+    first, second = said.outputs.topk(2, 1).values.unbind(1)
     return first - second
 
 
@@ -66,7 +66,8 @@ def entropy(said: Said) -> Tensor:
     True
     """
     logs = said.outputs.log_softmax(1)
-    return (logs.exp() * logs).sum(1)
+    total: Tensor = (logs.exp() * logs).sum(1)
+    return total
 
 
 def bound(said: Said) -> Tensor:
@@ -154,8 +155,8 @@ class StopRule:
         """
         if self.images < (needed := least_images(agreement)):
             raise ConfigError(
-                f"agreement={agreement} needs at least {needed} calibration images; this rule has {self.images}, enough "
-                f"for an agreement of {self.images / (self.images + 1):.6g}. Calibrate with more, or ask for less."
+                f"agreement={agreement} needs at least {needed} calibration images; this rule has {self.images}, "
+                f"enough for an agreement of {self.images / (self.images + 1):.6g}. Use more, or ask for less."
             )
         budget = (1 - agreement) * (self.images + 1) - 1 + 1e-6
         lost = 0.0

@@ -7,7 +7,7 @@ equals a whole run, to the bit, so that an answer that is taken early is one of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,53 +15,40 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from transpike.coding.scheme import Neuron, Scheme, Steps, StreamingNeuron, decode, ratio
-from transpike.conversion.graph import Graph
+from transpike.coding.scheme import Neuron, Steps, StreamingNeuron, decode, ratio
 from transpike.conversion.kinds import KINDS, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import ProductSteps
+from transpike.conversion.reach import Network as Linear
 from transpike.conversion.reach import known, reach
 from transpike.conversion.timing import Timing
 from transpike.errors import ConversionError
 from transpike.neurons.pieces import kept
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["Moment", "Network", "Pipeline", "ROWS", "chunks", "moments"]
+__all__ = ["ROWS", "Moment", "Network", "Pipeline", "chunks", "moments"]
 
 ROWS = 16
 """Samples that a piece has at least: with fewer, PyTorch adds in another order."""
 
 
-class Network(Protocol):
+class Network(Linear, Protocol):
     """What is simulated: see `transpike.conversion.network.SpikingNetwork`."""
 
-    graph: Graph
-    scheme: Scheme
     units: dict[str, float]
     timing: Timing
     neurons: dict[str, Neuron]
-    readouts: frozenset[str]
     chunk: int | None
 
     @property
     def default_chunk(self) -> int:
         """Samples of a whole run at a time."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-
     def encode(self, x: Tensor) -> Tracked:
         """The input's train."""
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
         """Images in units of the input's theta."""
-
-    def current(self, op: Op, *inputs: Tensor, entry: Sequence[float] | None = None) -> Tensor:
-        """One operation on some steps."""
-
-    def tensors(self, op: Op) -> dict[str, Tensor]:
-        """Of one operation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,14 +114,15 @@ class Pipeline:
         x = x[torch.arange(max(ROWS, len(x))) % max(len(x), 1)] if len(x) else x
         self.train = snn.encode(snn.scaled(snn.graph.input, x)).spikes
         self.spiking = [op for op in self.graph if op.name in self.graph.spiking]
-        self.layers: dict[str, Steps | ProductSteps] = {}
+        self.layers: dict[str, Steps] = {}
+        self.products: dict[str, ProductSteps] = {}
         for op in self.spiking:
             if op.fires:
                 neuron = snn.neurons[op.name]
                 assert isinstance(neuron, StreamingNeuron)
                 self.layers[op.name] = neuron.begin(snn.tensors(op))
             elif KINDS[op.kind].product:
-                self.layers[op.name] = ProductSteps(op, snn.scheme)
+                self.products[op.name] = ProductSteps(op, snn.scheme)
         self.done = dict.fromkeys(self.graph.spiking, 0)  # steps that each has taken of its inputs, idle ones included
         self.waiting: dict[str, tuple[int, Tensor]] = {}  # results that are still to be read, from which step on
         self.said: dict[str, Tensor] = {}
@@ -170,14 +158,13 @@ class Pipeline:
             return
         come = slice(min(begin, self.total), min(end, self.total))
         inputs = [self._take(name, come) for name in op.inputs]
-        layer = self.layers.get(op.name)
         if op.fires:
             gains = op.gains or (1.0,) * len(inputs)
             currents = [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
-            spikes = layer(currents, idle=end - begin - (come.stop - come.start))  # type: ignore[operator, call-arg]
+            spikes = self.layers[op.name](currents, idle=end - begin - (come.stop - come.start))
             self._send(op, max(begin - wait, 0), spikes)
-        elif layer:
-            self._send(op, begin, layer(*inputs))  # type: ignore[call-arg, arg-type]
+        elif op.name in self.products:
+            self._send(op, begin, self.products[op.name](*inputs))
         else:
             current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), entry=self.entry[come])
             self._send(op, begin, current.unflatten(0, (end - begin, -1)))
@@ -250,6 +237,8 @@ class Pipeline:
         self.waiting = {name: (at, kept(x, samples, axis=1)) for name, (at, x) in self.waiting.items()}
         for layer in self.layers.values():
             layer.keep(samples)
+        for product in self.products.values():
+            product.keep(samples)
 
 
 def refuse(snn: Network) -> None:

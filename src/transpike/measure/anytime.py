@@ -1,4 +1,4 @@
-"""Early answers measured: how many are other ones, after how many steps, at what energy; beside a fixed step for all."""
+"""Early answers measured: how many are other ones, after how many steps, at what energy; beside one step for all."""
 
 from __future__ import annotations
 
@@ -175,11 +175,10 @@ class _Energies:
 
     def _currents(self) -> Tensor:
         """[T]: currents that are passed on, and the sums that are decoded."""
-        steps, found = self.snn.steps, torch.zeros(self.snn.steps, dtype=torch.float64, device=self.snn.device)
+        steps = self.snn.steps
+        share = torch.arange(1, steps + 1, dtype=torch.float64, device=self.snn.device) / steps
         values = sum(math.prod(op.shape) for op in self.graph if weighted(op) and op.name in self.snn.readouts)
-        found += (
-            readout_operations(self.snn.scheme, values=values).joules * torch.arange(1, steps + 1).to(found) / steps
-        )
+        found = readout_operations(self.snn.scheme, values=values).joules * share
         for name, count in relays(self.graph).items():
             come = [self._simulated(name, step + 1) for step in range(steps)]
             found += torch.tensor(come).to(found) * count * ACCUMULATE

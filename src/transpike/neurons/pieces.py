@@ -54,11 +54,8 @@ class Pieces:
         spikes = tsa._allocate(max(len(source) - silent, 0), source[0], source.dtype)
         if rows.numel():
             tables = tsa._tables(self.code, self.function, self.unit)
-            held, sent = tsa._flat(self.state)
-            advance = _backend(source).advance
-            advance(
-                tsa._flat(source), tsa._flat(spikes), held, sent, tables, begin=self.step, accumulated=self.accumulated
-            )
+            places = (tsa._flat(source), tsa._flat(spikes), *tsa._flat(self.state))
+            _backend(source).advance(*places, tables, begin=self.step, accumulated=self.accumulated)
         self.step += len(rows)
         return spikes.to(rows.dtype)
 

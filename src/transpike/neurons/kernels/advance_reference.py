@@ -15,8 +15,8 @@ def advance(
 ) -> None:
     """Run the simulation steps ``begin``, ``begin + 1``, ... of ``track_reference.track``, one a row of ``source``.
 
-    ``held`` and ``sent`` ``[neurons]`` hold the state, whatever before the first step, and are written. ``spikes`` has a
-    row for each of these steps that is not silent.
+    ``held`` and ``sent`` ``[neurons]`` are the state, whatever they hold before the first step, and are written.
+    ``spikes`` has a row for each of these steps that is not silent.
     """
     silent = max(tables.silent - begin, 0)
     if begin == 0:
