@@ -27,7 +27,8 @@ from transpike.conversion import SpikingNetwork
 from transpike.conversion.anytime import left, trajectories
 from transpike.conversion.stopping import learned, other_prediction
 from transpike.files import json_kind, write_json
-from transpike.measure.anytime import Early, energies, fixed, stopped
+from transpike.measure.anytime import energies, fixed, stopped
+from transpike.results import Early
 
 AGREEMENTS = (0.99, 0.995)
 CALIBRATION = 512

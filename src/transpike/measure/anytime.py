@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,43 +11,69 @@ from torch import Tensor
 from transpike.coding.operations import ACCUMULATE, MULTIPLY_ACCUMULATE
 from transpike.coding.scheme import encoder_operations, readout_operations
 from transpike.conversion import SpikingNetwork
-from transpike.conversion.anytime import Answer
+from transpike.conversion.anytime import Answer, left, trajectories
 from transpike.conversion.cost import evaluated, fan_out, pairings, relays
 from transpike.conversion.kinds import weighted
 from transpike.conversion.op import Op
-from transpike.conversion.stopping import other_prediction
-from transpike.errors import DataError
+from transpike.conversion.stopping import learned, least_images, other_prediction
+from transpike.errors import ConfigError, DataError
 from transpike.metrics.energy import synaptic_operations
 from transpike.neurons.tsa import Tracked
+from transpike.results import Early
 
-__all__ = ["Early", "energies", "fixed", "stopped"]
+__all__ = ["AGREEMENTS", "early", "energies", "fixed", "stopped"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Early:
-    """Answers taken before the last step, means over images.
+AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+"""Agreements that make a curve."""
 
-    Attributes:
-        agreement: that was asked for; None where all images stop at one step.
-        images: how many.
-        changed: the share of answers that differ from those of the full run, and its standard error.
-        changed_error: its standard error.
-        accuracy: the share of right answers; None without labels.
-        steps: of the output.
-        latency: steps from an image's arrival, waits of the layers included.
-        energy_uj: microjoules an image, by counted operations in 45 nm; None where it was not measured.
-        stopped: how many images stopped after each of the T steps.
+
+def early(
+    snn: SpikingNetwork,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    *,
+    agreement: float,
+    held_out: int = 512,
+    counted: int = 64,
+) -> tuple[Early, ...]:
+    """Answers at an agreement, then at those of `AGREEMENTS` that so many images can promise, then at each step.
+
+    Args:
+        snn: a converted network of one output of classes, of a scheme that streams.
+        batches: of images, or of pairs (images, labels).
+        agreement: the share of answers that are to be those of full runs.
+        held_out: how many images, the first ones, set the threshold; figures are of the others.
+        counted: how many of the others energies are counted on.
+
+    Raises:
+        ConfigError: if an agreement needs more images to set the threshold.
+        DataError: if no others are left.
     """
-
-    agreement: float | None
-    images: int
-    changed: float
-    changed_error: float
-    accuracy: float | None
-    steps: float
-    latency: float
-    energy_uj: float | None
-    stopped: tuple[int, ...]
+    if held_out < least_images(agreement):
+        raise ConfigError(
+            f"agreement={agreement} needs at least {least_images(agreement)} held-out images, not {held_out}"
+        )
+    outputs, labels, few = [], [], []
+    seen = 0
+    for batch in batches:
+        x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
+        outputs.append(trajectories(snn, x).flatten(2).cpu())
+        labels.append(y)
+        few.append(x[max(held_out - seen, 0) : max(held_out + counted - seen, 0)])
+        seen += len(x)
+    if seen <= held_out:
+        raise DataError(f"{held_out} images set the threshold, and no others are left of {seen} to measure on")
+    said, share = torch.cat(outputs, 1), left(snn)
+    known = None if any(y is None for y in labels) else torch.cat(labels)[held_out:]
+    energy = energies(snn, torch.cat(few)).cpu()
+    rule = learned(said[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps))
+    said = said[:, held_out:]
+    rows = []
+    for asked in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
+        steps = rule.stops(said, share, agreement=asked)
+        answers = said[steps - 1, torch.arange(len(steps))]
+        rows.append(_early(snn, steps, answers, said[-1], asked, known, energy))
+    return (*rows, *fixed(snn, said, labels=known, energy=energy))
 
 
 def stopped(
