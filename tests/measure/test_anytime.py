@@ -10,8 +10,8 @@ import transpike
 from transpike.coding import CSS, FS, Rate, Scheme
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.anytime import trajectories
-from transpike.errors import DataError
-from transpike.measure.anytime import energies, fixed, stopped
+from transpike.errors import ConfigError, DataError
+from transpike.measure.anytime import early, energies, fixed, stopped
 from transpike.measure.conversion import compare
 
 SCHEMES = [CSS(steps=6, levels=(1, 2, 4, 8)), CSS(steps=6, silent=1), Rate(steps=8), FS(steps=6)]
@@ -79,6 +79,25 @@ def test_early_answers_are_counted(images: Tensor) -> None:
     assert [one.steps for one in each] == [1, 2, 3, 4, 5, 6] and each[-1].changed == 0 and each[0].changed > 0
     assert each[2].stopped == (0, 0, 24, 0, 0, 0)
     assert each[-1].energy_uj == pytest.approx(float(energy[:, -1].mean()))
+
+
+def test_a_curve_of_agreements_beside_fixed_steps(images: Tensor) -> None:
+    """The rows of an evaluation are those of single calls."""
+    snn = made(CSS(steps=6, levels=(1, 2, 4, 8)), images)
+    labels = torch.arange(64) % 4
+    batches = [(images[:30], labels[:30]), (images[30:], labels[30:])]
+    rows = early(snn, batches, agreement=0.93, held_out=40, counted=10)
+    assert [row.agreement for row in rows] == [0.93, 0.9, 0.95, *(None,) * 6]
+    snn.calibrate_stop(images[:40])
+    answer = snn.until(images[40:], agreement=0.93)
+    energy = energies(snn, images[40:50])
+    want = stopped(snn, answer, snn(images[40:]), agreement=0.93, labels=labels[40:], energy=energy)
+    assert rows[0] == want and rows[-1].accuracy == float((snn(images[40:]).argmax(1) == labels[40:]).float().mean())
+    assert early(snn, [images], agreement=0.9, held_out=40)[0].accuracy is None
+    with pytest.raises(DataError, match="no others are left of 64"):
+        early(snn, batches, agreement=0.9, held_out=64)
+    with pytest.raises(ConfigError, match="needs at least 199 held-out images, not 40"):
+        early(snn, batches, agreement=0.995, held_out=40)
 
 
 def test_no_images_are_one_error(images: Tensor) -> None:

@@ -56,9 +56,9 @@ def _group(label: str, row: Row, key: str) -> Group:
             svg = plots.draw_lines(lines, name, alt, titles=(axis, measure), scale=scale, whole=False)
             found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {axis}"))
     note = (
-        f"Each of {count(row.early[0].images)} images stops when its answer is sure. Held-out images set the threshold, so "
-        "that the expected share of answers that differ from those of full runs is at most what was asked. In the last "
-        "rows all images stop at one step. Latency includes the waits of the layers."
+        f"Each of {count(row.early[0].images)} images stops when its answer is sure. Held-out ones set the threshold, "
+        "so that the expected share of answers that differ from those of full runs is at most what was asked. In the "
+        "last rows all images stop at one step. Latency includes the waits of the layers."
     )
     return Group(f"Answers before the last step: {label}", note, legend=line_legend(lines, key), plots=found,
                  columns=COLUMNS, rows=[_cells(one) for one in row.early])  # fmt: skip
