@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from trained_networks import load
 import transpike
 from transpike.coding import CSS, Rate
 from transpike.conversion import SpikingNetwork
-from transpike.conversion.anytime import left, trajectories
+from transpike.conversion.anytime import Answer, left, trajectories
 from transpike.conversion.stopping import learned, other_prediction
 from transpike.files import json_kind, write_json
 from transpike.measure.anytime import energies, fixed, stopped
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="test images that are answered (default: 1000)")
     parser.add_argument("--more", type=int, default=488, help="further test images for the splits (default: 488)")
     parser.add_argument("--energy", type=int, default=100, help="images whose energy is counted (default: 100)")
+    parser.add_argument("--timed", type=int, default=400, help="images that are timed (default: 400)")
     parser.add_argument("--rate", type=int, help="also a rate code of so many steps, with the same rule")
     parser.add_argument("--keep", type=Path, help="folder to keep converted networks in, and to take them from")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/anytime.json"))
@@ -63,32 +65,44 @@ def main() -> None:
                 if kept:
                     snn.save(kept)
             rows.append({"network": name, "scheme": scheme.label, "steps": snn.steps, "latency": snn.latency})
-            rows[-1] |= figures(snn, *trained.test, images=args.images, counted=args.energy)
+            rows[-1] |= figures(snn, *trained.test, images=args.images, counted=args.energy, timed=args.timed)
             write_json(args.out, {"rows": rows}, kind=FIGURES)
             show(rows[-1])
 
 
-def figures(snn: SpikingNetwork, x: Tensor, labels: Tensor, *, images: int, counted: int) -> dict[str, object]:
+def figures(
+    snn: SpikingNetwork, x: Tensor, labels: Tensor, *, images: int, counted: int, timed: int
+) -> dict[str, object]:
     """The splits over all images; the first ``images`` answered by a rule from the next 512."""
-    outputs = trajectories(snn, x)
+    outputs, share = trajectories(snn, x), left(snn)
     energy = energies(snn, x[:counted])
-    snn.calibrate_stop(x[images : images + CALIBRATION])
-    x, labels = x[:images], labels[:images]
-    snn(x[:32])  # both are warm
-    answered, clocks = [], []
+    chosen, said, labels = outputs[:, images : images + CALIBRATION], outputs[:, :images], labels[:images]
+    snn.stop = rule = learned(chosen, share, score="bound", changed=other_prediction)
+    early = []
     for agreement in AGREEMENTS:
-        before = [time.perf_counter(), time.process_time()]
-        full = snn(x)
-        middle = [time.perf_counter(), time.process_time()]
-        answer = snn.until(x, agreement=agreement)
-        after = [time.perf_counter(), time.process_time()]
-        answered.append(stopped(snn, answer, full, agreement=agreement, labels=labels, energy=energy))
-        clocks.append({"full": [b - a for a, b in zip(before, middle, strict=True)]})
-        clocks[-1]["until"] = [b - a for a, b in zip(middle, after, strict=True)]
-    by_class = [float(answer.steps[labels == k].float().mean()) for k in range(10)]
-    early = [asdict(one) for one in (*answered, *fixed(snn, outputs[:, :images], labels=labels, energy=energy))]
-    splits = [split(outputs, left(snn), score, agreement) for score in SCORES for agreement in AGREEMENTS]
-    return {"early": early, "seconds": clocks, "steps_by_class": by_class, "splits": splits}
+        steps = rule.stops(said, share, agreement=agreement)
+        answer = Answer(said[steps - 1, torch.arange(images)], steps, steps, steps)
+        early.append(stopped(snn, answer, said[-1], agreement=agreement, labels=labels, energy=energy))
+    by_class = [float(steps[labels == k].float().mean()) for k in range(10)]
+    hardest = steps.argsort(descending=True)[:10].tolist()
+    early += fixed(snn, said, labels=labels, energy=energy)
+    clocks = [clock(snn, x[:timed]) for _ in range(3)]
+    # What runs piece by piece and leaves the batch is what the whole of the outputs says.
+    assert torch.equal(snn.until(x[:timed], agreement=AGREEMENTS[-1]).steps, steps[:timed])
+    splits = [split(outputs, share, score, agreement) for score in SCORES for agreement in AGREEMENTS]
+    found = {"early": [asdict(one) for one in early], "seconds": clocks, "timed": timed, "splits": splits}
+    return found | {"steps_by_class": by_class, "hardest": hardest}
+
+
+def clock(snn: SpikingNetwork, x: Tensor) -> dict[str, list[float]]:
+    """Seconds by the clock and of the processor, of a full run and of one that stops."""
+    found = {}
+    snn(x[:32])
+    for name, run in (("full", snn), ("until", partial(snn.until, agreement=AGREEMENTS[-1]))):
+        before = (time.perf_counter(), time.process_time())
+        run(x)
+        found[name] = [time.perf_counter() - before[0], time.process_time() - before[1]]
+    return found
 
 
 def split(outputs: Tensor, share: tuple[float, ...], score: str, agreement: float) -> dict[str, object]:
@@ -119,10 +133,12 @@ def show(row: dict[str, object]) -> None:
         where = " ".join(map(str, one.stopped)) if one.agreement else "all at one"
         table.add_row(asked, changed, accuracy, f"{one.steps:.2f}", f"{one.latency:.2f}", energy, where)
     console.print(table)
-    for clock, agreement in zip(row["seconds"], AGREEMENTS, strict=True):  # type: ignore[call-overload]
-        (wall, cpu), (early_wall, early_cpu) = clock["full"], clock["until"]
+    for seconds in row["seconds"]:  # type: ignore[attr-defined]
+        (wall, cpu), (early_wall, early_cpu) = seconds["full"], seconds["until"]
         ratios = f"{wall / early_wall:.2f} x by the clock, {cpu / early_cpu:.2f} x of the processor's time"
-        console.print(f"{agreement:g}: full {wall:.1f} s, until {early_wall:.1f} s: {ratios}")
+        console.print(f"{row['timed']} images: full {cpu:.2f} s, until {early_cpu:.2f} s of the processor; {ratios}")
+    hardest = ", ".join(map(str, row["hardest"]))  # type: ignore[call-overload]
+    console.print(f"mean steps by class: {' '.join(f'{one:.2f}' for one in row['steps_by_class'])}; hardest {hardest}")  # type: ignore[attr-defined]
     for one in row["splits"]:  # type: ignore[attr-defined]
         changed = f"{100 * one['changed']:.3f} ± {100 * one['changed_deviation']:.3f} % changed"
         console.print(f"{SPLITS} splits, {one['score']}, {one['agreement']:g}: {changed}, {one['steps']:.2f} steps")
