@@ -55,6 +55,13 @@ def test_a_loss_that_comes_back_at_a_later_step_counts() -> None:
     assert set(rule.stops(outputs, (0.5, 0.25, 0.0), agreement=0.9).tolist()) == {3}
 
 
+def test_an_image_is_lost_once_however_often_it_is_wrong() -> None:
+    """Wrong, right, wrong: at the smallest threshold its largest loss, not the sum."""
+    outputs = torch.tensor([[[0.0, 1.0]], [[2.0, 0.0]], [[0.0, 3.0]], [[4.0, 0.0]]]).expand(4, 40, 2)
+    rule = learned(outputs, (0.5, 0.25, 0.1, 0.0), score="margin", changed=other_prediction, first=1)
+    assert sum(loss for _, loss in rule.losses) == 40
+
+
 def test_the_guarantee_holds_on_average_for_any_score() -> None:
     for score in ("margin", "entropy", lambda said: torch.rand(len(said.outputs))):
         changed = []

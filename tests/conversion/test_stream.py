@@ -8,7 +8,7 @@ from tests.conversion.test_modern_network import Modern
 from torch import Tensor, nn
 
 import transpike
-from transpike.coding import CSS, Scheme
+from transpike.coding import CSS, FS, Rate, Scheme
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.stream import ROWS, Pipeline
 from transpike.errors import ConfigError, ConversionError
@@ -70,6 +70,17 @@ def test_half_precision_streams(images: Tensor) -> None:
     torch.manual_seed(0)
     snn = transpike.convert(Modern().eval(), images, scheme=CSS(steps=6, levels=(1, 2, 4, 8))).half()
     assert torch.equal(list(snn.stream(images[:20]))[-1].outputs, snn(images[:20]))
+
+
+@pytest.mark.parametrize("scheme", [CSS(steps=6, levels=(1, 2, 4, 8)), Rate(steps=6), FS(steps=6)])
+def test_a_constant_reads_right_from_the_first_step(scheme: Scheme) -> None:
+    """What has come is divided by the share of a constant that has come."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    nn.init.zeros_(net[2].weight)  # type: ignore[arg-type]
+    snn = transpike.convert(net, torch.randn(64, 4), scheme=scheme)
+    for moment in snn.stream(torch.randn(20, 4)):
+        torch.testing.assert_close(moment.outputs, net[2].bias.expand(20, 3).detach())
+        assert (moment.bound < 1e-5).all()
 
 
 class Segments(nn.Module):
