@@ -35,10 +35,18 @@ class WeightedNeuron:
     amplitude: float
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Say the function: its piecewise linear ending in the kernel, what comes before on the accumulated input."""
         function, theta = self.function, self.amplitude
+        if any(gain != 1 for gain in gains):
+            currents, inplace = [z * gain for z, gain in zip(currents, gains, strict=True)], True
         tail = Piecewise(slope=function.tail.slope, low=function.tail.low / theta, high=function.tail.high / theta)
         if function.tracked and not function.head.calls:
             return fire(currents[0], code=self.code, function=tail, inplace=inplace, final=final)

@@ -25,6 +25,7 @@ from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.silence import choose, measured
+from transpike.conversion.split import split
 from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
@@ -75,7 +76,7 @@ def prepare(
     model = network(ann)
     parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
-    graph = place(fold(trace(model, sample[:2])), spikes)
+    graph = place(split(fold(trace(model, sample[:2]))), spikes)
     if not graph.neurons:
         warnings.warn(
             f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "
