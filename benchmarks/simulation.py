@@ -118,7 +118,7 @@ def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tens
     for _ in range(6):
         spent: dict[tuple[str, str], float] = defaultdict(float)
         with (
-            patch.object(snn, "_current", timed("snn", current, spent)),
+            patch.object(snn, "current", timed("snn", current, spent)),
             patch.object(snn, "_fire", timed("snn", fire, spent)),
             patch.object(graphs, "apply", timed("ann", apply, spent)),
         ):

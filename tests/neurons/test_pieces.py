@@ -44,8 +44,8 @@ def test_pieces_of_steps_fire_as_a_whole_run(backend: str, layout: torch.memory_
         if backend == "reference":
             patch.setattr(pieces, "_backend", lambda source: advance_reference)
         idle = z.new_zeros(code.silent, *z.shape[1:])
-        got = in_pieces(torch.cat([z, idle]), Pieces(code, function), cuts)
-        assert torch.equal(got, track(z, code=code, function=function).spikes)
+        got = in_pieces(torch.cat([z, idle]), Pieces(code, function, gain=0.7), cuts)
+        assert torch.equal(got, track(z, code=code, function=function, gain=0.7).spikes)
         h = accumulate(z, beta=code.beta, silent=code.silent)
         got = in_pieces(h, Pieces(code, function, accumulated=True), cuts)
         assert torch.equal(got, track(h, code=code, function=function, accumulated=True).spikes)
@@ -59,8 +59,9 @@ def test_pieces_of_steps_fire_as_a_whole_run(backend: str, layout: torch.memory_
 def test_sums_in_pieces_are_those_of_a_whole_run() -> None:
     z = torch.randn(6, 3, 50, generator=torch.Generator().manual_seed(1))
     worths = tuple(0.7 * 1.5**power for power in reversed(range(6)))
-    sums = Accumulated(1.5, worths)
-    assert torch.equal(torch.cat([sums(z[:1]), sums(z[1:4]), sums(z[4:])]), estimate(z, beta=1.5, unit=0.7))
+    sums = Accumulated(1.5, worths, gain=0.3)
+    whole = estimate(z, beta=1.5, unit=0.7, gain=0.3)
+    assert torch.equal(torch.cat([sums(z[:1]), sums(z[1:4]), sums(z[4:])]), whole)
 
 
 def test_samples_that_are_kept_go_on_as_if_alone() -> None:

@@ -95,8 +95,8 @@ class Steps(Protocol):
 class StreamingNeuron(Protocol):
     """A `Neuron` that can run in pieces of steps too."""
 
-    def begin(self, constants: Mapping[str, Tensor]) -> Steps:
-        """The layer before its first step; ``constants`` are those of its function."""
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> Steps:
+        """The layer before its first step, with the constants of its function and the gains of its currents."""
 
 
 class Scheme(ABC):

@@ -22,19 +22,30 @@ class TrackingSteps:
         function: of real values.
         unit: the worth of a unit spike at the last step, in real units.
         constants: of the function, by name.
+        gains: multiply the currents, one an operand; without any, all are 1.
     """
 
-    def __init__(self, code: Code, function: Function, *, unit: float, constants: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        code: Code,
+        function: Function,
+        *,
+        unit: float,
+        constants: Mapping[str, Tensor],
+        gains: Sequence[float] = (),
+    ) -> None:
         self.code, self.function, self.constants = code, function, constants
         self.exact = function.tracked
         self.value: Tensor | None = None  # the function of the last estimates
         ones = (1.0,) * (code.steps + code.silent)
         worths = tuple(unit * beta for beta in code.weights)
-        self.sums = [Accumulated(code.beta, ones if self.exact else worths) for _ in range(function.operands)]
+        gains = gains or (1.0,) * function.operands
+        self.sums = [Accumulated(code.beta, ones if self.exact else worths, gain) for gain in gains]
         if self.exact:
             tail = function.tail
             tracked = Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
-            self.pieces = Pieces(code, tracked, accumulated=bool(function.head.calls))
+            heard = bool(function.head.calls)
+            self.pieces = Pieces(code, tracked, accumulated=heard, gain=1.0 if heard else gains[0])
         else:
             self.pieces = Pieces(code, IDENTITY, accumulated=True, unit=unit)
 
@@ -49,15 +60,17 @@ class TrackingSteps:
         if not self.pieces.accumulated:
             return z
         h = self.sums[0](z)
-        value: Tensor = self.function.head(h.flatten(0, 1), constants=self._like(h)).unflatten(0, h.shape[:2])
-        return value
+        value = self.function.head(h.flatten(0, 1), constants=self._like(h), overwrite=True)
+        followed: Tensor = value.unflatten(0, h.shape[:2])
+        return followed
 
     def _evaluated(self, currents: Sequence[Tensor], idle: int) -> Tensor:
         """The function of the running estimates; the last one holds on."""
         values = []
         if steps := len(currents[0]):
             real = [total(z).flatten(0, 1) for total, z in zip(self.sums, currents, strict=True)]
-            values.append(self.function(*real, constants=self._like(real[0])).unflatten(0, (steps, -1)))
+            value = self.function(*real, constants=self._like(real[0]), overwrite=True)
+            values.append(value.unflatten(0, (steps, -1)))
             self.value = values[0][-1:]
         if idle:
             assert self.value is not None

@@ -109,9 +109,11 @@ class TrackingNeuron:
         fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
-    def begin(self, constants: Mapping[str, Tensor]) -> TrackingSteps:
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> TrackingSteps:
         """The layer before its first step, to run in pieces of steps."""
-        return TrackingSteps(self.code, self.function, unit=self.amplitude * self.last, constants=constants)
+        return TrackingSteps(
+            self.code, self.function, unit=self.amplitude * self.last, constants=constants, gains=gains
+        )
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS

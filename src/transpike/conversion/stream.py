@@ -120,7 +120,7 @@ class Pipeline:
             if op.fires:
                 neuron = snn.neurons[op.name]
                 assert isinstance(neuron, StreamingNeuron)
-                self.layers[op.name] = neuron.begin(snn.tensors(op))
+                self.layers[op.name] = neuron.begin(snn.tensors(op), gains=op.gains)
             elif KINDS[op.kind].product:
                 self.products[op.name] = ProductSteps(op, snn.scheme)
         self.done = dict.fromkeys(self.graph.spiking, 0)  # steps that each has taken of its inputs, idle ones included
@@ -140,10 +140,8 @@ class Pipeline:
         """Let the clock go on to the output's step ``step``, 1 ... T: decoded outputs by name."""
         for op in self.spiking:
             self._advance(op, self.arrived + step)
-        for name, (begin, result) in self.waiting.items():
-            readers = [self.done[op.name] for op in self.graph.consumers.get(name, ()) if op.name in self.done]
-            read = min(readers, default=self.total)
-            self.waiting[name] = (max(begin, read), result[max(read - begin, 0) :])
+            for name in {op.name, *op.inputs}:
+                self._forget(name)
         return self._decoded(step)
 
     def _advance(self, op: Op, clock: int) -> None:
@@ -159,15 +157,22 @@ class Pipeline:
         come = slice(min(begin, self.total), min(end, self.total))
         inputs = [self._take(name, come) for name in op.inputs]
         if op.fires:
-            gains = op.gains or (1.0,) * len(inputs)
-            currents = [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
-            spikes = self.layers[op.name](currents, idle=end - begin - (come.stop - come.start))
+            spikes = self.layers[op.name](inputs, idle=end - begin - (come.stop - come.start))
             self._send(op, max(begin - wait, 0), spikes)
         elif op.name in self.products:
             self._send(op, begin, self.products[op.name](*inputs))
         else:
             current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), entry=self.entry[come])
             self._send(op, begin, current.unflatten(0, (end - begin, -1)))
+
+    def _forget(self, name: str) -> None:
+        """Let go of what all readers of a result have read."""
+        begin, result = self.waiting.get(name, (self.total, torch.empty(0)))
+        readers = [self.done[op.name] for op in self.graph.consumers.get(name, ()) if op.name in self.done]
+        read = min([self.total, *readers])
+        if read > begin:
+            rest = result[read - begin :]
+            self.waiting[name] = (read, rest if len(rest) else rest.clone())
 
     def _take(self, name: str, steps: slice) -> Tensor:
         begin, result = self.waiting[name]

@@ -24,6 +24,7 @@ class Pieces:
         function: what to track.
         accumulated: whether rows hold the accumulated input, or estimates, in place of currents.
         unit: theta in the units of the estimates, if rows hold such.
+        gain: multiplies each current first, if rows hold currents.
 
     Example:
         >>> pieces = Pieces(Code(steps=4, beta=2.0, silent=1))
@@ -36,6 +37,7 @@ class Pieces:
     function: Piecewise = RELU
     accumulated: bool = False
     unit: float | None = None
+    gain: float = 1.0
     step: int = field(default=0, init=False)
     state: Tensor | None = field(default=None, init=False)
 
@@ -53,7 +55,7 @@ class Pieces:
         silent = max(self.code.silent - self.step, 0)
         spikes = tsa._allocate(max(len(source) - silent, 0), source[0], source.dtype)
         if rows.numel():
-            tables = tsa._tables(self.code, self.function, self.unit)
+            tables = tsa._tables(self.code, self.function, self.unit, self.gain)
             places = (tsa._flat(source), tsa._flat(spikes), *tsa._flat(self.state))
             _backend(source).advance(*places, tables, begin=self.step, accumulated=self.accumulated)
         self.step += len(rows)
@@ -72,6 +74,7 @@ class Accumulated:
     Args:
         beta: the radix.
         worths: of a sum at each step.
+        gain: multiplies each current first.
 
     Example:
         >>> sums = Accumulated(2.0, (2.0, 1.0, 0.5))
@@ -81,6 +84,7 @@ class Accumulated:
 
     beta: float
     worths: tuple[float, ...]
+    gain: float = 1.0
     step: int = field(default=0, init=False)
     state: Tensor | None = field(default=None, init=False)
 
@@ -91,7 +95,7 @@ class Accumulated:
         held = torch.empty_like(z)
         state = torch.zeros_like(z[0]) if self.state is None else self.state
         for k, row in enumerate(z):
-            state = state * self.beta + row
+            state = state * self.beta + row * self.gain
             torch.mul(state, self.worths[self.step + k], out=held[k])
         self.step, self.state = self.step + len(z), state
         return held

@@ -35,7 +35,7 @@ def _advance(  # type: ignore[no-untyped-def]
     last,
 ):
     zero = np.float32(0)
-    beta, scale, slope = constants[0], constants[1], constants[3]
+    beta, scale, slope, gain = constants[0], constants[1], constants[3], constants[4]
     mirror = rounding[3]
     few = len(rising) == _FEW
     second, third, fourth = (1, 2, 3) if few else (0, 0, 0)
@@ -58,7 +58,7 @@ def _advance(  # type: ignore[no-untyped-def]
                     held[j] = h if h == h else zero
             else:
                 for j in range(width):
-                    held[j] = held[j] * beta + row[j]
+                    held[j] = held[j] * beta + row[j] * gain
             if k < silent:
                 continue
             bottom, ceiling = low[step], high[step]

@@ -27,7 +27,7 @@ def advance(
         if accumulated:
             held.copy_((current * tables.units[step]).nan_to_num(0.0, torch.inf, -torch.inf))
         else:
-            held.mul_(tables.beta).add_(current)
+            held.mul_(tables.beta).add_(current * tables.gain)
         if row < silent:
             continue
         value = torch.where(held > 0, held, held * tables.slope).clamp(tables.low[step], tables.high[step])
