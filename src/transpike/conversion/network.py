@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from transpike.errors import ConfigError, ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
-__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
+__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch", "gained", "key_of"]
 
 Watch = Callable[[Op, Tracked], None]
 
@@ -138,7 +139,7 @@ class SpikingNetwork(nn.Module):
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
                 # One layout whatever the model's was, so that a network read from files computes the same bits.
-                self.register_buffer(_key(op, key), tensor.clone(memory_format=layout))
+                self.register_buffer(key_of(op, key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self._plan()
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
@@ -291,21 +292,28 @@ class SpikingNetwork(nn.Module):
         self, x: Tensor, observe: Callable[[Op, Tensor], None] | None, *, whole: bool = True
     ) -> dict[str, Tensor]:
         def value(op: Op, *x: Tensor) -> Tensor:
-            unit = self.units[op.name]
-            if op.kind == "input":
-                result = apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
-            else:
-                result = op.function.at(*_gained(op, x), unit=unit, constants=self.tensors(op))
+            result = self._value(op, *x)
             if observe:
                 observe(op, result)
             return result
 
-        def current(op: Op, *inputs: Tensor) -> Tensor:
-            constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
-            tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
-            return apply(op, tensors, *inputs)
+        return self._walk(x, value, self._analog_current, self._read, whole=whole)
 
-        return self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name], whole=whole)
+    def _value(self, op: Op, *x: Tensor) -> Tensor:
+        """What the input or a layer of neurons says, in units of its amplitude theta, of real values."""
+        unit = self.units[op.name]
+        if op.kind == "input":
+            return apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
+        return op.function.at(*gained(op, x), unit=unit, constants=self.tensors(op))
+
+    def _analog_current(self, op: Op, *inputs: Tensor) -> Tensor:
+        """One operation on values, to which a constant comes whole."""
+        constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
+        tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
+        return apply(op, tensors, *inputs)
+
+    def _read(self, op: Op, value: Tensor) -> Tensor:
+        return value.float() * self.units[op.name]
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
@@ -318,7 +326,7 @@ class SpikingNetwork(nn.Module):
             if op.kind == "input":
                 z = [self.scaled(op, *inputs)]
             else:
-                z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
+                z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
             return fire(op, z).spikes.flatten(0, 1)
 
         return flat_outputs(self._walk(x, spikes, self.current, self._decode, whole=False))
@@ -402,7 +410,17 @@ class SpikingNetwork(nn.Module):
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
-        return {key: self.get_buffer(_key(op, key)) for key in op.tensors}
+        return {key: getattr(self, key_of(op, key)) for key in op.tensors}
+
+    def timed(self, waits: Mapping[str, int]) -> SpikingNetwork:
+        """A network of the same weights, in memory of its own, whose layers wait so long."""
+        graph = self.current_graph()
+        return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=self.clipped)
+
+    def current_graph(self) -> Graph:
+        """The graph with its tensors as the network has them now."""
+        ops = (replace(op, tensors={k: t.detach() for k, t in self.tensors(op).items()}) for op in self.graph)
+        return replace(self.graph, ops=tuple(ops))
 
     def _check(self, x: Tensor) -> None:
         check_images(x, "the network's input")
@@ -433,11 +451,14 @@ class SpikingNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(self._tensors()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(buffer.dtype for buffer in self.buffers() if buffer.is_floating_point())
+        return next(tensor.dtype for tensor in self._tensors() if tensor.is_floating_point())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return chain(self.parameters(), self.buffers())
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -488,19 +509,20 @@ class SpikingNetwork(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
-        save(folder, graph, self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
+        save(folder, self.current_graph(), self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
 
 
-def _gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
+def gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """An operation's inputs times the factors of its edges."""
     gains = op.gains or (1.0,) * len(inputs)
     return [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
 
 
-def _key(op: Op, key: str) -> str:
+def key_of(op: Op, key: str) -> str:
+    """The name of an operation's tensor within the network."""
     return f"{op.name}.{key}".replace(".", "/")
 
 

@@ -7,14 +7,27 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
+from transpike.report.finetuning import finetuning_words, schedule_rows
 from transpike.report.series import find_series, least, picked, representative
-from transpike.report.wording import known
-from transpike.results import Analysis, Conversion, Evaluation, Features, FiringLayer, Neuron, Operations, Row, Spiking
+from transpike.report.wording import known, percent
+from transpike.results import (
+    Analysis,
+    Conversion,
+    Evaluation,
+    Features,
+    FiringLayer,
+    Neuron,
+    Operations,
+    Row,
+    Spiking,
+    Training,
+)
 
 __all__ = [
     "analysis_tables",
     "conversion_table",
     "early_tables",
+    "finetuning_table",
     "least_table",
     "operations_table",
     "spiking_tables",
@@ -141,6 +154,18 @@ def summary(result: Evaluation) -> str:
     """
     at = f" at T = {result.spiking.steps}" if result.spiking else ""
     return f"{result.model} on {result.dataset}: {result.accuracy:.2%} of {result.images} test images right{at}"
+
+
+def finetuning_table(result: Training) -> Table:
+    """Which silent steps were judged; ">" marks the choice, and what came of it stands below."""
+    tuned = result.finetuning
+    assert tuned is not None
+    headings = ("weights, silent steps", "latency", "silent", "accuracy", "same pred.")
+    table = _table(f"{tuned.images} validation images", headings, schedule_rows(tuned))
+    tested = f" Test accuracy {percent(tuned.before.accuracy)} before, {percent(tuned.after.accuracy)} after."
+    table.caption = finetuning_words(tuned) + (tested if known(tuned.after.accuracy) else "")
+    table.caption_justify = "left"
+    return table
 
 
 def spiking_tables(result: Evaluation) -> tuple[Table, str, Table] | tuple[()]:

@@ -20,6 +20,7 @@ from transpike.results.analysis import (
 )
 from transpike.results.conversion import Ann, Calibration, Conversion, Early, Layer, Row, Spikes, Try
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
+from transpike.results.finetuning import Finetuning, Schedule, Timed
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
 from transpike.results.limits import Limits
 from transpike.results.provenance import provenance
@@ -53,6 +54,7 @@ __all__ = [
     "Evaluation",
     "Features",
     "Filter",
+    "Finetuning",
     "Finished",
     "FiringLayer",
     "Hardware",
@@ -74,6 +76,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Saliency",
+    "Schedule",
     "Shown",
     "Similarity",
     "Spectrum",
@@ -81,6 +84,7 @@ __all__ = [
     "Spikes",
     "Spiking",
     "Stage",
+    "Timed",
     "Training",
     "Try",
     "as_json",
