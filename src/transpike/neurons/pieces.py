@@ -47,11 +47,7 @@ class Pieces:
 
         Rows are zero for currents after the last of the T, and the last estimate for estimates.
         """
-        _, source = tsa._prepare(rows, rows=len(rows))
-        if self.state is None:
-            self.state = tsa._allocate(2, source[0], tsa._state(source))
-        elif self.state.stride()[1:] != source.stride()[1:]:
-            source = tsa._allocate(len(source), self.state[0], source.dtype).copy_(source)
+        source, self.state = _laid_out(rows, self.state, 2)
         silent = max(self.code.silent - self.step, 0)
         spikes = tsa._allocate(max(len(source) - silent, 0), source[0], source.dtype)
         if rows.numel():
@@ -91,19 +87,20 @@ class Accumulated:
     @torch.no_grad()
     def __call__(self, rows: Tensor) -> Tensor:
         """Sums [steps, N, \\*] after each of the next steps, for currents [steps, N, \\*]."""
-        z = rows.to(tsa._state(rows))
-        held = torch.empty_like(z)
-        state = torch.zeros_like(z[0]) if self.state is None else self.state
-        for k, row in enumerate(z):
-            state = state * self.beta + row * self.gain
-            torch.mul(state, self.worths[self.step + k], out=held[k])
-        self.step, self.state = self.step + len(z), state
+        source, self.state = _laid_out(rows, self.state, 1)
+        held = tsa._allocate(len(rows), source[0], tsa._state(source))
+        if rows.numel():
+            units = self.worths[self.step : self.step + len(rows)]
+            places = (tsa._flat(source), tsa._flat(held), tsa._flat(self.state)[0])
+            fresh = self.step == 0
+            _backend(source).accumulate(*places, beta=self.beta, gain=self.gain, units=units, fresh=fresh)
+        self.step += len(rows)
         return held
 
     def keep(self, samples: Tensor) -> None:
         """Go on with these samples alone, by their numbers."""
         if self.state is not None:
-            self.state = kept(self.state, samples, axis=0)
+            self.state = kept(self.state, samples, axis=1)
 
 
 def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
@@ -116,6 +113,16 @@ def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
     order = sorted(range(x.ndim), key=x.stride, reverse=True)
     rows = x.permute(order).index_select(order.index(axis), samples)
     return rows.permute([order.index(k) for k in range(x.ndim)])
+
+
+def _laid_out(rows: Tensor, state: Tensor | None, values: int) -> tuple[Tensor, Tensor]:
+    """Rows in the layout of the state [values, N, \\*], which is that of the first rows there were."""
+    _, source = tsa._prepare(rows, rows=len(rows))
+    if state is None:
+        return source, tsa._allocate(values, source[0], tsa._state(source))
+    if state.stride()[1:] != source.stride()[1:]:
+        source = tsa._allocate(len(source), state[0], source.dtype).copy_(source)
+    return source, state
 
 
 def _backend(source: Tensor) -> ModuleType:

@@ -12,7 +12,7 @@ from transpike.neurons.kernels.threads import compiled, spread
 from transpike.neurons.kernels.track_cpu import _ALIGN, _BLOCK, _FEW, _arrays, _constants, _digit
 from transpike.neurons.kernels.track_reference import Tables
 
-__all__ = ["advance"]
+__all__ = ["accumulate", "advance"]
 
 
 @compiled
@@ -90,6 +90,21 @@ def _advance(  # type: ignore[no-untyped-def]
                 sent[j] = sent[j] + digit[j] * scale
 
 
+@compiled
+def _accumulate(source, held, state, fresh, constants, units, first, last):  # type: ignore[no-untyped-def]
+    beta, gain = constants[0], constants[1]
+    for start in range(first, last, _BLOCK):
+        stop = min(start + _BLOCK, last)
+        kept = state[start:stop]
+        if fresh:
+            kept[:] = np.float32(0)
+        for k in range(len(source)):
+            row, out, unit = source[k, start:stop], held[k, start:stop], units[k]
+            for j in range(stop - start):
+                kept[j] = kept[j] * beta + row[j] * gain
+                out[j] = kept[j] * unit
+
+
 def advance(
     source: Tensor, spikes: Tensor, held: Tensor, sent: Tensor, tables: Tables, *, begin: int, accumulated: bool
 ) -> None:
@@ -98,3 +113,12 @@ def advance(
     silent = max(tables.silent - begin, 0)
     rule = (accumulated, begin, silent, *_constants(tables), *_arrays(tables.digits))
     spread(_advance, (*places, *rule), items=source.shape[1], cost=len(source), align=_ALIGN)
+
+
+def accumulate(
+    source: Tensor, held: Tensor, state: Tensor, *, beta: float, gain: float, units: tuple[float, ...], fresh: bool
+) -> None:
+    """See ``advance_reference.accumulate``."""
+    constants = np.array((beta, gain), np.float32)
+    arguments = (source.numpy(), held.numpy(), state.numpy(), fresh, constants, np.array(units, np.float32))
+    spread(_accumulate, arguments, items=source.shape[1], cost=len(source), align=_ALIGN)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from transpike.neurons.kernels.track_reference import Tables, _digit
 
-__all__ = ["advance"]
+__all__ = ["accumulate", "advance"]
 
 
 def advance(
@@ -35,3 +35,17 @@ def advance(
         digit = _digit(value - sent, tables.digits)
         sent.add_(digit * tables.scale)
         spikes[row - silent] = digit
+
+
+def accumulate(
+    source: Tensor, held: Tensor, state: Tensor, *, beta: float, gain: float, units: tuple[float, ...], fresh: bool
+) -> None:
+    """Write ``units[t]`` times the sum after each row, as ``track_reference.accumulate`` does.
+
+    ``state`` ``[neurons]`` is the sum so far, whatever it holds if ``fresh``, and is written.
+    """
+    if fresh:
+        state.zero_()
+    for row, out, unit in zip(source, held, units, strict=True):
+        state.mul_(beta).add_(row * gain)
+        torch.mul(state, unit, out=out)
