@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
@@ -35,8 +36,10 @@ from transpike.results import Try
 __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch", "gained", "key_of"]
 
 Watch = Callable[[Op, Tracked], None]
+"""Sees a layer's spikes as they are made: chunks, long trains in pieces of steps, the residual with the last."""
 
 _ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
+_LONG, _PIECE = 128, 64  # steps above which trains travel in pieces, of so many steps
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
 
 
@@ -174,13 +177,14 @@ class SpikingNetwork(nn.Module):
         return self.observe(x)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False) -> Any:
-        """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes as they are made, chunk by chunk.
+    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False, trains: bool = True) -> Any:
+        """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes, see `Watch`.
 
-        With ``final``, each neuron's residual and target are computed too.
+        With ``final``, each neuron's residual and target are computed too. Without ``trains``, what is seen may be
+        decoded values in place of spikes, where the network carries such.
         """
         self._check(x)
-        parts = [self._run(part, watch, final) for part in self.chunks(x)]
+        parts = [self._run(part, watch, final, trains) for part in self.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     def stream(self, x: Tensor) -> Iterator[Moment]:
@@ -265,7 +269,14 @@ class SpikingNetwork(nn.Module):
     def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
         seen: dict[str, list[Tracked]] = {}
-        self.observe(x, lambda op, tracked: seen.setdefault(op.name, []).append(tracked), final=True)
+
+        def watch(op: Op, tracked: Tracked) -> None:
+            parts = seen.setdefault(op.name, [])
+            if parts and len(parts[-1].spikes) < self.steps:  # the next piece of steps of the same samples
+                tracked = replace(tracked, spikes=torch.cat([parts.pop().spikes, tracked.spikes]))
+            parts.append(tracked)
+
+        self.observe(x, watch, final=True)
         return Trace(self.graph, {name: _joined(parts, self.amplitude(name)) for name, parts in seen.items()})
 
     def amplitude(self, name: str) -> Tensor:
@@ -331,7 +342,12 @@ class SpikingNetwork(nn.Module):
 
         return flat_outputs(self._walk(x, spikes, self.current, self._decode, whole=False))
 
-    def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
+    def _run(self, x: Tensor, watch: Watch | None, final: bool, trains: bool) -> dict[str, Tensor]:
+        if self.scheme.whole:
+            return self._run_values(x, watch, trains)
+        if self._streams:
+            return self._run_pieces(x, watch)
+
         def spikes(op: Op, *x: Tensor) -> Tensor:
             fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
             if watch:
@@ -339,6 +355,63 @@ class SpikingNetwork(nn.Module):
             return fired.spikes.flatten(0, 1)
 
         return self._walk(x, spikes, self.current, self._decode)
+
+    def _run_values(self, x: Tensor, watch: Watch | None, trains: bool) -> dict[str, Tensor]:
+        """Decoded values in place of trains: all that layers read that hear all before they fire."""
+
+        def said(op: Op, *inputs: Tensor) -> Tensor:
+            if op.kind == "input":
+                value = self.scaled(op, *inputs)
+                if watch:
+                    watch(op, self.encode(value))
+                return value.to(self.dtype)
+            neuron = cast("WholeNeuron", self.neurons[op.name])
+            fired = neuron.values(gained(op, inputs), self.tensors(op))
+            if watch and not trains:
+                watch(op, fired)
+            elif watch:
+                for piece in self._pieces:
+                    last = fired if piece.stop == self.steps else Tracked(fired.spikes)
+                    watch(op, replace(last, spikes=neuron.train(fired.spikes, piece).to(self.dtype)))
+            return fired.spikes.to(self.dtype)
+
+        return self._walk(x, said, self._analog_current, lambda op, z: z.float() * self.units[op.name])
+
+    def _run_pieces(self, x: Tensor, watch: Watch | None) -> dict[str, Tensor]:
+        """A piece of all trains after the other, with the neurons' state carried over: the spikes are the same."""
+        states: dict[str, tuple[Tensor, ...]] = {}
+        sums: dict[str, Tensor] = {}
+        train = self._encode(self.graph.input, x)
+        if watch:
+            watch(self.graph.input, train)
+        for piece in self._pieces:
+            steps = slice(piece.start, piece.stop)
+
+            def spikes(op: Op, *inputs: Tensor, steps: slice = steps) -> Tensor:
+                if op.kind == "input":
+                    return train.spikes[steps].flatten(0, 1)
+                z = [x.unflatten(0, (steps.stop - steps.start, -1)) for x in gained(op, inputs)]
+                neuron = cast("StreamNeuron", self.neurons[op.name])
+                fired, states[op.name] = neuron.resume(z, self.tensors(op), states.get(op.name))
+                if watch:
+                    watch(op, fired if steps.stop == self.steps else Tracked(fired.spikes))
+                return fired.spikes.flatten(0, 1)
+
+            current = partial(self.current, steps=steps)
+            for name, part in self._walk(x, spikes, current, partial(self._decode, steps=steps), whole=False).items():
+                sums[name] = sums[name] + part if name in sums else part
+        return self._finished(sums)
+
+    @property
+    def _pieces(self) -> list[range]:
+        return [range(k, min(k + _PIECE, self.steps)) for k in range(0, self.steps, _PIECE)]
+
+    @cached_property
+    def _streams(self) -> bool:
+        """Whether trains travel in pieces of steps, so that memory does not grow with T."""
+        if self.steps <= _LONG or any(KINDS[op.kind].product for op in self.graph):
+            return False
+        return all(getattr(neuron, "streams", False) for neuron in self.neurons.values())
 
     def _walk(
         self,
@@ -357,10 +430,6 @@ class SpikingNetwork(nn.Module):
         values: dict[str, Tensor] = {}
         for op in self.graph:
             if op.name not in self.graph.spiking:
-                if not whole:
-                    continue
-                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
-                values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
                 continue
             if op.kind == "input" or op.fires:
                 currents[op.name] = fire(op, *(currents[name] for name in op.inputs) if op.inputs else (x,))
@@ -370,7 +439,16 @@ class SpikingNetwork(nn.Module):
                 values[op.name] = decode(op, currents[op.name])
             for name in self._last[op.name]:
                 currents.pop(name, None)
-        return {name: values[name] for name in self.graph.outputs} if whole else values
+        return self._finished(values) if whole else values
+
+    def _finished(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs, from the decoded values: what is done to these needs no spikes."""
+        values = dict(values)
+        for op in self.graph:
+            if op.name not in self.graph.spiking:
+                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
+                values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
+        return {name: values[name] for name in self.graph.outputs}
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
         """Images in units of the input's theta."""
@@ -384,8 +462,8 @@ class SpikingNetwork(nn.Module):
         """The input's train for ``x`` in units of its theta."""
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
-    def current(self, op: Op, *inputs: Tensor, entry: Sequence[float] | None = None) -> Tensor:
-        """One operation on all steps, or on those that ``entry`` is of; a constant enters by the scheme's shares."""
+    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
+        """One operation on all steps, or on these; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
             first, second = (name in self._own for name in op.inputs)
             return multiplied(op, *inputs, scheme=self.scheme, inplace=(first, second))
@@ -394,10 +472,11 @@ class SpikingNetwork(nn.Module):
         if constant not in tensors or constant_entry(self.scheme) is not None:
             return apply(op, tensors, *inputs)
         shift = tensors.pop(constant)
-        shares = torch.tensor(self.scheme.entry if entry is None else entry, dtype=shift.dtype, device=shift.device)
+        shares = self.scheme.entry[steps]
         z: Tensor = apply(op, tensors, *inputs).unflatten(0, (len(shares), -1))
+        entry = torch.tensor(shares, dtype=z.dtype, device=z.device)
         trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
-        ramp = shares.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
+        ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
 
     def _fire(self, op: Op, inputs: Sequence[Tensor], final: bool) -> Tracked:
@@ -405,8 +484,13 @@ class SpikingNetwork(nn.Module):
         inplace = op.inputs[0] in self._own
         return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
 
-    def _decode(self, op: Op, current: Tensor) -> Tensor:
-        return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
+    def _decode(self, op: Op, current: Tensor, steps: slice | None = None) -> Tensor:
+        if steps is None:
+            return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
+        weights = torch.tensor(self.scheme.weights[steps], device=current.device)
+        return (
+            torch.einsum("t,t...->...", weights, current.unflatten(0, (len(weights), -1)).float()) * self.units[op.name]
+        )
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
@@ -432,6 +516,7 @@ class SpikingNetwork(nn.Module):
     def default_chunk(self) -> int:
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
 
+        Over one piece of steps, where trains travel in such.
         They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
         A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
@@ -442,8 +527,8 @@ class SpikingNetwork(nn.Module):
                 held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
             elif KINDS[op.kind].product:
                 held[op.name] += sum(sizes[name] for name in op.inputs)
-        largest = max(held.values())
-        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
+        rows = min(self.interval, _PIECE) if self.scheme.whole or self._streams else self.interval
+        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (max(held.values()) * rows))
 
     @property
     def _least(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -32,7 +32,7 @@ class Network(Protocol):
     def dtype(self) -> torch.dtype:
         """Of its weights."""
 
-    def current(self, op: Op, *inputs: Tensor, entry: Sequence[float] | None = None) -> Tensor:
+    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
         """One operation on some steps."""
 
     def tensors(self, op: Op) -> dict[str, Tensor]:

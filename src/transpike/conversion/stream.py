@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from transpike.coding.scheme import Neuron, Steps, StreamingNeuron, decode, ratio
+from transpike.coding.neuron import Neuron, SteppingNeuron, Steps
+from transpike.coding.scheme import decode, ratio
 from transpike.conversion.kinds import KINDS, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import ProductSteps
@@ -119,7 +120,7 @@ class Pipeline:
         for op in self.spiking:
             if op.fires:
                 neuron = snn.neurons[op.name]
-                assert isinstance(neuron, StreamingNeuron)
+                assert isinstance(neuron, SteppingNeuron)
                 self.layers[op.name] = neuron.begin(snn.tensors(op), gains=op.gains)
             elif KINDS[op.kind].product:
                 self.products[op.name] = ProductSteps(op, snn.scheme)
@@ -162,7 +163,7 @@ class Pipeline:
         elif op.name in self.products:
             self._send(op, begin, self.products[op.name](*inputs))
         else:
-            current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), entry=self.entry[come])
+            current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), steps=come)
             self._send(op, begin, current.unflatten(0, (end - begin, -1)))
 
     def _forget(self, name: str) -> None:
