@@ -26,6 +26,7 @@ from transpike.results import (
 __all__ = [
     "analysis_tables",
     "conversion_table",
+    "early_tables",
     "finetuning_table",
     "least_table",
     "operations_table",
@@ -67,6 +68,22 @@ def conversion_table(result: Conversion) -> Table:
     for row in result.rows:
         table.add_row(*_cells(row, ann.energy_uj))
     return table
+
+
+def early_tables(result: Conversion) -> Iterator[Table]:
+    """Answers taken before the last step, a table for each row that has such."""
+    for row in result.rows:
+        if not row.early:
+            continue
+        table = Table(title="answers before the last step", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("", "changed\n%", "accu-\nracy%", "mean\nsteps", "mean\nlatency", "energy\nµJ"):
+            table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        for one in row.early:
+            name = f"step {one.steps:g} for all" if one.agreement is None else f"agreement {one.agreement:g}"
+            changed = f"{100 * one.changed:.2f} ± {100 * one.changed_error:.2f}"
+            energy = f"{one.energy_uj:.3g}" if known(one.energy_uj) else ""
+            table.add_row(name, changed, _percent(one.accuracy), f"{one.steps:.2f}", f"{one.latency:.2f}", energy)
+        yield table
 
 
 def least_table(result: Conversion) -> Table:
