@@ -85,6 +85,7 @@ def _run(verb: str, given: list[str]) -> None:
     words = Arguments(verb, kind, given)
     try:
         options = words.parse(build_parser(verb))
+        _check_places(options.get("resume"), options.get("out"))
         if options.get("json") is not None:
             from transpike.results.runs import COPY
 
@@ -94,6 +95,12 @@ def _run(verb: str, given: list[str]) -> None:
             function(kind(**options))
     except TranspikeError as error:
         raise words.located(error) from error
+
+
+def _check_places(resume: Path | None, out: Path | None) -> None:
+    """Refuse a folder beside that of the run that goes on: it would stay empty."""
+    if resume is not None and out is not None and os.path.realpath(resume) != os.path.realpath(out):
+        raise ConfigError(f"out={out}: the run goes on in its own folder, {resume}; leave --out away.")
 
 
 def _complain(message: str) -> None:

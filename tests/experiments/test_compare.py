@@ -119,6 +119,8 @@ def test_two_processes_compare_as_one_does(trained: Path, tmp_path: Path) -> Non
         ("[{levels: [1]}]", "a name, or an object with one"),
         ("[{name: css, levles: [1]}]", "has no setting 'levles'. Did you mean levels?"),
         ("[]", "schemes: give at least one of css"),
+        ("[{name: css, steps: []}]", "schemes: css: steps=[]: give at least one number of steps"),
+        ("{levels: [1]}", "a name, or an object with one"),
         ("[{name: rate, steps: 0}]", "steps=0: expected a whole number"),
     ],
 )
@@ -128,6 +130,60 @@ def test_wrong_schemes_are_named(
     assert run(trained, "--schemes", schemes, "--out", str(tmp_path / "out")) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--max-latency", "0"], "max_latency=0: expected a whole number of at least 1"),
+        (["--payload-bits", "-1"], "payload_bits=-1: expected a whole number of at least 0"),
+        (["--max-energy", "0"], "max_energy=0.0: expected a number above 0"),
+    ],
+)
+def test_wrong_limits_are_named_by_their_option(
+    options: list[str], complaint: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(trained, *options) == 2
+    assert f"transpike: {complaint}" in capsys.readouterr().err
+
+
+def test_the_best_of_spikes_that_carry_nothing(trained: Path, tmp_path: Path) -> None:
+    schemes = "[{name: css, steps: 10}, {name: rate, steps: 8}]"
+    few = ("--loading.test_images", "40", "--payload-bits", "0")
+    assert run(trained, "--schemes", schemes, *few, "--out", str(tmp_path / "out")) == 0
+    assert "(Rate)" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_one_scheme_needs_no_list(trained: Path, tmp_path: Path) -> None:
+    few = ("--loading.test_images", "40", "--out", str(tmp_path / "out"))
+    assert run(trained, "--schemes", "{name: css, steps: [4, 6]}", *few) == 0
+    assert [row.steps for row in read(tmp_path / "out").rows] == [4, 6]
+
+
+def test_a_network_goes_before_a_folder_of_its_name(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlp").mkdir()
+    (tmp_path / "mlp" / "model.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "mlp", "--data", "digits", "--schemes", "css"]) == 2
+    assert "give ./mlp" in " ".join(capsys.readouterr().err.split())
+    assert run(trained, "--schemes", "[{name: css, steps: 4}]", "--loading.test_images", "40", "--out", "out") == 0
+    assert (read(tmp_path / "out").ann.accuracy or 0) > 0.6  # trained, that is
+
+
+def test_weights_in_place_of_a_network(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(trained), "--data", "digits"]) == 2
+    assert "a file; give the folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_beside_the_one_that_goes_on_is_refused(
+    trained: Path, compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (compared / "results.json").read_bytes()
+    assert run(trained, "--schemes", "fs", "--resume", str(compared), "--out", str(tmp_path / "o")) == 2
+    assert "leave --out away" in " ".join(capsys.readouterr().err.split())
+    assert (compared / "results.json").read_bytes() == before and not (tmp_path / "o").exists()
 
 
 def test_a_comparison_is_continued_by_its_own_verb(trained: Path, tmp_path: Path, compared: Path) -> None:

@@ -58,6 +58,17 @@ def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: py
         evaluate(Evaluate(folder, agreement=0.995, held_out=12))
     with pytest.raises(ConfigError, match="agreement is for converted networks"):
         evaluate(Evaluate(run, agreement=0.9))
+    with pytest.raises(ConfigError, match="held_out=20: of 20 test images so many set the threshold"):
+        evaluate(Evaluate(folder, agreement=0.8, held_out=20, out=tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"held_out=12: .*give --agreement, too"):
+        evaluate(Evaluate(folder, held_out=12))
+    assert not (tmp_path / "none").exists()
+    batches = Loading(batch_size=5, test_images=20)  # says nothing of size and normalisation
+    said = evaluate(Evaluate(folder, loading=batches, out=tmp_path / "batches"))
+    assert said.rows[0].accuracy == row.accuracy  # type: ignore[union-attr]
+    before, after = (read_options(each)["loading"] for each in (spiking, tmp_path / "batches"))
+    assert after["batch_size"] == 5 and before["mean"]
+    assert [after[name] for name in ("mean", "std", "size")] == [before[name] for name in ("mean", "std", "size")]
 
 
 def started(options: Any, verb: str, folder: Path) -> Path:

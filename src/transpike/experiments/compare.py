@@ -14,14 +14,13 @@ from transpike.coding import SCHEMES, Scheme, create_scheme
 from transpike.coding.operations import Memory, Node, Technology
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.convert import load_inputs, measured_rows, read_conversion
+from transpike.experiments.convert import limits_of, load_inputs, measured_rows, read_conversion
 from transpike.experiments.options import record
 from transpike.experiments.source import Data, Source
 from transpike.report import write_report, write_rows
 from transpike.report.terminal import conversion_table, least_table
 from transpike.results import (
     Conversion,
-    Limits,
     Row,
     Spikes,
     copy_results,
@@ -67,7 +66,8 @@ class Compare:
         target_loss: Percentage points of accuracy. For each scheme the fewest steps that lose no more are looked for,
             between those that were measured.
         max_latency: Pick the best row among those whose output stands after so many steps.
-        payload_bits: Pick among those whose spikes carry at most so many bits beside their address.
+        payload_bits: Pick among those whose spikes carry at most so many bits beside their address: 0 for spikes that
+            are all alike, 1 for a sign.
         max_energy: Pick among those that take at most so many microjoules an image.
         technology: What energies are of: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
         memory: The SRAM that holds weights and states, whose traffic then counts: none, 8KB, 32KB or 1MB.
@@ -89,7 +89,7 @@ class Compare:
     root: Path | None = None
     download: bool = False
     loading: Loading = Loading()
-    schemes: list[str | dict[str, Any]] | str | None = None
+    schemes: list[str | dict[str, Any]] | dict[str, Any] | str | None = None
     target_loss: float | None = None
     max_latency: int | None = None
     payload_bits: int | None = None
@@ -117,9 +117,7 @@ def compare(options: Compare) -> Conversion:
     from transpike.measure.sweep import Sweep
 
     schemes = _schemes([*SCHEMES] if options.schemes is None else options.schemes)
-    limits = Limits.of(
-        {"latency": options.max_latency, "payload_bits": options.payload_bits, "energy": options.max_energy}
-    )
+    limits = limits_of(options.max_latency, options.payload_bits, options.max_energy)
     if options.target_loss is not None:
         number("target_loss", options.target_loss, least=0, most=100)
     checked_device(options.device)
@@ -176,14 +174,14 @@ def _tell(results: Conversion, folder: Path) -> None:
     print(f"Results: {folder / 'results.json'}, {folder / 'rows.csv'}\nReport: {page}")
 
 
-def _schemes(given: Sequence[str | Mapping[str, Any]] | str) -> list[Scheme]:
+def _schemes(given: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | str) -> list[Scheme]:
     """One for every code and number of steps.
 
     >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
     [6, 8, 10, 12, 16, 16, 8]
     """
     found: list[Scheme] = []
-    for one in [given] if isinstance(given, str) else given:
+    for one in [given] if isinstance(given, str | Mapping) else given:
         settings = {"name": one} if isinstance(one, str) else dict(one)
         name = settings.pop("name", None)
         if not isinstance(name, str):
@@ -203,4 +201,6 @@ def _at_steps(name: str, settings: dict[str, Any]) -> list[Scheme]:
             raise ConfigError(f"schemes: {name} has no number of steps to set")
         return [one]
     counts = one.compared if steps is None else steps if isinstance(steps, list | tuple) else [steps]
+    if not counts:
+        raise ConfigError(f"schemes: {name}: steps=[]: give at least one number of steps, or leave steps out")
     return [create_scheme(name, {**settings, "steps": count}) for count in counts]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from transpike.checks import refuse, whole
+from transpike.checks import number, refuse, whole
 from transpike.coding import Scheme, create_scheme
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from transpike.measure.goals import Goal
     from transpike.measure.sweep import Sweep
 
-__all__ = ["Convert", "convert", "load_inputs", "measured_rows", "read_conversion", "run_sweep"]
+__all__ = ["Convert", "convert", "limits_of", "load_inputs", "measured_rows", "read_conversion", "run_sweep"]
 
 _SEARCHED = ("goal", "max_latency", "payload_bits", "max_energy")
 
@@ -171,7 +171,7 @@ def _sought(options: Convert) -> tuple[Goal, Limits] | None:
     """What is searched for; None where the scheme is given."""
     from transpike.measure.goals import Goal
 
-    limits = {"latency": options.max_latency, "payload_bits": options.payload_bits, "energy": options.max_energy}
+    limits = limits_of(options.max_latency, options.payload_bits, options.max_energy)
     if options.scheme != "auto":
         if given := next((name for name in _SEARCHED if getattr(options, name) is not None), None):
             raise ConfigError(f"{given}: only a search has one; give --scheme auto")
@@ -184,7 +184,17 @@ def _sought(options: Convert) -> tuple[Goal, Limits] | None:
         goal = {kind: float(value) for kind, _, value in (part.partition("=") for part in options.goal.split(","))}
     except ValueError as error:
         raise refuse("goal", options.goal, "same=99.5, error=2 or loss=0.2") from error
-    return Goal.of(goal), Limits.of(limits)
+    return Goal.of(goal), limits
+
+
+def limits_of(max_latency: int | None, payload_bits: int | None, max_energy: float | None) -> Limits:
+    """The limits that a command's options set; None is no limit."""
+    for name, value, least in (("max_latency", max_latency, 1), ("payload_bits", payload_bits, 0)):
+        if value is not None:
+            whole(name, value, least=least)
+    if max_energy is not None:
+        number("max_energy", max_energy, above=0)
+    return Limits(latency=max_latency, payload_bits=payload_bits, energy=max_energy)
 
 
 def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import KW_ONLY, dataclass
 from math import lcm
 from pathlib import Path
@@ -15,6 +14,7 @@ from transpike.experiments.learning import Learning, recorded, settled
 from transpike.experiments.options import check_resumed, read_record
 from transpike.experiments.source import Source, load_subject
 from transpike.experiments.training import finish, make_student
+from transpike.models import is_run
 from transpike.models.zoo import SPIKING
 from transpike.results import Training, copy_results
 from transpike.train.options import Arguments
@@ -173,7 +173,7 @@ def _check_teacher(chosen: Distill) -> None:
     for option, value in (("teacher_size", source.size), ("teacher_steps", source.steps)):
         if value is not None:
             whole(option, value)
-    if os.path.isdir(source.name) and source.network:
+    if is_run(source.name) and source.network:
         raise ConfigError(f"{source.name}: a run's folder knows its network: leave --teacher-network out.")
     events, spikes = chosen.data in EVENT_SOURCES, source.model in SPIKING
     if events and source.described.get("encoder"):

@@ -22,7 +22,7 @@ from transpike.report.terminal import conversion_table, early_tables
 from transpike.results import Conversion, Evaluation, copy_results, start_run
 from transpike.train.options import Machine
 from transpike.train.processes import checked_device, first_process, join_processes
-from transpike.train.recorded import read_options, recorded_loading
+from transpike.train.recorded import filled_loading, read_options, recorded_loading
 
 __all__ = ["Evaluate", "evaluate"]
 
@@ -48,11 +48,13 @@ class Evaluate:
         data: The images; by default those of the run.
         root: Where the data set's files lie; by default as in the run, else data.
         download: Download the data set into root where it is missing.
-        loading: Image size, normalisation, batches; by default as in the run.
+        loading: Image size, normalisation, batches; by default as in the run. What is left out of size and
+            normalisation is as in the run.
         device: Where to compute: cpu, cuda, cuda:1, ...
         agreement: Of a converted network: measure too what it answers if each image stops when its answer is sure, so
             that this share of the answers, such as 0.995, is as after all steps.
-        held_out: How many test images, the first ones, set the threshold for that; it is measured on the others.
+        held_out: How many test images, the first ones, set the threshold for that; it is measured on the others. By
+            default 512, of fewer than 1,024 images half of them.
         out: The folder for results; by default a new one under runs/.
         json: Write results.json here too.
     """
@@ -65,7 +67,7 @@ class Evaluate:
     loading: Loading | None = None
     device: str = "cpu"
     agreement: float | None = None
-    held_out: int = 512
+    held_out: int | None = None
     out: Path | None = None
     json: Path | None = None
 
@@ -89,16 +91,19 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         if not converted:
             raise ConfigError(f"{network}: agreement is for converted networks; this folder holds none.")
         needed = least_images(options.agreement)
-        if whole("held_out", options.held_out) < needed:
+        if options.held_out is not None and whole("held_out", options.held_out) < needed:
             raise ConfigError(f"agreement={options.agreement} needs held_out={needed} or more, not {options.held_out}.")
+    elif options.held_out is not None:
+        raise ConfigError(f"held_out={options.held_out}: it sets the threshold of an agreement; give --agreement, too.")
     if not converted and (inner := sorted(str(path.parent) for path in network.glob("*/network.json"))):
         raise ModelError(f"{network}: holds several converted networks; give one of them: {', '.join(inner[:8])}")
     begun = ({} if converted else read_options(network)) or read_options(network.parent)
+    known = recorded_loading(begun, network)
     chosen = replace(
         options,
         data=options.data or begun.get("data"),
         root=options.root or Path(begun.get("root", "data")),
-        loading=options.loading or recorded_loading(begun, network),
+        loading=known if options.loading is None else filled_loading(options.loading, known),
     )
     if converted:
         model = Source(begun["model"]).model if "model" in begun else network.name
@@ -124,16 +129,22 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
 
     total = join_processes(chosen.device)
     snn = load(chosen.network).to(chosen.device)
+    if chosen.agreement is not None and not snn.scheme.streams:
+        raise ConfigError(
+            f"{chosen.network}: {type(snn.scheme).__name__} runs each layer over all steps at once, so that no "
+            "answer is early: leave --agreement away."
+        )
     if chosen.data is None:
         raise ConfigError(f"{chosen.network}: give --data, the images to test with; no run.json beside it tells")
     root, loading = chosen.root or Path("data"), chosen.loading or Loading()
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
+    held_out = 0 if chosen.agreement is None else _held_out(chosen.agreement, chosen.held_out, len(sets.test.dataset))  # type: ignore[arg-type]
     console = Console(stderr=True, quiet=not first_process())
     measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total)
     row, glossary = measured.row, dict(snn.scheme.terms)
     if chosen.agreement is not None:
         images = track(sets.test, description="stopping early", console=console)
-        row = replace(row, early=early(snn, images, agreement=chosen.agreement, held_out=chosen.held_out))
+        row = replace(row, early=early(snn, images, agreement=chosen.agreement, held_out=held_out))
     results = Conversion(
         model=model, dataset=sets.name, images=measured.images, ann=measured.ann, rows=(row,), glossary=glossary
     )
@@ -143,10 +154,25 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
     return results
 
 
+def _held_out(agreement: float, asked: int | None, images: int) -> int:
+    """How many of the test images set the threshold.
+
+    >>> _held_out(0.9, None, 10_000), _held_out(0.9, None, 360), _held_out(0.995, None, 360)
+    (512, 180, 199)
+    """
+    found = min(512, max(least_images(agreement), images // 2)) if asked is None else asked
+    if found >= images:
+        raise ConfigError(
+            f"held_out={found}: of {images} test images so many set the threshold, and none is left to measure on; "
+            "give a smaller --held-out, a smaller --agreement, or more images."
+        )
+    return found
+
+
 def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> Evaluation:
     from transpike.train import evaluate as test
 
-    source = Source(str(chosen.network))
+    source = Source(os.path.join(os.curdir, chosen.network))  # a folder, though a network be called so
     data = Data(chosen.data, chosen.root, chosen.download, chosen.loading)
     sets = load_data([source], data)
     subject = load_subject(source, sets, label="", device="cpu")

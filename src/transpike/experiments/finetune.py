@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from transpike.report.terminal import finetuning_table
 from transpike.results import Training, copy_results
 from transpike.train.options import Machine, Optim, Recipe, TrainOptions
 from transpike.train.processes import first_process
-from transpike.train.recorded import read_options, recorded_loading
+from transpike.train.recorded import filled_loading, read_options, recorded_loading
 from transpike.train.runs import has_epochs, training_run
 
 __all__ = ["Finetune", "finetune"]
@@ -146,14 +146,7 @@ def _settled(options: Finetune) -> Finetune:
     if data in EVENT_SOURCES:
         raise DataError(f"{data} gives frames of events, and a converted network takes images.")
     known = recorded_loading(began, folder.parent) if data == began.get("data") else Loading()
-    loading = known if options.loading is None else _filled(options.loading, known)
+    loading = known if options.loading is None else filled_loading(options.loading, known)
     seed = known.seed if options.seed is None else options.seed
     root = options.root or Path(began.get("root", "data"))
     return replace(options, data=data, root=root, loading=replace(loading, seed=seed), seed=seed)
-
-
-def _filled(loading: Loading, known: Loading) -> Loading:
-    """``loading``, and how the network takes its images where it does not say."""
-    open_, facts = asdict(loading), asdict(known)
-    names = ("mean", "std", "size", "crop", "interpolation", "outputs")
-    return replace(loading, **{name: facts[name] for name in names if open_[name] is None})

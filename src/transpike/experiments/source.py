@@ -15,7 +15,7 @@ from transpike.data import EventSets, ImageSets, Loading, load_events, load_imag
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.measure.subjects import Subject
-from transpike.models import check_beside, check_name, create_model, describe_images, read_description
+from transpike.models import check_beside, check_name, create_model, describe_images, is_run, read_description
 from transpike.train.options import Arguments
 from transpike.train.recorded import read_options, recorded_loading
 from transpike.train.runs import STEPS
@@ -61,7 +61,7 @@ class Source:
     """Where a network comes from, before it is made.
 
     Attributes:
-        name: the folder of a run, or a network's name.
+        name: the folder of a run, or a network's name; where both are called so, the network.
         weights: a weight file or a run's folder; needed for a network by name.
         network: what else the network takes.
         steps: T; by default the run's.
@@ -82,18 +82,23 @@ class Source:
                 what they are for.
         """
         check_beside(self.network)
-        if self.weights is None and not os.path.isdir(self.name):
+        if os.path.isfile(self.name):
+            raise ModelError(
+                f"{self.name}: a file; give the folder of the `transpike train` run, or a network's name and {option}."
+            )
+        if self.weights is None and not is_run(self.name):
             check_name(self.name)
+            folder = f" For the folder of this name, give ./{self.name}." if os.path.isdir(self.name) else ""
             raise ModelError(
                 f"{self.name}: give {option}, a file or the folder of a `transpike train` run; an untrained network "
-                f"has nothing to {purpose}. To train one: transpike train"
+                f"has nothing to {purpose}. To train one: transpike train.{folder}"
             )
         return self
 
     @property
     def run(self) -> Path | None:
         """The folder of the run that trained it, if there is one."""
-        if os.path.isdir(self.name):
+        if is_run(self.name):
             return Path(self.name)
         return self.weights if self.weights and os.path.isfile(self.weights / "model.json") else None
 
@@ -115,7 +120,7 @@ class Source:
     @property
     def model(self) -> str:
         """The network's name, also where a run's folder is named."""
-        return str(read_description(self.name)["name"]) if os.path.isdir(self.name) else self.name
+        return str(read_description(self.name)["name"]) if is_run(self.name) else self.name
 
     @property
     def time(self) -> int | None:

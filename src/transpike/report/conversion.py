@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from transpike.report import plots
 from transpike.report.early import early_groups
-from transpike.report.layers import cause_plot, error_plot, layer_cells, rate_plot
+from transpike.report.layers import FEW, cause_plot, error_plot, layer_cells, rate_plot
 from transpike.report.parts import Entry, Group, Layers, Plot, Section, Table, TableGroup, TableRow, legend, spoken
 from transpike.report.series import FAITHFUL, Series, front, least, picked, representative
-from transpike.report.wording import count, fixed, known, loss_words, percent, ratio
+from transpike.report.wording import count, fixed, known, loss_words, microjoules, percent, ratio
 from transpike.results import Ann, Conversion, Row, Try
 
 __all__ = ["ROW_COLUMNS", "compare", "describe_conversion"]
@@ -34,17 +34,23 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
     place, setting = f"{result.model} on {result.dataset}", f"{label}, T = {best.steps}"
     ann = f"ANN {percent(result.ann.accuracy)}".removesuffix(" –")
     named = [(one.short, one) for one in series]
+    few = len(best.layers) <= FEW
+    layers = [
+        *cause_plot(best, key, setting),
+        *error_plot(best.layers, key, setting),
+        *rate_plot(best.layers, key, setting),
+    ]
     return Section(
         headline=_headline(result, best, f" ({label})" if len(series) > 1 else ""),
         legend=_legend(named, key),
-        plots=[*_curve_plots(named, key, place, ann), *_energy_plot([(result, named)], key)],
+        plots=[
+            *_curve_plots(named, key, place, ann),
+            *_energy_plot([(result, named)], key),
+            *(layers if few else ()),
+        ],
         caveat=_caveat(best),
         tiles=_tiles(result, best),
-        wide=[
-            *cause_plot(best, key, setting),
-            *error_plot(best.layers, key, setting),
-            *rate_plot(best.layers, key, setting),
-        ],
+        wide=[] if few else layers,
         table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
         layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
         groups=[*_least(result, series), *_refused(result), *_searched(result), *early_groups(named, key)],
@@ -72,7 +78,7 @@ def _least_cells(ann: Ann, row: Row | None) -> Sequence[str]:
     if row is None:
         return ["none here", *"–––––––"]
     steps = f"{row.steps}", f"{row.latency}", f"{row.latency_zero_delay}", fixed(row.train_bits, 1)
-    energy = fixed(row.energy_uj), ratio(row.energy_uj, ann.energy_uj)
+    energy = microjoules(row.energy_uj), ratio(row.energy_uj, ann.energy_uj)
     return [*steps, percent(row.agreement), fixed(row.spikes_per_neuron), *energy]
 
 
@@ -86,7 +92,7 @@ def _searched(result: Conversion) -> list[Group]:
     """What the search for a goal tried."""
     rows = [
         (f"{one.code}, T = {one.steps}", str(one.latency), str(one.payload_bits), count(one.images), percent(one.same),
-         percent(one.kept), percent(one.error), fixed(one.loss_pp), fixed(one.energy_uj), _verdict(one))
+         percent(one.kept), percent(one.error), fixed(one.loss_pp), microjoules(one.energy_uj), _verdict(one))
         for one in result.tries
     ]  # fmt: skip
     if not rows:
@@ -162,7 +168,11 @@ def _tiles(result: Conversion, row: Row) -> list[tuple[str, str, str]]:
         ("accuracy", percent(row.accuracy), f"ANN {percent(result.ann.accuracy)}"),
         ("latency", f"{row.latency} steps", f"a new image every {row.interval}"),
         ("spikes per neuron", fixed(row.spikes_per_neuron), signs),
-        ("energy (model)", f"{fixed(row.energy_uj)} µJ", f"{ratio(row.energy_uj, result.ann.energy_uj)} the ANN’s"),
+        (
+            "energy (model)",
+            f"{microjoules(row.energy_uj)} µJ",
+            f"{ratio(row.energy_uj, result.ann.energy_uj)} the ANN’s",
+        ),
     ]
     return [tile for tile in tiles if not tile[1].startswith("–")]
 
@@ -215,12 +225,14 @@ def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[
     places = [f"{result.model} on {result.dataset}" for result, _ in sources]
     for (result, named), place in zip(sources, places, strict=True):
         ann = result.ann.energy_uj
-        whole = plots.Bar("ANN" if len(set(places)) == 1 else f"{place}, ANN", None, {"": ann}, f"{fixed(ann)} µJ")
+        whole = plots.Bar(
+            "ANN" if len(set(places)) == 1 else f"{place}, ANN", None, {"": ann}, f"{microjoules(ann)} µJ"
+        )
         if known(ann) and ann and whole not in bars:
             bars.append(whole)
         for label, one in named:
             if known(energy := one.best.energy_uj):
-                end = f"{fixed(energy)} µJ{f', {ratio(energy, ann)}' if known(ann) and ann else ''}"
+                end = f"{microjoules(energy)} µJ{f', {ratio(energy, ann)}' if known(ann) and ann else ''}"
                 parts = {part: each for part, each in one.best.energy_parts_uj.items() if known(each)} or {"": energy}
                 bars.append(plots.Bar(f"{label}, T = {one.best.steps}", one.index, parts, end))
     if all(bar.index is None for bar in bars):
@@ -236,7 +248,7 @@ def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[
 
 def _ann_cells(ann: Ann) -> list[str]:
     energy = ann.energy_uj
-    work = [count(ann.macs), fixed(energy), ratio(energy, energy), fixed(ann.images_per_second, 0)]
+    work = [count(ann.macs), microjoules(energy), ratio(energy, energy), fixed(ann.images_per_second, 0)]
     return [*"––––", percent(ann.accuracy), *"––––", *work]
 
 
@@ -260,7 +272,7 @@ def _row_cells(ann: Ann, row: Row) -> list[str]:
         percent(row.logit_error),
         fixed(row.spikes_per_neuron),
         count(row.synops),
-        fixed(row.energy_uj),
+        microjoules(row.energy_uj),
         ratio(row.energy_uj, ann.energy_uj),
         fixed(row.images_per_second, 0),
     ]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from transpike.report import plots
 from transpike.report.parts import Group, Plot, line_legend, spoken
 from transpike.report.series import Series
-from transpike.report.wording import count, fixed, percent
+from transpike.report.wording import count, fixed, microjoules, percent
 from transpike.results import Early, Row
 
 __all__ = ["early_groups"]
@@ -69,4 +69,4 @@ def _cells(one: Early) -> Sequence[str]:
     stops = ", ".join(map(str, one.stopped)) if one.agreement is not None else ""
     error = fixed(100 * one.changed_error)
     return (name, percent(one.changed), error, percent(one.accuracy), fixed(one.steps), fixed(one.latency),
-            fixed(one.energy_uj), stops)  # fmt: skip
+            microjoules(one.energy_uj), stops)  # fmt: skip

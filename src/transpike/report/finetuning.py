@@ -8,7 +8,13 @@ from transpike.report.parts import Group
 from transpike.report.wording import percent
 from transpike.results import Finetuning, Schedule
 
-__all__ = ["describe_finetuning", "finetuning_words", "schedule_rows"]
+__all__ = ["HOW", "describe_finetuning", "finetuning_words", "schedule_rows"]
+
+HOW = (
+    "As asked: no layer has more silent steps than --silent. Price: chosen layer by layer, where every silent step "
+    "counts as so much error; the higher the price, the fewer silent steps."
+)
+"""What the names of choices mean."""
 
 
 def finetuning_words(tuned: Finetuning) -> str:
@@ -19,12 +25,12 @@ def finetuning_words(tuned: Finetuning) -> str:
     >>> schedule = Schedule(weights="tuned", waits="as asked", latency=8, silent=0, accuracy=0.5, agreement=0.5)
     >>> names = dict(label="ternary", network="T8", images=64)
     >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
-    '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps alone.'
+    '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps and the converted weights.'
     """
     before, after = tuned.before, tuned.after
     alone = untrained(tuned)
     found = f"{before.silent - after.silent} of {before.silent} silent steps removed: latency {before.latency} before, "
-    return f"{found}{after.latency} after, {alone} with fewer silent steps alone."
+    return f"{found}{after.latency} after, {alone} with fewer silent steps and the converted weights."
 
 
 def untrained(tuned: Finetuning) -> int:
@@ -66,7 +72,7 @@ def describe_finetuning(tuned: Finetuning) -> list[Group]:
         Group(
             "What was judged",
             f"Choices of silent steps on {tuned.images} validation images, from the least latency on, until one is as "
-            "accurate as the converted network was.",
+            f"accurate as the converted network was. {HOW}",
             about="weights and how their silent steps were chosen",
             columns=("weights", "latency", "silent steps", "validation accuracy", "same predictions"),
             rows=schedule_rows(tuned),

@@ -15,8 +15,10 @@ from transpike.report.plots import HUGE, LIGHT, STYLE, TINY, colour_of, new_figu
 from transpike.report.wording import count, fixed, known, percent
 from transpike.results import FiringLayer, Layer, Row
 
-__all__ = ["LAYER_COLUMNS", "cause_plot", "error_plot", "layer_cells", "rate_plot"]
+__all__ = ["FEW", "LAYER_COLUMNS", "cause_plot", "error_plot", "layer_cells", "rate_plot"]
 
+FEW = 8
+"""So many layers' plots stand beside other plots, in one column; those of more take the page's width."""
 CAUSES = (("s0", "resolution"), ("s1", "clipping"), ("s2", "coupling"))
 
 LAYER_COLUMNS = (
@@ -117,6 +119,10 @@ def rate_plot(layers: Sequence[Layer | FiringLayer], key: str, setting: str) -> 
     return [Plot(Markup(svg), f"Firing by layer: {setting}", note, colours)]
 
 
+def _width(layers: int) -> int:
+    return 370 if layers <= FEW else 760
+
+
 def _name_layers(axes: Axes, names: Sequence[str]) -> None:
     every = math.ceil(len(names) / 40)
     shown = range(0, len(names), every)
@@ -130,7 +136,7 @@ def _name_layers(axes: Axes, names: Sequence[str]) -> None:
 def _draw_causes(causes: Sequence[Sequence[float]], whole: float, row: Row, name: str, alt: str) -> str:
     """Per layer, its share of the squared error at the output, stacked by what makes it."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(760, 260)
+        figure = new_figure(_width(len(causes)), 260)
         axes = figure.add_subplot()
         bottoms = [0.0] * len(causes)
         for part, (colour, _) in enumerate(CAUSES):
@@ -147,7 +153,7 @@ def _draw_causes(causes: Sequence[Sequence[float]], whole: float, row: Row, name
 def _draw_errors(layers: Sequence[Layer], name: str, alt: str, *, split: bool) -> str:
     """Per layer, the RMS decode error in units of theta; if `split`, what makes it below: clipping, or the code."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(760, 300 if split else 250)
+        figure = new_figure(_width(len(layers)), 300 if split else 250)
         error, *below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1)) if split else [figure.add_subplot()]
         values = [(i, layer.error) for i, layer in enumerate(layers) if known(layer.error) and layer.error > TINY]
         for i, value in values:
@@ -186,7 +192,7 @@ def _draw_shares(axes: Axes, layers: Sequence[Layer]) -> None:
 def _draw_rates(layers: Sequence[Layer | FiringLayer], name: str, alt: str) -> str:
     """Spikes per neuron and image in each layer, the positive upwards, the negative downwards."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(760, 260)
+        figure = new_figure(_width(len(layers)), 260)
         axes = figure.add_subplot()
         positive = [layer.positive_per_neuron if known(layer.positive_per_neuron) else 0.0 for layer in layers]
         negative = [-layer.negative_per_neuron if known(layer.negative_per_neuron) else 0.0 for layer in layers]

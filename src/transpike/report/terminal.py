@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
-from transpike.report.finetuning import finetuning_words, schedule_rows
+from transpike.report.finetuning import HOW, finetuning_words, schedule_rows
 from transpike.report.series import find_series, least, picked, representative
 from transpike.report.wording import known, percent
 from transpike.results import (
@@ -163,7 +163,8 @@ def finetuning_table(result: Training) -> Table:
     headings = ("weights, silent steps", "latency", "silent", "accuracy", "same pred.")
     table = _table(f"{tuned.images} validation images", headings, schedule_rows(tuned))
     tested = f" Test accuracy {percent(tuned.before.accuracy)} before, {percent(tuned.after.accuracy)} after."
-    table.caption = finetuning_words(tuned) + (tested if known(tuned.after.accuracy) else "")
+    tested = tested if known(tuned.after.accuracy) else ""
+    table.caption = f"{finetuning_words(tuned)}{tested}\n{HOW}"
     table.caption_justify = "left"
     return table
 

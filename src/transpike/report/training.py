@@ -9,7 +9,7 @@ from markupsafe import Markup
 from transpike.report import plots
 from transpike.report.encoding import compared, describe_encoding
 from transpike.report.finetuning import describe_finetuning
-from transpike.report.layers import rate_plot
+from transpike.report.layers import FEW, rate_plot
 from transpike.report.parts import Group, Plot, Section, line_legend, spoken
 from transpike.report.wording import count, fixed, known, percent, ratio
 from transpike.results import Epoch, Evaluation, Operations, Spiking, Training
@@ -48,6 +48,8 @@ def describe_training(result: Evaluation, key: str) -> Section:
     shown = (tested, "test") if known(tested) else (held_out, "validation")
     facts = [f"{percent(shown[0])} of the {shown[1]} images right"] if known(shown[0]) else []
     facts += [f"{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}"] if epochs else []
+    firing = rate_plot(spiking.layers, key, f"T = {spiking.steps}") if spiking else []
+    few = spiking is not None and len(spiking.layers) <= FEW
     return Section(
         headline=f"{place}: {', '.join(facts)}.",
         groups=[
@@ -56,9 +58,9 @@ def describe_training(result: Evaluation, key: str) -> Section:
             *_terms(terms, place, key, tuned=tuned is not None),
         ],
         legend=line_legend([line for line in accuracy if line.points], key),
-        plots=drawn,
+        plots=[*drawn, *(firing if few else ())],
         tiles=_spiking_tiles(spiking, result.operations) if spiking else (),
-        wide=rate_plot(spiking.layers, key, f"T = {spiking.steps}") if spiking else (),
+        wide=[] if few else firing,
     )
 
 

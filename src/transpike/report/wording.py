@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeGuard
 
-__all__ = ["count", "fixed", "known", "loss_words", "percent", "ratio"]
+__all__ = ["count", "fixed", "known", "loss_words", "microjoules", "percent", "ratio"]
 
 ABSENT = "–"
 
@@ -59,6 +60,15 @@ def count(value: float | None) -> str:
         if abs(value) >= unit:
             return f"{value / unit:.2f} {name}"
     return f"{value:,.0f}"
+
+
+def microjoules(value: float | None) -> str:
+    """An energy with two decimals, more where three digits would else be lost.
+
+    >>> microjoules(62.4), microjoules(0.0341), microjoules(0.0), microjoules(None)
+    ('62.40', '0.0341', '0.00', '–')
+    """
+    return fixed(value, max(2, 2 - math.floor(math.log10(abs(value)))) if known(value) and value else 2)
 
 
 def ratio(value: float | None, whole: float | None) -> str:

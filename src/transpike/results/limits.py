@@ -45,9 +45,9 @@ class Limits:
             if name not in known:
                 raise ConfigError(f"limits: no limit {name!r}.{near(str(name), known)} There are: {', '.join(known)}.")
         limits = cls(**given)
-        for name in ("latency", "payload_bits"):
+        for name, least in (("latency", 1), ("payload_bits", 0)):  # a spike without a sign needs its address alone
             if getattr(limits, name) is not None:
-                whole(f"limits: {name}", getattr(limits, name))
+                whole(f"limits: {name}", getattr(limits, name), least=least)
         if limits.energy is not None:
             number("limits: energy", limits.energy, above=0)
         return limits

@@ -143,7 +143,10 @@ def finetune(
     options, silencing = options or TUNING, silencing or Silencing()
     check_tunable(snn)
     if loaders.validation is None:
-        raise ConfigError("finetune judges silent steps by validation images, of which there are none: hold some back.")
+        raise ConfigError(
+            "finetune judges silent steps by validation images, of which there are none: set "
+            "loading.validation, the share of training images that is held back, such as 0.1."
+        )
     if options.steps is not None:
         raise ConfigError(f"steps={options.steps}: a converted network has its own, {snn.steps}; leave steps out.")
     tuner = Tuner(Tunable(snn, silent=silencing.silent), options, penalty=silencing.penalty)

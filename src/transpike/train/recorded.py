@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transpike.models import model_names
 from transpike.results import located, read_run
 from transpike.train.options import Arguments
 
-__all__ = ["read_options", "recorded_loading"]
+__all__ = ["filled_loading", "read_options", "recorded_loading"]
 
 
 def read_options(folder: Path) -> Arguments:
@@ -48,6 +48,17 @@ def recorded_loading(options: Mapping[str, Any], run: Path | str) -> Loading:
         return Loading(**options.get("loading", {}))
     except ConfigError as error:
         raise ConfigError(f"{run}: in its run.json: {error}") from error
+
+
+def filled_loading(loading: Loading, known: Loading) -> Loading:
+    """``loading``, and where it does not say how the network takes its images, what is ``known`` of that.
+
+    >>> filled_loading(Loading(batch_size=32), Loading(mean=(0.3,), std=(0.4,), batch_size=64)).mean
+    (0.3,)
+    """
+    open_, facts = asdict(loading), asdict(known)
+    names = ("mean", "std", "size", "crop", "interpolation", "outputs")
+    return replace(loading, **{name: facts[name] for name in names if open_[name] is None})
 
 
 def _loading(options: Record, name: str) -> None:

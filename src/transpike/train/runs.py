@@ -11,7 +11,7 @@ from pathlib import Path
 from transpike.checks import refuse
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError
-from transpike.models import check_name, read_description
+from transpike.models import check_name, is_run, read_description
 from transpike.models.zoo import SPIKING
 from transpike.results import RunFolder, resume_run, start_run
 from transpike.train.processes import first_process
@@ -84,7 +84,7 @@ def student_steps(model: str, data: str, steps: int | None) -> int | None:
     Raises:
         ConfigError: Network and data, or T, do not go together.
     """
-    if os.path.isdir(model):
+    if is_run(model):
         about = read_description(model)
         if about.get("encoder"):
             raise ConfigError(
