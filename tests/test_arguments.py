@@ -121,9 +121,9 @@ def test_a_wrong_flag(wrong: Wrong, arguments: list[str], said: str | None) -> N
     ("verb", "said"),
     [
         ("dmo", "no command 'dmo'. Did you mean demo? Choose from demo, train, distill, hybrid, convert, finetune, "
+         "compare, evaluate, analyze, report."),
+        ("zzz", "no command 'zzz'. Choose from demo, train, distill, hybrid, convert, finetune, compare, evaluate, "
          "analyze, report."),
-        ("zzz", "no command 'zzz'. Choose from demo, train, distill, hybrid, convert, finetune, compare, evaluate, analyze, "
-             "report."),
         ("--verson", "no option '--verson'. Did you mean --version? Choose from --help, --version."),
     ],
 )  # fmt: skip

@@ -132,8 +132,10 @@ def test_schemes_without_negative_spikes_refuse_by_name(scheme: Scheme, modern: 
     with pytest.raises(ConversionError) as caught:
         prepare(*modern).convert(scheme)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{type(scheme).__name__} has no neurons for this network:" and len(lines) == 10
+    assert lines[0] == f"{type(scheme).__name__} has no neurons for this network:"
     assert any("gelu + mul has no neuron in this scheme" in line for line in lines)
+    reasons = [line.partition(": ")[2] for line in lines[1:]]
+    assert len(set(reasons)) == len(reasons) < 9  # nine places, each reason once
 
 
 def test_half_precision(snn: SpikingNetwork, modern: tuple[nn.Module, Tensor], tmp_path: Path) -> None:

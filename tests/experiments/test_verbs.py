@@ -66,7 +66,8 @@ def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: py
     batches = Loading(batch_size=5, test_images=20)  # says nothing of size and normalisation
     said = evaluate(Evaluate(folder, loading=batches, out=tmp_path / "batches"))
     assert said.rows[0].accuracy == row.accuracy  # type: ignore[union-attr]
-    before, after = (read_options(each)["loading"] for each in (spiking, tmp_path / "batches"))
+    before = read_options(spiking)["loading"]
+    after: Any = read_run(tmp_path / "batches").options["loading"]  # type: ignore[union-attr]
     assert after["batch_size"] == 5 and before["mean"]
     assert [after[name] for name in ("mean", "std", "size")] == [before[name] for name in ("mean", "std", "size")]
 

@@ -24,6 +24,7 @@ from transpike.conversion.op import Op
 from transpike.conversion.outlook import Progress, log, outlook
 from transpike.conversion.place import place
 from transpike.conversion.program import network
+from transpike.conversion.refusals import listed
 from transpike.conversion.scale import scale
 from transpike.conversion.silence import choose, measured
 from transpike.conversion.split import split
@@ -117,14 +118,13 @@ class Prepared:
                 f"scheme: expected a coding scheme such as transpike.CSS(steps=8), not {scheme!r}; "
                 'transpike.coding.create_scheme("css", {"steps": 8}) makes one by name'
             )
-        refused = [
-            f"{op.name}: {reason}"
-            for op in self.graph.neurons
-            if isinstance(reason := scheme.neuron(op.function, amplitude=1.0, wait=scheme.wait or 0), str)
-        ]
+        refused: dict[str, list[str]] = {}
+        for op in self.graph.neurons:
+            if isinstance(reason := scheme.neuron(op.function, amplitude=1.0, wait=scheme.wait or 0), str):
+                refused.setdefault(reason, []).append(op.name)
         if refused:
-            places = "\n".join(f"  - {place}" for place in refused)
-            raise ConversionError(f"{type(scheme).__name__} has no neurons for this network:\n{places}")
+            lines = "\n".join(f"  - {listed(places)}: {reason}" for reason, places in refused.items())
+            raise ConversionError(f"{type(scheme).__name__} has no neurons for this network:\n{lines}")
         amplitudes = self.amplitudes(scheme)
         if scheme.wait is None:
             return choose(self, scheme, amplitudes, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Problem", "refusal", "why"]
+__all__ = ["Problem", "listed", "refusal", "why"]
 
 SUPPORTED = (
     "Supported: convolutions, linear layers, products of activations (attention), and between them any function that "
@@ -55,7 +55,7 @@ def refusal(name: str, problems: Iterable[Problem]) -> str:
         found = places.setdefault(problem.reason, [])
         if problem.place not in found:
             found.append(problem.place)
-    lines = [f"  - {_listed(found)}: {reason.partition('; ')[0]}" for reason, found in places.items()]
+    lines = [f"  - {listed(found)}: {reason.partition('; ')[0]}" for reason, found in places.items()]
     if len(lines) > _LINES:
         lines[_LINES:] = [f"  - and {len(lines) - _LINES} more reasons"]
     remedies = dict.fromkeys(remedy for reason in places if (remedy := reason.partition("; ")[2]))
@@ -63,7 +63,12 @@ def refusal(name: str, problems: Iterable[Problem]) -> str:
     return "\n".join([f"{name} cannot be converted:", *lines, *helps, f"{SUPPORTED}."])
 
 
-def _listed(places: list[str]) -> str:
+def listed(places: list[str]) -> str:
+    """Places in one line, of many the first.
+
+    >>> listed(["a", "b"]), listed(list("abcdefg"))
+    ('a, b', 'a, b, c, d and 3 more')
+    """
     if len(places) <= _PLACES + 1:
         return ", ".join(places)
     return f"{', '.join(places[:_PLACES])} and {len(places) - _PLACES} more"

@@ -97,7 +97,9 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
             except ConversionError as error:
                 if folder:
                     raise
-                refused[code] = f"{type(scheme).__name__}, {scheme.label}", error
+                kind = type(scheme).__name__
+                same = kind.lower() == scheme.label.lower()
+                refused[code] = kind if same else f"{kind}, {scheme.label}", error
                 bars.passed(scheme)
                 continue
             measured = compare(

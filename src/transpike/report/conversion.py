@@ -142,7 +142,7 @@ def _headline(result: Conversion, row: Row, label: str) -> str:
     return _unbroken(
         f"{result.model} on {result.dataset}: at T = {row.steps}{label} the spiking network "
         f"{f'{loss} and ' if loss else ''}gives the same prediction as the ANN on {percent(row.agreement)} of "
-        f"{count(result.images)} images, {row.latency} steps after the image arrives."
+        f"{count(result.images)} images, {row.latency} step{'s' * (row.latency != 1)} after the image arrives."
     )
 
 
@@ -166,7 +166,7 @@ def _tiles(result: Conversion, row: Row) -> list[tuple[str, str, str]]:
     tiles = [
         ("same predictions", percent(row.agreement), f"of {count(result.images)} images"),
         ("accuracy", percent(row.accuracy), f"ANN {percent(result.ann.accuracy)}"),
-        ("latency", f"{row.latency} steps", f"a new image every {row.interval}"),
+        ("latency", f"{row.latency} step{'s' * (row.latency != 1)}", f"a new image every {row.interval}"),
         ("spikes per neuron", fixed(row.spikes_per_neuron), signs),
         (
             "energy (model)",

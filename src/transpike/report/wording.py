@@ -65,10 +65,11 @@ def count(value: float | None) -> str:
 def microjoules(value: float | None) -> str:
     """An energy with two decimals, more where three digits would else be lost.
 
-    >>> microjoules(62.4), microjoules(0.0341), microjoules(0.0), microjoules(None)
-    ('62.40', '0.0341', '0.00', '–')
+    >>> microjoules(62.4), microjoules(0.0341), microjoules(0.9997), microjoules(None)
+    ('62.40', '0.0341', '1.00', '–')
     """
-    return fixed(value, max(2, 2 - math.floor(math.log10(abs(value)))) if known(value) and value else 2)
+    rounded = abs(float(f"{value:.2e}")) if known(value) else 0.0
+    return fixed(value, max(2, 2 - math.floor(math.log10(rounded))) if 0 < rounded < math.inf else 2)
 
 
 def ratio(value: float | None, whole: float | None) -> str:
