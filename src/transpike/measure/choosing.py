@@ -36,6 +36,7 @@ def convert(
     *,
     scheme: Scheme | Literal["auto"] | None = None,
     spikes: Spikes = "needed",
+    until: str | None = None,
     goal: Mapping[str, float] | None = None,
     limits: Mapping[str, float] | None = None,
     verbose: bool = False,
@@ -47,7 +48,7 @@ def convert(
     not see. At most 100 simulations of at most 64 images; the same images give the same network.
 
     Args:
-        ann: any `torch.nn.Module`, or exported program, that takes one tensor [N, \\*] and returns a tensor (or a
+        ann: any `torch.nn.Module`, exported program or TorchScript that takes one tensor [N, \\*] and returns a tensor (or a
             tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
             changed. Hooks that only record are not part of it.
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
@@ -56,6 +57,8 @@ def convert(
         spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
             ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
             hardware whose neurons compute one each.
+        until: the path of the module of ``ann`` whose output is the spiking network's; the whole of ``ann``, if not given.
+            `transpike.conversion.Continued` runs the rest of ``ann``, which may be a recurrent cell, on what it says.
         goal: of a search, in percent: ``{"same": 99.5}``, the least share of equal predictions (of the first output);
             ``{"error": 2}``, the largest relative error of the outputs less their mean; or ``{"loss": 0.2}``, the most
             percentage points of accuracy lost, which needs labels. Predictions must hold with four times the deviation
@@ -91,11 +94,11 @@ def convert(
     if isinstance(scheme, str) and scheme == "auto":
         console = Console(stderr=True, quiet=not verbose)
         wanted = Goal.of(goal), Limits.of(limits or {})
-        return find(ann, calibration, *wanted, spikes=spikes, console=console).network
+        return find(ann, calibration, *wanted, spikes=spikes, until=until, console=console).network
     for name, value in (("goal", goal), ("limits", limits)):
         if value is not None:
             raise ConfigError(f'{name}: a scheme that is given has none; give scheme="auto" to search for one')
-    return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes)
+    return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes, until=until)
 
 
 def find(
@@ -106,6 +109,7 @@ def find(
     *,
     images: int = IMAGES,
     spikes: Spikes = "needed",
+    until: str | None = None,
     console: Console,
 ) -> Search:
     """Split the images into those that amplitudes are found on and those that judge, and search.
@@ -144,7 +148,7 @@ def find(
             stacklevel=3,
         )
     with console.status("tracing and calibrating"):
-        prepared = prepare(ann, every[~judging.to(every.device)], images=len(every), spikes=spikes)
+        prepared = prepare(ann, every[~judging.to(every.device)], images=len(every), spikes=spikes, until=until)
         held = Held(prepared, every[judging.to(every.device)], None if labels is None else labels[judging], goal)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:

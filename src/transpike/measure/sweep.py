@@ -41,6 +41,7 @@ class Sweep:
         calibration: how many training images set the amplitudes.
         device: where to compute.
         spikes: where there are neurons.
+        until: the module whose output is the spiking network's; None for the whole network.
         found: by a search: its network is measured in place of schemes.
     """
 
@@ -51,6 +52,7 @@ class Sweep:
     calibration: int = 512
     device: str = "cpu"
     spikes: Spikes = "needed"
+    until: str | None = None
     found: Search | None = None
 
 
@@ -128,7 +130,7 @@ def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme, Chose
         progress.update(bar, description="calibrating", total=expected.images, completed=done)
 
     batches, ann = task.sets.calibration(task.calibration), task.ann.to(task.device)
-    prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, progress=calibrated)
+    prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, until=task.until, progress=calibrated)
     return lambda scheme, chosen: prepared.convert(scheme, progress=chosen), len(prepared.images)
 
 
