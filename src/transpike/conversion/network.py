@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
+from transpike.conversion.sizes import at
 from transpike.conversion.timing import Timing
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
@@ -31,6 +33,7 @@ __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
 
 Watch = Callable[[Op, Tracked], None]
 
+_SIZES = 64  # of images, whose graphs are kept
 _ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
 
@@ -128,6 +131,7 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self._sizes: dict[tuple[int, ...], Graph] = {}
         for op in graph:
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
@@ -162,7 +166,7 @@ class SpikingNetwork(nn.Module):
         """Decoded outputs for images ``x`` [N, \\*]. No gradients flow through spikes.
 
         Raises:
-            ConversionError: if the images have another shape than in calibration, are integers, or not finite.
+            ConversionError: if the images have a shape that the network cannot take, are integers, or not finite.
         """
         return self.observe(x)
 
@@ -172,8 +176,8 @@ class SpikingNetwork(nn.Module):
 
         With ``final``, each neuron's residual and target are computed too.
         """
-        self._check(x)
-        parts = [self._run(part, watch, final) for part in self.chunks(x)]
+        snn = self._fitting(x)
+        parts = [snn._run(part, watch, final) for part in snn.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -202,8 +206,7 @@ class SpikingNetwork(nn.Module):
 
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
-        self._check(x)
-        return self.graph.pack(self._analog(x, observe))
+        return self.graph.pack(self._fitting(x)._analog(x, observe))
 
     def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
         """`analog` up to the decoded values, [N, values], through which gradients flow."""
@@ -321,13 +324,35 @@ class SpikingNetwork(nn.Module):
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
-        return {key: self.get_buffer(_key(op, key)) for key in op.tensors}
+        held = {key: self.get_buffer(_key(op, key)) for key in op.tensors}
+        if op.kind == "gather":  # an index may be that of another size
+            held["index"] = op.tensors["index"].to(self.device)
+        return held
 
-    def _check(self, x: Tensor) -> None:
+    def _fitting(self, x: Tensor) -> SpikingNetwork:
         check_images(x, "the network's input")
-        if tuple(x.shape[1:]) != self.graph.input.shape:
-            expected = ", ".join(map(str, self.graph.input.shape))
-            raise ConversionError(f"the network expects images [N, {expected}] as in calibration, not {list(x.shape)}")
+        return self.at(x.shape[1:])
+
+    def at(self, shape: Sequence[int]) -> SpikingNetwork:
+        """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own.
+
+        Calling the network does this by itself. Costs and layers are those of one shape: `describe`, `chunks`.
+
+        Raises:
+            ConversionError: if a part of it holds the size of the calibration images, as a linear layer over all of an
+                image does.
+        """
+        shape = tuple(shape)
+        if shape == self.graph.input.shape:
+            return self
+        if shape not in self._sizes:
+            self._sizes[shape] = at(self.graph, shape)
+            while len(self._sizes) > _SIZES:
+                del self._sizes[next(iter(self._sizes))]
+        other = copy.copy(self)  # shares all tensors
+        other.graph = self._sizes[shape]
+        other._sizes = {}
+        return other
 
     @property
     def default_chunk(self) -> int:
@@ -402,8 +427,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             ConversionError: as calling the network.
         """
-        self._check(images)
-        return diagnose(self, images)
+        return diagnose(self._fitting(images), images)
 
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""

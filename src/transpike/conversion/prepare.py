@@ -25,7 +25,8 @@ from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.silence import choose, measured
-from transpike.conversion.trace import trace
+from transpike.conversion.sizes import sized
+from transpike.conversion.trace import trace, trace_shapes
 from transpike.conversion.until import until as part
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
@@ -83,6 +84,11 @@ def prepare(
     model = network(model, example)
     model = model if until is None else part(model, until)
     graph = place(fold(trace(model, example)), spikes)
+
+    def traced(shape: tuple[int, ...]) -> Graph:
+        return place(fold(trace_shapes(model, example.new_zeros(2, *shape))), spikes)
+
+    graph = sized(graph, traced)
     if not graph.neurons:
         warnings.warn(
             f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "

@@ -117,7 +117,7 @@ class Program(nn.Module):
         for place, step in self._steps:
             try:
                 args, kwargs = _filled(step.args, values), _filled(step.kwargs, values)
-                result = getattr(self, place)(*args, **kwargs)
+                result = (step.run if named else getattr(self, place))(*args, **kwargs)
             except ModelError:
                 raise
             except Exception as error:
