@@ -111,7 +111,6 @@ NO_NETWORK = {
     ),
     "expected a torch.nn.Module, not an OrderedDict; build the network": net().state_dict(),
     "expected a torch.nn.Module, not a NoneType; build the network": None,
-    "expected a network, not TorchScript; pass the Python module that it was made from": torch.jit.trace(net(), X),
     "0.weight is on the meta device, without values; load weights into a network on another device": net().to("meta"),
     "0.weight has no values yet; run the network once, and train it": nn.Sequential(nn.LazyLinear(3)),
 }
