@@ -19,7 +19,10 @@ from torch.nn import functional
 from transpike.coding.operators import HOMOGENEOUS, MOVES, POOLS, operator
 from transpike.neurons.tsa import IDENTITY, Piecewise
 
-__all__ = ["Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
+__all__ = ["RELATIVE", "Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
+
+RELATIVE = "relative"
+"""The constant that holds the amplitudes of a layer's channels, relative to the largest: positive numbers."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,12 @@ class Function:
     def tracked(self) -> bool:
         """Whether a neuron tracks it at any scale: of one operand, maxima and slopes, then one piecewise ending."""
         return self.operands == 1 and self.head.homogeneous
+
+    @property
+    def real(self) -> Function:
+        """Without a last division by the channels' amplitudes: what it computes in real units."""
+        divided = bool(self.calls) and self.calls[-1].args[-1] == Constant(RELATIVE)
+        return Function(self.calls[:-1], self.operands) if divided else self
 
     @property
     def decided(self) -> bool:

@@ -45,11 +45,12 @@ class TrackingNeuron:
             >>> TrackingNeuron.refusal(Function.of("leaky_relu.default", 0, 0.1), signed=False)
             'without negative spikes only functions that are never negative, such as ReLU, have a neuron'
         """
-        tail = function.tail
-        if not function.tracked:
-            reason = f"{function.name} has no neuron in this scheme: it is neither piecewise linear nor a maximum"
-            return None if signed else reason
-        if not signed and tail.slope != 0 and tail.low < 0:
+        real, tail = function.real, function.real.tail
+        if signed:
+            return None
+        if not real.tracked:
+            return f"{real.name} has no neuron in this scheme: it is neither piecewise linear nor a maximum"
+        if tail.slope != 0 and tail.low < 0:
             return "without negative spikes only functions that are never negative, such as ReLU, have a neuron"
         return None
 
