@@ -180,6 +180,20 @@ class SpikingNetwork(nn.Module):
         parts = [snn._run(part, watch, final) for part in snn.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
+    @torch.no_grad()
+    def readings(self, x: Tensor, *, analog: bool = False) -> tuple[Any, dict[str, Tensor]]:
+        """The outputs for images ``x`` [N, \\*]; and, by operation, these and what is decoded before more is done to it.
+
+        With ``analog``, those of the network that this one was made from.
+        """
+        snn, found = self._fitting(x), list[dict[str, Tensor]]()
+        for part in (x,) if analog else snn.chunks(x):
+            kept: dict[str, Tensor] = {}
+            outputs = snn._analog(part, None, kept=kept) if analog else snn._run(part, None, False, kept)
+            found.append(kept | outputs)
+        joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        return self.graph.pack(joined), joined
+
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
         count = math.ceil(len(x) / (self.chunk or self.default_chunk))
@@ -213,7 +227,12 @@ class SpikingNetwork(nn.Module):
         return flat_outputs(self._analog(x, observe, whole=False))
 
     def _analog(
-        self, x: Tensor, observe: Callable[[Op, Tensor], None] | None, *, whole: bool = True
+        self,
+        x: Tensor,
+        observe: Callable[[Op, Tensor], None] | None,
+        *,
+        whole: bool = True,
+        kept: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         def value(op: Op, *x: Tensor) -> Tensor:
             unit = self.units[op.name]
@@ -230,7 +249,7 @@ class SpikingNetwork(nn.Module):
             tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
             return apply(op, tensors, *inputs)
 
-        return self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name], whole=whole)
+        return self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name], whole=whole, kept=kept)
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
@@ -248,14 +267,16 @@ class SpikingNetwork(nn.Module):
 
         return flat_outputs(self._walk(x, spikes, self._current, self._decode, whole=False))
 
-    def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
+    def _run(
+        self, x: Tensor, watch: Watch | None, final: bool, kept: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         def spikes(op: Op, *x: Tensor) -> Tensor:
             fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
             if watch:
                 watch(op, fired)
             return fired.spikes.flatten(0, 1)
 
-        return self._walk(x, spikes, self._current, self._decode)
+        return self._walk(x, spikes, self._current, self._decode, kept=kept)
 
     def _walk(
         self,
@@ -265,10 +286,11 @@ class SpikingNetwork(nn.Module):
         decode: Callable[[Op, Tensor], Tensor],
         *,
         whole: bool = True,
+        kept: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end.
 
-        What is done to decoded values is left out unless ``whole``.
+        What is done to decoded values is left out unless ``whole``. ``kept`` receives decoded values.
         """
         currents: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
@@ -285,6 +307,8 @@ class SpikingNetwork(nn.Module):
                 currents[op.name] = current(op, *(currents[name] for name in op.inputs))
             if op.name in self.readouts:
                 values[op.name] = decode(op, currents[op.name])
+                if kept is not None:
+                    kept[op.name] = values[op.name]
             for name in self._last[op.name]:
                 currents.pop(name, None)
         return {name: values[name] for name in self.graph.outputs} if whole else values
