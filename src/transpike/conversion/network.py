@@ -182,7 +182,7 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def readings(self, x: Tensor, *, analog: bool = False) -> tuple[Any, dict[str, Tensor]]:
-        """The outputs for images ``x`` [N, \\*]; and, by operation, these and what is decoded before more is done to it.
+        """The outputs for images ``x`` [N, \\*]; by operation, these and what is decoded before them.
 
         With ``analog``, those of the network that this one was made from.
         """

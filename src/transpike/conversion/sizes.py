@@ -1,4 +1,4 @@
-"""One conversion for images of any size: which numbers of a graph follow the size of the image, and the graph of another.
+"""One conversion for images of any size: which numbers of a graph follow the image's, and the graph of another size.
 
 A graph holds shapes and other numbers of the size at which it was traced. The network is traced at a second size, on
 shapes alone; a number that differs there is written as what it follows: a product of axes of an earlier operation. The
@@ -84,7 +84,9 @@ def at(graph: Graph, shape: Sequence[int]) -> Graph:
     if shape == own:
         return graph
     fixed = [axis for axis in range(len(own)) if axis < _channels(own) or not graph.step]
-    ready = len(shape) == len(own) and all(n == m for k, (n, m) in enumerate(zip(shape, own)) if k in fixed)
+    ready = len(shape) == len(own) and all(
+        n == m for k, (n, m) in enumerate(zip(shape, own, strict=True)) if k in fixed
+    )
     if not ready or any((n - m) % (graph.step or 1) for n, m in zip(shape, own, strict=True)) or min(shape) < 1:
         raise ConversionError(_refusal(graph, shape))
     made: dict[str, Op] = {}
@@ -221,11 +223,10 @@ def _follow(
 
 
 def _put(plain: Any, path: Sequence[str | int], number: int) -> None:
+    held = plain
     for key in path[:-1]:
-        plain = plain[key]
-    if not isinstance(plain, list) and not isinstance(plain, dict):
-        raise _Fixed("a rule names no number")
-    plain[path[-1]] = number
+        held = held[key]
+    held[path[-1]] = number
 
 
 def _difference(found: Graph, traced: Graph) -> str | None:

@@ -23,7 +23,7 @@ def until(model: nn.Module, name: str) -> nn.Module:
     """
     module = _module(model, name)
     part = copy.copy(model)
-    part.forward = partial(_cut, model.forward, module, name)  # type: ignore[method-assign]
+    part.forward = partial(_cut, model.forward, module, name)
     return part
 
 
@@ -51,7 +51,8 @@ def _module(model: nn.Module, name: str) -> nn.Module:
     if name not in modules:
         guess = near(name, list(modules), most=3) or f" Its first are: {', '.join(list(modules)[:8])}."
         raise ConversionError(f"until: {type(model).__name__} has no module {name!r}.{guess}")
-    return modules[name]
+    found: nn.Module = modules[name]
+    return found
 
 
 class Continued(nn.Module):
@@ -95,7 +96,7 @@ class Continued(nn.Module):
             calls.append(None)
             return spoken
 
-        module.forward = told  # type: ignore[method-assign]
+        module.forward = told
         try:
             return self.ann(x)
         finally:

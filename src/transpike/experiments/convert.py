@@ -63,7 +63,7 @@ class Convert:
       transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert runs/train-20261121-110000 --scheme auto --goal same=99.5 --max-latency 32 --payload-bits 3
-      transpike convert model.onnx --data folder --root my-images --loading.mean 0.5,0.5,0.5 --loading.std 0.5,0.5,0.5
+      transpike convert model.onnx --data folder --root my-images --loading.mean 0,0,0 --loading.std 1,1,1
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
     Attributes:
@@ -138,7 +138,7 @@ def convert(options: Convert) -> Conversion:
     checked_device(options.device)
     whole("calibration", options.calibration)
     whole("seed", options.seed, least=0, most=2**63 - 1)
-    source = Source(options.model, options.weights, options.network or {})
+    source = Source(options.model, options.weights, options.network or {}, whole=options.until is None)
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.

@@ -78,6 +78,7 @@ class Source:
         network: what else the network takes.
         steps: T; by default the run's.
         size: side of its images in pixels; by default the run's, or timm's.
+        whole: whether the whole of it is wanted, if it is a file.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Source:
     network: Arguments = field(default_factory=dict)
     steps: int | None = None
     size: int | None = None
+    whole: bool = True
 
     def checked(self, option: str, purpose: str) -> Source:
         """The same, if it has weights.
@@ -96,7 +98,9 @@ class Source:
         check_beside(self.network)
         if self.file is not None:
             if self.weights is not None or self.network:
-                raise ConfigError(f"{self.name}: a file of a network holds its weights; leave {option} and --network out")
+                raise ConfigError(
+                    f"{self.name}: a file of a network holds its weights; leave {option} and --network out"
+                )
             return self
         if self.weights is None and not os.path.isdir(self.name):
             check_name(self.name)
@@ -110,7 +114,7 @@ class Source:
     def file(self) -> Program | None:
         """The network of the file that it is named by."""
         named = self.name not in NETWORKS and not os.path.isdir(self.name) and is_network_file(self.name)
-        return read_network(self.name) if named else None
+        return read_network(self.name, whole=self.whole) if named else None
 
     @property
     def run(self) -> Path | None:
@@ -211,7 +215,7 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
         ModelError: if the network or its weights cannot be had.
     """
     if source.file is not None:
-        return _of_file(source.name, source.file, sets)
+        return _of_file(source, source.file, sets)
     described = source.described
     outputs = sets.loading.outputs or described.get("num_classes", sets.classes)
     channels = described.get("in_channels", sets.channels)
@@ -226,11 +230,14 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
     return create_model(source.name, num_classes=outputs, **shape, weights=source.weights, **source.network)
 
 
-def _of_file(name: str, program: Program, sets: Sets) -> nn.Module:
+def _of_file(source: Source, program: Program, sets: Sets) -> nn.Module:
     """The network of a file, if it takes the data's images and tells their classes apart."""
+    name = source.name
     if len(program.sizes) != 3 or program.sizes[0] not in (None, sets.channels):
         raise DataError(f"{name} takes samples of shape {list(program.sizes)}; those of {sets.name} are images of "
                         f"{sets.channels} channels.")  # fmt: skip
+    if not source.whole:
+        return program
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(program(torch.zeros(1, sets.channels, sets.size, sets.size)))[0]
     if outputs[0].numel() < sets.classes:

@@ -49,16 +49,17 @@ def convert(
     not see. At most 100 simulations of at most 64 images; the same images give the same network.
 
     Args:
-        ann: any `torch.nn.Module`, exported program or TorchScript that takes one tensor [N, \\*] and returns a tensor (or a
-            tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
+        ann: any `torch.nn.Module`, exported program or TorchScript that takes one tensor [N, \\*] and returns a tensor
+            (or a tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
             changed. Hooks that only record are not part of it.
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
-            images are used; fewer are allowed. The converted network takes images of their shape.
+            images are used; fewer are allowed. The converted network takes images of their
+            shape and, where no part of it holds sizes, of others.
         scheme: how values become spikes; `transpike.coding.DEFAULT` if not given; ``"auto"`` to search.
         spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
             ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
             hardware whose neurons compute one each.
-        until: the path of the module of ``ann`` whose output is the spiking network's; the whole of ``ann``, if not given.
+        until: the path of the module of ``ann`` whose output is the spiking network's; by default all of ``ann``.
             `transpike.conversion.Continued` runs the rest of ``ann``, which may be a recurrent cell, on what it says.
         goal: of a search, in percent: ``{"same": 99.5}``, the least share of equal predictions (of the first output);
             ``{"error": 2}``, the largest relative error of the outputs less their mean; or ``{"loss": 0.2}``, the most
@@ -66,8 +67,8 @@ def convert(
             that the outputs have, since a network is surer of images that it was trained on; ``"margin": 1`` beside the
             goal takes the deviation as it is, for images that are new to the network. Beside classes: ``{"iou": 97}``,
             ``{"boxes": 97}``, ``{"correlation": 99}``, the least mean of `transpike.metrics.tasks.METRICS` beside the
-            outputs of ``ann``; or ``{"metric": score, "least": 97}``, of a function of outputs and targets that gives at
-            most 1, or one number an image. A function alone must give 1 for every image.
+            outputs of ``ann``; or ``{"metric": score, "least": 97}``, of a function of outputs and targets that gives
+            at most 1, or one number an image. A function alone must give 1 for every image.
         limits: of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules an image.
         verbose: whether a search shows its progress, and then what it tried.
 

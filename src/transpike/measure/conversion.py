@@ -29,8 +29,8 @@ from transpike.conversion.cost import evaluated, fan_out, macs, pairings, relays
 from transpike.conversion.kinds import title, weighted
 from transpike.conversion.op import Op
 from transpike.errors import DataError
-from transpike.metrics.energy import Operations, synaptic_operations
 from transpike.measure.outputs import OutputErrors, Scores, find_metric
+from transpike.metrics.energy import Operations, synaptic_operations
 from transpike.metrics.fidelity import LayerErrors
 from transpike.neurons.tsa import Tracked
 from transpike.results import Ann, Layer, Row
@@ -117,8 +117,8 @@ def compare(
         classes = isinstance(y, Tensor) and not y.is_floating_point() and y.shape == first[0].shape[:1]
         known = known and (classes or not metrics)
         counts += _counts(first[0], first[1], y if known else None)
-        scores.update(*outputs, y if labelled else None)
-        errors.update(*readings)
+        scores.update(outputs[0], outputs[1], y if labelled else None)
+        errors.update(readings[0], readings[1])
         seen += len(x)
         if progress:
             progress(len(x))

@@ -31,8 +31,8 @@ class Goal:
 
     Attributes:
         kind: ``"same"``, the least percentage of equal predictions; ``"error"``, the largest relative error of the
-            centred outputs in percent; ``"loss"``, the most percentage points of accuracy lost; or a measure's name, the
-            least mean of it over images in percent, beside the outputs of the network.
+            centred outputs in percent; ``"loss"``, the most percentage points of accuracy lost; or a measure's name,
+            the least mean of it over images in percent, beside the outputs of the network.
         value: of it.
         margin: predictions must hold with every deviation of the outputs so many times as large. A network is surer of
             images that it was trained on: on new ones, up to eight times as many predictions change.

@@ -51,8 +51,8 @@ def _one(given: object) -> Metric:
             return found  # type: ignore[no-any-return]
     guess = near(given, METRICS) if isinstance(given, str) else ""
     raise ConfigError(
-        f"metric: {str(given)[:60]!r} is none.{guess} There are: {', '.join(METRICS)}; module:function; or, from Python, "
-        "a function of outputs and targets"
+        f"metric: {str(given)[:60]!r} is none.{guess} There are: {', '.join(METRICS)}; module:function; or, from "
+        "Python, a function of outputs and targets"
     )
 
 
@@ -109,7 +109,9 @@ class OutputErrors:
     def __init__(self, snn: SpikingNetwork) -> None:
         graph = snn.graph
         keys = graph.container if isinstance(graph.container, list) else [str(k) for k in range(len(graph.outputs))]
-        self.names = {name: "output" if len(keys) == 1 else str(key) for key, name in zip(keys, graph.outputs, strict=True)}
+        self.names = {
+            name: "output" if len(keys) == 1 else str(key) for key, name in zip(keys, graph.outputs, strict=True)
+        }
         behind = [title(op) for op in graph if op.name not in graph.spiking]
         for name in sorted(graph.readouts - set(graph.outputs)):
             self.names[name] = f"{name}, before {behind[0]}" if behind else name

@@ -1,4 +1,4 @@
-"""Measures of what a network is for, beside classes: label maps, boxes, curves. One number an image, 1 where all is right.
+"""Measures of what a network is for beside classes: label maps, boxes, curves. One number an image, 1 if all is right.
 
 Each takes outputs and targets, the first axis of which counts images: a network's outputs beside labels, or beside
 another network's outputs. What a network returns several of is measured by the first.

@@ -36,8 +36,10 @@ _SUMS: dict[str, Callable[..., Any]] = {
     "torch.sym_max": torch.sym_max,
     "torch.sym_min": torch.sym_min,
 }
-_UNTOLD = ("torch.ops.aten._assert_scalar.default", "torch.ops.aten._assert_tensor_metadata.default",
-           "torch.ops.aten.sym_constrain_range_for_size.default", "torch.ops.aten.sym_constrain_range.default")  # fmt: skip
+_UNTOLD = tuple(
+    f"torch.ops.aten.{name}.default"
+    for name in ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size", "sym_constrain_range")
+)
 
 
 def is_program(path: Path) -> bool:
@@ -88,7 +90,9 @@ class _Archive:
 def _program(path: Path, archive: _Archive) -> Program:
     about = archive.json("models/model.json")["graph_module"]
     graph, signature = about["graph"], about["signature"]
-    weights, constants = (archive.json(f"data/{name}/model_{name}_config.json")["config"] for name in ("weights", "constants"))
+    weights, constants = (
+        archive.json(f"data/{name}/model_{name}_config.json")["config"] for name in ("weights", "constants")
+    )
     tensors: dict[str, Tensor] = {}
     inputs: list[str] = []
     for spec in signature["input_specs"]:
@@ -120,7 +124,7 @@ def _program(path: Path, archive: _Archive) -> Program:
     if strange:
         raise refused(str(path), strange, "Export without them, or convert the module itself from Python.")
     sizes = graph["tensor_values"][inputs[0]]["sizes"]
-    shape = [size["as_int"] if "as_int" in size else None for size in sizes[1:]]
+    shape = [size.get("as_int") for size in sizes[1:]]
     return Program(str(path), steps, tensors, start=inputs[0], outputs=outputs, shape=shape)
 
 
@@ -130,7 +134,10 @@ def _tensor(archive: _Archive, folder: str, entry: Mapping[str, Any]) -> Tensor:
         raise ModelError(f"a tensor of it is pickled ({entry['path_name'][:80]}), which is not read. {AGAIN}")
     meta = entry["tensor_meta"]
     data = bytearray(archive.bytes(f"data/{folder}/{entry['path_name']}"))
-    dtype, sizes, strides = _DTYPES[meta["dtype"]], *([n["as_int"] for n in meta[name]] for name in ("sizes", "strides"))
+    dtype, sizes, strides = (
+        _DTYPES[meta["dtype"]],
+        *([n["as_int"] for n in meta[name]] for name in ("sizes", "strides")),
+    )
     whole = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
     tensor = torch.as_strided(whole, sizes, strides, meta["storage_offset"]["as_int"])
     if tensor.numel() > LARGEST:
@@ -158,7 +165,7 @@ def _bound(run: torch._ops.OpOverload, given: Mapping[str, object]) -> tuple[tup
     untaken = ("layout", "pin_memory")
     places = [a for a in run._schema.arguments if not a.kwarg_only]
     last = max((k for k, a in enumerate(places) if a.name in given), default=-1)
-    ordered = tuple(given[a.name] if a.name in given else a.default_value for a in places[: last + 1])
+    ordered = tuple(given.get(a.name, a.default_value) for a in places[: last + 1])
     names = [a.name for a in run._schema.arguments if a.kwarg_only and a.name not in untaken]
     return ordered, {name: Name(DEVICE) if name == "device" else given[name] for name in names if name in given}
 
@@ -168,10 +175,14 @@ def _argument(given: Mapping[str, Any]) -> object:
     ((kind, value),) = given.items()
     match kind:
         case "as_tensor" | "as_sym_int" | "as_sym_bool" | "as_sym_float" if isinstance(value, Mapping):
-            return Name(value["name"] if "name" in value else value["as_name"]) if "as_int" not in value else value["as_int"]
+            return (
+                Name(value["name"] if "name" in value else value["as_name"])
+                if "as_int" not in value
+                else value["as_int"]
+            )
         case "as_tensors" | "as_sym_ints" | "as_optional_tensors" | "as_nested_tensors":
-            return [_argument({"as_sym_int": item}) if "as_int" in item or "as_name" in item else _optional(item) for item in
-                    value]  # fmt: skip
+            return [_argument({"as_sym_int": item}) if {"as_int", "as_name"} & item.keys() else _optional(item)
+                    for item in value]  # fmt: skip
         case "as_none":
             return None
         case "as_scalar_type":

@@ -23,11 +23,16 @@ def is_network_file(name: str | Path) -> bool:
     return os.path.isfile(name) or str(name).lower().endswith(KINDS)
 
 
-def read_network(path: str | Path) -> Program:
+def read_network(path: str | Path, *, whole: bool = True) -> Program:
     """The network of an ONNX file, or of a program that torch.export.save wrote, which takes one tensor [N, \\*].
 
     Nothing in the file is executed. TorchScript is a program of its own language, which PyTorch runs as it loads it, and
     is not read.
+
+    Args:
+        path: the file.
+        whole: of ONNX files, whether all operators must be known; else those that are not are errors where they are run,
+            and ``transpike.convert(net, images, until=...)`` takes what comes before.
 
     Raises:
         ModelError: if the file is missing, damaged, holds something else, takes several tensors or has operators that
@@ -35,12 +40,14 @@ def read_network(path: str | Path) -> Program:
     """
     path = Path(path)
     if not os.path.lexists(path):
-        raise ModelError(f"{path}: no such file. Give an ONNX file, a program of torch.export.save, or a network's name.")
+        raise ModelError(
+            f"{path}: no such file. Give an ONNX file, a program of torch.export.save, or a network's name."
+        )
     if is_program(path):
         return read_program(path)
     if (other := _other(path)) and not path.name.lower().endswith(".onnx"):
         raise ModelError(f"{path} {other}")
-    return read_onnx(path)
+    return read_onnx(path, whole=whole)
 
 
 def _other(path: Path) -> str:

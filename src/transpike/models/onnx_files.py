@@ -28,8 +28,10 @@ _NUMBERS = {"Clip": (1, 2), "Dropout": (1,), "Pad": (1, 2, 3), "Resize": (1, 2, 
 """Which inputs of an operator are plain numbers, not values."""
 
 
-def read_onnx(path: Path) -> Program:
+def read_onnx(path: Path, *, whole: bool = True) -> Program:
     """The network of an ONNX file that takes one tensor of samples [N, \\*].
+
+    Unless the ``whole`` of it is wanted, operators that are not known are errors only where they are run.
 
     Raises:
         ModelError: if the file is missing, damaged, takes several tensors, or has operators that are not known; if the
@@ -38,7 +40,9 @@ def read_onnx(path: Path) -> Program:
     try:
         import onnx
     except ImportError:
-        raise ModelError(f"{path}: reading ONNX takes the package onnx. Install it: pip install 'transpike[onnx]'") from None
+        raise ModelError(
+            f"{path}: reading ONNX takes the package onnx. Install it: pip install 'transpike[onnx]'"
+        ) from None
     with open_regular(path) as file:
         data = file.read(_BYTES + 1)
     if len(data) > _BYTES:
@@ -46,7 +50,7 @@ def read_onnx(path: Path) -> Program:
     try:
         model = onnx.load_from_string(data)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        return _program(path, model)
+        return _program(path, model, whole)
     except ModelError:
         raise
     except Exception as error:  # whatever a parser makes of a stranger's bytes
@@ -54,7 +58,7 @@ def read_onnx(path: Path) -> Program:
         raise ModelError(f"{path} is damaged, or no ONNX file ({type(error).__name__}: {why}). {AGAIN}") from error
 
 
-def _program(path: Path, model: Any) -> Program:
+def _program(path: Path, model: Any, whole: bool) -> Program:
     from onnx import helper
 
     graph, title = model.graph, str(path)
@@ -66,9 +70,9 @@ def _program(path: Path, model: Any) -> Program:
     plain: dict[str, object] = {}  # what some operators take as numbers
     for tensor in graph.initializer:
         _keep(tensor.name, _array(tensor), tensors, known, plain)
-    inputs = [value for value in graph.input if value.name not in tensors and value.name not in known]
+    inputs = [entry for entry in graph.input if entry.name not in tensors and entry.name not in known]
     if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
+        names = ", ".join(entry.name for entry in inputs) or "none"
         raise ModelError(f"{path} takes {len(inputs)} tensors ({names[:200]}); transpike converts networks of one")
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in inputs[0].type.tensor_type.shape.dim]
     batch, strange = dims[0] if dims else None, dict[str, list[str]]()
@@ -81,17 +85,18 @@ def _program(path: Path, model: Any) -> Program:
             continue
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             strange.setdefault(node.op_type, []).append(name)
+            steps.append(Step(name, None, (), tuple(node.output), {}))
             continue
         args: list[object] = []
         for place, source in enumerate(node.input):
-            number = plain.get(source) if place in _NUMBERS.get(node.op_type, ()) else known.get(source)
-            args.append(None if not source else Name(source) if number is None else number)
+            value = plain.get(source) if place in _NUMBERS.get(node.op_type, ()) else known.get(source)
+            args.append(None if not source else Name(source) if value is None else value)
         operator = OPERATORS[node.op_type](attributes, Sizes(version, batch, len(node.output)))
         steps.append(Step(name, operator, args, tuple(node.output), {}))
-    if strange:
+    if strange and whole:
         words = "Take the network before it: until= names the last step, and the rest runs on as it is."
         raise refused(title, strange, words if any(name in _RECURRENT for name in strange) else "Export without them.")
-    outputs = [value.name for value in graph.output]
+    outputs = [entry.name for entry in graph.output]
     return Program(title, steps, tensors, start=inputs[0].name, outputs=outputs, shape=dims[1:])
 
 

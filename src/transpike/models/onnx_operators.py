@@ -25,7 +25,9 @@ Maker: TypeAlias = Callable[[Attributes, Sizes], Callable[..., object]]
 
 def tensor(value: Any, like: Tensor) -> Tensor:
     """A constant beside a tensor."""
-    return value.to(like.device) if isinstance(value, Tensor) else torch.tensor(array(value).tolist(), device=like.device)
+    return (
+        value.to(like.device) if isinstance(value, Tensor) else torch.tensor(array(value).tolist(), device=like.device)
+    )
 
 
 def _pairs(function: Callable[[Any, Any], Any], on_tensors: Callable[..., Any] | None = None) -> Maker:
@@ -79,7 +81,7 @@ def _gemm(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
         a, b = a.mT if attributes.get("transA") else a, b if attributes.get("transB") else b.mT
         if alpha == beta == 1 and (c is None or c.ndim == 1):
             return F.linear(a, b, c)
-        product = F.linear(a, b) * alpha
+        product: Tensor = F.linear(a, b) * alpha
         return product if c is None else product + c * beta
 
     return run
@@ -129,7 +131,9 @@ def _softmax(function: Callable[..., Tensor]) -> Maker:
         axis = attributes.get("axis", -1 if sizes.version >= 13 else 1)
         if sizes.version >= 13:
             return lambda x: function(x, axis)
-        return lambda x: function(x.flatten(axis), -1).view(x.shape) if axis % x.ndim < x.ndim - 1 else function(x, axis)
+        return lambda x: (
+            function(x.flatten(axis), -1).view(x.shape) if axis % x.ndim < x.ndim - 1 else function(x, axis)
+        )
 
     return maker
 
@@ -213,8 +217,8 @@ OPERATORS: dict[str, Maker] = {
     "Mish": _one(F.mish),
     "Softplus": _one(F.softplus),
     "Softsign": _one(F.softsign),
-    "HardSigmoid": lambda attributes, sizes: lambda x: torch.clamp(
-        x * attributes.get("alpha", 0.2) + attributes.get("beta", 0.5), 0, 1
+    "HardSigmoid": lambda attributes, sizes: (
+        lambda x: torch.clamp(x * attributes.get("alpha", 0.2) + attributes.get("beta", 0.5), 0, 1)
     ),
     "HardSwish": _one(F.hardswish),
     "Clip": _clip,

@@ -304,7 +304,9 @@ def _resize(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
             exact = all(float(n).is_integer() for n in last) if scales else (
                 all(n % m == 0 for n, m in zip(last, x.shape[2:], strict=True)))  # fmt: skip
             if not exact and not (how == "asymmetric" and rounding == "floor"):
-                raise ModelError(f"a Resize to the nearest value, {how} and {rounding}, is read for whole factors alone")
+                raise ModelError(
+                    f"a Resize to the nearest value, {how} and {rounding}, is read for whole factors alone"
+                )
             return F.interpolate(x, **to, mode="nearest")
         names = {"linear": ("linear", "bilinear", "trilinear"), "cubic": ("", "bicubic", "")}
         name = names.get(mode, ("", "", ""))[space - 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +36,14 @@ class Step:
 
     Attributes:
         name: in the file.
-        run: the function.
+        run: the function; None where there is none, which is an error only if the step is reached.
         args: plain values, lists of them, and `Name` for values.
         outputs: names of what it gives; empty ones are left out.
         kwargs: by name.
     """
 
     name: str
-    run: Callable[..., object]
+    run: Callable[..., object] | None
     args: Sequence[object]
     outputs: Sequence[str]
     kwargs: Mapping[str, object]
@@ -93,7 +94,8 @@ class Program(nn.Module):
                 self.register_buffer(place, tensor)
         for step in steps:
             place = _free(step.name, used)
-            self.add_module(place, _Called(step.run))
+            if step.run is not None:
+                self.add_module(place, _Called(step.run))
             self._steps.append((place, step))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -115,8 +117,13 @@ class Program(nn.Module):
     def _run(self, x: Tensor, values: dict[str, object], *, named: bool = False) -> tuple[Tensor, ...]:
         values |= {self.start: x, DEVICE: x.device}
         for place, step in self._steps:
+            if step.run is None:
+                if named:
+                    return ()
+                raise ModelError(f"{self.title}: transpike does not read the operator of its step {step.name[:80]}")
             try:
-                args, kwargs = _filled(step.args, values), _filled(step.kwargs, values)
+                args: Any = _filled(step.args, values)
+                kwargs: Any = _filled(step.kwargs, values)
                 result = (step.run if named else getattr(self, place))(*args, **kwargs)
             except ModelError:
                 raise
@@ -175,4 +182,6 @@ def refused(title: str, places: Mapping[str, Sequence[str]], known: str) -> Mode
         for operator, names in places.items()
     ]
     more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
-    return ModelError(f"{title} has operators that transpike does not read: {'; '.join(lines[:_LISTED])}{more}. {known}")
+    return ModelError(
+        f"{title} has operators that transpike does not read: {'; '.join(lines[:_LISTED])}{more}. {known}"
+    )

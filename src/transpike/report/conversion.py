@@ -59,7 +59,9 @@ def _outputs(ann: Ann, row: Row) -> list[Group]:
     columns = ("measure", "beside the ANN’s outputs", "beside labels", "the ANN’s beside labels")
     found = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
     if len(row.output_errors) > 1:
-        note = "Relative to the ANN’s outputs less their mean over images. A softmax hides errors, which show before it."
+        note = (
+            "Relative to the ANN’s outputs less their mean over images. A softmax hides errors, which show before it."
+        )
         errors = [(name, percent(value)) for name, value in row.output_errors.items()]
         found.append(Group("Error of each output", note, columns=("output", "relative error"), rows=errors))
     return found

@@ -121,7 +121,9 @@ def _gathered(
     else:
         device = node.meta["val"].device
         tensors = {"index": (index.flatten() if zeros else index.flatten() - 1).to(device)}
-        result = to.emit(node, "gather", [x], value=form, args={"size": size, "zeros": zeros, **recipe}, tensors=tensors)
+        result = to.emit(
+            node, "gather", [x], value=form, args={"size": size, "zeros": zeros, **recipe}, tensors=tensors
+        )
     if bool((shift == 0).all()):
         return result
     constant = shift.to(node.meta["val"])
