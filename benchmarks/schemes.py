@@ -113,7 +113,8 @@ def _row(scheme: Scheme, prepared: Prepared, trained: Trained) -> dict[str, Any]
 def _show(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = ("code", "T", "latency", "bits", "T x bits", "loss pp", "same %", "error %", "spikes", "energy uJ", "s")
     cells = [
-        (row["label"], str(row["steps"]), str(row["latency"]), f"{row['bits']:.1f}", f"{row['steps'] * row['bits']:.0f}",
+        (row["label"], str(row["steps"]), str(row["latency"]), f"{row['bits']:.1f}",
+         f"{row['steps'] * row['bits']:.0f}",
          f"{row['loss_pp']:.2f}", f"{row['same']:.1f}", f"{row['error']:.2f}", f"{row['spikes']:.2f}",
          f"{row['energy_uj']:.1f}", f"{row['seconds']:.1f}")
         for row in rows

@@ -137,6 +137,20 @@ def test_a_neuron_fires_digits_and_accounts_for_them(name: str, seed: int) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_gains_multiply_the_currents(name: str) -> None:
+    code = scheme(name, steps=8)
+    z = currents(code, seed=5)
+    for function in FUNCTIONS.values():
+        neuron = code.neuron(function, amplitude=0.3, wait=code.wait or 0)
+        if isinstance(neuron, str):
+            continue
+        read = z.clone()
+        found = neuron([read], {}, gains=(0.7,), inplace=False, final=False).spikes
+        assert torch.equal(found, neuron([z * 0.7], {}, inplace=False, final=False).spikes)
+        assert torch.equal(read, z)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_constant_is_told_the_better_the_more_steps_there_are(name: str) -> None:
     errors: dict[Scheme, float] = {}
     for steps in (3, 6, 12):

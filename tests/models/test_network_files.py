@@ -137,10 +137,8 @@ def test_a_file_for_one_sample_takes_several(tmp_path: Path) -> None:
     torch.testing.assert_close(read_network(path)(x), net(x), rtol=1e-4, atol=1e-5)
 
 
-def graph(nodes: list[onnx.NodeProto], *, tensors: dict[str, np.ndarray] | None = None, shape: object = ("n", 2, 8, 8)) -> (
-    onnx.ModelProto
-):  # fmt: skip
-    value = helper.make_tensor_value_info
+def graph(nodes: list[onnx.NodeProto], *, tensors: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:
+    value, shape = helper.make_tensor_value_info, ("n", 2, 8, 8)
     held = [numpy_helper.from_array(array, name) for name, array in (tensors or {}).items()]
     content = helper.make_graph(
         nodes, "g", [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, None)], held

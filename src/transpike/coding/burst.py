@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from transpike.checks import number, whole
 from transpike.coding.calibration import Percentile
@@ -51,6 +52,8 @@ class Burst(Scheme):
     >>> Burst(steps=4).digits, Burst(steps=4).weights, Burst().full
     ((0, 1, 2, 3, 4, 5), (0.25, 0.25, 0.25, 0.25), 5.0)
     """
+
+    compared: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 128)
 
     steps: int = 32
     spikes: int = 5

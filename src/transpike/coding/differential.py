@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from transpike.checks import whole
 from transpike.coding.calibration import Calibration, Percentile
@@ -52,6 +52,8 @@ class Differential(Scheme):
     >>> scheme.weights, scheme.entry, scheme.digits, scheme.full
     ((1.0, 0.5, 0.3333333333333333, 0.25), (1.0, 0.0, 0.0, 0.0), (-4, -2, -1, 0, 1, 2, 4), 4.0)
     """
+
+    compared: ClassVar[tuple[int, ...]] = (2, 4, 8, 16)
 
     steps: int = 8
     thresholds: int = 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from transpike.checks import refuse, whole
 from transpike.coding.calibration import Calibration, Percentile
@@ -52,6 +52,8 @@ class MultiThreshold(Scheme):
     >>> MultiThreshold(thresholds=3).digits, MultiThreshold(steps=2).weights, MultiThreshold().full
     ((0, 1, 2, 3, 4, 5, 6, 7), (0.5, 0.5), 255.0)
     """
+
+    compared: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
 
     steps: int = 4
     thresholds: int = 8

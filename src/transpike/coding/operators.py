@@ -18,6 +18,7 @@ __all__ = [
     "DIMENSIONS",
     "ELEMENTWISE",
     "HOMOGENEOUS",
+    "INPLACE",
     "MOVES",
     "OPERATORS",
     "PIECEWISE",
@@ -67,6 +68,12 @@ ELEMENTWISE = (
     | _named("clamp_min clamp_max")
 )
 """One result a value; several operands are broadcast."""
+INPLACE = (
+    PIECEWISE
+    | _named("sigmoid tanh exp sqrt rsqrt abs square gelu silu mish hardswish hardsigmoid elu reciprocal neg")
+    | frozenset(f"{name}.{kind}" for name in ("mul", "div", "add", "sub") for kind in ("Tensor", "Scalar"))
+)
+"""Elementwise operators that may write over their first argument."""
 DIMENSIONS = (
     _named("softmax log_softmax", "int")
     | _named("_softmax _log_softmax amax amin argmax linalg_vector_norm logsumexp cumsum glu")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from transpike.checks import whole
 from transpike.coding.calibration import Percentile
@@ -57,6 +58,8 @@ class Phase(Scheme):
     ...
     transpike.errors.ConfigError: steps=100: expected whole periods of 8 phases, such as 104.
     """
+
+    compared: ClassVar[tuple[int, ...]] = (16, 32, 64, 128, 256)
 
     steps: int = 256
     phases: int = 8

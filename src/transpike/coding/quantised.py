@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -64,6 +64,8 @@ class Quantised(Scheme):
     signed: bool = True
     amplitude: Literal["layer", "channel"] = "channel"
     percentile: float | Literal["fit"] = 99.99
+    compared: ClassVar[tuple[int, ...]] = (1,)
+
     steps: int = 1
 
     def __post_init__(self) -> None:

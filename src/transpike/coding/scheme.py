@@ -47,13 +47,20 @@ class Neuron(Protocol):
     """A layer of neurons of one function: currents to spikes, over all T steps."""
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Spikes for one current [T, N, \\*] an operand, in units of theta.
 
         Args:
             currents: one an operand; the function of the decoded currents is what the spikes must say.
             constants: of the function, by name.
+            gains: multiply the currents, one an operand; without any, all are 1.
             inplace: whether the spikes may be written over the first current.
             final: whether to give the residual and the target [N, \\*] too, in units of theta.
         """

@@ -55,30 +55,43 @@ class TrackingNeuron:
         return None
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Track the function: its piecewise linear ending in the kernel, what comes before on the accumulated input.
 
         Any other function is applied, as it is, to the running estimate of each operand.
         """
+        gains = gains or (1.0,) * len(currents)
         if not self.function.tracked:
-            fired = self._estimated(currents, constants, inplace=inplace, final=final)
+            fired = self._estimated(currents, constants, gains, inplace=inplace, final=final)
             return fired if self.last == 1 else _rescaled(fired, self.last)
-        (z,) = currents
+        (z,), (gain,) = currents, gains
         head, tail = self.function.head, self.function.tail
         unit = self.amplitude * self.last
         function = Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
         if head.calls:
-            h = accumulate(z, beta=self.code.beta, silent=self.code.silent)
-            h = head(h.flatten(0, 1), constants=_like(h, constants)).unflatten(0, h.shape[:2])
+            h = accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain)
+            h = head(h.flatten(0, 1), constants=_like(h, constants), overwrite=True).unflatten(0, h.shape[:2])
             fired = track(h, code=self.code, function=function, accumulated=True, inplace=True, final=final)
             fired = replace(fired, spikes=fired.spikes.to(z.dtype))
         else:
-            fired = track(z, code=self.code, function=function, inplace=inplace, final=final)
+            fired = track(z, code=self.code, function=function, gain=gain, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
 
     def _estimated(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        gains: Sequence[float],
+        *,
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Track the function of the operands' running estimates.
 
@@ -87,10 +100,11 @@ class TrackingNeuron:
         """
         unit = self.amplitude * self.last
         real = [
-            estimate(z, beta=self.code.beta, unit=unit, inplace=inplace and k == 0).flatten(0, 1)
-            for k, z in enumerate(currents)
+            estimate(z, beta=self.code.beta, unit=unit, gain=gain, inplace=inplace and k == 0).flatten(0, 1)
+            for k, (z, gain) in enumerate(zip(currents, gains, strict=True))
         ]
-        value = self.function(*real, constants=_like(real[0], constants)).unflatten(0, (self.code.steps, -1))
+        value = self.function(*real, constants=_like(real[0], constants), overwrite=True)
+        value = value.unflatten(0, (self.code.steps, -1))
         fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 

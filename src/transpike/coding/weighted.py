@@ -35,10 +35,18 @@ class WeightedNeuron:
     amplitude: float
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Say the function: its piecewise linear ending in the kernel, what comes before on the accumulated input."""
         function, theta = self.function, self.amplitude
+        if any(gain != 1 for gain in gains):
+            currents, inplace = [z * gain for z, gain in zip(currents, gains, strict=True)], True
         tail = Piecewise(slope=function.tail.slope, low=function.tail.low / theta, high=function.tail.high / theta)
         if function.tracked and not function.head.calls:
             return fire(currents[0], code=self.code, function=tail, inplace=inplace, final=final)
@@ -71,7 +79,7 @@ class WeightedNeuron:
             >>> layer = WeightedNeuron(code=WeightedCode(weights=(0.5, 0.25)), function=Function(), amplitude=1.0)
             >>> work = layer.operations(neurons=1, spikes=2, inputs=1)
             >>> work.neuron_shifts, work.neuron_accumulates
-            (4, 10)
+            (4.0, 10.0)
         """
         steps, further = len(self.code.weights), max(inputs - neurons, 0)
         weighing = sum((amplification(weight) for weight in self.code.weights), Operations())

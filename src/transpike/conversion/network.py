@@ -153,12 +153,12 @@ class SpikingNetwork(nn.Module):
         self.readouts = graph.readouts
         last = {name: ops[-1].name for name, ops in graph.consumers.items()}
         self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
-        own: set[str] = set()  # values that one operation reads, in memory that nothing else does
+        own: set[str] = set()
         for op in graph:
             fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
             if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
                 own |= {op.name} if op.inputs else set()
-        self._overwrite = {op.name for op in graph.neurons if op.inputs[0] in own or op.gains[:1] not in ((), (1.0,))}
+        self._own = own  # values that one operation reads, in memory that nothing else does
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -327,7 +327,8 @@ class SpikingNetwork(nn.Module):
     def _current(self, op: Op, *inputs: Tensor) -> Tensor:
         """One operation on all steps; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
-            return multiplied(op, *inputs, scheme=self.scheme)
+            first, second = (name in self._own for name in op.inputs)
+            return multiplied(op, *inputs, scheme=self.scheme, inplace=(first, second))
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
@@ -340,8 +341,9 @@ class SpikingNetwork(nn.Module):
         return (z + ramp).flatten(0, 1)
 
     def _fire(self, op: Op, inputs: Sequence[Tensor], final: bool) -> Tracked:
-        z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
-        return self.neurons[op.name](z, self.tensors(op), inplace=op.name in self._overwrite, final=final)
+        z = [x.unflatten(0, (self.steps, -1)) for x in inputs]
+        inplace = op.inputs[0] in self._own
+        return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
 
     def _decode(self, op: Op, current: Tensor) -> Tensor:
         return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]

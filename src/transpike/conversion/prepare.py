@@ -26,6 +26,7 @@ from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.silence import choose, measured
 from transpike.conversion.sizes import sized
+from transpike.conversion.split import split
 from transpike.conversion.trace import trace, trace_shapes
 from transpike.conversion.until import until as part
 from transpike.errors import ConversionError
@@ -83,10 +84,10 @@ def prepare(
     example = sample[:2] if len(sample) > 1 else torch.cat([sample, sample])
     model = network(model, example)
     model = model if until is None else part(model, until)
-    graph = place(fold(trace(model, example)), spikes)
+    graph = place(split(fold(trace(model, example))), spikes)
 
     def traced(shape: tuple[int, ...]) -> Graph:
-        return place(fold(trace_shapes(model, example.new_zeros(2, *shape))), spikes)
+        return place(split(fold(trace_shapes(model, example.new_zeros(2, *shape)))), spikes)
 
     graph = sized(graph, traced)
     if not graph.neurons:

@@ -76,8 +76,8 @@ def _of_script(script: torch.jit.ScriptModule, example: Tensor) -> nn.Module:
             return TS2EPConverter(script.eval(), (example,), {}).convert().module()
     except Exception as error:
         raise ConversionError(
-            f"PyTorch cannot make an exported program of this TorchScript: {_first_line(error)}. Pass the module that it "
-            "was made from"
+            f"PyTorch cannot make an exported program of this TorchScript: {_first_line(error)}. Pass the module that "
+            "it was made from"
         ) from None
 
 

@@ -180,7 +180,7 @@ def _schemes(given: Sequence[str | Mapping[str, Any]] | str) -> list[Scheme]:
     """One for every code and number of steps.
 
     >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
-    [4, 6, 8, 12, 16, 16, 8]
+    [6, 8, 10, 12, 16, 16, 8]
     """
     found: list[Scheme] = []
     for one in [given] if isinstance(given, str) else given:

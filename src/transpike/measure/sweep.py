@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transpike.conversion.calibrate import collect
 from transpike.conversion.diagnose import Diagnosis
 from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
-from transpike.errors import ConversionError
+from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.measure.search import Search
 from transpike.results import Calibration, Conversion, Limits, Row, Spikes
@@ -184,20 +185,26 @@ def _planned(schemes: Sequence[Scheme], known: Mapping[str, Row], target: float 
     yield from schemes
     codes = {_code(scheme_settings(scheme)): scheme for scheme in schemes if target is not None}
     for code, scheme in codes.items():
-        while (steps := _between([row for row in known.values() if _code(row.scheme) == code], target or 0.0)) > 0:
-            yield replace(scheme, steps=steps)  # type: ignore[type-var]
+        while between := _between(scheme, [row for row in known.values() if _code(row.scheme) == code], target or 0.0):
+            yield between[len(between) // 2]
 
 
-def _between(rows: Sequence[Row], target: float) -> int:
-    """T halfway between the least that meets the target and the next lower that was measured; 0 if nothing lies there.
+def _between(scheme: Scheme, rows: Sequence[Row], target: float) -> list[Scheme]:
+    """``scheme`` at all T between the least that meets the target and the next lower that was measured.
 
     >>> from types import SimpleNamespace as Measured
-    >>> _between([Measured(steps=8, loss_pp=2.0), Measured(steps=16, loss_pp=0.1)], 0.5)
-    12
+    >>> from transpike.coding import CSS, Phase
+    >>> rows = [Measured(steps=8, loss_pp=2.0), Measured(steps=32, loss_pp=0.1), Measured(steps=64, loss_pp=0.0)]
+    >>> [one.steps for one in _between(Phase(steps=8), rows, 0.5)]
+    [16, 24]
     """
     met = min((row.steps for row in rows if row.loss_pp is not None and row.loss_pp <= target), default=0)
     missed = max((row.steps for row in rows if row.steps < met), default=met)
-    return (met + missed) // 2 if met - missed > 1 else 0
+    found = []
+    for steps in range(missed + 1, met):
+        with suppress(ConfigError):  # whole periods alone, say
+            found.append(replace(scheme, steps=steps))  # type: ignore[type-var]
+    return found
 
 
 def explained(row: Row, diagnosis: Diagnosis) -> Row:
