@@ -94,7 +94,7 @@ def write_onnx(net: nn.Module, x: Tensor, path: Path, *, version: int = 17, open
     return path
 
 
-@pytest.mark.parametrize("version", [13, 17])
+@pytest.mark.parametrize("version", [14, 17])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_computes_what_its_runtime_does(name: str, version: int, tmp_path: Path) -> None:
     net, x = made(name)

@@ -87,8 +87,7 @@ class Convert:
             99.99}; fs: {"percentile": 99.99}.
         spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
             every operator, for hardware whose neurons compute one function each (operators).
-        until: The name of the module, or of the step of an ONNX file, whose output is taken: what comes after it is left
-            out.
+        until: The name of the module, or of the step of an ONNX file, whose output is taken; the rest is left out.
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.

@@ -24,15 +24,15 @@ def is_network_file(name: str | Path) -> bool:
 
 
 def read_network(path: str | Path, *, whole: bool = True) -> Program:
-    """The network of an ONNX file, or of a program that torch.export.save wrote, which takes one tensor [N, \\*].
+    """The network of an ONNX file, or of a program of torch.export.save, that takes one tensor [N, \\*].
 
-    Nothing in the file is executed. TorchScript is a program of its own language, which PyTorch runs as it loads it, and
-    is not read.
+    Nothing in the file is executed. TorchScript is a program of its own language, which PyTorch runs as it loads it,
+    and is not read.
 
     Args:
         path: the file.
-        whole: of ONNX files, whether all operators must be known; else those that are not are errors where they are run,
-            and ``transpike.convert(net, images, until=...)`` takes what comes before.
+        whole: of ONNX files, whether all operators must be known; else those that are not are errors where they are
+            run, and ``transpike.convert(net, images, until=...)`` takes what comes before.
 
     Raises:
         ModelError: if the file is missing, damaged, holds something else, takes several tensors or has operators that
