@@ -85,7 +85,8 @@ class MultiThreshold(Scheme):
 
     @property
     def label(self) -> str:
-        return f"H-MT n={self.thresholds}{' signed' if self.signed else ''}"
+        theta = "" if self.percentile == "normal" else f" {self.percentile}"
+        return f"H-MT n={self.thresholds}{' signed' if self.signed else ''}{theta}"
 
     @property
     def words(self) -> dict[str, str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
@@ -29,12 +31,14 @@ from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
-__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
+__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch", "gained", "key_of"]
 
 Watch = Callable[[Op, Tracked], None]
+"""Sees a layer's spikes as they are made: chunks, long trains in pieces of steps, the residual with the last."""
 
 _SIZES = 64  # of images, whose graphs are kept
 _ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
+_LONG, _PIECE = 128, 64  # steps above which trains travel in pieces, of so many steps
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
 
 
@@ -136,7 +140,7 @@ class SpikingNetwork(nn.Module):
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
                 # One layout whatever the model's was, so that a network read from files computes the same bits.
-                self.register_buffer(_key(op, key), tensor.clone(memory_format=layout))
+                self.register_buffer(key_of(op, key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self._plan()
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
@@ -171,13 +175,14 @@ class SpikingNetwork(nn.Module):
         return self.observe(x)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False) -> Any:
-        """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes as they are made, chunk by chunk.
+    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False, trains: bool = True) -> Any:
+        """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes, see `Watch`.
 
-        With ``final``, each neuron's residual and target are computed too.
+        With ``final``, each neuron's residual and target are computed too. Without ``trains``, what is seen may be
+        decoded values in place of spikes, where the network carries such.
         """
         snn = self._fitting(x)
-        parts = [snn._run(part, watch, final) for part in snn.chunks(x)]
+        parts = [snn._run(part, watch, final, trains) for part in snn.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()
@@ -189,7 +194,7 @@ class SpikingNetwork(nn.Module):
         snn, found = self._fitting(x), list[dict[str, Tensor]]()
         for part in (x,) if analog else snn.chunks(x):
             kept: dict[str, Tensor] = {}
-            outputs = snn._analog(part, None, kept=kept) if analog else snn._run(part, None, False, kept)
+            outputs = snn._analog(part, None, kept=kept) if analog else snn._run(part, None, False, False, kept)
             found.append(kept | outputs)
         joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
         return self.graph.pack(joined), joined
@@ -204,7 +209,14 @@ class SpikingNetwork(nn.Module):
     def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
         seen: dict[str, list[Tracked]] = {}
-        self.observe(x, lambda op, tracked: seen.setdefault(op.name, []).append(tracked), final=True)
+
+        def watch(op: Op, tracked: Tracked) -> None:
+            parts = seen.setdefault(op.name, [])
+            if parts and len(parts[-1].spikes) < self.steps:  # the next piece of steps of the same samples
+                tracked = replace(tracked, spikes=torch.cat([parts.pop().spikes, tracked.spikes]))
+            parts.append(tracked)
+
+        self.observe(x, watch, final=True)
         return Trace(self.graph, {name: _joined(parts, self.amplitude(name)) for name, parts in seen.items()})
 
     def amplitude(self, name: str) -> Tensor:
@@ -235,21 +247,28 @@ class SpikingNetwork(nn.Module):
         kept: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         def value(op: Op, *x: Tensor) -> Tensor:
-            unit = self.units[op.name]
-            if op.kind == "input":
-                result = apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
-            else:
-                result = op.function.at(*_gained(op, x), unit=unit, constants=self.tensors(op))
+            result = self._value(op, *x)
             if observe:
                 observe(op, result)
             return result
 
-        def current(op: Op, *inputs: Tensor) -> Tensor:
-            constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
-            tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
-            return apply(op, tensors, *inputs)
+        return self._walk(x, value, self._analog_current, self._read, whole=whole, kept=kept)
 
-        return self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name], whole=whole, kept=kept)
+    def _value(self, op: Op, *x: Tensor) -> Tensor:
+        """What the input or a layer of neurons says, in units of its amplitude theta, of real values."""
+        unit = self.units[op.name]
+        if op.kind == "input":
+            return apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
+        return op.function.at(*gained(op, x), unit=unit, constants=self.tensors(op))
+
+    def _analog_current(self, op: Op, *inputs: Tensor) -> Tensor:
+        """One operation on values, to which a constant comes whole."""
+        constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
+        tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
+        return apply(op, tensors, *inputs)
+
+    def _read(self, op: Op, value: Tensor) -> Tensor:
+        return value.float() * self.units[op.name]
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
@@ -262,14 +281,19 @@ class SpikingNetwork(nn.Module):
             if op.kind == "input":
                 z = [self._scaled(op, *inputs)]
             else:
-                z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
+                z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
             return fire(op, z).spikes.flatten(0, 1)
 
         return flat_outputs(self._walk(x, spikes, self._current, self._decode, whole=False))
 
     def _run(
-        self, x: Tensor, watch: Watch | None, final: bool, kept: dict[str, Tensor] | None = None
+        self, x: Tensor, watch: Watch | None, final: bool, trains: bool, kept: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
+        if self.scheme.whole:
+            return self._run_values(x, watch, trains, kept)
+        if self._streams:
+            return self._run_pieces(x, watch, kept)
+
         def spikes(op: Op, *x: Tensor) -> Tensor:
             fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
             if watch:
@@ -277,6 +301,67 @@ class SpikingNetwork(nn.Module):
             return fired.spikes.flatten(0, 1)
 
         return self._walk(x, spikes, self._current, self._decode, kept=kept)
+
+    def _run_values(
+        self, x: Tensor, watch: Watch | None, trains: bool, kept: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Decoded values in place of trains: all that layers read that hear all before they fire."""
+
+        def said(op: Op, *inputs: Tensor) -> Tensor:
+            if op.kind == "input":
+                value = self._scaled(op, *inputs)
+                if watch:
+                    watch(op, self.encode(value))
+                return value.to(self.dtype)
+            neuron = cast("WholeNeuron", self.neurons[op.name])
+            fired = neuron.values(gained(op, inputs), self.tensors(op))
+            if watch and not trains:
+                watch(op, fired)
+            elif watch:
+                for piece in self._pieces:
+                    last = fired if piece.stop == self.steps else Tracked(fired.spikes)
+                    watch(op, replace(last, spikes=neuron.train(fired.spikes, piece).to(self.dtype)))
+            return fired.spikes.to(self.dtype)
+
+        return self._walk(x, said, self._analog_current, self._read, kept=kept)
+
+    def _run_pieces(self, x: Tensor, watch: Watch | None, kept: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """A piece of all trains after the other, with the neurons' state carried over: the spikes are the same."""
+        states: dict[str, tuple[Tensor, ...]] = {}
+        sums: dict[str, Tensor] = {}
+        train = self._encode(self.graph.input, x)
+        if watch:
+            watch(self.graph.input, train)
+        for piece in self._pieces:
+            steps = slice(piece.start, piece.stop)
+
+            def spikes(op: Op, *inputs: Tensor, steps: slice = steps) -> Tensor:
+                if op.kind == "input":
+                    return train.spikes[steps].flatten(0, 1)
+                z = [x.unflatten(0, (steps.stop - steps.start, -1)) for x in gained(op, inputs)]
+                neuron = cast("StreamNeuron", self.neurons[op.name])
+                fired, states[op.name] = neuron.resume(z, self.tensors(op), states.get(op.name))
+                if watch:
+                    watch(op, fired if steps.stop == self.steps else Tracked(fired.spikes))
+                return fired.spikes.flatten(0, 1)
+
+            current = partial(self._current, steps=steps)
+            for name, part in self._walk(x, spikes, current, partial(self._decode, steps=steps), whole=False).items():
+                sums[name] = sums[name] + part if name in sums else part
+        if kept is not None:
+            kept |= sums
+        return self._finished(sums)
+
+    @property
+    def _pieces(self) -> list[range]:
+        return [range(k, min(k + _PIECE, self.steps)) for k in range(0, self.steps, _PIECE)]
+
+    @cached_property
+    def _streams(self) -> bool:
+        """Whether trains travel in pieces of steps, so that memory does not grow with T."""
+        if self.steps <= _LONG or any(KINDS[op.kind].product for op in self.graph):
+            return False
+        return all(getattr(neuron, "streams", False) for neuron in self.neurons.values())
 
     def _walk(
         self,
@@ -296,10 +381,6 @@ class SpikingNetwork(nn.Module):
         values: dict[str, Tensor] = {}
         for op in self.graph:
             if op.name not in self.graph.spiking:
-                if not whole:
-                    continue
-                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
-                values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
                 continue
             if op.kind == "input" or op.fires:
                 currents[op.name] = fire(op, *(currents[name] for name in op.inputs) if op.inputs else (x,))
@@ -307,11 +388,20 @@ class SpikingNetwork(nn.Module):
                 currents[op.name] = current(op, *(currents[name] for name in op.inputs))
             if op.name in self.readouts:
                 values[op.name] = decode(op, currents[op.name])
-                if kept is not None:
-                    kept[op.name] = values[op.name]
             for name in self._last[op.name]:
                 currents.pop(name, None)
-        return {name: values[name] for name in self.graph.outputs} if whole else values
+        if kept is not None:
+            kept |= values
+        return self._finished(values) if whole else values
+
+    def _finished(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs, from the decoded values: what is done to these needs no spikes."""
+        values = dict(values)
+        for op in self.graph:
+            if op.name not in self.graph.spiking:
+                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
+                values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
+        return {name: values[name] for name in self.graph.outputs}
 
     def _scaled(self, op: Op, x: Tensor) -> Tensor:
         x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
@@ -324,8 +414,8 @@ class SpikingNetwork(nn.Module):
         """The input's train for ``x`` in units of its theta."""
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
-    def _current(self, op: Op, *inputs: Tensor) -> Tensor:
-        """One operation on all steps; a constant enters by the scheme's shares."""
+    def _current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
+        """One operation on all steps, or on these; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
             first, second = (name in self._own for name in op.inputs)
             return multiplied(op, *inputs, scheme=self.scheme, inplace=(first, second))
@@ -334,8 +424,9 @@ class SpikingNetwork(nn.Module):
         if constant not in tensors or constant_entry(self.scheme) is not None:
             return apply(op, tensors, *inputs)
         shift = tensors.pop(constant)
-        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (self.steps, -1))
-        entry = torch.tensor(self.scheme.entry, dtype=z.dtype, device=z.device)
+        shares = self.scheme.entry[steps]
+        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (len(shares), -1))
+        entry = torch.tensor(shares, dtype=z.dtype, device=z.device)
         trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
@@ -345,15 +436,30 @@ class SpikingNetwork(nn.Module):
         inplace = op.inputs[0] in self._own
         return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
 
-    def _decode(self, op: Op, current: Tensor) -> Tensor:
-        return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
+    def _decode(self, op: Op, current: Tensor, steps: slice | None = None) -> Tensor:
+        if steps is None:
+            return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
+        weights = torch.tensor(self.scheme.weights[steps], device=current.device)
+        return (
+            torch.einsum("t,t...->...", weights, current.unflatten(0, (len(weights), -1)).float()) * self.units[op.name]
+        )
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
-        held = {key: self.get_buffer(_key(op, key)) for key in op.tensors}
+        held = {key: getattr(self, key_of(op, key)) for key in op.tensors}
         if op.kind == "gather":  # an index may be that of another size
             held["index"] = op.tensors["index"].to(self.device)
         return held
+
+    def timed(self, waits: Mapping[str, int]) -> SpikingNetwork:
+        """A network of the same weights, in memory of its own, whose layers wait so long."""
+        graph = self.current_graph()
+        return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=self.clipped)
+
+    def current_graph(self) -> Graph:
+        """The graph with its tensors as the network has them now."""
+        ops = (replace(op, tensors={k: t.detach() for k, t in self.tensors(op).items()}) for op in self.graph)
+        return replace(self.graph, ops=tuple(ops))
 
     def _fitting(self, x: Tensor) -> SpikingNetwork:
         check_images(x, "the network's input")
@@ -384,6 +490,7 @@ class SpikingNetwork(nn.Module):
     def default_chunk(self) -> int:
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
 
+        Over one piece of steps, where trains travel in such.
         They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
         A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
@@ -394,8 +501,8 @@ class SpikingNetwork(nn.Module):
                 held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
             elif KINDS[op.kind].product:
                 held[op.name] += sum(sizes[name] for name in op.inputs)
-        largest = max(held.values())
-        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
+        rows = min(self.interval, _PIECE) if self.scheme.whole or self._streams else self.interval
+        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (max(held.values()) * rows))
 
     @property
     def _least(self) -> int:
@@ -403,11 +510,14 @@ class SpikingNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(self._tensors()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(buffer.dtype for buffer in self.buffers() if buffer.is_floating_point())
+        return next(tensor.dtype for tensor in self._tensors() if tensor.is_floating_point())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return chain(self.parameters(), self.buffers())
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -457,19 +567,20 @@ class SpikingNetwork(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
-        save(folder, graph, self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
+        save(folder, self.current_graph(), self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
 
 
-def _gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
+def gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """An operation's inputs times the factors of its edges."""
     gains = op.gains or (1.0,) * len(inputs)
     return [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
 
 
-def _key(op: Op, key: str) -> str:
+def key_of(op: Op, key: str) -> str:
+    """The name of an operation's tensor within the network."""
     return f"{op.name}.{key}".replace(".", "/")
 
 

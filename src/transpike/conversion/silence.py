@@ -93,7 +93,7 @@ def measured(snn: SpikingNetwork, images: Tensor) -> Measured:
         if fired.residual is not None:
             sums[op.name] = sums.get(op.name, 0.0) + float(fired.residual.square().sum(dtype=torch.float64))
 
-    outputs = flat_outputs(snn.observe(images, watch, final=True))
+    outputs = flat_outputs(snn.observe(images, watch, final=True, trains=False))
     sizes = {op.name: len(images) * math.prod(op.shape) for op in snn.graph.neurons}
     return Measured(outputs, {name: math.sqrt(total / sizes[name]) for name, total in sums.items()})
 

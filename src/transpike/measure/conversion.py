@@ -264,6 +264,8 @@ class _Layers:
             self.products[name][1] += float((above[0] * self.pairings[name]).sum(dtype=torch.float64))
             for level, here, beyond in zip(levels, above, [*above[1:], torch.zeros(())], strict=True):
                 self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
+        if fired.residual is None and op.fires:
+            return  # more of the train follows
         target = self.targets.pop(name).float()
         if fired.residual is None or fired.target is None:
             decoded = decode(self.snn.scheme, spikes)
@@ -328,7 +330,7 @@ class _Layers:
             function=title(self.ops[name]),
             neurons=neurons,
             amplitude=self.snn.units[name],
-            peak=self.snn.units[name] * total(self.snn.scheme),
+            peak=self.snn.units[name] * min(total(self.snn.scheme), largest(self.snn.scheme)),
             clipped=error.clipped,
             coupled=error.coupled,
             error=error.rms,

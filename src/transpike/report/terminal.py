@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
+from transpike.report.finetuning import finetuning_words, schedule_rows
 from transpike.report.series import find_series, least, picked, representative
-from transpike.report.wording import known
+from transpike.report.wording import known, percent
 from transpike.results import (
     Analysis,
     Ann,
@@ -20,9 +21,18 @@ from transpike.results import (
     Operations,
     Row,
     Spiking,
+    Training,
 )
 
-__all__ = ["analysis_tables", "conversion_table", "least_table", "operations_table", "spiking_tables", "summary"]
+__all__ = [
+    "analysis_tables",
+    "conversion_table",
+    "finetuning_table",
+    "least_table",
+    "operations_table",
+    "spiking_tables",
+    "summary",
+]
 
 HEADINGS = (
     *("T", "lat-\nency", "accu-\nracy%", "loss\npp", "same\npred.%"),
@@ -140,6 +150,18 @@ def summary(result: Evaluation) -> str:
     """
     at = f" at T = {result.spiking.steps}" if result.spiking else ""
     return f"{result.model} on {result.dataset}: {result.accuracy:.2%} of {result.images} test images right{at}"
+
+
+def finetuning_table(result: Training) -> Table:
+    """Which silent steps were judged; ">" marks the choice, and what came of it stands below."""
+    tuned = result.finetuning
+    assert tuned is not None
+    headings = ("weights, silent steps", "latency", "silent", "accuracy", "same pred.")
+    table = _table(f"{tuned.images} validation images", headings, schedule_rows(tuned))
+    tested = f" Test accuracy {percent(tuned.before.accuracy)} before, {percent(tuned.after.accuracy)} after."
+    table.caption = finetuning_words(tuned) + (tested if known(tuned.after.accuracy) else "")
+    table.caption_justify = "left"
+    return table
 
 
 def spiking_tables(result: Evaluation) -> tuple[Table, str, Table] | tuple[()]:

@@ -20,6 +20,7 @@ from transpike.results.analysis import (
 )
 from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row, Spikes, Try
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
+from transpike.results.finetuning import Finetuning, Schedule, Timed
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
 from transpike.results.limits import Limits
 from transpike.results.provenance import provenance
@@ -52,6 +53,7 @@ __all__ = [
     "Evaluation",
     "Features",
     "Filter",
+    "Finetuning",
     "Finished",
     "FiringLayer",
     "Hardware",
@@ -73,6 +75,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Saliency",
+    "Schedule",
     "Shown",
     "Similarity",
     "Spectrum",
@@ -80,6 +83,7 @@ __all__ = [
     "Spikes",
     "Spiking",
     "Stage",
+    "Timed",
     "Training",
     "Try",
     "as_json",

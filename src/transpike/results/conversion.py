@@ -24,7 +24,7 @@ class Layer:
         function: what its neurons compute.
         neurons: how many.
         amplitude: theta, the value of a unit spike in the last step; None for a layer that passes analog values on.
-        peak: the value that the longest train of unit spikes encodes.
+        peak: the largest value that a train of unit spikes encodes.
         clipped: share of the values that no train can write; None where a scheme has no such limit.
         coupled: share of the other values whose residual exceeds theta.
         error: root mean square of decoded less original value, in theta.
