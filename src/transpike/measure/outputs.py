@@ -120,7 +120,7 @@ class OutputErrors:
     def update(self, ann: Mapping[str, Tensor], snn: Mapping[str, Tensor]) -> None:
         """Add what both networks say of some images, by operation."""
         for name in self.names:
-            want, got = (x[name].double().flatten(1).cpu() for x in (ann, snn))
+            want, got = (x[name].double().reshape(len(x[name]), -1).cpu() for x in (ann, snn))
             sums = [(got - want).square().sum(), want.square().sum(), want.sum(0)]
             self._sums[name] = [a + b for a, b in zip(self._sums.get(name, [torch.zeros(())] * 3), sums, strict=True)]
 
