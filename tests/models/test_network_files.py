@@ -160,6 +160,10 @@ NODES: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
         ],
         {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "low": np.array(-np.inf, np.float32)},
     ),
+    "reflected channels": (
+        [helper.make_node("Pad", ["x", "pads"], ["y"], mode="reflect")],
+        {"pads": np.array([0, 1, 0, 2, 0, 1, 0, 3])},
+    ),
     "sizes computed": (
         [
             helper.make_node("Shape", ["x"], ["s"]),
