@@ -21,7 +21,7 @@ from transpike.coding.function import Function, Operand
 from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import decode, injected, largest, total
-from transpike.conversion import SpikingNetwork, prepare
+from transpike.conversion import SpikingNetwork, anytime, prepare
 from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.neurons import tsa, weighted
@@ -264,6 +264,35 @@ def test_a_chunked_run_equals_a_whole_run(snn: SpikingNetwork, images: Tensor) -
     finally:
         snn.chunk = None
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_pieces_of_steps_equal_a_whole_run(snn: SpikingNetwork, images: Tensor) -> None:
+    """Of a scheme that streams, to the bit, for many samples and for few; any other says that it does not."""
+    if not snn.scheme.streams:
+        with pytest.raises(ConversionError, match="does not stream"):
+            snn.stream(images)
+        return
+    for count in (64, 20, 3):
+        whole, moments = snn(images[:count]), list(snn.stream(images[:count]))
+        assert [moment.step for moment in moments] == list(range(1, snn.steps + 1))
+        assert moments[-1].latency == snn.latency
+        assert all(torch.equal(a, b) for a, b in zip(moments[-1].outputs, whole, strict=True))
+        for moment in moments:
+            assert ((moment.outputs[0] - whole[0]).abs() <= moment.bound[0] + 1e-4).all()
+        assert not moments[-1].bound[0].any() and moments[0].bound[1].isinf().all()
+
+
+def test_a_sample_that_stops_has_what_the_whole_run_says_then(snn: SpikingNetwork, images: Tensor) -> None:
+    if not snn.scheme.streams:
+        return
+    rule = snn.calibrate_stop(images[32:])
+    answer, moments = snn.until(images[:32], agreement=0.9), list(snn.stream(images[:32]))
+    steps = rule.stops(torch.stack([moment.outputs[0] for moment in moments]), anytime.left(snn), agreement=0.9)
+    assert torch.equal(answer.steps, steps)
+    for k, step in enumerate(steps.tolist()):
+        for got, want in zip(answer.outputs, moments[step - 1].outputs, strict=True):
+            assert torch.equal(got[k], want[k])
+    assert torch.equal(answer.latency, steps + snn.latency - snn.steps)
 
 
 def test_a_sample_alone_is_as_in_its_batch(snn: SpikingNetwork, images: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.operations import Operations
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["CORRECTION", "Correction", "Neuron", "StreamNeuron", "WholeNeuron", "gained"]
+__all__ = ["CORRECTION", "Correction", "Neuron", "SteppingNeuron", "Steps", "StreamNeuron", "WholeNeuron", "gained"]
 
 CORRECTION = "correction"
 """The constant of a layer of neurons that says its correction, in units of theta."""
@@ -74,6 +74,29 @@ class StreamNeuron(Neuron, Protocol):
 
         Residual and target are those of what has been heard so far.
         """
+
+
+class Steps(Protocol):
+    """A layer of neurons that runs in pieces of steps, and keeps its state between them."""
+
+    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+        """The spikes [k, N, \\*] of the next steps, those that `Neuron` gives, to the bit.
+
+        Args:
+            currents: the next ones, [steps, N, \\*] an operand.
+            idle: steps after them in which no input comes, once all T have come.
+        """
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+
+
+@runtime_checkable
+class SteppingNeuron(Protocol):
+    """A `Neuron` of a scheme that streams: it can run in pieces of steps, at any wait, and let samples go."""
+
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> Steps:
+        """The layer before its first step, with the constants of its function and the gains of its currents."""
 
 
 def gained(currents: Sequence[Tensor], gains: Sequence[float]) -> list[Tensor]:

@@ -91,6 +91,10 @@ class Rate(Scheme):
         return (0, 1)
 
     @property
+    def streams(self) -> bool:
+        return not (self.shift or self.correction)
+
+    @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile, unit=1 / self.steps)
 

@@ -17,6 +17,7 @@ from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
+from transpike.coding.stepping import TrackingSteps
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, decode, estimate, track
 
 __all__ = ["TrackingNeuron"]
@@ -178,6 +179,12 @@ class TrackingNeuron:
         value = value.unflatten(0, (self.code.steps, -1))
         fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
+
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> TrackingSteps:
+        """The layer before its first step, to run in pieces of steps."""
+        return TrackingSteps(
+            self.code, self.function, unit=self.amplitude * self.last, constants=constants, gains=gains
+        )
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
+from transpike.conversion import anytime
+from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -26,8 +28,10 @@ from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
 from transpike.conversion.sizes import at
+from transpike.conversion.stopping import Changed, Score, StopRule, least_images
+from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
-from transpike.errors import ConversionError
+from transpike.errors import ConfigError, ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
@@ -108,6 +112,7 @@ class SpikingNetwork(nn.Module):
             units of theta; about 0.3 where a layer follows its input.
         search: what a search for it tried; empty where its scheme was given.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
+        stop: when an answer is sure enough, as `calibrate_stop` has learned; None before.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
         readouts: the operations whose results are decoded.
@@ -136,6 +141,7 @@ class SpikingNetwork(nn.Module):
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
         self._sizes: dict[tuple[int, ...], Graph] = {}
+        self.stop: StopRule | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
@@ -198,6 +204,76 @@ class SpikingNetwork(nn.Module):
             found.append(kept | outputs)
         joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
         return self.graph.pack(joined), joined
+
+    def stream(self, x: Tensor) -> Iterator[Moment]:
+        """After each of the output's T steps: the outputs decoded so far, and how far they can still change.
+
+        The last moment's outputs are those of a call, to the bit; of one image alone they are those that it has in a
+        larger batch. What no longer has to be simulated is not: leave the loop to stop.
+
+        Raises:
+            ConversionError: as a call; if the scheme does not stream.
+
+        Example:
+            >>> import transpike
+            >>> x = torch.rand(64, 8)
+            >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), x)
+            >>> [moment.step for moment in snn.stream(x)], torch.equal(list(snn.stream(x))[-1].outputs, snn(x))
+            ([1, 2, 3, 4, 5, 6, 7, 8], True)
+        """
+        return moments(self._fitting(x), x)
+
+    def calibrate_stop(
+        self,
+        images: Tensor,
+        *,
+        score: str | Score | None = None,
+        error: float | None = None,
+        changed: Changed | None = None,
+        first: int = 2,
+    ) -> StopRule:
+        """When an answer is sure enough, learned from images that the network was not trained on; kept as `stop`.
+
+        Nothing else depends on these images. An agreement a needs at least 1 / (1 - a) - 1 of them: 199 for 0.995, 999
+        for 0.999.
+
+        Args:
+            images: like those that the network will see, [N, \\*].
+            score: how sure an answer is: ``"bound"``, ``"margin"``, ``"entropy"``, ``"steady"``, or a function of
+                `transpike.conversion.stopping.Said`. By default the first, with an ``error`` the last.
+            error: an answer counts as another one if an output differs by more; by default if the prediction differs.
+            changed: or any loss [N] from 0 to 1 of answers [N, \\*] and those of the full run.
+            first: the first step at which a sample may stop.
+
+        Raises:
+            ConfigError: for an unknown score, or both an error and a loss.
+            ConversionError: as `stream`.
+        """
+        self.stop = anytime.rule(self._fitting(images), images, score=score, error=error, changed=changed, first=first)
+        return self.stop
+
+    def until(self, x: Tensor, *, agreement: float = 0.999, stop: StopRule | None = None) -> Answer:
+        """Answers for images ``x``, each as soon as it is sure: finished samples are not simulated further.
+
+        The expected share of answers that differ from those of the full run is at most 1 - ``agreement``, for images
+        from the source of those that `calibrate_stop` saw. See docs/anytime.md for what that means.
+
+        Args:
+            x: images [N, \\*].
+            agreement: the share of answers that must be as those of the full run.
+            stop: a rule; by default the one that `calibrate_stop` has learned.
+
+        Raises:
+            ConfigError: if there is no rule, or too few images for this agreement were calibrated on.
+            ConversionError: as `stream`.
+        """
+        snn = self._fitting(x)
+        if stop is None and self.stop is None:
+            raise ConfigError(
+                f"until needs a stop rule: snn.calibrate_stop(images), on {least_images(agreement)} images or "
+                "more that the network was not trained on."
+            )
+        return anytime.until(snn, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
@@ -279,12 +355,12 @@ class SpikingNetwork(nn.Module):
 
         def spikes(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
-                z = [self._scaled(op, *inputs)]
+                z = [self.scaled(op, *inputs)]
             else:
                 z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
             return fire(op, z).spikes.flatten(0, 1)
 
-        return flat_outputs(self._walk(x, spikes, self._current, self._decode, whole=False))
+        return flat_outputs(self._walk(x, spikes, self.current, self._decode, whole=False))
 
     def _run(
         self, x: Tensor, watch: Watch | None, final: bool, trains: bool, kept: dict[str, Tensor] | None = None
@@ -300,7 +376,7 @@ class SpikingNetwork(nn.Module):
                 watch(op, fired)
             return fired.spikes.flatten(0, 1)
 
-        return self._walk(x, spikes, self._current, self._decode, kept=kept)
+        return self._walk(x, spikes, self.current, self._decode, kept=kept)
 
     def _run_values(
         self, x: Tensor, watch: Watch | None, trains: bool, kept: dict[str, Tensor] | None
@@ -309,7 +385,7 @@ class SpikingNetwork(nn.Module):
 
         def said(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
-                value = self._scaled(op, *inputs)
+                value = self.scaled(op, *inputs)
                 if watch:
                     watch(op, self.encode(value))
                 return value.to(self.dtype)
@@ -345,7 +421,7 @@ class SpikingNetwork(nn.Module):
                     watch(op, fired if steps.stop == self.steps else Tracked(fired.spikes))
                 return fired.spikes.flatten(0, 1)
 
-            current = partial(self._current, steps=steps)
+            current = partial(self.current, steps=steps)
             for name, part in self._walk(x, spikes, current, partial(self._decode, steps=steps), whole=False).items():
                 sums[name] = sums[name] + part if name in sums else part
         if kept is not None:
@@ -403,18 +479,19 @@ class SpikingNetwork(nn.Module):
                 values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
         return {name: values[name] for name in self.graph.outputs}
 
-    def _scaled(self, op: Op, x: Tensor) -> Tensor:
+    def scaled(self, op: Op, x: Tensor) -> Tensor:
+        """Images in units of the input's theta."""
         x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def _encode(self, op: Op, x: Tensor) -> Tracked:
-        return self.encode(self._scaled(op, x))
+        return self.encode(self.scaled(op, x))
 
     def encode(self, x: Tensor) -> Tracked:
         """The input's train for ``x`` in units of its theta."""
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
-    def _current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
+    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
         """One operation on all steps, or on these; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
             first, second = (name in self._own for name in op.inputs)

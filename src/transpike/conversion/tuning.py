@@ -138,7 +138,7 @@ class Tunable(SpikingNetwork):
             said.setdefault(op.name, []).append(decode(self.scheme, spikes.detach()))
             return spikes.flatten(0, 1)
 
-        self._walk(x, fire, self._current, self._decode, whole=False)
+        self._walk(x, fire, self.current, self._decode, whole=False)
 
     @property
     def _weights(self) -> Tensor:

@@ -296,7 +296,7 @@ class _Layers:
 
     def evaluated_once(self) -> Operations:
         """What the analog network takes for functions that are more than comparisons: one evaluation of each."""
-        found = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons if not op.function.tracked]
+        found = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons]
         return Operations(
             function_additions=sum(once.additions for once in found),
             function_multiplications=sum(once.multiplications for once in found),

@@ -27,6 +27,7 @@ from transpike.results import (
 __all__ = [
     "analysis_tables",
     "conversion_table",
+    "early_tables",
     "finetuning_table",
     "least_table",
     "operations_table",
@@ -80,6 +81,22 @@ def _outputs(row: Row, ann: Ann) -> Iterator[str]:
     if len(row.output_errors) > 1:
         errors = (f"{name} {100 * value:.3g} %" for name, value in row.output_errors.items())
         yield f"relative error: {', '.join(errors)}"
+
+
+def early_tables(result: Conversion) -> Iterator[Table]:
+    """Answers taken before the last step, a table for each row that has such."""
+    for row in result.rows:
+        if not row.early:
+            continue
+        table = Table(title="answers before the last step", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("", "changed\n%", "accu-\nracy%", "mean\nsteps", "mean\nlatency", "energy\nµJ"):
+            table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        for one in row.early:
+            name = f"step {one.steps:g} for all" if one.agreement is None else f"agreement {one.agreement:g}"
+            changed = f"{100 * one.changed:.2f} ± {100 * one.changed_error:.2f}"
+            energy = f"{one.energy_uj:.3g}" if known(one.energy_uj) else ""
+            table.add_row(name, changed, _percent(one.accuracy), f"{one.steps:.2f}", f"{one.latency:.2f}", energy)
+        yield table
 
 
 def least_table(result: Conversion) -> Table:
