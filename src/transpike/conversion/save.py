@@ -49,6 +49,8 @@ def save(
         "container": graph.container,
         "joined": dict(graph.joined),
         "spikes": graph.spikes,
+        "step": graph.step,
+        "fixed": graph.fixed,
         "units": dict(measured.units),
         "waits": dict(timing.waits),
         "clipped": dict(measured.clipped),
@@ -75,4 +77,6 @@ def digest(data: bytes) -> str:
 def _written(op: Op) -> dict[str, object]:
     entry: dict[str, object] = {"name": op.name, "kind": op.kind, "inputs": op.inputs, "shape": op.shape}
     entry |= {"args": dict(op.args), "gains": op.gains, "tensors": list(op.tensors)}
+    if op.follows:
+        entry["follows"] = [[list(f.path), f.name, f.first, f.last, f.factor] for f in op.follows]
     return entry | ({"function": op.function.written(), "fires": op.fires} if op.kind == "call" else {})
