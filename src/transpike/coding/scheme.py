@@ -57,6 +57,9 @@ class Neuron(Protocol):
             final: whether to give the residual and the target [N, \\*] too, in units of theta.
         """
 
+    def rule(self) -> Mapping[str, object] | None:
+        """What all layers of a network share of it, as plain data; None if it is not `TrackingNeuron`'s rule."""
+
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:

@@ -408,7 +408,8 @@ class SpikingNetwork(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
         graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
-        save(folder, graph, self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
+        measured = Measured(self.units, self.clipped, self.residuals)
+        save(folder, graph, self.scheme, self.timing, self.neurons, measured)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"

@@ -6,22 +6,25 @@ Everything is data: operations by name from fixed lists, plain arguments, tensor
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transpike import files
 from transpike.coding import scheme_settings
-from transpike.coding.scheme import Scheme
+from transpike.coding.function import Function
+from transpike.coding.scheme import Neuron, Scheme, ratio
 from transpike.conversion.describe import Measured
 from transpike.conversion.graph import Graph
 from transpike.conversion.op import Op
 from transpike.conversion.timing import Timing
 from transpike.errors import ModelError
 
-__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "clock", "digest", "save"]
+__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "digest", "facts", "save", "tail"]
 
 FORMAT = "transpike spiking network"
-VERSION = 3
+VERSION = 4
 NETWORK = files.json_kind("a spiking network (network.json)", format=FORMAT)
 WEIGHTS = files.safetensors_kind("weights of a spiking network that transpike wrote")
 
@@ -31,6 +34,7 @@ def save(
     graph: Graph,
     scheme: Scheme,
     timing: Timing,
+    neurons: Mapping[str, Neuron],
     measured: Measured,
 ) -> None:
     """Write a spiking network to ``folder``, whole or not at all; files of an earlier save there are replaced.
@@ -53,7 +57,7 @@ def save(
         "waits": dict(timing.waits),
         "clipped": dict(measured.clipped),
         "residuals": dict(measured.residuals),
-        **clock(timing),
+        **facts(scheme, timing, neurons),
         "weights_sha256": digest(data),
     }
     with files.Change(Path(folder), error=ModelError) as change:
@@ -61,10 +65,19 @@ def save(
         change.write("network.json", files.dumps(network), kind=NETWORK)
 
 
-def clock(timing: Timing) -> dict[str, Any]:
-    """What follows from the waits, written for readers that do not compute it."""
+def facts(scheme: Scheme, timing: Timing, neurons: Mapping[str, Neuron]) -> dict[str, Any]:
+    """What follows from the scheme and the waits, written for readers that compute neither: see docs/format.md."""
+    first = next(iter(neurons.values()), None)
+    code = {
+        "weights": list(scheme.weights),
+        "entry": list(scheme.entry),
+        "encoded": None if scheme.encoded is None else list(scheme.encoded),
+        "ratio": ratio(scheme),
+        "wait": scheme.wait or 0,
+        "neuron": first.rule() if first else None,
+    }
     delays = [[source, to, steps] for (source, to), steps in timing.delays.items() if steps]
-    return {"latency": timing.latency, "interval": timing.interval, "delays": delays}
+    return {"code": code, "latency": timing.latency, "interval": timing.interval, "delays": delays}
 
 
 def digest(data: bytes) -> str:
@@ -75,4 +88,14 @@ def digest(data: bytes) -> str:
 def _written(op: Op) -> dict[str, object]:
     entry: dict[str, object] = {"name": op.name, "kind": op.kind, "inputs": op.inputs, "shape": op.shape}
     entry |= {"args": dict(op.args), "gains": op.gains, "tensors": list(op.tensors)}
-    return entry | ({"function": op.function.written(), "fires": op.fires} if op.kind == "call" else {})
+    if op.kind != "call":
+        return entry
+    return entry | {"function": op.function.written(), "fires": op.fires, "tail": tail(op.function)}
+
+
+def tail(function: Function) -> dict[str, float | None] | None:
+    """How a neuron tracks a function: the calls before its piecewise linear ending, and that; None by estimates."""
+    if not function.tracked:
+        return None
+    low, high = (bound if math.isfinite(bound) else None for bound in (function.tail.low, function.tail.high))
+    return {"calls": len(function.head.calls), "slope": function.tail.slope, "low": low, "high": high}

@@ -22,7 +22,7 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, resampling
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
-from transpike.conversion.save import FORMAT, VERSION, clock, digest
+from transpike.conversion.save import FORMAT, VERSION, digest, facts, tail
 from transpike.errors import ModelError, TranspikeError
 from transpike.results import Spikes
 
@@ -98,9 +98,10 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
-    for name, value in clock(snn.timing).items():
+    for name, value in facts(scheme, snn.timing, snn.neurons).items():
         if network.content.get(name) != value:
-            raise network.wrong(f"{name}={shown(network.content.get(name))}: with these waits it is {shown(value)}.")
+            found = shown(network.content.get(name))
+            raise network.wrong(f"{name}={found}: with this scheme and these waits it is {shown(value)}.")
     return snn
 
 
@@ -119,6 +120,8 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
     function = Function.read(entry.record("function").content)
     if function.operands != len(inputs):
         raise entry.wrong(f"{name} has {len(inputs)} inputs, its function {function.operands} operands.")
+    if entry.content.get("tail") != tail(function):
+        raise entry.wrong(f"{name}: tail={shown(entry.content.get('tail'))}: of its function it is {tail(function)}.")
     return replace(op, function=function, fires=entry.flag("fires"))
 
 
