@@ -9,11 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transpike.export.onnx_step import onnx, torch_program
     from transpike.export.runner import CLOSE, Run, run
 
-_HOMES = {"CLOSE": "transpike.export.runner", "Run": "transpike.export.runner", "run": "transpike.export.runner"}
+_HOMES = {
+    "CLOSE": "transpike.export.runner",
+    "Run": "transpike.export.runner",
+    "onnx": "transpike.export.onnx_step",
+    "run": "transpike.export.runner",
+    "torch_program": "transpike.export.onnx_step",
+}
 
-__all__ = ["CLOSE", "Run", "run"]
+__all__ = ["CLOSE", "Run", "onnx", "run", "torch_program"]
 
 
 def __getattr__(name: str) -> Any:
