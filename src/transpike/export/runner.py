@@ -69,13 +69,14 @@ class Run:
         """
         if self.spikes is None:
             raise ModelError("no spikes were recorded; run with record=True")
+        return files.write(path, self.write_spikes, kind=SPIKES, error=ModelError)
+
+    def write_spikes(self, place: Path) -> None:
+        """Write them to a new file, without care for what lies there."""
+        assert self.spikes is not None
         columns = {name: self.spikes[name] for name in self.spikes.dtype.names or ()}
-
-        def write(place: Path) -> None:
-            with place.open("wb") as file:
-                np.savez_compressed(file, layers=np.array(self.layers), **columns)
-
-        return files.write(path, write, kind=SPIKES, error=ModelError)
+        with place.open("wb") as file:
+            np.savez_compressed(file, layers=np.array(self.layers), **columns)
 
     def __repr__(self) -> str:
         """Figures in place of values."""
