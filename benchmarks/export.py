@@ -5,7 +5,7 @@
 
 Two networks with trained weights: the ResNet-20 of `transpike demo` on scikit-learn's digits, ternary, T = 8, and a
 MobileNetV3 for CIFAR-10 (see `trained_networks.py`), levels 1, 2, 4, 8, T = 8. For every part (the NumPy runner, the
-ONNX step in onnxruntime) a row says on how many images the largest difference is within 1e-4 of the largest output, how
+ONNX step in onnxruntime, the two again with weights of 8 bits, and PyTorch with 8, 6 and 4) a row says on how many images the largest difference is within 1e-4 of the largest output, how
 many of the others the runner had reported as close to a threshold, and how many predictions are equal. Every finished
 part is a line of benchmarks/results/export.jsonl, so a command goes on where it was stopped.
 """
@@ -128,9 +128,29 @@ def in_onnxruntime(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[
     return compared(found[0], snn, images, labels)
 
 
+_WHOLE: dict[tuple[int, int], SpikingNetwork] = {}
+
+
+def whole(snn: SpikingNetwork, bits: int) -> SpikingNetwork:
+    """The network with weights of so many bits, made once."""
+    if (id(snn), bits) not in _WHOLE:
+        _WHOLE[id(snn), bits] = snn.quantise(bits)
+    return _WHOLE[id(snn), bits]
+
+
+def rounded(bits: int) -> Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]:
+    """PyTorch with rounded weights, beside PyTorch without."""
+    return lambda snn, images, labels: compared(whole(snn, bits)(images).numpy(), snn, images, labels)
+
+
 PARTS: dict[str, Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]] = {
     "runner": runner,
     "onnxruntime": in_onnxruntime,
+    "8 bits": rounded(8),
+    "6 bits": rounded(6),
+    "4 bits": rounded(4),
+    "runner, 8 bits": lambda snn, images, labels: runner(whole(snn, 8), images, labels),
+    "onnxruntime, 8 bits": lambda snn, images, labels: in_onnxruntime(whole(snn, 8), images, labels),
 }
 
 

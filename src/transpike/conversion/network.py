@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
 from transpike.conversion.graph import Graph
+from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
@@ -405,9 +407,32 @@ class SpikingNetwork(nn.Module):
         self._check(images)
         return diagnose(self, images)
 
+    def quantise(self, bits: int = 8) -> SpikingNetwork:
+        """The same network with weights and biases of whole numbers times powers of two, one a channel.
+
+        Currents, states and thresholds are then whole numbers of a unit of their layer, and with beta = 2 a neuron
+        needs shifts and additions alone. It computes in double precision, which holds these numbers exactly, so every
+        runtime gives the same bits. `transpike.export.footprint` says what each layer takes.
+
+        Args:
+            bits: of a weight, its sign's among them.
+
+        Raises:
+            ConfigError: if bits is not from 2 to 16.
+            ConversionError: if beta is no whole number, or an operation (a product of two trains, an average over
+                windows that are no power of two) has no such form; with its name.
+        """
+        whole("bits", bits, least=2, most=16)
+        graph = quantised(replace(self.graph, ops=self._current_ops()), self.scheme, self.timing.waits, bits=bits)
+        waits, clipped, residuals = self.timing.waits, self.clipped, self.residuals
+        return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=clipped, residuals=residuals)
+
+    def _current_ops(self) -> tuple[Op, ...]:
+        return tuple(replace(op, tensors=self.tensors(op)) for op in self.graph)
+
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        graph = replace(self.graph, ops=tuple(replace(op, tensors=self.tensors(op)) for op in self.graph))
+        graph = replace(self.graph, ops=self._current_ops())
         measured = Measured(self.units, self.clipped, self.residuals)
         save(folder, graph, self.scheme, self.timing, self.neurons, measured)
 

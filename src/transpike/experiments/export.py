@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Export", "export"]
 
-TARGETS = ("onnx", "torch", "events")
+TARGETS = ("onnx", "torch", "integers", "events")
 EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
 
 
@@ -31,9 +32,9 @@ class Export:
     """Write a converted network for other simulators, runtimes and chips.
 
     onnx: step.onnx, one step of the network in standard operators, and schedule.json, its clock; docs/deploy.md runs
-    them in ten lines. torch: the same as step.pt2, for torch.export.load. events: the network runs on test images, one
-    entering while the last is on its way; spikes.npz lists every spike (step, layer, neuron, digit), events.json what
-    was counted.
+    them in ten lines. torch: the same as step.pt2, for torch.export.load. integers: weights, biases and thresholds as
+    whole numbers, and a table of what each layer takes. events: the network runs on test images, one entering while the
+    last is on its way; spikes.npz lists every spike (step, layer, neuron, digit), events.json what was counted.
 
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
@@ -41,8 +42,9 @@ class Export:
 
     Attributes:
         network: A folder with network.json, as `transpike convert` writes one for every number of steps.
-        to: onnx, torch or events.
+        to: onnx, torch, integers or events.
         out: The folder to write to; by default the network's own, in a folder named after the target.
+        bits: Of integers: those of a weight, by default 8. Of onnx, torch and events: first round weights to so many.
         opset: Of onnx: the version of its operators.
         images: Of events: how many test images.
         data: Of events: the images; by default those of the run.
@@ -52,8 +54,9 @@ class Export:
 
     network: Path
     _: KW_ONLY
-    to: Literal["onnx", "torch", "events"] = "onnx"
+    to: Literal["onnx", "torch", "integers", "events"] = "onnx"
     out: Path | None = None
+    bits: int | None = None
     opset: int = 18
     images: int = 1
     data: str | None = None
@@ -71,7 +74,7 @@ def export(options: Export) -> Path:
         TranspikeError: The network or the images cannot be read, or the target cannot hold the network.
     """
     from transpike.conversion import load
-    from transpike.export import onnx, torch_program
+    from transpike.export import footprint, integers, onnx, torch_program
 
     choice("to", options.to, TARGETS)
     whole("images", options.images)
@@ -86,12 +89,20 @@ def export(options: Export) -> Path:
     if options.to == "events":
         return _events(options, folder)
     snn = load(options.network)
+    if options.bits is not None or options.to == "integers":
+        snn = snn.quantise(8 if options.bits is None else options.bits)
+    if options.to == "integers":
+        integers(snn, folder)
+        print(footprint(snn))
+        print(f"Whole numbers: {folder}")
+        return folder
     onnx(snn, folder, opset=options.opset) if options.to == "onnx" else torch_program(snn, folder)
     print(f"One step of the network, and its clock: {folder}")
     return folder
 
 
 def _events(options: Export, folder: Path) -> Path:
+    from transpike.conversion import load
     from transpike.export import run
     from transpike.export.runner import SPIKES
 
@@ -104,7 +115,12 @@ def _events(options: Export, folder: Path) -> Path:
     files.check_target(folder / "spikes.npz", SPIKES)
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
-    found = run(options.network, images, record=True)
+    if options.bits is None:
+        found = run(options.network, images, record=True)
+    else:
+        with TemporaryDirectory() as rounded:
+            load(options.network).quantise(options.bits).save(rounded)
+            found = run(rounded, images, record=True)
     with files.Change(folder) as change:
         change.write("spikes.npz", found.write_spikes, kind=SPIKES)
         change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)

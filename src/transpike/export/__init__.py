@@ -9,18 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transpike.export.footprint import Core, footprint
     from transpike.export.onnx_step import onnx, torch_program
     from transpike.export.runner import CLOSE, Run, run
+    from transpike.export.whole import integers
 
 _HOMES = {
     "CLOSE": "transpike.export.runner",
+    "Core": "transpike.export.footprint",
     "Run": "transpike.export.runner",
+    "footprint": "transpike.export.footprint",
+    "integers": "transpike.export.whole",
     "onnx": "transpike.export.onnx_step",
     "run": "transpike.export.runner",
     "torch_program": "transpike.export.onnx_step",
 }
 
-__all__ = ["CLOSE", "Run", "onnx", "run", "torch_program"]
+__all__ = ["CLOSE", "Core", "Run", "footprint", "integers", "onnx", "run", "torch_program"]
 
 
 def __getattr__(name: str) -> Any:

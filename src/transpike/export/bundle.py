@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from safetensors.numpy import load as read_arrays
 from transpike import files
 from transpike.errors import ModelError, TranspikeError
 
-__all__ = ["DAMAGED", "Array", "Bundle", "Node", "read"]
+__all__ = ["DAMAGED", "Array", "Bundle", "Node", "read", "whole_numbers"]
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -85,6 +86,20 @@ class Bundle:
         return len(self.weights)
 
     @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole: see `SpikingNetwork.quantise`."""
+        return "exponent" in self.input.args
+
+    def exponent(self, name: str) -> int:
+        """A result times 2 to this is whole; trains are whole as they are."""
+        node = self.by_name[name]
+        return 0 if node.fires or node.kind == "input" else int(node.args["exponent"])
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @property
     def input(self) -> Node:
         return self.nodes[0]
 
@@ -100,6 +115,19 @@ class Bundle:
                 return found
             case keys:
                 return dict(zip(keys, found, strict=True))
+
+
+def whole_numbers(values: Any, exponent: int, *, of: str) -> Array:
+    """``values`` times 2 to the exponent, as whole numbers.
+
+    Raises:
+        ModelError: if they are not.
+    """
+    scaled = np.asarray(values, np.float64) * 2.0**exponent
+    found = scaled.astype(np.int64)
+    if not np.array_equal(found, scaled):
+        raise ModelError(f"{of}: its numbers are not whole, as its exponent says. Save the network again.")
+    return found
 
 
 def read(folder: Path | str) -> Bundle:

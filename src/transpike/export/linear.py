@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from transpike.errors import ModelError
-from transpike.export.bundle import Array, Bundle, Node
+from transpike.export.bundle import Array, Bundle, Node, whole_numbers
 
 __all__ = ["Layer", "make"]
 
@@ -39,14 +39,36 @@ def make(node: Node, bundle: Bundle) -> Layer:
 
 
 def _simple(node: Node, bundle: Bundle, run: Callable[..., Array]) -> Layer:
+    factors = _factors(node, bundle)
+    shift = node.tensors.get("shift")
+    whole = bundle.whole and node.name in bundle.spiking
+    if whole and shift is not None:
+        shift = whole_numbers(shift, node.args["exponent"], of=node.name)
+
     def layer(step: int, inputs: Sequence[Array]) -> tuple[Array, int]:
-        gained = [x if g == 1 else x * x.dtype.type(g) for x, g in zip(inputs, _gains(node), strict=True)]
+        gained = [x if factor is None else x * factor for x, factor in zip(inputs, factors, strict=True)]
         found = run(node, *gained)
-        if "shift" in node.tensors:
-            found = found + node.tensors["shift"] * _share(bundle, step)
-        return found.astype(bundle.dtype, copy=False).reshape(1, *node.shape), 0
+        if shift is not None:
+            share = _share(bundle, step)
+            found = found + (shift if share == 1 else shift * share)
+        kind = np.dtype(np.int64) if whole else bundle.dtype
+        return found.astype(kind, copy=False).reshape(1, *node.shape), 0
 
     return layer
+
+
+def _factors(node: Node, bundle: Bundle) -> list[Any]:
+    """By what each input is multiplied: its gain; of whole numbers, what takes it to the result's exponent."""
+    gains: list[Any] = list(_gains(node))
+    if "scale" in node.tensors:
+        gains = [gain * node.tensors["scale"] for gain in gains]
+    if not bundle.whole or node.name not in bundle.spiking:
+        return [None if np.all(g == 1) else np.asarray(g, bundle.dtype) for g in gains]
+    count = 1
+    if node.kind in ("mean", "resample"):
+        count = max(1, bundle.by_name[node.inputs[0]].size // node.size)
+    pairs = zip(gains, node.inputs, strict=True)
+    return [whole_numbers(g / count, node.args["exponent"] - bundle.exponent(name), of=node.name) for g, name in pairs]
 
 
 def _gains(node: Node) -> tuple[float, ...]:
@@ -59,7 +81,7 @@ def _share(bundle: Bundle, step: int) -> float:
 
 
 _MOVES: dict[str, Callable[..., Array]] = {
-    "affine": lambda node, x: x * node.tensors["scale"] if "scale" in node.tensors else x,
+    "affine": lambda node, x: x,
     "add": lambda node, a, b: a + b,
     "cat": lambda node, *xs: np.concatenate(xs, node.args["dim"]),
     "stack": lambda node, *xs: np.stack(xs, node.args["dim"]),
@@ -70,9 +92,18 @@ _MOVES: dict[str, Callable[..., Array]] = {
     "reshape": lambda node, x: x.reshape(1, *node.args["shape"]),
     "permute": lambda node, x: x.transpose(node.args["dims"]),
     "gather": lambda node, x: np.concatenate([np.zeros(int(node.args["zeros"])), x.ravel()])[node.tensors["index"]],
-    "mean": lambda node, x: x.mean(tuple(node.args["dim"]), dtype=np.float64, keepdims=node.args["keepdim"]),
-    "sum": lambda node, x: x.sum(tuple(node.args["dim"]), dtype=np.float64, keepdims=node.args["keepdim"]),
+    "mean": lambda node, x: _average(x, tuple(node.args["dim"]), keepdims=node.args["keepdim"]),
+    "sum": lambda node, x: _wide(x).sum(tuple(node.args["dim"]), keepdims=node.args["keepdim"]),
 }
+
+
+def _wide(x: Array) -> Array:
+    return x if x.dtype.kind == "i" else x.astype(np.float64)
+
+
+def _average(x: Array, axes: Any, *, keepdims: bool = True) -> Array:
+    """Of whole numbers the sum: the division stands in the factor."""
+    return x.sum(axes, keepdims=keepdims) if x.dtype.kind == "i" else _wide(x).mean(axes, keepdims=keepdims)
 
 
 def _resample(node: Node) -> Callable[..., Array]:
@@ -90,11 +121,11 @@ def _resample(node: Node) -> Callable[..., Array]:
 
 def _adaptive(x: Array, sizes: Sequence[int]) -> Array:
     """Window i of n over a length: from floor(i length / n) to ceil((i + 1) length / n)."""
-    found = x.astype(np.float64)
+    found = _wide(x)
     for axis, n in zip(range(x.ndim - len(sizes), x.ndim), sizes, strict=True):
         length = x.shape[axis]
         ends = [(i * length // n, -((-(i + 1) * length) // n)) for i in range(n)]
-        parts = [found.take(range(a, b), axis).mean(axis, keepdims=True) for a, b in ends]
+        parts = [_average(found.take(range(a, b), axis), axis) for a, b in ends]
         found = np.concatenate(parts, axis)
     return found
 
@@ -104,7 +135,7 @@ def _averages(node: Node, x: Array, dims: int, args: Sequence[Any]) -> Array:
     kernel, stride, padding, ceil, count, divisor = every
     if ceil or divisor or (not count and np.any(padding)):
         raise ModelError(f"{node.name}: the NumPy runner averages whole windows, zeros of the padding included, only")
-    found = x.astype(np.float64)
+    found = _wide(x)
     for k, axis in enumerate(range(x.ndim - dims, x.ndim)):
         size, pad = (v if isinstance(v, int) else v[k % len(v)] for v in (kernel, padding))
         hop = stride if isinstance(stride, int) else stride[k % len(stride)] if stride else size
@@ -112,7 +143,7 @@ def _averages(node: Node, x: Array, dims: int, args: Sequence[Any]) -> Array:
         widths[axis] = (pad, pad)
         found = np.pad(found, widths)
         starts = range(0, found.shape[axis] - size + 1, hop)
-        found = np.concatenate([found.take(range(s, s + size), axis).mean(axis, keepdims=True) for s in starts], axis)
+        found = np.concatenate([_average(found.take(range(s, s + size), axis), axis) for s in starts], axis)
     return found
 
 
@@ -124,16 +155,23 @@ class _Weighted:
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
         self.node, self._bundle = node, bundle
-        self._weight = node.tensors["weight"].astype(np.float64) * _gains(node)[0]
+        self._weight: Array = node.tensors["weight"].astype(np.float64) * _gains(node)[0]
         self._bias = node.tensors.get("bias")
+        self._kind = bundle.dtype
+        if bundle.whole:
+            exponent, self._kind = int(node.args["exponent"]), np.dtype(np.int64)
+            self._weight = whole_numbers(self._weight, exponent - bundle.exponent(node.inputs[0]), of=node.name)
+            if self._bias is not None:
+                self._bias = whole_numbers(self._bias, exponent, of=node.name)
 
     def __call__(self, step: int, inputs: Sequence[Array]) -> tuple[Array, int]:
         (x,) = inputs
         events = np.flatnonzero(x)
-        current, additions = self.add(events, x.ravel()[events].astype(np.float64))
+        current, additions = self.add(events, x.ravel()[events].astype(self._weight.dtype))
         if self._bias is not None:
-            current = current + self.spread(self._bias) * _share(self._bundle, step)
-        return current.reshape(1, *self.node.shape).astype(self._bundle.dtype), additions
+            share = _share(self._bundle, step)
+            current = current + self.spread(self._bias if share == 1 else self._bias * share)
+        return current.reshape(1, *self.node.shape).astype(self._kind), additions
 
     def spread(self, bias: Array) -> Array:
         """The bias as it is added to what `add` gives."""
@@ -157,8 +195,8 @@ class _Contraction(_Weighted):
 
     def __call__(self, step: int, inputs: Sequence[Array]) -> tuple[Array, int]:
         (x,) = inputs
-        found = np.einsum(self.node.args["equation"], x.astype(np.float64), self._weight, optimize=True)
-        return found.astype(self._bundle.dtype).reshape(1, *self.node.shape), int(np.count_nonzero(x))
+        found = np.einsum(self.node.args["equation"], x.astype(self._weight.dtype), self._weight, optimize=True)
+        return found.astype(self._kind).reshape(1, *self.node.shape), int(np.count_nonzero(x))
 
 
 class _Convolution(_Weighted):
@@ -214,7 +252,7 @@ class _Convolution(_Weighted):
             sent = self._taps[channel // inputs, channel % inputs, tap] * digit[:, None]
             first = row * (groups * outputs) + channel // inputs * outputs
             index = (first[:, None] + np.arange(outputs)).ravel()
-            current = np.bincount(index, sent.ravel(), minlength=math.prod(shape))
+            current = np.bincount(index, sent.ravel(), minlength=math.prod(shape))  # exact below 2^53
         current = current.reshape(shape).swapaxes(1, 2)
         return current.reshape(*self.node.shape), len(event) * outputs
 

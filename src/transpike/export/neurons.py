@@ -40,9 +40,15 @@ class Digits:
         pairs = zip(below, self.levels, strict=True)
         return [self.dtype.type((b - self.start * (b - a)) * self.scale) for a, b in pairs]
 
+    @property
+    def _dense(self) -> bool:
+        return len(self.levels) > FEW and self.levels[-1] == len(self.levels)
+
     def __call__(self, value: Array) -> Array:
         size = np.where(value > 0, value, value * self.dtype.type(-1.0 if self.signed else 0.0))
-        if len(self.levels) > FEW and self.levels[-1] == len(self.levels):
+        if self._dense and self.dtype.kind == "i":
+            digit = np.minimum((size + int(self.start * self.scale)) // int(self.scale), self.levels[-1])
+        elif self._dense:
             scaled = size * self.dtype.type(1 / self.scale) + self.dtype.type(self.start)
             digit = np.floor(np.minimum(scaled, self.dtype.type(self.levels[-1])))
         else:
@@ -56,7 +62,7 @@ class Digits:
     def nearest(self, value: Array) -> Array:
         """How far each value is from the threshold nearest to it, in units of theta."""
         size = np.abs(value) if self.signed else value
-        if len(self.levels) > FEW and self.levels[-1] == len(self.levels):
+        if self._dense:
             scaled = np.clip(size / self.scale + self.start, 0.5, self.levels[-1] + 0.5)
             return np.abs(scaled - np.round(scaled))
         return np.min([np.abs(size - threshold) for threshold in self.thresholds], axis=0) / self.scale
@@ -91,7 +97,8 @@ class Encoder:
         state = self._x * self._x.dtype.type(self._beta)
         digit = self._digits(state)
         self._x = state - digit
-        return digit.astype(self._bundle.dtype), self._digits.nearest(state)
+        kind = np.dtype(np.int64) if self._bundle.whole else self._bundle.dtype
+        return digit.astype(kind), self._digits.nearest(state)
 
 
 class Neurons:
@@ -106,25 +113,31 @@ class Neurons:
             raise ModelError(f"{node.name}: its scheme has a neuron of its own, which the runner does not know")
         if missing := unsupported(node):
             raise ModelError(f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it")
-        rule, self.node, self._dtype = bundle.rule, node, bundle.dtype
+        rule, self.node = bundle.rule, node
         self._steps, self._wait = bundle.steps, node.wait
-        self._beta = bundle.dtype.type(rule["beta"])
-        scale = float(rule["beta"]) ** node.wait
-        self._scale, unit = bundle.dtype.type(scale), node.unit * float(rule["last"])
+        # Whole numbers in the state's own unit, where the function is a maximum or ReLU; else real ones.
+        self.whole = bundle.whole and _plain(node)
+        self._grown = int(node.args["exponent"]) if bundle.whole else 0
+        self._from = [bundle.exponent(name) for name in node.inputs] if bundle.whole else []
+        self._sends = np.dtype(np.int64) if bundle.whole else bundle.dtype
+        self._dtype = np.dtype(np.int64) if self.whole else bundle.dtype
+        self._beta = self._dtype.type(rule["beta"])
+        scale = float(rule["beta"]) ** node.wait * (2.0**self._grown if self.whole else 1.0)
+        self._scale, unit = self._dtype.type(scale), node.unit * float(rule["last"])
         levels = tuple(int(level) for level in rule["levels"])
-        self._digits = Digits(levels, bool(rule["signed"]), float(rule["start"]), scale, bundle.dtype)
+        self._digits = Digits(levels, bool(rule["signed"]), float(rule["start"]), scale, self._dtype)
         worth = [float(rule["beta"]) ** (t - self._steps + 1) for t in range(self._steps + node.wait)]
         self._tracked, tail = node.tail is not None, node.tail or {"slope": 1.0}
         self._head = node.calls[: tail.get("calls", len(node.calls))]
         slope, low, high = tail["slope"], tail.get("low"), tail.get("high")
         low, high = -math.inf if low is None else low, math.inf if high is None else high
-        self._slope = bundle.dtype.type(slope)
+        self._slope = self._dtype.type(slope)
         self._low = [bundle.dtype.type(low / unit * w) for w in worth]
         self._high = [bundle.dtype.type(high / unit * w) for w in worth]
         self._units = [bundle.dtype.type(w / unit) for w in worth]
         self._reals = [bundle.dtype.type(unit * float(rule["beta"]) ** p) for p in reversed(range(self._steps))]
         self._held: list[Array] = []
-        self._sent: Array = np.zeros((1, *node.shape), bundle.dtype)
+        self._sent: Array = np.zeros((1, *node.shape), self._dtype)
         self._value: Array = self._sent
         self.size = 0
 
@@ -138,6 +151,9 @@ class Neurons:
         ``currents``, in units of theta, one an operand, are looked at in the first T steps.
         """
         if step < self._steps:
+            if self._from:
+                pairs = zip(currents, self._from, strict=True)
+                currents = [z << (self._grown - e) if self.whole else z.astype(self._dtype) * 2.0**-e for z, e in pairs]
             before = self._held or [np.zeros_like(z) for z in currents]
             self._held = [h * self._beta + z for h, z in zip(before, currents, strict=True)]
             self.size = sum(h.size for h in self._held)
@@ -150,7 +166,7 @@ class Neurons:
         missing = value - self._sent
         digit = self._digits(missing)
         self._sent = self._sent + digit * self._scale
-        return digit, self._digits.nearest(missing)
+        return digit.astype(self._sends, copy=False), self._digits.nearest(missing)
 
     def _target(self, step: int) -> Array:
         """What is tracked, at the step's own scale."""
@@ -158,7 +174,7 @@ class Neurons:
             return self._held[0]
         if self._tracked:
             found = evaluate(self._head, self._held, self.node.tensors)
-            return np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            return found if self.whole else np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=-np.inf)
         if step < self._steps:
             real = [h * self._reals[step] for h in self._held]
             with np.errstate(all="ignore"):
@@ -167,4 +183,15 @@ class Neurons:
 
     def _bounded(self, held: Array, step: int) -> Array:
         value = np.where(held > 0, held, held * self._slope)
+        if self.whole:
+            return value
         return np.minimum(np.maximum(value, self._low[step]), self._high[step])
+
+
+def _plain(node: Node) -> bool:
+    """Whether whole numbers pass a layer's function without a product: maxima, then ReLU or the identity."""
+    tail = node.tail or {"calls": 0, "slope": None}
+    maxima = all(
+        "max" in call["operator"] or call["operator"] == "relu.default" for call in node.calls[: tail["calls"]]
+    )
+    return maxima and tail["slope"] in (0, 1) and tail.get("low") is None and tail.get("high") is None

@@ -73,7 +73,11 @@ def _max_pool2d(x: Array, kernel: Any, stride: Any = (), padding: Any = 0, dilat
     sh, sw = _pair(stride) if stride else (kh, kw)
     if _ and _[0]:
         raise ModelError("max_pool2d with ceil_mode: the NumPy runner rounds down only")
-    x = np.pad(x, ((0, 0),) * (x.ndim - 2) + ((ph, ph), (pw, pw)), constant_values=-np.inf)
+    x = np.pad(
+        x,
+        ((0, 0),) * (x.ndim - 2) + ((ph, ph), (pw, pw)),
+        constant_values=-np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min,
+    )
     high, wide = (
         (n - d * (k - 1) - 1) // s + 1 for n, k, d, s in zip(x.shape[-2:], (kh, kw), (dh, dw), (sh, sw), strict=True)
     )

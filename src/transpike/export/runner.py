@@ -254,7 +254,8 @@ class _Clock:
     def _decoded(self, node: Node, step: int, image: int, found: Array | None, values: list[dict[str, Array]]) -> bool:
         """Accumulate what is read decoded; whether it is complete. A layer that accumulates waits as others do."""
         bundle, wait = self._bundle, node.wait if node.fires else 0
-        index, dtype = step - wait, bundle.dtype.type
+        index = step - wait
+        dtype: Any = np.int64 if bundle.whole else bundle.dtype.type
         if found is not None and 0 <= index < bundle.steps:
             before = self._decoding.get(node.name)
             if bundle.ratio is None:
@@ -265,7 +266,9 @@ class _Clock:
                 self._decoding[node.name] = found if fresh else before * dtype(bundle.ratio) + found
         if step != bundle.steps - 1 + (wait if node.fires else bundle.wait):
             return False
-        value = self._decoding[node.name]
+        value, dtype = self._decoding[node.name], bundle.dtype.type
+        if bundle.whole:
+            value = value.astype(dtype) * 2.0 ** -bundle.exponent(node.name)
         if bundle.ratio is not None and bundle.weights[-1] != 1:
             value = value * dtype(bundle.weights[-1])
         values[image][node.name] = value * dtype(node.unit)

@@ -18,6 +18,7 @@ from transpike.coding.function import Argument, Call, Function, Result
 from transpike.coding.scheme import constant_entry, ratio
 from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork
+from transpike.conversion.integers import reaches
 from transpike.conversion.kinds import KINDS, apply
 from transpike.conversion.op import Op
 from transpike.errors import ModelError
@@ -57,6 +58,7 @@ class Step(nn.Module):
             for key, tensor in snn.tensors(op).items():
                 self._tensors[op.name][key] = name = f"{op.name}.{key}".replace(".", "/")
                 self.register_buffer(name, tensor.contiguous())
+        self._check_sums()
         for name, neuron in snn.neurons.items():
             if not isinstance(neuron, TrackingNeuron):
                 raise ModelError(f"{name}: neurons of {type(snn.scheme).__name__} have no step to export")
@@ -64,6 +66,16 @@ class Step(nn.Module):
         last = max(snn.timing.first_spike[name] for name in snn.readouts)
         self._readouts = {name: self._readout(self.graph[name], last) for name in snn.readouts}
         self._names = list(self.states)
+
+    def _check_sums(self) -> None:
+        """Whole numbers of 24 bits are float32's: convolutions of an integer network must keep to them."""
+        if "exponent" not in self.graph.input.args:
+            return
+        bare = (replace(op, tensors={k: t for k, t in op.tensors.items() if k != "bias"}) for op in self.graph)
+        for name, reach in reaches(replace(self.graph, ops=tuple(bare)), self.scheme).items():
+            largest = float((reach.bound * torch.exp2(reach.exponent.double())).max())
+            if self.graph[name].kind == "convolution" and largest > 2**24:
+                raise ModelError(f"{name}: its sums may need {math.log2(largest):.0f} bits, and float32 holds 24")
 
     @property
     def schedule(self) -> list[list[float]]:
@@ -173,12 +185,20 @@ class Step(nn.Module):
         def run(x: list[Tensor], control: Tensor, before: Mapping[str, Tensor], after: dict[str, Tensor]) -> Tensor:
             tensors = self._own(op)
             if not ramped:
-                return apply(op, tensors, *x)
+                return self._exactly(op, tensors, x) if op.kind == "convolution" else apply(op, tensors, *x)
             shift = tensors.pop(str(constant)) * share(control)
             trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
             return apply(op, tensors, *x) + shift.view(*shift.shape, *trailing)
 
         return run
+
+    def _exactly(self, op: Op, tensors: dict[str, Tensor], x: list[Tensor]) -> Tensor:
+        """A convolution; of whole numbers in float32, which holds its sums, since runtimes have none in float64."""
+        if tensors["weight"].dtype != torch.float64 or "exponent" not in op.args:
+            return apply(op, tensors, *x)
+        bias = tensors.pop("bias", None)
+        z = apply(op, {"weight": tensors["weight"].float()}, *(one.float() for one in x)).double()
+        return z if bias is None else z + bias.view(-1, *[1] * (op.tensors["weight"].ndim - 2))
 
     def _product(self, op: Op, start: int) -> Callable[..., Tensor]:
         weights = self.scheme.weights
