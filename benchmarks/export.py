@@ -5,9 +5,10 @@
 
 Two networks with trained weights: the ResNet-20 of `transpike demo` on scikit-learn's digits, ternary, T = 8, and a
 MobileNetV3 for CIFAR-10 (see `trained_networks.py`), levels 1, 2, 4, 8, T = 8. For every part (the NumPy runner, the
-ONNX step in onnxruntime, the two again with weights of 8 bits, and PyTorch with 8, 6 and 4) a row says on how many images the largest difference is within 1e-4 of the largest output, how
-many of the others the runner had reported as close to a threshold, and how many predictions are equal. Every finished
-part is a line of benchmarks/results/export.jsonl, so a command goes on where it was stopped.
+ONNX step in onnxruntime, both again with weights of 8 bits, and PyTorch with 8, 6 and 4) a row says on how many images
+the largest difference is within 1e-4 of the largest output, how many others the runner had reported as close to a
+threshold, and how many predictions are equal. Every finished part is a line of benchmarks/results/export.jsonl, so a
+command goes on where it was stopped.
 """
 
 from __future__ import annotations

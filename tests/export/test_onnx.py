@@ -101,6 +101,13 @@ def test_a_neuron_and_the_encoder_in_onnxruntime_equal_ours_to_the_bit(exported:
     assert np.array_equal(found, snn(images).numpy())
 
 
+def test_whole_numbers_give_the_same_bits_in_onnxruntime(exported: Network, tmp_path: Path) -> None:
+    snn, images, _ = exported
+    whole = snn.quantise(8)
+    found = played(export.onnx(whole, tmp_path), images.numpy()[None], snn.latency)[-1][0]
+    assert np.array_equal(found, whole(images).numpy())
+
+
 def test_the_files_speak_for_themselves(exported: Network) -> None:
     """Standard operators alone, any number of images, and no transpike to run them."""
     snn, _, folder = exported
