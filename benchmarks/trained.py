@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,12 @@ from timing import RESULTS, save, show
 from torch import Tensor
 from trained_networks import NETWORKS, Trained, load
 
-from transpike.coding import CSS
-from transpike.coding.function import Function
+from transpike.coding import CSS, Quantised
 from transpike.coding.operations import MULTIPLY_ACCUMULATE, Operations
 from transpike.coding.scheme import Scheme
-from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.cost import evaluated, macs
 from transpike.measure.conversion import compare
-from transpike.neurons.tsa import Code, encode
 
 PART = 20  # images of a line
 INTEGER_ADDITION = 0.1e-6  # microjoules at 32 bits, as in `transpike.coding.operations`; shifts likewise
@@ -44,43 +41,9 @@ FIGURES = ("spikes_per_neuron", "synops", "shifts", "multiplications", "products
            "neuron_updates", "energy_uj", "energy_parts_uj")  # fmt: skip
 COUNTED = {"vit-small-dinov2": 4}  # images whose spikes are counted; else PART
 
-
-@dataclass(frozen=True, kw_only=True)
-class Quantised(Scheme):
-    """Not spiking, for comparison: operands of weighted layers and products are rounded to ``bits``, symmetrically."""
-
-    bits: int = 8
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        return (1.0,)
-
-    @property
-    def digits(self) -> tuple[int, ...]:
-        return tuple(range(1 - 2 ** (self.bits - 1), 2 ** (self.bits - 1)))
-
-    @property
-    def encoded(self) -> tuple[int, ...]:
-        return self.digits
-
-    @property
-    def label(self) -> str:
-        return f"{self.bits} bits"
-
-    def encode(self, x: Tensor) -> Tensor:
-        return encode(x, code=self._code)
-
-    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | str:
-        return TrackingNeuron(code=self._code, function=function, amplitude=amplitude)
-
-    @property
-    def _code(self) -> Code:
-        return Code(steps=1, beta=1.0, silent=0, levels=tuple(range(1, 2 ** (self.bits - 1))))
-
-
 LEVELS = CSS(silent=0, levels=(1, 2, 4, 8), amplitude="layer")
 TERNARY = CSS(silent=2, amplitude="layer")
-QUANTISED = tuple(Quantised(bits=bits) for bits in (8, 6, 4))
+QUANTISED = tuple(Quantised(bits=bits, amplitude="layer") for bits in (8, 6, 4))
 DEFAULTS = (CSS(), CSS(levels=(1, 2, 4, 8)))
 ROWS: Mapping[str, Sequence[Scheme]] = {
     "resnet20": (LEVELS, TERNARY, *QUANTISED),

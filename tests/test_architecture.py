@@ -22,17 +22,18 @@ GROUND = ("errors", "checks", "files", "results")
 FLOORS: dict[str, set[str]] = {
     **{name: set(GROUND[:index]) for index, name in enumerate(GROUND)},
     "quantiles": set(),
+    "moments": set(),
     "spectral": set(),
     "data": set(),
     "report": set(),
     "neurons.surrogate": set(),
     "neurons.kernels": {"neurons.surrogate"},
     "neurons": {"neurons.surrogate", "neurons.kernels"},
-    "coding": {"neurons", "neurons.surrogate", "neurons.kernels", "spectral", "quantiles"},
+    "coding": {"neurons", "neurons.surrogate", "neurons.kernels", "spectral", "quantiles", "moments"},
     "models": {"neurons", "neurons.surrogate", "neurons.kernels"},
     "metrics": {"coding", "neurons", "neurons.surrogate", "neurons.kernels", "spectral"},
     "distill": {"spectral"},
-    "conversion": {"coding", "neurons", "neurons.surrogate", "neurons.kernels", "quantiles"},
+    "conversion": {"coding", "neurons", "neurons.surrogate", "neurons.kernels", "quantiles", "moments"},
 }
 FLOORS["export"] = {"conversion", *FLOORS["conversion"]} - {"quantiles"}
 FLOORS["train"] = set(FLOORS) - {"report", "export"}

@@ -150,6 +150,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other delays": (lambda n: n.update(delays=[["input", "x", 1]]), "delays=.*: with this scheme"),
     "no latency": (lambda n: n.pop("latency"), "latency=None: with this scheme"),
     "another code": (lambda n: n["code"].update(wait=2), "code=.*: with this scheme"),
+    "another neuron": (lambda n: op(n, "call")["neuron"].update(beta=3.0), "neuron=.*: with this scheme it is"),
     "another tail": (lambda n: op(n, "call").update(tail=None), "tail=None: of its function it is"),
     "an argument missing": (lambda n: op(n, "convolution")["args"].pop("stride"), "damaged"),
 }

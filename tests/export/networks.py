@@ -11,7 +11,7 @@ from tests.conversion.nets import Between, Uses
 from torch import Tensor, nn
 
 import transpike
-from transpike.coding import FS, Rate
+from transpike.coding import FS, Burst, MultiThreshold, Quantised, Rate
 from transpike.coding.scheme import Scheme
 from transpike.conversion import SpikingNetwork
 
@@ -24,6 +24,9 @@ CODES: dict[str, Scheme] = {
     "unsigned": transpike.CSS(steps=8, silent=1, signed=False, amplitude="layer"),
     "rate": Rate(steps=16),
     "fs": FS(steps=8),
+    "burst": Burst(steps=16),
+    "multi-threshold": MultiThreshold(steps=4),
+    "8 bits": Quantised(),
 }
 
 

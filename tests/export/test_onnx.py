@@ -173,7 +173,7 @@ def test_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "schedule.json").read_text())["latency"] == 6 + 2
 
 
-@pytest.mark.parametrize("scheme", ["rate", "fs", "paper"])
+@pytest.mark.parametrize("scheme", ["rate", "fs", "paper", "burst", "multi-threshold", "8 bits"])
 def test_the_step_of_every_code(scheme: str) -> None:
     from tests.export.networks import CODES
 

@@ -14,12 +14,14 @@ from tests.export.networks import BODIES, CODES, body
 
 import transpike
 from transpike import export
+from transpike.coding import Differential
 from transpike.coding.function import Call, Constant, Function, Operand, Result
 from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork
 from transpike.errors import ConfigError, ConversionError, ModelError
 from transpike.export.bundle import Bundle, Node, read
 from transpike.export.neurons import Encoder, Neurons
+from transpike.export.step import Step
 from transpike.neurons.tsa import Code, encode
 
 
@@ -55,7 +57,7 @@ def test_every_code_runs_on_its_clock(code: str, tmp_path: Path) -> None:
         ann = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.ReLU(), torch.nn.Linear(9, 4)).eval()
         images = torch.rand(16, 6).double()
         snn = transpike.convert(ann, images.float(), scheme=CODES[code]).double()
-    elif code in ("rate", "fs"):
+    elif code not in ("ternary", "levels", "paper", "many levels"):
         torch.manual_seed(0)
         layers = [torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten()]
         ann = torch.nn.Sequential(*layers, torch.nn.Linear(16, 5), torch.nn.ReLU6(), torch.nn.Linear(5, 3)).eval()
@@ -132,11 +134,11 @@ RULES = {
 }
 
 
-def bundle_of(code: Code, node: Node, rule: dict[str, object]) -> Bundle:
+def bundle_of(code: Code, node: Node) -> Bundle:
     empty: dict[tuple[str, str], int] = {}
     return Bundle(
         nodes=(node,), outputs=(), container="tensor", spiking=frozenset(), readouts=frozenset(), weights=code.weights,
-        entry=(), encoded=tuple(code.levels), ratio=code.beta, wait=0, rule=rule, latency=1, interval=1, delays=empty,
+        entry=(), encoded=tuple(code.levels), ratio=code.beta, wait=0, latency=1, interval=1, delays=empty,
         dtype=np.dtype(np.float32),
     )  # fmt: skip
 
@@ -161,10 +163,10 @@ def test_a_neuron_equals_ours_to_the_bit_on_the_same_currents(name: str, code: s
     node = Node(
         name="n", kind="call", inputs=("a",) * operands, shape=(50,), args={}, gains=(),
         tensors={key: t.numpy() for key, t in constants.items()},
-        calls=tuple(json.loads(json.dumps(function.written()["calls"]))), tail=tail(function), fires=True, unit=0.7,
-        wait=RULES[code].silent,
+        calls=tuple(json.loads(json.dumps(function.written()["calls"]))), tail=tail(function), rule=ours.rule(),
+        fires=True, unit=0.7, wait=RULES[code].silent,
     )  # fmt: skip
-    layer = Neurons(node, bundle_of(RULES[code], node, ours.rule()))
+    layer = Neurons(node, bundle_of(RULES[code], node))
     fired = []
     for step in range(RULES[code].steps + RULES[code].silent):
         arriving = [z[step].numpy() for z in currents] if step < RULES[code].steps else []
@@ -180,8 +182,8 @@ def test_a_neuron_equals_ours_to_the_bit_on_the_same_currents(name: str, code: s
 def test_the_encoder_equals_ours_to_the_bit(code: Code) -> None:
     x = torch.randn(1, 300) * code.weights[0]
     relative = torch.rand(300) + 0.1
-    node = Node("input", "input", (), (300,), {}, (), {"relative": relative.numpy()}, (), None, False, 0.3, 0)
-    encoder = Encoder(bundle_of(code, node, {}))
+    node = Node("input", "input", (), (300,), {}, (), {"relative": relative.numpy()}, (), None, None, False, 0.3, 0)
+    encoder = Encoder(bundle_of(code, node))
     encoder.start(x.numpy())
     fired = np.stack([encoder(step)[0] for step in range(code.steps)])
     assert np.array_equal(fired, encode(x / relative / 0.3, code=code).numpy())
@@ -241,6 +243,16 @@ def test_wrong_images_are_one_clear_error(tmp_path: Path) -> None:
         export.run(tmp_path, images * np.nan)
 
 
+def test_a_neuron_of_another_rule_is_refused_by_name(tmp_path: Path) -> None:
+    ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    snn = transpike.convert(ann, torch.rand(32, 4), scheme=Differential(steps=4))
+    snn.save(tmp_path)
+    with pytest.raises(ModelError, match="1: its scheme has a neuron of its own, which the runner does not know"):
+        export.run(tmp_path, torch.rand(1, 4))
+    with pytest.raises(ModelError, match="1: neurons of Differential have no step to export"):
+        Step(snn)
+
+
 def test_what_it_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
     ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Mish(), torch.nn.Linear(8, 2)).eval()
     transpike.convert(ann, torch.rand(32, 4), scheme=transpike.CSS(steps=4)).save(tmp_path)
@@ -255,7 +267,7 @@ def test_what_it_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
         ("version", 3, "no spiking network of format version 4"),
         ("ops", [], "no operations"),
         ("units", 3, "units=3: expected an object"),
-        ("code", {"weights": [1.0], "entry": [1.0], "wait": 0}, "scheme has a neuron of its own"),
+        ("code", {"weights": [1.0]}, "code.entry is missing"),
         ("delays", [["input"]], "damaged"),
         ("weights_sha256", "0", "not the one it was written with"),
     ],

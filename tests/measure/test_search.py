@@ -18,8 +18,9 @@ from transpike.conversion import SpikingNetwork, prepare
 from transpike.errors import ConfigError, ConversionError, GoalError
 from transpike.measure.choosing import find, tries_table
 from transpike.measure.conversion import compare
-from transpike.measure.goals import BATCH, Goal, Held, Limits
+from transpike.measure.goals import BATCH, Goal, Held
 from transpike.measure.search import SIMULATIONS, search
+from transpike.results import Limits
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from transpike import CSS
 from transpike.coding import Rate
 from transpike.coding.function import Function
+from transpike.coding.operations import Technology
 from transpike.coding.scheme import encoder_operations, payload_bits, readout_operations
 from transpike.coding.tracking import TrackingNeuron
+from transpike.errors import ConfigError
 from transpike.metrics.energy import Operations, synaptic_operations
 
 MULTI = CSS(steps=8, beta=2.0, silent=0, levels=(1, 2, 3, 4, 8, 10), amplitude="layer")
@@ -92,3 +96,26 @@ def test_rate_coding_amplifies_nothing_and_its_encoder_does_nothing() -> None:
     assert readout_operations(rate, values=7) == Operations(neuron_accumulates=70)
     css = encoder_operations(CSS(steps=10, silent=2, amplitude="layer"), values=7, spikes=3)
     assert css == Operations(neuron_shifts=70, neuron_accumulates=73)
+
+
+def test_a_newer_technology_has_its_own_figures() -> None:
+    seven = Technology.of("7nm")
+    work = Operations(macs=1, accumulates=1, shifts=1, multiplications=1)
+    assert work.energy(seven)["macs"] == pytest.approx(1.69e-12) and work.energy(seven)["shifts"] == 0.03e-12
+    assert work.joules_in(seven) == pytest.approx((1.69 + 0.38 + 0.03 + 1.31) * 1e-12)
+    assert work.joules_in(Technology.of("45nm")) == work.joules and "memory" not in work.energy()
+
+
+def test_memory_counts_where_it_is_asked_for() -> None:
+    """A synapse takes three accesses, a dense product and a neuron's addition two; each is half of a 64-bit access."""
+    work = Operations(macs=10, accumulates=100, neuron_accumulates=1000, shifts=7)
+    assert work.energy(Technology.of("45nm", "1MB"))["memory"] == pytest.approx((20 + 300 + 2000) * 50e-12)
+    assert work.joules_in(Technology.of("7nm", "8KB")) == pytest.approx(
+        work.joules_in(Technology.of("7nm")) + 2320 * 3.75e-12
+    )
+
+
+@pytest.mark.parametrize(("node", "memory"), [("5nm", "none"), ("45nm", "64KB")])
+def test_unknown_technologies_are_refused(node: Any, memory: Any) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Technology.of(node, memory)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from transpike.checks import choice, number, whole
+from transpike.moments import Moments
 from transpike.quantiles import ChannelQuantiles, Quantiles
 
 __all__ = ["Calibration", "Percentile", "Seen"]
@@ -30,10 +31,15 @@ class Seen:
     Attributes:
         values: the distribution of |activation|.
         channels: that of each channel; None where no axis counts channels.
+        heard: mean and variance of the function's argument, by channel or of all values; None where it is no ReLU and
+            no identity.
+        signed: whether the function passes on negative arguments, as an identity does.
     """
 
     values: Quantiles
     channels: ChannelQuantiles | None = None
+    heard: Moments | None = None
+    signed: bool = False
 
     def share_above(self, value: Tensor) -> float:
         """The share of the magnitudes that exceed ``value``, [] or [channels]."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from transpike.checks import whole
 from transpike.coding.calibration import Percentile
@@ -43,6 +44,8 @@ class FS(Scheme):
     >>> FS(steps=3).weights, FS(steps=3).wait
     ((0.5, 0.25, 0.125), 3)
     """
+
+    compared: ClassVar[tuple[int, ...]] = (6, 8, 10, 12, 16)
 
     steps: int = 10
     percentile: float = 99.99

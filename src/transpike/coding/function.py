@@ -19,7 +19,10 @@ from torch.nn import functional
 from transpike.coding.operators import HOMOGENEOUS, MOVES, POOLS, operator
 from transpike.neurons.tsa import IDENTITY, Piecewise
 
-__all__ = ["Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
+__all__ = ["RELATIVE", "Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
+
+RELATIVE = "relative"
+"""The constant that holds the amplitudes of a layer's channels, relative to the largest: positive numbers."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,12 @@ class Function:
         return self.operands == 1 and self.head.homogeneous
 
     @property
+    def real(self) -> Function:
+        """Without a last division by the channels' amplitudes: what it computes in real units."""
+        divided = bool(self.calls) and self.calls[-1].args[-1] == Constant(RELATIVE)
+        return Function(self.calls[:-1], self.operands) if divided else self
+
+    @property
     def decided(self) -> bool:
         """Whether only decoded values can take it: an index of a maximum means nothing between two layers."""
         return any(call.operator == "argmax.default" for call in self.calls)
@@ -198,7 +207,8 @@ class Function:
         if calls and calls[-1].operator in ("relu.default", "leaky_relu.default") and self._is_chained(len(calls) - 1):
             call = calls.pop()
             slope = call.args[1] if call.operator == "leaky_relu.default" else 0.0
-            assert isinstance(slope, (int, float))
+            if not isinstance(slope, (int, float)):
+                raise TypeError(f"a slope must be a number, not {slope!r}")
             tail = Piecewise(slope=float(slope), low=tail.low, high=tail.high)
         return Function(tuple(calls), self.operands), tail
 

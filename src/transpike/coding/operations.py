@@ -1,22 +1,90 @@
-"""How often each arithmetic operation happens, and the energy of it in 45 nm CMOS.
+"""How often each operation happens, and the energy of it in a technology.
 
-Figures: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
-doi:10.1109/ISSCC.2014.6757323: 32-bit floating-point addition 0.9 pJ and multiplication 3.7 pJ, 32-bit integer addition
-0.1 pJ. His table has no shifts. A product with a power of two adds to a number's exponent, so a shift is charged as an
-integer addition. Memory traffic is not in these figures: they compare arithmetic, not chips.
+Figures of 45 nm: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
+doi:10.1109/ISSCC.2014.6757323. Of 7 nm: N. P. Jouppi et al., "Ten lessons from three generations shaped Google's
+TPUv4i", ISCA 2021, doi:10.1109/ISCA52012.2021.00010, Table 2. Both give 32-bit floating-point additions and
+multiplications, 32-bit integer additions, and 64-bit accesses to SRAM by its size. Neither has shifts: a product with a
+power of two adds to a number's exponent, so a shift is charged as an integer addition.
+
+Memory traffic is left out unless it is asked for: then the figures compare arithmetic with memory of one size, and
+still no chips, for they leave out how spikes travel and what control takes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
-__all__ = ["ACCUMULATE", "MULTIPLICATION", "MULTIPLY_ACCUMULATE", "SHIFT", "Operations", "amplification"]
+from transpike.checks import choice
+
+__all__ = [
+    "ACCUMULATE",
+    "MEMORIES",
+    "MULTIPLICATION",
+    "MULTIPLY_ACCUMULATE",
+    "SHIFT",
+    "TECHNOLOGIES",
+    "Memory",
+    "Node",
+    "Operations",
+    "Technology",
+    "amplification",
+]
+
+Node = Literal["45nm", "7nm"]
+Memory = Literal["none", "8KB", "32KB", "1MB"]
+MEMORIES: tuple[Memory, ...] = ("none", "8KB", "32KB", "1MB")
 
 
-ACCUMULATE = 0.9e-12  # joules, as all of these
-MULTIPLICATION = 3.7e-12
+@dataclass(frozen=True)
+class Technology:
+    """What an operation takes, in joules; numbers have 32 bits.
+
+    Attributes:
+        name: of the technology, and of the memory if its traffic counts.
+        add: a floating-point addition, and a comparison.
+        multiply: a floating-point multiplication.
+        shift: an integer addition.
+        access: reading or writing a number in memory; 0 where memory is left out.
+    """
+
+    name: str
+    add: float
+    multiply: float
+    shift: float
+    access: float = 0.0
+
+    @classmethod
+    def of(cls, node: Node = "45nm", memory: Memory = "none") -> Technology:
+        """A technology by name, with weights and states in an SRAM of a size, or without memory.
+
+        Raises:
+            ConfigError: for an unknown name or size.
+
+        >>> Technology.of("7nm").add, Technology.of("45nm", "32KB").access
+        (3.8e-13, 1e-11)
+        """
+        choice("technology", node, TECHNOLOGIES)
+        technology = TECHNOLOGIES[node]
+        if choice("memory", memory, MEMORIES) == "none":
+            return technology
+        # A number is half of the 64 bits of an access.
+        return replace(technology, name=f"{technology.name}, SRAM of {memory}", access=_SRAM[node][memory] / 2)
+
+
+TECHNOLOGIES: dict[Node, Technology] = {
+    "45nm": Technology("45 nm", add=0.9e-12, multiply=3.7e-12, shift=0.1e-12),
+    "7nm": Technology("7 nm", add=0.38e-12, multiply=1.31e-12, shift=0.03e-12),
+}
+_SRAM: dict[Node, dict[Memory, float]] = {
+    "45nm": {"8KB": 10e-12, "32KB": 20e-12, "1MB": 100e-12},
+    "7nm": {"8KB": 7.5e-12, "32KB": 8.5e-12, "1MB": 14e-12},
+}
+
+ACCUMULATE = TECHNOLOGIES["45nm"].add
+MULTIPLICATION = TECHNOLOGIES["45nm"].multiply
 MULTIPLY_ACCUMULATE = MULTIPLICATION + ACCUMULATE
-SHIFT = 0.1e-12
+SHIFT = TECHNOLOGIES["45nm"].shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,27 +135,50 @@ class Operations:
         """Synaptic operations: one per spike and target, whatever the spike's magnitude."""
         return self.accumulates
 
-    def energy(self) -> dict[str, float]:
-        """Joules by part: each synaptic operation, evaluations of functions, the neurons' other updates.
+    @property
+    def accesses(self) -> float:
+        """Numbers read from or written to memory.
+
+        A synaptic operation reads its weight, and reads and writes the sum of the neuron that it reaches; so does a
+        product's. A multiply-accumulate of a dense layer reads a weight and an activation, and its sum stays in a
+        register. Each addition of a neuron's own update reads and writes a number of its state.
+        """
+        return 3 * (self.accumulates + self.products) + 2 * (self.macs + self.neuron_accumulates)
+
+    def energy(self, technology: Technology = TECHNOLOGIES["45nm"]) -> dict[str, float]:
+        """Joules by part: each synaptic operation, evaluations of functions, the neurons' other updates, and memory
+        where the technology counts it.
 
         A product's multi-bit operation counts as a multiply-accumulate. That is an upper bound: where the spike is a
         power of two, the product of its value with the other number is a shift.
+
+        Example:
+            >>> {part: joules for part, joules in Operations(accumulates=1).energy().items() if joules}
+            {'accumulates': 9e-13}
+            >>> sum(Operations(macs=1).energy(Technology.of("7nm", "8KB")).values())
+            9.19e-12
         """
+        add, multiply, shift = technology.add, technology.multiply, technology.shift
+        memory = {"memory": self.accesses * technology.access} if technology.access else {}
         return {
-            "macs": self.macs * MULTIPLY_ACCUMULATE,
-            "accumulates": self.accumulates * ACCUMULATE,
-            "shifts": self.shifts * SHIFT,
-            "multiplications": self.multiplications * MULTIPLICATION,
-            "products": self.products * MULTIPLY_ACCUMULATE,
-            "functions": self.function_additions * ACCUMULATE + self.function_multiplications * MULTIPLICATION,
-            "neurons": self.neuron_accumulates * ACCUMULATE
-            + self.neuron_shifts * SHIFT
-            + self.neuron_multiplications * MULTIPLICATION,
-        }
+            "macs": self.macs * (multiply + add),
+            "accumulates": self.accumulates * add,
+            "shifts": self.shifts * shift,
+            "multiplications": self.multiplications * multiply,
+            "products": self.products * (multiply + add),
+            "functions": self.function_additions * add + self.function_multiplications * multiply,
+            "neurons": self.neuron_accumulates * add
+            + self.neuron_shifts * shift
+            + self.neuron_multiplications * multiply,
+        } | memory
+
+    def joules_in(self, technology: Technology) -> float:
+        """The energy of all parts in a technology."""
+        return sum(self.energy(technology).values())
 
     @property
     def joules(self) -> float:
-        """The energy of all parts."""
+        """The energy of all parts in 45 nm, memory left out."""
         return sum(self.energy().values())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from transpike.checks import number, whole
 from transpike.coding.calibration import Percentile
@@ -45,6 +46,8 @@ class Rate(Scheme):
     ((0.25, 0.25, 0.25, 0.25), (0, 1), None)
     >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=0)
     """
+
+    compared: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 128)
 
     steps: int = 64
     start: float = 0.5

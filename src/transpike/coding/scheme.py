@@ -11,7 +11,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ __all__ = [
     "readout_operations",
     "spelled",
     "total",
+    "train_bits",
 ]
 
 
@@ -58,7 +59,7 @@ class Neuron(Protocol):
         """
 
     def rule(self) -> Mapping[str, object] | None:
-        """What all layers of a network share of it, as plain data; None if it is not `TrackingNeuron`'s rule."""
+        """How it fires, as plain data; None if it does not as `transpike.coding.tracking.TrackingNeuron` does."""
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
@@ -74,7 +75,13 @@ class Scheme(ABC):
 
     A scheme must give ``weights``, ``digits`` and ``neuron``; the other facts have the defaults that most schemes
     share. Its fields are its settings.
+
+    Attributes:
+        compared: The numbers of steps at which a comparison measures the scheme where none are given: from where it
+            begins to work to where it needs no more.
     """
+
+    compared: ClassVar[tuple[int, ...]] = (4, 6, 8, 12, 16)
 
     @property
     @abstractmethod
@@ -261,6 +268,19 @@ def payload_bits(digits: Sequence[int]) -> int:
         (0, 1, 3)
     """
     return math.ceil(math.log2(max(sum(digit != 0 for digit in digits), 1)))
+
+
+def train_bits(scheme: Scheme) -> float:
+    """Bits that a train may carry, T times those of a digit, zero being one: what a wire must be wide over all steps.
+
+    A value of an 8-bit quantised network takes 8.
+
+    Example:
+        >>> from transpike.coding import CSS, Rate
+        >>> train_bits(Rate(steps=32)), round(train_bits(CSS(steps=8)), 2)
+        (32.0, 12.68)
+    """
+    return len(scheme.weights) * math.log2(len(scheme.digits))
 
 
 def comparisons(digits: Sequence[int]) -> int:

@@ -6,15 +6,29 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from transpike.checks import choice, keywords
+from transpike.coding.burst import Burst
 from transpike.coding.css import CSS
+from transpike.coding.differential import Differential
 from transpike.coding.fs import FS
+from transpike.coding.multithreshold import MultiThreshold
+from transpike.coding.phase import Phase
+from transpike.coding.quantised import Quantised
 from transpike.coding.rate import Rate
 from transpike.coding.scheme import Scheme
 from transpike.errors import ConfigError
 
 __all__ = ["DEFAULT", "SCHEMES", "create_scheme", "scheme_settings"]
 
-SCHEMES: dict[str, Callable[..., Scheme]] = {"css": CSS, "rate": Rate, "fs": FS}
+SCHEMES: dict[str, Callable[..., Scheme]] = {
+    "css": CSS,
+    "rate": Rate,
+    "fs": FS,
+    "burst": Burst,
+    "differential": Differential,
+    "multithreshold": MultiThreshold,
+    "phase": Phase,
+    "quantised": Quantised,
+}
 """By name: the classes of coding schemes. Their fields are their settings."""
 
 DEFAULT: Scheme = CSS()

@@ -45,11 +45,12 @@ class TrackingNeuron:
             >>> TrackingNeuron.refusal(Function.of("leaky_relu.default", 0, 0.1), signed=False)
             'without negative spikes only functions that are never negative, such as ReLU, have a neuron'
         """
-        tail = function.tail
-        if not function.tracked:
-            reason = f"{function.name} has no neuron in this scheme: it is neither piecewise linear nor a maximum"
-            return None if signed else reason
-        if not signed and tail.slope != 0 and tail.low < 0:
+        real, tail = function.real, function.real.tail
+        if signed:
+            return None
+        if not real.tracked:
+            return f"{real.name} has no neuron in this scheme: it is neither piecewise linear nor a maximum"
+        if tail.slope != 0 and tail.low < 0:
             return "without negative spikes only functions that are never negative, such as ReLU, have a neuron"
         return None
 
@@ -94,7 +95,7 @@ class TrackingNeuron:
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
     def rule(self) -> dict[str, object]:
-        """What all layers of a network share of it, as plain data, for readers that have no such class.
+        """How it fires, as plain data, for readers that have no such class.
 
         Example:
             >>> TrackingNeuron(code=Code(steps=8, beta=2.0), function=Function(), amplitude=1.0).rule()

@@ -13,6 +13,8 @@ from transpike.conversion.amplitudes import channel_axes
 from transpike.conversion.graph import Graph
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError, DataError
+from transpike.moments import Moments
+from transpike.neurons.tsa import IDENTITY, RELU
 from transpike.quantiles import ChannelQuantiles, Quantiles
 
 __all__ = ["IMAGES", "Statistics", "collect", "measure"]
@@ -107,10 +109,21 @@ def measure(
     """
     axes = channel_axes(graph)
     shapes = {op.name: op.shape for op in graph}
-    seen = {
-        op.name: Seen(Quantiles(), ChannelQuantiles(shapes[op.name][axes[op.name]]) if op.name in axes else None)
-        for op in [graph.input, *graph.neurons]
-    }
+    seen = {}
+    for op in [graph.input, *graph.neurons]:
+        channels = shapes[op.name][axes[op.name]] if op.name in axes else None
+        straight = op.fires and op.function.tracked and op.function.tail in (RELU, IDENTITY)
+        seen[op.name] = Seen(
+            Quantiles(),
+            ChannelQuantiles(channels) if channels else None,
+            Moments(channels or 1) if straight else None,
+            signed=straight and op.function.tail == IDENTITY,
+        )
+
+    def heard(op: Op, operand: Tensor) -> None:
+        if (moments := seen[op.name].heard) is not None:
+            axis = axes[op.name] + 1 if op.name in axes else None
+            moments.update(op.function.head(operand, constants=op.tensors), axis=axis)
 
     def observe(op: Op, value: Tensor) -> None:
         values, channels = seen[op.name].values, seen[op.name].channels
@@ -126,7 +139,7 @@ def measure(
 
     with torch.no_grad():
         for start in range(0, len(images), chunk):
-            graph.run(images[start : start + chunk], observe)
+            graph.run(images[start : start + chunk], observe, heard)
             if progress:
                 progress(min(start + chunk, len(images)))
     return Statistics(seen, axes, len(images))

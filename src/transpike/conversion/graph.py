@@ -103,14 +103,22 @@ class Graph:
             case keys:
                 return dict(zip(keys, outputs, strict=True))
 
-    def run(self, x: Tensor, observe: Callable[[Op, Tensor], None] | None = None) -> dict[str, Tensor]:
+    def run(
+        self,
+        x: Tensor,
+        observe: Callable[[Op, Tensor], None] | None = None,
+        heard: Callable[[Op, Tensor], None] | None = None,
+    ) -> dict[str, Tensor]:
         """The analog network: every operation on real values, for ``x`` of shape [N, \\*].
 
-        ``observe(op, value)`` is called for the input and for every neuron. Returns the outputs by name.
+        ``observe(op, value)`` is called for the input and for every neuron, ``heard(op, operand)`` before for every
+        neuron of one operand. Returns the outputs by name.
         """
         uses = {name: len(ops) for name, ops in self.consumers.items()}
         values: dict[str, Tensor] = {}
         for op in self.ops:
+            if heard and op.fires and len(op.inputs) == 1:
+                heard(op, values[op.inputs[0]])
             value = apply(op, op.tensors, *(values[name] for name in op.inputs) if op.inputs else (x,))
             if observe and (op.kind == "input" or op.fires):
                 observe(op, value)

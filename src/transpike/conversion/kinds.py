@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transpike.coding.function import Argument, Call, Constant, Function, Operand, Result, argument
+from transpike.coding.function import RELATIVE, Argument, Call, Constant, Function, Operand, Result, argument
 from transpike.coding.operators import aten
 from transpike.conversion.op import Op
 from transpike.errors import ConversionError
@@ -79,10 +79,6 @@ def resampled(op: Op) -> int:
     return int(next(letter for letter in op.args["operator"] if letter.isdigit()))
 
 
-RELATIVE = "relative"
-"""The tensor of a layer of neurons, or of the input, that holds its channels' amplitudes relative to the largest."""
-
-
 def _input(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     return x / tensors[RELATIVE] if RELATIVE in tensors else x
 
@@ -135,13 +131,6 @@ def _resample(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
 
 def _slice(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     return torch.ops.aten.slice(x, op.args["dim"], op.args["start"], op.args["end"], op.args["step"])  # type: ignore[no-any-return]
-
-
-def _undivided(op: Op) -> Function:
-    """The function of a layer without the division by its channels' amplitudes at the end."""
-    calls = op.function.calls
-    divided = bool(calls) and Constant(RELATIVE) in calls[-1].args
-    return Function(calls[:-1], op.function.operands) if divided else op.function
 
 
 def _call(op: Op, tensors: Tensors, *inputs: Tensor) -> Tensor:
@@ -263,7 +252,7 @@ KINDS: dict[str, Kind] = {
         calls=_one("sum.dim_IntList", "dim", "keepdim"),
     ),
     "resample": Kind(run=_resample, ones=_spread, calls=_padded),
-    "call": Kind(run=_call, title=lambda op: _undivided(op).name, calls=lambda op: op.function),
+    "call": Kind(run=_call, title=lambda op: op.function.real.name, calls=lambda op: op.function),
     "refused": Kind(run=_nothing),
 }
 

@@ -48,7 +48,7 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "scheme": scheme_settings(scheme),
-        "ops": [_written(op) for op in graph],
+        "ops": [_written(op, neurons) for op in graph],
         "outputs": graph.outputs,
         "container": graph.container,
         "joined": dict(graph.joined),
@@ -57,7 +57,7 @@ def save(
         "waits": dict(timing.waits),
         "clipped": dict(measured.clipped),
         "residuals": dict(measured.residuals),
-        **facts(scheme, timing, neurons),
+        **facts(scheme, timing),
         "weights_sha256": digest(data),
     }
     with files.Change(Path(folder), error=ModelError) as change:
@@ -65,16 +65,14 @@ def save(
         change.write("network.json", files.dumps(network), kind=NETWORK)
 
 
-def facts(scheme: Scheme, timing: Timing, neurons: Mapping[str, Neuron]) -> dict[str, Any]:
+def facts(scheme: Scheme, timing: Timing) -> dict[str, Any]:
     """What follows from the scheme and the waits, written for readers that compute neither: see docs/format.md."""
-    first = next(iter(neurons.values()), None)
     code = {
         "weights": list(scheme.weights),
         "entry": list(scheme.entry),
         "encoded": None if scheme.encoded is None else list(scheme.encoded),
         "ratio": ratio(scheme),
         "wait": scheme.wait or 0,
-        "neuron": first.rule() if first else None,
     }
     delays = [[source, to, steps] for (source, to), steps in timing.delays.items() if steps]
     return {"code": code, "latency": timing.latency, "interval": timing.interval, "delays": delays}
@@ -85,12 +83,13 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _written(op: Op) -> dict[str, object]:
+def _written(op: Op, neurons: Mapping[str, Neuron]) -> dict[str, object]:
     entry: dict[str, object] = {"name": op.name, "kind": op.kind, "inputs": op.inputs, "shape": op.shape}
     entry |= {"args": dict(op.args), "gains": op.gains, "tensors": list(op.tensors)}
     if op.kind != "call":
         return entry
-    return entry | {"function": op.function.written(), "fires": op.fires, "tail": tail(op.function)}
+    entry |= {"function": op.function.written(), "fires": op.fires, "tail": tail(op.function)}
+    return entry | ({"neuron": neurons[op.name].rule()} if op.fires else {})
 
 
 def tail(function: Function) -> dict[str, float | None] | None:

@@ -98,7 +98,11 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
-    for name, value in facts(scheme, snn.timing, snn.neurons).items():
+    for entry in network.records("ops"):
+        found, neuron = entry.content.get("neuron"), snn.neurons.get(entry.text("name"))
+        if found != (rule := neuron.rule() if neuron else None):
+            raise entry.wrong(f"{entry.text('name')}: neuron={shown(found)}: with this scheme it is {shown(rule)}.")
+    for name, value in facts(scheme, snn.timing).items():
         if network.content.get(name) != value:
             found = shown(network.content.get(name))
             raise network.wrong(f"{name}={found}: with this scheme and these waits it is {shown(value)}.")

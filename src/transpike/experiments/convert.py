@@ -19,15 +19,17 @@ from transpike.experiments.options import begun_otherwise, record, same
 from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
 from transpike.models.zoo import SPIKING
-from transpike.report import write_report
+from transpike.report import write_report, write_rows
 from transpike.report.terminal import conversion_table
 from transpike.results import (
     Conversion,
+    Limits,
     Row,
     RunFolder,
     Spikes,
     copy_results,
     read_result,
+    read_run,
     resumable,
     resume_run,
     start_run,
@@ -39,10 +41,10 @@ from transpike.train.recorded import read_options
 if TYPE_CHECKING:
     from torch import nn
 
-    from transpike.measure.goals import Goal, Limits
+    from transpike.measure.goals import Goal
     from transpike.measure.sweep import Sweep
 
-__all__ = ["Convert", "convert", "load_inputs", "run_sweep"]
+__all__ = ["Convert", "convert", "load_inputs", "measured_rows", "read_conversion", "run_sweep"]
 
 _SEARCHED = ("goal", "max_latency", "payload_bits", "max_energy")
 
@@ -144,7 +146,7 @@ def convert(options: Convert) -> Conversion:
         )
     counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
     recorded = record(options, settings=options.settings or {}, steps=counts, **found)
-    rows = _finished(options.resume, recorded) if options.resume else ()
+    rows = measured_rows(options.resume, "convert", recorded) if options.resume else ()
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
         results = run_sweep(task, run, rows=rows)
@@ -166,7 +168,7 @@ def _schemes(options: Convert) -> Sequence[Scheme]:
 
 def _sought(options: Convert) -> tuple[Goal, Limits] | None:
     """What is searched for; None where the scheme is given."""
-    from transpike.measure.goals import Goal, Limits
+    from transpike.measure.goals import Goal
 
     limits = {"latency": options.max_latency, "payload_bits": options.payload_bits, "energy": options.max_energy}
     if options.scheme != "auto":
@@ -211,32 +213,45 @@ def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: 
 
     for results in sweep(task, run.folder, rows=rows):
         run.write(results)
-    results = _read(run.folder)
+    results = read_conversion(run.folder, "convert")
     Console().print(conversion_table(results))
+    write_rows(results, run.folder / "rows.csv")
     page = write_report([run.folder, *beside], run.folder / "report.html")
     print(f"Networks and results: {run.folder}\nReport: {page}")
     return results
 
 
-def _read(folder: Path) -> Conversion:
+def read_conversion(folder: Path, verb: str) -> Conversion:
+    """What an earlier run of a verb found.
+
+    Raises:
+        ConfigError: it is another verb's.
+    """
     results = read_result(folder)
     if not isinstance(results, Conversion):
-        raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
+        raise ConfigError(f"{folder}: no run of `transpike {verb}` to resume")
     return results
 
 
-def _finished(folder: Path, options: Mapping[str, object]) -> tuple[Row, ...]:
-    """The rows of a run that was broken off, if it was begun with the same options."""
-    began = read_options(folder)
-    if "scheme" not in began:
-        raise ConfigError(f"{folder}: no run of `transpike convert` to resume")
-    before, now = (_comparable(each) for each in (began, options))
+def measured_rows(
+    folder: Path, verb: str, options: Mapping[str, object], *, free: Sequence[str] = ("steps",)
+) -> tuple[Row, ...]:
+    """The rows of a run that was broken off, if it was begun with the same options.
+
+    Args:
+        folder: the run's.
+        verb: whose run it must be.
+        options: of the command that goes on with it.
+        free: options that may be others, beside where images lie and where to compute.
+    """
+    run, began = read_run(folder), read_options(folder)
+    if run is None or run.verb != verb:
+        raise ConfigError(f"{folder}: no run of `transpike {verb}` to resume")
+    before, now = (
+        {name: plain(value) for name, value in each.items() if name not in (*free, "device", "root")}
+        for each in (began, options)
+    )
     changed = [name for name in now if not same(now[name], before.get(name))]
     if changed:
         raise begun_otherwise(folder, changed)
-    return _read(folder).rows if os.path.isfile(folder / "results.json") else ()
-
-
-def _comparable(options: Mapping[str, object]) -> Arguments:
-    """Options that two parts of a run share: images may lie elsewhere, and one may compute elsewhere, at other T."""
-    return {name: plain(value) for name, value in options.items() if name not in ("steps", "device", "root")}
+    return read_conversion(folder, verb).rows if os.path.isfile(folder / "results.json") else ()

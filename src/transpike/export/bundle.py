@@ -42,6 +42,7 @@ class Node:
     tensors: Mapping[str, Array]
     calls: tuple[Mapping[str, Any], ...]
     tail: Mapping[str, Any] | None
+    rule: Mapping[str, Any] | None
     fires: bool
     unit: float
     wait: int
@@ -60,7 +61,7 @@ class Bundle:
         outputs: names of those that leave the network, in the form that ``container`` says.
         spiking: names of those through which spikes travel; the others work on decoded values.
         readouts: the spiking ones whose results are decoded.
-        weights, entry, encoded, ratio, wait, rule: the code.
+        weights, entry, encoded, ratio, wait: the code.
         latency, interval, delays: the clock.
         dtype: float32, or float64 where the network was saved so.
     """
@@ -75,7 +76,6 @@ class Bundle:
     encoded: tuple[int, ...] | None
     ratio: float | None
     wait: int
-    rule: Mapping[str, Any] | None
     latency: int
     interval: int
     delays: Mapping[tuple[str, str], int]
@@ -173,6 +173,7 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
                 tensors={key: arrays[f"{name}.{key}"] for key in entry.texts("tensors")},
                 calls=tuple(r.content for r in entry.record("function").records("calls")) if kind == "call" else (),
                 tail=entry.record("tail").content if kind == "call" and entry.has("tail") else None,
+                rule=entry.record("neuron").content if fires and entry.has("neuron") else None,
                 fires=fires,
                 unit=units.number(name) if name in units.content else 1.0,
                 wait=waits.whole(name, least=0, most=LARGEST) if fires else 0,
@@ -196,7 +197,6 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
         encoded=tuple(code.wholes("encoded")) if code.has("encoded") else None,
         ratio=code.number("ratio") if code.has("ratio") else None,
         wait=code.whole("wait", least=0),
-        rule=code.record("neuron").content if code.has("neuron") else None,
         latency=network.whole("latency", least=1, most=LARGEST),
         interval=network.whole("interval", least=1, most=LARGEST),
         delays={(str(a), str(b)): int(steps) for a, b, steps in delays},

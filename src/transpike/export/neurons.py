@@ -109,11 +109,11 @@ class Neurons:
     """
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
-        if bundle.rule is None:
+        if node.rule is None:
             raise ModelError(f"{node.name}: its scheme has a neuron of its own, which the runner does not know")
         if missing := unsupported(node):
             raise ModelError(f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it")
-        rule, self.node = bundle.rule, node
+        rule, self.node = node.rule, node
         self._steps, self._wait = bundle.steps, node.wait
         # Whole numbers in the state's own unit, where the function is a maximum or ReLU; else real ones.
         self.whole = bundle.whole and _plain(node)

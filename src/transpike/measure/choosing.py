@@ -20,9 +20,9 @@ from transpike.coding.scheme import Scheme
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import IMAGES, collect
 from transpike.errors import ConfigError, ConversionError, GoalError
-from transpike.measure.goals import Goal, Held, Limits
+from transpike.measure.goals import Goal, Held
 from transpike.measure.search import SIMULATIONS, Search, search
-from transpike.results import Spikes, Try
+from transpike.results import Limits, Spikes, Try
 
 __all__ = ["convert", "find", "tries_table"]
 

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from transpike.coding import scheme_settings
-from transpike.coding.scheme import decode, encoder_operations, finest, largest, payload_bits, readout_operations, total
+from transpike.coding.operations import TECHNOLOGIES, Technology
+from transpike.coding.scheme import (
+    decode,
+    encoder_operations,
+    finest,
+    largest,
+    payload_bits,
+    readout_operations,
+    total,
+    train_bits,
+)
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.cost import evaluated, fan_out, macs, pairings, relays, step
 from transpike.conversion.kinds import title, weighted
@@ -54,6 +64,7 @@ def compare(
     layer_images: int = LAYER_IMAGES,
     progress: Callable[[int], None] | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
+    technology: Technology = TECHNOLOGIES["45nm"],
 ) -> Comparison:
     """Run both networks and measure fidelity, spikes, operations, energy and speed.
 
@@ -65,6 +76,7 @@ def compare(
         progress: called with the number of images done, batch by batch.
         total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
             rank; all then give the same measures, but for those of time.
+        technology: what energies are of.
 
     Returns:
         The figures of both; accuracies are None without labels.
@@ -74,7 +86,7 @@ def compare(
     """
     counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
     labelled = True
-    layers = _Layers(snn)
+    layers = _Layers(snn, technology)
     if total:
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         layer_images = len(range(rank, layer_images, world))
@@ -123,13 +135,15 @@ def compare(
         shifts=work.shifts,
         multiplications=work.multiplications,
         payload_bits=work.payload_bits,
+        spike_bits=payload_bits(snn.scheme.digits),
+        train_bits=train_bits(snn.scheme),
         products=work.products,
         function_operations=work.function_additions + work.function_multiplications,
         neuron_updates=work.neuron_accumulates + work.neuron_shifts + work.neuron_multiplications,
-        energy_uj=work.joules * 1e6,
+        energy_uj=work.joules_in(technology) * 1e6,
         energy_parts_uj={
             part.replace("neurons", "neuron_updates"): joules * 1e6
-            for part, joules in work.energy().items()
+            for part, joules in work.energy(technology).items()
             if joules or part not in ("macs", "products", "functions")
         },
         seconds=seconds[1],
@@ -140,7 +154,7 @@ def compare(
     about = Ann(
         accuracy=ann / images if labelled else None,
         macs=float(ann_work.macs),
-        energy_uj=ann_work.joules * 1e6,
+        energy_uj=ann_work.joules_in(technology) * 1e6,
         images_per_second=images / seconds[0] if seen else 0.0,
     )
     return Comparison(int(images), about, row)
@@ -180,8 +194,8 @@ def _counted(spikes: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
 class _Layers:
     """Spikes, operations and errors of every layer, gathered over images."""
 
-    def __init__(self, snn: SpikingNetwork) -> None:
-        self.snn = snn
+    def __init__(self, snn: SpikingNetwork, technology: Technology) -> None:
+        self.snn, self.technology = snn, technology
         self.fan_out = {name: fan.to(snn.device) for name, fan in fan_out(snn.graph).items()}
         self.pairings = {name: pairs.to(snn.device) for name, pairs in pairings(snn.graph).items()}
         self.ops = {op.name: op for op in (snn.graph.input, *snn.graph.neurons)}
@@ -304,7 +318,7 @@ class _Layers:
             negative_per_neuron=negative,
             fan_out=float(self.fan_out[name].mean()),
             synops=work.synops,
-            energy_uj=work.joules * 1e6,
+            energy_uj=work.joules_in(self.technology) * 1e6,
             evaluations=self.step[name].evaluations,
             evaluation_operations=self.step[name].operations,
             state=self.step[name].state,

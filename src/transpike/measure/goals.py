@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from transpike.checks import near, number, refuse, whole
-from transpike.coding.scheme import payload_bits
+from transpike.checks import near, number, refuse
 from transpike.conversion import Prepared, SpikingNetwork
 from transpike.conversion.sensitivity import deviations, flat_outputs
 from transpike.errors import ConfigError
 from transpike.measure.conversion import logits
 
-__all__ = ["BATCH", "Goal", "Held", "Limits", "Score"]
+__all__ = ["BATCH", "Goal", "Held", "Score"]
 
 BATCH = 64
 """Images of one simulation."""
@@ -77,51 +76,6 @@ class Goal:
         """How many images can show it: so many that one of them may go wrong."""
         share = {"same": 100 - self.value, "loss": self.value, "error": 100.0}[self.kind]
         return ceil(100 / share - 1e-9) if share > 0 else 1
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a network may not exceed; None is no limit.
-
-    Attributes:
-        latency: steps from an image's arrival until the output stands.
-        payload_bits: that a spike carries beside its address; ternary spikes carry one.
-        energy: microjoules an image, by the model of `transpike.coding.operations`.
-    """
-
-    latency: int | None = None
-    payload_bits: int | None = None
-    energy: float | None = None
-
-    @classmethod
-    def of(cls, given: object) -> Limits:
-        """Limits from what a user gives.
-
-        Raises:
-            ConfigError: for an unknown limit, and for a value that can be none.
-        """
-        known = [field.name for field in fields(cls)]
-        if not isinstance(given, Mapping):
-            raise refuse("limits", given, 'some of {"latency": 32, "payload_bits": 3, "energy": 20}')
-        for name in given:
-            if name not in known:
-                raise ConfigError(f"limits: no limit {name!r}.{near(str(name), known)} There are: {', '.join(known)}.")
-        limits = cls(**given)
-        for name in ("latency", "payload_bits"):
-            if getattr(limits, name) is not None:
-                whole(f"limits: {name}", getattr(limits, name))
-        if limits.energy is not None:
-            number("limits: energy", limits.energy, above=0)
-        return limits
-
-    def __str__(self) -> str:
-        parts = {"latency": f"latency {self.latency}", "payload_bits": f"{self.payload_bits} payload bits a spike"}
-        parts["energy"] = f"{self.energy:g} µJ" if self.energy is not None else ""
-        return ", ".join(text for name, text in parts.items() if getattr(self, name) is not None)
-
-    def carry(self, digits: tuple[int, ...]) -> bool:
-        """Whether spikes may have these values."""
-        return self.payload_bits is None or payload_bits(digits) <= self.payload_bits
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from transpike.conversion import Prepared, SpikingNetwork
 from transpike.conversion.silence import PRICES, Silence, Silences, measured
 from transpike.errors import GoalError
 from transpike.measure.conversion import compare
-from transpike.measure.goals import Held, Limits
-from transpike.results import Try
+from transpike.measure.goals import Held
+from transpike.results import Limits, Try
 
 __all__ = ["CODES", "MOST", "SIMULATIONS", "Search", "search"]
 
@@ -111,7 +111,7 @@ class _Search:
         spent = ""
         try:
             for code in CODES:
-                if self.limits.carry(code.digits):
+                if self.limits.keep(payload_bits=payload_bits(code.digits)):
                     self._search(code)
         except _Spent:
             spent = f" in {SIMULATIONS} simulations"
@@ -182,7 +182,7 @@ class _Search:
             steps=snn.steps,
             latency=snn.latency,
             payload_bits=payload_bits(scheme.digits),
-            fits=self.limits.latency is None or snn.latency <= self.limits.latency,
+            fits=self.limits.keep(latency=snn.latency),
         )
         self.progress(f"{tried.code}, T = {tried.steps}, latency {tried.latency}", self.taken)
         no_longer = self.best is None or snn.latency <= self.best.snn.latency
@@ -200,7 +200,7 @@ class _Search:
     def _priced(self, tried: Try, snn: SpikingNetwork) -> Try:
         self._take(2)
         row = compare(snn, [self.held.images[:_ENERGY_IMAGES]]).row
-        fits = self.limits.energy is None or row.energy_uj <= self.limits.energy
+        fits = self.limits.keep(energy=row.energy_uj)
         return replace(tried, energy_uj=row.energy_uj, spikes_per_neuron=row.spikes_per_neuron, fits=fits)
 
     def _keep(self, candidate: _Candidate) -> None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch import nn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
 
 from transpike.coding import DEFAULT, Scheme, scheme_settings
+from transpike.coding.operations import TECHNOLOGIES, Technology
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import collect
 from transpike.conversion.diagnose import Diagnosis
 from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
+from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.measure.search import Search
-from transpike.results import Calibration, Conversion, Row, Spikes
+from transpike.results import Calibration, Conversion, Limits, Row, Spikes
+from transpike.train.processes import first_process
 
 __all__ = ["Sweep", "explained", "folder_name", "sweep"]
 
@@ -42,6 +45,10 @@ class Sweep:
         device: where to compute.
         spikes: where there are neurons.
         found: by a search: its network is measured in place of schemes.
+        target: percentage points of accuracy: of each code the least T is looked for that loses no more.
+        limits: what the row that is picked must keep.
+        technology: what energies are of.
+        total: sums a tensor over processes, which share the test images; None for one process.
     """
 
     name: str
@@ -52,41 +59,56 @@ class Sweep:
     device: str = "cpu"
     spikes: Spikes = "needed"
     found: Search | None = None
+    target: float | None = None
+    limits: Limits | None = None
+    technology: Technology = TECHNOLOGIES["45nm"]
+    total: Callable[[Tensor], Tensor] | None = None
 
 
-def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
+def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
     """Convert a network under every scheme, measure each on the test images, and save it in a folder of its own.
 
     Args:
         task: what to convert.
-        folder: where the networks' folders lie.
+        folder: where the networks' folders lie; None saves none, and then a scheme that has no neurons for the network
+            does not keep the others from being measured.
         rows: of schemes that were measured before, which are left out.
 
     Yields:
         After every scheme the results so far.
+
+    Raises:
+        ConversionError: no scheme has neurons for the network, or, where networks are saved, one has none.
     """
-    known = {_key(row.scheme): row for row in rows}
-    console, sets = Console(stderr=True), task.sets
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        convert, images = _converter(task, progress)
-        schemes = [task.found.network.scheme] if task.found else task.schemes
-        for scheme in schemes:
-            if _key(scheme_settings(scheme)) in known:
+    known, refused = {_key(row.scheme): row for row in rows}, dict[str, tuple[str, ConversionError]]()
+    sets, schemes = task.sets, [task.found.network.scheme] if task.found else task.schemes
+    with _Bars(task, schemes) as bars:
+        convert, images = _converter(task, bars)
+        for number, scheme in enumerate(_planned(schemes, known, task.target)):
+            if number >= len(schemes):
+                bars.planned(scheme)
+            code = _code(scheme_settings(scheme))
+            if _key(scheme_settings(scheme)) in known or code in refused:
+                bars.passed(scheme)
                 continue
-            name, total = folder_name(scheme), len(sets.test.dataset)  # type: ignore[arg-type]
-            bar = progress.add_task(f"{name}: choosing silent steps" if scheme.wait is None else name, total=total)
-
-            def chosen(done: int, proposals: int, bar: TaskID = bar) -> None:
-                progress.update(bar, completed=done, total=proposals)
-
-            snn = convert(scheme, chosen).to(task.device)
-            progress.reset(bar, description=name, total=total)
-            measured = compare(snn, sets.test, progress=partial(progress.advance, bar))
-            snn.save(folder / name)
-            few = collect(sets.test, DIAGNOSED).to(task.device)
-            row = explained(measured.row, snn.diagnose(few))
-            known[_key(scheme_settings(scheme))] = replace(row, network=name)
+            name = folder_name(scheme)
+            try:
+                snn = convert(scheme, bars.choosing(scheme)).to(task.device)
+            except ConversionError as error:
+                if folder:
+                    raise
+                refused[code] = f"{type(scheme).__name__}, {scheme.label}", error
+                bars.passed(scheme)
+                continue
+            measured = compare(
+                snn, sets.test, progress=bars.measuring(scheme), total=task.total, technology=task.technology
+            )
+            row = measured.row
+            if folder:
+                snn.save(folder / name)
+                few = collect(sets.test, DIAGNOSED).to(task.device)
+                row = replace(explained(row, snn.diagnose(few)), network=name)
+            known[_key(scheme_settings(scheme))] = row
             yield Conversion(
                 model=task.name,
                 dataset=sets.name,
@@ -97,7 +119,90 @@ def sweep(task: Sweep, folder: Path, *, rows: Sequence[Row] = ()) -> Iterator[Co
                 glossary={term: meaning for each in schemes for term, meaning in each.terms.items()},
                 goal=task.found.goal if task.found else None,
                 tries=snn.search,
+                technology=task.technology.name,
+                target_loss=task.target,
+                limits=task.limits,
+                refused={label: str(error) for label, error in refused.values()},
             )
+    if refused and not known:
+        raise next(error for _, error in refused.values())
+
+
+class _Bars(Progress):
+    """How far the scheme at work is, and all of them: steps of images, so that many steps count as long as they take.
+
+    The first process alone shows them.
+    """
+
+    def __init__(self, task: Sweep, schemes: Sequence[Scheme]) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=Console(stderr=True, quiet=not first_process()))
+        self._images = len(task.sets.test.sampler)  # type: ignore[arg-type]
+        self._one = self.add_task("tracing", total=None)
+        work = sum(len(scheme.weights) for scheme in schemes) * self._images
+        self._all = self.add_task("all", total=work) if len(schemes) > 1 else None
+
+    def calibrated(self, done: int, expected: Outlook) -> None:
+        """Show how many images the amplitudes have seen."""
+        if not done:
+            self.console.print(f"{str(expected)[0].upper()}{str(expected)[1:]}.")
+        self.update(self._one, description="calibrating", total=expected.images, completed=done)
+
+    def choosing(self, scheme: Scheme) -> Chosen:
+        """What shows how many silences have been tried."""
+        text = f"{folder_name(scheme)}: choosing silent steps" if scheme.wait is None else folder_name(scheme)
+        self.reset(self._one, description=text, total=self._images)
+        return lambda done, proposals: self.update(self._one, completed=done, total=proposals)
+
+    def measuring(self, scheme: Scheme) -> Callable[[int], None]:
+        """What shows how many images have been measured."""
+        self.reset(self._one, description=folder_name(scheme), total=self._images)
+        steps = len(scheme.weights)
+
+        def measured(images: int) -> None:
+            self.advance(self._one, images)
+            if self._all is not None:
+                self.advance(self._all, images * steps)
+
+        return measured
+
+    def passed(self, scheme: Scheme) -> None:
+        """Count a scheme that needs no measurement."""
+        if self._all is not None:
+            self.advance(self._all, len(scheme.weights) * self._images)
+
+    def planned(self, scheme: Scheme) -> None:
+        """Count a scheme that is one more."""
+        if self._all is not None:
+            total = self.tasks[self._all].total or 0
+            self.update(self._all, total=total + len(scheme.weights) * self._images)
+
+
+def _planned(schemes: Sequence[Scheme], known: Mapping[str, Row], target: float | None) -> Iterator[Scheme]:
+    """All schemes, then between those of each code, which are measured by then, what finds the least T for a target."""
+    yield from schemes
+    codes = {_code(scheme_settings(scheme)): scheme for scheme in schemes if target is not None}
+    for code, scheme in codes.items():
+        while between := _between(scheme, [row for row in known.values() if _code(row.scheme) == code], target or 0.0):
+            yield between[len(between) // 2]
+
+
+def _between(scheme: Scheme, rows: Sequence[Row], target: float) -> list[Scheme]:
+    """``scheme`` at all T between the least that meets the target and the next lower that was measured.
+
+    >>> from types import SimpleNamespace as Measured
+    >>> from transpike.coding import CSS, Phase
+    >>> rows = [Measured(steps=8, loss_pp=2.0), Measured(steps=32, loss_pp=0.1), Measured(steps=64, loss_pp=0.0)]
+    >>> [one.steps for one in _between(Phase(steps=8), rows, 0.5)]
+    [16, 24]
+    """
+    met = min((row.steps for row in rows if row.loss_pp is not None and row.loss_pp <= target), default=0)
+    missed = max((row.steps for row in rows if row.steps < met), default=met)
+    found = []
+    for steps in range(missed + 1, met):
+        with suppress(ConfigError):  # whole periods alone, say
+            found.append(replace(scheme, steps=steps))  # type: ignore[type-var]
+    return found
 
 
 def explained(row: Row, diagnosis: Diagnosis) -> Row:
@@ -115,20 +220,13 @@ def explained(row: Row, diagnosis: Diagnosis) -> Row:
     return replace(row, layers=layers, output_error=diagnosis.error, advice=diagnosis.advice, diagnosis=diagnosis.words)
 
 
-def _converter(task: Sweep, progress: Progress) -> tuple[Callable[[Scheme, Chosen], SpikingNetwork], int]:
+def _converter(task: Sweep, bars: _Bars) -> tuple[Callable[[Scheme, Chosen], SpikingNetwork], int]:
     """What gives the network of a scheme, and on how many images it was calibrated."""
     if task.found is not None:
         network = task.found.network
         return lambda scheme, chosen: network, task.found.images
-    bar = progress.add_task("tracing", total=None)
-
-    def calibrated(done: int, expected: Outlook) -> None:
-        if not done:
-            progress.console.print(f"{str(expected)[0].upper()}{str(expected)[1:]}.")
-        progress.update(bar, description="calibrating", total=expected.images, completed=done)
-
     batches, ann = task.sets.calibration(task.calibration), task.ann.to(task.device)
-    prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, progress=calibrated)
+    prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, progress=bars.calibrated)
     return lambda scheme, chosen: prepared.convert(scheme, progress=chosen), len(prepared.images)
 
 
@@ -140,7 +238,7 @@ def folder_name(scheme: Scheme) -> str:
     ('T6_silent-0_levels-1-2-4-8', 'T32_rate')
     """
     settings, default = scheme_settings(scheme), scheme_settings(type(scheme)())
-    parts = [f"T{settings['steps']}"]
+    parts = [f"T{settings['steps']}"] if "steps" in settings else []
     if settings["name"] != scheme_settings(DEFAULT)["name"]:
         parts.append(str(settings["name"]))
     differing = (name for name in settings if name != "steps" and settings[name] != default[name])
@@ -159,9 +257,13 @@ def _key(settings: Mapping[str, object]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
+def _code(settings: Mapping[str, object]) -> str:
+    return _key({name: value for name, value in settings.items() if name != "steps"})
+
+
 def _ordered(rows: Iterable[Row]) -> tuple[Row, ...]:
     """Rows of one code together, by steps."""
     codes: dict[str, list[Row]] = {}
     for row in rows:
-        codes.setdefault(_key({name: value for name, value in row.scheme.items() if name != "steps"}), []).append(row)
+        codes.setdefault(_code(row.scheme), []).append(row)
     return tuple(row for code in codes.values() for row in sorted(code, key=lambda row: row.steps))

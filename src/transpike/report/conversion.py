@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -10,14 +11,14 @@ from markupsafe import Markup
 from transpike.report import plots
 from transpike.report.layers import cause_plot, error_plot, layer_cells, rate_plot
 from transpike.report.parts import Entry, Group, Layers, Plot, Section, Table, TableGroup, TableRow, legend, spoken
-from transpike.report.series import FAITHFUL, Series, representative
+from transpike.report.series import FAITHFUL, Series, front, least, picked, representative
 from transpike.report.wording import count, fixed, known, loss_words, percent, ratio
 from transpike.results import Ann, Conversion, Row, Try
 
 __all__ = ["ROW_COLUMNS", "compare", "describe_conversion"]
 
 ROW_COLUMNS = (
-    *("T", "latency", "zero-delay", "interval", "accuracy", "loss (pp)", "same predictions", "logit error"),
+    *("T", "latency", "zero-delay", "interval", "T × bits", "accuracy", "loss (pp)", "same predictions", "logit error"),
     *("spikes per neuron", "SynOps or MACs", "energy (µJ)", "× ANN", "images/s"),
 )
 Named = Sequence[tuple[str, Series]]
@@ -26,7 +27,8 @@ Named = Sequence[tuple[str, Series]]
 
 def describe_conversion(result: Conversion, series: Sequence[Series], key: str) -> Section:
     """The section of one conversion; `key` is its own on the page."""
-    best = representative(row for one in series for row in one.rows)
+    rows = [row for one in series for row in one.rows]
+    best = (picked(rows, result.limits) if result.limits else None) or representative(rows)
     label = next(one.short for one in series if best in one.rows)
     place, setting = f"{result.model} on {result.dataset}", f"{label}, T = {best.steps}"
     ann = f"ANN {percent(result.ann.accuracy)}".removesuffix(" –")
@@ -44,8 +46,39 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
         ],
         table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
         layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
-        groups=_searched(result),
+        groups=[*_least(result, series), *_refused(result), *_searched(result)],
     )
+
+
+def _least(result: Conversion, series: Sequence[Series]) -> list[Group]:
+    """The fewest steps of each code that lose little enough."""
+    if result.target_loss is None:
+        return []
+    rows = [(one.short, *_least_cells(result.ann, least(one.rows, result.target_loss))) for one in series]
+    note = (
+        "T × bits is T times the bits of a digit, zero being one of its values: a value of an 8-bit quantised network "
+        "takes 8. The fewest steps were looked for on the test images, as tables in papers have it."
+    )
+    heading = f"Fewest steps that lose at most {result.target_loss:g} pp"
+    columns = (
+        *("code", "T", "latency", "zero-delay", "T × bits"),
+        *("same predictions", "spikes per neuron", "energy (µJ)", "× ANN"),
+    )
+    return [Group(heading, note, columns=columns, rows=rows)]
+
+
+def _least_cells(ann: Ann, row: Row | None) -> Sequence[str]:
+    if row is None:
+        return ["none here", *"–––––––"]
+    steps = f"{row.steps}", f"{row.latency}", f"{row.latency_zero_delay}", fixed(row.train_bits, 1)
+    energy = fixed(row.energy_uj), ratio(row.energy_uj, ann.energy_uj)
+    return [*steps, percent(row.agreement), fixed(row.spikes_per_neuron), *energy]
+
+
+def _refused(result: Conversion) -> list[Group]:
+    """Codes that have no neurons for the network."""
+    rows = [(label, reason) for label, reason in result.refused.items()]
+    return [Group("Codes that cannot compute this network", columns=("code", "why"), rows=rows)] if rows else []
 
 
 def _searched(result: Conversion) -> list[Group]:
@@ -137,22 +170,36 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN") -> list[
     labelled = all(known(row.loss_pp) for _, one in named for row in one.rows)
     measure = "accuracy lost (pp)" if labelled else "predictions changed (%)"
 
-    def lines(x: Callable[[Row], int], value: Callable[[Row], float | None]) -> list[plots.Line]:
+    def lines(x: Callable[[Row], float], value: Callable[[Row], float | None]) -> list[plots.Line]:
         return [plots.curve(label, one.index, ((x(row), value(row)) for row in one.rows)) for label, one in named]
 
     def lost(row: Row) -> float | None:
         return row.loss_pp if labelled else 100 * (1 - row.agreement)
 
     found = []
-    for x, name, axis, words in (
+    costs: list[tuple[Callable[[Row], float], str, str, str]] = [
         (lambda row: row.steps, "steps", "T (steps)", "T"),
         (lambda row: row.latency, "latency", "latency (steps)", "latency"),
-    ):
+    ]
+    if len({row.scheme["name"] for _, one in named for row in one.rows}) > 1:
+        costs.append((lambda row: row.train_bits or math.nan, "bits", "T × bits", "T × bits"))
+        costs.append((lambda row: row.energy_uj, "cost", "energy (µJ)", "energy"))
+    for x, name, axis, words in costs:
         curves = lines(x, lost)
         if any(line.points for line in curves):
             alt = f"{place}: {measure} against {words}. {spoken(curves, words)}"
-            svg = plots.draw_lines(curves, f"{key}-{name}", alt, titles=(axis, measure), scale="loss", note=note)
-            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}"))
+            svg = plots.draw_lines(
+                curves,
+                f"{key}-{name}",
+                alt,
+                titles=(axis, measure),
+                scale="loss",
+                note=note,
+                whole=name in ("steps", "latency"),
+                front=[] if len(curves) < 2 else front(point for line in curves for point in line.points),
+            )
+            stair = "The thin stair joins what no other point betters." if len(curves) > 1 else ""
+            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stair))
     errors = lines(lambda row: row.steps, lambda row: 100 * row.logit_error if known(row.logit_error) else None)
     if any(y > 0 for line in errors for _, y in line.points):
         alt = f"{place}: logit error in percent against T. {spoken(errors, 'T')}"
@@ -181,13 +228,15 @@ def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[
     note = f"Each coding at its least latency with {100 * FAITHFUL:g} % same predictions, or else at its closest."
     if named_parts := [part for part in plots.PARTS if any(part in bar.parts for bar in bars)]:
         note += f" From full to faint: {', '.join(part.replace('_', ' ') for part in named_parts)}."
-    return [Plot(Markup(plots.draw_energy(bars, f"{key}-energy", alt)), "Energy per image, a model", note)]
+    technologies = ", ".join(sorted({result.technology for result, _ in sources}))
+    caption = f"Energy per image, a model ({technologies})"
+    return [Plot(Markup(plots.draw_energy(bars, f"{key}-energy", alt)), caption, note)]
 
 
 def _ann_cells(ann: Ann) -> list[str]:
     energy = ann.energy_uj
     work = [count(ann.macs), fixed(energy), ratio(energy, energy), fixed(ann.images_per_second, 0)]
-    return [*"–––", percent(ann.accuracy), *"––––", *work]
+    return [*"––––", percent(ann.accuracy), *"––––", *work]
 
 
 def _group(result: Conversion, label: str, series: Series, best: Row, *, only: bool = False) -> TableGroup:
@@ -203,6 +252,7 @@ def _row_cells(ann: Ann, row: Row) -> list[str]:
         f"{row.latency}",
         fixed(row.latency_zero_delay, 0),
         fixed(row.interval, 0),
+        fixed(row.train_bits or None, 1),
         percent(row.accuracy),
         fixed(row.loss_pp),
         percent(row.agreement),

@@ -73,6 +73,7 @@ DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 PARTS = {
     **{"accumulates": 1.0, "shifts": 0.85, "multiplications": 0.7, "products": 0.55, "functions": 0.4},
     "neuron_updates": 0.28,
+    "memory": 0.16,
     **{"synapses": 1.0, "neurons": 0.64, "encoder": 0.28},
 }
 """How opaque an energy's parts are drawn."""
@@ -188,12 +189,13 @@ def draw_lines(
     scale: str = "linear",
     note: str = "",
     whole: bool = True,
+    front: Sequence[tuple[float, float]] = (),
 ) -> str:
-    """Curves against an axis of whole numbers, or of any if `whole` is false, as SVG.
+    """Curves against an axis of whole numbers, or of any if `whole` is false, as SVG; logarithmic from sixteenfold on.
 
     `titles` are those of the two axes. `scale` is linear, log, or loss: lost percentage points, zero at the top (where
     `note` labels the ANN's line), linear within 0.1 and logarithmic beyond, so that a collapse and a hundredth of a
-    point are both told.
+    point are both told. `front` are points that a thin stair joins: what no other point betters.
     """
     if scale == "log" and not any(py > 0 for line in lines for _, py in line.points):
         scale = "linear"
@@ -215,11 +217,16 @@ def draw_lines(
                 clip_on=False,
                 zorder=3,
             )
+        if len(front) > 1:
+            axes.step(*zip(*front, strict=True), where="post", color=LIGHT["muted"], linewidth=0.9, zorder=2)
         axes.set_xlabel(titles[0])
         axes.set_ylabel(titles[1])
         places = sorted({px for line in lines for px, _ in line.points})
         gaps = [after - before for before, after in pairwise(places)]
-        if not whole:
+        if places and places[-1] >= 16 * places[0] > 0:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_minor_locator(NullLocator())
+        elif not whole:
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         elif len(places) <= 10 and all(gap > (places[-1] - places[0]) / 20 for gap in gaps):
             axes.set_xticks(places)

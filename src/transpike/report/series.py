@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transpike.report.labels import label_schemes
-from transpike.results import Conversion, Row
+from transpike.results import Conversion, Limits, Row
 
-__all__ = ["FAITHFUL", "Series", "Source", "find_series", "representative"]
+__all__ = ["FAITHFUL", "Series", "Source", "find_series", "front", "least", "picked", "representative"]
 
 FAITHFUL = 0.995
 """Share of predictions equal to the ANN's from which a conversion is called faithful."""
@@ -49,6 +49,38 @@ def representative(rows: Iterable[Row]) -> Row:
         return -min(share, FAITHFUL), row.latency, -share
 
     return min(rows, key=order)
+
+
+def picked(rows: Iterable[Row], limits: Limits) -> Row | None:
+    """The row within limits that keeps the most predictions, of several the one of least latency; None if all exceed
+    them.
+    """
+    within = (
+        row for row in rows if limits.keep(latency=row.latency, payload_bits=row.spike_bits, energy=row.energy_uj)
+    )
+    return min(within, key=lambda row: (-row.agreement, row.latency), default=None)
+
+
+def least(rows: Iterable[Row], loss_pp: float) -> Row | None:
+    """The row of fewest steps that loses no more than so many percentage points of accuracy; None if all lose more."""
+    return min(
+        (row for row in rows if row.loss_pp is not None and row.loss_pp <= loss_pp),
+        key=lambda row: row.steps,
+        default=None,
+    )
+
+
+def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (cost, loss) those that no other is as good as in both, and better in one; by increasing cost.
+
+    >>> front([(8, 1.0), (4, 2.0), (12, 1.5), (12, 0.5), (4, 3.0)])
+    [(4, 2.0), (8, 1.0), (12, 0.5)]
+    """
+    found: list[tuple[float, float]] = []
+    for cost, loss in sorted(points):
+        if not found or loss < found[-1][1]:
+            found.append((cost, loss))
+    return found
 
 
 def find_series(sources: Sequence[Source]) -> list[list[Series]]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
-from transpike.report.series import representative
+from transpike.report.series import find_series, least, picked, representative
 from transpike.report.wording import known
 from transpike.results import Analysis, Conversion, Evaluation, Features, FiringLayer, Neuron, Operations, Row, Spiking
 
-__all__ = ["analysis_tables", "conversion_table", "operations_table", "spiking_tables", "summary"]
+__all__ = ["analysis_tables", "conversion_table", "least_table", "operations_table", "spiking_tables", "summary"]
 
 HEADINGS = (
     *("T", "lat-\nency", "accu-\nracy%", "loss\npp", "same\npred.%"),
@@ -31,6 +31,10 @@ def conversion_table(result: Conversion) -> Table:
     best = representative(result.rows)
     table.caption = f"spikes, SynOps and energy are means over the first {result.rows[0].layer_images} images"
     table.caption += _shares(result.rows)
+    if result.limits is not None:
+        kept = picked(result.rows, result.limits)
+        named = f"{_name(kept)}, T = {kept.steps}, keeps the most predictions" if kept else "no row"
+        table.caption += f"\nwithin {result.limits}: {named}"
     if best.diagnosis:
         table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
     table.caption_justify = "left"
@@ -45,6 +49,32 @@ def conversion_table(result: Conversion) -> Table:
     return table
 
 
+def least_table(result: Conversion) -> Table:
+    """The fewest steps at which each code loses no more than the target."""
+    title = f"Fewest steps that lose at most {result.target_loss:g} pp"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for heading in ("T", "lat-\nency", "zero-\ndelay", "T ×\nbits", "same\npred.%", "spikes\n/neur.", "energy\nµJ"):
+        table.add_column(heading, justify="right")
+    for one in find_series([(result, "")])[0]:
+        row = least(one.rows, result.target_loss or 0.0)
+        if row is None:
+            table.add_row(one.short, "none here")
+            continue
+        figures = (
+            f"{row.train_bits:.1f}",
+            _percent(row.agreement),
+            f"{row.spikes_per_neuron:.2f}",
+            f"{row.energy_uj:.3g}",
+        )
+        table.add_row(one.short, str(row.steps), str(row.latency), str(row.latency_zero_delay), *figures)
+    return table
+
+
+def _name(row: Row) -> str:
+    return row.label or str(row.scheme["name"])
+
+
 def _shares(rows: Sequence[Row]) -> str:
     """What functions and products take of the energy, where a network has such."""
     found = {
@@ -57,7 +87,7 @@ def _shares(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row, energy: float) -> Iterator[str]:
-    yield row.label or str(row.scheme["name"])
+    yield _name(row)
     yield from (str(row.steps), str(row.latency), _percent(row.accuracy))
     yield f"{row.loss_pp:.2f}" if known(row.loss_pp) else ""
     yield from (_percent(row.agreement), f"{row.spikes_per_neuron:.2f}", _count(row.synops))

@@ -21,6 +21,7 @@ from transpike.results.analysis import (
 from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row, Spikes, Try
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
+from transpike.results.limits import Limits
 from transpike.results.provenance import provenance
 from transpike.results.run import Hardware, Run
 from transpike.results.runs import RunFolder, copy_results, located, resumable, resume_run, start_run
@@ -57,6 +58,7 @@ __all__ = [
     "HeatMap",
     "Layer",
     "Left",
+    "Limits",
     "LogitCurve",
     "LogitRow",
     "Logits",

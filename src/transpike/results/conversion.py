@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from transpike.results.limits import Limits
 from transpike.results.records import Count, Mistake, Steps, check_named
 
 __all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes", "Try"]
@@ -104,6 +105,8 @@ class Row:
         shifts: of them those by a power of two.
         multiplications: of them those by another factor.
         payload_bits: sent as spikes.
+        spike_bits: that one spike carries beside its address.
+        train_bits: that a train may carry: T times the bits of a digit, zero being one.
         products: multi-bit operations of products of two trains.
         function_operations: of evaluating functions that are more than comparisons, in all steps.
         neuron_updates: other operations of the neurons themselves.
@@ -146,6 +149,8 @@ class Row:
     images_per_second: float
     layer_images: Count
     layers: tuple[Layer, ...]
+    spike_bits: Count = 0
+    train_bits: float = 0.0
     products: float = 0.0
     function_operations: float = 0.0
     network: str | None = None
@@ -238,6 +243,10 @@ class Conversion:
         glossary: what terms of the rows' schemes mean.
         goal: what was searched for, in words; None where the scheme was given.
         tries: the networks that the search tried, in its order.
+        technology: what energies are of.
+        target_loss: percentage points of accuracy; of each code the least T that loses no more was looked for.
+        limits: what the best row must keep; None where none were given.
+        refused: codes that have no neurons for the network, by what tells them from others, and why.
     """
 
     model: str
@@ -249,6 +258,10 @@ class Conversion:
     glossary: Mapping[str, str] = field(default_factory=dict)
     goal: str | None = None
     tries: tuple[Try, ...] = ()
+    technology: str = "45 nm"
+    target_loss: float | None = None
+    limits: Limits | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.rows:

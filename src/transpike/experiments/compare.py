@@ -1,0 +1,206 @@
+"""``transpike compare``: one network under many coding schemes, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from transpike.checks import number, refuse, whole
+from transpike.coding import SCHEMES, Scheme, create_scheme
+from transpike.coding.operations import Memory, Node, Technology
+from transpike.data import Loading
+from transpike.errors import ConfigError
+from transpike.experiments.convert import load_inputs, measured_rows, read_conversion
+from transpike.experiments.options import record
+from transpike.experiments.source import Data, Source
+from transpike.report import write_report, write_rows
+from transpike.report.terminal import conversion_table, least_table
+from transpike.results import (
+    Conversion,
+    Limits,
+    Row,
+    Spikes,
+    copy_results,
+    resumable,
+    resume_run,
+    start_run,
+)
+from transpike.train.options import Arguments
+from transpike.train.processes import checked_device, first_process, join_processes
+
+if TYPE_CHECKING:
+    from transpike.measure.sweep import Sweep
+
+__all__ = ["Compare", "compare"]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare coding schemes on one trained network: each converts it, at several numbers of steps, and is measured.
+
+    All rows share network, images and the way of counting: accuracy lost and same predictions against T, against
+    latency (with and without the encoder's delay), against T x bits and against energy. The run's folder receives
+    results.json, rows.csv and report.html; the networks are not saved, which `transpike convert` does.
+
+    Examples:
+      transpike compare runs/train-20261121-110000
+      transpike compare runs/train-20261121-110000 --schemes css,rate,fs --target-loss 0.1
+      transpike compare resnet20 --data cifar10 --weights resnet20.safetensors --loading.test-images 1000
+      transpike compare RUN --schemes '[css, {name: css, levels: [1, 2, 4, 8], steps: [2, 4, 8]}, {name: rate}]'
+      transpike compare RUN --max-latency 32 --payload-bits 1
+      torchrun --nproc-per-node 4 --no-python transpike compare RUN --out runs/comparison
+
+    Attributes:
+        model: The folder of a `transpike train` run, or a network's name (resnet20, timm/<name>, torchvision/<name>).
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
+        weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
+        network: What else the network takes, such as {"pool": "max"} for a VGG.
+        root: Where the data set's files lie; by default as in the training run, else data.
+        download: Download the data set into root where it is missing.
+        loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
+        schemes: Names of schemes, or objects of a name, settings, and steps, one number or a list: {name: css,
+            levels: [1, 2, 4, 8], steps: [4, 8]}. By default every scheme, each at numbers of steps of its own.
+        target_loss: Percentage points of accuracy. For each scheme the fewest steps that lose no more are looked for,
+            between those that were measured.
+        max_latency: Pick the best row among those whose output stands after so many steps.
+        payload_bits: Pick among those whose spikes carry at most so many bits beside their address.
+        max_energy: Pick among those that take at most so many microjoules an image.
+        technology: What energies are of: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
+        memory: The SRAM that holds weights and states, whose traffic then counts: none, 8KB, 32KB or 1MB.
+        spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
+            every operator, for hardware whose neurons compute one function each (operators).
+        calibration: How many training images set the amplitudes.
+        device: Where to simulate: cpu, cuda, cuda:1, ...
+        seed: Chooses the calibration images.
+        resume: Continue this run's folder: rows that are in its results are kept, schemes may be added.
+        out: The run's folder; by default a new one under runs/.
+        json: Write results.json here too.
+    """
+
+    model: str
+    data: str | None = None
+    _: KW_ONLY
+    weights: Path | None = None
+    network: Arguments | None = None
+    root: Path | None = None
+    download: bool = False
+    loading: Loading = Loading()
+    schemes: list[str | dict[str, Any]] | str | None = None
+    target_loss: float | None = None
+    max_latency: int | None = None
+    payload_bits: int | None = None
+    max_energy: float | None = None
+    technology: Node = "45nm"
+    memory: Memory = "none"
+    spikes: Spikes = "needed"
+    calibration: int = 512
+    device: str = "cpu"
+    seed: int = 0
+    resume: Path | None = None
+    out: Path | None = None
+    json: Path | None = None
+
+
+def compare(options: Compare) -> Conversion:
+    """Convert a network under every scheme, measure each, and write the run's folder.
+
+    Returns:
+        What results.json says: the network that was converted, and a row a scheme and number of steps.
+
+    Raises:
+        TranspikeError: No scheme has neurons for the network, or an option, the weights or the images are wrong.
+    """
+    from transpike.measure.sweep import Sweep
+
+    schemes = _schemes([*SCHEMES] if options.schemes is None else options.schemes)
+    limits = Limits.of(
+        {"latency": options.max_latency, "payload_bits": options.payload_bits, "energy": options.max_energy}
+    )
+    if options.target_loss is not None:
+        number("target_loss", options.target_loss, least=0, most=100)
+    checked_device(options.device)
+    whole("calibration", options.calibration)
+    whole("seed", options.seed, least=0, most=2**63 - 1)
+    source = Source(options.model, options.weights, options.network or {})
+    loading, root = replace(options.loading, seed=options.seed), options.root or source.root
+    total = join_processes(options.device)
+    ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
+    task = Sweep(
+        source.model, ann, sets, schemes, options.calibration, options.device, options.spikes,
+        target=options.target_loss, limits=limits if str(limits) else None,
+        technology=Technology.of(options.technology, options.memory), total=total,
+    )  # fmt: skip
+    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    recorded = record(options, **found)
+    free = ("schemes", "target_loss", "max_latency", "payload_bits", "max_energy")
+    rows = measured_rows(options.resume, "compare", recorded, free=free) if options.resume else ()
+    if not first_process():
+        return _measured(task, options.resume, rows)
+    begun = resume_run(options.resume) if options.resume else start_run("compare", recorded, out=options.out)
+    with begun as run, resumable(run):
+        results = _measured(task, run.folder, rows, run.write)
+        _tell(results, run.folder)
+    copy_results(results, options.json)
+    return results
+
+
+def _measured(
+    task: Sweep, folder: Path | None, rows: Sequence[Row], write: Callable[[Conversion], object] = id
+) -> Conversion:
+    """All rows, written as they come; those of the folder where nothing was left to measure."""
+    from transpike.measure.sweep import sweep
+
+    results = None
+    for results in sweep(task, None, rows=rows):
+        write(results)
+    if results is None:
+        results = replace(read_conversion(folder or Path(), "compare"), target_loss=task.target, limits=task.limits)
+        write(results)
+    return results
+
+
+def _tell(results: Conversion, folder: Path) -> None:
+    """Print the tables, and write those that others read."""
+    console = Console()
+    console.print(conversion_table(results))
+    if results.target_loss is not None:
+        console.print(least_table(results))
+    for label, reason in results.refused.items():
+        console.print(f"[bold]{label}[/] is left out. {reason}", highlight=False)
+    write_rows(results, folder / "rows.csv")
+    page = write_report([folder], folder / "report.html")
+    print(f"Results: {folder / 'results.json'}, {folder / 'rows.csv'}\nReport: {page}")
+
+
+def _schemes(given: Sequence[str | Mapping[str, Any]] | str) -> list[Scheme]:
+    """One for every code and number of steps.
+
+    >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
+    [6, 8, 10, 12, 16, 16, 8]
+    """
+    found: list[Scheme] = []
+    for one in [given] if isinstance(given, str) else given:
+        settings = {"name": one} if isinstance(one, str) else dict(one)
+        name = settings.pop("name", None)
+        if not isinstance(name, str):
+            raise refuse("schemes", one, "a name, or an object with one, such as {name: css, levels: [1, 2, 4, 8]}")
+        found += _at_steps(name, settings)
+    if not found:
+        raise ConfigError(f"schemes: give at least one of {', '.join(SCHEMES)}")
+    return list(dict.fromkeys(found))
+
+
+def _at_steps(name: str, settings: dict[str, Any]) -> list[Scheme]:
+    """A code at the numbers of steps that its settings name, or at its own."""
+    steps = settings.pop("steps", None)
+    one = create_scheme(name, settings)
+    if not any(field.name == "steps" for field in fields(one)):  # type: ignore[arg-type]
+        if steps is not None:
+            raise ConfigError(f"schemes: {name} has no number of steps to set")
+        return [one]
+    counts = one.compared if steps is None else steps if isinstance(steps, list | tuple) else [steps]
+    return [create_scheme(name, {**settings, "steps": count}) for count in counts]

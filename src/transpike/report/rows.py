@@ -1,0 +1,38 @@
+"""A conversion's rows as a table for other programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from transpike.files import write_csv
+from transpike.results import Conversion, Row
+
+__all__ = ["write_rows"]
+
+FIGURES = (
+    *("steps", "latency", "latency_zero_delay", "interval", "spike_bits", "train_bits", "accuracy", "loss_pp"),
+    *("agreement", "logit_error", "spikes_per_neuron", "synops", "energy_uj", "images_per_second"),
+)
+
+
+def write_rows(result: Conversion, path: Path) -> Path:
+    """Write a line a network as CSV: its scheme, its settings as JSON, and its figures as `transpike.results.Row` has
+    them; the ANN first. What was not measured is left empty.
+
+    Raises:
+        ConfigError: the file cannot be written, or another lies there.
+    """
+    return write_csv(path, ["scheme", "settings", *FIGURES], _lines(result))
+
+
+def _lines(result: Conversion) -> list[Sequence[object]]:
+    ann = result.ann
+    known = {"accuracy": ann.accuracy, "energy_uj": ann.energy_uj, "images_per_second": ann.images_per_second}
+    return [["ann", "", *(known.get(name) for name in FIGURES)], *map(_line, result.rows)]
+
+
+def _line(row: Row) -> Sequence[object]:
+    settings = {name: value for name, value in row.scheme.items() if name != "name"}
+    return [row.scheme["name"], json.dumps(settings), *(getattr(row, name) for name in FIGURES)]

@@ -1,0 +1,147 @@
+"""``transpike compare``: many schemes on one network, in one run."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import transpike
+from transpike.cli import main
+from transpike.models import create_model, save_weights
+from transpike.results import Conversion, read_result
+
+SCHEMES = "[{name: css, steps: [1, 10], percentile: 100}, {name: rate, steps: [8, 32], percentile: 100}]"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network that tells digits apart, so that accuracy can be lost."""
+    torch.manual_seed(0)
+    model, sets = create_model("mlp", in_channels=1, image_size=8), transpike.load_images("digits")
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(4):
+        for x, y in sets.train:
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimiser.step()
+    path = tmp_path_factory.mktemp("weights") / "mlp.safetensors"
+    save_weights(model, path)
+    return path
+
+
+def run(weights: Path, *more: str) -> int:
+    what = ["mlp", "--data", "digits", "--weights", str(weights)]
+    return main(["compare", *what, "--calibration", "64", *more])
+
+
+@pytest.fixture(scope="module")
+def compared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "comparison"
+    options = ("--schemes", SCHEMES, "--target-loss", "1", "--max-latency", "30", "--payload-bits", "1")
+    assert run(trained, *options, "--out", str(out)) == 0
+    return out
+
+
+def read(folder: Path) -> Conversion:
+    result = read_result(folder)
+    assert isinstance(result, Conversion)
+    return result
+
+
+def test_every_scheme_has_its_rows(compared: Path) -> None:
+    result = read(compared)
+    steps = {name: [row.steps for row in result.rows if row.scheme["name"] == name] for name in ("css", "rate")}
+    assert {1, 10} < set(steps["css"]) and {8, 32} <= set(steps["rate"])
+    assert {row.spike_bits for row in result.rows} == {0, 1}
+    for row in result.rows:
+        assert row.train_bits == pytest.approx(row.steps * (1.585 if row.spike_bits else 1), 1e-3)
+    assert not list(compared.glob("*/network.json")), "networks are what `convert` saves"
+
+
+def test_the_fewest_steps_for_a_loss_have_a_worse_neighbour(compared: Path) -> None:
+    rows = {row.steps: row.loss_pp for row in read(compared).rows if row.scheme["name"] == "css"}
+    met = min(steps for steps, loss in rows.items() if loss is not None and loss <= 1)
+    assert 1 < met < 10 and (rows[met - 1] or 0) > 1
+
+
+def test_tables_name_the_pick_and_the_least(compared: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read(compared)
+    options = ("--schemes", SCHEMES, "--target-loss", "1", "--max-latency", "30", "--payload-bits", "1")
+    assert run(trained, *options, "--resume", str(compared)) == 0, "nothing is left to measure"
+    assert read(compared) == before
+    said = " ".join(capsys.readouterr().out.split())
+    assert "within latency 30, 1 payload bits a spike" in said and "Fewest steps that lose at most 1 pp" in said
+    page = (compared / "report.html").read_text()
+    for text in ("Fewest steps that lose at most 1 pp", "against T × bits", "against energy"):
+        assert text in page
+
+
+def test_rows_are_a_table_for_others(compared: Path) -> None:
+    with (compared / "rows.csv").open(newline="") as file:
+        first, *lines = csv.DictReader(file)
+    result = read(compared)
+    assert first["scheme"] == "ann" and float(first["accuracy"]) == result.ann.accuracy
+    for line, row in zip(lines, result.rows, strict=True):
+        assert line["scheme"] == row.scheme["name"] and json.loads(line["settings"])["steps"] == row.steps
+        assert float(line["energy_uj"]) == row.energy_uj and int(line["latency"]) == row.latency
+
+
+def test_a_scheme_is_added_to_a_comparison(compared: Path, trained: Path) -> None:
+    count = len(read(compared).rows)
+    assert run(trained, "--schemes", "[{name: fs, steps: 8}]", "--resume", str(compared)) == 0
+    rows = read(compared).rows
+    assert len(rows) == count + 1 and [row.steps for row in rows if row.scheme["name"] == "fs"] == [8]
+
+
+def test_two_processes_compare_as_one_does(trained: Path, tmp_path: Path) -> None:
+    given: list[Any] = ["mlp", "--data", "digits", "--weights", trained]
+    given += ["--calibration", "64", "--loading.test_images", "31", "--schemes", "[{name: css, steps: 6}]", "--out"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "transpike", "compare"]
+    command = [sys.executable, *torchrun, *map(str, given), str(tmp_path / "two")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert main(["compare", *map(str, given), str(tmp_path / "one")]) == 0
+    (one,), (two,) = read(tmp_path / "one").rows, read(tmp_path / "two").rows
+    assert (one.agreement, one.accuracy, one.latency) == (two.agreement, two.accuracy, two.latency)
+    assert one.energy_uj == pytest.approx(two.energy_uj, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schemes", "complaint"),
+    [
+        ("csss", "scheme='csss': expected"),
+        ("[{levels: [1]}]", "a name, or an object with one"),
+        ("[{name: css, levles: [1]}]", "has no setting 'levles'. Did you mean levels?"),
+        ("[]", "schemes: give at least one of css"),
+        ("[{name: rate, steps: 0}]", "steps=0: expected a whole number"),
+    ],
+)
+def test_wrong_schemes_are_named(
+    schemes: str, complaint: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(trained, "--schemes", schemes, "--out", str(tmp_path / "out")) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_comparison_is_continued_by_its_own_verb(trained: Path, tmp_path: Path, compared: Path) -> None:
+    assert run(trained, "--schemes", "fs", "--seed", "1", "--resume", str(compared)) == 2
+    what = ["convert", "mlp", "--data", "digits", "--weights", str(trained)]
+    assert main([*what, "--resume", str(compared)]) == 2
+
+
+def test_energies_are_of_the_technology_asked_for(trained: Path, tmp_path: Path) -> None:
+    given = ("--schemes", "[{name: css, steps: 4}]", "--loading.test_images", "40")
+    assert run(trained, *given, "--out", str(tmp_path / "a")) == 0
+    assert run(trained, *given, "--technology", "7nm", "--memory", "8KB", "--out", str(tmp_path / "b")) == 0
+    old, new = read(tmp_path / "a"), read(tmp_path / "b")
+    assert (old.technology, new.technology) == ("45 nm", "7 nm, SRAM of 8KB")
+    assert new.ann.energy_uj == pytest.approx(old.ann.energy_uj * (1.69 + 2 * 3.75) / 4.6, rel=1e-3)
+    assert new.rows[0].energy_parts_uj["memory"] > new.rows[0].energy_parts_uj["accumulates"] * 3 * 3.75 / 0.38
+    assert "Energy per image, a model (7 nm, SRAM of 8KB)" in (tmp_path / "b" / "report.html").read_text()
