@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transpike.export.footprint import Core, footprint
+    from transpike.export.nir_graph import import_nir, nir
     from transpike.export.onnx_step import onnx, torch_program
     from transpike.export.runner import CLOSE, Run, run
     from transpike.export.whole import integers
@@ -19,13 +20,15 @@ _HOMES = {
     "Core": "transpike.export.footprint",
     "Run": "transpike.export.runner",
     "footprint": "transpike.export.footprint",
+    "import_nir": "transpike.export.nir_graph",
     "integers": "transpike.export.whole",
+    "nir": "transpike.export.nir_graph",
     "onnx": "transpike.export.onnx_step",
     "run": "transpike.export.runner",
     "torch_program": "transpike.export.onnx_step",
 }
 
-__all__ = ["CLOSE", "Core", "Run", "footprint", "integers", "onnx", "run", "torch_program"]
+__all__ = ["CLOSE", "Core", "Run", "footprint", "import_nir", "integers", "nir", "onnx", "run", "torch_program"]
 
 
 def __getattr__(name: str) -> Any:
