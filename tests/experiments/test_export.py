@@ -11,6 +11,7 @@ import torch
 
 import transpike
 from transpike.cli import main
+from transpike.coding import Rate
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,15 @@ def test_to_integers(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["export", str(converted), *words]) == 0
     found = json.loads((tmp_path / "events" / "events.json").read_text())
     assert found["events"] and found["latency"] == transpike.load(converted).latency
+
+
+def test_to_nir(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(converted), "--to", "nir", "--out", str(tmp_path / "new")]) == 2
+    assert "NIR has no spike with a sign or a size" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    ann = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.ReLU(), torch.nn.Linear(9, 4)).eval()
+    transpike.convert(ann, torch.rand(16, 6), scheme=Rate(steps=8)).save(tmp_path / "rate")
+    assert main(["export", str(tmp_path / "rate"), "--to", "nir"]) == 0
+    assert len(transpike.import_nir(tmp_path / "rate" / "nir" / "network.nir")) == 3
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,14 @@ def _tested(folder: Path, path: Path, seeds: Path) -> object:
 
 
 EVENTS = {name: (_event_set(name),) * 4 for name in ("nmnist", "cifar10_dvs", "dvs128_gesture")}
+
+
+def _nir(folder: Path, path: Path, seeds: Path) -> object:
+    return transpike.import_nir(path)(torch.rand(2, LAYERS[0]))
+
+
 KINDS: dict[str, tuple[Reader, ...]] = {
+    "nir": (_nir,),
     "network": (_network, _clocked((LAYERS[0],))),
     "resnet": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
     "attention": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),

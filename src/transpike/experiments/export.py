@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Export", "export"]
 
-TARGETS = ("onnx", "torch", "integers", "events")
+TARGETS = ("onnx", "torch", "nir", "integers", "events")
 EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
 
 
@@ -32,9 +32,10 @@ class Export:
     """Write a converted network for other simulators, runtimes and chips.
 
     onnx: step.onnx, one step of the network in standard operators, and schedule.json, its clock; docs/deploy.md runs
-    them in ten lines. torch: the same as step.pt2, for torch.export.load. integers: weights, biases and thresholds as
-    whole numbers, and a table of what each layer takes. events: the network runs on test images, one entering while the
-    last is on its way; spikes.npz lists every spike (step, layer, neuron, digit), events.json what was counted.
+    them in ten lines. torch: the same as step.pt2, for torch.export.load. nir: network.nir, if it is of rate coding.
+    integers: weights, biases and thresholds as whole numbers, and a table of what each layer takes. events: the network
+    runs on test images, one entering while the last is on its way; spikes.npz lists every spike (step, layer, neuron,
+    digit), events.json what was counted.
 
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
@@ -42,7 +43,7 @@ class Export:
 
     Attributes:
         network: A folder with network.json, as `transpike convert` writes one for every number of steps.
-        to: onnx, torch, integers or events.
+        to: onnx, torch, nir, integers or events.
         out: The folder to write to; by default the network's own, in a folder named after the target.
         bits: Of integers: those of a weight, by default 8. Of onnx, torch and events: first round weights to so many.
         opset: Of onnx: the version of its operators.
@@ -54,7 +55,7 @@ class Export:
 
     network: Path
     _: KW_ONLY
-    to: Literal["onnx", "torch", "integers", "events"] = "onnx"
+    to: Literal["onnx", "torch", "nir", "integers", "events"] = "onnx"
     out: Path | None = None
     bits: int | None = None
     opset: int = 18
@@ -74,7 +75,7 @@ def export(options: Export) -> Path:
         TranspikeError: The network or the images cannot be read, or the target cannot hold the network.
     """
     from transpike.conversion import load
-    from transpike.export import footprint, integers, onnx, torch_program
+    from transpike.export import footprint, integers, nir, onnx, torch_program
 
     choice("to", options.to, TARGETS)
     whole("images", options.images)
@@ -95,6 +96,9 @@ def export(options: Export) -> Path:
         integers(snn, folder)
         print(footprint(snn))
         print(f"Whole numbers: {folder}")
+        return folder
+    if options.to == "nir":
+        print(f"NIR: {nir(snn, folder / 'network.nir')}")
         return folder
     onnx(snn, folder, opset=options.opset) if options.to == "onnx" else torch_program(snn, folder)
     print(f"One step of the network, and its clock: {folder}")

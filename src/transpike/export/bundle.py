@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,7 +140,7 @@ def read(folder: Path | str) -> Bundle:
     source = Path(folder)
     with files.reading(source) as place:
         for name in ("network.json", "weights.safetensors"):
-            if not place(name).is_file():
+            if not os.path.isfile(place(name)):
                 raise ModelError(f"{source}: no {name} there; give the folder that snn.save(folder) wrote")
         network = files.Record.read(place("network.json"), remedy="Save the network again.", error=ModelError)
         data = place("weights.safetensors").read_bytes()

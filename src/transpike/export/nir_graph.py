@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def import_nir(path: Path | str, *, reset: str = "auto", step_mode: str = "s", d
     library = _library()
     choice("reset", reset, ("auto", "hard", "subtraction"))
     source = Path(path)
-    if not source.is_file() or source.stat().st_size > LARGEST:
+    if not os.path.isfile(source) or source.stat().st_size > LARGEST:
         raise ModelError(f"{source}: no such file, or one of more than 1 GiB")
     try:
         graph = library.read(str(source))
