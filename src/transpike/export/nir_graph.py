@@ -70,11 +70,11 @@ def nir(network: SpikingNetwork | nn.Module, path: Path | str, *, shape: Sequenc
     return files.write(path, data.getvalue(), kind=_KIND, error=ModelError)
 
 
-def import_nir(path: Path | str, *, reset: str = "auto", step_mode: str = "s", dt: float = DT) -> nn.Sequential:
+def import_nir(source: Path | str | Any, *, reset: str = "auto", step_mode: str = "s", dt: float = DT) -> nn.Sequential:
     """A chain that SpikingJelly, sinabs, norse or `nir` wrote, as trainable layers and neurons.
 
     Args:
-        path: of the file.
+        source: the file, or a ``nir.NIRGraph``.
         reset: "hard", to the file's v_reset; "subtraction"; or "auto", what the metadata say, else hard.
         step_mode: of the neurons.
         dt: seconds of a step.
@@ -93,17 +93,18 @@ def import_nir(path: Path | str, *, reset: str = "auto", step_mode: str = "s", d
     """
     library = _library()
     choice("reset", reset, ("auto", "hard", "subtraction"))
-    source = Path(path)
-    if not os.path.isfile(source) or source.stat().st_size > LARGEST:
-        raise ModelError(f"{source}: no such file, or one of more than 1 GiB")
+    graph = source if isinstance(source, library.NIRGraph) else None
+    name = "the graph" if graph is not None else str(source)
+    if graph is None and (not os.path.isfile(name) or os.stat(name).st_size > LARGEST):
+        raise ModelError(f"{name}: no such file, or one of more than 1 GiB")
     try:
-        graph = library.read(str(source))
-        return nn.Sequential(*(_layer(name, node, reset, step_mode, dt) for name, node in _chain(graph)))
+        graph = library.read(name) if graph is None else graph
+        return nn.Sequential(*(_layer(each, node, reset, step_mode, dt) for each, node in _chain(graph)))
     except ModelError as error:
-        raise ModelError(f"{source}: {error}") from error
+        raise ModelError(f"{name}: {error}") from error
     except Exception as error:  # h5py and nir raise anything over a damaged file
         reason = str(error).strip().partition("\n")[0][:200]
-        raise ModelError(f"{source}: no NIR graph that can be read ({type(error).__name__}: {reason})") from error
+        raise ModelError(f"{name}: no NIR graph that can be read ({type(error).__name__}: {reason})") from error
 
 
 def _library() -> Any:
@@ -349,6 +350,8 @@ def _neurons(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.
             raise ModelError(f"{name}: r={r:g} scales the input, and IFNode adds it as it is; 1 or 1/dt are meant so")
         return IFNode(**common)
     tau = one("tau") / dt
+    if tau <= 1:
+        raise ModelError(f"{name}: tau={tau * dt:g} s is no more than a step, dt={dt:g} s; give the file's own dt")
     if not (math.isclose(r, 1, rel_tol=1e-6) or math.isclose(r, tau, rel_tol=1e-6)):
         raise ModelError(f"{name}: r={r:g} is neither 1 (the input decays) nor tau / dt (it does not)")
     if not math.isclose(one("v_leak"), common["v_reset"] or 0.0, abs_tol=1e-12):
