@@ -58,7 +58,7 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
     "squeeze and excitation": lambda: Uses(
         _excited, a=_conv(groups=8), down=_conv(outputs=4, size=1), up=_conv(inputs=4, size=1)
     ),
-    "grouped": lambda: nn.Sequential(_conv(groups=2, stride=2), nn.LeakyReLU(0.1), _conv(groups=4, dilation=1)),
+    "grouped": lambda: nn.Sequential(_conv(groups=2, stride=2), nn.LeakyReLU(0.1), _conv(groups=4, dilation=2)),
     "transposed": lambda: nn.Sequential(nn.ConvTranspose2d(8, 6, 3, stride=2, padding=1), nn.ReLU6()),
     "pooled": lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1), _conv(), nn.PReLU(8), nn.AvgPool2d(2), _conv(), nn.ReLU()),
     "joined": lambda: Uses(lambda m, x: torch.cat([F.relu(m.a(x)), x[:, 2:5]], 1).permute(0, 2, 3, 1), a=_conv()),

@@ -269,6 +269,8 @@ def test_what_it_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
         ("units", 3, "units=3: expected an object"),
         ("code", {"weights": [1.0]}, "code.entry is missing"),
         ("delays", [["input"]], "damaged"),
+        ("delays", [["a", "b", 10**9]], "delays=1000000000: expected a whole number from 0 to 16384"),
+        ("interval", 10**9, "interval=1000000000: expected"),
         ("weights_sha256", "0", "not the one it was written with"),
     ],
 )

@@ -160,6 +160,7 @@ def _nir(folder: Path, path: Path, seeds: Path) -> object:
 KINDS: dict[str, tuple[Reader, ...]] = {
     "nir": (_nir,),
     "network": (_network, _clocked((LAYERS[0],))),
+    "whole": (_network, _clocked((LAYERS[0],))),
     "resnet": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
     "attention": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
     "run": (_resume, _resume, _model, _verb("evaluate"), _verb("convert", "--steps", 2), _report, _report_over),

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as read_arrays
 
 from transpike import files
+from transpike.checks import whole
 from transpike.errors import ModelError, TranspikeError
 
 __all__ = ["DAMAGED", "Array", "Bundle", "Node", "read", "whole_numbers"]
@@ -25,6 +26,9 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 FORMAT, VERSION = "transpike spiking network", 4
 LARGEST = 2**30
 """Values of one image in all operations together; beyond it nobody meant the shapes."""
+
+LONGEST = 2**14
+"""Steps of a wait, a delay or an interval; beyond it nobody meant the clock."""
 
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
 """What a file that was changed can cause in who takes it for whole."""
@@ -143,11 +147,11 @@ def read(folder: Path | str) -> Bundle:
             if not os.path.isfile(place(name)):
                 raise ModelError(f"{source}: no {name} there; give the folder that snn.save(folder) wrote")
         network = files.Record.read(place("network.json"), remedy="Save the network again.", error=ModelError)
-        data = place("weights.safetensors").read_bytes()
+        data = _read_whole(place("weights.safetensors"))
     if network.content.get("format") != FORMAT or network.content.get("version") != VERSION:
         found = files.dumps([network.content.get(key) for key in ("format", "version")])
         raise network.wrong(f"no spiking network of format version {VERSION} ({' '.join(found.split())[:80]}).")
-    if network.content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
+    if data is None or network.content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
         raise network.wrong("weights.safetensors is not the one it was written with.")
     try:
         return _bundle(network, read_arrays(data))
@@ -155,6 +159,15 @@ def read(folder: Path | str) -> Bundle:
         raise
     except DAMAGED as error:
         raise network.wrong(f"damaged ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]}).") from error
+
+
+def _read_whole(weights: Path) -> bytes | None:
+    """What the file holds, if it is as long as its header says: more than memory has may lie behind it."""
+    try:
+        with safe_open(weights, "np"):
+            return weights.read_bytes()
+    except SafetensorError:
+        return None
 
 
 def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
@@ -177,7 +190,7 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
                 rule=entry.record("neuron").content if fires and entry.has("neuron") else None,
                 fires=fires,
                 unit=units.number(name) if name in units.content else 1.0,
-                wait=waits.whole(name, least=0, most=LARGEST) if fires else 0,
+                wait=waits.whole(name, least=0, most=LONGEST) if fires else 0,
             )
         )
     _check(network, nodes)
@@ -197,10 +210,10 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
         entry=tuple(code.numbers("entry")),
         encoded=tuple(code.wholes("encoded")) if code.has("encoded") else None,
         ratio=code.number("ratio") if code.has("ratio") else None,
-        wait=code.whole("wait", least=0),
-        latency=network.whole("latency", least=1, most=LARGEST),
-        interval=network.whole("interval", least=1, most=LARGEST),
-        delays={(str(a), str(b)): int(steps) for a, b, steps in delays},
+        wait=code.whole("wait", least=0, most=LONGEST),
+        latency=network.whole("latency", least=1),
+        interval=network.whole("interval", least=1, most=LONGEST),
+        delays={(str(a), str(b)): whole("delays", n, least=0, most=LONGEST, error=ModelError) for a, b, n in delays},
         dtype=np.dtype(np.float64 if np.dtype(np.float64) in types else np.float32),
     )
 
