@@ -2,13 +2,15 @@
 
     python benchmarks/architectures.py                  # all; hours on a processor, resumable
     python benchmarks/architectures.py --quick vit_tiny_patch16_224 tv:swin_t   # these, and only to the graph
+    python benchmarks/architectures.py --defaults       # 47 of them under what is chosen by itself
 
 Each runs in a process of its own, with one thread and a limit of time. Networks have random weights and the true
 BatchNorm statistics of their inputs, noise: harder than trained ones, since nothing hides an error. A row says whether
 it converted, or the cause; how far `snn.analog` is from the network, and above 1e-3 how far the network in float32 is
 from itself in float64; how far the spikes are (relative error of the centred outputs); whether the network saved and
 loaded computes the same bits; latency, seconds of one core, memory. Rows are written as they come to
-benchmarks/results/architectures.jsonl, one a line; a name that stands there already is not run again.
+benchmarks/results/architectures.jsonl, one a line; a name that stands there already is not run again. With --defaults,
+16 noise images calibrate, 4 others test, and the file is architectures-defaults.jsonl.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import copy
 import json
 import multiprocessing
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -40,6 +43,7 @@ RESULTS = Path(__file__).parent / "results"
 LIMIT = 900
 CLOSE = 1e-3
 HIDDEN = 1e-3
+DEFAULTS = {"default": transpike.CSS(), "one silence": transpike.CSS(silent=2, amplitude="layer")}
 AT_64 = """
 bat_resnext26ts:256 beit_base_patch16_224 botnet26t_256:256 caformer_s18 cait_xxs24_224 coat_lite_tiny
 coatnet_pico_rw_224 convformer_s18 convit_tiny convmixer_768_32 convnext_atto convnextv2_atto crossvit_tiny_240:240
@@ -65,6 +69,15 @@ tv:convnext_tiny tv:googlenet tv:maxvit_t:224 tv:mobilenet_v2 tv:regnet_x_400mf 
 tv:swin_t tv:swin_v2_t tv:vgg11 tv:vit_b_32 twins_pcpvt_small twins_svt_small vgg11 video:r3d_18:32 video:s3d:224
 visformer_tiny vit_base_patch16_rpn_224 vit_relpos_small_patch16_224 vit_tiny_patch16_224 vit_tiny_r_s16_p8_224
 vitamin_small_224:64 volo_d1_224 vovnet39a xception41 xcit_nano_12_p16_224
+"""
+
+CONVOLUTIONAL = """
+cspresnet50 darknet17 densenet121 dla34 efficientnet_es efficientnet_lite0 fbnetc_100 features:resnet18 fpn:resnet18
+gernet_s hgnetv2_b0 hrnet_w18_small inception_v3 mnasnet_100 mobilenet_edgetpu_100 mobilenetv1_100 mobilenetv2_050
+mobilenetv4_conv_blur_medium mobilenetv4_conv_small_035 mobileone_s0 nf_resnet26 regnetx_002 regnetx_004 repvgg_a0
+resnet18 resnet18d resnet26 resnet26t resnet50 resnetblur18 resnetv2_18 resnetv2_50 resnext50_32x4d seg:fcn_resnet50
+selecsls42b tf_efficientnet_lite0 tf_mobilenetv3_small_minimal_100 tv:alexnet tv:googlenet tv:mobilenet_v2
+tv:regnet_x_400mf tv:shufflenet_v2_x0_5 tv:squeezenet1_1 tv:vgg11 video:r3d_18 vovnet39a xception41
 """
 
 
@@ -122,11 +135,13 @@ def with_statistics(model: nn.Module, images: Tensor) -> nn.Module:
     return model.eval()
 
 
-def one(name: str, size: int, *, quick: bool) -> dict[str, object]:
+def one(name: str, size: int, *, quick: bool, defaults: bool) -> dict[str, object]:
     """The row of one network."""
     started = time.process_time()
     model, images = build(name, size)
     model = with_statistics(model, images)
+    if defaults:
+        return chosen(model, images) | {"seconds": time.process_time() - started}
     try:
         if quick:
             graph = trace(model, images[:2])
@@ -156,6 +171,19 @@ def one(name: str, size: int, *, quick: bool) -> dict[str, object]:
     }
 
 
+def chosen(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Errors of what is chosen by itself, and of one silence and one amplitude a layer, on other images."""
+    prepared = prepare(model, images)
+    fresh = torch.randn(images[:4].shape, generator=torch.Generator().manual_seed(1))
+    want = first(model, fresh)
+    row: dict[str, Any] = {"result": "converted"}
+    for code, scheme in DEFAULTS.items():
+        snn = prepared.convert(scheme)
+        error = error_of(first(snn, fresh), want, want - want.mean(0, keepdim=True))
+        row[code] = {"error": error, "latency": snn.latency}
+    return row | {"error": row["default"]["error"]}
+
+
 def first(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
     """The first of a network's outputs."""
     with torch.no_grad():
@@ -167,14 +195,14 @@ def error_of(got: Tensor, want: Tensor, scale: Tensor) -> float:
     return float((got - want).norm() / scale.norm().clamp_min(1e-12))
 
 
-def run(name: str, size: int, *, quick: bool, limit: float) -> dict[str, object]:
+def run(name: str, size: int, *, quick: bool, defaults: bool, limit: float) -> dict[str, object]:
     """The row of one network, from a process of its own: a fork, so that libraries are read once."""
     fork = multiprocessing.get_context("fork")
     reader, writer = fork.Pipe(duplex=False)
 
     def answer() -> None:
         try:
-            row = one(name, size, quick=quick)
+            row = one(name, size, quick=quick, defaults=defaults)
         except Exception:
             row = {"result": "crashed", "cause": traceback.format_exc()[-600:]}
         writer.send(row)
@@ -193,27 +221,44 @@ def run(name: str, size: int, *, quick: bool, limit: float) -> dict[str, object]
     return {"name": name, "size": size} | row
 
 
+def compared(rows: list[dict[str, Any]]) -> None:
+    """Quartiles of the errors of both, and where what is chosen by itself is the worse."""
+    for code in DEFAULTS:
+        errors = torch.tensor([100 * row[code]["error"] for row in rows])
+        least, median, most = errors.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+        latency = statistics.median(row[code]["latency"] for row in rows)
+        print(f"{code}: error {least:.2g}, {median:.2g}, {most:.2g} % (quartiles), median latency {latency:g}")
+    for row in rows:
+        if row["default"]["error"] > row["one silence"]["error"]:
+            print(f"worse: {row['name']} {row['default']}, one silence {row['one silence']}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", help="which; all if none")
     parser.add_argument("--quick", action="store_true", help="only trace and check the graph, without spikes")
+    parser.add_argument("--defaults", action="store_true", help="what is chosen by itself, against one silence for all")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one network")
-    parser.add_argument("--out", type=Path, default=RESULTS / "architectures.jsonl")
+    parser.add_argument("--out", type=Path, help="benchmarks/results/architectures*.jsonl if not given")
     options = parser.parse_args()
+    out = options.out or RESULTS / f"architectures{'-defaults' * options.defaults}.jsonl"
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    options.out.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    wanted = {name: names().get(name, 64) for name in options.names} or names()
+    out.parent.mkdir(exist_ok=True)
+    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    some = options.names or (CONVOLUTIONAL if options.defaults else "").split()
+    wanted = {name: names().get(name, 64) for name in some} or names()
     for name, size in wanted.items():
         if all(row["name"] != name for row in rows):
-            rows.append(run(name, size, quick=options.quick, limit=options.limit))
-            with options.out.open("a") as file:
+            rows.append(run(name, size, quick=options.quick, defaults=options.defaults, limit=options.limit))
+            with out.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             cause = " ".join(str(rows[-1].get("cause", "")).splitlines()[:3])[:200]
             print(f"{name:40} {rows[-1]['result']:10} {rows[-1].get('error', ''):.6} {cause}", flush=True)
     results = [row["result"] for row in rows]
     print({result: results.count(result) for result in sorted(set(results))})
+    if options.defaults:
+        compared([row for row in rows if row["result"] == "converted"])
     return 0
 
 

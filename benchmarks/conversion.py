@@ -42,9 +42,9 @@ from transpike.experiments.source import Data, Source
 from transpike.experiments.train import Train, train
 
 CODES = {
-    "ternary, Ts = 1": CSS(silent=1),
-    "ternary, Ts = 2": CSS(silent=2),
-    "levels 1, 2, 4, 8": CSS(silent=0, levels=(1, 2, 4, 8)),
+    "ternary, Ts = 1": CSS(silent=1, amplitude="layer"),
+    "ternary, Ts = 2": CSS(silent=2, amplitude="layer"),
+    "levels 1, 2, 4, 8": CSS(silent=0, levels=(1, 2, 4, 8), amplitude="layer"),
 }
 AT_ONCE = 2**18  # values of the images that are simulated together
 STEPS = (2, 3, 4, 5, 6, 7, 8, 10, 12)

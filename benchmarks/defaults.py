@@ -1,10 +1,10 @@
-"""Which beta and how many silent steps? Same predictions and logit error over several networks, few steps and many.
+"""Which beta, and how many silent steps for all? Same predictions and logit error over several networks and steps.
 
     python benchmarks/defaults.py --cifar10 data --weights resnet20-cifar10.pt
 
-The evidence behind CSS's defaults. Networks without trained weights have random ones and the true BatchNorm statistics
-of their inputs: harder, since nothing hides an error. What is not given is left out. Writes
-benchmarks/results/defaults.json.
+The evidence behind CSS's beta; one silence and one amplitude a layer, as in the paper. Networks without trained
+weights have random ones and the true BatchNorm statistics of their inputs: harder, since nothing hides an error. What
+is not given is left out. Writes benchmarks/results/defaults.json.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
             for silent in SILENT:
                 cells = []
                 for steps in args.steps:
-                    snn = prepared.convert(transpike.CSS(steps=steps, beta=beta, silent=silent))
+                    snn = prepared.convert(transpike.CSS(steps=steps, beta=beta, silent=silent, amplitude="layer"))
                     logits = snn.analog(images) if logits is None else logits
                     out = snn(images)
                     same, error = agreement(out, logits), logit_error(out, logits)

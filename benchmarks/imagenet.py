@@ -2,8 +2,9 @@
 
     python benchmarks/imagenet.py --root data/imagenet-500 --weights data/networks/efficientnet-lite0.safetensors
 
-Calibrates on the folder's training images and measures accuracy, latency and energy for several codes at several T.
-Killed and started again, it continues with the next T. Results and networks: benchmarks/results/imagenet-*.
+One amplitude a layer and one silence for all; `trained.py --defaults` has what is chosen by itself. Calibrates on the
+folder's training images and measures accuracy, latency and energy for several codes at several T. Killed and started
+again, it continues with the next T. Results and networks: benchmarks/results/imagenet-*.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from transpike.data import Loading
 from transpike.experiments.convert import Convert, convert
 from transpike.report import write_report
 
+LAYER = CSS(silent=2, amplitude="layer")
 CODES = {
-    "default": (CSS(), [4, 6, 8, 12, 16]),
-    "silent1": (CSS(silent=1), [8, 12]),
-    "silent3": (CSS(silent=3), [6, 8]),
-    "levels124-silent1": (CSS(silent=1, levels=(1, 2, 4)), [6, 8]),
-    "integers64-radix4": (CSS(beta=4.0, silent=0, levels=tuple(range(1, 65))), [4]),
-    "levels1248": (CSS(silent=0, levels=(1, 2, 4, 8)), [8, 12]),
+    "silent2": (LAYER, [4, 6, 8, 12, 16]),
+    "silent1": (replace(LAYER, silent=1), [8, 12]),
+    "silent3": (replace(LAYER, silent=3), [6, 8]),
+    "levels124-silent1": (replace(LAYER, silent=1, levels=(1, 2, 4)), [6, 8]),
+    "integers64-radix4": (replace(LAYER, beta=4.0, silent=0, levels=tuple(range(1, 65))), [4]),
+    "levels1248": (replace(LAYER, silent=0, levels=(1, 2, 4, 8)), [8, 12]),
 }
 
 

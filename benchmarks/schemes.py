@@ -112,13 +112,13 @@ def _row(scheme: Scheme, prepared: Prepared, trained: Trained) -> dict[str, Any]
 
 def _show(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = ("code", "T", "latency", "bits", "T x bits", "loss pp", "same %", "error %", "spikes", "energy uJ", "s")
-    cells = [
-        (row["label"], str(row["steps"]), str(row["latency"]), f"{row['bits']:.1f}",
-         f"{row['steps'] * row['bits']:.0f}",
-         f"{row['loss_pp']:.2f}", f"{row['same']:.1f}", f"{row['error']:.2f}", f"{row['spikes']:.2f}",
-         f"{row['energy_uj']:.1f}", f"{row['seconds']:.1f}")
-        for row in rows
-    ]  # fmt: skip
+    cells = []
+    for row in rows:
+        plain = (row["label"], str(row["steps"]), str(row["latency"]))
+        bits = (f"{row['bits']:.1f}", f"{row['steps'] * row['bits']:.0f}")
+        lost = (f"{row['loss_pp']:.2f}", f"{row['same']:.1f}", f"{row['error']:.2f}")
+        spent = (f"{row['spikes']:.2f}", f"{row['energy_uj']:.1f}", f"{row['seconds']:.1f}")
+        cells.append((*plain, *bits, *lost, *spent))
     show(f"{options.network}, {options.images} test images", columns, cells)
 
 

@@ -1,10 +1,12 @@
-"""What a simulation of networks with attention, norms and gates costs beyond T passes of the network it was made from.
+"""What a simulation costs beyond T passes of the network it was made from: attention, norms and gates; ResNets.
 
     python benchmarks/simulation.py
     python benchmarks/simulation.py --steps 8 --images 10 --by-operation
+    python benchmarks/simulation.py --networks resnet20 resnet50 --threads 2
 
-Weights are random, which times do not depend on. Both run on one thread, in turns, and the least processor time of
-several counts, which a busy machine disturbs least. With --by-operation, the last turn is taken apart.
+Weights are random, which times do not depend on. Both run in turns, and the least processor time of several counts,
+which a busy machine disturbs least; with several threads the least time on the clock, which is worth something on a
+quiet machine alone. With --by-operation, each kind of operation is timed by itself.
 Results: benchmarks/results/simulation.json.
 """
 # quick
@@ -16,6 +18,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -23,8 +26,9 @@ from unittest.mock import patch
 import timm
 import torch
 from timing import save, show
-from torch import Tensor
+from torch import Tensor, nn
 
+from transpike import create_model
 from transpike.coding.css import CSS
 from transpike.conversion import Prepared, SpikingNetwork, prepare
 from transpike.conversion.kinds import apply, title
@@ -32,6 +36,17 @@ from transpike.conversion.op import Op
 
 MOST = 1.1  # what must hold
 VIT = {"img_size": 32, "patch_size": 4, "depth": 7, "num_classes": 10}
+COLUMNS = {"model": "model", "channels last": "model, channels last", "folded": "folded", "snn": "simulation"}
+NETWORKS: dict[str, tuple[str, Callable[[], nn.Module], int]] = {
+    "vit": (
+        "ViT, 7 blocks of width 192, 65 tokens",
+        partial(timm.create_model, "vit_tiny_patch16_224", **VIT),
+        32,
+    ),
+    "convnext": ("ConvNeXt-atto, 64 px", partial(timm.create_model, "convnext_atto", num_classes=10), 64),
+    "resnet20": ("ResNet-20, 32 px", partial(create_model, "resnet20", num_classes=10), 32),
+    "resnet50": ("ResNet-50, 224 px", partial(timm.create_model, "resnet50"), 224),
+}
 
 
 def main() -> None:
@@ -40,45 +55,49 @@ def main() -> None:
     parser.add_argument("--silent", type=int, default=0, help="Ts (default: 0)")
     parser.add_argument("--images", type=int, default=10, help="images at once (default: 10)")
     parser.add_argument("--amplitude", default="channel", help="one a channel or one a layer (default: channel)")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["vit", "convnext"], help="which of them")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     parser.add_argument("--repeats", type=int, default=7, help="times are the least of so many (default: 7)")
     parser.add_argument("--by-operation", action="store_true", help="tell what each kind of operation takes")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     how = {"amplitude": args.amplitude, "percentile": 100}
     scheme = CSS(steps=args.steps, silent=args.silent, levels=(1, 2, 4, 8), **how)
     rows = []
-    for name, model, size in (
-        ("ViT, 7 blocks of width 192, 65 tokens", timm.create_model("vit_tiny_patch16_224", **VIT), 32),
-        ("ConvNeXt-atto, 64 px", timm.create_model("convnext_atto", num_classes=10), 64),
-    ):
-        prepared = prepare(model.eval(), torch.randn(16, 3, size, size))
+    for network in args.networks:
+        name, make, size = NETWORKS[network]
+        model = make().eval()
+        prepared = prepare(model, torch.randn(16, 3, size, size))
         snn, x = prepared.convert(scheme), torch.randn(args.images, 3, size, size)
         runs = {"model": partial(model, x), "folded": partial(prepared.graph.run, x), "snn": partial(snn, x)}
-        seconds = _seconds(runs, args.repeats)
-        floor = args.steps * min(seconds["model"], seconds["folded"])
+        if network != "vit":  # the floor is in the faster memory format
+            last = {"memory_format": torch.channels_last}
+            runs["channels last"] = partial(deepcopy(model).to(**last), x.contiguous(**last))
+        seconds = _seconds(runs, args.repeats, time.process_time if args.threads == 1 else time.perf_counter)
+        floor = args.steps * min(t for run, t in seconds.items() if run != "snn")
         rows.append({"network": name, **seconds, "ratio": seconds["snn"] / floor})
         if args.by_operation:
             _show_operations(name, prepared, snn, x)
     show(
-        f"{args.images} images, {scheme.label}, T = {args.steps}; must hold: {MOST}",
-        ["", "model, ms", "folded, ms", "simulation, ms", "over T passes"],
+        f"{args.images} images, {scheme.label}, T = {args.steps}, {args.threads} threads; must hold: {MOST}",
+        ["", *(f"{key}, ms" for key in COLUMNS.values()), "over T passes"],
         [
-            [r["network"], *(f"{1e3 * r[key]:.1f}" for key in ("model", "folded", "snn")), f"{r['ratio']:.2f}"]
+            [r["network"], *(f"{1e3 * r[key]:.1f}" if key in r else "" for key in COLUMNS), f"{r['ratio']:.2f}"]
             for r in rows
         ],
     )
     print(save("simulation", rows))
 
 
-def _seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def _seconds(runs: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
     best = dict.fromkeys(runs, float("inf"))
     for turn in range(repeats + 1):
         for name, run in runs.items():
-            start = time.process_time()
+            start = clock()
             run()
-            best[name] = min(best[name], time.process_time() - start) if turn else best[name]
+            best[name] = min(best[name], clock() - start) if turn else best[name]
     return best
 
 
@@ -95,11 +114,11 @@ def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tens
 
         return timed_run
 
-    current, fire, graphs = snn._current, snn._fire, sys.modules["transpike.conversion.graph"]
+    current, fire, graphs = snn.current, snn._fire, sys.modules["transpike.conversion.graph"]
     for _ in range(6):
         spent: dict[tuple[str, str], float] = defaultdict(float)
         with (
-            patch.object(snn, "_current", timed("snn", current, spent)),
+            patch.object(snn, "current", timed("snn", current, spent)),
             patch.object(snn, "_fire", timed("snn", fire, spent)),
             patch.object(graphs, "apply", timed("ann", apply, spent)),
         ):
@@ -108,10 +127,9 @@ def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tens
         for key, seconds in spent.items():
             best[key] = min(best[key], seconds)
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for op in snn.graph:
-        kind = sums[title(op) if op.fires else op.kind]
-        kind[0] += best.get(("snn", op.name), 0.0)
-        kind[1] += snn.steps * best.get(("ann", op.name), 0.0)
+    for column, side, graph, times in ((0, "snn", snn.graph, 1), (1, "ann", prepared.graph, snn.steps)):
+        for op in graph:
+            sums[title(op) if op.fires else op.kind][column] += times * best.get((side, op.name), 0.0)
     show(
         name,
         ["operation", "simulation, ms", "T passes, ms"],

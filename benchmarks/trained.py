@@ -3,6 +3,7 @@
     python benchmarks/trained.py --data data --networks data/networks
     python benchmarks/trained.py --networks data/networks vit efficientnet-lite0 --images 100
     python benchmarks/trained.py --networks data/networks resnet20 vit --defaults   # what is chosen by itself
+    python benchmarks/trained.py --networks data/networks resnet20 --paper --images 10000   # Table 2 of the CSS paper
     python benchmarks/trained.py --networks data/networks vit --choosing    # candidates, on training images
 
 `trained_networks.py` says which files the folders hold. A row is a network under one setting: images with the same
@@ -45,6 +46,7 @@ LEVELS = CSS(silent=0, levels=(1, 2, 4, 8), amplitude="layer")
 TERNARY = CSS(silent=2, amplitude="layer")
 QUANTISED = tuple(Quantised(bits=bits, amplitude="layer") for bits in (8, 6, 4))
 DEFAULTS = (CSS(), CSS(levels=(1, 2, 4, 8)))
+PAPER = (CSS.paper(steps=12),)
 ROWS: Mapping[str, Sequence[Scheme]] = {
     "resnet20": (LEVELS, TERNARY, *QUANTISED),
     "mobilenetv3": (replace(LEVELS, steps=16, silent=3, percentile=100), replace(TERNARY, steps=16)),
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="only so many images (default: 1,000 of CIFAR-10, else all)")
     parser.add_argument("--choosing", action="store_true", help="measure candidates on training images instead")
     parser.add_argument("--defaults", action="store_true", help="measure the default code and its levels 1-8 instead")
+    parser.add_argument("--paper", action="store_true", help="measure the CSS paper's setting at T = 12 instead")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     parser.add_argument("--out", type=Path, default=RESULTS / "trained.jsonl")
     options = parser.parse_args()
@@ -91,7 +94,9 @@ def main() -> None:
         trained = load(name, images=options.images, **where)
         rows += _network(name, trained, lines, options)
         _show(rows)
-    print(save(f"trained{'-choosing' * options.choosing}{'-defaults' * options.defaults}", rows))
+    print(
+        save(f"trained{'-choosing' * options.choosing}{'-defaults' * options.defaults}{'-paper' * options.paper}", rows)
+    )
 
 
 def _network(
@@ -100,21 +105,22 @@ def _network(
     """The rows of one network, with what is missing of them measured."""
     prepared, rows = None, []
     x, y = (images[: options.images] for images in (trained.choosing if options.choosing else trained.test))
-    for scheme in DEFAULTS if options.defaults else (CANDIDATES if options.choosing else ROWS)[name]:
+    own = PAPER if options.paper else DEFAULTS if options.defaults else ()
+    for scheme in own or (CANDIDATES if options.choosing else ROWS)[name]:
         key = {"network": name, "scheme": str(scheme), "choosing": options.choosing}
         parts = {f"{k}-{min(k + PART, len(x))}": slice(k, k + PART) for k in range(0, len(x), PART)}
-        own = [line for line in lines if key.items() <= line.items() and line["part"] in (*parts, "counts")]
-        missing = [part for part in (*parts, "counts") if all(line["part"] != part for line in own)]
+        found = [line for line in lines if key.items() <= line.items() and line["part"] in (*parts, "counts")]
+        missing = [part for part in (*parts, "counts") if all(line["part"] != part for line in found)]
         if missing:
             prepared = prepared or prepare(trained.ann, trained.calibration)
             snn = prepared.convert(scheme)
             for part in missing:
                 chosen = parts.get(part, slice(COUNTED.get(name, PART)))
-                found = (_counts if part == "counts" else _part)(snn, trained, x[chosen], y[chosen])
-                own.append(key | {"part": part} | found)
+                measured = (_counts if part == "counts" else _part)(snn, trained, x[chosen], y[chosen])
+                found.append(key | {"part": part} | measured)
                 with options.out.open("a") as file:
-                    file.write(json.dumps(own[-1]) + "\n")
-        rows.append(_row(key, scheme, own))
+                    file.write(json.dumps(found[-1]) + "\n")
+        rows.append(_row(key, scheme, found))
         print(rows[-1], flush=True)
     return rows
 
@@ -143,7 +149,7 @@ def _part(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[s
 
 def _counts(snn: SpikingNetwork, trained: Trained, x: Tensor, y: Tensor) -> dict[str, Any]:
     """Latency; operations of the network itself, and those that the spikes of a few images cause."""
-    once = [evaluated(snn.graph, op) for op in snn.graph.neurons if not op.function.tracked]
+    once = [evaluated(snn.graph, op) for op in snn.graph.neurons]
     functions = Operations(
         function_additions=sum(one.additions for one in once),
         function_multiplications=sum(one.multiplications for one in once),

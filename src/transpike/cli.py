@@ -34,6 +34,7 @@ VERBS = {
     "distill": "train a student network by a trained teacher and the labels",
     "hybrid": "train a network, balance its spiking twin's thresholds, train the twin over time (DCT-SNN)",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
+    "finetune": "train a converted network's weights under its spikes, so that layers need fewer silent steps",
     "compare": "compare coding schemes on one trained network, in one run",
     "evaluate": "measure a trained or a converted network on test images",
     "export": "write a converted network for other runtimes and chips: ONNX, NIR, whole numbers, its spikes",

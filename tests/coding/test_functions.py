@@ -15,7 +15,7 @@ from transpike import CSS
 from transpike.coding.evaluation import Evaluation, evaluation
 from transpike.coding.function import Argument, Call, Constant, Function, Operand, Result
 from transpike.coding.operations import Operations
-from transpike.coding.operators import OPERATORS, aten, work
+from transpike.coding.operators import INPLACE, OPERATORS, aten, work
 from transpike.coding.scheme import decode
 from transpike.coding.tracking import TrackingNeuron
 from transpike.errors import ConversionError
@@ -111,6 +111,44 @@ def test_a_quotient_without_a_value_waits_for_the_next_digit() -> None:
     fired = neuron(share, CSS(steps=2, silent=0, amplitude="layer"), theta=0.25)([z], {}, inplace=False, final=True)
     assert fired.spikes.tolist() == [[[0.0, 0.0]], [[1.0, 1.0]]]
     assert fired.target is not None and fired.target.tolist() == [[1.0, 3.0]]
+
+
+@pytest.mark.parametrize("name", sorted(INPLACE))
+def test_writing_over_operands_changes_no_bit(name: str) -> None:
+    x = torch.randn(6, 8, 4, generator=torch.Generator().manual_seed(5)).abs() + 0.1
+    other: dict[str, tuple[Argument, ...]] = {"Tensor": (Constant("weight"),), "Scalar": (0.3,)}
+    others = other.get(name.partition(".")[2], (0.2, 0.9) if name == "clamp.default" else ())
+    for function in (Function.of(name, X, *others), GELU.then(Function.of(name, X, *others))):
+        wanted, read = function(x, constants=CONSTANTS), x.clone()
+        found = function(read, constants=CONSTANTS, overwrite=True)
+        assert torch.equal(found, wanted)
+        assert found.data_ptr() == read.data_ptr()
+
+
+def test_what_is_read_twice_or_grows_is_not_written_over() -> None:
+    x = torch.rand(2, 1, 4) + 0.1
+    twice = Function((Call("exp.default", (X,)), Call("add.Tensor", (Result(0), X))))
+    later = Function(
+        (Call("neg.default", (X,)), Call("exp.default", (Result(0),)), Call("mul.Tensor", (Result(1), Result(0))))
+    )
+    grown = Function.of("mul.Tensor", X, Constant("scale"))
+    moved = Function((Call("expand_as.default", (X, Y)), Call("exp.default", (Result(0),))), operands=2)
+    constants = {"scale": torch.rand(1, 3, 1)}
+    for function in (twice, later, grown, moved):
+        operands = [x, torch.zeros(2, 3, 4)][: function.operands]
+        wanted = function(*operands, constants=constants)
+        assert torch.equal(function(*(o.clone() for o in operands), constants=constants, overwrite=True), wanted)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_gains_multiply_the_currents(name: str) -> None:
+    function, _ = ORACLES[name]
+    z = list(torch.randn(function.operands, 8, 3, 4, generator=torch.Generator().manual_seed(2)))
+    gains = (0.7, 1.3)[: function.operands]
+    layer = neuron(function, CSS(silent=0, levels=(1, 2, 4, 8), amplitude="layer"), theta=0.01)
+    wanted = layer([x * gain for x, gain in zip(z, gains, strict=True)], CONSTANTS, inplace=False, final=True)
+    found = layer(z, CONSTANTS, gains=gains, inplace=False, final=True)
+    assert torch.equal(found.spikes, wanted.spikes) and torch.equal(found.residual, wanted.residual)  # type: ignore[arg-type]
 
 
 def test_half_precision_currents_and_masks() -> None:

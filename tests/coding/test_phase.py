@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transpike.coding import FS, Phase, PhaseEncoder, Rate
+from transpike.coding import FS, Differential, Phase, PhaseEncoder, Rate
 from transpike.coding.function import Function, Operand
 from transpike.coding.scheme import Scheme, decode, injected
 from transpike.errors import ConfigError
 
 RELU = Function.of("relu.default", Operand(0))
+POOL = Function.of("max_pool2d.default", Operand(0), (2, 2))
 RELU6 = RELU.then(Function.of("clamp.default", Operand(0), None, 6.0))
 
 
@@ -99,3 +100,24 @@ def test_a_bound_is_a_real_value() -> None:
 def test_values_outside_their_range(settings_: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Phase(**settings_)
+
+
+@pytest.mark.parametrize("scheme", [Phase(steps=32), Differential(steps=32)], ids=["phase", "differential"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_long_train_comes_in_pieces_to_the_bit(scheme: Phase | Differential, dtype: torch.dtype) -> None:
+    """Whole in the kernel, in pieces of 5, 20 and 7 steps; a maximum over windows too."""
+    z = torch.randn(32, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for function in (RELU, RELU6, POOL.then(RELU)):
+        neuron = scheme.neuron(function, amplitude=0.2, wait=0)
+        assert not isinstance(neuron, str) and neuron.streams
+        whole = neuron([z], {}, inplace=False, final=True)
+        state, pieces = None, []
+        for piece in z.split((5, 20, 7)):
+            kept = piece.clone()
+            fired_, state = neuron.resume([piece], {}, state)
+            assert torch.equal(piece, kept)
+            pieces.append(fired_.spikes)
+        assert torch.equal(torch.cat(pieces), whole.spikes)
+        assert torch.equal(fired_.residual, whole.residual) and torch.equal(fired_.target, whole.target)
+    waiting = scheme.neuron(RELU, amplitude=0.2, wait=1)
+    assert not isinstance(waiting, str) and not waiting.streams

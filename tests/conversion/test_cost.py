@@ -14,10 +14,11 @@ from tests.conversion.nets import CONV
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from transpike.coding import CSS
 from transpike.conversion import prepare
-from transpike.conversion.cost import fan_out, macs, relays, step
+from transpike.conversion.cost import evaluated, fan_out, macs, relays, step
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import apply
+from transpike.conversion.kinds import RELATIVE, apply
 
 SHAPE = (2, 6, 6)
 
@@ -222,3 +223,18 @@ def test_what_a_neuron_does_in_a_step() -> None:
     relu, pool = (step(pooled.graph, op) for op in pooled.graph.neurons)
     assert (relu.evaluations, relu.operations, relu.state, relu.group) == (0, 0, 2, 1)
     assert (pool.evaluations, pool.state, pool.group) == (0, 4 + 1, 4)
+
+
+@pytest.mark.parametrize("activation, evaluations", [(nn.ReLU6(), 0), (nn.GELU(), 1)])
+def test_amplitudes_of_channels_are_thresholds_and_cost_nothing(activation: nn.Module, evaluations: int) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), activation, nn.Conv2d(4, 3, 1))
+    prepared = prepare(model.eval(), 3 * torch.randn(16, *SHAPE))
+    steps, works = [], []
+    for amplitude in ("layer", "channel"):
+        snn = prepared.convert(CSS(silent=1, amplitude=amplitude))
+        (op,) = snn.graph.neurons
+        assert (RELATIVE in op.tensors) == (amplitude == "channel")
+        steps.append(step(snn.graph, op))
+        works.append(evaluated(snn.graph, op))
+    assert steps[0] == steps[1] and steps[0].evaluations == evaluations
+    assert works[0] == works[1] and bool(works[0].additions) == bool(evaluations)

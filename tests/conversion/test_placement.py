@@ -91,6 +91,30 @@ class Attention(nn.Module):
         return x.transpose(1, 2).unflatten(2, (8, 8))
 
 
+def test_queries_keys_and_values_are_layers_of_their_own() -> None:
+    torch.manual_seed(0)
+    net, x = Attention().eval(), torch.randn(16, 8, 8, 8)
+    prepared = prepare(net, x)
+    layers = [op for op in prepared.graph if op.kind == "linear" and op.name.startswith("qkv")]
+    assert [(op.name, op.shape) for op in layers] == [(f"qkv.{k}", (64, 8)) for k in range(3)]
+    assert not any(op.kind == "select" for op in prepared.graph)
+    torch.testing.assert_close(prepared.graph.pack(prepared.graph.run(x)), net(x), rtol=1e-4, atol=1e-5)
+    snn = prepared.convert(CSS(silent=1, levels=(1, 2, 4, 8)))
+    assert not any(op.gains for op in snn.graph.neurons if op.name.startswith("unbind"))
+    with pytest.raises(KeyError, match="qkv became part of unbind"):
+        snn.trace(x[:2])["qkv"]
+
+
+def test_a_layer_that_is_read_as_a_whole_stays_one() -> None:
+    def read(m: Any, x: Tensor) -> Any:
+        whole = m.qkv(x.flatten(2).transpose(1, 2)).reshape(-1, 64, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        q, k, _ = whole.unbind(0)
+        return (q @ k.transpose(-2, -1)).softmax(-1), whole.relu().transpose(0, 1)
+
+    graph = prepare(Uses(read, qkv=nn.Linear(8, 24)).eval(), torch.randn(8, 8, 8, 8)).graph
+    assert [op.name for op in graph if op.kind == "linear"] == ["qkv"]
+
+
 def test_a_gate_reads_what_an_average_reads_as_a_train() -> None:
     assert points(nn.Sequential(nn.SiLU(), SqueezeExcitation())) == {
         "0": ("silu", "0"),

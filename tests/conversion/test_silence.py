@@ -11,11 +11,12 @@ from torch import Tensor, nn
 import transpike
 from transpike import CSS
 from transpike.coding import Rate
+from transpike.coding.scheme import decode
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import collect
 from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import effects, gains, relative_error
-from transpike.conversion.silence import ENOUGH, IMAGES, SLACK, Silences, _proposals
+from transpike.conversion.silence import IMAGES, Silences, _proposals, allowed
 
 
 class Loud(nn.Module):
@@ -55,7 +56,7 @@ def test_the_choice_is_the_shortest_within_its_slack(loud: tuple[nn.Module, Tens
     proposals = _proposals(Silences(prepared, scheme, prepared.amplitudes(scheme)))
     snn = prepared.convert(scheme)
     least = min(each.error for each in proposals)
-    within = [each for each in proposals if each.error <= max(SLACK * least, ENOUGH)]
+    within = [each for each in proposals if each.error <= allowed(least)]
     assert snn.latency == min(each.latency for each in within) < max(each.latency for each in proposals)
     measured = relative_error(snn(images[-IMAGES:]), net(images[-IMAGES:]).detach())
     assert measured == pytest.approx(min(within, key=lambda each: each.latency).error, rel=1e-4)
@@ -145,3 +146,30 @@ def test_a_scheme_that_waits_as_told_says_nothing_of_silence(loud: tuple[nn.Modu
     net, images = loud
     prepare(net, images).convert(Rate(steps=8))
     assert not [warning for warning in recwarn if "cannot follow" in str(warning.message)]
+
+
+@pytest.mark.parametrize("span, finer", [(1, 4), (2, 2), (4, 1), (8, 1)])
+def test_the_input_of_larger_digits_is_as_fine_as_they_allow(span: int, finer: int) -> None:
+    torch.manual_seed(0)
+    net, images = nn.Sequential(nn.Linear(256, 4), nn.ReLU(), nn.Linear(4, 4)).eval(), torch.rand(128, 256)
+    prepared, scheme = prepare(net, images), CSS(steps=8, levels=(1, 2, 4, 8), span=span)
+    coarse = prepared.amplitudes(scheme)
+    snn = prepared.convert(scheme)
+    assert snn.units["input"] == pytest.approx(float(coarse["input"].max()) / finer)
+    waits = snn.timing.waits
+    if finer > 1:
+        plain = prepared.build(scheme, coarse, waits)
+        assert distance(snn(images), net(images)) < distance(plain(images), net(images))
+        twice = decode(scheme, scheme.encode(2 * images / snn.amplitude("input"))) * snn.amplitude("input")
+        assert distance(twice, 2 * images) < 0.01
+    ternary = CSS(steps=8)
+    assert prepared.convert(ternary).units["input"] == float(prepared.amplitudes(ternary)["input"].max())
+
+
+def test_an_input_that_does_not_bind_stays_coarse() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
+    with torch.no_grad():
+        net[0].weight *= 0.01
+    prepared, scheme = prepare(net, torch.rand(128, 4)), CSS(steps=8, levels=(1, 2, 4, 8))
+    assert prepared.convert(scheme).units["input"] == float(prepared.amplitudes(scheme)["input"].max())

@@ -45,6 +45,19 @@ def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: py
     assert (row.network, row.latency, converted.ann.accuracy) == ("T4_silent-1", 4 + 20, trained.accuracy)
     again = evaluate(Evaluate(spiking / "T4_silent-1", out=tmp_path / "again"))
     assert (again.rows[0].agreement, again.rows[0].synops) == (row.agreement, row.synops)  # type: ignore[union-attr]
+    capsys.readouterr()
+    folder = spiking / "T4_silent-1"
+    stops = evaluate(Evaluate(folder, agreement=0.8, held_out=12, out=tmp_path / "early"))
+    assert read_result(tmp_path / "early").rows[0].early == stops.rows[0].early  # type: ignore[union-attr]
+    asked, *others = stops.rows[0].early  # type: ignore[union-attr]
+    assert (asked.agreement, asked.images, len(asked.stopped)) == (0.8, 8, 4) and asked.energy_uj
+    assert [one.agreement for one in others] == [0.9, None, None, None, None]
+    assert others[-1].changed == 0 and others[-1].latency == stops.rows[0].latency  # type: ignore[union-attr]
+    assert "agreement 0.8" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="needs held_out=199 or more, not 12"):
+        evaluate(Evaluate(folder, agreement=0.995, held_out=12))
+    with pytest.raises(ConfigError, match="agreement is for converted networks"):
+        evaluate(Evaluate(run, agreement=0.9))
 
 
 def started(options: Any, verb: str, folder: Path) -> Path:

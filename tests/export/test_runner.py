@@ -72,6 +72,19 @@ def test_every_code_runs_on_its_clock(code: str, tmp_path: Path) -> None:
     assert (found.latency, found.interval) == (snn.latency, snn.interval)
 
 
+@pytest.mark.parametrize("bits", [None, 8])
+def test_gains_on_the_edges_of_neurons_are_kept(bits: int | None, tmp_path: Path) -> None:
+    """With one amplitude a layer, a gate reads a train through the ratio of both amplitudes."""
+    code = transpike.CSS(steps=8, silent=1, amplitude="layer")
+    snn, images = body("squeeze and excitation", code, double=True)
+    assert any(gain != 1 for op in snn.graph.neurons for gain in op.gains)
+    snn = snn.quantise(bits) if bits else snn
+    snn.save(tmp_path)
+    found = export.run(tmp_path, images, record=True)
+    same_spikes(snn, images, found)
+    assert np.allclose(found.outputs, snn(images), rtol=1e-9, atol=1e-12)
+
+
 def test_images_in_flight_do_not_disturb_each_other(tmp_path: Path) -> None:
     snn, images = body("residual", transpike.CSS(steps=6, silent=2), double=True)
     assert snn.latency > 2 * snn.interval, "several images are on their way at once"

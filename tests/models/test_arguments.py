@@ -54,7 +54,7 @@ def test_lists():
         ("qkformer_4_384", {"depths": [1, 1]}, "qkformer_4_384 cannot be made with these arguments: "),
         ("sew_resnet19", {"spiking_neuron": 5}, "spiking_neuron=5: expected a class of neurons, or a name of ours"),
         ("spiking_resnet19", {"preactivated": True}, "preactivated=True"),
-        ("resnet20", {"activation": "ReLU"}, "resnet20 cannot be made with these arguments: 'str' object"),
+        ("resnet20", {"activation": "ReLU"}, "activation='ReLU': expected 'relu' or 'qcfs'"),
         ("timm/resnet10t", {"output_stride": 3}, "timm/resnet10t cannot be made with these arguments: AssertionError"),
         ("sew_resnet19", {"tau": 0.5}, "tau=0.5: expected a number above 1"),
     ],

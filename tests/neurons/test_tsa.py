@@ -44,11 +44,17 @@ def noise(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
 
 
 def reference(
-    z: Tensor, code: Code, function: Piecewise, *, accumulated: bool = False, unit: float | None = None
+    z: Tensor,
+    code: Code,
+    function: Piecewise,
+    *,
+    accumulated: bool = False,
+    unit: float | None = None,
+    gain: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the torch backend says of float32 currents ``[T, neurons]``: spikes, residual, target."""
     spikes, ends = torch.empty(code.steps, z.shape[1]), torch.empty(2, z.shape[1])
-    track_reference.track(z, spikes, Final(*ends), tsa._tables(code, function, unit), accumulated=accumulated)
+    track_reference.track(z, spikes, Final(*ends), tsa._tables(code, function, unit, gain), accumulated=accumulated)
     return spikes, ends[0], ends[1]
 
 
@@ -99,6 +105,20 @@ def test_the_cpu_kernel_equals_the_reference_to_the_bit(
     rule = tsa._digits(code.levels, scale=1.0, signed=True)
     track_reference.encode(z[0] * 9, digits, beta=code.beta, start=code.beta**-code.steps, digits=rule)
     assert torch.equal(encode(z[0] * 9, code=code), digits)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds, code=codes, function=st.sampled_from(FUNCTIONS), gain=st.floats(0.01, 3.0))
+def test_a_gain_is_the_gained_current_to_the_bit(seed: int, code: Code, function: Piecewise, gain: float) -> None:
+    z = noise(seed, code.steps, 700, scale=1.5)
+    ours = track(z, code=code, function=function, gain=gain, final=True)
+    for expected in (reference(z * gain, code, function), reference(z, code, function, gain=gain)):
+        assert all(map(torch.equal, (ours.spikes, ours.residual, ours.target), expected))  # type: ignore[arg-type]
+    for found, plain in (
+        (accumulate(z, beta=code.beta, silent=1, gain=gain), accumulate(z * gain, beta=code.beta, silent=1)),
+        (estimate(z, beta=code.beta, unit=0.3, gain=gain), estimate(z * gain, beta=code.beta, unit=0.3)),
+    ):
+        assert torch.equal(found, plain)
 
 
 @pytest.mark.parametrize("script", ["track_on_triton.py"] if find_spec("triton") else [])

@@ -36,9 +36,10 @@ def tracked(
     *,
     accumulated: bool,
     unit: float | None,
+    gain: float,
 ) -> list[Tensor]:
     """Spikes, residuals and targets, and the spikes written over the input."""
-    neurons, tables = source.shape[1], tsa._tables(code, function, unit)
+    neurons, tables = source.shape[1], tsa._tables(code, function, unit, gain)
     spikes = torch.empty(code.steps, neurons, device=source.device)
     ends = torch.empty(2, neurons, device=source.device)
     backend.track(source, spikes, Final(*ends), tables, accumulated=accumulated)
@@ -59,13 +60,13 @@ def main() -> None:
         z = torch.randn(code.steps, neurons) * 1.5
         held = torch.empty(code.steps + code.silent, neurons)
         units = tuple(1 + step / 7 for step in range(len(held)))
-        track_reference.accumulate(z, held, beta=code.beta, units=units)
+        track_reference.accumulate(z, held, beta=code.beta, units=units, gain=0.7)
         ours = torch.empty_like(held, device=DEVICE)
-        track_gpu.accumulate(z.to(DEVICE), ours, beta=code.beta, units=units)
+        track_gpu.accumulate(z.to(DEVICE), ours, beta=code.beta, units=units, gain=0.7)
         assert torch.equal(held, ours.cpu()), code
         for function in FUNCTIONS:
             for accumulated, unit, source in ((False, None, z), (True, None, held), (True, 0.3, undefined(z))):
-                how = {"accumulated": accumulated, "unit": unit}
+                how = {"accumulated": accumulated, "unit": unit, "gain": 1.3}
                 wanted = tracked(track_reference, source, code, function, **how)
                 found = tracked(track_gpu, source.to(DEVICE), code, function, **how)
                 assert all(map(torch.equal, wanted, found)), (code, function)

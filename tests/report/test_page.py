@@ -11,7 +11,7 @@ import pytest
 from transpike.errors import ConfigError, DataError
 from transpike.experiments.report import Report, report
 from transpike.report import build_page
-from transpike.report.terminal import conversion_table
+from transpike.report.terminal import conversion_table, early_tables
 
 from .samples import (
     LAYERS,
@@ -130,6 +130,28 @@ def test_what_makes_the_error_at_the_output_is_drawn_and_told(built: str) -> Non
     assert "T = 8: Coupling. Help" in str(conversion_table(parsed(told).result).caption)
     best["output_error"] = None
     assert "What makes the error at the output" not in page_of(told)
+
+
+def test_answers_before_the_last_step_are_drawn_and_tabled(built: str) -> None:
+    assert "Answers before the last step" not in built
+    told = make_conversion({"silent": 1})
+    shared = {"images": 1000, "changed_error": 0.002, "accuracy": 0.925, "stopped": [0, 700, 200, 100]}
+    sure = shared | {"agreement": 0.995, "changed": 0.004, "steps": 2.4, "latency": 3.4, "energy_uj": 40.0}
+    every = [
+        shared | {"agreement": None, "changed": 0.5 / step, "steps": step, "latency": step + 1, "energy_uj": None}
+        for step in (1.0, 2.0)
+    ]
+    best = next(row for row in told["rows"] if row["steps"] == 8)
+    best["early"] = [sure, *every]
+    page = Page(page_of(told))
+    drawings = [drawing for drawing in page.drawings() if "mean" in drawing]
+    assert "answers changed (%) against mean steps. each when sure: 0.4 at mean steps 2.4" in drawings[0]
+    assert "one step for all: 50 at mean latency (steps) 2, 25 at mean latency (steps) 3." in drawings[1]
+    assert "energy (µJ) against mean steps. each when sure: 40 at mean steps 2.4" in drawings[2]
+    assert ["agreement 99.50 %", "0.40 %", "0.20", "92.50 %", "2.40", "3.40", "40.00", "0, 700, 200, 100"] in page.rows
+    assert ["step 2 for all", "25.00 %", "0.20", "92.50 %", "2.00", "3.00", "–"] in page.rows
+    (table,) = early_tables(parsed(told).result)  # type: ignore[arg-type]
+    assert table.row_count == 3
 
 
 def test_without_labels_predictions_are_compared() -> None:

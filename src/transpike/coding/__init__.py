@@ -11,17 +11,23 @@ from transpike.coding.encoding import ENCODERS, create_encoder, describe_encoder
 from transpike.coding.fs import FS
 from transpike.coding.multithreshold import MultiThreshold
 from transpike.coding.phase import Phase
+from transpike.coding.qcfs import QCFS
 from transpike.coding.quantised import Quantised
 from transpike.coding.rate import Rate
 from transpike.coding.scheme import Scheme
 from transpike.coding.schemes import DEFAULT, SCHEMES, create_scheme, scheme_settings
+from transpike.coding.tsc import TSC
+from transpike.coding.ttfs import TTFS
 
 __all__ = [
     "CSS",
     "DEFAULT",
     "ENCODERS",
     "FS",
+    "QCFS",
     "SCHEMES",
+    "TSC",
+    "TTFS",
     "Burst",
     "BurstEncoder",
     "DCTEncoder",

@@ -85,6 +85,7 @@ class Percentile:
             decoded activation least: what is clipped, and half a unit of the last digit.
         adjustments: how often amplitudes are enlarged by the residuals of the converted network (CSS, Appendix A.3).
         per: ``"layer"`` or ``"channel"``.
+        unit: what the last digit is worth, in units of theta.
 
     Raises:
         ConfigError: if a value is outside its range.
@@ -93,6 +94,7 @@ class Percentile:
     percentile: float | Literal["fit"] = 99.99
     adjustments: int = 0
     per: Literal["layer", "channel"] = "layer"
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         if self.percentile != "fit":
@@ -129,7 +131,7 @@ class Percentile:
             peaks = self._of_channels(name, seen.channels, full, largest)
             return peaks.clamp_min(float(peaks.max()) * _FLOOR)
         if self.percentile == "fit" and name != "input":
-            return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest)
+            return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest, self.unit)
         peak = seen.values.quantile(100 if name == "input" or self.percentile == "fit" else self.percentile)
         return torch.tensor(peak or seen.values.quantile(100), dtype=torch.float64)
 
@@ -139,8 +141,8 @@ class Percentile:
             return maxima
         if self.percentile == "fit":
             values, counts = channels.histogram()
-            fits = (_fitted(values, of, float(most), full, largest) for of, most in zip(counts, maxima, strict=True))
-            return torch.stack(list(fits))
+            pairs = zip(counts, maxima, strict=True)
+            return torch.stack([_fitted(values, of, float(most), full, largest, self.unit) for of, most in pairs])
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
             found = channels.quantile(self.percentile).double()
@@ -158,13 +160,13 @@ def _carried(channels: ChannelQuantiles, values: float) -> Tensor:
     return channels.maximum.double() * max(math.log(values) / math.log(max(channels.count, 2)), 1)
 
 
-def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest: float) -> Tensor:
+def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest: float, unit: float) -> Tensor:
     """The peak whose clipped squares and last digits make the least squared error; one of 17 below the maximum."""
     values, counts = values.double(), counts.double()
     peaks = torch.tensor(_SHARES, dtype=torch.float64) * maximum
     missed = (values - peaks[:, None] * (largest / full)).clamp_min(0).square() @ counts
     active = counts[values > 0].sum()
-    return peaks[(missed + (peaks / full).square() / 12 * active).argmin()]
+    return peaks[(missed + (peaks * (unit / full)).square() / 12 * active).argmin()]
 
 
 def adjusted(amplitude: Amplitude, residual: float, full: float) -> Amplitude:

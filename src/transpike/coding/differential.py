@@ -89,7 +89,8 @@ class Differential(Scheme):
 
     @property
     def label(self) -> str:
-        return f"differential n={self.thresholds}"
+        theta = "" if self.percentile == "normal" else f" {self.percentile}"
+        return f"differential n={self.thresholds}{theta}"
 
     @property
     def words(self) -> dict[str, str]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transpike.coding.operators import HOMOGENEOUS, MOVES, POOLS, operator
+from transpike.coding.operators import BOOLEAN, HOMOGENEOUS, INPLACE, MOVES, POOLS, aten, operator
 from transpike.neurons.tsa import IDENTITY, Piecewise
 
 __all__ = ["RELATIVE", "Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
@@ -88,10 +89,11 @@ class Function:
         *operands: Tensor,
         constants: Mapping[str, Tensor] | None = None,
         watch: Callable[[Tensor], None] | None = None,
+        overwrite: bool = False,
     ) -> Tensor:
         """The value for operands whose first axis counts samples (or steps times samples).
 
-        ``watch`` sees the result of every call.
+        ``watch`` sees the result of every call. With ``overwrite``, results may be written over operands.
         """
         results: dict[int, Tensor] = {}
 
@@ -108,7 +110,9 @@ class Function:
             return argument
 
         for k, call in enumerate(self.calls):
-            found = operator(call.operator)(*map(value, call.args), **{key: value(a) for key, a in call.kwargs})
+            run, over = self._operators[k]
+            args, kwargs = [value(a) for a in call.args], {key: value(a) for key, a in call.kwargs}
+            found = (over if overwrite and over and _fits(args) else run)(*args, **kwargs)
             results[k] = found[0] if isinstance(found, tuple) else found  # adaptive pooling gives places too
             if watch:
                 watch(results[k])
@@ -117,12 +121,30 @@ class Function:
         return results[len(self.calls) - 1] if self.calls else operands[0]
 
     @cached_property
+    def _operators(self) -> list[tuple[Callable[..., Tensor], Callable[..., Tensor] | None]]:
+        """For each call its operator, and the one that writes over its first argument, if nothing else reads that."""
+        places = [place for call in self.calls for place in _places((*call.args, *(a for _, a in call.kwargs)))]
+        found = []
+        for call in self.calls:
+            match call.args[0]:
+                case Operand():
+                    own = True
+                case Result(k):  # what only moves values may lie in the memory of an operand or a constant
+                    own = self.calls[k].operator not in MOVES | BOOLEAN
+                case _:
+                    own = False
+            own = own and call.operator in INPLACE and sum(place == call.args[0] for place in places) == 1
+            found.append((operator(call.operator), aten(call.operator.replace(".", "_.")) if own else None))
+        return found
+
+    @cached_property
     def _spent(self) -> list[list[int]]:
         """For each call, the results that it is the last to read."""
         last = {len(self.calls) - 1: len(self.calls)}
         for k in reversed(range(len(self.calls))):
-            for result in _results((*self.calls[k].args, *(a for _, a in self.calls[k].kwargs))):
-                last.setdefault(result, k)
+            for place in _places((*self.calls[k].args, *(a for _, a in self.calls[k].kwargs))):
+                if isinstance(place, Result):
+                    last.setdefault(place.call, k)
         return [[result for result, k in last.items() if k == call] for call in range(len(self.calls))]
 
     def at(self, *operands: Tensor, unit: float, constants: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -282,15 +304,23 @@ def argument(value: object) -> Argument:
     raise TypeError(f"{value!r} is no plain value")
 
 
-def _results(arguments: tuple[Argument, ...]) -> list[int]:
-    """The numbers of the results among arguments, in order."""
-    found = []
+def _places(arguments: tuple[Argument, ...]) -> list[Operand | Constant | Result]:
+    """The places among arguments, in order."""
+    found: list[Operand | Constant | Result] = []
     for argument in arguments:
         if isinstance(argument, tuple):
-            found += _results(argument)
-        elif isinstance(argument, Result):
-            found.append(argument.call)
+            found += _places(argument)
+        elif isinstance(argument, (Operand, Constant, Result)):
+            found.append(argument)
     return found
+
+
+def _fits(args: Sequence[object]) -> bool:
+    """Whether the result has the shape and the type of the first argument."""
+    first, *others = args
+    tensors = [x for x in others if isinstance(x, Tensor)]
+    assert isinstance(first, Tensor)
+    return all(x.dtype == first.dtype and torch.broadcast_shapes(x.shape, first.shape) == first.shape for x in tensors)
 
 
 def _bound(value: Argument, default: float) -> float:

@@ -78,6 +78,10 @@ class MultiThreshold(Scheme):
         return tuple(range(-top if self.signed else 0, top + 1))
 
     @property
+    def streams(self) -> bool:
+        return True
+
+    @property
     def calibration(self) -> Calibration:
         if self.percentile == "normal":
             return Normal(levels=self.steps * (2**self.thresholds - 1), per=self.amplitude)
@@ -85,7 +89,8 @@ class MultiThreshold(Scheme):
 
     @property
     def label(self) -> str:
-        return f"H-MT n={self.thresholds}{' signed' if self.signed else ''}"
+        theta = "" if self.percentile == "normal" else f" {self.percentile}"
+        return f"H-MT n={self.thresholds}{' signed' if self.signed else ''}{theta}"
 
     @property
     def words(self) -> dict[str, str]:

@@ -18,10 +18,12 @@ __all__ = [
     "DIMENSIONS",
     "ELEMENTWISE",
     "HOMOGENEOUS",
+    "INPLACE",
     "MOVES",
     "OPERATORS",
     "PIECEWISE",
     "POOLS",
+    "ROUNDED",
     "TRAILING",
     "aten",
     "operator",
@@ -45,11 +47,14 @@ BOOLEAN = (
     | _named("bitwise_and bitwise_or", "Tensor")
 )
 """What gives true or false, which no train can say."""
+ROUNDED = _named("round")
+"""What quantised networks are trained with as if it were the identity; so are its gradients here."""
 ELEMENTWISE = (
     PIECEWISE
     | BOOLEAN
     | _named("_prelu_kernel sigmoid tanh exp log sqrt rsqrt abs square gelu silu mish hardswish hardsigmoid relu6")
     | _named("elu celu selu softplus erf erfc sin cos atan sinh cosh asinh log1p expm1 exp2 reciprocal neg sign sgn")
+    | ROUNDED
     | _named("threshold softshrink hardshrink log_sigmoid hardtanh addcmul addcdiv maximum minimum atan2")
     | frozenset(f"{name}.{kind}" for name in ("mul", "div", "add", "sub") for kind in ("Tensor", "Scalar"))
     | _named("pow", "Tensor_Scalar")
@@ -67,6 +72,12 @@ ELEMENTWISE = (
     | _named("clamp_min clamp_max")
 )
 """One result a value; several operands are broadcast."""
+INPLACE = (
+    PIECEWISE
+    | _named("sigmoid tanh exp sqrt rsqrt abs square gelu silu mish hardswish hardsigmoid elu reciprocal neg")
+    | frozenset(f"{name}.{kind}" for name in ("mul", "div", "add", "sub") for kind in ("Tensor", "Scalar"))
+)
+"""Elementwise operators that may write over their first argument."""
 DIMENSIONS = (
     _named("softmax log_softmax", "int")
     | _named("_softmax _log_softmax amax amin argmax linalg_vector_norm logsumexp cumsum glu")
@@ -92,6 +103,7 @@ _WORK = {
     **dict.fromkeys((name.partition(".")[0] for name in MOVES), _NONE),
     **dict.fromkeys(("add", "sub", "rsub", "neg", "sum", "mean", "maximum", "minimum", "abs", "threshold"), (1, 0)),
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne", "where", "clamp", "clamp_min", "clamp_max"), (1, 0)),
+    "round": (1, 0),
     **dict.fromkeys(("relu", "amax", "amin", "masked_fill", "hardtanh", "relu6", "cumsum"), (1, 0)),
     **dict.fromkeys(("mul", "square", "leaky_relu", "_prelu_kernel"), (0, 1)),
     **dict.fromkeys(("layer_norm", "group_norm", "rms_norm", "var", "std"), _NORM),
@@ -119,7 +131,14 @@ def operator(name: str) -> Callable[..., Tensor]:
     """
     if name not in OPERATORS:
         raise ConversionError(f"a converted network cannot hold the operator {name!r}")
-    return aten(name)
+    return _straight(aten(name)) if name in ROUNDED else aten(name)
+
+
+def _straight(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def rounded(x: Tensor) -> Tensor:
+        return x + (function(x) - x).detach() if x.requires_grad else function(x)
+
+    return rounded
 
 
 def aten(name: str) -> Callable[..., Tensor]:

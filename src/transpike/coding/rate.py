@@ -2,22 +2,29 @@
 
 Sources: Rueckauer et al., Frontiers in Neuroscience 2017 (analog input as a constant current, thresholds from a
 percentile of the activations); Han, Srinivasan, Roy, "RMP-SNN", CVPR 2020 (reset by subtraction); Bu, Ding, Yu, Huang,
-"Optimized Potential Initialization for Low-Latency Spiking Neural Networks", AAAI 2022 (start at half the threshold).
+"Optimized Potential Initialization for Low-Latency Spiking Neural Networks", AAAI 2022 (start at half the threshold);
+Li, Deng, Dong, Gong, Gu, "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML
+2021 (`Rate.calibrated`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
-from transpike.checks import number, whole
+from torch import Tensor
+
+from transpike.checks import choice, number, refuse, whole
 from transpike.coding.calibration import Percentile
+from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
+from transpike.coding.neuron import CORRECTION, Correction, gained
+from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
-from transpike.neurons.tsa import Code
+from transpike.neurons.tsa import Code, Tracked
 
 __all__ = ["Rate"]
 
@@ -36,7 +43,12 @@ class Rate(Scheme):
     Args:
         steps: T, the steps for which the image is shown.
         start: the membrane's first value in units of theta: 0, or 0.5, which rounds to nearest.
-        percentile: of |activation| over the calibration images, which becomes theta; 100 is the maximum.
+        percentile: of |activation| over the calibration images, which becomes theta; 100 is the maximum, ``"fit"`` the
+            value that makes the squared error of decoded activations least at this T.
+        shift: whether a current of theta / 2T enters at every step, against the rounding down of a start at 0.
+        correction: what conversion adds to each layer such that its mean activation over the calibration images is that
+            of the original: a constant current, one a channel (``"bias"``), the first membrane potential of each
+            neuron (``"potential"``), or nothing. Layers are corrected one after the other, each on corrected inputs.
 
     Raises:
         ConfigError: if a value is outside its range.
@@ -51,11 +63,23 @@ class Rate(Scheme):
 
     steps: int = 64
     start: float = 0.5
-    percentile: float = 99.99
+    percentile: float | Literal["fit"] = 99.99
+    shift: bool = False
+    correction: Correction | None = None
+
+    @classmethod
+    def calibrated(cls, *, steps: int = 64, **others: Any) -> Rate:
+        """The light calibration of Li et al.: theta by least squares, the shift, a corrected bias a channel."""
+        light: dict[str, Any] = {"start": 0.0, "percentile": "fit", "shift": True, "correction": "bias"}
+        return cls(steps=steps, **light | others)
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)
         number("start", self.start, least=0, most=0.5)
+        if not isinstance(self.shift, bool):
+            raise refuse("shift", self.shift, "true or false")
+        if self.correction is not None:
+            choice("correction", self.correction, get_args(Correction))
         _ = self.calibration
 
     @property
@@ -67,12 +91,19 @@ class Rate(Scheme):
         return (0, 1)
 
     @property
+    def streams(self) -> bool:
+        return not (self.shift or self.correction)
+
+    @property
     def calibration(self) -> Percentile:
-        return Percentile(percentile=self.percentile)
+        return Percentile(percentile=self.percentile, unit=1 / self.steps)
 
     @property
     def label(self) -> str:
-        return "rate" if self.start == 0.5 else f"rate start={self.start:g}"
+        words = [] if self.start == 0.5 else [f"start={self.start:g}"]
+        words += ["fit"] if self.percentile == "fit" else []
+        words += ["shift"] if self.shift else []
+        return " ".join(["rate", *words, *([f"{self.correction} corrected"] if self.correction else [])])
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The maximum for clipping, else twice as many steps."""
@@ -80,8 +111,54 @@ class Rate(Scheme):
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps}
 
-    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | str:
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | _Corrected | str:
         if reason := TrackingNeuron.refusal(function, signed=False):
             return reason
         code = Code(steps=self.steps, beta=1.0, silent=wait, signed=False, start=self.start)
-        return TrackingNeuron(code=code, function=function, amplitude=amplitude, last=1 / self.steps)
+        neuron = TrackingNeuron(code=code, function=function, amplitude=amplitude, last=1 / self.steps)
+        return _Corrected(neuron, self.shift, self.correction) if self.shift or self.correction else neuron
+
+
+@dataclass(frozen=True)
+class _Corrected:
+    """Neurons with the shift, and with the correction that their layer's constants hold; see `Rate`."""
+
+    inner: TrackingNeuron
+    shift: bool
+    correction: Correction | None
+
+    def __call__(
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        each, first = self._moves(constants)
+        (z,) = gained(currents, gains)
+        return self.inner.moved(z, constants, each=each, first=first, final=final)
+
+    @property
+    def streams(self) -> bool:
+        return self.inner.streams
+
+    def resume(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        each, first = self._moves(constants)
+        return self.inner.resume(currents, constants, state, each=each, first=first)
+
+    def _moves(self, constants: Mapping[str, Tensor]) -> tuple[Tensor | float, Tensor | float]:
+        """What is added to the current of each step, and to the first potential."""
+        steps = self.inner.code.steps
+        moved = constants.get(CORRECTION, 0.0)  # none while it is being found
+        shift = 0.5 / steps * self.shift
+        return (moved + shift, 0.0) if self.correction == "bias" else (shift, moved * steps)
+
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
+        """Those of the neurons without: shift and corrected bias are part of the bias."""
+        return self.inner.operations(neurons=neurons, spikes=spikes, inputs=inputs, evaluation=evaluation)

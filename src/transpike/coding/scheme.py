@@ -11,17 +11,16 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from transpike.coding.calibration import Calibration, Percentile
-from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
+from transpike.coding.neuron import Correction, Neuron
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.residuals import Binding
-from transpike.neurons.tsa import Tracked
 from transpike.neurons.tsa import decode as horner
 
 __all__ = [
@@ -41,33 +40,6 @@ __all__ = [
     "total",
     "train_bits",
 ]
-
-
-class Neuron(Protocol):
-    """A layer of neurons of one function: currents to spikes, over all T steps."""
-
-    def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
-    ) -> Tracked:
-        """Spikes for one current [T, N, \\*] an operand, in units of theta.
-
-        Args:
-            currents: one an operand; the function of the decoded currents is what the spikes must say.
-            constants: of the function, by name.
-            inplace: whether the spikes may be written over the first current.
-            final: whether to give the residual and the target [N, \\*] too, in units of theta.
-        """
-
-    def rule(self) -> Mapping[str, object] | None:
-        """How it fires, as plain data; None if it does not as `transpike.coding.tracking.TrackingNeuron` does."""
-
-    def operations(
-        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
-    ) -> Operations:
-        """What the layer's own updates take for one image: so many neurons, spikes, and accumulated inputs.
-
-        ``evaluation`` is what one evaluation of the layer's function takes.
-        """
 
 
 class Scheme(ABC):
@@ -114,14 +86,27 @@ class Scheme(ABC):
         return 0
 
     @property
+    def streams(self) -> bool:
+        """Whether its neurons run in pieces of steps, so that an answer may come before all T.
+
+        They are of the kind `transpike.coding.neuron.SteppingNeuron`.
+        """
+        return False
+
+    @property
     def encoded(self) -> tuple[int, ...] | None:
         """All values in the input's train; None where the input is an analog current."""
         return None
 
     @property
+    def reach(self) -> float:
+        """The largest value that a train can say, in units of theta; less than a train of ones where few may spike."""
+        return total(self) * max(self.digits)
+
+    @property
     def full(self) -> float:
         """The decoded value, in units of theta, that the calibrated peak of a layer takes."""
-        return largest(self)
+        return self.reach
 
     @property
     def calibration(self) -> Calibration:
@@ -142,6 +127,23 @@ class Scheme(ABC):
     def terms(self) -> Mapping[str, str]:
         """What the report's terms of this scheme mean, for its glossary."""
         return {}
+
+    @property
+    def correction(self) -> Correction | None:
+        """What of each layer is moved after calibration, such that its mean over the images is the original's."""
+        return None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every layer hears its whole input before it fires, and so reads nothing of it but decoded values.
+
+        A simulation may carry these in place of their trains: see `transpike.coding.neuron.WholeNeuron`.
+        """
+        return False
+
+    def given(self, function: Function) -> float | None:
+        """theta of a layer that computes ``function``, where the function itself says it; None to calibrate."""
+        return None
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The setting, by name, that lessens the error most where this binds; None if there is none.
@@ -164,7 +166,7 @@ def total(scheme: Scheme) -> float:
 
 def largest(scheme: Scheme) -> float:
     """The largest value that a train can say, in units of theta."""
-    return total(scheme) * max(scheme.digits)
+    return scheme.reach
 
 
 def finest(scheme: Scheme) -> float:
@@ -307,6 +309,13 @@ def readout_operations(scheme: Scheme, *, values: float) -> Operations:
 
 
 def _weighting(scheme: Scheme) -> Operations:
-    """What a step takes to give the train its weight: an amplification of the sum, or a product."""
-    beta = ratio(scheme)
-    return Operations(neuron_multiplications=1) if beta is None else amplification(beta)
+    """What a step takes to give the train its weight: an amplification of the sum, an addition, or a product.
+
+    Weights that fall by one difference down to it are a sum of sums: a spike switches a current on that stays.
+    """
+    beta, last = ratio(scheme), scheme.weights[-1]
+    if beta is not None:
+        return amplification(beta)
+    steps = enumerate(reversed(scheme.weights), start=1)
+    ramp = all(math.isclose(weight, k * last, rel_tol=1e-9) for k, weight in steps)
+    return Operations(neuron_accumulates=1) if ramp else Operations(neuron_multiplications=1)

@@ -12,9 +12,12 @@ from transpike.coding.differential import Differential
 from transpike.coding.fs import FS
 from transpike.coding.multithreshold import MultiThreshold
 from transpike.coding.phase import Phase
+from transpike.coding.qcfs import QCFS
 from transpike.coding.quantised import Quantised
 from transpike.coding.rate import Rate
 from transpike.coding.scheme import Scheme
+from transpike.coding.tsc import TSC
+from transpike.coding.ttfs import TTFS
 from transpike.errors import ConfigError
 
 __all__ = ["DEFAULT", "SCHEMES", "create_scheme", "scheme_settings"]
@@ -23,6 +26,9 @@ SCHEMES: dict[str, Callable[..., Scheme]] = {
     "css": CSS,
     "rate": Rate,
     "fs": FS,
+    "qcfs": QCFS,
+    "tsc": TSC,
+    "ttfs": TTFS,
     "burst": Burst,
     "differential": Differential,
     "multithreshold": MultiThreshold,
@@ -65,7 +71,7 @@ def scheme_settings(scheme: Scheme) -> dict[str, object]:
         ConfigError: for a scheme that has no name.
 
     >>> scheme_settings(Rate(steps=16))
-    {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99}
+    {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99, 'shift': False, 'correction': None}
     """
     name = next((name for name, kind in SCHEMES.items() if type(scheme) is kind), None)
     if name is None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
-from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, estimate, track
+from transpike.coding.stepping import TrackingSteps
+from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, decode, estimate, track
 
 __all__ = ["TrackingNeuron"]
 
@@ -55,30 +57,113 @@ class TrackingNeuron:
         return None
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Track the function: its piecewise linear ending in the kernel, what comes before on the accumulated input.
 
         Any other function is applied, as it is, to the running estimate of each operand.
         """
+        gains = gains or (1.0,) * len(currents)
         if not self.function.tracked:
-            fired = self._estimated(currents, constants, inplace=inplace, final=final)
+            fired = self._estimated(currents, constants, gains, inplace=inplace, final=final)
             return fired if self.last == 1 else _rescaled(fired, self.last)
-        (z,) = currents
-        head, tail = self.function.head, self.function.tail
-        unit = self.amplitude * self.last
-        function = Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
-        if head.calls:
-            h = accumulate(z, beta=self.code.beta, silent=self.code.silent)
-            h = head(h.flatten(0, 1), constants=_like(h, constants)).unflatten(0, h.shape[:2])
-            fired = track(h, code=self.code, function=function, accumulated=True, inplace=True, final=final)
+        (z,), (gain,) = currents, gains
+        if self.function.head.calls:
+            fired = track(
+                self.heard(z, constants, gain=gain),
+                code=self.code,
+                function=self._tail,
+                accumulated=True,
+                inplace=True,
+                final=final,
+            )
             fired = replace(fired, spikes=fired.spikes.to(z.dtype))
         else:
-            fired = track(z, code=self.code, function=function, inplace=inplace, final=final)
+            fired = track(z, code=self.code, function=self._tail, gain=gain, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
 
+    @property
+    def _tail(self) -> Piecewise:
+        """The piecewise linear ending, in units of the last step."""
+        tail, unit = self.function.tail, self.amplitude * self.last
+        return Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
+
+    def heard(self, z: Tensor, constants: Mapping[str, Tensor], *, gain: float = 1.0) -> Tensor:
+        """What has been accumulated by each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
+        return self._headed(accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain), constants)
+
+    def _headed(self, heard: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+        if not self.function.head.calls:
+            return heard
+        found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
+        value: Tensor = found.unflatten(0, heard.shape[:2])
+        return value
+
+    def moved(
+        self,
+        z: Tensor,
+        constants: Mapping[str, Tensor],
+        *,
+        each: Tensor | float = 0.0,
+        first: Tensor | float = 0.0,
+        final: bool,
+    ) -> Tracked:
+        """As called, with ``each`` added to the current of every step, and a membrane that starts higher by ``first``.
+
+        For ratio 1. Residual and target are those of the current as it came.
+        """
+        heard = self.heard(z + each, constants).add_(first)
+        spikes = track(heard, code=self.code, function=self._tail, accumulated=True, inplace=True).spikes.to(z.dtype)
+        if not final:
+            return Tracked(spikes)
+        target = self.function.at(decode(z, beta=1.0) * self.last, unit=self.amplitude, constants=constants)
+        return Tracked(spikes, target - decode(spikes, beta=1.0) * self.last, target)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can: at ratio 1, without silent steps, for functions that the kernel tracks."""
+        return self.code.beta == 1 and not self.code.silent and self.function.tracked
+
+    def resume(
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        state: tuple[Tensor, ...] | None,
+        *,
+        each: Tensor | float = 0.0,
+        first: Tensor | float = 0.0,
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        """See `transpike.coding.neuron.StreamNeuron`, and `moved`.
+
+        What was sent is taken from the function's value before the kernel sees it. Both are exact sums of what the
+        kernel itself adds, so the spikes are those of a whole run, to the bit.
+        """
+        z = currents[0] + each
+        held, sent, came = state or (torch.zeros_like(z[0]), 0.0, torch.zeros_like(z[0]))
+        z[0] = held + z[0]
+        heard = accumulate(z, beta=1.0, silent=0)
+        held, came = heard[-1].clone(), came + currents[0].sum(0)
+        value = self._tail(self._headed(heard, constants).add_(first)).sub_(sent)
+        code = replace(self.code, steps=len(z))
+        spikes = track(value, code=code, function=IDENTITY, accumulated=True, inplace=True).spikes
+        sent = sent + spikes.sum(0)
+        target = self.function.at(came * self.last, unit=self.amplitude, constants=constants)
+        return Tracked(spikes.to(z.dtype), target - sent * self.last, target), (held, sent, came)
+
     def _estimated(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        gains: Sequence[float],
+        *,
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Track the function of the operands' running estimates.
 
@@ -87,10 +172,11 @@ class TrackingNeuron:
         """
         unit = self.amplitude * self.last
         real = [
-            estimate(z, beta=self.code.beta, unit=unit, inplace=inplace and k == 0).flatten(0, 1)
-            for k, z in enumerate(currents)
+            estimate(z, beta=self.code.beta, unit=unit, gain=gain, inplace=inplace and k == 0).flatten(0, 1)
+            for k, (z, gain) in enumerate(zip(currents, gains, strict=True))
         ]
-        value = self.function(*real, constants=_like(real[0], constants)).unflatten(0, (self.code.steps, -1))
+        value = self.function(*real, constants=_like(real[0], constants), overwrite=True)
+        value = value.unflatten(0, (self.code.steps, -1))
         fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
@@ -106,6 +192,12 @@ class TrackingNeuron:
         return {
             "beta": code.beta, "levels": list(code.levels), "signed": code.signed, "start": start, "last": self.last,
         }  # fmt: skip
+
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> TrackingSteps:
+        """The layer before its first step, to run in pieces of steps."""
+        return TrackingSteps(
+            self.code, self.function, unit=self.amplitude * self.last, constants=constants, gains=gains
+        )
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,14 +35,21 @@ class WeightedNeuron:
     amplitude: float
 
     def __call__(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], *, inplace: bool, final: bool
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
     ) -> Tracked:
         """Say the function: its piecewise linear ending in the kernel, what comes before on the accumulated input."""
-        function, theta = self.function, self.amplitude
-        tail = Piecewise(slope=function.tail.slope, low=function.tail.low / theta, high=function.tail.high / theta)
+        function, theta, tail = self.function, self.amplitude, self._tail
+        if any(gain != 1 for gain in gains):
+            currents, inplace = [z * gain for z, gain in zip(currents, gains, strict=True)], True
         if function.tracked and not function.head.calls:
             return fire(currents[0], code=self.code, function=tail, inplace=inplace, final=final)
-        heard = [self._accumulated(z).flatten(0, 1) for z in currents]
+        heard = [_accumulated(z, self.code.weights).flatten(0, 1) for z in currents]
         like = {key: c.to(heard[0].dtype) if c.is_floating_point() else c for key, c in constants.items()}
         if function.tracked:
             value = function.head(*heard, constants=like)
@@ -52,14 +59,36 @@ class WeightedNeuron:
         fired = fire(value, code=self.code, function=tail, accumulated=True, inplace=True, final=final)
         return Tracked(fired.spikes.to(currents[0].dtype), fired.residual, fired.target)
 
-    def _accumulated(self, z: Tensor) -> Tensor:
-        """What each step's input has brought so far."""
-        state = torch.promote_types(z.dtype, torch.float32)
-        weights = torch.tensor(self.code.weights, dtype=state, device=z.device)
-        return (z.to(state) * weights.view(-1, *(1,) * (z.ndim - 1))).cumsum_(0)
+    @property
+    def _tail(self) -> Piecewise:
+        tail, theta = self.function.tail, self.amplitude
+        return Piecewise(slope=tail.slope, low=tail.low / theta, high=tail.high / theta)
 
-    def rule(self) -> None:
-        """It is not the tracking neuron's; see `transpike.coding.scheme.Neuron`."""
+    @property
+    def streams(self) -> bool:
+        """Whether it can go on where it stopped: without a wait, for functions that the kernel says."""
+        return not self.code.wait and self.function.tracked
+
+    def resume(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        """Spikes for the next steps of a long current, to the bit those of a whole run, and the state behind them.
+
+        Residual and target are those of what has been heard so far.
+        """
+        z = currents[0]
+        if state is None:
+            started = z.new_zeros(z.shape[1:], dtype=torch.promote_types(z.dtype, torch.float32))
+            state = (torch.tensor(0), started, torch.zeros(()))
+        done, heard, said = state
+        code = replace(self.code, weights=self.code.weights[int(done) : int(done) + len(z)])
+        trace = _accumulated(z, code.weights, heard)
+        value = self.function.head(trace.flatten(0, 1), constants=constants).unflatten(0, (len(z), -1))
+        before = value.new_zeros(2, *value.shape[1:])
+        before[1] = said
+        heard = trace[-1].clone()
+        fired = fire(value, code=code, function=self._tail, accumulated=True, final=True, state=before)
+        return replace(fired, spikes=fired.spikes.to(z.dtype)), (done + len(z), heard, before[1])
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
@@ -84,3 +113,15 @@ class WeightedNeuron:
             return own
         once = Operations(function_additions=evaluation.additions, function_multiplications=evaluation.multiplications)
         return own + once * (steps + self.code.wait)
+
+
+def _accumulated(z: Tensor, weights: Sequence[float], before: Tensor | None = None) -> Tensor:
+    """What each step's input has brought so far: in the kernel's own order, so that both round alike."""
+    held = z.to(torch.promote_types(z.dtype, torch.float32), copy=True)
+    for step, weight in enumerate(weights):
+        held[step].mul_(weight)
+        if step:
+            held[step].add_(held[step - 1])
+        elif before is not None:
+            held[step].add_(before)
+    return held

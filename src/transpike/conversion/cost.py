@@ -156,8 +156,13 @@ class Step:
 
 
 def evaluated(graph: Graph, op: Op) -> Evaluation:
-    """What one evaluation of the function of a layer of neurons takes, for one sample."""
-    return evaluation(op.function, [graph[name].shape for name in op.inputs], constants=op.tensors)
+    """What one evaluation of the function of a layer of neurons takes, for one sample: nothing where comparisons do.
+
+    The division by its channels' amplitudes is none: each channel compares with thresholds of its own.
+    """
+    function = op.function.real
+    once = evaluation(function, [graph[name].shape for name in op.inputs], constants=op.tensors)
+    return Evaluation(group=once.group) if function.tracked else once
 
 
 def step(graph: Graph, op: Op) -> Step:
@@ -166,13 +171,12 @@ def step(graph: Graph, op: Op) -> Step:
     if op.kind == "input":
         return Step(evaluations=0, operations=0.0, state=1.0 + products, group=1)
     neurons, once = math.prod(op.shape), evaluated(graph, op)
-    summed = 1.0
-    if op.function.pools or not op.function.tracked:
+    own, summed = not op.function.real.tracked, 1.0
+    if op.function.pools or own:
         summed = sum(math.prod(graph[name].shape) for name in op.inputs) / neurons
-    own = not op.function.tracked
     return Step(
         evaluations=int(own),
-        operations=own * (once.additions + once.multiplications) / neurons,
+        operations=(once.additions + once.multiplications) / neurons,
         state=summed + 1 + products,
         group=once.group,
     )

@@ -203,7 +203,8 @@ def _cells(parts: Parts) -> list[str]:
 def diagnose(snn: Network, images: Tensor) -> Diagnosis:
     """The layers' own errors on ``images`` [N, \\*], what they cause at the output, and the setting that helps most."""
     layers = {op.name: _Layer(op, snn) for op in (snn.graph.input, *snn.graph.neurons)}
-    values = sum(math.prod(op.shape) for op in snn.graph)
+    sizes = [math.prod(op.shape) for op in snn.graph]
+    values = max(sum(sizes), max(sizes) * len(snn.scheme.weights))
     generator = torch.Generator().manual_seed(0)
     want, got = [], []
     for x in images.split(max(1, min(_CHUNK, _VALUES // values))):

@@ -90,7 +90,8 @@ def reaches(graph: Graph, scheme: Scheme) -> dict[str, Reach]:
         if op.kind == "input":
             found[op.name] = Reach(torch.zeros(shape), torch.full(shape, sent[1]).double())
         elif op.fires:
-            found[op.name] = _merged(op, inputs)
+            gains = op.gains or (1.0,) * len(inputs)
+            found[op.name] = _merged(op, [_times(reach, gain) for reach, gain in zip(inputs, gains, strict=True)])
         else:
             found[op.name] = _through(op, inputs)
     return found
@@ -116,6 +117,10 @@ def _train(op: Op, sent: tuple[float, float]) -> Reach:
     return Reach(torch.zeros(shape), torch.full(shape, sent[0] if op.fires else sent[1]).double())
 
 
+def _times(reach: Reach, gain: float) -> Reach:
+    return Reach(reach.exponent + finest(torch.tensor(gain, dtype=torch.float64)), reach.bound * abs(gain))
+
+
 def _merged(op: Op, inputs: list[Reach]) -> Reach:
     """The operands of a function, each on its own; of all together the finest and the largest."""
     finest = max(float(reach.exponent.max()) for reach in inputs)
@@ -128,10 +133,7 @@ def _merged(op: Op, inputs: list[Reach]) -> Reach:
 
 def _through(op: Op, inputs: list[Reach]) -> Reach:
     gains = op.gains or (1.0,) * len(inputs)
-    spread = [
-        reach.exponent + finest(torch.tensor(gain, dtype=torch.float64))
-        for reach, gain in zip(inputs, gains, strict=True)
-    ]
+    spread = [_times(reach, gain).exponent for reach, gain in zip(inputs, gains, strict=True)]
     bounds = [reach.bound * abs(gain) for reach, gain in zip(inputs, gains, strict=True)]
     bare = replace(op, gains=(), tensors={key: t for key, t in op.tensors.items() if key != KINDS[op.kind].constant})
     positive = {key: t.abs() if t.is_floating_point() else t for key, t in bare.tensors.items()}

@@ -225,7 +225,9 @@ KINDS: dict[str, Kind] = {
     "linear": Kind(run=_linear, weighted=True, factor="weight", constant="bias", ones=_nonzero(_linear), fresh=True),
     "contraction": Kind(run=_contraction, weighted=True, factor="weight", ones=_nonzero(_contraction), fresh=True),
     "product": Kind(run=_product, product=True, ones=_paired, fresh=True),
-    "affine": Kind(run=_affine, factor="scale", constant="shift", ones=lambda op, tensors, x: x, calls=_scaled),
+    "affine": Kind(
+        run=_affine, factor="scale", constant="shift", ones=lambda op, tensors, x: x, calls=_scaled, fresh=True
+    ),
     "add": Kind(run=lambda op, tensors, a, b: a + b, calls=_added, fresh=True),
     "cat": Kind(run=lambda op, tensors, *xs: torch.cat(xs, op.args["dim"]), calls=_joins("cat.default")),
     "stack": Kind(run=lambda op, tensors, *xs: torch.stack(xs, op.args["dim"]), calls=_joins("stack.default")),

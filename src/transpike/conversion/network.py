@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from transpike.checks import whole
+from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
+from transpike.conversion import anytime
+from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -24,16 +28,20 @@ from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
+from transpike.conversion.stopping import Changed, Score, StopRule, least_images
+from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
-from transpike.errors import ConversionError
+from transpike.errors import ConfigError, ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
-__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch"]
+__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch", "gained", "key_of"]
 
 Watch = Callable[[Op, Tracked], None]
+"""Sees a layer's spikes as they are made: chunks, long trains in pieces of steps, the residual with the last."""
 
 _ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
+_LONG, _PIECE = 128, 64  # steps above which trains travel in pieces, of so many steps
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
 
 
@@ -103,6 +111,7 @@ class SpikingNetwork(nn.Module):
             units of theta; about 0.3 where a layer follows its input.
         search: what a search for it tried; empty where its scheme was given.
         chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
+        stop: when an answer is sure enough, as `calibrate_stop` has learned; None before.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
         readouts: the operations whose results are decoded.
@@ -130,11 +139,12 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self.stop: StopRule | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
                 # One layout whatever the model's was, so that a network read from files computes the same bits.
-                self.register_buffer(_key(op, key), tensor.clone(memory_format=layout))
+                self.register_buffer(key_of(op, key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self._plan()
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
@@ -151,12 +161,12 @@ class SpikingNetwork(nn.Module):
         self.readouts = graph.readouts
         last = {name: ops[-1].name for name, ops in graph.consumers.items()}
         self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
-        own: set[str] = set()  # values that one operation reads, in memory that nothing else does
+        own: set[str] = set()
         for op in graph:
             fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
             if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
                 own |= {op.name} if op.inputs else set()
-        self._overwrite = {op.name for op in graph.neurons if op.inputs[0] in own or op.gains[:1] not in ((), (1.0,))}
+        self._own = own  # values that one operation reads, in memory that nothing else does
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -169,14 +179,87 @@ class SpikingNetwork(nn.Module):
         return self.observe(x)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False) -> Any:
-        """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes as they are made, chunk by chunk.
+    def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False, trains: bool = True) -> Any:
+        """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes, see `Watch`.
 
-        With ``final``, each neuron's residual and target are computed too.
+        With ``final``, each neuron's residual and target are computed too. Without ``trains``, what is seen may be
+        decoded values in place of spikes, where the network carries such.
         """
         self._check(x)
-        parts = [self._run(part, watch, final) for part in self.chunks(x)]
+        parts = [self._run(part, watch, final, trains) for part in self.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
+
+    def stream(self, x: Tensor) -> Iterator[Moment]:
+        """After each of the output's T steps: the outputs decoded so far, and how far they can still change.
+
+        The last moment's outputs are those of a call, to the bit; of one image alone they are those that it has in a
+        larger batch. What no longer has to be simulated is not: leave the loop to stop.
+
+        Raises:
+            ConversionError: as a call; if the scheme does not stream.
+
+        Example:
+            >>> import transpike
+            >>> x = torch.rand(64, 8)
+            >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), x)
+            >>> [moment.step for moment in snn.stream(x)], torch.equal(list(snn.stream(x))[-1].outputs, snn(x))
+            ([1, 2, 3, 4, 5, 6, 7, 8], True)
+        """
+        self._check(x)
+        return moments(self, x)
+
+    def calibrate_stop(
+        self,
+        images: Tensor,
+        *,
+        score: str | Score | None = None,
+        error: float | None = None,
+        changed: Changed | None = None,
+        first: int = 2,
+    ) -> StopRule:
+        """When an answer is sure enough, learned from images that the network was not trained on; kept as `stop`.
+
+        Nothing else depends on these images. An agreement a needs at least 1 / (1 - a) - 1 of them: 199 for 0.995, 999
+        for 0.999.
+
+        Args:
+            images: like those that the network will see, [N, \\*].
+            score: how sure an answer is: ``"bound"``, ``"margin"``, ``"entropy"``, ``"steady"``, or a function of
+                `transpike.conversion.stopping.Said`. By default the first, with an ``error`` the last.
+            error: an answer counts as another one if an output differs by more; by default if the prediction differs.
+            changed: or any loss [N] from 0 to 1 of answers [N, \\*] and those of the full run.
+            first: the first step at which a sample may stop.
+
+        Raises:
+            ConfigError: for an unknown score, or both an error and a loss.
+            ConversionError: as `stream`.
+        """
+        self._check(images)
+        self.stop = anytime.rule(self, images, score=score, error=error, changed=changed, first=first)
+        return self.stop
+
+    def until(self, x: Tensor, *, agreement: float = 0.999, stop: StopRule | None = None) -> Answer:
+        """Answers for images ``x``, each as soon as it is sure: finished samples are not simulated further.
+
+        The expected share of answers that differ from those of the full run is at most 1 - ``agreement``, for images
+        from the source of those that `calibrate_stop` saw. See docs/anytime.md for what that means.
+
+        Args:
+            x: images [N, \\*].
+            agreement: the share of answers that must be as those of the full run.
+            stop: a rule; by default the one that `calibrate_stop` has learned.
+
+        Raises:
+            ConfigError: if there is no rule, or too few images for this agreement were calibrated on.
+            ConversionError: as `stream`.
+        """
+        self._check(x)
+        if stop is None and self.stop is None:
+            raise ConfigError(
+                f"until needs a stop rule: snn.calibrate_stop(images), on {least_images(agreement)} images or "
+                "more that the network was not trained on."
+            )
+        return anytime.until(self, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
@@ -188,7 +271,14 @@ class SpikingNetwork(nn.Module):
     def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
         seen: dict[str, list[Tracked]] = {}
-        self.observe(x, lambda op, tracked: seen.setdefault(op.name, []).append(tracked), final=True)
+
+        def watch(op: Op, tracked: Tracked) -> None:
+            parts = seen.setdefault(op.name, [])
+            if parts and len(parts[-1].spikes) < self.steps:  # the next piece of steps of the same samples
+                tracked = replace(tracked, spikes=torch.cat([parts.pop().spikes, tracked.spikes]))
+            parts.append(tracked)
+
+        self.observe(x, watch, final=True)
         return Trace(self.graph, {name: _joined(parts, self.amplitude(name)) for name, parts in seen.items()})
 
     def amplitude(self, name: str) -> Tensor:
@@ -215,21 +305,28 @@ class SpikingNetwork(nn.Module):
         self, x: Tensor, observe: Callable[[Op, Tensor], None] | None, *, whole: bool = True
     ) -> dict[str, Tensor]:
         def value(op: Op, *x: Tensor) -> Tensor:
-            unit = self.units[op.name]
-            if op.kind == "input":
-                result = apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
-            else:
-                result = op.function.at(*_gained(op, x), unit=unit, constants=self.tensors(op))
+            result = self._value(op, *x)
             if observe:
                 observe(op, result)
             return result
 
-        def current(op: Op, *inputs: Tensor) -> Tensor:
-            constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
-            tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
-            return apply(op, tensors, *inputs)
+        return self._walk(x, value, self._analog_current, self._read, whole=whole)
 
-        return self._walk(x, value, current, lambda op, z: z.float() * self.units[op.name], whole=whole)
+    def _value(self, op: Op, *x: Tensor) -> Tensor:
+        """What the input or a layer of neurons says, in units of its amplitude theta, of real values."""
+        unit = self.units[op.name]
+        if op.kind == "input":
+            return apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
+        return op.function.at(*gained(op, x), unit=unit, constants=self.tensors(op))
+
+    def _analog_current(self, op: Op, *inputs: Tensor) -> Tensor:
+        """One operation on values, to which a constant comes whole."""
+        constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
+        tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
+        return apply(op, tensors, *inputs)
+
+    def _read(self, op: Op, value: Tensor) -> Tensor:
+        return value.float() * self.units[op.name]
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
@@ -240,21 +337,83 @@ class SpikingNetwork(nn.Module):
 
         def spikes(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
-                z = [self._scaled(op, *inputs)]
+                z = [self.scaled(op, *inputs)]
             else:
-                z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
+                z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
             return fire(op, z).spikes.flatten(0, 1)
 
-        return flat_outputs(self._walk(x, spikes, self._current, self._decode, whole=False))
+        return flat_outputs(self._walk(x, spikes, self.current, self._decode, whole=False))
 
-    def _run(self, x: Tensor, watch: Watch | None, final: bool) -> dict[str, Tensor]:
+    def _run(self, x: Tensor, watch: Watch | None, final: bool, trains: bool) -> dict[str, Tensor]:
+        if self.scheme.whole:
+            return self._run_values(x, watch, trains)
+        if self._streams:
+            return self._run_pieces(x, watch)
+
         def spikes(op: Op, *x: Tensor) -> Tensor:
             fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
             if watch:
                 watch(op, fired)
             return fired.spikes.flatten(0, 1)
 
-        return self._walk(x, spikes, self._current, self._decode)
+        return self._walk(x, spikes, self.current, self._decode)
+
+    def _run_values(self, x: Tensor, watch: Watch | None, trains: bool) -> dict[str, Tensor]:
+        """Decoded values in place of trains: all that layers read that hear all before they fire."""
+
+        def said(op: Op, *inputs: Tensor) -> Tensor:
+            if op.kind == "input":
+                value = self.scaled(op, *inputs)
+                if watch:
+                    watch(op, self.encode(value))
+                return value.to(self.dtype)
+            neuron = cast("WholeNeuron", self.neurons[op.name])
+            fired = neuron.values(gained(op, inputs), self.tensors(op))
+            if watch and not trains:
+                watch(op, fired)
+            elif watch:
+                for piece in self._pieces:
+                    last = fired if piece.stop == self.steps else Tracked(fired.spikes)
+                    watch(op, replace(last, spikes=neuron.train(fired.spikes, piece).to(self.dtype)))
+            return fired.spikes.to(self.dtype)
+
+        return self._walk(x, said, self._analog_current, lambda op, z: z.float() * self.units[op.name])
+
+    def _run_pieces(self, x: Tensor, watch: Watch | None) -> dict[str, Tensor]:
+        """A piece of all trains after the other, with the neurons' state carried over: the spikes are the same."""
+        states: dict[str, tuple[Tensor, ...]] = {}
+        sums: dict[str, Tensor] = {}
+        train = self._encode(self.graph.input, x)
+        if watch:
+            watch(self.graph.input, train)
+        for piece in self._pieces:
+            steps = slice(piece.start, piece.stop)
+
+            def spikes(op: Op, *inputs: Tensor, steps: slice = steps) -> Tensor:
+                if op.kind == "input":
+                    return train.spikes[steps].flatten(0, 1)
+                z = [x.unflatten(0, (steps.stop - steps.start, -1)) for x in gained(op, inputs)]
+                neuron = cast("StreamNeuron", self.neurons[op.name])
+                fired, states[op.name] = neuron.resume(z, self.tensors(op), states.get(op.name))
+                if watch:
+                    watch(op, fired if steps.stop == self.steps else Tracked(fired.spikes))
+                return fired.spikes.flatten(0, 1)
+
+            current = partial(self.current, steps=steps)
+            for name, part in self._walk(x, spikes, current, partial(self._decode, steps=steps), whole=False).items():
+                sums[name] = sums[name] + part if name in sums else part
+        return self._finished(sums)
+
+    @property
+    def _pieces(self) -> list[range]:
+        return [range(k, min(k + _PIECE, self.steps)) for k in range(0, self.steps, _PIECE)]
+
+    @cached_property
+    def _streams(self) -> bool:
+        """Whether trains travel in pieces of steps, so that memory does not grow with T."""
+        if self.steps <= _LONG or any(KINDS[op.kind].product for op in self.graph):
+            return False
+        return all(getattr(neuron, "streams", False) for neuron in self.neurons.values())
 
     def _walk(
         self,
@@ -273,10 +432,6 @@ class SpikingNetwork(nn.Module):
         values: dict[str, Tensor] = {}
         for op in self.graph:
             if op.name not in self.graph.spiking:
-                if not whole:
-                    continue
-                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
-                values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
                 continue
             if op.kind == "input" or op.fires:
                 currents[op.name] = fire(op, *(currents[name] for name in op.inputs) if op.inputs else (x,))
@@ -286,44 +441,72 @@ class SpikingNetwork(nn.Module):
                 values[op.name] = decode(op, currents[op.name])
             for name in self._last[op.name]:
                 currents.pop(name, None)
-        return {name: values[name] for name in self.graph.outputs} if whole else values
+        return self._finished(values) if whole else values
 
-    def _scaled(self, op: Op, x: Tensor) -> Tensor:
+    def _finished(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs, from the decoded values: what is done to these needs no spikes."""
+        values = dict(values)
+        for op in self.graph:
+            if op.name not in self.graph.spiking:
+                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
+                values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
+        return {name: values[name] for name in self.graph.outputs}
+
+    def scaled(self, op: Op, x: Tensor) -> Tensor:
+        """Images in units of the input's theta."""
         x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def _encode(self, op: Op, x: Tensor) -> Tracked:
-        return self.encode(self._scaled(op, x))
+        return self.encode(self.scaled(op, x))
 
     def encode(self, x: Tensor) -> Tracked:
         """The input's train for ``x`` in units of its theta."""
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
-    def _current(self, op: Op, *inputs: Tensor) -> Tensor:
-        """One operation on all steps; a constant enters by the scheme's shares."""
+    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
+        """One operation on all steps, or on these; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
-            return multiplied(op, *inputs, scheme=self.scheme)
+            first, second = (name in self._own for name in op.inputs)
+            return multiplied(op, *inputs, scheme=self.scheme, inplace=(first, second))
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
             return apply(op, tensors, *inputs)
         shift = tensors.pop(constant)
-        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (self.steps, -1))
-        entry = torch.tensor(self.scheme.entry, dtype=z.dtype, device=z.device)
+        shares = self.scheme.entry[steps]
+        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (len(shares), -1))
+        entry = torch.tensor(shares, dtype=z.dtype, device=z.device)
         trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
 
     def _fire(self, op: Op, inputs: Sequence[Tensor], final: bool) -> Tracked:
-        z = [x.unflatten(0, (self.steps, -1)) for x in _gained(op, inputs)]
-        return self.neurons[op.name](z, self.tensors(op), inplace=op.name in self._overwrite, final=final)
+        z = [x.unflatten(0, (self.steps, -1)) for x in inputs]
+        inplace = op.inputs[0] in self._own
+        return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
 
-    def _decode(self, op: Op, current: Tensor) -> Tensor:
-        return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
+    def _decode(self, op: Op, current: Tensor, steps: slice | None = None) -> Tensor:
+        if steps is None:
+            return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
+        weights = torch.tensor(self.scheme.weights[steps], device=current.device)
+        return (
+            torch.einsum("t,t...->...", weights, current.unflatten(0, (len(weights), -1)).float()) * self.units[op.name]
+        )
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
-        return {key: self.get_buffer(_key(op, key)) for key in op.tensors}
+        return {key: getattr(self, key_of(op, key)) for key in op.tensors}
+
+    def timed(self, waits: Mapping[str, int]) -> SpikingNetwork:
+        """A network of the same weights, in memory of its own, whose layers wait so long."""
+        graph = self.current_graph()
+        return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=self.clipped)
+
+    def current_graph(self) -> Graph:
+        """The graph with its tensors as the network has them now."""
+        ops = (replace(op, tensors={k: t.detach() for k, t in self.tensors(op).items()}) for op in self.graph)
+        return replace(self.graph, ops=tuple(ops))
 
     def _check(self, x: Tensor) -> None:
         check_images(x, "the network's input")
@@ -335,6 +518,7 @@ class SpikingNetwork(nn.Module):
     def default_chunk(self) -> int:
         """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
 
+        Over one piece of steps, where trains travel in such.
         They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
         A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
@@ -345,8 +529,8 @@ class SpikingNetwork(nn.Module):
                 held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
             elif KINDS[op.kind].product:
                 held[op.name] += sum(sizes[name] for name in op.inputs)
-        largest = max(held.values())
-        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (largest * self.interval))
+        rows = min(self.interval, _PIECE) if self.scheme.whole or self._streams else self.interval
+        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (max(held.values()) * rows))
 
     @property
     def _least(self) -> int:
@@ -354,11 +538,14 @@ class SpikingNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(self._tensors()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(buffer.dtype for buffer in self.buffers() if buffer.is_floating_point())
+        return next(tensor.dtype for tensor in self._tensors() if tensor.is_floating_point())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return chain(self.parameters(), self.buffers())
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -423,29 +610,27 @@ class SpikingNetwork(nn.Module):
                 windows that are no power of two) has no such form; with its name.
         """
         whole("bits", bits, least=2, most=16)
-        graph = quantised(replace(self.graph, ops=self._current_ops()), self.scheme, self.timing.waits, bits=bits)
+        graph = quantised(self.current_graph(), self.scheme, self.timing.waits, bits=bits)
         waits, clipped, residuals = self.timing.waits, self.clipped, self.residuals
         return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=clipped, residuals=residuals)
 
-    def _current_ops(self) -> tuple[Op, ...]:
-        return tuple(replace(op, tensors=self.tensors(op)) for op in self.graph)
-
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        graph = replace(self.graph, ops=self._current_ops())
         measured = Measured(self.units, self.clipped, self.residuals)
-        save(folder, graph, self.scheme, self.timing, self.neurons, measured)
+        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
 
 
-def _gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
+def gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """An operation's inputs times the factors of its edges."""
     gains = op.gains or (1.0,) * len(inputs)
     return [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
 
 
-def _key(op: Op, key: str) -> str:
+def key_of(op: Op, key: str) -> str:
+    """The name of an operation's tensor within the network."""
     return f"{op.name}.{key}".replace(".", "/")
 
 

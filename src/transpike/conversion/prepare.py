@@ -16,6 +16,7 @@ from transpike.coding import DEFAULT
 from transpike.coding.scheme import Scheme, largest, spelled
 from transpike.conversion.amplitudes import with_relative
 from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
+from transpike.conversion.correct import corrected
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
@@ -25,6 +26,7 @@ from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.silence import choose, measured
+from transpike.conversion.split import split
 from transpike.conversion.trace import trace
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
@@ -75,7 +77,7 @@ def prepare(
     model = network(ann)
     parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
-    graph = place(fold(trace(model, sample[:2])), spikes)
+    graph = place(split(fold(trace(model, sample[:2]))), spikes)
     if not graph.neurons:
         warnings.warn(
             f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "
@@ -127,6 +129,8 @@ class Prepared:
         if scheme.wait is None:
             return choose(self, scheme, amplitudes, progress)
         snn = self.build(scheme, amplitudes)
+        if scheme.correction:
+            snn = corrected(snn, self.images, self.statistics.axes)
         snn.residuals = measured(snn, self.images[:_FEW]).residuals
         lagging = [name for name, residual in snn.residuals.items() if residual > _LAGS]
         if lagging and (remedy := scheme.remedy("coupling")):
@@ -141,12 +145,14 @@ class Prepared:
 
     def amplitudes(self, scheme: Scheme) -> dict[str, Tensor]:
         """theta of the input and of every layer of neurons under ``scheme``, [] or [channels], in float64."""
-        return scheme.calibration.amplitudes(
+        found = scheme.calibration.amplitudes(
             self.statistics.seen,
             full=scheme.full,
             largest=largest(scheme),
             residuals=lambda amplitudes: _residuals(self.build(scheme, amplitudes), self.images),
         )
+        given = {op.name: scheme.given(op.function) for op in self.graph.neurons}
+        return found | {name: torch.tensor(theta).double() for name, theta in given.items() if theta is not None}
 
     def build(
         self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
@@ -173,5 +179,5 @@ def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, Quantiles]:
         if tracked.residual is not None:
             quantiles.setdefault(op.name, Quantiles()).update(tracked.residual)
 
-    snn.observe(images, watch, final=True)
+    snn.observe(images, watch, final=True, trains=False)
     return quantiles

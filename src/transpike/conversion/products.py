@@ -11,11 +11,12 @@ from transpike.coding.scheme import Scheme, ratio
 from transpike.conversion.kinds import apply
 from transpike.conversion.op import Op
 from transpike.neurons import tsa
+from transpike.neurons.pieces import Accumulated, kept
 
-__all__ = ["multiplied"]
+__all__ = ["ProductSteps", "multiplied"]
 
 
-def multiplied(op: Op, a: Tensor, b: Tensor, *, scheme: Scheme) -> Tensor:
+def multiplied(op: Op, a: Tensor, b: Tensor, *, scheme: Scheme, inplace: tuple[bool, bool] = (False, False)) -> Tensor:
     r"""The current [T*N, \\*] of a product of the trains ``a`` and ``b`` [T*N, \\*] of a scheme of weights w.
 
     With :math:`E_t = \sum_{i \le t} w_i s_i` the running estimate of each operand, what travels on at step t is the
@@ -26,17 +27,54 @@ def multiplied(op: Op, a: Tensor, b: Tensor, *, scheme: Scheme) -> Tensor:
 
     so that its decoded value is the product of the decoded operands. Hardware makes it from the step's spikes, as
     :math:`E^a_{t-1} s^b_t + s^a_t E^b_{t-1} + w_t s^a_t s^b_t`.
+
+    The estimates may be written over the operands for which ``inplace`` says so.
     """
-    weights = scheme.weights
-    first, second = (_estimates(scheme, s, gain) for s, gain in zip((a, b), op.gains or (1.0, 1.0), strict=True))
+    weights, gains = scheme.weights, op.gains or (1.0, 1.0)
+    first, second = (
+        _estimates(scheme, s, gain, inplace=over) for s, gain, over in zip((a, b), gains, inplace, strict=True)
+    )
     z: Tensor = apply(replace(op, gains=()), {}, first, second).unflatten(0, (len(weights), -1))
     return tsa.change(z, weights=weights).flatten(0, 1).to(a.dtype)
 
 
-def _estimates(scheme: Scheme, s: Tensor, gain: float) -> Tensor:
+def _estimates(scheme: Scheme, s: Tensor, gain: float, *, inplace: bool) -> Tensor:
     s = s.unflatten(0, (len(scheme.weights), -1))
     if (beta := ratio(scheme)) is not None:
-        return tsa.estimate(s, beta=beta, unit=scheme.weights[-1] * gain).flatten(0, 1)
+        return tsa.estimate(s, beta=beta, unit=scheme.weights[-1] * gain, inplace=inplace).flatten(0, 1)
     worth = torch.tensor(scheme.weights, dtype=torch.promote_types(s.dtype, torch.float32), device=s.device) * gain
     value: Tensor = (s * worth.view(-1, *(1,) * (s.ndim - 1))).cumsum(0).flatten(0, 1)
     return value
+
+
+class ProductSteps:
+    """`multiplied` in pieces of steps, to the bit, for a scheme whose weights fall by one ratio."""
+
+    def __init__(self, op: Op, scheme: Scheme) -> None:
+        beta = ratio(scheme)
+        assert beta is not None
+        self.op, self.weights, self.step = op, scheme.weights, 0
+        powers = [beta**power for power in reversed(range(len(scheme.weights)))]
+        units = [scheme.weights[-1] * gain for gain in op.gains or (1.0, 1.0)]
+        self.sums = [Accumulated(beta, tuple(unit * power for power in powers)) for unit in units]
+        self.before: Tensor | None = None
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """The currents [k, N, \\*] of the next steps, for trains [k, N, \\*]."""
+        first, second = (total(s).flatten(0, 1) for total, s in zip(self.sums, (a, b), strict=True))
+        z: Tensor = apply(replace(self.op, gains=()), {}, first, second).unflatten(0, (len(a), -1))
+        out = torch.empty_like(z)
+        for k, row in enumerate(z):
+            weight = self.weights[self.step + k]
+            change = row if self.before is None else row - self.before
+            torch.mul(change, 1 / weight if weight else 0.0, out=out[k])
+            self.before = row
+        self.step += len(a)
+        return out.to(a.dtype)
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+        for total in self.sums:
+            total.keep(samples)
+        if self.before is not None:
+            self.before = kept(self.before, samples, axis=0)

@@ -14,14 +14,16 @@ from typing import Any
 from transpike import files
 from transpike.coding import scheme_settings
 from transpike.coding.function import Function
-from transpike.coding.scheme import Neuron, Scheme, ratio
+from transpike.coding.neuron import Neuron
+from transpike.coding.scheme import Scheme, ratio
+from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion.describe import Measured
 from transpike.conversion.graph import Graph
 from transpike.conversion.op import Op
 from transpike.conversion.timing import Timing
 from transpike.errors import ModelError
 
-__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "digest", "facts", "save", "tail"]
+__all__ = ["FORMAT", "NETWORK", "VERSION", "WEIGHTS", "digest", "facts", "rule", "save", "tail"]
 
 FORMAT = "transpike spiking network"
 VERSION = 4
@@ -89,7 +91,12 @@ def _written(op: Op, neurons: Mapping[str, Neuron]) -> dict[str, object]:
     if op.kind != "call":
         return entry
     entry |= {"function": op.function.written(), "fires": op.fires, "tail": tail(op.function)}
-    return entry | ({"neuron": neurons[op.name].rule()} if op.fires else {})
+    return entry | ({"neuron": rule(op, neurons[op.name])} if op.fires else {})
+
+
+def rule(op: Op, neuron: Neuron) -> dict[str, object] | None:
+    """How a layer fires, as plain data; None if it does not as `TrackingNeuron` does, of the operation's function."""
+    return neuron.rule() if isinstance(neuron, TrackingNeuron) and neuron.function == op.function else None
 
 
 def tail(function: Function) -> dict[str, float | None] | None:

@@ -12,7 +12,7 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, reads
 from transpike.conversion.op import Op
 
-__all__ = ["scale"]
+__all__ = ["scale", "unscale"]
 
 
 def scale(graph: Graph, scheme: Scheme, amplitudes: Mapping[str, float]) -> tuple[Graph, dict[str, float]]:
@@ -26,6 +26,16 @@ def scale(graph: Graph, scheme: Scheme, amplitudes: Mapping[str, float]) -> tupl
     shares = constant_entry(scheme) or 1.0
     ops = [_rescaled(op, shares, units) if op.name in graph.spiking else op for op in graph]
     return replace(graph, ops=tuple(ops)), units
+
+
+def unscale(graph: Graph, scheme: Scheme, units: Mapping[str, float]) -> Graph:
+    """The graph in real units, of one in spike units and what `scale` said that these are worth.
+
+    It is scaled by one over each unit. The amplitudes of channels, relative to their layer's, stay in it.
+    """
+    shares, inverse = constant_entry(scheme) or 1.0, {name: 1 / unit for name, unit in units.items()}
+    ops = [_rescaled(op, 1 / shares, inverse) if op.name in graph.spiking else op for op in graph]
+    return replace(graph, ops=tuple(ops))
 
 
 def _units(graph: Graph, amplitudes: Mapping[str, float]) -> dict[str, float]:

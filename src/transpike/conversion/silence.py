@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from transpike.coding.scheme import Scheme, ratio
+from transpike.coding.scheme import Scheme, largest, ratio
 from transpike.conversion.calibrate import Statistics
 from transpike.conversion.graph import Graph
 from transpike.conversion.network import SpikingNetwork
@@ -26,7 +26,7 @@ from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import Effect, effects, flat_outputs, relative_error
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["PRICES", "Choice", "Silence", "Silences", "choose", "measured"]
+__all__ = ["PRICES", "Choice", "Silence", "Silences", "allowed", "choose", "measured"]
 
 IMAGES = 24
 """How many images to choose on, and as many others to measure on."""
@@ -35,6 +35,9 @@ PRICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 Progress = Callable[[int, int], None]
 SLACK, ENOUGH = 1.25, 0.005
 """How much larger the relative error may be than the least; an error that no longer matters."""
+SMALL, SMALL_SLACK = 0.01, 1.6
+"""An error that changes few predictions, and how much larger than the least it may be below that."""
+_INPUT = 0.1  # of the error that all last digits cause together, the most that the input's should
 _VALUES = 2**26  # of one layer at all steps of the images to choose on
 
 
@@ -93,7 +96,7 @@ def measured(snn: SpikingNetwork, images: Tensor) -> Measured:
         if fired.residual is not None:
             sums[op.name] = sums.get(op.name, 0.0) + float(fired.residual.square().sum(dtype=torch.float64))
 
-    outputs = flat_outputs(snn.observe(images, watch, final=True))
+    outputs = flat_outputs(snn.observe(images, watch, final=True, trains=False))
     sizes = {op.name: len(images) * math.prod(op.shape) for op in snn.graph.neurons}
     return Measured(outputs, {name: math.sqrt(total / sizes[name]) for name, total in sums.items()})
 
@@ -103,18 +106,26 @@ def choose(
 ) -> SpikingNetwork:
     """The network whose layers wait no longer than its error needs.
 
-    Each price of a silent step gives one proposal. Of those whose measured error is at most `SLACK` of the least, or at
-    most `ENOUGH`, the one with the least latency is taken. That takes fourteen simulations of at most 24 images;
-    nothing in it is random but the projections of `effects`, whose seed is fixed. ``progress(done, proposals)`` is
-    called after each.
+    Each price of a silent step gives one proposal. Of those whose measured error is `allowed`, the one with the least
+    latency is taken. That takes fourteen simulations of at most 24 images; nothing in it is random but the projections
+    of `effects`, whose seed is fixed. ``progress(done, proposals)`` is called after each.
     """
     silences = Silences(prepared, scheme, amplitudes)
     proposals = _proposals(silences, progress)
-    most = max(SLACK * min(proposal.error for proposal in proposals), ENOUGH)
+    most = allowed(min(proposal.error for proposal in proposals))
     best = min((p for p in proposals if p.error <= most), key=lambda p: (p.latency, p.error))
     snn = silences.build(best.silence)
     snn.residuals = dict(best.residuals)
     return snn
+
+
+def allowed(least: float) -> float:
+    """The largest error that a shorter latency may cost, where the least is ``least``.
+
+    >>> allowed(0.04), allowed(0.005), allowed(0.001)
+    (0.05, 0.008, 0.005)
+    """
+    return max(SLACK * least, min(SMALL_SLACK * least, SMALL), ENOUGH)
 
 
 def _proposals(silences: Silences, progress: Progress | None = None) -> list[Choice]:
@@ -143,7 +154,7 @@ class Silences:
     """
 
     def __init__(self, prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor]) -> None:
-        self.prepared, self.scheme, self.amplitudes = prepared, scheme, amplitudes
+        self.prepared, self.scheme, self._calibrated = prepared, scheme, amplitudes
         self.few = min(IMAGES, max(len(prepared.images) // 2, 1))
         beta = ratio(scheme) or 2
         # Steps after which a gain of 64 is followed; in one step all has arrived.
@@ -152,9 +163,25 @@ class Silences:
     @cached_property
     def _images(self) -> Tensor:
         """What is chosen on."""
-        largest = max(math.prod(op.shape) for op in self.prepared.graph)
-        few = max(_VALUES // (largest * (len(self.scheme.weights) + self._cap)), 2)
+        widest = max(math.prod(op.shape) for op in self.prepared.graph)
+        few = max(_VALUES // (widest * (len(self.scheme.weights) + self._cap)), 2)
         return self.prepared.images[: min(self.few, few)]
+
+    @cached_property
+    def amplitudes(self) -> Mapping[str, Tensor]:
+        """As given, but of the input finer where spikes have several levels and its last digit would bind.
+
+        The encoder knows its value before the first step, so that its larger digits may be range: halves cost it
+        spikes, but no silent step. Twice the calibrated peak can still be said.
+        """
+        finest, name = 2 * self.scheme.full / largest(self.scheme), self.prepared.graph.input.name
+        if finest > 0.5:
+            return self._calibrated
+        floors = {key: each.floor(self._calibrated[key]) for key, each in self._effects.items()}
+        factor, own = 1.0, floors.pop(name, 0.0)
+        while factor / 2 >= finest and own * factor**2 > _INPUT * sum(floors.values()):
+            factor /= 2
+        return {**self._calibrated, name: self._calibrated[name] * factor}
 
     @cached_property
     def _effects(self) -> dict[str, Effect]:

@@ -22,7 +22,7 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, resampling
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
-from transpike.conversion.save import FORMAT, VERSION, digest, facts, tail
+from transpike.conversion.save import FORMAT, VERSION, digest, facts, rule, tail
 from transpike.errors import ModelError, TranspikeError
 from transpike.results import Spikes
 
@@ -99,9 +99,9 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     _check(graph, units)
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
     for entry in network.records("ops"):
-        found, neuron = entry.content.get("neuron"), snn.neurons.get(entry.text("name"))
-        if found != (rule := neuron.rule() if neuron else None):
-            raise entry.wrong(f"{entry.text('name')}: neuron={shown(found)}: with this scheme it is {shown(rule)}.")
+        name, found = entry.text("name"), entry.content.get("neuron")
+        if found != (expected := rule(graph[name], snn.neurons[name]) if name in snn.neurons else None):
+            raise entry.wrong(f"{name}: neuron={shown(found)}: with this scheme it is {shown(expected)}.")
     for name, value in facts(scheme, snn.timing).items():
         if network.content.get(name) != value:
             found = shown(network.content.get(name))

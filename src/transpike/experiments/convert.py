@@ -74,7 +74,8 @@ class Convert:
         download: Download the data set into root where it is missing.
         loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
         steps: T, or several to compare: 4,6,8,10,12; by default 8. A search chooses it.
-        scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes); auto searches for a goal.
+        scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others of
+            docs/schemes.md; auto searches for a goal.
         goal: Of a search, in percent: same=99.5 (equal predictions), error=2 (of the outputs), loss=0.2 (of accuracy);
             same=99.5,margin=1 where the images are new to the network.
         max_latency: Of a search: the most steps until the output stands.

@@ -12,11 +12,13 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from transpike.checks import whole
+from transpike.conversion.stopping import least_images
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, ModelError
 from transpike.experiments.options import record
 from transpike.experiments.source import Data, Source, load_data, load_subject
-from transpike.report.terminal import conversion_table
+from transpike.report.terminal import conversion_table, early_tables
 from transpike.results import Conversion, Evaluation, copy_results, start_run
 from transpike.train.options import Machine
 from transpike.train.processes import checked_device, first_process, join_processes
@@ -38,6 +40,7 @@ class Evaluate:
       transpike evaluate runs/convert-20261121-110000/T8
       transpike evaluate runs/train-20261121-100000
       transpike evaluate runs/convert-20261121-110000/T8 --data folder --root my-images
+      transpike evaluate runs/convert-20261121-110000/T8 --agreement 0.995
       torchrun --nproc-per-node 4 --no-python transpike evaluate runs/convert-20261121-110000/T8 --out runs/check
 
     Attributes:
@@ -47,6 +50,9 @@ class Evaluate:
         download: Download the data set into root where it is missing.
         loading: Image size, normalisation, batches; by default as in the run.
         device: Where to compute: cpu, cuda, cuda:1, ...
+        agreement: Of a converted network: measure too what it answers if each image stops when its answer is sure, so
+            that this share of the answers, such as 0.995, is as after all steps.
+        held_out: How many test images, the first ones, set the threshold for that; it is measured on the others.
         out: The folder for results; by default a new one under runs/.
         json: Write results.json here too.
     """
@@ -58,6 +64,8 @@ class Evaluate:
     download: bool = False
     loading: Loading | None = None
     device: str = "cpu"
+    agreement: float | None = None
+    held_out: int = 512
     out: Path | None = None
     json: Path | None = None
 
@@ -77,6 +85,12 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         found = "a file; give the folder" if os.path.lexists(network) else "no such folder; give one"
         raise ModelError(f"{network}: {found} that `transpike convert` or `transpike train` wrote.")
     converted = os.path.isfile(network / "network.json")
+    if options.agreement is not None:
+        if not converted:
+            raise ConfigError(f"{network}: agreement is for converted networks; this folder holds none.")
+        needed = least_images(options.agreement)
+        if whole("held_out", options.held_out) < needed:
+            raise ConfigError(f"agreement={options.agreement} needs held_out={needed} or more, not {options.held_out}.")
     if not converted and (inner := sorted(str(path.parent) for path in network.glob("*/network.json"))):
         raise ModelError(f"{network}: holds several converted networks; give one of them: {', '.join(inner[:8])}")
     begun = ({} if converted else read_options(network)) or read_options(network.parent)
@@ -105,6 +119,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
 
 def _converted(chosen: Evaluate, model: str) -> Conversion:
     from transpike.conversion import load
+    from transpike.measure.anytime import early
     from transpike.measure.conversion import compare
 
     total = join_processes(chosen.device)
@@ -115,12 +130,16 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
     console = Console(stderr=True, quiet=not first_process())
     measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total)
-    rows, glossary = (measured.row,), dict(snn.scheme.terms)
+    row, glossary = measured.row, dict(snn.scheme.terms)
+    if chosen.agreement is not None:
+        images = track(sets.test, description="stopping early", console=console)
+        row = replace(row, early=early(snn, images, agreement=chosen.agreement, held_out=chosen.held_out))
     results = Conversion(
-        model=model, dataset=sets.name, images=measured.images, ann=measured.ann, rows=rows, glossary=glossary
+        model=model, dataset=sets.name, images=measured.images, ann=measured.ann, rows=(row,), glossary=glossary
     )
     if not console.quiet:
-        Console().print(conversion_table(results))
+        for table in (conversion_table(results), *early_tables(results)):
+            Console().print(table)
     return results
 
 

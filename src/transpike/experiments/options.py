@@ -76,13 +76,17 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
         raise ConfigError(f"{folder / 'run.json'}: {reason}{end} Start the training anew.") from error
 
 
-def check_resumed(options: DataclassInstance, began: DataclassInstance, folder: Path) -> None:
+def check_resumed(
+    options: DataclassInstance, began: DataclassInstance, folder: Path, *, usual: DataclassInstance | None = None
+) -> None:
     """Refuse options beside ``resume`` that differ from those that the run began with, and would have no effect.
+
+    ``usual`` are the options where none is given, if the dataclass has fields without defaults.
 
     Raises:
         ConfigError: naming them.
     """
-    if changed := list(_changed(options, type(options)(), began)):
+    if changed := list(_changed(options, usual or type(options)(), began)):
         raise begun_otherwise(folder, changed)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from transpike.errors import ModelError
-from transpike.export.bundle import Array, Bundle, Node
+from transpike.export.bundle import Array, Bundle, Node, whole_numbers
 from transpike.export.operators import evaluate, unsupported
 
 __all__ = ["Digits", "Encoder", "Neurons"]
@@ -118,7 +118,13 @@ class Neurons:
         # Whole numbers in the state's own unit, where the function is a maximum or ReLU; else real ones.
         self.whole = bundle.whole and _plain(node)
         self._grown = int(node.args["exponent"]) if bundle.whole else 0
-        self._from = [bundle.exponent(name) for name in node.inputs] if bundle.whole else []
+        pairs = list(zip(node.gains or (1.0,) * len(node.inputs), node.inputs, strict=True))
+        # What takes each current to theta of this layer, or to the unit of its whole numbers.
+        self._factors: list[Any] = [bundle.dtype.type(gain) for gain, _ in pairs]
+        if self.whole:
+            self._factors = [whole_numbers(g, self._grown - bundle.exponent(n), of=node.name) for g, n in pairs]
+        elif bundle.whole:
+            self._factors = [gain * 2.0 ** -bundle.exponent(name) for gain, name in pairs]
         self._sends = np.dtype(np.int64) if bundle.whole else bundle.dtype
         self._dtype = np.dtype(np.int64) if self.whole else bundle.dtype
         self._beta = self._dtype.type(rule["beta"])
@@ -151,9 +157,8 @@ class Neurons:
         ``currents``, in units of theta, one an operand, are looked at in the first T steps.
         """
         if step < self._steps:
-            if self._from:
-                pairs = zip(currents, self._from, strict=True)
-                currents = [z << (self._grown - e) if self.whole else z.astype(self._dtype) * 2.0**-e for z, e in pairs]
+            pairs = zip(currents, self._factors, strict=True)
+            currents = [z.astype(self._dtype, copy=False) * factor for z, factor in pairs]
             before = self._held or [np.zeros_like(z) for z in currents]
             self._held = [h * self._beta + z for h, z in zip(before, currents, strict=True)]
             self.size = sum(h.size for h in self._held)

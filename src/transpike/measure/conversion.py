@@ -241,6 +241,8 @@ class _Layers:
             self.products[name][1] += float((above[0] * self.pairings[name]).sum(dtype=torch.float64))
             for level, here, beyond in zip(levels, above, [*above[1:], torch.zeros(())], strict=True):
                 self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
+        if fired.residual is None and op.fires:
+            return  # more of the train follows
         target = self.targets.pop(name).float()
         if fired.residual is None or fired.target is None:
             decoded = decode(self.snn.scheme, spikes)
@@ -271,7 +273,7 @@ class _Layers:
 
     def evaluated_once(self) -> Operations:
         """What the analog network takes for functions that are more than comparisons: one evaluation of each."""
-        found = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons if not op.function.tracked]
+        found = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons]
         return Operations(
             function_additions=sum(once.additions for once in found),
             function_multiplications=sum(once.multiplications for once in found),
@@ -305,7 +307,7 @@ class _Layers:
             function=title(self.ops[name]),
             neurons=neurons,
             amplitude=self.snn.units[name],
-            peak=self.snn.units[name] * total(self.snn.scheme),
+            peak=self.snn.units[name] * min(total(self.snn.scheme), largest(self.snn.scheme)),
             clipped=error.clipped,
             coupled=error.coupled,
             error=error.rms,

@@ -11,6 +11,7 @@ from torch import nn
 
 from transpike.checks import is_whole, near, refuse, shown, whole
 from transpike.errors import ModelError
+from transpike.models.activations import activation_arguments
 from transpike.models.resnet import Plan as ResNetPlan
 from transpike.models.spiking import neuron_factory
 from transpike.models.zoo import NETWORKS
@@ -107,6 +108,8 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
         return
     neuron = arguments.get("spiking_neuron")
     known = network_arguments(name, neuron)
+    if NETWORKS[name].neuron is None and "activation" in known:
+        known |= activation_arguments(arguments.get("activation"))
     for key, value in arguments.items():
         if key not in known and not (callable(neuron) and _takes_any(neuron)):
             raise ModelError(f"{name} takes no {key!r}.{near(key, known)} It takes {_line(known)}.")

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from transpike import files
 from transpike.checks import few, refuse
 from transpike.errors import ModelError
+from transpike.models.activations import QCFS
 from transpike.models.archives import AGAIN, Foreign, brief, is_safetensors, read_archive
 
 __all__ = ["WEIGHTS", "check_weights", "load_weights", "read_weights", "save_weights"]
@@ -167,6 +168,8 @@ def _unprefixed(state: State, expected: State, nested: int = 0) -> State | None:
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a weight file into a network, every name, shape and kind of which must agree.
 
+    A network with QCFS activations takes the weights of one with ReLUs too.
+
     Args:
         model: the network; changed in place.
         path: see `read_weights`.
@@ -207,6 +210,9 @@ def _fitting(model: nn.Module, path: str | Path) -> State:
     place, state = _read(path)
     expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     state = _unprefixed(state, expected) or state
+    bounds = {f"{name}.bound" for name, module in model.named_modules() if isinstance(module, QCFS)}
+    if not bounds & state.keys():  # weights of the network with ReLUs: what the bounds begin with stays
+        expected = {name: value for name, value in expected.items() if name not in bounds}
     if wrong := list(_differences(state, expected)):
         where = f"its {place} " if place else ""
         raise ModelError(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from transpike.models.activations import activation_arguments, activation_factory
 from transpike.models.mlp import MLP, MLPS, SpikingMLP
 from transpike.models.qkformer import QKFORMERS, QKFormer
 from transpike.models.resnet import RESNETS, ResNet
@@ -77,7 +78,8 @@ def build_network(
         num_classes: outputs.
         in_channels: channels of the image.
         image_size: side of the square image, for VGGs and MLPs.
-        options: any field of the network's plan; `width`. Of an artificial network, `activation`; of a spiking one
+        options: any field of the network's plan; `width`. Of an artificial network, `activation` with its own keyword
+            arguments, see `activation_factory`; of a spiking one
             `spiking_neuron`, and keyword arguments of the neuron, which with `spiking_neuron` has its own defaults
             instead of the paper's. A list as `v_threshold` gives each layer of neurons its own, see `set_thresholds`.
 
@@ -101,6 +103,10 @@ def build_network(
             shape["image_size"] = image_size
         plan = replace(plan, **shape)
     if entry.neuron is None:
+        if "activation" in options:
+            activation = options.pop("activation")
+            own = {key: options.pop(key) for key in activation_arguments(activation) if key in options}
+            options["activation"] = activation_factory(activation, **own)
         return entry.network(*([] if plan is None else [plan]), **images, **options)
     thresholds = options.pop("v_threshold") if isinstance(options.get("v_threshold"), list | tuple) else None
     activation = neuron_factory(options.pop("spiking_neuron", entry.neuron), **options)

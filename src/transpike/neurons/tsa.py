@@ -141,6 +141,7 @@ def track(
     function: Piecewise = RELU,
     accumulated: bool = False,
     unit: float | None = None,
+    gain: float = 1.0,
     inplace: bool = False,
     final: bool = False,
 ) -> Tracked:
@@ -166,6 +167,7 @@ def track(
             applied to `accumulate`'s result by the caller, then tracked with ``accumulated=True`` and `IDENTITY`.
         accumulated: whether ``z`` is the accumulated input.
         unit: theta in the units of the estimates, if ``z`` holds such.
+        gain: multiplies each current first, if ``z`` holds currents.
         inplace: let the spikes overwrite ``z``, which saves allocating them.
         final: whether to return the final residual and target too.
 
@@ -184,23 +186,24 @@ def track(
         raise ValueError(f"{z.dtype} does not hold the integers to {code.levels[-1]}, the highest level: use float32")
     reuse = inplace or source.data_ptr() != z.data_ptr()
     spikes = source[: code.steps] if reuse else _allocate(code.steps, source[0], source.dtype)
-    ends = [_allocate(1, source[0], _state(z)) if final else source[:1, :0] for _ in range(2)]
+    ends = [_allocate(1, source[0], _state(z)) for _ in range(2)] if final else []
     if z.numel():
-        places = Final(*(_flat(end)[0] for end in ends))
-        tables = _tables(code, function, unit)
+        places = Final(*(_flat(end)[0] for end in ends)) if final else Final(nothing := source.new_empty(0), nothing)
+        tables = _tables(code, function, unit, gain)
         backend.track(_flat(source), _flat(spikes), places, tables, accumulated=accumulated or unit is not None)
     spikes = spikes.to(z.dtype)
     return Tracked(spikes, *(end[0] for end in ends)) if final else Tracked(spikes)
 
 
 @torch.no_grad()
-def accumulate(z: Tensor, *, beta: float, silent: int) -> Tensor:
-    """Accumulate currents as `track` does: ``H[t] = beta H[t-1] + z[t]``, with no current in the silent steps.
+def accumulate(z: Tensor, *, beta: float, silent: int, gain: float = 1.0) -> Tensor:
+    """Accumulate currents as `track` does: ``H[t] = beta H[t-1] + gain z[t]``, with no current in the silent steps.
 
     Args:
         z: currents ``[T, N, *]`` in units of theta.
         beta: the radix.
         silent: Ts, how many steps follow the last current.
+        gain: multiplies each current first.
 
     Returns:
         H, ``[T + Ts, N, *]``, float32 (float64 for float64 currents), in the memory format of ``z``.
@@ -215,18 +218,19 @@ def accumulate(z: Tensor, *, beta: float, silent: int) -> Tensor:
     backend, source = _prepare(z, rows=len(z))
     held = _allocate(len(z) + silent, source[0], _state(z))
     if z.numel():
-        backend.accumulate(_flat(source), _flat(held), beta=beta, units=(1.0,) * len(held))
+        backend.accumulate(_flat(source), _flat(held), beta=beta, units=(1.0,) * len(held), gain=gain)
     return held
 
 
 @torch.no_grad()
-def estimate(z: Tensor, *, beta: float, unit: float, inplace: bool = False) -> Tensor:
-    """Running estimates of what currents or trains say: ``sum_(i <= t) unit beta^(T-1-i) z[i]``.
+def estimate(z: Tensor, *, beta: float, unit: float, gain: float = 1.0, inplace: bool = False) -> Tensor:
+    """Running estimates of what currents or trains say: ``sum_(i <= t) unit beta^(T-1-i) gain z[i]``.
 
     Args:
         z: currents or trains ``[T, N, *]``.
         beta: the radix.
         unit: the worth of one in the last step.
+        gain: multiplies each current first.
         inplace: let the estimates overwrite ``z``, which saves allocating them.
 
     Returns:
@@ -243,8 +247,7 @@ def estimate(z: Tensor, *, beta: float, unit: float, inplace: bool = False) -> T
     reuse = (inplace or source.data_ptr() != z.data_ptr()) and source.dtype == _state(z)
     held = source if reuse else _allocate(len(z), source[0], _state(z))
     if z.numel():
-        units = tuple(unit * beta**power for power in reversed(range(len(z))))
-        backend.accumulate(_flat(source), _flat(held), beta=beta, units=units)
+        backend.accumulate(_flat(source), _flat(held), beta=beta, units=_units(beta, unit, len(z)), gain=gain)
     return held
 
 
@@ -329,8 +332,9 @@ def _prepare(z: Tensor, *, rows: int) -> tuple[ModuleType, Tensor]:
             f"expected a floating-point tensor [{rows}, N, *] with time first, got {z.dtype} of shape {tuple(z.shape)}"
         )
     z = z.detach()
-    order = (0, *sorted(range(1, z.ndim), key=z.stride, reverse=True))
-    z = z if z.permute(order).is_contiguous() else z.contiguous()
+    if not z.is_contiguous():
+        order = (0, *sorted(range(1, z.ndim), key=z.stride, reverse=True))
+        z = z if z.permute(order).is_contiguous() else z.contiguous()
     if z.dtype == torch.float64:
         return track_reference, z
     if z.is_cuda and _HAS_TRITON:
@@ -381,8 +385,13 @@ def _digits(levels: tuple[int, ...], *, scale: float, signed: bool = True, start
     )
 
 
+def _units(beta: float, unit: float, steps: int) -> tuple[float, ...]:
+    """What one is worth at each step, where it is worth ``unit`` at the last."""
+    return tuple(unit * beta**power for power in reversed(range(steps)))
+
+
 @lru_cache(maxsize=4096)
-def _tables(code: Code, function: Piecewise, unit: float | None = None) -> Tables:
+def _tables(code: Code, function: Piecewise, unit: float | None = None, gain: float = 1.0) -> Tables:
     scale = code.beta**code.silent
     start = code.start if code.start is not None else 0.5 if code.signed else 0.0
     units = [code.beta ** (step - code.steps + 1) for step in range(code.steps + code.silent)]
@@ -396,4 +405,5 @@ def _tables(code: Code, function: Piecewise, unit: float | None = None) -> Table
         high=tuple(function.high * worth for worth in units),
         units=tuple(worth / unit if unit else 1.0 for worth in units),
         digits=_digits(code.levels, scale=scale, signed=code.signed, start=start),
+        gain=gain,
     )

@@ -6,7 +6,6 @@ the same neuron in the recursive form.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -20,8 +19,6 @@ from transpike.neurons.kernels.weighted_reference import Rule
 from transpike.neurons.tsa import RELU, Piecewise, Tracked, _allocate, _flat, _prepare, _state
 
 __all__ = ["WeightedCode", "fire"]
-
-_SLACK = 2**-10  # of the last step's worth: rounding must not keep a spike from being taken back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +49,7 @@ def fire(
     accumulated: bool = False,
     inplace: bool = False,
     final: bool = False,
+    state: Tensor | None = None,
 ) -> Tracked:
     r"""Fire digits of what is still missed of ``function`` of the weighted input, each step in units of its worth.
 
@@ -73,6 +71,8 @@ def fire(
         accumulated: see ``z``.
         inplace: let the spikes overwrite ``z``.
         final: whether to return the final residual and target too, in units of theta.
+        state: ``[2, N, *]``: H and G before the first of these steps, of which ``code`` then has the weights alone;
+            those behind the last are written over it.
 
     Raises:
         ValueError: if ``z`` has not the number of steps that ``code`` says, or is not a floating-point tensor.
@@ -89,7 +89,11 @@ def fire(
     ends = [_allocate(1, source[0], _state(z)) if final else source[:1, :0] for _ in range(2)]
     if z.numel():
         places = Final(*(_flat(end)[0] for end in ends))
-        backend(source).fire(_flat(source), _flat(spikes), places, _rule(code, function), accumulated=accumulated)
+        before = _allocate(2, source[0], _state(z)).copy_(torch.zeros(()) if state is None else state)
+        rule = _rule(code, function)
+        backend(source).fire(_flat(source), _flat(spikes), places, rule, _flat(before), accumulated=accumulated)
+        if state is not None:
+            state.copy_(before)
     spikes = spikes.to(z.dtype)
     return Tracked(spikes, *(end[0] for end in ends)) if final else Tracked(spikes)
 
@@ -116,5 +120,5 @@ def _rule(code: WeightedCode, function: Piecewise) -> Rule:
         slope=function.slope,
         low=function.low,
         high=function.high,
-        floor=least - _SLACK * min(code.weights) if math.isfinite(least) else -math.inf,
+        floor=least,
     )

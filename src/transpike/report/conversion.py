@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from transpike.report import plots
+from transpike.report.early import early_groups
 from transpike.report.layers import cause_plot, error_plot, layer_cells, rate_plot
 from transpike.report.parts import Entry, Group, Layers, Plot, Section, Table, TableGroup, TableRow, legend, spoken
 from transpike.report.series import FAITHFUL, Series, front, least, picked, representative
@@ -46,7 +47,7 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
         ],
         table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
         layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
-        groups=[*_least(result, series), *_refused(result), *_searched(result)],
+        groups=[*_least(result, series), *_refused(result), *_searched(result), *early_groups(named, key)],
     )
 
 

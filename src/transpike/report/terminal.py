@@ -7,11 +7,32 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
+from transpike.report.finetuning import finetuning_words, schedule_rows
 from transpike.report.series import find_series, least, picked, representative
-from transpike.report.wording import known
-from transpike.results import Analysis, Conversion, Evaluation, Features, FiringLayer, Neuron, Operations, Row, Spiking
+from transpike.report.wording import known, percent
+from transpike.results import (
+    Analysis,
+    Conversion,
+    Evaluation,
+    Features,
+    FiringLayer,
+    Neuron,
+    Operations,
+    Row,
+    Spiking,
+    Training,
+)
 
-__all__ = ["analysis_tables", "conversion_table", "least_table", "operations_table", "spiking_tables", "summary"]
+__all__ = [
+    "analysis_tables",
+    "conversion_table",
+    "early_tables",
+    "finetuning_table",
+    "least_table",
+    "operations_table",
+    "spiking_tables",
+    "summary",
+]
 
 HEADINGS = (
     *("T", "lat-\nency", "accu-\nracy%", "loss\npp", "same\npred.%"),
@@ -47,6 +68,22 @@ def conversion_table(result: Conversion) -> Table:
     for row in result.rows:
         table.add_row(*_cells(row, ann.energy_uj))
     return table
+
+
+def early_tables(result: Conversion) -> Iterator[Table]:
+    """Answers taken before the last step, a table for each row that has such."""
+    for row in result.rows:
+        if not row.early:
+            continue
+        table = Table(title="answers before the last step", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("", "changed\n%", "accu-\nracy%", "mean\nsteps", "mean\nlatency", "energy\nµJ"):
+            table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        for one in row.early:
+            name = f"step {one.steps:g} for all" if one.agreement is None else f"agreement {one.agreement:g}"
+            changed = f"{100 * one.changed:.2f} ± {100 * one.changed_error:.2f}"
+            energy = f"{one.energy_uj:.3g}" if known(one.energy_uj) else ""
+            table.add_row(name, changed, _percent(one.accuracy), f"{one.steps:.2f}", f"{one.latency:.2f}", energy)
+        yield table
 
 
 def least_table(result: Conversion) -> Table:
@@ -117,6 +154,18 @@ def summary(result: Evaluation) -> str:
     """
     at = f" at T = {result.spiking.steps}" if result.spiking else ""
     return f"{result.model} on {result.dataset}: {result.accuracy:.2%} of {result.images} test images right{at}"
+
+
+def finetuning_table(result: Training) -> Table:
+    """Which silent steps were judged; ">" marks the choice, and what came of it stands below."""
+    tuned = result.finetuning
+    assert tuned is not None
+    headings = ("weights, silent steps", "latency", "silent", "accuracy", "same pred.")
+    table = _table(f"{tuned.images} validation images", headings, schedule_rows(tuned))
+    tested = f" Test accuracy {percent(tuned.before.accuracy)} before, {percent(tuned.after.accuracy)} after."
+    table.caption = finetuning_words(tuned) + (tested if known(tuned.after.accuracy) else "")
+    table.caption_justify = "left"
+    return table
 
 
 def spiking_tables(result: Evaluation) -> tuple[Table, str, Table] | tuple[()]:

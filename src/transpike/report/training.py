@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from transpike.report import plots
 from transpike.report.encoding import compared, describe_encoding
+from transpike.report.finetuning import describe_finetuning
 from transpike.report.layers import rate_plot
 from transpike.report.parts import Group, Plot, Section, line_legend, spoken
 from transpike.report.wording import count, fixed, known, percent, ratio
@@ -24,6 +25,7 @@ def describe_training(result: Evaluation, key: str) -> Section:
     """
     place = f"{result.model} on {result.dataset}"
     epochs, distilled = (result.epochs, result.distillation) if isinstance(result, Training) else ((), None)
+    tuned = result.finetuning if isinstance(result, Training) else None
     if distilled:
         place += f", taught by {distilled.teacher} ({distilled.method})"
     spiking = result.spiking
@@ -38,7 +40,7 @@ def describe_training(result: Evaluation, key: str) -> Section:
     ]
     if spiking and result.encoding is None:
         drawn.append(_by_steps(result, spiking, key, place))
-    names = distilled.first_terms if distilled else ()
+    names = distilled.first_terms if distilled else epochs[0].terms if tuned and epochs else ()
     terms = [_term(name, index, epochs) for index, name in enumerate(names)]
     seconds = sum(epoch.seconds for epoch in epochs if known(epoch.seconds))
     took = f" in {count(seconds)} s" if seconds else ""
@@ -48,7 +50,11 @@ def describe_training(result: Evaluation, key: str) -> Section:
     facts += [f"{len(epochs)} epoch{'s' * (len(epochs) > 1)}{took}"] if epochs else []
     return Section(
         headline=f"{place}: {', '.join(facts)}.",
-        groups=[*describe_encoding(result, key), *_terms(terms, place, key)],
+        groups=[
+            *(describe_finetuning(tuned) if tuned else ()),
+            *describe_encoding(result, key),
+            *_terms(terms, place, key, tuned=tuned is not None),
+        ],
         legend=line_legend([line for line in accuracy if line.points], key),
         plots=drawn,
         tiles=_spiking_tiles(spiking, result.operations) if spiking else (),
@@ -85,12 +91,13 @@ def _by_steps(result: Evaluation, spiking: Spiking, key: str, place: str) -> Plo
     return Plot(Markup(svg), "Accuracy by T", f"Trained at T = {spiking.steps}.")
 
 
-def _terms(lines: Sequence[plots.Line], place: str, key: str) -> list[Group]:
+def _terms(lines: Sequence[plots.Line], place: str, key: str, *, tuned: bool) -> list[Group]:
     if not any(line.points for line in lines):
         return []
     alt = f"{place}: weighted terms of the loss by epoch. {spoken(lines, 'epoch')}"
     svg = plots.draw_lines(lines, f"{key}-terms", alt, titles=("epoch", "mean over the epoch"), scale="log")
-    note = "What the loss sums: the labels' cross-entropy, and what the teacher adds, with its weights."
+    adds = "what exceeds the bound, with its weight" if tuned else "what the teacher adds, with its weights"
+    note = f"What the loss sums: the labels' cross-entropy, and {adds}."
     entries = line_legend(lines, f"{key}-terms")
     return [Group("Weighted terms of the loss", note, legend=entries, plots=[Plot(Markup(svg), "By epoch")])]
 

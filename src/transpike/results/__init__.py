@@ -18,8 +18,9 @@ from transpike.results.analysis import (
     Shown,
     SpikeSpectrum,
 )
-from transpike.results.conversion import Ann, Calibration, Conversion, Layer, Row, Spikes, Try
+from transpike.results.conversion import Ann, Calibration, Conversion, Early, Layer, Row, Spikes, Try
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
+from transpike.results.finetuning import Finetuning, Schedule, Timed
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
 from transpike.results.limits import Limits
 from transpike.results.provenance import provenance
@@ -46,12 +47,14 @@ __all__ = [
     "Calibration",
     "Conversion",
     "Distillation",
+    "Early",
     "Encoding",
     "Energies",
     "Epoch",
     "Evaluation",
     "Features",
     "Filter",
+    "Finetuning",
     "Finished",
     "FiringLayer",
     "Hardware",
@@ -73,6 +76,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Saliency",
+    "Schedule",
     "Shown",
     "Similarity",
     "Spectrum",
@@ -80,6 +84,7 @@ __all__ = [
     "Spikes",
     "Spiking",
     "Stage",
+    "Timed",
     "Training",
     "Try",
     "as_json",

@@ -9,7 +9,7 @@ from typing import Literal
 from transpike.results.limits import Limits
 from transpike.results.records import Count, Mistake, Steps, check_named
 
-__all__ = ["Ann", "Calibration", "Conversion", "Layer", "Row", "Spikes", "Try"]
+__all__ = ["Ann", "Calibration", "Conversion", "Early", "Layer", "Row", "Spikes", "Try"]
 
 Spikes = Literal["needed", "blocks", "operators"]
 """Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
@@ -24,7 +24,7 @@ class Layer:
         function: what its neurons compute.
         neurons: how many.
         amplitude: theta, the value of a unit spike in the last step; None for a layer that passes analog values on.
-        peak: the value that the longest train of unit spikes encodes.
+        peak: the largest value that a train of unit spikes encodes.
         clipped: share of the values that no train can write; None where a scheme has no such limit.
         coupled: share of the other values whose residual exceeds theta.
         error: root mean square of decoded less original value, in theta.
@@ -80,6 +80,33 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Early:
+    """Answers taken before the last step: means over images, each of which stopped when its answer was sure.
+
+    Attributes:
+        agreement: the share of answers that were to be as those of full runs; None where all images stop at one step.
+        images: how many.
+        changed: the share of answers that differ from those of full runs.
+        changed_error: its standard error.
+        accuracy: share of images whose label is predicted; None without labels.
+        steps: of the output.
+        latency: steps from an image's arrival, waits of the layers included.
+        energy_uj: for an image, in microjoules; None where it was not measured.
+        stopped: how many images stopped after each of the T steps.
+    """
+
+    agreement: float | None
+    images: Count
+    changed: float
+    changed_error: float
+    accuracy: float | None
+    steps: float
+    latency: float
+    energy_uj: float | None
+    stopped: tuple[Count, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A converted network under one scheme, beside the network it was made from.
 
@@ -121,6 +148,7 @@ class Row:
         output_error: relative error of the decoded outputs on the images on which its layers were diagnosed.
         advice: the setting of the scheme, by name, that would lessen the error most; empty where there is none.
         diagnosis: what binds, where, and what to do, in a sentence or two.
+        early: answers taken as soon as they are sure, then those of one step for all; empty where not measured.
     """
 
     scheme: Mapping[str, object]
@@ -158,6 +186,7 @@ class Row:
     output_error: float | None = None
     advice: Mapping[str, object] = field(default_factory=dict)
     diagnosis: str = ""
+    early: tuple[Early, ...] = ()
 
     def __post_init__(self) -> None:
         check_named(self.scheme)

@@ -27,7 +27,7 @@ COPY = files.Kind(
 BEFORE = ("run.json", "hparams.yaml", "events.out.tfevents")
 """What a run writes before there is anything to keep, by how the names begin; the latter two are Lightning's."""
 
-PLACES = ("ann", "balanced", "model", "root", "student", "teacher", "teacher_weights", "weights")
+PLACES = ("ann", "balanced", "converted", "model", "root", "student", "teacher", "teacher_weights", "weights")
 """Options that are a file or a folder, or may be."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from transpike.results.encoding import Encoding, Operations
+from transpike.results.finetuning import Finetuning
 from transpike.results.records import Count, Mistake, Steps
 
 __all__ = ["AtSteps", "Distillation", "Epoch", "Evaluation", "FiringLayer", "Spiking", "Stage", "Training"]
@@ -196,9 +197,11 @@ class Training(Evaluation):
         validation_accuracy: of these weights; None without validation images.
         epochs: by number.
         distillation: None without a teacher.
+        finetuning: of `transpike finetune`, the silent steps before and after.
     """
 
     weights_of_epoch: Count
     validation_accuracy: float | None
     epochs: tuple[Epoch, ...]
     distillation: Distillation | None = None
+    finetuning: Finetuning | None = None

@@ -65,7 +65,7 @@ def _training(options: Record, name: str) -> None:
 
 
 READ: dict[str, Callable[[Record, str], object]] = {
-    **dict.fromkeys(("data", "model", "root", "scheme", "teacher", "teacher_weights"), Record.text),
+    **dict.fromkeys(("converted", "data", "model", "root", "scheme", "teacher", "teacher_weights"), Record.text),
     **dict.fromkeys(("machine", "network", "settings", "teacher_network"), Record.record),
     **dict.fromkeys(("teacher_size", "teacher_steps"), partial(Record.whole, least=1)),
     "loading": _loading,

@@ -24,7 +24,13 @@ STEPS = 4
 
 @contextmanager
 def training_run(
-    verb: str, options: Mapping[str, object], *, resume: Path | None, out: Path | None, again: str | None = None
+    verb: str,
+    options: Mapping[str, object],
+    *,
+    resume: Path | None,
+    out: Path | None,
+    again: str | None = None,
+    subject: str = "",
 ) -> Iterator[RunFolder]:
     """The folder of a run that trains: a new one, or the one that continues. After Ctrl-C it tells how to go on.
 
@@ -34,6 +40,7 @@ def training_run(
         resume: the folder to continue.
         out: the folder to make; None for one under runs/.
         again: what continues it; by default the command.
+        subject: what the command is given first.
 
     Raises:
         ConfigError: as `start_run`.
@@ -45,8 +52,9 @@ def training_run(
         try:
             yield run
         except KeyboardInterrupt:
+            resumed = " ".join(filter(None, ["transpike", verb, subject, "--resume", str(run.folder)]))
             if first_process() and any(run.folder.glob("**/last.ckpt")):
-                print(f"Stopped. Continue: {again or f'transpike {verb} --resume {run.folder}'}", file=sys.stderr)
+                print(f"Stopped. Continue: {again or resumed}", file=sys.stderr)
             raise
 
 

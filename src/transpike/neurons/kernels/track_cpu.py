@@ -64,10 +64,12 @@ def _track(  # type: ignore[no-untyped-def]
     last,
 ):
     zero = np.float32(0)
-    beta, scale, inverse, slope = constants[0], constants[1], constants[2], constants[3]
+    beta, scale, inverse, slope, gain = constants[0], constants[1], constants[2], constants[3], constants[4]
     mirror = rounding[3]
-    r0, r1, r2, r3 = rising[0], rising[1], rising[2], rising[3]
-    i0, i1, i2, i3 = increments[0], increments[1], increments[2], increments[3]
+    single, few = len(rising) == 1, len(rising) in (1, _FEW)
+    second, third, fourth = (0, 0, 0) if single else (1, 2, 3)
+    r0, r1, r2, r3 = rising[0], rising[second], rising[third], rising[fourth]
+    i0, i1, i2, i3 = increments[0], increments[second], increments[third], increments[fourth]
     held, sent, value = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
@@ -84,7 +86,7 @@ def _track(  # type: ignore[no-untyped-def]
             elif step < len(source):
                 row = source[step, start:stop]
                 for j in range(width):
-                    held[j] = held[j] * beta + row[j]
+                    held[j] = held[j] * beta + row[j] * gain
             else:
                 for j in range(width):
                     held[j] = held[j] * beta
@@ -92,17 +94,21 @@ def _track(  # type: ignore[no-untyped-def]
                 continue
             bottom, ceiling = low[step], high[step]
             digit = spikes[step - silent, start:stop]
-            if len(rising) == _FEW:  # in one pass
+            if few:  # in one pass
+                plain = slope == 1 and bottom == -np.inf and ceiling == np.inf
                 for j in range(width):
-                    h = held[j]
-                    v = h if h > zero else h * slope
-                    v = v if v > bottom else bottom
-                    v = v if v < ceiling else ceiling
+                    v = held[j]
+                    if not plain:
+                        v = v if v > zero else v * slope
+                        v = v if v > bottom else bottom
+                        v = v if v < ceiling else ceiling
                     before = sent[j] * beta
                     v = v - before
                     size = v if v > zero else v * mirror
-                    d = (i0 if size >= r0 else zero) + (i1 if size >= r1 else zero)
-                    d = d + ((i2 if size >= r2 else zero) + (i3 if size >= r3 else zero))
+                    d = i0 if size >= r0 else zero
+                    if not single:
+                        d = d + (i1 if size >= r1 else zero)
+                        d = d + ((i2 if size >= r2 else zero) + (i3 if size >= r3 else zero))
                     d = d if v > zero else zero - d
                     digit[j] = d
                     sent[j] = before + d * scale
@@ -130,7 +136,7 @@ def _track(  # type: ignore[no-untyped-def]
 
 @compiled
 def _accumulate(source, held, constants, units, first, last):  # type: ignore[no-untyped-def]
-    beta = constants[0]
+    beta, gain = constants[0], constants[1]
     state = np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
@@ -140,7 +146,7 @@ def _accumulate(source, held, constants, units, first, last):  # type: ignore[no
             if step < len(source):
                 row = source[step, start:stop]  # read whole before it may be written over
                 for j in range(stop - start):
-                    state[j] = state[j] * beta + row[j]
+                    state[j] = state[j] * beta + row[j] * gain
             else:
                 for j in range(stop - start):
                     state[j] = state[j] * beta
@@ -154,14 +160,13 @@ def _change(held, shares, first, last):  # type: ignore[no-untyped-def]
     before = np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
-        for step in range(len(held) - 1, -1, -1):
+        before[:] = np.float32(0)
+        for step in range(len(held)):
             row, share = held[step, start:stop], shares[step]
-            if step > 0:
-                before[: stop - start] = held[step - 1, start:stop]
-            else:
-                before[:] = np.float32(0)
             for j in range(stop - start):
-                row[j] = (row[j] - before[j]) * share
+                h = row[j]
+                row[j] = (h - before[j]) * share
+                before[j] = h
 
 
 @compiled
@@ -183,19 +188,19 @@ def _encode(values, spikes, constants, rising, increments, rounding, first, last
 
 @lru_cache(maxsize=4096)
 def _arrays(digits: Digits) -> tuple[Any, ...]:
-    """A digit rule as the float32 arrays the kernels take; few levels are filled up with such as no value reaches.
+    """A digit rule as the float32 arrays the kernels take; 2 or 3 levels are filled up with such as no value reaches.
 
     Falling thresholds mirror the rising ones.
     """
     rounding = (digits.top, digits.inverse, digits.offset, digits.mirror)
-    missing = max(0, _FEW - len(digits.rising))
+    missing = max(0, _FEW - len(digits.rising)) if len(digits.rising) > 1 else 0
     rising, increments = (*digits.rising, *(np.inf,) * missing), (*digits.increments, *(0.0,) * missing)
     return tuple(np.array(x, np.float32) for x in (rising, increments, rounding))
 
 
 @lru_cache(maxsize=4096)
 def _constants(tables: Tables) -> tuple[Any, ...]:
-    constants = (tables.beta, tables.scale, tables.inverse, tables.slope)
+    constants = (tables.beta, tables.scale, tables.inverse, tables.slope, tables.gain)
     return tuple(np.array(x, np.float32) for x in (constants, tables.low, tables.high, tables.units))
 
 
@@ -206,9 +211,9 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
     spread(_track, (*places, *rule), items=source.shape[1], cost=len(tables.low), align=_ALIGN)
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...]) -> None:
+def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...], gain: float = 1.0) -> None:
     """See ``track_reference.accumulate``."""
-    constants = np.array((beta,), np.float32)
+    constants = np.array((beta, gain), np.float32)
     arguments = (source.numpy(), held.numpy(), constants, np.array(units, np.float32))
     spread(_accumulate, arguments, items=held.shape[1], cost=len(held), align=_ALIGN)
 

@@ -37,7 +37,7 @@ def _digit(value, rising, falling, increments, top, inverse, offset, mirror, LEV
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _track(  # type: ignore[no-untyped-def]
-    source, spikes, residual, target, neurons, rows, silent, simulated, beta, scale, unscale, slope, low, high,
+    source, spikes, residual, target, neurons, rows, silent, simulated, beta, gain, scale, unscale, slope, low, high,
     units, rising, falling, increments, top, inverse, offset, mirror,
     ACCUMULATED: tl.constexpr, FINAL: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -55,7 +55,7 @@ def _track(  # type: ignore[no-untyped-def]
         else:
             current = tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(tl.float32)
             read += neurons
-            held = held * beta + current
+            held = held * beta + current * gain
         value = tl.where(held > 0, held, held * slope)
         value = tl.minimum(tl.maximum(value, tl.load(low + step)), tl.load(high + step))
         sent = sent * beta
@@ -70,15 +70,14 @@ def _track(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _accumulate(source, held, neurons, rows, simulated, beta, units, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _accumulate(source, held, neurons, rows, simulated, beta, gain, units, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < neurons
     read, write = source + index, held + index
     state = tl.zeros([BLOCK], tl.float32)
     for step in range(simulated):
-        state = state * beta + tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(
-            tl.float32
-        )
+        current = tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(tl.float32)
+        state = state * beta + current * gain
         tl.store(write, state * tl.load(units + step), mask=inside)
         read += neurons
         write += neurons
@@ -135,6 +134,7 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
             tables.silent,
             len(tables.low),
             tables.beta,
+            tables.gain,
             tables.scale,
             tables.inverse,
             tables.slope,
@@ -147,13 +147,13 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
         )
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...]) -> None:
+def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...], gain: float = 1.0) -> None:
     """See ``track_reference.accumulate``."""
     neurons = held.shape[1]
     sizes = (neurons, len(source), len(held))
     with torch.cuda.device(source.get_device()):
         _accumulate[(triton.cdiv(neurons, _BLOCK),)](
-            source, held, *sizes, beta, _on(source.device, units), BLOCK=_BLOCK, enable_fp_fusion=False
+            source, held, *sizes, beta, gain, _on(source.device, units), BLOCK=_BLOCK, enable_fp_fusion=False
         )
 
 

@@ -35,7 +35,7 @@ class Digits(NamedTuple):
 class Tables(NamedTuple):
     """The constants of one tracking neuron; ``low``, ``high`` and ``units`` have one value per simulation step.
 
-    ``units`` take what has been accumulated to the step's own scale.
+    ``units`` take what has been accumulated to the step's own scale; ``gain`` multiplies each current.
     """
 
     beta: float
@@ -47,6 +47,7 @@ class Tables(NamedTuple):
     high: tuple[float, ...]
     units: tuple[float, ...]
     digits: Digits
+    gain: float = 1.0
 
 
 class Final(NamedTuple):
@@ -83,7 +84,7 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
         else:
             held = held * tables.beta
             if step < len(source):
-                held = held + source[step]
+                held = held + source[step] * tables.gain
         value = torch.where(held > 0, held, held * tables.slope).clamp(low, high)
         sent = sent * tables.beta
         if step >= tables.silent:
@@ -95,13 +96,13 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
         final.target.copy_(value * tables.inverse)
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...]) -> None:
-    """Write ``units[t] * sum[t]``, with ``sum[t] = beta * sum[t - 1] + source[t]`` and zeros after the source's end."""
+def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...], gain: float = 1.0) -> None:
+    """Write ``units[t] * sum[t]``: ``sum[t] = beta * sum[t - 1] + gain * source[t]``, with zeros after the source."""
     state = torch.zeros_like(held[0])
     for step in range(len(held)):
         state = state * beta
         if step < len(source):
-            state = state + source[step]
+            state = state + source[step] * gain
         held[step] = state * units[step]
 
 

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from transpike.neurons.kernels.threads import compiled, spread
 from transpike.neurons.kernels.track_reference import Final
-from transpike.neurons.kernels.weighted_reference import Rule
+from transpike.neurons.kernels.weighted_reference import SLACK, Rule
 
 __all__ = ["fire"]
 
 _BLOCK = 2048
 _ALIGN = 16
+_SLACK = np.float32(SLACK)
 
 
 @compiled
 def _fire(  # type: ignore[no-untyped-def]
-    source, spikes, residual, target, accumulated, weights, shares, levels, rising, constants, first, last
+    source, spikes, residual, target, state, accumulated, weights, shares, levels, rising, constants, first, last
 ):
     zero, endless = np.float32(0), np.float32(np.inf)
     mirror, slope, low, high, floor = constants[0], constants[1], constants[2], constants[3], constants[4]
@@ -33,8 +34,8 @@ def _fire(  # type: ignore[no-untyped-def]
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         width = stop - start
-        held[:] = zero
-        sent[:] = zero
+        held[:width] = state[0, start:stop]
+        sent[:width] = state[1, start:stop]
         for step in range(len(weights)):
             if accumulated:
                 row = source[min(step, len(source) - 1), start:stop]
@@ -56,7 +57,7 @@ def _fire(  # type: ignore[no-untyped-def]
                 value[j] = v
                 missed = (v - sent[j]) * share
                 size[j] = missed if missed > zero else missed * mirror
-                reach[j] = endless if missed > zero else (sent[j] - floor) * share
+                reach[j] = endless if missed > zero else (sent[j] - floor) * share + _SLACK
                 digit[j] = zero
             below = zero
             for k in range(len(levels)):
@@ -68,6 +69,8 @@ def _fire(  # type: ignore[no-untyped-def]
                 d = digit[j] if value[j] > sent[j] else zero - digit[j]
                 digit[j] = d
                 sent[j] = sent[j] + d * weight
+        state[0, start:stop] = held[:width]
+        state[1, start:stop] = sent[:width]
         if len(target) > 0:
             for j in range(width):
                 residual[start + j] = value[j] - sent[j]
@@ -82,8 +85,8 @@ def _arrays(rule: Rule) -> tuple[Any, ...]:
     return tuple(np.array(x, np.float32) for x in arrays)
 
 
-def fire(source: Tensor, spikes: Tensor, final: Final, rule: Rule, *, accumulated: bool) -> None:
+def fire(source: Tensor, spikes: Tensor, final: Final, rule: Rule, state: Tensor, *, accumulated: bool) -> None:
     """See ``weighted_reference.fire``."""
-    places = (source.numpy(), spikes.numpy(), final.residual.numpy(), final.target.numpy())
+    places = (source.numpy(), spikes.numpy(), final.residual.numpy(), final.target.numpy(), state.numpy())
     steps = len(rule.weights) + rule.wait
     spread(_fire, (*places, accumulated, *_arrays(rule)), items=source.shape[1], cost=steps, align=_ALIGN)

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from transpike.neurons.kernels.track_reference import Final
 
-__all__ = ["Rule", "fire"]
+__all__ = ["SLACK", "Rule", "fire"]
+
+SLACK = 2**-10
+"""Of a unit spike: rounding must not keep one from being taken back."""
 
 
 class Rule(NamedTuple):
@@ -43,14 +46,14 @@ class Rule(NamedTuple):
     floor: float
 
 
-def fire(source: Tensor, spikes: Tensor, final: Final, rule: Rule, *, accumulated: bool) -> None:
+def fire(source: Tensor, spikes: Tensor, final: Final, rule: Rule, state: Tensor, *, accumulated: bool) -> None:
     """Write the digits of ``source`` into ``spikes`` ``[T, neurons]``.
 
     ``source`` holds currents ``[T, neurons]`` or, if ``accumulated``, what is to be said by each step, whose last row
     holds on. NaN counts as 0 there. ``spikes`` may be the first rows of ``source``: a row is read before it is written.
+    ``state`` ``[2, neurons]`` holds what came in and what was sent before, and is written over.
     """
-    steps, held = len(rule.weights), torch.zeros_like(source[0])
-    sent = torch.zeros_like(held)
+    steps, held, sent = len(rule.weights), state[0], state[1]
     for step in range(steps + rule.wait):
         if accumulated:
             held = source[min(step, len(source) - 1)].nan_to_num(0.0, torch.inf, -torch.inf)
@@ -63,13 +66,14 @@ def fire(source: Tensor, spikes: Tensor, final: Final, rule: Rule, *, accumulate
         missed = (value - sent) * share
         size = torch.where(missed > 0, missed, missed * rule.mirror)
         digit, below = torch.zeros_like(held), 0
-        reach = torch.where(missed > 0, torch.inf, (sent - rule.floor) * share)
+        reach = torch.where(missed > 0, torch.inf, (sent - rule.floor) * share + SLACK)
         for level, rising in zip(rule.levels, rule.rising, strict=True):
             digit += (level - below) * ((size >= rising) & (reach >= level)).to(held.dtype)
             below = level
         digit = torch.where(missed > 0, digit, 0.0 - digit)
         sent = sent + digit * weight
         spikes[step - rule.wait] = digit
+    state[0], state[1] = held, sent
     if final.target.numel():
         final.residual.copy_(value - sent)
         final.target.copy_(value)

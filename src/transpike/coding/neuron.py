@@ -1,0 +1,104 @@
+"""What a layer of neurons is to the network that runs it: currents to spikes; in values or in pieces where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from transpike.coding.evaluation import COMPARISONS, Evaluation
+from transpike.coding.operations import Operations
+from transpike.neurons.tsa import Tracked
+
+__all__ = ["CORRECTION", "Correction", "Neuron", "SteppingNeuron", "Steps", "StreamNeuron", "WholeNeuron", "gained"]
+
+CORRECTION = "correction"
+"""The constant of a layer of neurons that says its correction, in units of theta."""
+Correction = Literal["bias", "potential"]
+"""A constant current for each channel, or the first membrane potential of each neuron."""
+
+
+class Neuron(Protocol):
+    """A layer of neurons of one function: currents to spikes, over all T steps."""
+
+    def __call__(
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        """Spikes for one current [T, N, \\*] an operand, in units of theta.
+
+        Args:
+            currents: one an operand; the function of the decoded currents is what the spikes must say.
+            constants: of the function, by name.
+            gains: multiply the currents, one an operand; without any, all are 1.
+            inplace: whether the spikes may be written over the first current.
+            final: whether to give the residual and the target [N, \\*] too, in units of theta.
+        """
+
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
+        """What the layer's own updates take for one image: so many neurons, spikes, and accumulated inputs.
+
+        ``evaluation`` is what one evaluation of the layer's function takes.
+        """
+
+
+class WholeNeuron(Neuron, Protocol):
+    """A layer of a scheme that is `Scheme.whole`."""
+
+    def values(self, operands: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tracked:
+        """The same for decoded operands [N, \\*]; ``spikes`` are the decoded values of the trains [N, \\*]."""
+
+    def train(self, values: Tensor, steps: range) -> Tensor:
+        """These steps of the trains of such values: [steps, N, \\*]."""
+
+
+class StreamNeuron(Neuron, Protocol):
+    """A layer that goes on where it stopped, so that long trains need not be held whole."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can, for its function and wait."""
+
+    def resume(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        """Spikes for the next steps of the currents, and the state behind them; ``state`` is None before the first.
+
+        Residual and target are those of what has been heard so far.
+        """
+
+
+class Steps(Protocol):
+    """A layer of neurons that runs in pieces of steps, and keeps its state between them."""
+
+    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+        """The spikes [k, N, \\*] of the next steps, those that `Neuron` gives, to the bit.
+
+        Args:
+            currents: the next ones, [steps, N, \\*] an operand.
+            idle: steps after them in which no input comes, once all T have come.
+        """
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+
+
+@runtime_checkable
+class SteppingNeuron(Protocol):
+    """A `Neuron` of a scheme that streams: it can run in pieces of steps, at any wait, and let samples go."""
+
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> Steps:
+        """The layer before its first step, with the constants of its function and the gains of its currents."""
+
+
+def gained(currents: Sequence[Tensor], gains: Sequence[float]) -> list[Tensor]:
+    """Currents times their gains, for a neuron that has no kernel which does it; without any, all are 1."""
+    return [z if gain == 1 else z * gain for z, gain in zip(currents, gains or (1.0,) * len(currents), strict=True)]

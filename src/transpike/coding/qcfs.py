@@ -1,0 +1,204 @@
+"""QCFS: networks trained with the quantiser that an integrate-and-fire neuron is; steps before, by which it is mended.
+
+Sources: T. Bu, W. Fang, J. Ding, P. Dai, Z. Yu, T. Huang, "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-
+latency Spiking Neural Networks", ICLR 2022 (the activation, `transpike.models.activations.QCFS`, and its conversion);
+Z. Hao, T. Bu, J. Ding, T. Huang, Z. Yu, "Reducing ANN-SNN Conversion Error through Residual Membrane Potential", AAAI
+2023 (SRP); Z. Hao, J. Ding, T. Bu, T. Huang, Z. Yu, "Bridging the Gap between ANNs and SNNs by Calibrating Offset
+Spikes", ICLR 2023 (COS).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from transpike.checks import choice, whole
+from transpike.coding.calibration import Percentile
+from transpike.coding.evaluation import COMPARISONS, Evaluation
+from transpike.coding.function import Function, Result
+from transpike.coding.neuron import gained
+from transpike.coding.operations import Operations
+from transpike.coding.residuals import Binding
+from transpike.coding.scheme import Scheme
+from transpike.coding.tracking import TrackingNeuron
+from transpike.neurons.tsa import Code, Tracked
+
+__all__ = ["QCFS"]
+
+_EDGE = 1e-3  # by how much a shift passes the threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class QCFS(Scheme):
+    r"""The rate code of networks with QCFS activations, and steps before it.
+
+    The activation of L levels and its trained bound lambda is
+
+    .. math::
+        \lambda\, \mathrm{clip}(\lfloor x L / \lambda + 1/2 \rfloor / L,\; 0,\; 1)
+
+    and an integrate-and-fire neuron with soft reset, threshold :math:`\theta = \lambda` and first potential
+    :math:`\theta / 2` computes it with T levels, where its input comes evenly: the train means
+    :math:`\theta \sum_t s_t / T`. A layer with another function takes theta from a percentile, as in rate coding.
+
+    Uneven input leaves a neuron's potential outside of [0, theta) after its last step. ``pre`` more steps before show
+    where, mean nothing themselves, and are part of the latency; then the potential is reset. By ``"srp"`` a neuron
+    whose potential has become negative stays silent. By ``"cos"`` one that still holds theta or more starts so much
+    higher that it fires once more, and one below 0 that has fired so much lower that it fires once less: by theta at
+    least. The released code of COS shows each layer the mended input of the layer before twice; in a pipeline of
+    ``pre`` + T steps all layers see the steps before at once, as here and in SRP.
+
+    Layers do not wait; spikes carry no bits beside their address. A bias enters with every step, as the image does, as
+    an analog current. QCFS, ReLU, clips and maxima over windows have neurons.
+
+    Args:
+        steps: T.
+        pre: steps before.
+        mend: what these are for, ``"srp"`` or ``"cos"``.
+        percentile: of \|activation\| over the calibration images, for layers whose function states no bound.
+
+    Raises:
+        ConfigError: if a value is outside its range.
+
+    >>> QCFS(steps=2, pre=2).weights
+    (0.0, 0.0, 0.5, 0.5)
+    """
+
+    compared: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
+
+    steps: int = 8
+    pre: int = 0
+    mend: Literal["srp", "cos"] = "srp"
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        whole("steps", self.steps)
+        whole("pre", self.pre, least=0)
+        choice("mend", self.mend, ("srp", "cos"))
+        _ = self.calibration
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return (0.0,) * self.pre + (1 / self.steps,) * self.steps
+
+    @property
+    def digits(self) -> tuple[int, ...]:
+        return (0, 1)
+
+    @property
+    def calibration(self) -> Percentile:
+        return Percentile(percentile=self.percentile)
+
+    @property
+    def label(self) -> str:
+        return f"QCFS {self.mend.upper()} {self.pre}" if self.pre else "QCFS"
+
+    @property
+    def words(self) -> Mapping[str, str]:
+        return {"pre": f"{self.pre} steps before" if self.pre else "no step before", "mend": self.mend.upper()}
+
+    def given(self, function: Function) -> float | None:
+        """The bound of a rounded clip: the activation in units of its own levels, which the weights around it take."""
+        tail = _unrounded(function).tail
+        return tail.high if function != _unrounded(function) and math.isfinite(tail.high) else None
+
+    def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
+        """The maximum for clipping, steps before for coupling, else twice as many steps."""
+        if binding == "clipping":
+            return {"percentile": 100} if foreseen and self.percentile != 100 else None
+        return {"pre": 4} if binding == "coupling" and not self.pre else {"steps": 2 * self.steps}
+
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | _Neuron | str:
+        real = _unrounded(function)
+        if reason := TrackingNeuron.refusal(real, signed=False):
+            return reason
+        code = Code(steps=self.steps, beta=1.0, silent=wait, signed=False, start=0.5)
+        inner = TrackingNeuron(code=code, function=real, amplitude=amplitude, last=1 / self.steps)
+        return _Neuron(inner, self.pre, self.mend, real != function) if self.pre or real != function else inner
+
+
+def _unrounded(function: Function) -> Function:
+    """Without the rounding at its end, which the neuron does."""
+    rounded = Function.of("round.default", Result(len(function.calls) - 2)).calls
+    return replace(function, calls=function.calls[:-1]) if function.calls[-1:] == rounded else function
+
+
+@dataclass(frozen=True)
+class _Neuron:
+    """Neurons that look at their potential after some steps before, and begin again; see `QCFS`.
+
+    Args:
+        inner: the neurons of the steps that count.
+        pre: steps before.
+        mend: what these are for.
+        rounds: whether their function rounds.
+    """
+
+    inner: TrackingNeuron
+    pre: int
+    mend: Literal["srp", "cos"]
+    rounds: bool
+
+    def __call__(
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        if not self.pre:
+            return self._levelled(self.inner(currents, constants, gains=gains, inplace=inplace, final=final))
+        (z,) = gained(currents, gains)
+        before = replace(self.inner, code=replace(self.inner.code, steps=self.pre))
+        heard = before.heard(z[: self.pre], constants)
+        tried = before([z[: self.pre]], constants, inplace=False, final=False).spikes
+        held = heard - tried.cumsum(0) + 0.5  # the potential after each step
+        first = self._shift(held, tried) if self.mend == "cos" else 0.0
+        fired = self.inner.moved(z[self.pre :], constants, first=first, final=final)
+        spikes = fired.spikes * (held[-1] >= 0) if self.mend == "srp" else fired.spikes
+        if fired.residual is not None:
+            silenced = (fired.spikes - spikes).sum(0) * self.inner.last
+            fired = replace(fired, residual=fired.residual + silenced)
+        return self._levelled(replace(fired, spikes=torch.cat([tried, spikes])))
+
+    @property
+    def streams(self) -> bool:
+        return not self.pre and self.inner.streams
+
+    def resume(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        fired, state = self.inner.resume(currents, constants, state)
+        return self._levelled(fired), state
+
+    def _levelled(self, fired: Tracked) -> Tracked:
+        """With the rounded target."""
+        if not self.rounds or fired.target is None or fired.residual is None:
+            return fired
+        target = (fired.target * self.inner.amplitude).round() / self.inner.amplitude
+        return replace(fired, target=target, residual=fired.residual + target - fired.target)
+
+    def _shift(self, held: Tensor, tried: Tensor) -> Tensor:
+        """Makes the most excited silent step fire where too few did, the least excited spike fail where too many."""
+        nearest = held.masked_fill(tried > 0, -math.inf).amax(0)
+        weakest = held.masked_fill(tried == 0, math.inf).amin(0)  # after its reset
+        more = (1 + _EDGE - nearest).clamp(min=1).nan_to_num(posinf=1.0) * (held[-1] >= 1)
+        fewer = (weakest + _EDGE).clamp(min=1).nan_to_num(posinf=1.0) * ((held[-1] < 0) & (tried.amax(0) > 0))
+        return more - fewer
+
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
+        """Those of the neurons over all steps, and two comparisons with the potential after the steps before."""
+        code = replace(self.inner.code, steps=self.inner.code.steps + self.pre)
+        own = replace(self.inner, code=code).operations(
+            neurons=neurons, spikes=spikes, inputs=inputs, evaluation=evaluation
+        )
+        return own + Operations(neuron_accumulates=2 * neurons)

@@ -1,0 +1,171 @@
+"""Temporal switch coding (TSC): a spike switches a current on, its opposite switches it off; the interval is the value.
+
+Source: B. Han and K. Roy, "Deep Spiking Neural Network: Energy Efficiency Through Time Based Coding", ECCV 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from transpike.checks import whole
+from transpike.coding.calibration import Percentile
+from transpike.coding.evaluation import COMPARISONS, Evaluation
+from transpike.coding.function import Function
+from transpike.coding.neuron import gained
+from transpike.coding.operations import Operations
+from transpike.coding.residuals import Binding
+from transpike.coding.scheme import Scheme
+from transpike.coding.tracking import TrackingNeuron
+from transpike.neurons.tsa import Code, Tracked, accumulate
+
+__all__ = ["TSC"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TSC(Scheme):
+    r"""The TSC code and its neurons.
+
+    A pixel p in [-1, 1] is two spikes: its sign at t = 1, the opposite at :math:`t = \lfloor |p| (T - 1) \rfloor + 1`,
+    and none where both would meet. At the synapse a positive spike switches a current on that stays, a negative one
+    switches it off, so a train ``s`` means :math:`\theta \sum_t s_t (T - t) / T` with t from 0: a sum of sums, no
+    product. A neuron integrates the switched currents and says when it starts and stops to fire:
+
+    .. math::
+        I \leftarrow I + z_t, \quad V \leftarrow V + I, \quad r_t = [V \ge 1], \quad V \leftarrow V - r_t, \quad
+        s_t = r_t - r_{t-1}, \qquad V_0 = 1/2
+
+    The values are those of rate coding with as many steps; spikes are fewer where a neuron fires step upon step. The
+    source gives the pixels' code and neurons that fire while they listen (its latency is T); that the neurons' own
+    trains switch in the same way is our reading of it. Layers do not wait. A spike carries its sign, one bit. A bias
+    enters with the first step. Functions that are never negative have neurons: ReLU, clips, maxima over windows.
+
+    Args:
+        steps: T, at least 2.
+        percentile: of \|activation\| over the calibration images, which becomes theta (T - 1) / T, the longest interval
+            of a pixel; 100 is the maximum.
+
+    Raises:
+        ConfigError: if a value is outside its range.
+
+    >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
+    [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
+    """
+
+    compared: ClassVar[tuple[int, ...]] = (64, 128, 256)
+
+    steps: int = 512
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, least=2, most=2**16)
+        _ = self.calibration
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        return tuple((self.steps - t) / self.steps for t in range(self.steps))
+
+    @property
+    def digits(self) -> tuple[int, ...]:
+        return (-1, 0, 1)
+
+    @property
+    def encoded(self) -> tuple[int, ...]:
+        return (-1, 0, 1)
+
+    @property
+    def entry(self) -> tuple[float, ...]:
+        return (1.0,) + (0.0,) * (self.steps - 1)
+
+    @property
+    def reach(self) -> float:
+        return 1.0
+
+    @property
+    def full(self) -> float:
+        return (self.steps - 1) / self.steps
+
+    @property
+    def calibration(self) -> Percentile:
+        return Percentile(percentile=self.percentile)
+
+    def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
+        """The maximum for clipping, else twice as many steps."""
+        if binding == "clipping":
+            return {"percentile": 100} if foreseen and self.percentile != 100 else None
+        return {"steps": 2 * self.steps} if self.steps <= 2**15 else None
+
+    def encode(self, x: Tensor) -> Tensor:
+        # The share added keeps a value that lies on a step there, whatever rounding did to it.
+        length = (x.abs() * (self.steps * (1 + 1e-6))).floor_().clamp_(max=self.steps - 1)
+        train = x.new_zeros(self.steps, *x.shape)
+        train[0] = x.sign() * (length > 0)
+        return train.scatter_add_(0, length.long()[None], -train[0][None])
+
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> _Neuron | str:
+        if reason := TrackingNeuron.refusal(function, signed=False):
+            return reason
+        code = Code(steps=self.steps, beta=1.0, silent=wait, signed=False, start=0.5)
+        return _Neuron(TrackingNeuron(code=code, function=function, amplitude=amplitude, last=1 / self.steps))
+
+
+@dataclass(frozen=True)
+class _Neuron:
+    """Soft-reset neurons on switched currents, whose trains are switched; see `transpike.coding.neuron.StreamNeuron`.
+
+    Args:
+        inner: the neurons between.
+    """
+
+    inner: TrackingNeuron
+
+    def __call__(
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        flowing = [accumulate(z, beta=1.0, silent=0) for z in gained(currents, gains)]
+        fired = self.inner(flowing, constants, inplace=True, final=final)
+        return replace(fired, spikes=_switched(fired.spikes, torch.zeros_like(fired.spikes[:1])).to(currents[0].dtype))
+
+    @property
+    def streams(self) -> bool:
+        return self.inner.streams
+
+    def resume(
+        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
+    ) -> tuple[Tracked, tuple[Tensor, ...]]:
+        (z,) = currents
+        if state:
+            z = torch.cat([z[:1] + state[0], z[1:]])
+        flowing = accumulate(z, beta=1.0, silent=0)
+        on = flowing[-1:].clone()
+        fired, inner = self.inner.resume([flowing], constants, state[2:] if state else None)
+        before = state[1] if state else torch.zeros_like(fired.spikes[:1])
+        switched = _switched(fired.spikes, before).to(z.dtype)
+        return replace(fired, spikes=switched), (on, fired.spikes[-1:].clone(), *inner)
+
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
+        """Those of soft-reset neurons, and an addition a step that lets each switched current flow.
+
+        How often a neuron resets its membrane is not known from its switches: it is charged for every step.
+        """
+        steps = self.inner.code.steps
+        own = self.inner.operations(neurons=neurons, spikes=neurons * steps, inputs=inputs, evaluation=evaluation)
+        return own + Operations(neuron_accumulates=max(inputs, neurons) * steps)
+
+
+def _switched(fired: Tensor, before: Tensor) -> Tensor:
+    """Where neurons start (1) and stop (-1) to fire."""
+    return fired.diff(dim=0, prepend=before.to(fired.dtype))

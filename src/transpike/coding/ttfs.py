@@ -1,0 +1,150 @@
+"""Time to first spike (TTFS): one spike a neuron, the earlier the larger the value, in a window for each layer.
+
+Sources: A. Stanojevic, S. Woźniak, G. Bellec, G. Cherubini, A. Pantazi and W. Gerstner, "An exact mapping from ReLU
+networks to spiking neural networks", Neural Networks 2023, and "High-performance deep spiking neural networks with 0.3
+spikes per neuron", Nature Communications 2024, where spike times are on a grid. LC-TTFS (Yang et al., 2023) is the same
+code with a falling threshold; what differs is that it trains the network within the code's range first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from transpike.checks import whole
+from transpike.coding.calibration import Percentile
+from transpike.coding.evaluation import COMPARISONS, Evaluation
+from transpike.coding.function import Function
+from transpike.coding.neuron import gained
+from transpike.coding.operations import Operations
+from transpike.coding.residuals import Binding
+from transpike.coding.scheme import Scheme, decode
+from transpike.coding.tracking import TrackingNeuron
+from transpike.neurons.tsa import Tracked
+
+__all__ = ["TTFS"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TTFS(Scheme):
+    r"""The TTFS code and its neurons.
+
+    A train holds one spike at most. At step t of its layer's window of T steps it means :math:`\theta (T - t) / T`; no
+    spike means 0. At the synapse a spike switches a current on, which stays: a sum of sums, so no product. A neuron
+    hears its whole input V, then rises by :math:`\theta / T` a step until it fires:
+
+    .. math::
+        t = \min \{ t : f(V) + t\, \theta / T \ge \theta - \theta / 2T \}
+
+    The source's threshold has no half step; it rounds spike times up. The value is that of the nearest step here.
+    The window of a layer begins where that of the layer before ends: latency grows by T a layer, and a new image may
+    enter every 2T steps. A spike carries no bits beside its address. A bias enters with the first step, and so does
+    the image, as an analog current, since pixels may be negative. Functions that are never negative have neurons:
+    ReLU, clips and maxima over windows.
+
+    Args:
+        steps: T, the steps of a window.
+        percentile: of \|activation\| over the calibration images, which a spike at the first step says; 100 is the
+            maximum.
+
+    Raises:
+        ConfigError: if a value is outside its range.
+
+    >>> scheme = TTFS(steps=4)
+    >>> scheme.weights, scheme.wait, scheme.full
+    ((1.0, 0.75, 0.5, 0.25), 4, 1.0)
+    >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=4)
+    """
+
+    compared: ClassVar[tuple[int, ...]] = (16, 32, 64, 128)
+
+    steps: int = 64
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, most=2**16)
+        _ = self.calibration
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        return tuple((self.steps - t) / self.steps for t in range(self.steps))
+
+    @property
+    def digits(self) -> tuple[int, ...]:
+        return (0, 1)
+
+    @property
+    def reach(self) -> float:
+        return 1.0
+
+    @property
+    def entry(self) -> tuple[float, ...]:
+        return (1.0,) + (0.0,) * (self.steps - 1)
+
+    @property
+    def wait(self) -> int:
+        return self.steps
+
+    @property
+    def whole(self) -> bool:
+        return True
+
+    @property
+    def calibration(self) -> Percentile:
+        return Percentile(percentile=self.percentile)
+
+    def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
+        """The maximum for clipping, else twice as many steps: its neurons hear all before they fire."""
+        if binding == "clipping":
+            return {"percentile": 100} if foreseen and self.percentile != 100 else None
+        return {"steps": 2 * self.steps} if self.steps <= 2**15 else None
+
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> _Neuron | str:
+        return TrackingNeuron.refusal(function, signed=False) or _Neuron(self, function, amplitude)
+
+
+@dataclass(frozen=True)
+class _Neuron:
+    """A layer that hears its whole input, then fires once; see `transpike.coding.neuron.WholeNeuron`."""
+
+    scheme: TTFS = field(repr=False)
+    function: Function
+    amplitude: float
+
+    def __call__(
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        fired = self.values([decode(self.scheme, z) for z in gained(currents, gains)], constants)
+        spikes = self.train(fired.spikes, range(self.scheme.steps)).to(currents[0].dtype)
+        return Tracked(spikes, fired.residual, fired.target) if final else Tracked(spikes)
+
+    def values(self, operands: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tracked:
+        target, steps = self.function.at(*operands, unit=self.amplitude, constants=constants), self.scheme.steps
+        said = (target * steps + 0.5).floor_().clamp_(0, steps).div_(steps)
+        return Tracked(said, target - said, target)
+
+    def train(self, values: Tensor, steps: range) -> Tensor:
+        t = torch.tensor(steps, device=values.device).view(-1, *(1,) * values.ndim)
+        ahead = self.scheme.steps - (values * self.scheme.steps).round()
+        return (t == ahead).to(values.dtype)
+
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
+        """Each step of listening adds the switched current to each input's sum; each of firing adds the slope and
+        compares with the threshold, until the spike, which on average over uniform times is half of them and is
+        counted as all; each spike switches itself off. A maximum over windows is compared once."""
+        steps = self.scheme.steps
+        additions = max(inputs, neurons) * steps + 2 * neurons * steps + spikes + max(inputs - neurons, 0)
+        return Operations(neuron_accumulates=additions)

@@ -1,0 +1,88 @@
+"""What is sure of a network's outputs before its last spikes: constants still to come, and the most that spikes say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from transpike.coding.scheme import Scheme
+from transpike.conversion.graph import Graph
+from transpike.conversion.kinds import KINDS, apply
+from transpike.conversion.op import Op
+
+__all__ = ["known", "reach"]
+
+
+class Network(Protocol):
+    """See `transpike.conversion.network.SpikingNetwork`."""
+
+    graph: Graph
+    scheme: Scheme
+    readouts: frozenset[str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+
+    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
+        """One operation on some steps."""
+
+    def tensors(self, op: Op) -> dict[str, Tensor]:
+        """Of one operation."""
+
+
+@torch.no_grad()
+def known(snn: Network) -> dict[str, Tensor]:
+    """The current [T, 1, \\*] that constants make in each operation that is decoded: what it gets of silent trains."""
+    steps = len(snn.scheme.weights)
+    silent = _walked(snn, lambda op: torch.zeros(steps, *op.shape, device=snn.device, dtype=snn.dtype), snn.current)
+    return {name: silent[name].unflatten(0, (steps, -1)) for name in snn.readouts}
+
+
+@torch.no_grad()
+def reach(snn: Network) -> dict[str, Tensor]:
+    r"""The largest current [\*] that one step can bring to each operation that is decoded, in either direction.
+
+    It is the sum of all magnitudes of weights, times the largest digit. Where something that is not linear lies between
+    the last spikes and the output, such as a product of two trains, or where an analog image reaches it, there is none.
+    """
+    digits = {True: snn.scheme.digits, False: snn.scheme.encoded}
+
+    def largest(op: Op) -> Tensor:
+        top = max(map(abs, digits[op.fires] or (torch.inf,)))
+        return torch.full((1, *op.shape), float(top), device=snn.device)
+
+    def most(op: Op, *inputs: Tensor) -> Tensor:
+        bicubic = op.kind == "resample" and "cubic" in op.args["operator"]  # has negative coefficients
+        if KINDS[op.kind].product or bicubic or not all(x.isfinite().all() for x in inputs):
+            return torch.full((1, *op.shape), torch.inf, device=snn.device)
+        constant = KINDS[op.kind].constant
+        sizes = {
+            k: t.float().abs() if t.is_floating_point() else t for k, t in snn.tensors(op).items() if k != constant
+        }
+        return apply(replace(op, gains=tuple(map(abs, op.gains))), sizes, *inputs)
+
+    found = _walked(snn, largest, most)
+    return {name: found[name][0] for name in snn.readouts}
+
+
+def _walked(snn: Network, fire: Callable[[Op], Tensor], current: Callable[..., Tensor]) -> Mapping[str, Tensor]:
+    """Carry trains through what lies between the last layers of neurons and the decoded operations."""
+    needed = set(snn.readouts)
+    for op in reversed(snn.graph.ops):
+        if op.name in needed and not op.fires:
+            needed.update(op.inputs)
+    values: dict[str, Tensor] = {}
+    for op in snn.graph:
+        if op.name in needed:
+            spikes = op.fires or op.kind == "input"
+            values[op.name] = fire(op) if spikes else current(op, *(values[name] for name in op.inputs))
+    return values

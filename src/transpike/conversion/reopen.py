@@ -1,0 +1,78 @@
+"""A converted network taken apart again, so that silent steps can be chosen anew for the weights that it has now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transpike.coding.scheme import Scheme, largest
+from transpike.conversion.amplitudes import channel_axes
+from transpike.conversion.calibrate import Statistics
+from transpike.conversion.graph import Graph
+from transpike.conversion.network import SpikingNetwork
+from transpike.conversion.op import Op
+from transpike.conversion.scale import scale, unscale
+from transpike.conversion.silence import Silences
+
+__all__ = ["Reopened", "proposals", "reopen"]
+
+PRICES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+"""Of a silent step, as in `transpike.conversion.silence`, and higher: accuracy decides here, not the error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reopened:
+    """What `transpike.conversion.silence` chooses from; see `transpike.conversion.prepare.Prepared`.
+
+    Attributes:
+        graph: the analog network; what its layers say is divided by their channels' amplitudes.
+        statistics: which axes count channels; distributions are not measured again.
+        images: to choose on.
+        clipped: share of values on these images beyond what each neuron can encode.
+    """
+
+    graph: Graph
+    statistics: Statistics
+    images: Tensor
+    clipped: Mapping[str, float]
+
+    def build(
+        self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
+    ) -> SpikingNetwork:
+        """The network of these amplitudes of layers, and waits."""
+        graph, units = scale(self.graph, scheme, {name: float(theta) for name, theta in amplitudes.items()})
+        return SpikingNetwork(graph, scheme, units, waits=waits, clipped=self.clipped)
+
+
+def reopen(snn: SpikingNetwork, images: Tensor) -> Reopened:
+    """Take ``snn`` apart, with images [N, \\*] to choose on.
+
+    >>> import transpike
+    >>> from torch import nn
+    >>> ann, images = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(32, 4)
+    >>> opened = reopen(transpike.convert(ann, images), images)
+    >>> bool((opened.graph.run(images)[opened.graph.outputs[0]] - ann(images)).abs().max() < 1e-5)
+    True
+    """
+    beyond: dict[str, float] = {}
+    most = largest(snn.scheme)
+
+    def watch(op: Op, value: Tensor) -> None:
+        beyond[op.name] = float((value.abs() > most).double().mean())
+
+    snn.analog(images, watch)
+    graph = unscale(snn.current_graph(), snn.scheme, snn.units)
+    return Reopened(graph, Statistics({}, channel_axes(graph), len(images)), images, beyond)
+
+
+def proposals(snn: SpikingNetwork, images: Tensor) -> Iterator[tuple[float, SpikingNetwork]]:
+    """The networks that prices of a silent step make of ``snn``, from the highest price, with the fewest steps."""
+    opened = reopen(snn, images)
+    layers = [opened.graph.input, *opened.graph.neurons]
+    amplitudes = {op.name: torch.tensor(snn.units[op.name], dtype=torch.float64) for op in layers}
+    silences = Silences(opened, snn.scheme, amplitudes)
+    for price in PRICES:
+        yield price, silences.build(silences.at(price))

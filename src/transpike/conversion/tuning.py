@@ -1,0 +1,183 @@
+r"""A converted network whose weights train under its own spikes.
+
+Forward, the network is simulated step by step. Backward, a layer passes gradients as its function does at the decoded
+values: a neuron that tracks f says f of its decoded input, but for the last digit and what it clips, so its derivative
+is that of f, and 0 where it clips. Backpropagation through all steps comes to the same: with the digit's derivative
+taken as that of rounding (1 as long as it is not the largest), :math:`dG_t = \beta dG_{t-1} + \beta^{Ts} ds_t` becomes
+:math:`df_t(H_t)` at every step, whatever came before. It would cost T times as much.
+
+What violates the sufficient bound (see `transpike.coding.scheme.followed`) is penalised. "Canonic Signed Spike Coding"
+leaves that to future work (Section 6): the decoupling condition as a target of learning, so that silent steps can go.
+The network keeps its silent steps while it trains, and the bound is that of the fewer ones it is to have: what it says
+then stays true, and so do its gradients. Networks that trained without the steps lost more accuracy. The violation of a
+layer depends on all layers before it, so its gradients do go through all steps, for a share of each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transpike.coding.scheme import constant_entry, decode, finest, followed, largest, ratio
+from transpike.conversion.kinds import KINDS, weighted
+from transpike.conversion.network import SpikingNetwork, gained, key_of
+from transpike.conversion.op import Op
+from transpike.errors import ConversionError
+
+__all__ = ["Tunable"]
+
+
+class Tunable(SpikingNetwork):
+    """``snn`` with the weights and biases of its weighted layers as parameters.
+
+    In evaluation mode it is the network that it holds. In training mode its outputs have gradients, and `violation`
+    has what the images just seen violated. Amplitudes, and constants inside neurons' functions, stay as they are.
+
+    Args:
+        snn: a converted network; it is not changed. It trains with the silent steps that it has.
+        silent: the most silent steps of a layer that the bound allows for.
+        share: the share of each batch on which violations are measured, which needs gradients through all steps.
+
+    Attributes:
+        wanted: the silent steps of each layer that the bound allows for.
+        violation: of the last batch, the squared excess over the bound, in units of the first digit: summed over the
+            steps, a mean over a layer's neurons, summed over layers. So an excess counts by what it is worth in the
+            end. Its gradients go through all steps.
+
+    Raises:
+        ConversionError: if no bound is known for the scheme.
+
+    Example:
+        >>> import transpike
+        >>> _ = torch.manual_seed(0)
+        >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> images = torch.rand(64, 4)
+        >>> tunable = Tunable(transpike.convert(ann, images)).train()
+        >>> tunable(images).sum().backward()
+        >>> [tuple(p.grad.shape) for p in tunable.parameters()], bool(tunable.violation > 0)
+        ([(16, 4), (16,), (3, 16), (3,)], True)
+    """
+
+    def __init__(self, snn: SpikingNetwork, *, silent: int = 0, share: float = 0.125) -> None:
+        super().__init__(
+            snn.current_graph(),
+            snn.scheme,
+            snn.units,
+            waits=snn.timing.waits,
+            clipped=snn.clipped,
+            residuals=snn.residuals,
+        )
+        if (bound := followed(self.scheme, 0)) is None:
+            raise ConversionError(
+                f"{type(self.scheme).__name__} has no bound below which its neurons follow their input for certain, "
+                "which tuning needs: convert with signed CSS spikes"
+            )
+        self.bound, self.share = bound, share
+        self.wanted = {name: min(wait, silent) for name, wait in snn.timing.waits.items()}
+        self._shares: dict[str, float] = {}
+        self.violation = torch.zeros(())
+        for op in self.graph:
+            kind = KINDS[op.kind]
+            for name in (kind.factor, kind.constant) if weighted(op) else ():
+                if name in op.tensors:
+                    self._parameter(op, str(name), constant_entry(self.scheme) if name == kind.constant else None)
+
+    def _parameter(self, op: Op, name: str, shares: float | None) -> None:
+        """A constant, of which a step brings a share, as a whole: of the size of the weights, as optimisers expect."""
+        key = key_of(op, name)
+        value = self._buffers.pop(key)
+        assert value is not None
+        self.register_parameter(key, nn.Parameter(value * (shares or 1.0)))
+        self._shares[key] = shares or 1.0
+
+    def tensors(self, op: Op) -> dict[str, Tensor]:
+        own = super().tensors(op)
+        shares = {name: self._shares.get(key_of(op, name), 1.0) for name in own}
+        return {name: tensor if shares[name] == 1 else tensor / shares[name] for name, tensor in own.items()}
+
+    def forward(self, x: Tensor) -> Any:
+        if not self.training:
+            return super().forward(x)
+        self._check(x)
+        self.violation = torch.zeros((), device=self.device)
+        few = max(1, round(self.share * len(x)))
+        said: dict[str, list[Tensor]] = {}
+        self._listen(x[:few], said, watched=True)
+        if few < len(x):
+            with torch.no_grad():
+                self._listen(x[few:], said, watched=False)
+        reach = largest(self.scheme) + finest(self.scheme) / 2
+
+        def value(op: Op, *inputs: Tensor) -> Tensor:
+            """The function's value for the gradient, what was said for the value."""
+            target, decoded = self._value(op, *inputs), torch.cat(said[op.name])
+            return decoded + (target - target.detach()) * (target.detach().abs() <= reach)
+
+        return self.graph.pack(self._walk(x, value, self._analog_current, self._read))
+
+    def _listen(self, x: Tensor, said: dict[str, list[Tensor]], *, watched: bool) -> None:
+        """Simulate, and note what each layer says, decoded."""
+
+        def fire(op: Op, *inputs: Tensor) -> Tensor:
+            if op.kind == "input":
+                spikes = self._encode(op, *inputs).spikes
+            else:
+                z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
+                fired = self.neurons[op.name](z, self.tensors(op), inplace=False, final=False)
+                spikes = fired.spikes
+                if watched and any(each.requires_grad for each in z):
+                    change = self._change(op, z)
+                    self.violation = self.violation + self._violated(change, self.wanted[op.name])
+                    digits = _late(change, self.timing.waits[op.name]) / _like(self._weights, change)
+                    spikes = spikes + (digits - digits.detach())
+            said.setdefault(op.name, []).append(decode(self.scheme, spikes.detach()))
+            return spikes.flatten(0, 1)
+
+        self._walk(x, fire, self.current, self._decode, whole=False)
+
+    @property
+    def _weights(self) -> Tensor:
+        return torch.tensor(self.scheme.weights, device=self.device)
+
+    def _change(self, op: Op, z: Sequence[Tensor]) -> Tensor:
+        """By what each step's input changes the function of the input so far: [T, N, \\*], in units of theta."""
+        heard = [(each * _like(self._weights, each)).cumsum(0) for each in z]
+        for each in heard:
+            if each.requires_grad:  # a quotient of nothing yet has no derivative
+                each.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
+        unit, constants = self.units[op.name], self.tensors(op)
+        target = op.function.at(*(each.flatten(0, 1) for each in heard), unit=unit, constants=constants)
+        target = target.unflatten(0, (self.steps, -1)).nan_to_num()
+        return torch.cat([target[:1], target[1:] - target[:-1]])
+
+    def _violated(self, change: Tensor, wait: int) -> Tensor:
+        r"""The squared excess of a layer over its bound, if it waits so long.
+
+        The bound is asked of how the function of the input so far changes in a step, in digits of that step, which is
+        the current itself where the function is the identity: with what is left after a digit at most half a digit, the
+        next one need not exceed L as long as the change is at most :math:`(2L + 1 - \beta) / 2`. So it holds for any
+        function. What the silent steps heard comes at once, in the first digit: at most :math:`L + 1/2`.
+        """
+        beta = ratio(self.scheme)
+        assert beta is not None
+        if wait >= self.steps:  # it hears all before it fires
+            return change.new_zeros(())
+        late, digits = _late(change, wait), _like(self._weights, change)
+        most = torch.full_like(digits, self.bound)
+        most[0] += beta / 2
+        excess = (late.abs() - most * digits).relu() / digits[0]
+        violated: Tensor = excess.square().sum() / change[0].numel()
+        return violated
+
+
+def _late(change: Tensor, wait: int) -> Tensor:
+    """The changes by the steps in which a layer fires that waits so long: what it has heard by then comes first."""
+    wait = min(wait, len(change) - 1)
+    return torch.cat([change[: wait + 1].sum(0)[None], change[wait + 1 :], change.new_zeros(change[:wait].shape)])
+
+
+def _like(weights: Tensor, x: Tensor) -> Tensor:
+    return weights.view(-1, *(1,) * (x.ndim - 1))

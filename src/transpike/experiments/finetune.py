@@ -1,0 +1,159 @@
+"""``transpike finetune``: a converted network's weights train under its spikes, so that it needs fewer silent steps."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from transpike.data import ImageSets, Loading
+from transpike.data.event_files import EVENT_SOURCES
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.experiments.options import check_resumed, read_record, record
+from transpike.experiments.source import Data
+from transpike.report import write_report
+from transpike.report.terminal import finetuning_table
+from transpike.results import Training, copy_results
+from transpike.train.options import Machine, Optim, Recipe, TrainOptions
+from transpike.train.processes import first_process
+from transpike.train.recorded import read_options, recorded_loading
+from transpike.train.runs import has_epochs, training_run
+
+__all__ = ["Finetune", "finetune"]
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Train the weights of a converted network under its own spikes, so that its layers need fewer silent steps.
+
+    A silent step, in which a layer listens before it fires, costs a step of latency. Layers need them because early
+    digits are fired before late input is known. Training lowers what comes late: to the loss of the labels it adds
+    what exceeds the bound below which a layer follows its input with at most --silent silent steps.
+
+    Then silent steps are chosen anew, by validation images: of the networks that are as accurate as the converted one,
+    the one with the least latency is kept. The converted weights are judged with fewer silent steps, too; the table
+    shows what training adds to that. The test images are looked at once, at the end.
+
+    The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
+    checkpoints, and report.html. It takes networks of `transpike convert` with signed css spikes.
+
+    Examples:
+      transpike convert runs/train-20261121-110000 --steps 8 --out runs/converted
+      transpike finetune runs/converted/T8
+      transpike finetune runs/converted/T8 --silent 1 --epochs 4 --optim.lr 3e-4 --out runs/tuned
+      transpike finetune runs/converted/T8 --loading.batch_size 64 --loading.train_images 5000 --tolerance 0.2
+      transpike finetune runs/converted/T8 --resume runs/tuned
+
+    Attributes:
+        converted: A folder with network.json, such as RUN/T8 of `transpike convert`.
+        data: The images; by default those of the run. Its labels are learned.
+        root: Where the data set's files lie; by default as in the run, else data.
+        download: Download the data set into root where it is missing.
+        loading: Batches, augmentation, validation split; what is left out of image size and normalisation is as in the
+            run. Keep the split by which the network was trained, so that validation images are new to it.
+        silent: The most silent steps of a layer that the bound allows for; layers that had fewer keep theirs.
+        penalty: Weight of the squared excess over the bound; 0 trains by the labels alone.
+        tolerance: Percentage points of validation accuracy that may be lost for fewer silent steps.
+        judged: Judge silent steps on so many validation images.
+        epochs: Passes over the training images.
+        seed: Of the order of images, augmentation and the validation split; by default the run's.
+        keep: The weights to hand on: those of the last epoch, or of the best one on the validation images.
+        optim: The optimiser and its schedule.
+        recipe: The loss of the labels.
+        machine: Devices and precision.
+        resume: Continue this run's folder where it stopped, with the options it began with.
+        out: The run's folder; by default a new one under runs/.
+        json: Write results.json here too.
+    """
+
+    converted: Path
+    data: str | None = None
+    _: KW_ONLY
+    root: Path | None = None
+    download: bool = False
+    loading: Loading | None = None
+    silent: int = 0
+    penalty: float = 10.0
+    tolerance: float = 0.0
+    judged: int = 1000
+    epochs: int = 10
+    seed: int | None = None
+    keep: Literal["last", "best"] = "last"
+    optim: Optim = Optim(name="adamw", lr=1e-3, weight_decay=0.0)
+    recipe: Recipe = Recipe()
+    machine: Machine = Machine()
+    resume: Path | None = None
+    out: Path | None = None
+    json: Path | None = None
+
+
+def finetune(options: Finetune) -> Training:
+    """Tune a converted network, and write the run's folder.
+
+    Returns:
+        What results.json says: the curves, and the silent steps before and after.
+
+    Raises:
+        TranspikeError: An option, the network, the data set or the folder is not as it must be; the loss is not finite.
+    """
+    if options.resume is None:
+        chosen = _settled(options)
+    else:
+        chosen = read_record(options.resume, "finetune", Finetune)
+        check_resumed(options, chosen, options.resume, usual=Finetune(chosen.converted))
+    training = TrainOptions(
+        chosen.epochs, chosen.seed or 0, chosen.keep, optim=chosen.optim, recipe=chosen.recipe, machine=chosen.machine
+    )
+    from transpike.conversion import load
+    from transpike.train.finetune import Silencing, check_tunable
+    from transpike.train.finetune import finetune as tune
+
+    silencing = Silencing(chosen.silent, chosen.penalty, chosen.tolerance, chosen.judged)
+    snn = check_tunable(load(chosen.converted))
+    sets = Data(chosen.data, chosen.root, chosen.download, chosen.loading).load(None)
+    assert isinstance(sets, ImageSets)
+    subject = str(chosen.converted)
+    with training_run("finetune", record(chosen), resume=options.resume, out=options.out, subject=subject) as run:
+        from transpike.train import Loaders
+
+        resume = options.resume is not None and has_epochs(run.folder)
+        tuned = tune(snn, Loaders.of(sets), training, folder=run, silencing=silencing, resume=resume)
+        results = tuned.results(subject, sets.name)
+        if first_process():
+            run.write(results)
+            Console().print(finetuning_table(results))
+            page = write_report([run.folder], run.folder / "report.html")
+            print(f"Network: {run.folder / tuned.record.network}\nReport: {page}")
+    if first_process():
+        copy_results(results, options.json)
+    return results
+
+
+def _settled(options: Finetune) -> Finetune:
+    """The options with what the run of the converted network says."""
+    folder = options.converted
+    if not os.path.isfile(folder / "network.json"):
+        inner = sorted(str(path.parent) for path in folder.glob("*/network.json"))
+        remedy = f"give one of the networks in it: {', '.join(inner[:8])}" if inner else "give RUN/T8, or the like"
+        raise ModelError(f"{folder}: no converted network (network.json) of `transpike convert` is there; {remedy}.")
+    began = read_options(folder.parent)
+    data = options.data or began.get("data")
+    if data is None:
+        raise ConfigError(f"{folder}: give --data, the images to tune it on; no run.json beside it tells.")
+    if data in EVENT_SOURCES:
+        raise DataError(f"{data} gives frames of events, and a converted network takes images.")
+    known = recorded_loading(began, folder.parent) if data == began.get("data") else Loading()
+    loading = known if options.loading is None else _filled(options.loading, known)
+    seed = known.seed if options.seed is None else options.seed
+    root = options.root or Path(began.get("root", "data"))
+    return replace(options, data=data, root=root, loading=replace(loading, seed=seed), seed=seed)
+
+
+def _filled(loading: Loading, known: Loading) -> Loading:
+    """``loading``, and how the network takes its images where it does not say."""
+    open_, facts = asdict(loading), asdict(known)
+    names = ("mean", "std", "size", "crop", "interpolation", "outputs")
+    return replace(loading, **{name: facts[name] for name in names if open_[name] is None})

@@ -1,0 +1,219 @@
+"""Early answers measured: how many are other ones, after how many steps, at what energy; beside one step for all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from transpike.coding.operations import ACCUMULATE, MULTIPLY_ACCUMULATE
+from transpike.coding.scheme import encoder_operations, readout_operations
+from transpike.conversion import SpikingNetwork
+from transpike.conversion.anytime import Answer, left, trajectories
+from transpike.conversion.cost import evaluated, fan_out, pairings, relays
+from transpike.conversion.kinds import weighted
+from transpike.conversion.op import Op
+from transpike.conversion.stopping import learned, least_images, other_prediction
+from transpike.errors import ConfigError, DataError
+from transpike.metrics.energy import synaptic_operations
+from transpike.neurons.tsa import Tracked
+from transpike.results import Early
+
+__all__ = ["AGREEMENTS", "early", "energies", "fixed", "stopped"]
+
+
+AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+"""Agreements that make a curve."""
+
+
+def early(
+    snn: SpikingNetwork,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    *,
+    agreement: float,
+    held_out: int = 512,
+    counted: int = 64,
+) -> tuple[Early, ...]:
+    """Answers at an agreement, then at those of `AGREEMENTS` that so many images can promise, then at each step.
+
+    Args:
+        snn: a converted network of one output of classes, of a scheme that streams.
+        batches: of images, or of pairs (images, labels).
+        agreement: the share of answers that are to be those of full runs.
+        held_out: how many images, the first ones, set the threshold; figures are of the others.
+        counted: how many of the others energies are counted on.
+
+    Raises:
+        ConfigError: if an agreement needs more images to set the threshold.
+        DataError: if no others are left.
+    """
+    if held_out < least_images(agreement):
+        raise ConfigError(
+            f"agreement={agreement} needs at least {least_images(agreement)} held-out images, not {held_out}"
+        )
+    outputs, labels, few = [], [], []
+    seen = 0
+    for batch in batches:
+        x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
+        outputs.append(trajectories(snn, x).flatten(2).cpu())
+        labels.append(y)
+        few.append(x[max(held_out - seen, 0) : max(held_out + counted - seen, 0)])
+        seen += len(x)
+    if seen <= held_out:
+        raise DataError(f"{held_out} images set the threshold, and no others are left of {seen} to measure on")
+    said, share = torch.cat(outputs, 1), left(snn)
+    known = None if any(y is None for y in labels) else torch.cat(labels)[held_out:]
+    energy = energies(snn, torch.cat(few)).cpu()
+    rule = learned(said[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps))
+    said = said[:, held_out:]
+    rows = []
+    for asked in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
+        steps = rule.stops(said, share, agreement=asked)
+        answers = said[steps - 1, torch.arange(len(steps))]
+        rows.append(_early(snn, steps, answers, said[-1], asked, known, energy))
+    return (*rows, *fixed(snn, said, labels=known, energy=energy))
+
+
+def stopped(
+    snn: SpikingNetwork,
+    answer: Answer,
+    full: Tensor,
+    *,
+    agreement: float,
+    labels: Tensor | None = None,
+    energy: Tensor | None = None,
+) -> Early:
+    """What answers of `SpikingNetwork.until` are, beside the outputs ``full`` [N, values] of full runs.
+
+    Args:
+        snn: the network.
+        answer: of ``until``.
+        full: what calling the network gives for the same images.
+        agreement: that was asked for.
+        labels: classes [N].
+        energy: of `energies`, of the first of these images.
+    """
+    outputs: Tensor = torch.utils._pytree.tree_leaves(answer.outputs)[0]
+    return _early(snn, answer.steps, outputs, full, agreement, labels, energy)
+
+
+def fixed(
+    snn: SpikingNetwork, outputs: Tensor, *, labels: Tensor | None = None, energy: Tensor | None = None
+) -> tuple[Early, ...]:
+    """The same where all images stop after one step, for each: ``outputs`` [T, N, values] of `trajectories`."""
+    steps = torch.ones(outputs.shape[1], dtype=torch.long)
+    return tuple(
+        _early(snn, steps * (step + 1), now, outputs[-1], None, labels, energy) for step, now in enumerate(outputs)
+    )
+
+
+def _early(
+    snn: SpikingNetwork,
+    steps: Tensor,
+    outputs: Tensor,
+    full: Tensor,
+    agreement: float | None,
+    labels: Tensor | None,
+    energy: Tensor | None,
+) -> Early:
+    if not len(steps):
+        raise DataError("there are no images to measure on")
+    changed = float(other_prediction(outputs, full).mean())
+    right = None if labels is None else float((outputs.argmax(1).cpu() == labels.cpu()).float().mean())
+    joules = None
+    if energy is not None:
+        few = steps[: len(energy)].to(energy.device)
+        joules = float(energy.gather(1, few[:, None] - 1).mean())
+    mean = float(steps.float().mean())
+    return Early(
+        agreement=agreement,
+        images=len(steps),
+        changed=changed,
+        changed_error=math.sqrt(changed * (1 - changed) / len(steps)),
+        accuracy=right,
+        steps=mean,
+        latency=mean + snn.latency - snn.steps,
+        energy_uj=joules,
+        stopped=tuple(torch.bincount(steps.cpu(), minlength=snn.steps + 1)[1:].tolist()),
+    )
+
+
+# -- energy -----------------------------------------------------------------------------------------------------------
+
+
+def energies(snn: SpikingNetwork, images: Tensor) -> Tensor:
+    """Microjoules [N, T] of each image if it stops after each of the output's steps.
+
+    Counted as in `transpike.measure.conversion.compare`, which gives the mean of the last column. A layer that has
+    fired in some of its steps when the output stops has caused the operations of these spikes; updates that it makes
+    whether or not it fires are spread evenly over the steps in which it listens.
+    """
+    return _Energies(snn).of(images)
+
+
+class _Energies:
+    def __init__(self, snn: SpikingNetwork) -> None:
+        self.snn, self.graph = snn, snn.graph
+        self.fan_out = {name: fan.to(snn.device) for name, fan in fan_out(snn.graph).items()}
+        self.pairings = {name: pairs.to(snn.device) for name, pairs in pairings(snn.graph).items()}
+        self.arrived = max(snn.timing.first_spike[name] for name in snn.readouts)
+
+    def of(self, images: Tensor) -> Tensor:
+        parts = []
+        for part in self.snn.chunks(images):
+            self.sums = torch.zeros(len(part), self.snn.steps, dtype=torch.float64, device=self.snn.device)
+            self.snn.observe(part, self._add)
+            parts.append(self.sums)
+        return (torch.cat(parts) + self._currents()) * 1e6
+
+    def _add(self, op: Op, fired: Tracked) -> None:
+        """What one layer's spikes cause, and its own updates."""
+        scheme, steps, neurons = self.snn.scheme, self.snn.steps, math.prod(op.shape)
+        digits = scheme.digits if op.fires else scheme.encoded
+        wait = self.snn.timing.waits[op.name] if op.fires else 0
+        if digits is None:  # an analog current: the first layer's products are made once
+            self.sums += float(self.fan_out[op.name].sum(dtype=torch.float64)) * MULTIPLY_ACCUMULATE
+            return
+        caused = torch.zeros(steps, fired.spikes.shape[1], dtype=torch.float64, device=self.snn.device)
+        own, each = self._own(op, neurons)
+        for level in sorted({abs(digit) for digit in digits if digit}):
+            there = fired.spikes.abs() == level
+            synapse = synaptic_operations({level: 1}, digits=digits, fan_out=1).joules
+            caused += _total(there * self.fan_out[op.name]) * synapse + _total(there) * each
+            caused += _total(there * self.pairings[op.name]) * MULTIPLY_ACCUMULATE
+        come = [self._simulated(op.name, step + 1) for step in range(steps)]
+        heard = [self._simulated(op.name, step + 1 + wait, steps + wait) / (steps + wait) for step in range(steps)]
+        so_far = torch.cat([torch.zeros_like(caused[:1]), caused.cumsum(0)])[come]
+        self.sums += (so_far + own * torch.tensor(heard, dtype=torch.float64, device=caused.device)[:, None]).T
+
+    def _own(self, op: Op, neurons: int) -> tuple[float, float]:
+        """Joules of a layer's own updates without spikes, and of one spike's."""
+        if op.kind == "input":
+            none, one = (encoder_operations(self.snn.scheme, values=neurons, spikes=k).joules for k in (0, 1))
+            return none, one - none
+        alone = op.function.tracked and not op.function.pools
+        inputs = neurons if alone else sum(math.prod(self.graph[source].shape) for source in op.inputs)
+        layer, once = self.snn.neurons[op.name], evaluated(self.graph, op)
+        none, one = (layer.operations(neurons=neurons, spikes=k, inputs=inputs, evaluation=once).joules for k in (0, 1))
+        return none, one - none
+
+    def _currents(self) -> Tensor:
+        """[T]: currents that are passed on, and the sums that are decoded."""
+        steps = self.snn.steps
+        share = torch.arange(1, steps + 1, dtype=torch.float64, device=self.snn.device) / steps
+        values = sum(math.prod(op.shape) for op in self.graph if weighted(op) and op.name in self.snn.readouts)
+        found = readout_operations(self.snn.scheme, values=values).joules * share
+        for name, count in relays(self.graph).items():
+            come = [self._simulated(name, step + 1) for step in range(steps)]
+            found += torch.tensor(come).to(found) * count * ACCUMULATE
+        return found
+
+    def _simulated(self, name: str, step: int, most: int | None = None) -> int:
+        """Steps in which a layer has fired when the output's step comes."""
+        return min(self.arrived + step - self.snn.timing.first_spike[name], most or self.snn.steps)
+
+
+def _total(spikes: Tensor) -> Tensor:
+    return spikes.flatten(2).sum(2, dtype=torch.float64)

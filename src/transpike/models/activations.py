@@ -1,0 +1,86 @@
+"""Activations by name, and QCFS: a clip that rounds to levels, with a trained bound."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transpike.checks import choice, number, whole
+from transpike.errors import ModelError
+
+__all__ = ["ACTIVATIONS", "QCFS", "Activation", "activation_arguments", "activation_factory"]
+
+Activation = Callable[[], nn.Module]
+
+
+class QCFS(nn.Module):
+    r"""Quantisation clip-floor-shift: :math:`\lambda\, \mathrm{clip}(\lfloor x L / \lambda + 1/2 \rfloor / L, 0, 1)`.
+
+    Its gradient is that without the rounding: to x 1 inside the clip; to :math:`\lambda` what rounding added, over
+    :math:`\lambda`, inside, and 1 above. Values exactly between two levels go to the even one.
+
+    Args:
+        levels: L.
+        bound: what lambda begins with; it is trained with the weights.
+
+    Shapes: any to the same.
+
+    Raises:
+        ModelError: if a value is outside its range.
+
+    Source: Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks",
+    ICLR 2022, which begins with 8.
+
+    >>> QCFS(levels=4, bound=2.0)(torch.tensor([-1.0, 0.2, 0.3, 1.6, 9.0]))
+    tensor([0.0000, 0.0000, 0.5000, 1.5000, 2.0000], grad_fn=<MulBackward0>)
+    """
+
+    def __init__(self, levels: int = 8, bound: float = 8.0) -> None:
+        super().__init__()
+        self.levels = whole("levels", levels, most=2**16, error=ModelError)
+        number("bound", bound, above=0, error=ModelError)
+        self.bound = nn.Parameter(torch.tensor(float(bound)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = (x * (self.levels / self.bound)).clamp(0, self.levels)
+        rounded = level + (level.round() - level).detach() if self.training else level.round()
+        return rounded * (self.bound / self.levels)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}"
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "qcfs": QCFS}
+"""Activations of our artificial networks that have a name."""
+
+
+def activation_factory(activation: str | Activation, **arguments: Any) -> Activation:
+    """What makes one activation, from its name and its arguments; what is no name is taken as it is.
+
+    Raises:
+        ModelError: for an unknown name, or a value outside its range.
+
+    >>> activation_factory("qcfs", levels=4)()
+    QCFS(levels=4)
+    """
+    if not isinstance(activation, str):
+        return activation
+    made = partial(ACTIVATIONS[choice("activation", activation, ACTIVATIONS, error=ModelError)], **arguments)
+    made()  # what it refuses is refused once, and early
+    return made
+
+
+def activation_arguments(activation: object) -> dict[str, object]:
+    """The arguments of an activation by its name, with their defaults; nothing of what has none.
+
+    >>> activation_arguments("qcfs")
+    {'levels': 8, 'bound': 8.0}
+    """
+    if activation != "qcfs":
+        return {}
+    return {each.name: each.default for each in inspect.signature(QCFS).parameters.values()}

@@ -1,0 +1,133 @@
+"""The tracking neuron in pieces of steps: `transpike.neurons.tsa.track` with its state carried from piece to piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from transpike.neurons import tsa
+from transpike.neurons.kernels import advance_reference
+from transpike.neurons.tsa import RELU, Code, Piecewise
+
+__all__ = ["Accumulated", "Pieces", "kept"]
+
+
+@dataclass
+class Pieces:
+    """Neurons that fire the digits that `transpike.neurons.tsa.track` fires, to the bit, some steps at a time.
+
+    Args:
+        code: steps, radix, silent steps and digits.
+        function: what to track.
+        accumulated: whether rows hold the accumulated input, or estimates, in place of currents.
+        unit: theta in the units of the estimates, if rows hold such.
+        gain: multiplies each current first, if rows hold currents.
+
+    Example:
+        >>> pieces = Pieces(Code(steps=4, beta=2.0, silent=1))
+        >>> z = torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0])[:, None]  # the last step is silent
+        >>> pieces(z[:2]).flatten().tolist(), pieces(z[2:]).flatten().tolist()
+        ([1.0], [-1.0, -1.0, 1.0])
+    """
+
+    code: Code
+    function: Piecewise = RELU
+    accumulated: bool = False
+    unit: float | None = None
+    gain: float = 1.0
+    step: int = field(default=0, init=False)
+    state: Tensor | None = field(default=None, init=False)
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The digits [k, N, \\*] of the next steps, for rows [steps, N, \\*]; k is less by the steps that are silent.
+
+        Rows are zero for currents after the last of the T, and the last estimate for estimates.
+        """
+        source, self.state = _laid_out(rows, self.state, 2)
+        silent = max(self.code.silent - self.step, 0)
+        spikes = tsa._allocate(max(len(source) - silent, 0), source[0], source.dtype)
+        if rows.numel():
+            tables = tsa._tables(self.code, self.function, self.unit, self.gain)
+            places = (tsa._flat(source), tsa._flat(spikes), *tsa._flat(self.state))
+            _backend(source).advance(*places, tables, begin=self.step, accumulated=self.accumulated)
+        self.step += len(rows)
+        return spikes.to(rows.dtype)
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+        if self.state is not None:
+            self.state = kept(self.state, samples, axis=1)
+
+
+@dataclass
+class Accumulated:
+    """The sums that `transpike.neurons.tsa.accumulate` and `estimate` make, to the bit, some steps at a time.
+
+    Args:
+        beta: the radix.
+        worths: of a sum at each step.
+        gain: multiplies each current first.
+
+    Example:
+        >>> sums = Accumulated(2.0, (2.0, 1.0, 0.5))
+        >>> sums(torch.tensor([[1.0]])).item(), sums(torch.tensor([[0.0], [-1.0]])).flatten().tolist()
+        (2.0, [2.0, 1.5])
+    """
+
+    beta: float
+    worths: tuple[float, ...]
+    gain: float = 1.0
+    step: int = field(default=0, init=False)
+    state: Tensor | None = field(default=None, init=False)
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Sums [steps, N, \\*] after each of the next steps, for currents [steps, N, \\*]."""
+        source, self.state = _laid_out(rows, self.state, 1)
+        held = tsa._allocate(len(rows), source[0], tsa._state(source))
+        if rows.numel():
+            units = self.worths[self.step : self.step + len(rows)]
+            places = (tsa._flat(source), tsa._flat(held), tsa._flat(self.state)[0])
+            fresh = self.step == 0
+            _backend(source).accumulate(*places, beta=self.beta, gain=self.gain, units=units, fresh=fresh)
+        self.step += len(rows)
+        return held
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+        if self.state is not None:
+            self.state = kept(self.state, samples, axis=1)
+
+
+def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
+    """``x`` with these samples alone along an axis, in the same memory format.
+
+    Example:
+        >>> kept(torch.arange(6.0).view(2, 3), torch.tensor([0, 2]), axis=1).tolist()
+        [[0.0, 2.0], [3.0, 5.0]]
+    """
+    order = sorted(range(x.ndim), key=x.stride, reverse=True)
+    rows = x.permute(order).index_select(order.index(axis), samples)
+    return rows.permute([order.index(k) for k in range(x.ndim)])
+
+
+def _laid_out(rows: Tensor, state: Tensor | None, values: int) -> tuple[Tensor, Tensor]:
+    """Rows in the layout of the state [values, N, \\*], which is that of the first rows there were."""
+    _, source = tsa._prepare(rows, rows=len(rows))
+    if state is None:
+        return source, tsa._allocate(values, source[0], tsa._state(source))
+    if state.stride()[1:] != source.stride()[1:]:
+        source = tsa._allocate(len(source), state[0], source.dtype).copy_(source)
+    return source, state
+
+
+def _backend(source: Tensor) -> ModuleType:
+    if source.device.type == "cpu" and source.dtype == torch.float32:
+        from transpike.neurons.kernels import advance_cpu  # Numba is slow to import
+
+        return advance_cpu
+    return advance_reference

@@ -1,0 +1,78 @@
+"""What the page and the terminal say of fine-tuning: silent steps a layer before and after, and what was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transpike.report.parts import Group
+from transpike.report.wording import percent
+from transpike.results import Finetuning, Schedule
+
+__all__ = ["describe_finetuning", "finetuning_words", "schedule_rows"]
+
+
+def finetuning_words(tuned: Finetuning) -> str:
+    """What came of it, in a sentence or two.
+
+    >>> from transpike.results import Timed
+    >>> timed = [Timed(latency=8 + wait, interval=8 + wait, waits={"relu": wait}) for wait in (1, 0)]
+    >>> schedule = Schedule(weights="tuned", waits="as asked", latency=8, silent=0, accuracy=0.5, agreement=0.5)
+    >>> names = dict(label="ternary", network="T8", images=64)
+    >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
+    '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps alone.'
+    """
+    before, after = tuned.before, tuned.after
+    alone = untrained(tuned)
+    found = f"{before.silent - after.silent} of {before.silent} silent steps removed: latency {before.latency} before, "
+    return f"{found}{after.latency} after, {alone} with fewer silent steps alone."
+
+
+def untrained(tuned: Finetuning) -> int:
+    """The least latency at which the converted weights are about as accurate as they were with all silent steps."""
+    rows = [row for row in tuned.schedules if row.weights == "converted"]
+    wanted = rows[0].accuracy - tuned.tolerance / 100 if rows else 0.0
+    return min((row.latency for row in rows if row.accuracy >= wanted), default=tuned.before.latency)
+
+
+def schedule_rows(tuned: Finetuning) -> list[tuple[str, ...]]:
+    """A row for each choice of silent steps that was judged, the chosen one marked."""
+    return [
+        (_name(row), str(row.latency), str(row.silent), percent(row.accuracy), percent(row.agreement))
+        for row in tuned.schedules
+    ]
+
+
+def describe_finetuning(tuned: Finetuning) -> list[Group]:
+    """The tables of the page."""
+    before, after = tuned.before, tuned.after
+    layers: Sequence[tuple[str, ...]] = [
+        (name, str(wait), str(after.waits.get(name, 0))) for name, wait in before.waits.items()
+    ]
+    whole = [
+        ("all", str(before.silent), str(after.silent)),
+        ("latency", str(before.latency), str(after.latency)),
+        ("interval", str(before.interval), str(after.interval)),
+        ("test accuracy", percent(before.accuracy), percent(after.accuracy)),
+        ("same predictions as the ANN, test", percent(before.agreement), percent(after.agreement)),
+    ]
+    return [
+        Group(
+            "Silent steps",
+            finetuning_words(tuned),
+            about=f"{tuned.label}, T = {tuned.steps}: silent steps of each layer",
+            columns=("layer", "before", "after"),
+            rows=[*layers, *whole],
+        ),
+        Group(
+            "What was judged",
+            f"Choices of silent steps on {tuned.images} validation images, from the least latency on, until one is as "
+            "accurate as the converted network was.",
+            about="weights and how their silent steps were chosen",
+            columns=("weights", "latency", "silent steps", "validation accuracy", "same predictions"),
+            rows=schedule_rows(tuned),
+        ),
+    ]
+
+
+def _name(row: Schedule) -> str:
+    return f"{'> ' if row.chosen else ''}{row.weights}, {row.waits}"
