@@ -13,6 +13,7 @@ import torch
 from tests.fuzzing.seeds import LAYERS, TINY, network
 
 import transpike
+from transpike import export
 from transpike.arguments import Arguments
 from transpike.cli import build_parser, main
 from transpike.coding import read_encoder
@@ -47,6 +48,10 @@ def _command(*words: object) -> None:
 
 def _network(folder: Path, path: Path, seeds: Path) -> object:
     return transpike.load(folder)(torch.rand(2, LAYERS[0]))
+
+
+def _clocked(shape: tuple[int, ...]) -> Reader:
+    return lambda folder, path, seeds: export.run(folder, torch.rand(2, *shape))
 
 
 def _on_colours(folder: Path, path: Path, seeds: Path) -> object:
@@ -165,10 +170,18 @@ def _tested(folder: Path, path: Path, seeds: Path) -> object:
 
 
 EVENTS = {name: (_event_set(name),) * 4 for name in ("nmnist", "cifar10_dvs", "dvs128_gesture")}
+
+
+def _nir(folder: Path, path: Path, seeds: Path) -> object:
+    return transpike.import_nir(path)(torch.rand(2, LAYERS[0]))
+
+
 KINDS: dict[str, tuple[Reader, ...]] = {
-    "network": (_network,),
-    "resnet": (_on_colours, _on_colours, _on_images("evaluate")),
-    "attention": (_on_colours, _on_colours, _on_images("evaluate")),
+    "nir": (_nir,),
+    "network": (_network, _clocked((LAYERS[0],))),
+    "whole": (_network, _clocked((LAYERS[0],))),
+    "resnet": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
+    "attention": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
     "run": (_resume, _resume, _model, _verb("evaluate"), _verb("convert", "--steps", 2), _report, _report_over),
     "encoder": (_model, _encoder, _on_images("evaluate")),
     "results": (_report, _report, _report_all, _report_over),

@@ -26,10 +26,12 @@ from tests.report.samples import make_analysis, make_conversion, make_training
 from torch import Tensor, nn
 
 import transpike
+from transpike import export
 from transpike.cli import main
 from transpike.coding import create_encoder, describe_encoder
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.models import create_model, save_network, save_weights
+from transpike.neurons import IFNode, LIFNode
 from transpike.results import start_run
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,12 @@ class Attention(nn.Module):
         return logits
 
 
+def _nir(place: Path) -> None:
+    place.mkdir(parents=True)
+    chain = nn.Sequential(nn.Linear(LAYERS[0], LAYERS[1]), LIFNode(), nn.Linear(LAYERS[1], LAYERS[2]), IFNode())
+    export.nir(chain, place / "chain.nir", shape=LAYERS[:1])
+
+
 def make_seeds(place: Path) -> None:
     """A folder for each kind of file."""
     _images(place / "images")
@@ -73,8 +81,11 @@ def make_seeds(place: Path) -> None:
     _weights(place / "weights")
     _configs(place / "config")
     _results(place / "results")
+    _nir(place / "nir")
     images = torch.rand(16, LAYERS[0])
-    transpike.convert(network(), images, scheme=transpike.CSS(steps=4)).save(place / "network")
+    snn = transpike.convert(network(), images, scheme=transpike.CSS(steps=4))
+    snn.save(place / "network")
+    snn.quantise(8).save(place / "whole")
     convolutional = create_model("resnet8x4", width=2, num_classes=2, image_size=8).eval()
     transpike.convert(convolutional, torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4)).save(place / "resnet")
     torch.manual_seed(0)

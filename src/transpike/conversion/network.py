@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion import anytime
@@ -22,6 +23,7 @@ from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
 from transpike.conversion.graph import Graph
+from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
@@ -642,9 +644,30 @@ class SpikingNetwork(nn.Module):
         """
         return diagnose(self._fitting(images), images)
 
+    def quantise(self, bits: int = 8) -> SpikingNetwork:
+        """The same network with weights and biases of whole numbers times powers of two, one a channel.
+
+        Currents, states and thresholds are then whole numbers of a unit of their layer, and with beta = 2 a neuron
+        needs shifts and additions alone. It computes in double precision, which holds these numbers exactly, so every
+        runtime gives the same bits. `transpike.export.footprint` says what each layer takes.
+
+        Args:
+            bits: of a weight, its sign's among them.
+
+        Raises:
+            ConfigError: if bits is not from 2 to 16.
+            ConversionError: if beta is no whole number, or an operation (a product of two trains, an average over
+                windows that are no power of two) has no such form; with its name.
+        """
+        whole("bits", bits, least=2, most=16)
+        graph = quantised(self.current_graph(), self.scheme, self.timing.waits, bits=bits)
+        waits, clipped, residuals = self.timing.waits, self.clipped, self.residuals
+        return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=clipped, residuals=residuals)
+
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        save(folder, self.current_graph(), self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
+        measured = Measured(self.units, self.clipped, self.residuals)
+        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"

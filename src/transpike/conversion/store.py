@@ -22,7 +22,7 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, resampling
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Follow, Op
-from transpike.conversion.save import FORMAT, VERSION, clock, digest
+from transpike.conversion.save import FORMAT, VERSION, digest, facts, rule, tail
 from transpike.errors import ModelError, TranspikeError
 from transpike.results import Spikes
 
@@ -100,9 +100,14 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
-    for name, value in clock(snn.timing).items():
+    for entry in network.records("ops"):
+        name, found = entry.text("name"), entry.content.get("neuron")
+        if found != (expected := rule(graph[name], snn.neurons[name]) if name in snn.neurons else None):
+            raise entry.wrong(f"{name}: neuron={shown(found)}: with this scheme it is {shown(expected)}.")
+    for name, value in facts(scheme, snn.timing).items():
         if network.content.get(name) != value:
-            raise network.wrong(f"{name}={shown(network.content.get(name))}: with these waits it is {shown(value)}.")
+            found = shown(network.content.get(name))
+            raise network.wrong(f"{name}={found}: with this scheme and these waits it is {shown(value)}.")
     return snn
 
 
@@ -122,6 +127,8 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
     function = Function.read(entry.record("function").content)
     if function.operands != len(inputs):
         raise entry.wrong(f"{name} has {len(inputs)} inputs, its function {function.operands} operands.")
+    if entry.content.get("tail") != tail(function):
+        raise entry.wrong(f"{name}: tail={shown(entry.content.get('tail'))}: of its function it is {tail(function)}.")
     return replace(op, function=function, fires=entry.flag("fires"))
 
 
