@@ -9,6 +9,7 @@ import pickle
 import random
 import struct
 import sys
+import warnings
 from collections import defaultdict
 from contextlib import redirect_stdout
 from itertools import count
@@ -92,6 +93,7 @@ def make_seeds(place: Path) -> None:
         place / "attention"
     )
     _encoded(place / "encoder")
+    _networks(place / "onnx", place / "exported")
     options = [
         *TINY,
         "--model",
@@ -111,6 +113,37 @@ def make_seeds(place: Path) -> None:
     for path in (place / "run").iterdir():  # Lightning's, which nothing reads
         if path.suffix not in (".json", ".safetensors", ".ckpt"):
             path.unlink()
+
+
+class Foreign(nn.Module):
+    """What files of other tools hold: windows, moves, sizes computed, a resizing, an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.norm(self.patches(F.pad(images, (1, 1, 1, 1), "reflect")))), 2)
+        x = F.interpolate(x, scale_factor=2.0)[:, :, 1:-1].flatten(2).transpose(1, 2)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        logits: Tensor = self.head(x.reshape(x.shape[0], -1, 8).mean(1))
+        return logits
+
+
+def _networks(onnx: Path, exported: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 8, 8)
+    for folder in (onnx, exported):
+        folder.mkdir()
+    nets = {"dense": (network(), torch.rand(2, LAYERS[0])), "colours": (Foreign().eval(), images)}
+    for name, (net, x) in nets.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = str(onnx / f"{name}.onnx")
+            torch.onnx.export(net, (x,), path, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}})
+        program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        torch.export.save(program, exported / f"{name}.pt2")
 
 
 def _images(folder: Path) -> None:

@@ -55,6 +55,8 @@ def save(
         "container": graph.container,
         "joined": dict(graph.joined),
         "spikes": graph.spikes,
+        "step": graph.step,
+        "fixed": graph.fixed,
         "units": dict(measured.units),
         "waits": dict(timing.waits),
         "clipped": dict(measured.clipped),
@@ -88,6 +90,8 @@ def digest(data: bytes) -> str:
 def _written(op: Op, neurons: Mapping[str, Neuron]) -> dict[str, object]:
     entry: dict[str, object] = {"name": op.name, "kind": op.kind, "inputs": op.inputs, "shape": op.shape}
     entry |= {"args": dict(op.args), "gains": op.gains, "tensors": list(op.tensors)}
+    if op.follows:
+        entry["follows"] = [[list(f.path), f.name, f.first, f.last, f.factor] for f in op.follows]
     if op.kind != "call":
         return entry
     entry |= {"function": op.function.written(), "fires": op.fires, "tail": tail(op.function)}
