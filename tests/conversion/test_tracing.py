@@ -373,7 +373,7 @@ def test_a_refusal_names_the_hook_and_its_layer() -> None:
 
     class Gate:
         def __call__(self, module: nn.Module, args: Any) -> Any:
-            return (args[0].round(),)
+            return (args[0].cumprod(1),)
 
     model = net()
     model[1].register_forward_hook(squash)
@@ -381,7 +381,7 @@ def test_a_refusal_names_the_hook_and_its_layer() -> None:
     lines = refusal(model).splitlines()
     assert lines[1] == "  - 1 (its hook squash): sorting has no spiking form"
     model[1]._forward_hooks.clear()
-    assert refusal(model).splitlines()[1] == "  - 2 (its hook Gate): round has no spiking form"
+    assert refusal(model).splitlines()[1] == "  - 2 (its hook Gate): cumprod has no spiking form"
 
 
 def test_a_hook_that_cannot_be_traced_is_named() -> None:
