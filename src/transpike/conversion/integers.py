@@ -61,7 +61,8 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
     if scheme.encoded is None:
         raise ConversionError(f"{scheme}: its input is an analog current, and whole numbers need spikes, as CSS sends")
     ops = tuple(_whole(graph, op, bits) if op.name in graph.spiking else op for op in graph)
-    result = replace(graph, ops=tuple(replace(op, tensors=_double(op.tensors)) for op in ops))
+    ops = tuple(replace(op, tensors=_double(op.tensors), follows=()) for op in ops)
+    result = replace(graph, ops=ops, step=0, fixed="its whole numbers belong to one size")
     found = reaches(result, scheme)
 
     def facts(op: Op) -> dict[str, int]:
