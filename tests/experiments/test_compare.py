@@ -174,7 +174,7 @@ def test_a_network_goes_before_a_folder_of_its_name(
 
 def test_weights_in_place_of_a_network(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(trained), "--data", "digits"]) == 2
-    assert "a file; give the folder" in " ".join(capsys.readouterr().err.split())
+    assert "holds weights without a network" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_beside_the_one_that_goes_on_is_refused(

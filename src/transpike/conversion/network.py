@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.coding.neuron import StreamNeuron, WholeNeuron
 from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
 from transpike.conversion import anytime
@@ -21,11 +23,13 @@ from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
 from transpike.conversion.graph import Graph
+from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
+from transpike.conversion.sizes import at
 from transpike.conversion.stopping import Changed, Score, StopRule, least_images
 from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
@@ -38,6 +42,7 @@ __all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch", "gained", "key_of"]
 Watch = Callable[[Op, Tracked], None]
 """Sees a layer's spikes as they are made: chunks, long trains in pieces of steps, the residual with the last."""
 
+_SIZES = 64  # of images, whose graphs are kept
 _ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
 _LONG, _PIECE = 128, 64  # steps above which trains travel in pieces, of so many steps
 _BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
@@ -137,6 +142,7 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
@@ -172,7 +178,7 @@ class SpikingNetwork(nn.Module):
         """Decoded outputs for images ``x`` [N, \\*]. No gradients flow through spikes.
 
         Raises:
-            ConversionError: if the images have another shape than in calibration, are integers, or not finite.
+            ConversionError: if the images have a shape that the network cannot take, are integers, or not finite.
         """
         return self.observe(x)
 
@@ -183,9 +189,23 @@ class SpikingNetwork(nn.Module):
         With ``final``, each neuron's residual and target are computed too. Without ``trains``, what is seen may be
         decoded values in place of spikes, where the network carries such.
         """
-        self._check(x)
-        parts = [self._run(part, watch, final, trains) for part in self.chunks(x)]
+        snn = self._fitting(x)
+        parts = [snn._run(part, watch, final, trains) for part in snn.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
+
+    @torch.no_grad()
+    def readings(self, x: Tensor, *, analog: bool = False) -> tuple[Any, dict[str, Tensor]]:
+        """The outputs for images ``x`` [N, \\*]; by operation, these and what is decoded before them.
+
+        With ``analog``, those of the network that this one was made from.
+        """
+        snn, found = self._fitting(x), list[dict[str, Tensor]]()
+        for part in (x,) if analog else snn.chunks(x):
+            kept: dict[str, Tensor] = {}
+            outputs = snn._analog(part, None, kept=kept) if analog else snn._run(part, None, False, False, kept)
+            found.append(kept | outputs)
+        joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        return self.graph.pack(joined), joined
 
     def stream(self, x: Tensor) -> Iterator[Moment]:
         """After each of the output's T steps: the outputs decoded so far, and how far they can still change.
@@ -203,8 +223,7 @@ class SpikingNetwork(nn.Module):
             >>> [moment.step for moment in snn.stream(x)], torch.equal(list(snn.stream(x))[-1].outputs, snn(x))
             ([1, 2, 3, 4, 5, 6, 7, 8], True)
         """
-        self._check(x)
-        return moments(self, x)
+        return moments(self._fitting(x), x)
 
     def calibrate_stop(
         self,
@@ -232,8 +251,7 @@ class SpikingNetwork(nn.Module):
             ConfigError: for an unknown score, or both an error and a loss.
             ConversionError: as `stream`.
         """
-        self._check(images)
-        self.stop = anytime.rule(self, images, score=score, error=error, changed=changed, first=first)
+        self.stop = anytime.rule(self._fitting(images), images, score=score, error=error, changed=changed, first=first)
         return self.stop
 
     def until(self, x: Tensor, *, agreement: float = 0.999, stop: StopRule | None = None) -> Answer:
@@ -251,13 +269,13 @@ class SpikingNetwork(nn.Module):
             ConfigError: if there is no rule, or too few images for this agreement were calibrated on.
             ConversionError: as `stream`.
         """
-        self._check(x)
+        snn = self._fitting(x)
         if stop is None and self.stop is None:
             raise ConfigError(
                 f"until needs a stop rule: snn.calibrate_stop(images), on {least_images(agreement)} images or "
                 "more that the network was not trained on."
             )
-        return anytime.until(self, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
+        return anytime.until(snn, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
@@ -292,15 +310,19 @@ class SpikingNetwork(nn.Module):
 
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
-        self._check(x)
-        return self.graph.pack(self._analog(x, observe))
+        return self.graph.pack(self._fitting(x)._analog(x, observe))
 
     def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
         """`analog` up to the decoded values, [N, values], through which gradients flow."""
         return flat_outputs(self._analog(x, observe, whole=False))
 
     def _analog(
-        self, x: Tensor, observe: Callable[[Op, Tensor], None] | None, *, whole: bool = True
+        self,
+        x: Tensor,
+        observe: Callable[[Op, Tensor], None] | None,
+        *,
+        whole: bool = True,
+        kept: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         def value(op: Op, *x: Tensor) -> Tensor:
             result = self._value(op, *x)
@@ -308,7 +330,7 @@ class SpikingNetwork(nn.Module):
                 observe(op, result)
             return result
 
-        return self._walk(x, value, self._analog_current, self._read, whole=whole)
+        return self._walk(x, value, self._analog_current, self._read, whole=whole, kept=kept)
 
     def _value(self, op: Op, *x: Tensor) -> Tensor:
         """What the input or a layer of neurons says, in units of its amplitude theta, of real values."""
@@ -342,11 +364,13 @@ class SpikingNetwork(nn.Module):
 
         return flat_outputs(self._walk(x, spikes, self.current, self._decode, whole=False))
 
-    def _run(self, x: Tensor, watch: Watch | None, final: bool, trains: bool) -> dict[str, Tensor]:
+    def _run(
+        self, x: Tensor, watch: Watch | None, final: bool, trains: bool, kept: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         if self.scheme.whole:
-            return self._run_values(x, watch, trains)
+            return self._run_values(x, watch, trains, kept)
         if self._streams:
-            return self._run_pieces(x, watch)
+            return self._run_pieces(x, watch, kept)
 
         def spikes(op: Op, *x: Tensor) -> Tensor:
             fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
@@ -354,9 +378,11 @@ class SpikingNetwork(nn.Module):
                 watch(op, fired)
             return fired.spikes.flatten(0, 1)
 
-        return self._walk(x, spikes, self.current, self._decode)
+        return self._walk(x, spikes, self.current, self._decode, kept=kept)
 
-    def _run_values(self, x: Tensor, watch: Watch | None, trains: bool) -> dict[str, Tensor]:
+    def _run_values(
+        self, x: Tensor, watch: Watch | None, trains: bool, kept: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
         """Decoded values in place of trains: all that layers read that hear all before they fire."""
 
         def said(op: Op, *inputs: Tensor) -> Tensor:
@@ -375,9 +401,9 @@ class SpikingNetwork(nn.Module):
                     watch(op, replace(last, spikes=neuron.train(fired.spikes, piece).to(self.dtype)))
             return fired.spikes.to(self.dtype)
 
-        return self._walk(x, said, self._analog_current, lambda op, z: z.float() * self.units[op.name])
+        return self._walk(x, said, self._analog_current, self._read, kept=kept)
 
-    def _run_pieces(self, x: Tensor, watch: Watch | None) -> dict[str, Tensor]:
+    def _run_pieces(self, x: Tensor, watch: Watch | None, kept: dict[str, Tensor] | None) -> dict[str, Tensor]:
         """A piece of all trains after the other, with the neurons' state carried over: the spikes are the same."""
         states: dict[str, tuple[Tensor, ...]] = {}
         sums: dict[str, Tensor] = {}
@@ -400,6 +426,8 @@ class SpikingNetwork(nn.Module):
             current = partial(self.current, steps=steps)
             for name, part in self._walk(x, spikes, current, partial(self._decode, steps=steps), whole=False).items():
                 sums[name] = sums[name] + part if name in sums else part
+        if kept is not None:
+            kept |= sums
         return self._finished(sums)
 
     @property
@@ -421,10 +449,11 @@ class SpikingNetwork(nn.Module):
         decode: Callable[[Op, Tensor], Tensor],
         *,
         whole: bool = True,
+        kept: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end.
 
-        What is done to decoded values is left out unless ``whole``.
+        What is done to decoded values is left out unless ``whole``. ``kept`` receives decoded values.
         """
         currents: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
@@ -439,6 +468,8 @@ class SpikingNetwork(nn.Module):
                 values[op.name] = decode(op, currents[op.name])
             for name in self._last[op.name]:
                 currents.pop(name, None)
+        if kept is not None:
+            kept |= values
         return self._finished(values) if whole else values
 
     def _finished(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -494,7 +525,10 @@ class SpikingNetwork(nn.Module):
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
-        return {key: getattr(self, key_of(op, key)) for key in op.tensors}
+        held = {key: getattr(self, key_of(op, key)) for key in op.tensors}
+        if op.kind == "gather":  # an index may be that of another size
+            held["index"] = op.tensors["index"].to(self.device)
+        return held
 
     def timed(self, waits: Mapping[str, int]) -> SpikingNetwork:
         """A network of the same weights, in memory of its own, whose layers wait so long."""
@@ -506,11 +540,30 @@ class SpikingNetwork(nn.Module):
         ops = (replace(op, tensors={k: t.detach() for k, t in self.tensors(op).items()}) for op in self.graph)
         return replace(self.graph, ops=tuple(ops))
 
-    def _check(self, x: Tensor) -> None:
+    def _fitting(self, x: Tensor) -> SpikingNetwork:
         check_images(x, "the network's input")
-        if tuple(x.shape[1:]) != self.graph.input.shape:
-            expected = ", ".join(map(str, self.graph.input.shape))
-            raise ConversionError(f"the network expects images [N, {expected}] as in calibration, not {list(x.shape)}")
+        return self.at(x.shape[1:])
+
+    def at(self, shape: Sequence[int]) -> SpikingNetwork:
+        """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own.
+
+        Calling the network does this by itself. Costs and layers are those of one shape: `describe`, `chunks`.
+
+        Raises:
+            ConversionError: if a part of it holds the size of the calibration images, as a linear layer over all of an
+                image does.
+        """
+        shape = tuple(shape)
+        if shape == self.graph.input.shape:
+            return self
+        if shape not in self._sizes:
+            self._sizes[shape] = at(self.graph, shape)
+            while len(self._sizes) > _SIZES:
+                del self._sizes[next(iter(self._sizes))]
+        other = copy.copy(self)  # shares all tensors
+        other.graph = self._sizes[shape]
+        other._sizes = {}
+        return other
 
     @property
     def default_chunk(self) -> int:
@@ -589,12 +642,32 @@ class SpikingNetwork(nn.Module):
         Raises:
             ConversionError: as calling the network.
         """
-        self._check(images)
-        return diagnose(self, images)
+        return diagnose(self._fitting(images), images)
+
+    def quantise(self, bits: int = 8) -> SpikingNetwork:
+        """The same network with weights and biases of whole numbers times powers of two, one a channel.
+
+        Currents, states and thresholds are then whole numbers of a unit of their layer, and with beta = 2 a neuron
+        needs shifts and additions alone. It computes in double precision, which holds these numbers exactly, so every
+        runtime gives the same bits. `transpike.export.footprint` says what each layer takes.
+
+        Args:
+            bits: of a weight, its sign's among them.
+
+        Raises:
+            ConfigError: if bits is not from 2 to 16.
+            ConversionError: if beta is no whole number, or an operation (a product of two trains, an average over
+                windows that are no power of two) has no such form; with its name.
+        """
+        whole("bits", bits, least=2, most=16)
+        graph = quantised(self.current_graph(), self.scheme, self.timing.waits, bits=bits)
+        waits, clipped, residuals = self.timing.waits, self.clipped, self.residuals
+        return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=clipped, residuals=residuals)
 
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        save(folder, self.current_graph(), self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
+        measured = Measured(self.units, self.clipped, self.residuals)
+        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
