@@ -39,3 +39,7 @@ class Op:
     gains: tuple[float, ...] = ()
     function: Function = field(default_factory=Function)
     fires: bool = False
+
+    def key(self, name: str) -> str:
+        """The name of one of its tensors within the network."""
+        return f"{self.name}.{name}".replace(".", "/")
