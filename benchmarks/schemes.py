@@ -26,6 +26,7 @@ from trained_networks import NETWORKS, Trained, load
 
 from transpike.coding import SCHEMES, Scheme, create_scheme
 from transpike.conversion import Prepared, prepare
+from transpike.errors import ConversionError
 from transpike.measure.conversion import compare
 
 COUNTED = 20  # images whose spikes are counted
@@ -73,9 +74,12 @@ def main() -> None:
             key = (options.network, options.images, str(scheme))
             if key not in known:
                 prepared = prepared or prepare(trained.ann, trained.calibration)
-                known[key] = dict(zip(("network", "images", "scheme"), key, strict=True)) | _row(
-                    scheme, prepared, trained
-                )
+                try:
+                    measured = _row(scheme, prepared, trained)
+                except ConversionError as error:  # no neurons for a function of the network
+                    print(f"{scheme}: {error!s:.200}", flush=True)
+                    continue
+                known[key] = dict(zip(("network", "images", "scheme"), key, strict=True)) | measured
                 with options.out.open("a") as file:
                     file.write(json.dumps(known[key]) + "\n")
             rows.append(known[key])

@@ -35,8 +35,9 @@ FLOORS: dict[str, set[str]] = {
     "distill": {"spectral"},
     "conversion": {"coding", "neurons", "neurons.surrogate", "neurons.kernels", "quantiles", "moments"},
 }
-FLOORS["train"] = set(FLOORS) - {"report"}
-FLOORS["measure"] = set(FLOORS) - {"report"}
+FLOORS["export"] = {"conversion", *FLOORS["conversion"]} - {"quantiles"}
+FLOORS["train"] = set(FLOORS) - {"report", "export"}
+FLOORS["measure"] = set(FLOORS) - {"report", "export"}
 FLOORS["experiments"] = set(FLOORS)
 FLOORS["arguments"] = set()
 FLOORS["cli"] = {"arguments", "experiments"}

@@ -120,9 +120,8 @@ def test_a_wrong_flag(wrong: Wrong, arguments: list[str], said: str | None) -> N
 @pytest.mark.parametrize(
     ("verb", "said"),
     [
-        ("dmo", "no command 'dmo'. Did you mean demo? Choose from demo, train, distill, hybrid, convert, evaluate, "
-         "analyze, report."),
-        ("zzz", "no command 'zzz'. Choose from demo, train, distill, hybrid, convert, evaluate, analyze, report."),
+        ("dmo", f"no command 'dmo'. Did you mean demo? Choose from {', '.join(cli.VERBS)}."),
+        ("zzz", f"no command 'zzz'. Choose from {', '.join(cli.VERBS)}."),
         ("--verson", "no option '--verson'. Did you mean --version? Choose from --help, --version."),
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transpike.conversion.store import load
     from transpike.data import ImageSets, Loading, load_images
     from transpike.errors import ConfigError, ConversionError, DataError, GoalError, ModelError, TranspikeError
+    from transpike.export.nir_graph import import_nir
     from transpike.measure.choosing import convert
     from transpike.models import create_model
 
@@ -35,6 +36,7 @@ _HOMES = {
     "TranspikeError": "transpike.errors",
     "convert": "transpike.measure.choosing",
     "create_model": "transpike.models",
+    "import_nir": "transpike.export.nir_graph",
     "load": "transpike.conversion.store",
     "load_images": "transpike.data",
 }
@@ -52,6 +54,7 @@ __all__ = [
     "__version__",
     "convert",
     "create_model",
+    "import_nir",
     "load",
     "load_images",
 ]

@@ -37,6 +37,7 @@ VERBS = {
     "finetune": "train a converted network's weights under its spikes, so that layers need fewer silent steps",
     "compare": "compare coding schemes on one trained network, in one run",
     "evaluate": "measure a trained or a converted network on test images",
+    "export": "write a converted network for other runtimes and chips: ONNX, NIR, whole numbers, its spikes",
     "analyze": "see where a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
     "report": "turn result folders into one self-contained HTML page",
 }

@@ -145,10 +145,13 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         ),
         "damaged",
     ),
-    "another latency": (lambda n: n.update(latency=1), "latency=1: with these waits it is 10"),
-    "another interval": (lambda n: n.update(interval=70), "interval=70: with these waits"),
-    "other delays": (lambda n: n.update(delays=[["input", "x", 1]]), "delays=.*: with these waits"),
-    "no latency": (lambda n: n.pop("latency"), "latency=None: with these waits"),
+    "another latency": (lambda n: n.update(latency=1), "latency=1: with this scheme and these waits it is 10"),
+    "another interval": (lambda n: n.update(interval=70), "interval=70: with this scheme and these waits"),
+    "other delays": (lambda n: n.update(delays=[["input", "x", 1]]), "delays=.*: with this scheme"),
+    "no latency": (lambda n: n.pop("latency"), "latency=None: with this scheme"),
+    "another code": (lambda n: n["code"].update(wait=2), "code=.*: with this scheme"),
+    "another neuron": (lambda n: op(n, "call")["neuron"].update(beta=3.0), "neuron=.*: with this scheme it is"),
+    "another tail": (lambda n: op(n, "call").update(tail=None), "tail=None: of its function it is"),
     "an argument missing": (lambda n: op(n, "convolution")["args"].pop("stride"), "damaged"),
 }
 

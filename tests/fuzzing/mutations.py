@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import onnx
 import torch
 import yaml
+from google.protobuf import json_format
 
+from transpike.models.onnx_operators import OPERATORS
 from transpike.train.resume import seal
 
 HUGE = "9" * 5000
@@ -73,6 +78,27 @@ NETWORK: tuple[Any, ...] = (
     ),
 )
 """What stands in a saved network: kinds, equations, operators, places, shapes."""
+
+
+PROGRAM: tuple[Any, ...] = (
+    *(
+        "torch.os.system",
+        "torch.ops.aten.from_file.default",
+        "torch.ops.aten.repeat.default",
+        "_operator.mul",
+        "p_0_bias",
+    ),
+    *("torch.ops.aten.view.default", "torch.ops.aten.relu.default", "torch.ops.aten.as_strided.default", "weight_0"),
+    *(
+        {"as_int": 2**40},
+        {"as_int": -1},
+        {"as_ints": [2**20, 2**20]},
+        {"as_name": "x"},
+        {"as_tensor": {"name": "input"}},
+    ),
+    *({"as_none": True}, {"as_string": "reflect"}, {"as_sym_ints": [{"as_int": -1}]}, [2**62, 2**62], {"as_graph": {}}),
+)
+"""What stands in a program of torch.export: operators, names, arguments."""
 
 
 class Exploit:
@@ -151,6 +177,10 @@ def _place(path: Path, draw: Random, others: list[Path]) -> str:
 
 
 def _structured(path: Path) -> Callable[[Path, Random, list[Path]], str] | None:
+    if path.suffix == ".pt2":
+        return _program
+    if path.suffix == ".onnx":
+        return _onnx
     by_suffix = {".json": _json, ".yaml": _yaml, ".safetensors": _safetensors, ".csv": _text, ".txt": _text}
     return by_suffix.get(path.suffix, _torch if path.suffix in (".pt", ".pth", ".ckpt") else None)
 
@@ -298,6 +328,38 @@ def _torch(path: Path, draw: Random, others: list[Path]) -> str:
         torch.save([Exploit()], path)
         done = ["an exploit alone"]
     return "; ".join(done)
+
+
+def _onnx(path: Path, draw: Random, others: list[Path]) -> str:
+    """A network in ONNX with a change in its fields, as far as these may hold it."""
+    model = onnx.load(path, load_external_data=False)
+    content = json_format.MessageToDict(model)
+    values = (*VALUES, *OPERATORS, *content["graph"]["node"], -1, 2**40, "AAAA", str(2**40), "-1", "LSTM", "Reshape")
+    done = "; ".join(_change(content["graph"], draw, values) for _ in range(draw.choice((1, 1, 1, 2, 5))))
+    try:
+        path.write_bytes(json_format.ParseDict(content, onnx.ModelProto()).SerializeToString())
+    except Exception:  # a value that no field holds
+        return _bytes(path, draw, others)
+    return done
+
+
+def _program(path: Path, draw: Random, others: list[Path]) -> str:
+    """A program of torch.export: a change in one of its parts of JSON, or a pickle in the place of a part."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    texts = [name for name in parts if name.endswith(".json")]
+    if draw.random() < 0.2:
+        name = draw.choice(sorted(parts))
+        parts[name], done = pickle.dumps(Exploit()), f"an exploit in {name}"
+    else:
+        name = draw.choice([*texts, *(each for each in texts if "models/" in each)])
+        content = json.loads(parts[name])
+        done = "; ".join(_change(content, draw, (*VALUES, *PROGRAM)) for _ in range(draw.choice((1, 1, 1, 2, 5))))
+        parts[name] = json.dumps(content).encode(errors="surrogatepass")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return done
 
 
 def _restamp(weights: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from tests.fuzzing.seeds import LAYERS, TINY, network
 
 import transpike
+from transpike import export
 from transpike.arguments import Arguments
 from transpike.cli import build_parser, main
 from transpike.coding import read_encoder
@@ -23,7 +24,7 @@ from transpike.experiments.distill import Distill
 from transpike.experiments.hybrid import Hybrid
 from transpike.experiments.learning import settled
 from transpike.experiments.train import Train
-from transpike.models import create_model, load_weights, read_description, read_weights
+from transpike.models import create_model, load_weights, read_description, read_network, read_weights
 from transpike.report import write_report
 from transpike.results import read
 
@@ -47,6 +48,10 @@ def _command(*words: object) -> None:
 
 def _network(folder: Path, path: Path, seeds: Path) -> object:
     return transpike.load(folder)(torch.rand(2, LAYERS[0]))
+
+
+def _clocked(shape: tuple[int, ...]) -> Reader:
+    return lambda folder, path, seeds: export.run(folder, torch.rand(2, *shape))
 
 
 def _on_colours(folder: Path, path: Path, seeds: Path) -> object:
@@ -104,6 +109,25 @@ def _weights_of_model(folder: Path, path: Path, seeds: Path) -> object:
     return _command("convert", "resnet8x4", "--weights", path, "--data", "digits", "--out", "out")
 
 
+def _foreign(folder: Path, path: Path, seeds: Path) -> object:
+    """A network of another tool's file, and what it says of images of the shape that it names."""
+    net = read_network(path)
+    return net(torch.rand(2, *(size or 8 for size in net.sizes)))
+
+
+def _foreign_part(folder: Path, path: Path, seeds: Path) -> object:
+    net = read_network(path, whole=False)
+    names = [name for name, _ in net.named_children()]
+    name = next((name for name in names if re.search("Conv|Gemm|patches|^0", name)), "none")  # the first with weights
+    x = torch.rand(4, *(size or 8 for size in net.sizes))
+    return transpike.convert(net, x, until=name, scheme=transpike.CSS(steps=2, silent=0))
+
+
+def _foreign_command(folder: Path, path: Path, seeds: Path) -> object:
+    root, sized = seeds / "images", ("--loading.size", 8, "--loading.batch_size", 4)
+    return _command("convert", path, "--data", "folder", "--root", root, *sized, "--steps", 2, "--out", "out")
+
+
 def _options(folder: Path, path: Path, seeds: Path) -> object:
     verb = VERBS.get(re.split("[-.]", path.name)[0], Train)
     name = verb.__name__.lower()
@@ -146,14 +170,24 @@ def _tested(folder: Path, path: Path, seeds: Path) -> object:
 
 
 EVENTS = {name: (_event_set(name),) * 4 for name in ("nmnist", "cifar10_dvs", "dvs128_gesture")}
+
+
+def _nir(folder: Path, path: Path, seeds: Path) -> object:
+    return transpike.import_nir(path)(torch.rand(2, LAYERS[0]))
+
+
 KINDS: dict[str, tuple[Reader, ...]] = {
-    "network": (_network,),
-    "resnet": (_on_colours, _on_colours, _on_images("evaluate")),
-    "attention": (_on_colours, _on_colours, _on_images("evaluate")),
+    "nir": (_nir,),
+    "network": (_network, _clocked((LAYERS[0],))),
+    "whole": (_network, _clocked((LAYERS[0],))),
+    "resnet": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
+    "attention": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
     "run": (_resume, _resume, _model, _verb("evaluate"), _verb("convert", "--steps", 2), _report, _report_over),
     "encoder": (_model, _encoder, _on_images("evaluate")),
     "results": (_report, _report, _report_all, _report_over),
     "weights": (_weights, _weights_into, _weights_into, _weights_of_model),
+    "onnx": (_foreign, _foreign, _foreign_part, _foreign_command),
+    "exported": (_foreign, _foreign, _foreign_part, _foreign_command),
     "config": (_options, _options_typed),
     "images": (_image_set("folder"), _image_set("folder"), _tested),
     "mnist": (_image_set("mnist"), _image_set("mnist"), _training("mnist", "--model", "mlp")),

@@ -9,6 +9,7 @@ import pickle
 import random
 import struct
 import sys
+import warnings
 from collections import defaultdict
 from contextlib import redirect_stdout
 from itertools import count
@@ -25,10 +26,12 @@ from tests.report.samples import make_analysis, make_conversion, make_training
 from torch import Tensor, nn
 
 import transpike
+from transpike import export
 from transpike.cli import main
 from transpike.coding import create_encoder, describe_encoder
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.models import create_model, save_network, save_weights
+from transpike.neurons import IFNode, LIFNode
 from transpike.results import start_run
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +67,12 @@ class Attention(nn.Module):
         return logits
 
 
+def _nir(place: Path) -> None:
+    place.mkdir(parents=True)
+    chain = nn.Sequential(nn.Linear(LAYERS[0], LAYERS[1]), LIFNode(), nn.Linear(LAYERS[1], LAYERS[2]), IFNode())
+    export.nir(chain, place / "chain.nir", shape=LAYERS[:1])
+
+
 def make_seeds(place: Path) -> None:
     """A folder for each kind of file."""
     _images(place / "images")
@@ -72,8 +81,11 @@ def make_seeds(place: Path) -> None:
     _weights(place / "weights")
     _configs(place / "config")
     _results(place / "results")
+    _nir(place / "nir")
     images = torch.rand(16, LAYERS[0])
-    transpike.convert(network(), images, scheme=transpike.CSS(steps=4)).save(place / "network")
+    snn = transpike.convert(network(), images, scheme=transpike.CSS(steps=4))
+    snn.save(place / "network")
+    snn.quantise(8).save(place / "whole")
     convolutional = create_model("resnet8x4", width=2, num_classes=2, image_size=8).eval()
     transpike.convert(convolutional, torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4)).save(place / "resnet")
     torch.manual_seed(0)
@@ -81,6 +93,7 @@ def make_seeds(place: Path) -> None:
         place / "attention"
     )
     _encoded(place / "encoder")
+    _networks(place / "onnx", place / "exported")
     options = [
         *TINY,
         "--model",
@@ -100,6 +113,37 @@ def make_seeds(place: Path) -> None:
     for path in (place / "run").iterdir():  # Lightning's, which nothing reads
         if path.suffix not in (".json", ".safetensors", ".ckpt"):
             path.unlink()
+
+
+class Foreign(nn.Module):
+    """What files of other tools hold: windows, moves, sizes computed, a resizing, an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.norm(self.patches(F.pad(images, (1, 1, 1, 1), "reflect")))), 2)
+        x = F.interpolate(x, scale_factor=2.0)[:, :, 1:-1].flatten(2).transpose(1, 2)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        logits: Tensor = self.head(x.reshape(x.shape[0], -1, 8).mean(1))
+        return logits
+
+
+def _networks(onnx: Path, exported: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 8, 8)
+    for folder in (onnx, exported):
+        folder.mkdir()
+    nets = {"dense": (network(), torch.rand(2, LAYERS[0])), "colours": (Foreign().eval(), images)}
+    for name, (net, x) in nets.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = str(onnx / f"{name}.onnx")
+            torch.onnx.export(net, (x,), path, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}})
+        program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        torch.export.save(program, exported / f"{name}.pt2")
 
 
 def _images(folder: Path) -> None:

@@ -229,7 +229,8 @@ class Function:
         if calls and calls[-1].operator in ("relu.default", "leaky_relu.default") and self._is_chained(len(calls) - 1):
             call = calls.pop()
             slope = call.args[1] if call.operator == "leaky_relu.default" else 0.0
-            assert isinstance(slope, (int, float))
+            if not isinstance(slope, (int, float)):
+                raise TypeError(f"a slope must be a number, not {slope!r}")
             tail = Piecewise(slope=float(slope), low=tail.low, high=tail.high)
         return Function(tuple(calls), self.operands), tail
 

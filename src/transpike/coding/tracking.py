@@ -145,6 +145,19 @@ class TrackingNeuron:
         fired = track(value, code=self.code, function=IDENTITY, unit=unit, inplace=True, final=final)
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
+    def rule(self) -> dict[str, object]:
+        """How it fires, as plain data, for readers that have no such class.
+
+        Example:
+            >>> TrackingNeuron(code=Code(steps=8, beta=2.0), function=Function(), amplitude=1.0).rule()
+            {'beta': 2.0, 'levels': [1], 'signed': True, 'start': 0.5, 'last': 1.0}
+        """
+        code = self.code
+        start = code.start if code.start is not None else 0.5 if code.signed else 0.0
+        return {
+            "beta": code.beta, "levels": list(code.levels), "signed": code.signed, "start": start, "last": self.last,
+        }  # fmt: skip
+
     def begin(
         self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = (), moves: Moves | None = None
     ) -> TrackingSteps:

@@ -20,6 +20,7 @@ from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, PADDING, RELATIVE, reads, resampled
 from transpike.conversion.op import Op
+from transpike.conversion.sizes import at
 
 __all__ = ["channel_axes", "with_relative"]
 
@@ -33,13 +34,23 @@ def channel_axes(graph: Graph) -> dict[str, int]:
     It is the axis over which what reads the train takes its weighted sums: the channels of a convolution, the last axis
     of a linear layer or of a product of two activations.
     """
+    other = _larger(graph)
     decoded = {name for op in graph if op.name not in graph.spiking for name in op.inputs} | set(graph.outputs)
     axes: dict[str, int] = {}
     for op in [graph.input, *graph.neurons]:
         if op.name in graph.spiking and op.name not in decoded and op.shape:
             axis = _read(graph, op)
-            axes[op.name] = len(op.shape) - 1 if axis is None else axis
+            axis = len(op.shape) - 1 if axis is None else axis
+            if other[op.name].shape[axis] == op.shape[axis]:  # else there is a place, not a channel
+                axes[op.name] = axis
     return axes
+
+
+def _larger(graph: Graph) -> Graph:
+    """``graph`` for larger images, where their size may be another."""
+    shape = graph.input.shape
+    first = min(1, len(shape) - 1)
+    return at(graph, [*shape[:first], *(n + 32 for n in shape[first:])]) if graph.step else graph
 
 
 def _read(graph: Graph, source: Op) -> int | None:

@@ -30,6 +30,8 @@ class Graph:
         outputs: names of those that leave the network.
         container: how outputs are returned: ``"tensor"``, ``"tuple"``, ``"list"``, or a list of dictionary keys.
         joined: for layers of the model that became part of another operation, the name of that one.
+        step: images may have sides that differ from those it was traced at by multiples of it; 0 where they may not.
+        fixed: why they may not.
         spikes: at which of the model's operators there are neurons: see `transpike.conversion.place`.
     """
 
@@ -38,6 +40,8 @@ class Graph:
     container: str | list[str] = "tensor"
     joined: Mapping[str, str] = field(default_factory=dict)
     spikes: Spikes = "needed"
+    step: int = 0
+    fixed: str = ""
 
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)

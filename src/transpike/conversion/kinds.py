@@ -116,7 +116,7 @@ def _gather(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
     """Values of each sample by their place; place 0 is a zero where the operation puts zeros between them."""
     x = x.flatten(1)
     x = F.pad(x, (1, 0)) if op.args["zeros"] else x
-    return x.index_select(1, tensors["index"]).view(len(x), *op.shape)
+    return x.index_select(1, tensors["index"]).view(x.shape[0], *op.shape)
 
 
 def _affine(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
@@ -236,7 +236,9 @@ KINDS: dict[str, Kind] = {
         run=lambda op, tensors, x: x.select(op.args["dim"], op.args["index"]), calls=_one("select.int", "dim", "index")
     ),
     "reshape": Kind(
-        run=lambda op, tensors, x: x.reshape(len(x), *op.args["shape"]),
+        run=lambda op, tensors, x: x.reshape(
+            x.shape[0], *op.args["shape"]
+        ),  # free in an exported program, as len is not
         calls=lambda op: Function.of("reshape.default", X, (-1, *op.args["shape"])),
     ),
     "permute": Kind(run=lambda op, tensors, x: x.permute(op.args["dims"]), calls=_one("permute.default", "dims")),

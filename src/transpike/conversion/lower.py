@@ -33,6 +33,9 @@ __all__ = ["Lowered", "lower"]
 _IDENTITY = frozenset(
     ["alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "type_as", "_assert_tensor_metadata"]
 )
+_RECURRENT = frozenset(["lstm", "gru", "rnn_tanh", "rnn_relu"])
+_UNROLLED = 32
+_LONG = f" has no spiking form, of more than {_UNROLLED}; convert what comes before it: until= names the last module"
 _NUMBERS = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -102,6 +105,8 @@ def _lower(to: Lowering, node: Node) -> Value:
     arguments = _arguments(to, node)
     values = [item for item in flat(list(arguments.values())) if isinstance(item, str) and item in to.ops]
     base = base_name(node)
+    if base in _RECURRENT and (steps := _repeated(arguments, node)) > _UNROLLED:
+        return to.refused(node, values, f"a recurrent cell ({base}) of {steps} steps{_LONG}")
     if not values:
         return _constant(to, node)
     if base in _IDENTITY or (base.endswith("dropout") and not arguments.get("train")):
@@ -121,6 +126,13 @@ def _lower(to: Lowering, node: Node) -> Value:
         return result
     to.unknown.add(node.target)
     return to.refused(node, values, why(base))
+
+
+def _repeated(arguments: Mapping[str, Value], node: Node) -> int:
+    """For how many steps a recurrent cell runs; 0 where their number is open."""
+    sequence = node.all_input_nodes[0].meta["val"].shape
+    axis = int(bool(arguments.get("batch_first")))
+    return sequence[axis] if len(sequence) == 3 and isinstance(sequence[axis], int) else 0
 
 
 def _as_float(to: Lowering, node: Node, x: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transpike.checks import whole
 from transpike.coding.neuron import Neuron, gained
 from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
@@ -22,12 +24,14 @@ from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
 from transpike.conversion.fired import Trace, Watch, joined
 from transpike.conversion.graph import Graph
+from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
+from transpike.conversion.sizes import at
 from transpike.conversion.stopping import Changed, Score, StopRule, least_images
 from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
@@ -38,6 +42,8 @@ from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
 __all__ = ["SpikingNetwork"]
+
+_SIZES = 64  # of images, whose graphs are kept
 
 
 class SpikingNetwork(nn.Module):
@@ -85,6 +91,7 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
         for op in graph:
             for key, tensor in op.tensors.items():
@@ -107,7 +114,7 @@ class SpikingNetwork(nn.Module):
         """Decoded outputs for images ``x`` [N, \\*]. No gradients flow through spikes.
 
         Raises:
-            ConversionError: if the images have another shape than in calibration, are integers, or not finite.
+            ConversionError: if the images have a shape that the network cannot take, are integers, or not finite.
         """
         return self.observe(x)
 
@@ -118,9 +125,22 @@ class SpikingNetwork(nn.Module):
         With ``final``, each neuron's residual and target are computed too. Without ``trains``, what is seen may be
         decoded values in place of spikes, where the network carries such.
         """
-        self._check(x)
-        parts = [run(self, part, watch, final=final, trains=trains) for part in self.chunks(x)]
+        snn = self._fitting(x)
+        parts = [finished(snn, run(snn, part, watch, final=final, trains=trains)) for part in snn.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
+
+    @torch.no_grad()
+    def readings(self, x: Tensor, *, analog: bool = False) -> tuple[Any, dict[str, Tensor]]:
+        """The outputs for images ``x`` [N, \\*]; by operation, these and what is decoded before them.
+
+        With ``analog``, those of the network that this one was made from.
+        """
+        snn, found = self._fitting(x), list[dict[str, Tensor]]()
+        for part in (x,) if analog else snn.chunks(x):
+            values = activations(snn, part) if analog else run(snn, part, None, final=False, trains=False)
+            found.append(values | finished(snn, values))
+        together = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        return self.graph.pack(together), together
 
     def stream(self, x: Tensor) -> Iterator[Moment]:
         """After each of the output's T steps: the outputs decoded so far, and how far they can still change.
@@ -138,8 +158,7 @@ class SpikingNetwork(nn.Module):
             >>> [moment.step for moment in snn.stream(x)], torch.equal(list(snn.stream(x))[-1].outputs, snn(x))
             ([1, 2, 3, 4, 5, 6, 7, 8], True)
         """
-        self._check(x)
-        return moments(self, x)
+        return moments(self._fitting(x), x)
 
     def calibrate_stop(
         self,
@@ -167,8 +186,7 @@ class SpikingNetwork(nn.Module):
             ConfigError: for an unknown score, or both an error and a loss.
             ConversionError: as `stream`.
         """
-        self._check(images)
-        self.stop = anytime.rule(self, images, score=score, error=error, changed=changed, first=first)
+        self.stop = anytime.rule(self._fitting(images), images, score=score, error=error, changed=changed, first=first)
         return self.stop
 
     def until(self, x: Tensor, *, agreement: float = 0.999, stop: StopRule | None = None) -> Answer:
@@ -186,13 +204,13 @@ class SpikingNetwork(nn.Module):
             ConfigError: if there is no rule, or too few images for this agreement were calibrated on.
             ConversionError: as `stream`.
         """
-        self._check(x)
+        snn = self._fitting(x)
         if stop is None and self.stop is None:
             raise ConfigError(
                 f"until needs a stop rule: snn.calibrate_stop(images), on {least_images(agreement)} images or "
                 "more that the network was not trained on."
             )
-        return anytime.until(self, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
+        return anytime.until(snn, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
     def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
@@ -227,8 +245,8 @@ class SpikingNetwork(nn.Module):
 
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
-        self._check(x)
-        return self.graph.pack(finished(self, activations(self, x, observe)))
+        snn = self._fitting(x)
+        return self.graph.pack(finished(snn, activations(snn, x, observe)))
 
     def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
         """`analog` up to the decoded values, [N, values], through which gradients flow."""
@@ -284,7 +302,10 @@ class SpikingNetwork(nn.Module):
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
-        return {key: getattr(self, op.key(key)) for key in op.tensors}
+        held = {key: getattr(self, op.key(key)) for key in op.tensors}
+        if op.kind == "gather":  # an index may be that of another size
+            held["index"] = op.tensors["index"].to(self.device)
+        return held
 
     def timed(self, waits: Mapping[str, int]) -> SpikingNetwork:
         """A network of the same weights, in memory of its own, whose layers wait so long."""
@@ -296,11 +317,30 @@ class SpikingNetwork(nn.Module):
         ops = (replace(op, tensors={k: t.detach() for k, t in self.tensors(op).items()}) for op in self.graph)
         return replace(self.graph, ops=tuple(ops))
 
-    def _check(self, x: Tensor) -> None:
+    def _fitting(self, x: Tensor) -> SpikingNetwork:
         check_images(x, "the network's input")
-        if tuple(x.shape[1:]) != self.graph.input.shape:
-            expected = ", ".join(map(str, self.graph.input.shape))
-            raise ConversionError(f"the network expects images [N, {expected}] as in calibration, not {list(x.shape)}")
+        return self.at(x.shape[1:])
+
+    def at(self, shape: Sequence[int]) -> SpikingNetwork:
+        """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own.
+
+        Calling the network does this by itself. Costs and layers are those of one shape: `describe`, `chunks`.
+
+        Raises:
+            ConversionError: if a part of it holds the size of the calibration images, as a linear layer over all of an
+                image does.
+        """
+        shape = tuple(shape)
+        if shape == self.graph.input.shape:
+            return self
+        if shape not in self._sizes:
+            self._sizes[shape] = at(self.graph, shape)
+            while len(self._sizes) > _SIZES:
+                del self._sizes[next(iter(self._sizes))]
+        other = copy.copy(self)  # shares all tensors
+        other.graph = self._sizes[shape]
+        other._sizes = {}
+        return other
 
     @property
     def default_chunk(self) -> int:
@@ -367,12 +407,32 @@ class SpikingNetwork(nn.Module):
         Raises:
             ConversionError: as calling the network.
         """
-        self._check(images)
-        return diagnose(self, images)
+        return diagnose(self._fitting(images), images)
+
+    def quantise(self, bits: int = 8) -> SpikingNetwork:
+        """The same network with weights and biases of whole numbers times powers of two, one a channel.
+
+        Currents, states and thresholds are then whole numbers of a unit of their layer, and with beta = 2 a neuron
+        needs shifts and additions alone. It computes in double precision, which holds these numbers exactly, so every
+        runtime gives the same bits. `transpike.export.footprint` says what each layer takes.
+
+        Args:
+            bits: of a weight, its sign's among them.
+
+        Raises:
+            ConfigError: if bits is not from 2 to 16.
+            ConversionError: if beta is no whole number, or an operation (a product of two trains, an average over
+                windows that are no power of two) has no such form; with its name.
+        """
+        whole("bits", bits, least=2, most=16)
+        graph = quantised(self.current_graph(), self.scheme, self.timing.waits, bits=bits)
+        waits, clipped, residuals = self.timing.waits, self.clipped, self.residuals
+        return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=clipped, residuals=residuals)
 
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
-        save(folder, self.current_graph(), self.scheme, self.timing, Measured(self.units, self.clipped, self.residuals))
+        measured = Measured(self.units, self.clipped, self.residuals)
+        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"

@@ -10,7 +10,26 @@ from torch import Tensor
 
 from transpike.coding.function import Function
 
-__all__ = ["Op"]
+__all__ = ["Follow", "Op"]
+
+
+@dataclass(frozen=True)
+class Follow:
+    """A number of an operation that follows the size of the image: a product of axes of another operation's result.
+
+    Attributes:
+        path: of the number, in the operation's arguments or its function as plain data.
+        name: of the other operation.
+        first: of its sample's axes, the first of the product.
+        last: the one behind the last.
+        factor: of the product.
+    """
+
+    path: tuple[str | int, ...]
+    name: str
+    first: int
+    last: int
+    factor: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +47,7 @@ class Op:
             own. Empty where all are 1.
         function: what an operation of kind ``call`` computes.
         fires: whether it is a layer of neurons: spikes leave it.
+        follows: its numbers that follow the size of the image; see `transpike.conversion.sizes`.
     """
 
     name: str
@@ -39,6 +59,7 @@ class Op:
     gains: tuple[float, ...] = ()
     function: Function = field(default_factory=Function)
     fires: bool = False
+    follows: tuple[Follow, ...] = ()
 
     def key(self, name: str) -> str:
         """The name of one of its tensors within the network."""

@@ -74,7 +74,7 @@ class Pipeline:
     def advance(self, step: int) -> dict[str, Tensor]:
         """Let the clock go on to the output's step ``step``, 1 ... T: decoded outputs by name."""
         self.run(step)
-        return self.outputs(step)
+        return finished(self.snn, self.decoded(step))
 
     @torch.no_grad()
     def run(self, step: int) -> None:
@@ -84,13 +84,13 @@ class Pipeline:
             for name in {op.name, *op.inputs}:
                 self._forget(name)
 
-    def outputs(self, step: int) -> dict[str, Tensor]:
-        """Decoded outputs by name, at the output's step ``step``."""
+    def decoded(self, step: int) -> dict[str, Tensor]:
+        """Decoded values by name, at the output's step ``step``."""
         values = {}
         for name in self.snn.readouts:
             value, come = self.value(name) * self.snn.units[name], self.come(name, step)
             values[name] = value if come == 1 else value / come
-        return finished(self.snn, values)
+        return values
 
     def value(self, name: str) -> Tensor:
         """What has come of a decoded operation, in units of its amplitude."""

@@ -26,8 +26,10 @@ from transpike.conversion.place import place
 from transpike.conversion.program import network
 from transpike.conversion.scale import scale
 from transpike.conversion.silence import choose, measured
+from transpike.conversion.sizes import sized
 from transpike.conversion.split import split
-from transpike.conversion.trace import trace
+from transpike.conversion.trace import trace, trace_shapes
+from transpike.conversion.until import until as part
 from transpike.errors import ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.quantiles import Quantiles
@@ -45,6 +47,7 @@ def convert(
     *,
     scheme: Scheme | None = None,
     spikes: Spikes = "needed",
+    until: str | None = None,
 ) -> SpikingNetwork:
     """`transpike.convert` under a scheme that is given: the same arguments, results and errors, without a search.
 
@@ -55,7 +58,7 @@ def convert(
     >>> convert(ann, torch.rand(64, 4), scheme=CSS(steps=12, silent=1)).latency
     14
     """
-    return prepare(ann, calibration, spikes=spikes).convert(DEFAULT if scheme is None else scheme)
+    return prepare(ann, calibration, spikes=spikes, until=until).convert(DEFAULT if scheme is None else scheme)
 
 
 def prepare(
@@ -64,11 +67,13 @@ def prepare(
     *,
     images: int = IMAGES,
     spikes: Spikes = "needed",
+    until: str | None = None,
     progress: Progress = log,
 ) -> Prepared:
     """Do the part of `convert` that no scheme changes: trace, fold, and measure the activations of ``images`` images.
 
-    ``progress`` is called as they are measured; by default what a long calibration takes is logged.
+    ``until`` names the module of ``ann`` whose output is the network's, if that is not the whole of it. ``progress`` is
+    called as they are measured; by default what a long calibration takes is logged.
 
     Raises:
         ConversionError, ConfigError: as `convert`.
@@ -77,7 +82,15 @@ def prepare(
     model = network(ann)
     parameter = next(model.parameters(), torch.empty(0))
     sample = collect(calibration, images).to(parameter.device, parameter.dtype)
-    graph = place(split(fold(trace(model, sample[:2]))), spikes)
+    example = sample[:2] if len(sample) > 1 else torch.cat([sample, sample])
+    model = network(model, example)
+    model = model if until is None else part(model, until)
+    graph = place(split(fold(trace(model, example))), spikes)
+
+    def traced(shape: tuple[int, ...]) -> Graph:
+        return place(split(fold(trace_shapes(model, example.new_zeros(2, *shape)))), spikes)
+
+    graph = sized(graph, traced)
     if not graph.neurons:
         warnings.warn(
             f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "

@@ -28,8 +28,10 @@ _MANY = 65535  # images: the smallest bound seen of a GPU's kernels
 _OURS = Path(__file__).parents[1]
 
 
-def network(ann: object) -> nn.Module:
+def network(ann: object, example: Tensor | None = None) -> nn.Module:
     """The module to trace: ``ann`` itself, what it wraps (compiled, parallel, averaged), or an exported program's.
+
+    TorchScript becomes an exported program first, for which it takes an example [N, \\*].
 
     Raises:
         ConversionError: if ``ann`` is no module, or one without weights of its own in memory.
@@ -44,8 +46,8 @@ def network(ann: object) -> nn.Module:
         raise ConversionError(f"expected a network, not the class {ann.__name__}; make one: {ann.__name__}(...)")
     while type(ann).__module__.startswith(_WRAPPERS) and isinstance(inner := _inside(ann), nn.Module):
         ann = inner
-    if isinstance(ann, torch.jit.ScriptModule):
-        raise ConversionError("expected a network, not TorchScript; pass the Python module that it was made from")
+    if isinstance(ann, torch.jit.ScriptModule) and example is not None:
+        ann = _of_script(ann, example)
     if not isinstance(ann, nn.Module):
         remedy = "make it the forward of one, with its layers as attributes" if callable(ann) else "build the network"
         raise ConversionError(f"expected a torch.nn.Module, not {_article(type(ann).__name__)}; {remedy}")
@@ -63,6 +65,20 @@ def network(ann: object) -> nn.Module:
                 f"{key} is on the meta device, without values; load weights into a network on another device"
             )
     return ann
+
+
+def _of_script(script: torch.jit.ScriptModule, example: Tensor) -> nn.Module:
+    """TorchScript as the module of an exported program, by PyTorch's own converter."""
+    try:
+        with _silence():
+            from torch._export.converter import TS2EPConverter
+
+            return TS2EPConverter(script.eval(), (example,), {}).convert().module()
+    except Exception as error:
+        raise ConversionError(
+            f"PyTorch cannot make an exported program of this TorchScript: {_first_line(error)}. Pass the module that "
+            "it was made from"
+        ) from None
 
 
 def _article(noun: str) -> str:

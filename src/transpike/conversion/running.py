@@ -13,7 +13,7 @@ from transpike.conversion.kinds import KINDS
 from transpike.conversion.op import Op
 from transpike.conversion.pipeline import ROWS, Pipeline
 from transpike.conversion.values import said
-from transpike.conversion.walk import Network, finished, walk
+from transpike.conversion.walk import Network, walk
 
 __all__ = ["chunk", "decoded", "least", "run"]
 
@@ -22,9 +22,9 @@ BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a 
 
 
 def run(snn: Network, x: Tensor, watch: Watch | None, *, final: bool, trains: bool) -> dict[str, Tensor]:
-    """The outputs for ``x``, by name; see `transpike.conversion.network.SpikingNetwork.observe`."""
+    """Decoded values for ``x``, by name; see `transpike.conversion.network.SpikingNetwork.observe`."""
     if snn.scheme.whole:
-        return finished(snn, said(snn, x, watch, pieces=_pieces(snn), final=final, trains=trains))
+        return said(snn, x, watch, pieces=_pieces(snn), final=final, trains=trains)
     return _stepped(snn, x, watch, final=final) if _travels(snn) else _whole(snn, x, watch, final=final)
 
 
@@ -35,7 +35,7 @@ def _whole(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict
             watch(op, fired)
         return fired.spikes.flatten(0, 1)
 
-    return finished(snn, walk(snn, x, spikes, snn.current, lambda op, z: decoded(snn, op, z)))
+    return walk(snn, x, spikes, snn.current, lambda op, z: decoded(snn, op, z))
 
 
 def _stepped(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def _stepped(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> di
     pipeline = Pipeline(snn, x, watch, final=final, rows=1)  # a piece has steps enough
     for piece in _pieces(snn):
         pipeline.run(piece.stop)
-    return pipeline.outputs(pipeline.total)
+    return pipeline.decoded(pipeline.total)
 
 
 def _pieces(snn: Network) -> list[range]:

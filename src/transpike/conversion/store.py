@@ -21,8 +21,8 @@ from transpike.coding.function import Function
 from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, RELATIVE, apply, resampling
 from transpike.conversion.network import SpikingNetwork
-from transpike.conversion.op import Op
-from transpike.conversion.save import FORMAT, VERSION, clock, digest
+from transpike.conversion.op import Follow, Op
+from transpike.conversion.save import FORMAT, VERSION, digest, facts, rule, tail
 from transpike.errors import ModelError, TranspikeError
 from transpike.results import Spikes
 
@@ -90,7 +90,9 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     names = network.text("container") if isinstance(container, str) else network.texts("container")
     joined = {name: network.record("joined").text(name) for name in network.record("joined").content}
     spikes = cast(Spikes, network.text("spikes", choices=get_args(Spikes)))
-    graph = Graph(ops, tuple(network.texts("outputs")), names, joined, spikes)
+    step = network.whole("step", least=0) if network.has("step") else 0
+    fixed = network.text("fixed") if network.has("fixed") else ""
+    graph = Graph(ops, tuple(network.texts("outputs")), names, joined, spikes, step, fixed)
     parts = map(network.record, ("units", "clipped", "residuals"))
     units, clipped, residuals = ({n: part.number(n) for n in part.content} for part in parts)
     waits = {name: network.record("waits").whole(name, least=0) for name in network.record("waits").content}
@@ -98,9 +100,14 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
-    for name, value in clock(snn.timing).items():
+    for entry in network.records("ops"):
+        name, found = entry.text("name"), entry.content.get("neuron")
+        if found != (expected := rule(graph[name], snn.neurons[name]) if name in snn.neurons else None):
+            raise entry.wrong(f"{name}: neuron={shown(found)}: with this scheme it is {shown(expected)}.")
+    for name, value in facts(scheme, snn.timing).items():
         if network.content.get(name) != value:
-            raise network.wrong(f"{name}={shown(network.content.get(name))}: with these waits it is {shown(value)}.")
+            found = shown(network.content.get(name))
+            raise network.wrong(f"{name}={found}: with this scheme and these waits it is {shown(value)}.")
     return snn
 
 
@@ -111,7 +118,8 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
     own = {key: tensors[f"{name}.{key}"] for key in entry.texts("tensors")}
     inputs, shape = tuple(entry.texts("inputs")), tuple(entry.wholes("shape", least=0))
     gains, args = tuple(entry.numbers("gains")), entry.record("args").content
-    op = Op(name, kind, inputs, shape, args=args, tensors=own, gains=gains)
+    follows = tuple(map(_follow, cast("list[object]", entry.content.get("follows", []))))
+    op = Op(name, kind, inputs, shape, args=args, tensors=own, gains=gains, follows=follows)
     if kind == "resample":
         resampling(op)
     if kind != "call":
@@ -119,7 +127,18 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
     function = Function.read(entry.record("function").content)
     if function.operands != len(inputs):
         raise entry.wrong(f"{name} has {len(inputs)} inputs, its function {function.operands} operands.")
+    if entry.content.get("tail") != tail(function):
+        raise entry.wrong(f"{name}: tail={shown(entry.content.get('tail'))}: of its function it is {tail(function)}.")
     return replace(op, function=function, fires=entry.flag("fires"))
+
+
+def _follow(entry: object) -> Follow:
+    match entry:
+        case [list(path), str(name), int(first), int(last), int(factor)] if path and all(
+            type(key) in (str, int) for key in path
+        ):
+            return Follow(tuple(path), name, first, last, factor)
+    raise ValueError("follows: a rule is no rule")
 
 
 def _within(value: Tensor) -> None:

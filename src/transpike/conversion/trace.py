@@ -28,7 +28,7 @@ from transpike.conversion.refusals import Problem, refusal, why
 from transpike.conversion.state import evaluation
 from transpike.errors import ConversionError
 
-__all__ = ["trace"]
+__all__ = ["trace", "trace_shapes"]
 
 _ROUNDING = 3.0  # times the model's own error: two orders of summation differ by about as much
 
@@ -51,6 +51,14 @@ def trace(ann: nn.Module | ExportedProgram, example: Tensor) -> Graph:
             with contextlib.suppress(ConversionError):
                 return _traced(model, example, outputs, hooks=False)
         return _traced(model, example, outputs, hooks=True)
+
+
+def trace_shapes(ann: nn.Module, example: Tensor) -> Graph:
+    """The same graph for images like ``example``, of which the shape alone matters: no value is computed."""
+    with evaluation(ann), torch.no_grad():
+        wrap(ann)
+        with skipped(recorders(ann)):
+            return _graph(type(ann).__name__, export(ann, example))
 
 
 def _traced(model: nn.Module, example: Tensor, outputs: list[Tensor], *, hooks: bool) -> Graph:

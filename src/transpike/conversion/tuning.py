@@ -105,7 +105,9 @@ class Tunable(SpikingNetwork):
     def forward(self, x: Tensor) -> Any:
         if not self.training:
             return super().forward(x)
-        self._check(x)
+        if self._fitting(x) is not self:
+            expected = ", ".join(map(str, self.graph.input.shape))
+            raise ConversionError(f"tuning takes images [N, {expected}] as in calibration, not {list(x.shape)}")
         self.violation = torch.zeros((), device=self.device)
         few = max(1, round(self.share * len(x)))
         said: dict[str, list[Tensor]] = {}

@@ -63,10 +63,12 @@ class Convert:
       transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert runs/train-20261121-110000 --scheme auto --goal same=99.5 --max-latency 32 --payload-bits 3
+      transpike convert model.onnx --data folder --root my-images --loading.mean 0,0,0 --loading.std 1,1,1
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
     Attributes:
-        model: The folder of a `transpike train` run, or a network's name (resnet20, timm/<name>, torchvision/<name>).
+        model: The folder of a `transpike train` run, a network's name (resnet20, timm/<name>, torchvision/<name>), or a
+            file of a network: ONNX, or a program of torch.export.save (.pt2).
         data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
         network: What else the network takes, such as {"pool": "max"} for a VGG.
@@ -86,6 +88,7 @@ class Convert:
             99.99}; fs: {"percentile": 99.99}.
         spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
             every operator, for hardware whose neurons compute one function each (operators).
+        until: The name of the module, or of the step of an ONNX file, whose output is taken; the rest is left out.
         calibration: How many training images set the amplitudes.
         device: Where to simulate: cpu, cuda, cuda:1, ...
         seed: Chooses the calibration images.
@@ -110,6 +113,7 @@ class Convert:
     max_energy: float | None = None
     settings: Arguments | None = None
     spikes: Spikes = "needed"
+    until: str | None = None
     calibration: int = 512
     device: str = "cpu"
     seed: int = 0
@@ -134,16 +138,25 @@ def convert(options: Convert) -> Conversion:
     checked_device(options.device)
     whole("calibration", options.calibration)
     whole("seed", options.seed, least=0, most=2**63 - 1)
-    source = Source(options.model, options.weights, options.network or {})
+    source = Source(options.model, options.weights, options.network or {}, whole=options.until is None)
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
     found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
-    task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes)
+    task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes, options.until)
     if sought:  # before there is a folder: where nothing meets the goal, none is written
         ann, images, console = ann.to(options.device), sets.calibration(options.calibration), Console(stderr=True)
         task = replace(
-            task, found=find(ann, images, *sought, images=options.calibration, spikes=options.spikes, console=console)
+            task,
+            found=find(
+                ann,
+                images,
+                *sought,
+                images=options.calibration,
+                spikes=options.spikes,
+                until=options.until,
+                console=console,
+            ),
         )
     counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
     recorded = record(options, settings=options.settings or {}, steps=counts, **found)

@@ -49,6 +49,8 @@ class Evaluate:
         root: Where the data set's files lie; by default as in the run, else data.
         download: Download the data set into root where it is missing.
         loading: Image size, normalisation, batches; by default as in the run.
+        metric: Of a converted network, what to measure its outputs by beside classes: same, iou, boxes, correlation, or
+            module:function, a function of your own of outputs and targets that gives a number, or one an image.
         device: Where to compute: cpu, cuda, cuda:1, ...
         agreement: Of a converted network: measure too what it answers if each image stops when its answer is sure, so
             that this share of the answers, such as 0.995, is as after all steps.
@@ -63,6 +65,7 @@ class Evaluate:
     root: Path | None = None
     download: bool = False
     loading: Loading | None = None
+    metric: str | None = None
     device: str = "cpu"
     agreement: float | None = None
     held_out: int = 512
@@ -100,6 +103,8 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         root=options.root or Path(begun.get("root", "data")),
         loading=options.loading or recorded_loading(begun, network),
     )
+    if options.metric is not None and not converted:
+        raise ConfigError(f"metric: only a converted network is measured by one, and {network} is a trained one")
     if converted:
         model = Source(begun["model"]).model if "model" in begun else network.name
         measure: Callable[[], Conversion | Evaluation] = partial(_converted, chosen, model)
@@ -121,15 +126,17 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
     from transpike.conversion import load
     from transpike.measure.anytime import early
     from transpike.measure.conversion import compare
+    from transpike.measure.outputs import find_metric
 
     total = join_processes(chosen.device)
+    metric = find_metric(chosen.metric)
     snn = load(chosen.network).to(chosen.device)
     if chosen.data is None:
         raise ConfigError(f"{chosen.network}: give --data, the images to test with; no run.json beside it tells")
     root, loading = chosen.root or Path("data"), chosen.loading or Loading()
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
     console = Console(stderr=True, quiet=not first_process())
-    measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total)
+    measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total, metric=metric)
     row, glossary = measured.row, dict(snn.scheme.terms)
     if chosen.agreement is not None:
         images = track(sets.test, description="stopping early", console=console)

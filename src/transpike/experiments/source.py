@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import lcm
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from transpike.coding import read_encoder
@@ -15,7 +17,17 @@ from transpike.data import EventSets, ImageSets, Loading, load_events, load_imag
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.measure.subjects import Subject
-from transpike.models import check_beside, check_name, create_model, describe_images, read_description
+from transpike.models import (
+    check_beside,
+    check_name,
+    create_model,
+    describe_images,
+    is_network_file,
+    read_description,
+    read_network,
+)
+from transpike.models.programs import Program
+from transpike.models.zoo import NETWORKS
 from transpike.train.options import Arguments
 from transpike.train.recorded import read_options, recorded_loading
 from transpike.train.runs import STEPS
@@ -61,11 +73,12 @@ class Source:
     """Where a network comes from, before it is made.
 
     Attributes:
-        name: the folder of a run, or a network's name.
+        name: the folder of a run, a network's name, or a file of one: ONNX, or a program of torch.export.
         weights: a weight file or a run's folder; needed for a network by name.
         network: what else the network takes.
         steps: T; by default the run's.
         size: side of its images in pixels; by default the run's, or timm's.
+        whole: whether the whole of it is wanted, if it is a file.
     """
 
     name: str
@@ -73,6 +86,7 @@ class Source:
     network: Arguments = field(default_factory=dict)
     steps: int | None = None
     size: int | None = None
+    whole: bool = True
 
     def checked(self, option: str, purpose: str) -> Source:
         """The same, if it has weights.
@@ -82,6 +96,12 @@ class Source:
                 what they are for.
         """
         check_beside(self.network)
+        if self.file is not None:
+            if self.weights is not None or self.network:
+                raise ConfigError(
+                    f"{self.name}: a file of a network holds its weights; leave {option} and --network out"
+                )
+            return self
         if self.weights is None and not os.path.isdir(self.name):
             check_name(self.name)
             raise ModelError(
@@ -89,6 +109,12 @@ class Source:
                 f"has nothing to {purpose}. To train one: transpike train"
             )
         return self
+
+    @cached_property
+    def file(self) -> Program | None:
+        """The network of the file that it is named by."""
+        named = self.name not in NETWORKS and not os.path.isdir(self.name) and is_network_file(self.name)
+        return read_network(self.name, whole=self.whole) if named else None
 
     @property
     def run(self) -> Path | None:
@@ -126,11 +152,19 @@ class Source:
     @property
     def known(self) -> Arguments:
         """What is known of the images that it takes: by its run, or by timm."""
-        return self.described or describe_images(self.name)
+        return self.described or self._images
+
+    @property
+    def _images(self) -> Arguments:
+        """What timm, or its file, says of its images."""
+        if self.file is None:
+            return describe_images(self.name)
+        size = self.file.sizes[-1] if len(self.file.sizes) == 3 else None
+        return {} if size is None else {"image_size": size}
 
     def prepare(self, loading: Loading, data: str) -> Loading:
         """``loading``, and what it leaves open as the network takes its images, if these are those of its run."""
-        facts = self.described if self.described.get("data") == data else describe_images(self.name)
+        facts = self.described if self.described.get("data") == data else self._images
         chosen: Arguments = {name: facts.get(name) and tuple(facts[name]) for name in ("mean", "std")}
         chosen |= {name: facts.get(name) for name in ("crop", "interpolation")}
         # An encoder may have laid the images out larger.
@@ -180,6 +214,8 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
         DataError: if it takes images of other channels, or does not tell as many classes apart.
         ModelError: if the network or its weights cannot be had.
     """
+    if source.file is not None:
+        return _of_file(source, source.file, sets)
     described = source.described
     outputs = sets.loading.outputs or described.get("num_classes", sets.classes)
     channels = described.get("in_channels", sets.channels)
@@ -192,6 +228,21 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
     own = None if described.get("encoder") else source.size
     shape = {"in_channels": channels, "image_size": own or described.get("image_size", sets.size)}
     return create_model(source.name, num_classes=outputs, **shape, weights=source.weights, **source.network)
+
+
+def _of_file(source: Source, program: Program, sets: Sets) -> nn.Module:
+    """The network of a file, if it takes the data's images and tells their classes apart."""
+    name = source.name
+    if len(program.sizes) != 3 or program.sizes[0] not in (None, sets.channels):
+        raise DataError(f"{name} takes samples of shape {list(program.sizes)}; those of {sets.name} are images of "
+                        f"{sets.channels} channels.")  # fmt: skip
+    if not source.whole:
+        return program
+    with torch.no_grad():
+        outputs = torch.utils._pytree.tree_leaves(program(torch.zeros(1, sets.channels, sets.size, sets.size)))[0]
+    if outputs[0].numel() < sets.classes:
+        raise DataError(f"{name} tells {outputs[0].numel()} classes apart, and {sets.name} has {sets.classes}.")
+    return program
 
 
 def load_subject(source: Source, sets: Sets, *, label: str, device: str) -> Subject:

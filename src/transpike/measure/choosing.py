@@ -22,6 +22,7 @@ from transpike.conversion.calibrate import IMAGES, collect
 from transpike.errors import ConfigError, ConversionError, GoalError
 from transpike.measure.goals import Goal, Held
 from transpike.measure.search import SIMULATIONS, Search, search
+from transpike.metrics.tasks import Metric
 from transpike.results import Limits, Spikes, Try
 
 __all__ = ["convert", "find", "tries_table"]
@@ -36,7 +37,8 @@ def convert(
     *,
     scheme: Scheme | Literal["auto"] | None = None,
     spikes: Spikes = "needed",
-    goal: Mapping[str, float] | None = None,
+    until: str | None = None,
+    goal: Mapping[str, object] | Metric | None = None,
     limits: Mapping[str, float] | None = None,
     verbose: bool = False,
 ) -> SpikingNetwork:
@@ -47,20 +49,26 @@ def convert(
     not see. At most 100 simulations of at most 64 images; the same images give the same network.
 
     Args:
-        ann: any `torch.nn.Module`, or exported program, that takes one tensor [N, \\*] and returns a tensor (or a
-            tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
+        ann: any `torch.nn.Module`, exported program or TorchScript that takes one tensor [N, \\*] and returns a tensor
+            (or a tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
             changed. Hooks that only record are not part of it.
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
-            images are used; fewer are allowed. The converted network takes images of their shape.
+            images are used; fewer are allowed. The converted network takes images of their
+            shape and, where no part of it holds sizes, of others.
         scheme: how values become spikes; `transpike.coding.DEFAULT` if not given; ``"auto"`` to search.
         spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
             ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
             hardware whose neurons compute one each.
+        until: the path of the module of ``ann`` whose output is the spiking network's; by default all of ``ann``.
+            `transpike.conversion.Continued` runs the rest of ``ann``, which may be a recurrent cell, on what it says.
         goal: of a search, in percent: ``{"same": 99.5}``, the least share of equal predictions (of the first output);
             ``{"error": 2}``, the largest relative error of the outputs less their mean; or ``{"loss": 0.2}``, the most
             percentage points of accuracy lost, which needs labels. Predictions must hold with four times the deviation
             that the outputs have, since a network is surer of images that it was trained on; ``"margin": 1`` beside the
-            goal takes the deviation as it is, for images that are new to the network.
+            goal takes the deviation as it is, for images that are new to the network. Beside classes: ``{"iou": 97}``,
+            ``{"boxes": 97}``, ``{"correlation": 99}``, the least mean of `transpike.metrics.tasks.METRICS` beside the
+            outputs of ``ann``; or ``{"metric": score, "least": 97}``, of a function of outputs and targets that gives
+            at most 1, or one number an image. A function alone must give 1 for every image.
         limits: of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules an image.
         verbose: whether a search shows its progress, and then what it tried.
 
@@ -91,11 +99,11 @@ def convert(
     if isinstance(scheme, str) and scheme == "auto":
         console = Console(stderr=True, quiet=not verbose)
         wanted = Goal.of(goal), Limits.of(limits or {})
-        return find(ann, calibration, *wanted, spikes=spikes, console=console).network
+        return find(ann, calibration, *wanted, spikes=spikes, until=until, console=console).network
     for name, value in (("goal", goal), ("limits", limits)):
         if value is not None:
             raise ConfigError(f'{name}: a scheme that is given has none; give scheme="auto" to search for one')
-    return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes)
+    return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes, until=until)
 
 
 def find(
@@ -106,6 +114,7 @@ def find(
     *,
     images: int = IMAGES,
     spikes: Spikes = "needed",
+    until: str | None = None,
     console: Console,
 ) -> Search:
     """Split the images into those that amplitudes are found on and those that judge, and search.
@@ -144,7 +153,7 @@ def find(
             stacklevel=3,
         )
     with console.status("tracing and calibrating"):
-        prepared = prepare(ann, every[~judging.to(every.device)], images=len(every), spikes=spikes)
+        prepared = prepare(ann, every[~judging.to(every.device)], images=len(every), spikes=spikes, until=until)
         held = Held(prepared, every[judging.to(every.device)], None if labels is None else labels[judging], goal)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
@@ -189,10 +198,12 @@ def tries_table(tries: Sequence[Try], goal: Goal) -> Table:
     table.caption = f">: taken; *: beyond a limit; kept: predictions that hold with {goal.margin:g} times the deviation"
     table.add_column("", min_width=1)
     table.add_column("code", no_wrap=True)
-    for heading in ("T", "lat-\nency", "bits", "im-\nages", "same\n%", "kept\n%", "error\n%", "loss\npp", "µJ"):
+    last = f"{goal.kind[:8]}\n%" if goal.measure else "loss\npp"
+    for heading in ("T", "lat-\nency", "bits", "im-\nages", "same\n%", "kept\n%", "error\n%", last, "µJ"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in tries:
-        numbers = ((one.same, 100), (one.kept, 100), (one.error, 100), (one.loss_pp, 1), (one.energy_uj, 1))
+        judged = (one.measure, 100) if goal.measure else (one.loss_pp, 1)
+        numbers = ((one.same, 100), (one.kept, 100), (one.error, 100), judged, (one.energy_uj, 1))
         cells = ["" if value is None else f"{value * factor:.4g}" for value, factor in numbers]
         counts = (one.steps, one.latency, one.payload_bits, one.images or "")
         mark = ">" if one.chosen else "" if one.fits else "*"

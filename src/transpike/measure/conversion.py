@@ -6,9 +6,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from transpike.coding import scheme_settings
 from transpike.coding.operations import TECHNOLOGIES, Technology
@@ -27,6 +29,7 @@ from transpike.conversion.cost import evaluated, fan_out, macs, pairings, relays
 from transpike.conversion.kinds import title, weighted
 from transpike.conversion.op import Op
 from transpike.errors import DataError
+from transpike.measure.outputs import OutputErrors, Scores, find_metric
 from transpike.metrics.energy import Operations, synaptic_operations
 from transpike.metrics.fidelity import LayerErrors
 from transpike.neurons.tsa import Tracked
@@ -65,18 +68,22 @@ def compare(
     progress: Callable[[int], None] | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
     technology: Technology = TECHNOLOGIES["45nm"],
+    metric: object = None,
 ) -> Comparison:
     """Run both networks and measure fidelity, spikes, operations, energy and speed.
 
     Args:
         snn: a converted network; the network it was made from runs on the same weights (`SpikingNetwork.analog`).
-        batches: of images, or of pairs (images, labels).
+        batches: of images of one size, or of pairs (images, labels). Beside a metric, labels may be all that it takes.
         layer_images: how many of the images the measures of single layers, spikes and operations are taken over: the
             first ones, in whichever process they are.
         progress: called with the number of images done, batch by batch.
         total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
             rank; all then give the same measures, but for those of time.
         technology: what energies are of.
+        metric: what to measure outputs by beside classes: a name of `transpike.metrics.tasks.METRICS`; a function of
+            outputs and targets, as the network returns them, that gives a number, or one an image; or several by name.
+            The spiking network is measured against the other's outputs, and both against labels where there are some.
 
     Returns:
         The figures of both; accuracies are None without labels.
@@ -85,23 +92,33 @@ def compare(
         DataError: for no images, or labels that are not class indices.
     """
     counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
-    labelled = True
+    labelled = known = True
     layers = _Layers(snn, technology)
     if total:
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         layer_images = len(range(rank, layer_images, world))
-    runs: tuple[Callable[[Tensor], object], ...] = (snn.analog, snn)
+    metrics = find_metric(metric)
+    scores, errors = Scores(metrics), OutputErrors(snn)
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         labelled &= y is not None
+        if not seen and (sized := snn.at(x.shape[1:])) is not snn:  # costs are those of the size that is run
+            snn, layers = sized, _Layers(sized, technology)
         if seen < layer_images:
             layers.update(x[: layer_images - seen])
-        outputs = []
-        for k, run in enumerate(runs):
+        outputs, readings = list[Any](), list[dict[str, Tensor]]()
+        for k, analog in enumerate((True, False)):
             started = time.perf_counter()
-            outputs.append(logits(run(x)).cpu())  # the copy waits for a GPU to finish
+            found, decoded = snn.readings(x, analog=analog)
+            outputs.append(tree_map(Tensor.cpu, found))  # the copy waits for a GPU to finish
+            readings.append(decoded)
             seconds[k] += time.perf_counter() - started
-        counts += _counts(outputs[0], outputs[1], y)
+        first = [logits(each) for each in outputs]
+        classes = isinstance(y, Tensor) and not y.is_floating_point() and y.shape == first[0].shape[:1]
+        known = known and (classes or not metrics)
+        counts += _counts(first[0], first[1], y if known else None)
+        scores.update(outputs[0], outputs[1], y if labelled else None)
+        errors.update(readings[0], readings[1])
         seen += len(x)
         if progress:
             progress(len(x))
@@ -111,6 +128,8 @@ def compare(
         raise DataError("there are no images to measure on")
     if total:
         layers.combine(total)
+    known &= labelled
+    beside, ann_measures, snn_measures = scores.result(images, total, labelled)
     work = layers.operations()
     ann_work = Operations(macs=sum(macs(snn.graph).values())) + layers.evaluated_once()
     positive, negative = layers.spikes_per_neuron()
@@ -124,8 +143,11 @@ def compare(
         latency_zero_delay=snn.timing.latency_zero_delay,
         interval=snn.interval,
         depth=snn.depth,
-        accuracy=right / images if labelled else None,
-        loss_pp=100 * (ann - right) / images if labelled else None,
+        accuracy=right / images if known else None,
+        loss_pp=100 * (ann - right) / images if known else None,
+        measures=beside,
+        label_measures=snn_measures,
+        output_errors=errors.result(images, total),
         agreement=same / images,
         logit_error=math.sqrt(error / norm) if norm else None,
         spikes_per_neuron=positive + negative,
@@ -152,7 +174,8 @@ def compare(
         layers=layers.rows(),
     )
     about = Ann(
-        accuracy=ann / images if labelled else None,
+        accuracy=ann / images if known else None,
+        measures=ann_measures,
         macs=float(ann_work.macs),
         energy_uj=ann_work.joules_in(technology) * 1e6,
         images_per_second=images / seconds[0] if seen else 0.0,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from transpike.checks import near, number, refuse
 from transpike.conversion import Prepared, SpikingNetwork
 from transpike.conversion.sensitivity import deviations, flat_outputs
 from transpike.errors import ConfigError
 from transpike.measure.conversion import logits
+from transpike.measure.outputs import find_metric, scored
+from transpike.metrics.tasks import METRICS, Metric
 
 __all__ = ["BATCH", "Goal", "Held", "Score"]
 
@@ -28,7 +31,8 @@ class Goal:
 
     Attributes:
         kind: ``"same"``, the least percentage of equal predictions; ``"error"``, the largest relative error of the
-            centred outputs in percent; ``"loss"``, the most percentage points of accuracy lost.
+            centred outputs in percent; ``"loss"``, the most percentage points of accuracy lost; or a measure's name,
+            the least mean of it over images in percent, beside the outputs of the network.
         value: of it.
         margin: predictions must hold with every deviation of the outputs so many times as large. A network is surer of
             images that it was trained on: on new ones, up to eight times as many predictions change.
@@ -40,9 +44,10 @@ class Goal:
     200
     """
 
-    kind: Literal["same", "error", "loss"]
+    kind: str
     value: float
     margin: float = 4.0
+    measure: Metric | None = None
 
     @classmethod
     def of(cls, given: object) -> Goal:
@@ -51,30 +56,43 @@ class Goal:
         Raises:
             ConfigError: for anything else.
         """
-        kinds, rest = ("same", "error", "loss"), dict(given) if isinstance(given, Mapping) else {}
+        kinds = ("same", "error", "loss", *(name for name in METRICS if name != "same"))
+        if callable(given):
+            given = {"metric": given}
+        rest = dict(given) if isinstance(given, Mapping) else {}
+        if "metric" in rest:
+            least = number("goal: least", rest.pop("least", 100), above=0, most=100)
+            ((name, metric),) = find_metric(rest.pop("metric")).items()
+            if rest:
+                raise refuse("goal", given, 'a metric and its least mean, as {"metric": score, "least": 97}')
+            return cls(name, least, measure=metric)
         margin = number("goal: margin", rest.pop("margin", cls.margin), least=1)
         if len(rest) != 1:
             raise refuse("goal", given, 'one of {"same": 99.5}, {"error": 2} and {"loss": 0.2}, in percent')
         ((kind, value),) = rest.items()
         if kind not in kinds:
-            raise ConfigError(f"goal: no kind {kind!r}.{near(str(kind), kinds)} There are: same, error, loss.")
+            raise ConfigError(f"goal: no kind {kind!r}.{near(str(kind), kinds)} There are: {', '.join(kinds)}; metric.")
         if kind == "same":
             return cls("same", number("goal: same", value, above=0, most=100), margin)
         if kind == "error":
             return cls("error", number("goal: error", value, above=0), margin)
-        return cls("loss", number("goal: loss", value, least=0), margin)
+        if kind == "loss":
+            return cls("loss", number("goal: loss", value, least=0), margin)
+        return cls(kind, number(f"goal: {kind}", value, above=0, most=100), measure=METRICS[kind])
 
     def __str__(self) -> str:
         if self.kind == "same":
             return f"at least {self.value:g} % same predictions"
         if self.kind == "error":
             return f"an error of at most {self.value:g} %"
+        if self.measure is not None:
+            return f"at least {self.value:g} % {self.kind}"
         return f"at most {self.value:g} percentage points of accuracy lost"
 
     @property
     def images(self) -> int:
         """How many images can show it: so many that one of them may go wrong."""
-        share = {"same": 100 - self.value, "loss": self.value, "error": 100.0}[self.kind]
+        share = {"same": 100 - self.value, "loss": self.value}.get(self.kind, 100.0)
         return ceil(100 / share - 1e-9) if share > 0 else 1
 
 
@@ -87,10 +105,13 @@ class Score:
     kept: float
     error: float
     loss_pp: float | None
+    measure: float | None
     met: bool
 
     def distance(self, goal: Goal) -> float:
         """How far from the goal, to compare networks that miss it."""
+        if self.measure is not None:
+            return 100 - 100 * self.measure
         return {"same": 100 - 100 * self.kept, "error": self.error, "loss": self.loss_pp or 0.0}[goal.kind]
 
 
@@ -112,10 +133,11 @@ class Held:
         graph = prepared.graph
         with torch.no_grad():
             outputs = [graph.pack(graph.run(x)) for x in self.images.split(BATCH)]
+        self._outputs = [tree_map(Tensor.cpu, each) for each in outputs] if goal.measure else []
         self._want = torch.cat([flat_outputs(each) for each in outputs]).double()
         self._scale = deviations(self._want)
         self._logits = torch.cat([logits(each) for each in outputs])
-        if goal.kind != "error" and self._logits.shape[1] < 2:
+        if goal.kind in ("same", "loss") and self._logits.shape[1] < 2:
             raise ConfigError(
                 f"goal: {goal.kind} asks which output is the largest, and the network has one output a sample; "
                 'give an error, such as {"error": 2}'
@@ -132,12 +154,16 @@ class Held:
         """How near ``snn`` comes, and the simulations taken: it ends where the goal is out of reach."""
         sums, taken = _Sums(), 0
         for x in self.images.split(BATCH):
-            self._add(sums, snn(x))
+            found = snn(x)
+            if self.goal.measure:
+                sums.measured += scored(self.goal.measure, tree_map(Tensor.cpu, found), self._outputs[taken], len(x))
+            self._add(sums, found)
             taken += 1
             if self._hopeless(sums):
                 break
         scale = max(float(self._scale[: sums.seen].sum()), torch.finfo(torch.float64).tiny)
         score = Score(
+            measure=sums.measured / sums.seen if self.goal.measure else None,
             images=sums.seen,
             same=1 - sums.changed / sums.seen,
             kept=1 - sums.strained / sums.seen,
@@ -165,6 +191,8 @@ class Held:
         count, value = len(self.images), self.goal.value
         if self.goal.kind == "same":
             return sums.strained > count * (100 - value) / 100 + 1e-9
+        if self.goal.measure:
+            return sums.measured + count - sums.seen < count * (value / 100 - 1e-9)
         if self.goal.kind == "error":
             return sums.missed > float(self._scale.sum()) * (value / 100) ** 2
         gained = 0 if self._right is None else int((~self._right[sums.seen :]).sum())
@@ -180,3 +208,4 @@ class _Sums:
     strained: int = 0
     lost: int = 0
     missed: float = 0.0
+    measured: float = 0.0

@@ -237,6 +237,7 @@ class _Search:
         same, kept, error = (100 * (value or 0.0) for value in (tried.same, tried.kept, tried.error))
         came = f"{same:.4g} % same predictions ({kept:.4g} % with the margin) and {error:.3g} % error"
         came += f", {tried.loss_pp:.2f} percentage points lost" if tried.loss_pp is not None else ""
+        came += f", {100 * tried.measure:.4g} % {goal.kind}" if tried.measure is not None else ""
         place = f"{tried.code}, T = {tried.steps}, latency {tried.latency}"
         if tried.met:
             over = [f"latency is {tried.latency}"] if limits.latency and tried.latency > limits.latency else []

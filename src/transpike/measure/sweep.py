@@ -44,6 +44,7 @@ class Sweep:
         calibration: how many training images set the amplitudes.
         device: where to compute.
         spikes: where there are neurons.
+        until: the module whose output is the spiking network's; None for the whole network.
         found: by a search: its network is measured in place of schemes.
         target: percentage points of accuracy: of each code the least T is looked for that loses no more.
         limits: what the row that is picked must keep.
@@ -58,6 +59,7 @@ class Sweep:
     calibration: int = 512
     device: str = "cpu"
     spikes: Spikes = "needed"
+    until: str | None = None
     found: Search | None = None
     target: float | None = None
     limits: Limits | None = None
@@ -226,7 +228,9 @@ def _converter(task: Sweep, bars: _Bars) -> tuple[Callable[[Scheme, Chosen], Spi
         network = task.found.network
         return lambda scheme, chosen: network, task.found.images
     batches, ann = task.sets.calibration(task.calibration), task.ann.to(task.device)
-    prepared = prepare(ann, batches, images=task.calibration, spikes=task.spikes, progress=bars.calibrated)
+    prepared = prepare(
+        ann, batches, images=task.calibration, spikes=task.spikes, until=task.until, progress=bars.calibrated
+    )
     return lambda scheme, chosen: prepared.convert(scheme, progress=chosen), len(prepared.images)
 
 

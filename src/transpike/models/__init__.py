@@ -21,6 +21,7 @@ from transpike.models.arguments import (
     network_arguments,
 )
 from transpike.models.description import describe_images, read_description, save_network
+from transpike.models.network_files import is_network_file, read_network
 from transpike.models.outlines import outlined
 from transpike.models.weights import check_weights, load_weights, read_weights, save_weights
 from transpike.models.zoo import NETWORKS, build_network
@@ -33,11 +34,13 @@ __all__ = [
     "describe_arguments",
     "describe_images",
     "describe_network",
+    "is_network_file",
     "is_run",
     "load_weights",
     "model_names",
     "network_arguments",
     "read_description",
+    "read_network",
     "read_weights",
     "save_network",
     "save_weights",
@@ -120,7 +123,8 @@ def create_model(
 
     Args:
         name: one of `model_names()`; `timm/<name>` or `torchvision/<name>`; the folder of a `transpike train` run,
-            which is rebuilt as it was trained; or a module of your own, which is returned as it is.
+            which is rebuilt as it was trained; an ONNX file or a program of torch.export.save, see `read_network`; or a
+            module of your own, which is returned as it is.
         num_classes: outputs. A run's folder knows its own.
         in_channels: channels of the image. A run's folder knows its own.
         image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP); their paper's
@@ -161,6 +165,8 @@ def create_model(
         model = name
     elif is_run(name):
         return _of_run(Path(name), weights, kwargs)
+    elif name not in NETWORKS and is_network_file(name):
+        return read_network(name)
     else:
         model = _build(str(name), num_classes, in_channels, image_size, kwargs)
     if weights is not None:

@@ -47,8 +47,31 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
         ],
         table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
         layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
-        groups=[*_least(result, series), *_refused(result), *_searched(result), *early_groups(named, key)],
+        groups=[
+            *_outputs(result.ann, best),
+            *_least(result, series),
+            *_refused(result),
+            *_searched(result),
+            *early_groups(named, key),
+        ],
     )
+
+
+def _outputs(ann: Ann, row: Row) -> list[Group]:
+    """What there is to say of the outputs beside classes: the task's measures, and each output's error."""
+    measures = [
+        (name, fixed(value, 4), fixed(row.label_measures.get(name), 4), fixed(ann.measures.get(name), 4))
+        for name, value in row.measures.items()
+    ]
+    columns = ("measure", "beside the ANN’s outputs", "beside labels", "the ANN’s beside labels")
+    found = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
+    if len(row.output_errors) > 1:
+        note = (
+            "Relative to the ANN’s outputs less their mean over images. A softmax hides errors, which show before it."
+        )
+        errors = [(name, percent(value)) for name, value in row.output_errors.items()]
+        found.append(Group("Error of each output", note, columns=("output", "relative error"), rows=errors))
+    return found
 
 
 def _least(result: Conversion, series: Sequence[Series]) -> list[Group]:

@@ -12,6 +12,7 @@ from transpike.report.series import find_series, least, picked, representative
 from transpike.report.wording import known, percent
 from transpike.results import (
     Analysis,
+    Ann,
     Conversion,
     Evaluation,
     Features,
@@ -58,6 +59,7 @@ def conversion_table(result: Conversion) -> Table:
         table.caption += f"\nwithin {result.limits}: {named}"
     if best.diagnosis:
         table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
+    table.caption += "".join(f"\n{line}" for line in _outputs(best, result.ann))
     table.caption_justify = "left"
     table.add_column("", no_wrap=True)
     for heading in HEADINGS:
@@ -68,6 +70,17 @@ def conversion_table(result: Conversion) -> Table:
     for row in result.rows:
         table.add_row(*_cells(row, ann.energy_uj))
     return table
+
+
+def _outputs(row: Row, ann: Ann) -> Iterator[str]:
+    """What there is to say of the outputs beside classes: the task's measures, and each output's error."""
+    for name, value in row.measures.items():
+        yield f"{name}: {value:.4g} beside the ANN's outputs"
+        if name in row.label_measures:
+            yield f"{name} beside labels: {row.label_measures[name]:.4g}, the ANN's {ann.measures.get(name, 0.0):.4g}"
+    if len(row.output_errors) > 1:
+        errors = (f"{name} {100 * value:.3g} %" for name, value in row.output_errors.items())
+        yield f"relative error: {', '.join(errors)}"
 
 
 def early_tables(result: Conversion) -> Iterator[Table]:

@@ -145,6 +145,10 @@ class Row:
         layers: the input's encoder first.
         network: the folder in the run's folder that holds the network; None where none was saved.
         spikes: where it has neurons.
+        measures: of the outputs beside the original network's, by name: 1 where they are alike.
+        label_measures: of the outputs beside labels.
+        output_errors: of each output the norm of the difference, relative to that of the original's less its mean over
+            images; and of what is decoded before more is done to it, as by a softmax.
         output_error: relative error of the decoded outputs on the images on which its layers were diagnosed.
         advice: the setting of the scheme, by name, that would lessen the error most; empty where there is none.
         diagnosis: what binds, where, and what to do, in a sentence or two.
@@ -183,6 +187,9 @@ class Row:
     function_operations: float = 0.0
     network: str | None = None
     spikes: Spikes = "needed"
+    measures: Mapping[str, float] = field(default_factory=dict)
+    label_measures: Mapping[str, float] = field(default_factory=dict)
+    output_errors: Mapping[str, float] = field(default_factory=dict)
     output_error: float | None = None
     advice: Mapping[str, object] = field(default_factory=dict)
     diagnosis: str = ""
@@ -201,12 +208,14 @@ class Ann:
         macs: multiply-accumulates for one image.
         energy_uj: of these and of one evaluation of each function that is more than comparisons, in microjoules.
         images_per_second: on this machine.
+        measures: of its outputs beside labels, by name.
     """
 
     accuracy: float | None
     macs: float
     energy_uj: float
     images_per_second: float
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +240,7 @@ class Try:
         kept: the same with every deviation of the outputs enlarged by the goal's margin, which is what the goal asks.
         error: norm of the difference of centred outputs, relative to the original's.
         loss_pp: percentage points of accuracy lost, with deviations enlarged likewise; None without labels.
+        measure: of the outputs beside the original's, where the goal asks for one.
         energy_uj: for an image, in microjoules; of those alone that meet the goal.
         spikes_per_neuron: for an image; of those alone that meet the goal.
         met: whether it meets the goal.
@@ -248,6 +258,7 @@ class Try:
     kept: float | None = None
     error: float | None = None
     loss_pp: float | None = None
+    measure: float | None = None
     energy_uj: float | None = None
     spikes_per_neuron: float | None = None
     met: bool = False

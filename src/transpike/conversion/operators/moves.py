@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from transpike.conversion.form import Form
-from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value
+from transpike.conversion.lowering import UNSUPPORTED, Lowering, Value, flat
 
 __all__ = ["MOVES", "OPERATORS", "expanded", "move"]
 
@@ -56,7 +56,7 @@ def move(to: Lowering, node: Node, **_: Value) -> Value:
         (first, second), (shift, other) = form.front(moved), form.front(constant)
         alike = torch.equal(first + total * (first > 0), second) and torch.equal(shift, other)
         if alike and bool((first <= total).all()):
-            return _gathered(to, node, inputs, form, first.long(), shift)
+            return _gathered(to, node, inputs, form, first.long(), shift, _recipe(to, node, inputs, form))
     return to.mixed(node, inputs)
 
 
@@ -94,7 +94,19 @@ def _twice(to: Lowering, source: Node, constant: Tensor) -> Tensor:
     return form.back(form.front(constant).expand(2, *form.shape))
 
 
-def _gathered(to: Lowering, node: Node, inputs: list[str], form: Form, index: Tensor, shift: Tensor) -> Value:
+def _recipe(to: Lowering, node: Node, inputs: list[str], form: Form) -> dict[str, object]:
+    """How to make the index at another size of the image: the operator, if it moves the values of one sample alone."""
+    plain = len(inputs) == 1 and to.forms[inputs[0]] == Form(to.forms[inputs[0]].shape) and form == Form(form.shape)
+    source, *args = node.args or (None,)
+    held = not node.kwargs and all(isinstance(value, (int, float)) for value in flat(args))
+    if not (plain and held and isinstance(source, Node) and to.env[source] == inputs[0]):
+        return {}
+    return {"move": [Lowering.full_name(node), [list(a) if isinstance(a, (list, tuple)) else a for a in args]]}
+
+
+def _gathered(
+    to: Lowering, node: Node, inputs: list[str], form: Form, index: Tensor, shift: Tensor, recipe: dict[str, object]
+) -> Value:
     x = inputs[0]
     if len(inputs) > 1:
         sizes = [math.prod(to.ops[name].shape) for name in inputs]
@@ -109,7 +121,9 @@ def _gathered(to: Lowering, node: Node, inputs: list[str], form: Form, index: Te
     else:
         device = node.meta["val"].device
         tensors = {"index": (index.flatten() if zeros else index.flatten() - 1).to(device)}
-        result = to.emit(node, "gather", [x], value=form, args={"size": size, "zeros": zeros}, tensors=tensors)
+        result = to.emit(
+            node, "gather", [x], value=form, args={"size": size, "zeros": zeros, **recipe}, tensors=tensors
+        )
     if bool((shift == 0).all()):
         return result
     constant = shift.to(node.meta["val"])
@@ -123,7 +137,8 @@ def expanded(to: Lowering, node: Node, x: str, form: Form) -> str:
         return x
     index = torch.arange(math.prod(source)).view(source).expand(form.shape)
     tensors = {"index": index.flatten().to(node.meta["val"].device)}
-    args = {"size": math.prod(source), "zeros": False}
+    args: dict[str, object] = {"size": math.prod(source), "zeros": False}
+    args["move"] = ["expand.default", [[-1, *form.shape]]]
     return to.emit(node, "gather", [x], value=form, part="expand", args=args, tensors=tensors)
 
 

@@ -1,0 +1,175 @@
+"""Converted networks outside the framework: does the runner, does onnxruntime compute the same, and what does it take?
+
+    python benchmarks/export.py --digits runs/demo/ann --data data --networks data/networks
+    python benchmarks/export.py --names digits --digits runs/demo/ann --images 40 --parts runner
+
+Two networks with trained weights: the ResNet-20 of `transpike demo` on scikit-learn's digits, ternary, T = 8, and a
+MobileNetV3 for CIFAR-10 (see `trained_networks.py`), levels 1, 2, 4, 8, T = 8. For every part (the NumPy runner, the
+ONNX step in onnxruntime, both again with weights of 8 bits, and PyTorch with 8, 6 and 4) a row says on how many images
+the largest difference is within 1e-4 of the largest output, how many others the runner had reported as close to a
+threshold, and how many predictions are equal. Every finished part is a line of benchmarks/results/export.jsonl, so a
+command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timing import RESULTS, save, show
+from torch import Tensor, nn
+from trained_networks import load as load_trained
+
+import transpike
+from transpike import export
+from transpike.conversion import SpikingNetwork
+from transpike.data import Loading
+
+BATCH = 20  # images of a line
+NEAR = 1e-4  # of the largest output
+CODES = {"digits": transpike.CSS(), "mobilenetv3": transpike.CSS(levels=(1, 2, 4, 8))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", nargs="+", choices=list(CODES), default=list(CODES))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--digits", type=Path, help="the folder of a run that trained a network on digits")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the images (default: data)")
+    parser.add_argument("--networks", type=Path, default=Path("data/networks"), help="folder of the weights")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=RESULTS / "export.jsonl")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    options.out.parent.mkdir(exist_ok=True)
+    lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    rows = []
+    for name in options.names:
+        ann, calibration, images, labels = networks(name, options)
+        snn = transpike.convert(ann, calibration, scheme=CODES[name])
+        for part in options.parts:
+            found = [line for line in lines if line["network"] == name and line["part"] == part]
+            for start in range(0, len(images), BATCH):
+                if any(line["start"] == start for line in found):
+                    continue
+                began = time.perf_counter()
+                line = PARTS[part](snn, images[start : start + BATCH], labels[start : start + BATCH])
+                line |= {"seconds": time.perf_counter() - began, "start": start, "network": name, "part": part}
+                found.append(line)
+                with options.out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            rows.append(joined(name, part, found))
+            print(rows[-1], flush=True)
+    show("Outside the framework", list(rows[0]), [[f"{value:.4g}" if isinstance(value, float) else str(value)
+         for value in row.values()] for row in rows])  # fmt: skip
+    print(save("export", rows))
+
+
+def networks(name: str, options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A network, calibration images, test images and their labels."""
+    if name == "digits":
+        ann = transpike.create_model(options.digits).eval()
+        sets = transpike.load_images("digits", loading=Loading(seed=0))
+        pixels, labels = (torch.cat(parts) for parts in zip(*sets.test, strict=True))
+        calibration = torch.cat([images for images, _ in sets.calibration(512)])
+        return ann, calibration, pixels[: options.images], labels[: options.images]
+    trained = load_trained(name, data=options.data, networks=options.networks, images=options.images)
+    return trained.ann, trained.calibration, *trained.test
+
+
+def compared(found: np.ndarray[Any, Any], snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Outputs beside the simulation's: of each image the largest difference, relative to its largest output."""
+    expected = snn(images).numpy()
+    return {
+        "errors": (np.abs(found - expected).max(1) / np.abs(expected).max(1)).tolist(),
+        "same": int((found.argmax(1) == expected.argmax(1)).sum()),
+        "equal": int((found == expected).all(1).sum()),
+        "right": int((found.argmax(1) == labels.numpy()).sum()),
+        "count": len(images),
+    }
+
+
+def runner(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        snn.save(folder)
+        found = export.run(folder, images)
+    assert (found.latency, found.interval) == (snn.latency, snn.interval)
+    return compared(found.outputs, snn, images, labels) | {
+        "close": found.close.tolist(), "events": sum(found.events.values()), "queued": found.queued,
+        "synaptic": found.synaptic_updates, "neuronal": found.neuron_updates,
+    }  # fmt: skip
+
+
+_SESSIONS: dict[int, tuple[Any, Any]] = {}
+
+
+def in_onnxruntime(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    import onnxruntime
+
+    if id(snn) not in _SESSIONS:
+        folder = export.onnx(snn, tempfile.mkdtemp())
+        threads = onnxruntime.SessionOptions()
+        threads.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(folder / "step.onnx", threads)
+        _SESSIONS[id(snn)] = json.loads((folder / "schedule.json").read_text()), session
+    plan, session = _SESSIONS[id(snn)]
+    state = {s["name"]: np.zeros([len(images), *s["shape"]], plan["type"]) for s in plan["states"]}
+    for step in range(plan["latency"]):
+        control = np.array(plan["schedule"][step % plan["interval"]], plan["type"])
+        found = session.run(None, {"image": images.numpy(), "control": control, **state})
+        state = dict(zip(state, found[len(plan["outputs"]) :], strict=True))
+    return compared(found[0], snn, images, labels)
+
+
+_WHOLE: dict[tuple[int, int], SpikingNetwork] = {}
+
+
+def whole(snn: SpikingNetwork, bits: int) -> SpikingNetwork:
+    """The network with weights of so many bits, made once."""
+    if (id(snn), bits) not in _WHOLE:
+        _WHOLE[id(snn), bits] = snn.quantise(bits)
+    return _WHOLE[id(snn), bits]
+
+
+def rounded(bits: int) -> Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]:
+    """PyTorch with rounded weights, beside PyTorch without."""
+    return lambda snn, images, labels: compared(whole(snn, bits)(images).numpy(), snn, images, labels)
+
+
+PARTS: dict[str, Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]] = {
+    "runner": runner,
+    "onnxruntime": in_onnxruntime,
+    "8 bits": rounded(8),
+    "6 bits": rounded(6),
+    "4 bits": rounded(4),
+    "runner, 8 bits": lambda snn, images, labels: runner(whole(snn, 8), images, labels),
+    "onnxruntime, 8 bits": lambda snn, images, labels: in_onnxruntime(whole(snn, 8), images, labels),
+}
+
+
+def joined(name: str, part: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """All lines of a part in one row."""
+    total = {key: sum(line[key] for line in lines) for key in ("count", "same", "equal", "right", "seconds")}
+    errors = np.concatenate([line["errors"] for line in lines])
+    row: dict[str, Any] = {"network": name, "part": part, "images": total["count"], "same": total["same"]}
+    row |= {"near": int((errors < NEAR).sum()), "equal": total["equal"], "right": total["right"]}
+    row |= {"median": float(np.median(errors)), "largest": float(errors.max()), "seconds": total["seconds"]}
+    if "close" in lines[0]:
+        close = np.concatenate([line["close"] for line in lines])
+        row["unexplained"] = int(((errors >= NEAR) & (close == 0)).sum())
+        row["without close"] = int((close == 0).sum())
+        row |= {key: sum(line[key] for line in lines) / total["count"] for key in ("events", "synaptic", "neuronal")}
+        row["queued"] = max(line["queued"] for line in lines)
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A network up to one of its modules, and the rest of it behind a spiking network that stands in for that part."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from transpike.checks import near
+from transpike.errors import ConversionError
+
+__all__ = ["Continued", "until"]
+
+
+def until(model: nn.Module, name: str) -> nn.Module:
+    """``model`` whose output is that of its module ``name``; it shares all its modules and weights with ``model``.
+
+    Raises:
+        ConversionError: if it has no module of that name.
+    """
+    module = _module(model, name)
+    part = copy.copy(model)
+    part.forward = partial(_cut, model.forward, module, name)
+    return part
+
+
+def _cut(forward: Callable[..., object], module: nn.Module, name: str, x: Tensor) -> object:
+    """The module's output. All of the network is run, for an exception would leave torch.export's record of modules
+    broken; what the output does not need is left out of the program."""
+    found: list[object] = []
+    handle = module.register_forward_hook(lambda _, __, output: found.append(output))
+    try:
+        forward(x)
+    except Exception:
+        if not found:  # what comes after the module need not run here
+            raise
+    finally:
+        handle.remove()
+    if len(found) != 1:
+        times = "more than once" if found else "never"
+        raise ConversionError(f"until: the network calls its module {name!r} {times}; name another")
+    return found[0]
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    modules = dict(model.named_modules())
+    modules.pop("", None)
+    if name not in modules:
+        guess = near(name, list(modules), most=3) or f" Its first are: {', '.join(list(modules)[:8])}."
+        raise ConversionError(f"until: {type(model).__name__} has no module {name!r}.{guess}")
+    found: nn.Module = modules[name]
+    return found
+
+
+class Continued(nn.Module):
+    """A network in which a spiking network does the work of one of its modules, and of all before it.
+
+    Args:
+        ann: the network.
+        snn: of ``transpike.convert(ann, images, until=name)``.
+        name: of the module.
+
+    Raises:
+        ConversionError: if it has no module of that name.
+
+    Example:
+        >>> import torch, transpike
+        >>> class Tagger(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.encoder, self.cell = nn.Conv1d(2, 4, 3), nn.GRU(4, 3, batch_first=True)
+        ...     def forward(self, x):
+        ...         return self.cell(self.encoder(x).relu().mT)[0]
+        >>> net, sounds = Tagger().eval(), torch.rand(32, 2, 16)
+        >>> snn = transpike.convert(net, sounds, until="encoder", scheme=transpike.CSS(steps=12, silent=0))
+        >>> error = Continued(net, snn, "encoder")(sounds) - net(sounds)
+        >>> error.abs().max().item() < 0.02
+        True
+    """
+
+    def __init__(self, ann: nn.Module, snn: nn.Module, name: str) -> None:
+        super().__init__()
+        self.ann, self.snn, self.name = ann, snn, name
+        _module(ann, name)
+
+    def forward(self, x: Tensor) -> Any:
+        module, spoken = _module(self.ann, self.name), self.snn(x)
+        calls: list[None] = []
+
+        def told(*_: object, **__: object) -> object:
+            if calls:
+                raise ConversionError(f"until: the network calls its module {self.name!r} more than once")
+            calls.append(None)
+            return spoken
+
+        module.forward = told
+        try:
+            return self.ann(x)
+        finally:
+            del module.forward

@@ -1,0 +1,168 @@
+"""``transpike export``: a converted network for other simulators, runtimes and chips."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from transpike import files
+from transpike.checks import choice, whole
+from transpike.data import Loading, load_images
+from transpike.errors import ConfigError, ModelError
+from transpike.train.recorded import read_options, recorded_loading
+
+if TYPE_CHECKING:
+    from transpike.export import Run
+
+__all__ = ["Export", "export"]
+
+TARGETS = ("onnx", "torch", "nir", "integers", "events")
+EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a converted network for other simulators, runtimes and chips.
+
+    onnx: step.onnx, one step of the network in standard operators, and schedule.json, its clock; docs/deploy.md runs
+    them in ten lines. torch: the same as step.pt2, for torch.export.load. nir: network.nir, if it is of rate coding.
+    integers: weights, biases and thresholds as whole numbers, and a table of what each layer takes. events: the network
+    runs on test images, one entering while the last is on its way; spikes.npz lists every spike (step, layer, neuron,
+    digit), events.json what was counted.
+
+    Examples:
+      transpike export runs/convert-20261121-110000/T8 --to onnx
+      transpike export runs/convert-20261121-110000/T8 --to events --images 10 --out events
+
+    Attributes:
+        network: A folder with network.json, as `transpike convert` writes one for every number of steps.
+        to: onnx, torch, nir, integers or events.
+        out: The folder to write to; by default the network's own, in a folder named after the target.
+        bits: Of integers: those of a weight, by default 8. Of onnx, torch and events: first round weights to so many.
+        opset: Of onnx: the version of its operators.
+        images: Of events: how many test images.
+        data: Of events: the images; by default those of the run.
+        root: Of events: where the data set's files lie; by default as in the run, else data.
+        loading: Of events: image size, normalisation, batches; by default as in the run.
+    """
+
+    network: Path
+    _: KW_ONLY
+    to: Literal["onnx", "torch", "nir", "integers", "events"] = "onnx"
+    out: Path | None = None
+    bits: int | None = None
+    opset: int = 18
+    images: int = 1
+    data: str | None = None
+    root: Path | None = None
+    loading: Loading | None = None
+
+
+def export(options: Export) -> Path:
+    """Write the files.
+
+    Returns:
+        Their folder.
+
+    Raises:
+        TranspikeError: The network or the images cannot be read, or the target cannot hold the network.
+    """
+    from transpike.conversion import load
+    from transpike.export import footprint, integers, nir, onnx, torch_program
+
+    choice("to", options.to, TARGETS)
+    whole("images", options.images)
+    if not os.path.isdir(options.network):
+        raise ModelError(f"{options.network}: no such folder; give one that `transpike convert` wrote, such as RUN/T8.")
+    inner = sorted(str(path.parent) for path in options.network.glob("*/network.json"))
+    if inner and not os.path.isfile(options.network / "network.json"):
+        raise ModelError(
+            f"{options.network}: holds several converted networks; give one of them: {', '.join(inner[:8])}"
+        )
+    folder = options.out or options.network / options.to
+    if options.to == "events":
+        return _events(options, folder)
+    snn = load(options.network)
+    if options.bits is not None or options.to == "integers":
+        snn = snn.quantise(8 if options.bits is None else options.bits)
+    if options.to == "integers":
+        integers(snn, folder)
+        print(footprint(snn))
+        print(f"Whole numbers: {folder}")
+        return folder
+    if options.to == "nir":
+        print(f"NIR: {nir(snn, folder / 'network.nir')}")
+        return folder
+    onnx(snn, folder, opset=options.opset) if options.to == "onnx" else torch_program(snn, folder)
+    print(f"One step of the network, and its clock: {folder}")
+    return folder
+
+
+def _events(options: Export, folder: Path) -> Path:
+    from transpike.conversion import load
+    from transpike.export import run
+    from transpike.export.runner import SPIKES
+
+    begun = read_options(options.network.parent)
+    name = options.data or begun.get("data")
+    if name is None:
+        raise ConfigError(f"{options.network}: give --data, the images; no run.json beside it tells.")
+    root = options.root or Path(begun.get("root", "data"))
+    loading = options.loading or recorded_loading(begun, options.network) or Loading()
+    files.check_target(folder / "spikes.npz", SPIKES)
+    files.check_target(folder / "events.json", EVENTS)
+    images = _images(load_images(name, root=root, loading=loading).test, options.images)
+    if options.bits is None:
+        found = run(options.network, images, record=True)
+    else:
+        with TemporaryDirectory() as rounded:
+            load(options.network).quantise(options.bits).save(rounded)
+            found = run(rounded, images, record=True)
+    with files.Change(folder) as change:
+        change.write("spikes.npz", found.write_spikes, kind=SPIKES)
+        change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
+    print(_told(found))
+    print(f"Spikes and counts: {folder}")
+    return folder
+
+
+def _images(batches: DataLoader[Any], count: int) -> Tensor:
+    """The first test images."""
+    parts: list[Tensor] = []
+    for images, _ in batches:
+        parts.append(images)
+        if sum(map(len, parts)) >= count:
+            break
+    return torch.cat(parts)[:count]
+
+
+def _counted(found: Run) -> dict[str, object]:
+    return {
+        "images": len(found.close),
+        "latency": found.latency,
+        "interval": found.interval,
+        "events": dict(found.events),
+        "synaptic_updates": found.synaptic_updates,
+        "neuron_updates": found.neuron_updates,
+        "queued": found.queued,
+        "close": found.close,
+        "nearest": found.nearest,
+    }
+
+
+def _told(found: Run) -> str:
+    count, events = len(found.close), sum(found.events.values())
+    each = (events, found.synaptic_updates, found.neuron_updates)
+    spikes, additions, updates = (f"{number / count:,.0f}" for number in each)
+    return (
+        f"{count} images, the output {found.latency} steps after an image, a new image every {found.interval}.\n"
+        f"An image takes {spikes} spikes, {additions} additions at synapses, {updates} updates of neurons; "
+        f"at most {found.queued:,} events wait in delays."
+    )

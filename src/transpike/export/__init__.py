@@ -1,0 +1,38 @@
+"""Out of the framework: a saved network in other simulators, runtimes and chips.
+
+The names load on first use: `run` needs NumPy and SciPy alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transpike.export.footprint import Core, footprint
+    from transpike.export.nir_graph import import_nir, nir
+    from transpike.export.onnx_step import onnx, torch_program
+    from transpike.export.runner import CLOSE, Run, run
+    from transpike.export.whole import integers
+
+_HOMES = {
+    "CLOSE": "transpike.export.runner",
+    "Core": "transpike.export.footprint",
+    "Run": "transpike.export.runner",
+    "footprint": "transpike.export.footprint",
+    "import_nir": "transpike.export.nir_graph",
+    "integers": "transpike.export.whole",
+    "nir": "transpike.export.nir_graph",
+    "onnx": "transpike.export.onnx_step",
+    "run": "transpike.export.runner",
+    "torch_program": "transpike.export.onnx_step",
+}
+
+__all__ = ["CLOSE", "Core", "Run", "footprint", "import_nir", "integers", "nir", "onnx", "run", "torch_program"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'transpike.export' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value

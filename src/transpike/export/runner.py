@@ -1,0 +1,288 @@
+"""The reference runner: a saved network on one clock, event by event, in NumPy and SciPy alone.
+
+Every operation has the clock of its inputs, delayed where the network says so. A neuron keeps its state from step to
+step, listens for its wait, and fires; the next image enters while the last is still on its way (Appendix A.4 of the
+paper of CSS).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transpike import files
+from transpike.checks import whole
+from transpike.errors import ConversionError, ModelError, TranspikeError
+from transpike.export import linear
+from transpike.export.bundle import DAMAGED, Array, Bundle, Node, read
+from transpike.export.neurons import Encoder, Neurons
+from transpike.export.operators import evaluate, unsupported
+
+__all__ = ["CLOSE", "Run", "run"]
+
+CLOSE = 1e-5
+"""How near a threshold, in units of theta, a decision may turn by the rounding of another simulator."""
+
+SPIKES = files.zip_kind("spikes of a network (.npz)", "step.npy", "layer.npy", "neuron.npy", "digit.npy", "layers.npy")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """What the runner saw.
+
+    Attributes:
+        outputs: decoded, for all images, in the form in which the network returns them.
+        latency: steps from the arrival of an image to its complete output, as measured.
+        interval: steps between two images, and as measured between two outputs.
+        events: spikes by layer, the input's first; values where the input is an analog current.
+        synaptic_updates: additions of a weight to a current.
+        neuron_updates: steps that values of neurons' states took.
+        queued: the most events that waited in delays at once.
+        close: for each image, how many decisions were nearer than `CLOSE` to a threshold.
+        nearest: for each image, the distance of the nearest decision from its threshold, in units of theta.
+        spikes: where recorded, a table with the columns step, layer, neuron, digit; else None.
+        layers: names of the layers by their number in the table.
+    """
+
+    outputs: Any
+    latency: int
+    interval: int
+    events: Mapping[str, int]
+    synaptic_updates: int
+    neuron_updates: int
+    queued: int
+    close: Array
+    nearest: Array
+    spikes: Array | None
+    layers: tuple[str, ...]
+
+    def save_spikes(self, path: Path | str) -> Path:
+        """Write the recorded spikes as an .npz of four columns and the layers' names.
+
+        Raises:
+            ModelError: if none were recorded, or the file cannot be written.
+        """
+        if self.spikes is None:
+            raise ModelError("no spikes were recorded; run with record=True")
+        return files.write(path, self.write_spikes, kind=SPIKES, error=ModelError)
+
+    def write_spikes(self, place: Path) -> None:
+        """Write them to a new file, without care for what lies there."""
+        assert self.spikes is not None
+        columns = {name: self.spikes[name] for name in self.spikes.dtype.names or ()}
+        with place.open("wb") as file:
+            np.savez_compressed(file, layers=np.array(self.layers), **columns)
+
+    def __repr__(self) -> str:
+        """Figures in place of values."""
+        return (
+            f"Run(images={len(self.close)}, latency={self.latency}, interval={self.interval}, "
+            f"events={sum(self.events.values())}, queued={self.queued}, close={int(self.close.sum())})"
+        )
+
+
+def run(folder: Path | str, images: Any, *, interval: int | None = None, record: bool = False) -> Run:
+    """Run a saved network on ``images``, one after the other through the same neurons, on one clock.
+
+    Args:
+        folder: that `SpikingNetwork.save` wrote.
+        images: [N, \\*], an array or a tensor on the CPU; one enters every ``interval`` steps.
+        interval: at least the network's, which is the default.
+        record: whether to keep every spike.
+
+    Raises:
+        ModelError: if the folder holds no whole network, or one with an operator that the runner does not have.
+        ConversionError: if the images have another shape than the network's, or are not finite.
+        ConfigError: if the interval is too short.
+
+    Example:
+        >>> import tempfile, torch, transpike
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> snn = transpike.convert(ann, torch.rand(64, 4), scheme=transpike.CSS(steps=8, silent=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     snn.save(folder)
+        ...     found = run(folder, torch.rand(5, 4))
+        >>> found.outputs.shape, found.latency == snn.latency, found.interval == snn.interval
+        ((5, 3), True, True)
+    """
+    bundle = read(folder)
+    x = _checked(bundle, images)
+    interval = bundle.interval if interval is None else whole("interval", interval, least=bundle.interval)
+    try:
+        return _Clock(bundle, interval, record=record).run(x)
+    except TranspikeError:
+        raise
+    except DAMAGED as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        raise ModelError(f"{folder}/network.json: damaged ({reason}). Save the network again.") from error
+
+
+def _checked(bundle: Bundle, images: Any) -> Array:
+    x = np.asarray(images)
+    if x.ndim == 0 or x.shape[1:] != bundle.input.shape or x.dtype.kind != "f" or not len(x):
+        shape = ", ".join(map(str, bundle.input.shape))
+        raise ConversionError(f"the network expects floating-point images [N, {shape}], not {x.dtype} {list(x.shape)}")
+    if not np.isfinite(x).all():
+        raise ConversionError("the images hold values that are not finite")
+    return x
+
+
+class _Clock:
+    def __init__(self, bundle: Bundle, interval: int, *, record: bool) -> None:
+        self._bundle, self._interval, self._record = bundle, interval, record
+        self._nodes = [node for node in bundle.nodes if node.name in bundle.spiking]
+        self._tail = [node for node in bundle.nodes if node.name not in bundle.spiking]
+        for node in self._tail:
+            if node.kind == "call" and (missing := unsupported(node)):
+                raise ModelError(
+                    f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it"
+                )
+        self._layers = {n.name: linear.make(n, bundle) for n in self._nodes if not n.fires and n.kind != "input"}
+        self._after = {n.name: linear.make(n, bundle) for n in self._tail if n.kind != "call"}
+        self._encoder = Encoder(bundle)
+        self._neurons = {node.name: Neurons(node, bundle) for node in self._nodes if node.fires}
+        self._arrives, self._first = self._starts()
+        self._queue: dict[int, dict[tuple[str, str], Array]] = defaultdict(dict)
+        self._decoding: dict[str, Array] = {}
+        self.names = tuple(n.name for n in self._nodes if n.fires or n.kind == "input")
+        self.events = dict.fromkeys(self.names, 0)
+        self.synaptic = self.neuronal = self.queued = self._waiting = 0
+        self._rows: list[Array] = []
+
+    def _starts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """When the first image's inputs reach each operation, and when its result begins, by delays and waits."""
+        arrives: dict[str, int] = {}
+        first: dict[str, int] = {}
+        for node in self._nodes:
+            times = {first[name] + self._bundle.delays.get((name, node.name), 0) for name in node.inputs} or {0}
+            if len(times) > 1:
+                raise ModelError(f"{node.name}: its inputs arrive at different steps, {sorted(times)}")
+            arrives[node.name] = times.pop()
+            first[node.name] = arrives[node.name] + node.wait
+        return arrives, first
+
+    def run(self, images: Array) -> Run:
+        count, bundle = len(images), self._bundle
+        self._close, self._nearest = np.zeros(count, np.int64), np.full(count, np.inf)
+        values: list[dict[str, Array]] = [{} for _ in range(count)]
+        done = np.zeros(count, np.int64)
+        last = max(self._first.values()) + bundle.steps + bundle.wait
+        for tick in range((count - 1) * self._interval + last + 1):
+            sent: dict[str, Array] = {}
+            due = self._queue.pop(tick, {})
+            self._waiting -= sum(int(np.count_nonzero(x)) for x in due.values())
+            for node in self._nodes:
+                image, step = divmod(tick - self._arrives[node.name], self._interval)
+                if 0 <= image < count and step < bundle.steps + max(node.wait, bundle.wait):
+                    inputs = [due[n, node.name] if (n, node.name) in due else sent.get(n) for n in node.inputs]
+                    if (found := self._step(node, step, image, inputs, images)) is not None:
+                        sent[node.name] = found
+                        self._count(tick, node, found)
+                    if node.name in bundle.readouts and self._decoded(node, step, image, found, values):
+                        done[image] = tick
+            self._delay(tick, sent)
+        arrivals = np.arange(count) * self._interval
+        outputs = [self._finish(found) for found in values]
+        joined = {name: np.concatenate([found[name] for found in outputs]) for name in bundle.outputs}
+        between = set(np.diff(done).tolist()) or {self._interval}
+        latencies = set((done - arrivals + 1).tolist())
+        if len(latencies) > 1 or len(between) > 1:
+            raise ModelError(f"outputs came after different numbers of steps: {sorted(latencies)}")
+        return Run(
+            bundle.pack(joined), latencies.pop(), between.pop(), self.events, self.synaptic, self.neuronal,
+            self.queued, self._close, self._nearest, self._table(), self.names,
+        )  # fmt: skip
+
+    def _step(self, node: Node, step: int, image: int, inputs: Sequence[Array | None], images: Array) -> Array | None:
+        """What leaves an operation at a step of its own clock; None for nothing."""
+        steps = self._bundle.steps
+        if node.kind == "input":
+            if step == 0:
+                self._encoder.start(images[image : image + 1])
+            found, near = self._encoder(step) if step < steps else (None, None)
+            self._near(image, near)
+            return found
+        arrived = [x for x in inputs if x is not None]
+        if node.fires:
+            if step == 0:
+                self._neurons[node.name].start()
+            if step >= steps + node.wait:
+                return None
+            found, near = self._neurons[node.name](step, arrived)
+            self.neuronal += self._neurons[node.name].size
+            self._near(image, near)
+            return found
+        if step >= steps:
+            return None
+        found, additions = self._layers[node.name](step, arrived)
+        self.synaptic += additions
+        return found
+
+    def _near(self, image: int, distances: Array | None) -> None:
+        if distances is not None and distances.size:
+            self._close[image] += np.count_nonzero(distances < CLOSE)
+            self._nearest[image] = min(self._nearest[image], float(distances.min()))
+
+    def _count(self, tick: int, node: Node, found: Array) -> None:
+        if node.name not in self.events:
+            return
+        fired = np.flatnonzero(found)
+        self.events[node.name] += len(fired)
+        if self._record:
+            row = np.empty(len(fired), _TABLE)
+            row["step"], row["layer"], row["neuron"] = tick, self.names.index(node.name), fired
+            row["digit"] = found.ravel()[fired]
+            self._rows.append(row)
+
+    def _table(self) -> Array | None:
+        if not self._record:
+            return None
+        return np.concatenate(self._rows) if self._rows else np.empty(0, _TABLE)
+
+    def _delay(self, tick: int, sent: Mapping[str, Array]) -> None:
+        for (source, to), steps in self._bundle.delays.items():
+            if source in sent:
+                self._queue[tick + steps][source, to] = sent[source]
+                self._waiting += int(np.count_nonzero(sent[source]))
+        self.queued = max(self.queued, self._waiting)
+
+    def _decoded(self, node: Node, step: int, image: int, found: Array | None, values: list[dict[str, Array]]) -> bool:
+        """Accumulate what is read decoded; whether it is complete. A layer that accumulates waits as others do."""
+        bundle, wait = self._bundle, node.wait if node.fires else 0
+        index = step - wait
+        dtype: Any = np.int64 if bundle.whole else bundle.dtype.type
+        if found is not None and 0 <= index < bundle.steps:
+            before = self._decoding.get(node.name)
+            if bundle.ratio is None:
+                weighed = found * dtype(bundle.weights[index])
+                self._decoding[node.name] = weighed if index == 0 or before is None else before + weighed
+            else:
+                fresh = index == 0 or before is None
+                self._decoding[node.name] = found if fresh else before * dtype(bundle.ratio) + found
+        if step != bundle.steps - 1 + (wait if node.fires else bundle.wait):
+            return False
+        value, dtype = self._decoding[node.name], bundle.dtype.type
+        if bundle.whole:
+            value = value.astype(dtype) * 2.0 ** -bundle.exponent(node.name)
+        if bundle.ratio is not None and bundle.weights[-1] != 1:
+            value = value * dtype(bundle.weights[-1])
+        values[image][node.name] = value * dtype(node.unit)
+        return True
+
+    def _finish(self, values: dict[str, Array]) -> dict[str, Array]:
+        """What is done to decoded values."""
+        for node in self._tail:
+            inputs = [values[name] for name in node.inputs]
+            if node.kind == "call":
+                values[node.name] = evaluate(node.calls, inputs, node.tensors).reshape(1, *node.shape)
+            else:
+                values[node.name], _ = self._after[node.name](0, inputs)
+        return values
+
+
+_TABLE = np.dtype([("step", np.int64), ("layer", np.int32), ("neuron", np.int64), ("digit", np.float64)])

@@ -1,0 +1,105 @@
+"""An integer network as whole numbers: weights of so many bits, a shift a channel, biases and thresholds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from transpike import files
+from transpike.coding.scheme import ratio
+from transpike.conversion import SpikingNetwork
+from transpike.conversion.integers import finest, reaches
+from transpike.conversion.kinds import KINDS
+from transpike.conversion.op import Op
+from transpike.conversion.save import tail
+from transpike.errors import ModelError
+
+__all__ = ["integers"]
+
+FORMAT, VERSION = "transpike integer network", 1
+DESCRIPTION = files.json_kind("an integer network (integers.json)", format=FORMAT)
+NUMBERS = files.safetensors_kind("whole numbers of a network that transpike wrote")
+
+
+def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
+    """Write ``integers.json`` and ``integers.safetensors``: what a chip or an FPGA is to be loaded with.
+
+    docs/format.md says what each field means.
+
+    Args:
+        snn: what `SpikingNetwork.quantise` gave.
+        folder: made if it is missing; files of an earlier export there are replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: if the network was not quantised, or the files cannot be written.
+    """
+    if not isinstance(snn, SpikingNetwork) or "exponent" not in snn.graph.input.args:
+        raise ModelError("the network is not one of whole numbers: give what snn.quantise(bits=8) returns")
+    tensors: dict[str, Tensor] = {}
+    ops = []
+    found = reaches(snn.graph, snn.scheme)
+    for op in snn.graph:
+        if op.name in snn.graph.spiking:
+            own = _numbers(op, snn.tensors(op), found[op.name].exponent[0])
+            tensors |= {f"{op.name}.{key}": tensor.cpu() for key, tensor in own.items()}
+            ops.append(_written(snn, op, list(own)))
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "steps": snn.steps,
+        "beta": ratio(snn.scheme),
+        "digits": list(snn.scheme.digits),
+        "latency": snn.latency,
+        "interval": snn.interval,
+        "delays": [[source, to, steps] for (source, to), steps in snn.delays.items() if steps],
+        "input": {"unit": snn.units[snn.graph.input.name], "digits": list(snn.scheme.encoded or ())},
+        "outputs": {name: snn.units[name] for name in sorted(snn.readouts)},
+        "ops": ops,
+    }
+    with files.Change(Path(folder), error=ModelError) as change:
+        change.write("integers.safetensors", files.tensors(tensors, NUMBERS), kind=NUMBERS)
+        change.write("integers.json", files.dumps(description), kind=DESCRIPTION)
+    return Path(folder)
+
+
+def _compressed(t: Tensor) -> Tensor:
+    """Without the axes along which it does not vary."""
+    for axis in range(t.ndim):
+        first = t.narrow(axis, 0, 1)
+        t = first if bool((t == first).all()) else t
+    return t
+
+
+def _written(snn: SpikingNetwork, op: Op, tensors: list[str]) -> dict[str, object]:
+    wait = snn.timing.waits.get(op.name, 0)
+    entry: dict[str, object] = {"name": op.name, "kind": op.kind, "inputs": op.inputs, "shape": op.shape}
+    entry |= {"args": {k: v for k, v in op.args.items() if k not in ("exponent", "state_bits", "bits")}}
+    entry |= {"gains": op.gains, "tensors": tensors}
+    entry |= {key: op.args[key] for key in ("bits", "state_bits") if key in op.args}
+    if op.fires:
+        entry |= {"wait": wait, "function": op.function.written(), "tail": tail(op.function)}
+        entry |= {"theta": snn.units[op.name]}
+    return entry
+
+
+def _numbers(op: Op, tensors: dict[str, Tensor], exponent: Tensor) -> dict[str, Tensor]:
+    factor, constant = KINDS[op.kind].factor, KINDS[op.kind].constant
+    found: dict[str, Tensor] = {"exponent": _compressed(exponent).to(torch.int16)}
+    for key, tensor in tensors.items():
+        if key == factor:
+            per = op.kind in ("convolution", "linear") and not op.args.get("transposed")
+            shift = finest(tensor, channels=True) if per else finest(tensor, channels=None)
+            grown = torch.exp2(shift.double()).view(*shift.shape, *[1] * (tensor.ndim - shift.ndim))
+            width = torch.int8 if int(op.args["bits"]) <= 8 else torch.int16
+            found |= {key: (tensor * grown).to(width), f"{key}_shift": shift.to(torch.int16)}
+        elif key == constant:
+            shift = finest(tensor, channels=None)
+            found |= {key: (tensor * torch.exp2(shift.double())).to(torch.int64), f"{key}_shift": shift.to(torch.int16)}
+        else:
+            found[key] = tensor
+    return found

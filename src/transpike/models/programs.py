@@ -1,0 +1,187 @@
+"""A network read from a file of another tool: steps in order, each a function of values by name.
+
+Nothing but the functions that a reader of ours put there is run. Every step is a module of its own under the name that
+it has in the file, so that what cannot be converted is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transpike.errors import ModelError
+
+__all__ = ["DEVICE", "LARGEST", "Name", "Program", "Step", "refused"]
+
+LARGEST = 2**30
+"""Values of one result; beyond it nobody meant the sizes."""
+
+DEVICE = "<device>"
+"""The name under which steps find the samples' device."""
+
+_LISTED = 8
+
+
+class Name(str):
+    """The name of a value, where an argument of a step stands for it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One function of the network.
+
+    Attributes:
+        name: in the file.
+        run: the function; None where there is none, which is an error only if the step is reached.
+        args: plain values, lists of them, and `Name` for values.
+        outputs: names of what it gives; empty ones are left out.
+        kwargs: by name.
+    """
+
+    name: str
+    run: Callable[..., object] | None
+    args: Sequence[object]
+    outputs: Sequence[str]
+    kwargs: Mapping[str, object]
+
+
+class _Called(nn.Module):
+    def __init__(self, run: Callable[..., object]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        return self.run(*args, **kwargs)
+
+
+class Program(nn.Module):
+    """A network of steps, for one tensor of samples [N, \\*].
+
+    Args:
+        title: what messages call it: the file.
+        steps: in an order in which they can run.
+        tensors: weights and other constants, by name.
+        start: the name of the samples.
+        outputs: names of what it gives; a tuple, if there are several.
+        shape: of a sample, as far as the file says; None for sizes it leaves open.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        steps: Sequence[Step],
+        tensors: Mapping[str, Tensor],
+        *,
+        start: str,
+        outputs: Sequence[str],
+        shape: Sequence[int | None],
+    ) -> None:
+        super().__init__()
+        self.title, self.start, self.outputs, self.sizes = title, start, tuple(outputs), tuple(shape)
+        self._places: dict[str, str] = {}
+        self._steps: list[tuple[str, Step]] = []
+        self._known: set[torch.Size] = set()
+        used: set[str] = set()
+        for name, tensor in tensors.items():
+            place = self._places[name] = _free(f"{name or 'constant'}", used)
+            if tensor.is_floating_point():
+                self.register_parameter(place, nn.Parameter(tensor, requires_grad=False))
+            else:
+                self.register_buffer(place, tensor)
+        for step in steps:
+            place = _free(step.name, used)
+            if step.run is not None:
+                self.add_module(place, _Called(step.run))
+            self._steps.append((place, step))
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if type(x) is Tensor and not x.is_meta and x.shape not in self._known and not torch.compiler.is_compiling():
+            self.check(x)  # sizes alone first: a stranger's numbers may ask for more memory than there is
+            self._known.add(x.shape)
+        found = self._run(x, {name: getattr(self, place) for name, place in self._places.items()})
+        return found[0] if len(found) == 1 else found
+
+    def check(self, x: Tensor) -> None:
+        """Make sure that it runs on samples like ``x``, without memory.
+
+        Raises:
+            ModelError: naming the first step that does not.
+        """
+        constants: dict[str, object] = {name: getattr(self, place).to("meta") for name, place in self._places.items()}
+        self._run(torch.empty(x.shape, dtype=x.dtype, device="meta"), constants, named=True)
+
+    def _run(self, x: Tensor, values: dict[str, object], *, named: bool = False) -> tuple[Tensor, ...]:
+        values |= {self.start: x, DEVICE: x.device}
+        for place, step in self._steps:
+            if step.run is None:
+                if named:
+                    return ()
+                raise ModelError(f"{self.title}: transpike does not read the operator of its step {step.name[:80]}")
+            try:
+                args: Any = _filled(step.args, values)
+                kwargs: Any = _filled(step.kwargs, values)
+                result = (step.run if named else getattr(self, place))(*args, **kwargs)
+            except ModelError:
+                raise
+            except Exception as error:
+                if not named:
+                    raise
+                why = " ".join(str(error).split())[:200]
+                shape = list(x.shape[1:])
+                raise ModelError(
+                    f"{self.title}: its step {step.name[:80]} does not run on samples of shape {shape} "
+                    f"({type(error).__name__}: {why}); check the size of the images"
+                ) from None
+            results = result if isinstance(result, (list, tuple)) and len(step.outputs) > 1 else [result]
+            for name, value in zip(step.outputs, results, strict=False):
+                if named and isinstance(value, Tensor) and value.numel() > LARGEST:
+                    raise ModelError(
+                        f"{self.title}: its step {step.name[:80]} gives {value.numel():,} values; its sizes are damaged"
+                    )
+                values[name] = value
+        found = [values.get(name) for name in self.outputs]
+        kept = tuple(value for value in found if isinstance(value, Tensor))
+        if len(kept) < len(found):
+            raise ModelError(f"{self.title}: an output is no tensor, or no step gives it. Export it again.")
+        return kept
+
+
+def _filled(argument: object, values: Mapping[str, object]) -> object:
+    """``argument`` with values in the place of names."""
+    if isinstance(argument, Name):
+        return values[argument]
+    if isinstance(argument, Mapping):
+        return {key: _filled(item, values) for key, item in argument.items()}
+    if isinstance(argument, (list, tuple)):
+        return [_filled(item, values) for item in argument]
+    return argument
+
+
+def _free(name: str, used: set[str]) -> str:
+    """A name that a module can have and no other has."""
+    plain = name.strip("/").replace(".", "/")[:200] or "step"
+    place, count = plain, 1
+    while place in used or hasattr(nn.Module, place) or place in _TAKEN:
+        count += 1
+        place = f"{plain}_{count}"
+    used.add(place)
+    return place
+
+
+_TAKEN = ("title", "start", "outputs", "sizes", "training", "_places", "_steps", "_known", *vars(nn.Module()))
+
+
+def refused(title: str, places: Mapping[str, Sequence[str]], known: str) -> ModelError:
+    """One error for operators that nothing here runs: by operator, the names of their steps."""
+    lines = [
+        f"{operator} ({', '.join(name[:60] for name in names[:3])}{', ...' if len(names) > 3 else ''})"
+        for operator, names in places.items()
+    ]
+    more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    return ModelError(
+        f"{title} has operators that transpike does not read: {'; '.join(lines[:_LISTED])}{more}. {known}"
+    )

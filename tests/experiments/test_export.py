@@ -1,0 +1,89 @@
+"""`transpike export`: files for other runtimes, from a folder that `transpike convert` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import transpike
+from transpike.cli import main
+from transpike.coding import Rate
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    ann = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.ReLU(), torch.nn.Linear(9, 10))
+    snn = transpike.convert(ann.eval(), torch.rand(64, 1, 8, 8), scheme=transpike.CSS(steps=4, silent=1))
+    snn.save(folder / "T4")
+    return folder / "T4"
+
+
+def test_to_events(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "events"
+    assert (
+        main(["export", str(converted), "--to", "events", "--images", "3", "--data", "digits", "--out", str(out)]) == 0
+    )
+    counts, snn = json.loads((out / "events.json").read_text()), transpike.load(converted)
+    assert (counts["images"], counts["latency"], counts["interval"]) == (3, snn.latency, snn.interval)
+    with np.load(out / "spikes.npz") as spikes:
+        assert len(spikes["step"]) == sum(counts["events"].values()) > 0
+        assert [str(name) for name in spikes["layers"]] == list(counts["events"])
+    assert f"3 images, the output {snn.latency} steps after an image" in capsys.readouterr().out
+
+
+def test_to_onnx_and_torch_beside_the_network(converted: Path) -> None:
+    assert main(["export", str(converted)]) == 0
+    assert main(["export", str(converted), "--to", "torch"]) == 0
+    assert {path.name for path in (converted / "onnx").iterdir()} == {"step.onnx", "schedule.json"}
+    assert {path.name for path in (converted / "torch").iterdir()} == {"step.pt2", "schedule.json"}
+
+
+def test_to_integers(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(converted), "--to", "integers", "--bits", "6", "--out", str(tmp_path / "whole")]) == 0
+    description = json.loads((tmp_path / "whole" / "integers.json").read_text())
+    assert {op["bits"] for op in description["ops"] if "bits" in op} == {6}
+    assert "state bits" in capsys.readouterr().out
+    words = ["--to", "events", "--bits", "6", "--data", "digits", "--out", str(tmp_path / "events")]
+    assert main(["export", str(converted), *words]) == 0
+    found = json.loads((tmp_path / "events" / "events.json").read_text())
+    assert found["events"] and found["latency"] == transpike.load(converted).latency
+
+
+def test_to_nir(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(converted), "--to", "nir", "--out", str(tmp_path / "new")]) == 2
+    assert "NIR has no spike with a sign or a size" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    ann = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.ReLU(), torch.nn.Linear(9, 4)).eval()
+    transpike.convert(ann, torch.rand(16, 6), scheme=Rate(steps=8)).save(tmp_path / "rate")
+    assert main(["export", str(tmp_path / "rate"), "--to", "nir"]) == 0
+    assert len(transpike.import_nir(tmp_path / "rate" / "nir" / "network.nir")) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--to", "nirr"], "to"),
+        (["--to", "events"], "give --data, the images"),
+        (["--to", "events", "--images", "0", "--data", "digits"], "images=0: expected a whole number of at least 1"),
+        (["--opset", "3"], "opset=3: expected a whole number of at least 18"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    converted: Path, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(converted), *words, "--out", str(tmp_path / "new")]) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) <= 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_wrong_folder_is_one_line(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "nowhere")]) == 2
+    assert "no such folder; give one that `transpike convert` wrote" in capsys.readouterr().err
+    assert main(["export", str(converted.parent)]) == 2
+    assert "holds several converted networks; give one of them" in capsys.readouterr().err

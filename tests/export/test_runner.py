@@ -1,0 +1,298 @@
+"""The reference runner against the simulation: the same spikes, the clock that the network promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.export.networks import BODIES, CODES, body
+
+import transpike
+from transpike import export
+from transpike.coding import Differential
+from transpike.coding.function import Call, Constant, Function, Operand, Result
+from transpike.coding.tracking import TrackingNeuron
+from transpike.conversion import SpikingNetwork
+from transpike.errors import ConfigError, ConversionError, ModelError
+from transpike.export.bundle import Bundle, Node, read
+from transpike.export.neurons import Encoder, Neurons
+from transpike.export.step import Step
+from transpike.neurons.tsa import Code, encode
+
+
+def same_spikes(snn: SpikingNetwork, images: torch.Tensor, found: export.Run) -> None:
+    """Digit for digit, and each at the step that the network's clock says."""
+    assert found.spikes is not None
+    for number, name in enumerate(found.layers):
+        spikes = snn.trace(images)[name].spikes.flatten(2)
+        rows = found.spikes[found.spikes["layer"] == number]
+        mine = np.zeros(spikes.shape)
+        image, step = np.divmod(rows["step"] - snn.timing.first_spike[name], snn.interval)
+        mine[step, image, rows["neuron"]] = rows["digit"]
+        assert np.array_equal(mine, spikes.numpy()), name
+        assert found.events[name] == int((spikes != 0).sum())
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_operation_sends_the_same_spikes(name: str, tmp_path: Path) -> None:
+    """In double precision, where the order of sums turns no decision."""
+    snn, images = body(name, double=True)
+    snn.save(tmp_path)
+    found = export.run(tmp_path, images, record=True)
+    same_spikes(snn, images, found)
+    assert np.allclose(found.outputs, snn(images), rtol=1e-9, atol=1e-12)
+    assert (found.latency, found.interval) == (snn.latency, snn.interval)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_runs_on_its_clock(code: str, tmp_path: Path) -> None:
+    name = "grouped" if code in ("ternary", "levels") else "residual"
+    if code == "unsigned":
+        torch.manual_seed(0)
+        ann = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.ReLU(), torch.nn.Linear(9, 4)).eval()
+        images = torch.rand(16, 6).double()
+        snn = transpike.convert(ann, images.float(), scheme=CODES[code]).double()
+    elif code not in ("ternary", "levels", "paper", "many levels"):
+        torch.manual_seed(0)
+        layers = [torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten()]
+        ann = torch.nn.Sequential(*layers, torch.nn.Linear(16, 5), torch.nn.ReLU6(), torch.nn.Linear(5, 3)).eval()
+        images = torch.rand(16, 2, 6, 6).double()
+        snn = transpike.convert(ann, images.float(), scheme=CODES[code]).double()
+    else:
+        snn, images = body(name, code, double=True)
+    snn.save(tmp_path)
+    found = export.run(tmp_path, images[:3], record=True)
+    same_spikes(snn, images[:3], found)
+    assert np.allclose(found.outputs, snn(images[:3]), rtol=1e-9, atol=1e-12)
+    assert (found.latency, found.interval) == (snn.latency, snn.interval)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_gains_on_the_edges_of_neurons_are_kept(bits: int | None, tmp_path: Path) -> None:
+    """With one amplitude a layer, a gate reads a train through the ratio of both amplitudes."""
+    code = transpike.CSS(steps=8, silent=1, amplitude="layer")
+    snn, images = body("squeeze and excitation", code, double=True)
+    assert any(gain != 1 for op in snn.graph.neurons for gain in op.gains)
+    snn = snn.quantise(bits) if bits else snn
+    snn.save(tmp_path)
+    found = export.run(tmp_path, images, record=True)
+    same_spikes(snn, images, found)
+    assert np.allclose(found.outputs, snn(images), rtol=1e-9, atol=1e-12)
+
+
+def test_images_in_flight_do_not_disturb_each_other(tmp_path: Path) -> None:
+    snn, images = body("residual", transpike.CSS(steps=6, silent=2), double=True)
+    assert snn.latency > 2 * snn.interval, "several images are on their way at once"
+    snn.save(tmp_path)
+    streamed = export.run(tmp_path, images)
+    alone = [export.run(tmp_path, images[k : k + 1]).outputs for k in range(len(images))]
+    assert np.array_equal(streamed.outputs, np.concatenate(alone))
+    apart = export.run(tmp_path, images, interval=snn.interval + 5)
+    assert np.array_equal(streamed.outputs, apart.outputs) and apart.interval == snn.interval + 5
+    with pytest.raises(ConfigError, match=f"interval={snn.interval - 1}: expected a whole number of at least"):
+        export.run(tmp_path, images, interval=snn.interval - 1)
+
+
+def test_delays_hold_the_spikes_of_a_skip(tmp_path: Path) -> None:
+    """A chain queues nothing; a skip around a layer that waits holds its events for as long."""
+    snn, images = body("residual", transpike.CSS(steps=6, silent=2))
+    snn.save(tmp_path)
+    found = export.run(tmp_path, images[:1])
+    held = {edge: steps for edge, steps in snn.delays.items() if steps}
+    assert held and 0 < found.queued <= sum(found.events.values())
+    chain, images = body("grouped")
+    chain.save(tmp_path / "chain")
+    assert export.run(tmp_path / "chain", images[:1]).queued == 0
+
+
+def test_synapses_are_counted_as_the_cost_of_a_network_counts_them(tmp_path: Path) -> None:
+    from transpike.conversion.cost import fan_out
+
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 3)]
+    images = torch.rand(16, 2, 4, 4)
+    snn = transpike.convert(torch.nn.Sequential(*layers).eval(), images, scheme=transpike.CSS(steps=4))
+    snn.save(tmp_path)
+    found = export.run(tmp_path, images[:2])
+    trace, fans = snn.trace(images[:2]), fan_out(snn.graph)
+    expected = sum(float(((trace[name].spikes != 0) * fan).sum()) for name, fan in fans.items())
+    assert found.synaptic_updates == expected
+    assert found.neuron_updates == 2 * 64 * (4 + snn.timing.waits["1"])
+
+
+NEURONS = {
+    "relu": (Function.of("relu.default", Operand(0)), 1),
+    "relu6": (Function.of("clamp.default", Operand(0), 0.0, 6.0), 1),
+    "leaky": (Function.of("leaky_relu.default", Operand(0), 0.1), 1),
+    "identity": (Function(), 1),
+    "slopes": (Function.of("_prelu_kernel.default", Operand(0), Constant("slope")), 1),
+    "hard-swish": (Function.of("hardswish.default", Operand(0)), 1),
+    "a gate": (
+        Function((Call("hardsigmoid.default", (Operand(0),)), Call("mul.Tensor", (Operand(1), Result(0)))), 2),
+        2,
+    ),
+}
+RULES = {
+    "ternary": Code(steps=8, beta=2.0, silent=2),
+    "levels": Code(steps=6, beta=2.0, silent=0, levels=(1, 2, 4, 8)),
+    "the paper's": Code(steps=12, beta=1.5, silent=1),
+    "sixteen": Code(steps=3, beta=4.0, silent=1, levels=tuple(range(1, 17))),
+    "from half": Code(steps=16, beta=1.0, silent=0, signed=False, start=0.5),
+    "whole": Code(steps=8, beta=2.0, silent=8, signed=False),
+}
+
+
+def bundle_of(code: Code, node: Node) -> Bundle:
+    empty: dict[tuple[str, str], int] = {}
+    return Bundle(
+        nodes=(node,), outputs=(), container="tensor", spiking=frozenset(), readouts=frozenset(), weights=code.weights,
+        entry=(), encoded=tuple(code.levels), ratio=code.beta, wait=0, latency=1, interval=1, delays=empty,
+        dtype=np.dtype(np.float32),
+    )  # fmt: skip
+
+
+PAIRS = [
+    (name, code)
+    for name, (function, _) in NEURONS.items()
+    for code, rule in RULES.items()
+    if rule.signed or not TrackingNeuron.refusal(function, signed=False)
+]
+
+
+@pytest.mark.parametrize(("name", "code"), PAIRS)
+def test_a_neuron_equals_ours_to_the_bit_on_the_same_currents(name: str, code: str) -> None:
+    from transpike.conversion.save import tail
+
+    function, operands = NEURONS[name]
+    constants = {"slope": torch.rand(50) - 0.5}
+    ours = TrackingNeuron(code=RULES[code], function=function, amplitude=0.7, last=0.5)
+    currents = [torch.randn(RULES[code].steps, 1, 50) * 2 for _ in range(operands)]
+    expected = ours([z.clone() for z in currents], constants, inplace=False, final=False).spikes
+    node = Node(
+        name="n", kind="call", inputs=("a",) * operands, shape=(50,), args={}, gains=(),
+        tensors={key: t.numpy() for key, t in constants.items()},
+        calls=tuple(json.loads(json.dumps(function.written()["calls"]))), tail=tail(function), rule=ours.rule(),
+        fires=True, unit=0.7, wait=RULES[code].silent,
+    )  # fmt: skip
+    layer = Neurons(node, bundle_of(RULES[code], node))
+    fired = []
+    for step in range(RULES[code].steps + RULES[code].silent):
+        arriving = [z[step].numpy() for z in currents] if step < RULES[code].steps else []
+        digit, distance = layer(step, arriving)
+        if digit is not None and distance is not None:
+            fired.append(digit)
+            assert (distance >= 0).all() and distance.shape == digit.shape
+    assert np.array_equal(np.stack(fired), expected.numpy())
+    assert len(np.unique(np.stack(fired))) > 1
+
+
+@pytest.mark.parametrize("code", [code for code in RULES.values() if code.signed], ids=str)
+def test_the_encoder_equals_ours_to_the_bit(code: Code) -> None:
+    x = torch.randn(1, 300) * code.weights[0]
+    relative = torch.rand(300) + 0.1
+    node = Node("input", "input", (), (300,), {}, (), {"relative": relative.numpy()}, (), None, None, False, 0.3, 0)
+    encoder = Encoder(bundle_of(code, node))
+    encoder.start(x.numpy())
+    fired = np.stack([encoder(step)[0] for step in range(code.steps)])
+    assert np.array_equal(fired, encode(x / relative / 0.3, code=code).numpy())
+
+
+def test_what_turns_by_rounding_is_reported(tmp_path: Path) -> None:
+    """An image whose value lies on a threshold of the encoder is told; others are not."""
+    ann = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2)).eval()
+    images = torch.rand(64, 2)
+    snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=4, silent=1, amplitude="layer"))
+    snn.save(tmp_path)
+    at = torch.tensor([[0.5 * snn.units["input"], 0.0]])
+    on, off = export.run(tmp_path, at), export.run(tmp_path, images[:1])
+    assert on.close[0] > 0 and on.nearest[0] < export.CLOSE
+    assert off.nearest[0] > export.CLOSE and off.close[0] == 0
+
+
+def test_the_runner_needs_no_torch(tmp_path: Path) -> None:
+    snn, images = body("squeeze and excitation")
+    snn.save(tmp_path / "net")
+    np.save(tmp_path / "images.npy", images.numpy())
+    code = (
+        "import sys, numpy as np\n"
+        "from transpike import export\n"
+        f"print(export.run({str(tmp_path / 'net')!r}, np.load({str(tmp_path / 'images.npy')!r})).outputs.argmax(1))\n"
+        "assert not {'torch', 'numba', 'timm'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(snn(images).argmax(1).numpy())
+
+
+def test_recorded_spikes_are_written_and_read_back(tmp_path: Path) -> None:
+    snn, images = body("grouped")
+    snn.save(tmp_path / "net")
+    found = export.run(tmp_path / "net", images[:1], record=True)
+    path = found.save_spikes(tmp_path / "spikes.npz")
+    assert found.spikes is not None
+    with np.load(path) as table:
+        assert [str(name) for name in table["layers"]] == list(found.layers)
+        assert all(np.array_equal(table[column], found.spikes[column]) for column in ("step", "neuron", "digit"))
+    found.save_spikes(path)  # over its own kind
+    (tmp_path / "mine.npz").write_text("mine")
+    with pytest.raises(ModelError, match=r"mine\.npz: already exists and is not spikes"):
+        found.save_spikes(tmp_path / "mine.npz")
+    with pytest.raises(ModelError, match="record=True"):
+        export.run(tmp_path / "net", images[:1]).save_spikes(path)
+
+
+def test_wrong_images_are_one_clear_error(tmp_path: Path) -> None:
+    snn, images = body("grouped")
+    snn.save(tmp_path)
+    for wrong in (images[:, :2], images.int(), images[:0], images[0]):
+        with pytest.raises(ConversionError, match=r"expects floating-point images \[N, 3, 8, 8\]"):
+            export.run(tmp_path, wrong)
+    with pytest.raises(ConversionError, match="not finite"):
+        export.run(tmp_path, images * np.nan)
+
+
+def test_a_neuron_of_another_rule_is_refused_by_name(tmp_path: Path) -> None:
+    ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    snn = transpike.convert(ann, torch.rand(32, 4), scheme=Differential(steps=4))
+    snn.save(tmp_path)
+    with pytest.raises(ModelError, match="1: its scheme has a neuron of its own, which the runner does not know"):
+        export.run(tmp_path, torch.rand(1, 4))
+    with pytest.raises(ModelError, match="1: neurons of Differential have no step to export"):
+        Step(snn)
+
+
+def test_what_it_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
+    ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Mish(), torch.nn.Linear(8, 2)).eval()
+    transpike.convert(ann, torch.rand(32, 4), scheme=transpike.CSS(steps=4)).save(tmp_path)
+    with pytest.raises(ModelError, match=r"1: the NumPy runner has no operator 'mish.default'; ONNX may"):
+        export.run(tmp_path, torch.rand(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("format", "other", "no spiking network of format version 4"),
+        ("version", 3, "no spiking network of format version 4"),
+        ("ops", [], "no operations"),
+        ("units", 3, "units=3: expected an object"),
+        ("code", {"weights": [1.0]}, "code.entry is missing"),
+        ("delays", [["input"]], "damaged"),
+        ("delays", [["a", "b", 10**9]], "delays=1000000000: expected a whole number from 0 to 16384"),
+        ("interval", 10**9, "interval=1000000000: expected"),
+        ("weights_sha256", "0", "not the one it was written with"),
+    ],
+)
+def test_a_damaged_folder_is_one_clear_error(field: str, value: object, words: str, tmp_path: Path) -> None:
+    snn, images = body("grouped")
+    snn.save(tmp_path)
+    network = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps(network | {field: value}))
+    with pytest.raises(ModelError, match=words):
+        export.run(tmp_path, images)
+    with pytest.raises(ModelError, match="give the folder that"):
+        read(tmp_path / "nowhere")
