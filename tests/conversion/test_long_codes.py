@@ -76,6 +76,13 @@ def test_pieces_of_steps_are_the_whole_run(
     torch.testing.assert_close(logits, whole(images), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("scheme", [Rate(steps=200), Rate.calibrated(steps=150), QCFS(steps=150)], ids=str)
+def test_early_answers_end_in_the_whole_run(scheme: Scheme, ready: Prepared, images: Tensor) -> None:
+    """To the bit: pieces of one step and of many are the same pipeline."""
+    snn = ready.convert(scheme)
+    assert torch.equal(list(snn.stream(images))[-1].outputs, snn(images))
+
+
 def _again(snn: SpikingNetwork) -> SpikingNetwork:
     return SpikingNetwork(snn.graph, snn.scheme, snn.units, waits=snn.timing.waits)
 
