@@ -114,12 +114,12 @@ def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tens
 
         return timed_run
 
-    current, fire, graphs = snn.current, snn._fire, sys.modules["transpike.conversion.graph"]
+    current, fire, graphs = snn.current, snn.fire, sys.modules["transpike.conversion.graph"]
     for _ in range(6):
         spent: dict[tuple[str, str], float] = defaultdict(float)
         with (
             patch.object(snn, "current", timed("snn", current, spent)),
-            patch.object(snn, "_fire", timed("snn", fire, spent)),
+            patch.object(snn, "fire", timed("snn", fire, spent)),
             patch.object(graphs, "apply", timed("ann", apply, spent)),
         ):
             prepared.graph.run(x)

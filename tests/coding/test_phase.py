@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from transpike.coding import FS, Differential, Phase, PhaseEncoder, Rate
 from transpike.coding.function import Function, Operand
+from transpike.coding.neuron import SteppingNeuron
 from transpike.coding.scheme import Scheme, decode, injected
 from transpike.errors import ConfigError
 
@@ -104,20 +105,23 @@ def test_values_outside_their_range(settings_: dict[str, int], words: str) -> No
 
 @pytest.mark.parametrize("scheme", [Phase(steps=32), Differential(steps=32)], ids=["phase", "differential"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_long_train_comes_in_pieces_to_the_bit(scheme: Phase | Differential, dtype: torch.dtype) -> None:
-    """Whole in the kernel, in pieces of 5, 20 and 7 steps; a maximum over windows too."""
+@pytest.mark.parametrize("wait", [0, 7])
+def test_a_train_comes_in_pieces_to_the_bit(scheme: Phase | Differential, dtype: torch.dtype, wait: int) -> None:
+    """Whole in the kernel, in pieces of 5, 20 and 7 steps; a maximum over windows too, and a sample that leaves."""
     z = torch.randn(32, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     for function in (RELU, RELU6, POOL.then(RELU)):
-        neuron = scheme.neuron(function, amplitude=0.2, wait=0)
-        assert not isinstance(neuron, str) and neuron.streams
-        whole = neuron([z], {}, inplace=False, final=True)
-        state, pieces = None, []
+        neuron = scheme.neuron(function, amplitude=0.2, wait=wait)
+        assert isinstance(neuron, SteppingNeuron)
+        whole = neuron([z.clone()], {}, gains=(0.7,), inplace=False, final=True)
+        layer, pieces, before = neuron.begin({}, gains=(0.7,)), [], z.clone()
         for piece in z.split((5, 20, 7)):
-            kept = piece.clone()
-            fired_, state = neuron.resume([piece], {}, state)
-            assert torch.equal(piece, kept)
-            pieces.append(fired_.spikes)
-        assert torch.equal(torch.cat(pieces), whole.spikes)
-        assert torch.equal(fired_.residual, whole.residual) and torch.equal(fired_.target, whole.target)
-    waiting = scheme.neuron(RELU, amplitude=0.2, wait=1)
-    assert not isinstance(waiting, str) and not waiting.streams
+            pieces.append(layer([piece], idle=0))
+        pieces += [layer([z[:0]], idle=idle) for idle in (wait // 2, wait - wait // 2) if idle]
+        assert torch.equal(z, before) and torch.equal(torch.cat(pieces), whole.spikes)
+        for got, want in zip(layer.ended(), (whole.residual, whole.target), strict=True):
+            assert want is not None and torch.equal(got, want)
+        alone = neuron.begin({}, gains=(0.7,))
+        both = alone([z[:9]], idle=0)
+        alone.keep(torch.tensor([1]))
+        rest = alone([z[9:, 1:]], idle=wait)
+        assert torch.equal(torch.cat([both[:, 1:], rest]), whole.spikes[:, 1:])

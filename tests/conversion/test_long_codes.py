@@ -7,9 +7,9 @@ import torch
 from tests.conversion.nets import distance
 from torch import Tensor, nn
 
-from transpike.coding import CSS, TSC, TTFS, Rate, Scheme
+from transpike.coding import CSS, QCFS, TSC, TTFS, Differential, Phase, Rate, Scheme
 from transpike.coding.scheme import decode
-from transpike.conversion import SpikingNetwork, network, prepare
+from transpike.conversion import SpikingNetwork, prepare, running
 from transpike.conversion.op import Op
 from transpike.conversion.prepare import Prepared
 from transpike.measure.conversion import compare
@@ -20,6 +20,10 @@ LONG = [
     Rate.calibrated(steps=150),
     Rate(steps=150, correction="potential"),
     TSC(steps=200),
+    QCFS(steps=150),
+    Phase(steps=200),
+    Differential(steps=150),
+    CSS(steps=140, beta=1.1, silent=0, amplitude="layer"),
 ]
 
 
@@ -60,15 +64,23 @@ def test_pieces_of_steps_are_the_whole_run(
 ) -> None:
     snn = ready.convert(scheme)
     assert all(len(lengths) > 1 and max(lengths) <= 64 for lengths in pieces(snn, images).values())
-    logits, trace = snn(images), snn.trace(images)
-    monkeypatch.setattr(network, "_LONG", 10**6)
+    logits, trace, alone = snn(images), snn.trace(images), snn.trace(images[:1])
+    monkeypatch.setattr(running, "LONG", 10**6)
     whole = ready.build(scheme, ready.amplitudes(scheme)) if not scheme.correction else _again(snn)
     assert set(map(tuple, pieces(whole, images).values())) == {(len(scheme.weights),)}
     for name, layer in whole.trace(images).items():
         assert torch.equal(layer.spikes, trace[name].spikes), name
+        assert torch.equal(layer.spikes[:, :1], alone[name].spikes), name
         if layer.residual is not None and trace[name].residual is not None:
             torch.testing.assert_close((layer.residual, layer.target), (trace[name].residual, trace[name].target))
     torch.testing.assert_close(logits, whole(images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheme", [Rate(steps=200), Rate.calibrated(steps=150), QCFS(steps=150)], ids=str)
+def test_early_answers_end_in_the_whole_run(scheme: Scheme, ready: Prepared, images: Tensor) -> None:
+    """To the bit: pieces of one step and of many are the same pipeline."""
+    snn = ready.convert(scheme)
+    assert torch.equal(list(snn.stream(images))[-1].outputs, snn(images))
 
 
 def _again(snn: SpikingNetwork) -> SpikingNetwork:
@@ -84,9 +96,8 @@ def test_memory_does_not_grow_with_the_steps(ready: Prepared, images: Tensor) ->
         assert max(max(lengths) for lengths in pieces(snn, images).values()) <= 64
 
 
-def test_layers_that_wait_or_weigh_run_whole(ready: Prepared, images: Tensor) -> None:
-    """CSS of so many steps has a radix near 1; its layers have no state that could be carried over."""
-    snn = ready.convert(CSS(steps=140, beta=1.1, silent=0, amplitude="layer"))
+def test_layers_that_wait_run_whole(ready: Prepared, images: Tensor) -> None:
+    snn = ready.convert(CSS(steps=140, beta=1.1, silent=2, amplitude="layer"))
     assert {tuple(lengths) for lengths in pieces(snn, images).values()} == {(140,)}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tests.conversion.nets import distance
@@ -12,7 +14,7 @@ import transpike
 from transpike import CSS
 from transpike.coding import Rate
 from transpike.coding.scheme import decode
-from transpike.conversion import SpikingNetwork, prepare
+from transpike.conversion import SpikingNetwork, network, prepare, running, values
 from transpike.conversion.calibrate import collect
 from transpike.conversion.op import Op
 from transpike.conversion.sensitivity import effects, gains, relative_error
@@ -67,13 +69,14 @@ def test_the_choice_is_the_shortest_within_its_slack(loud: tuple[nn.Module, Tens
 def test_at_most_fifteen_simulations(loud: tuple[nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     net, images = loud
     prepared, seen = prepare(net, images), []
-    walk = SpikingNetwork._walk
+    walk = running.walk
 
-    def counted(self: object, x: Tensor, *args: object, **kwargs: object) -> object:
+    def counted(snn: SpikingNetwork, x: Tensor, *args: Any) -> dict[str, Tensor]:
         seen.append(len(x))
-        return walk(self, x, *args, **kwargs)  # type: ignore[arg-type]
+        return walk(snn, x, *args)
 
-    monkeypatch.setattr(SpikingNetwork, "_walk", counted)
+    for module in (network, running, values):
+        monkeypatch.setattr(module, "walk", counted)
     prepared.convert(CSS(steps=8))
     assert len(seen) <= 15 and max(seen) <= 64
 

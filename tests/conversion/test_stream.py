@@ -8,9 +8,9 @@ from tests.conversion.test_modern_network import Modern
 from torch import Tensor, nn
 
 import transpike
-from transpike.coding import CSS, FS, Rate, Scheme
+from transpike.coding import CSS, FS, TSC, TTFS, Rate, Scheme
 from transpike.conversion import SpikingNetwork
-from transpike.conversion.stream import ROWS, Pipeline
+from transpike.conversion.pipeline import ROWS, Pipeline
 from transpike.errors import ConfigError, ConversionError
 
 
@@ -142,13 +142,9 @@ def test_what_is_missing_is_one_error(images: Tensor) -> None:
         snn.until(images, agreement=1)
 
 
-class Whole(CSS):
-    """A scheme that says nothing of streaming."""
-
-    streams = Scheme.streams
-
-
-def test_a_scheme_that_does_not_stream_says_so(images: Tensor) -> None:
-    snn = transpike.convert(Segments().eval(), images, scheme=Whole(steps=4))
-    with pytest.raises(ConversionError, match="Whole does not stream"):
-        snn.stream(images)
+@pytest.mark.parametrize(("scheme", "reason"), [(TTFS(steps=4), "run over all"), (TSC(steps=4), "no single ratio")])
+def test_a_scheme_that_does_not_stream_says_so(scheme: Scheme, reason: str, images: Tensor) -> None:
+    snn = transpike.convert(Segments().eval(), images, scheme=scheme)
+    for begin in (snn.stream, snn.calibrate_stop):
+        with pytest.raises(ConversionError, match=f"does not stream: .*{reason}"):
+            begin(images)

@@ -82,10 +82,6 @@ class Burst(Scheme):
         return (self.span or self.spikes) * total(self)
 
     @property
-    def streams(self) -> bool:
-        return True
-
-    @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile)
 

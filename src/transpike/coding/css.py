@@ -120,10 +120,6 @@ class CSS(Scheme):
         return (*(-level for level in reversed(self.levels)), 0, *self.levels)
 
     @property
-    def streams(self) -> bool:
-        return True
-
-    @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile, adjustments=self.adjustments, per=self.amplitude)
 

@@ -71,10 +71,6 @@ class FS(Scheme):
         return (0, 1)
 
     @property
-    def streams(self) -> bool:
-        return True
-
-    @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile)
 

@@ -78,10 +78,6 @@ class MultiThreshold(Scheme):
         return tuple(range(-top if self.signed else 0, top + 1))
 
     @property
-    def streams(self) -> bool:
-        return True
-
-    @property
     def calibration(self) -> Calibration:
         if self.percentile == "normal":
             return Normal(levels=self.steps * (2**self.thresholds - 1), per=self.amplitude)

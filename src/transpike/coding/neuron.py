@@ -11,7 +11,7 @@ from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.operations import Operations
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["CORRECTION", "Correction", "Neuron", "SteppingNeuron", "Steps", "StreamNeuron", "WholeNeuron", "gained"]
+__all__ = ["CORRECTION", "Correction", "Neuron", "SteppingNeuron", "Steps", "WholeNeuron", "gained"]
 
 CORRECTION = "correction"
 """The constant of a layer of neurons that says its correction, in units of theta."""
@@ -60,22 +60,6 @@ class WholeNeuron(Neuron, Protocol):
         """These steps of the trains of such values: [steps, N, \\*]."""
 
 
-class StreamNeuron(Neuron, Protocol):
-    """A layer that goes on where it stopped, so that long trains need not be held whole."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether it can, for its function and wait."""
-
-    def resume(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
-    ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        """Spikes for the next steps of the currents, and the state behind them; ``state`` is None before the first.
-
-        Residual and target are those of what has been heard so far.
-        """
-
-
 class Steps(Protocol):
     """A layer of neurons that runs in pieces of steps, and keeps its state between them."""
 
@@ -90,10 +74,13 @@ class Steps(Protocol):
     def keep(self, samples: Tensor) -> None:
         """Go on with these samples alone, by their numbers."""
 
+    def ended(self) -> tuple[Tensor, Tensor]:
+        """After the last step: the residual and the target [N, \\*], in units of theta."""
+
 
 @runtime_checkable
 class SteppingNeuron(Protocol):
-    """A `Neuron` of a scheme that streams: it can run in pieces of steps, at any wait, and let samples go."""
+    """A `Neuron` that can run in pieces of steps, at any wait, and let samples go."""
 
     def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> Steps:
         """The layer before its first step, with the constants of its function and the gains of its currents."""

@@ -25,6 +25,7 @@ from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
+from transpike.coding.stepping import Moves, TrackingSteps
 from transpike.coding.tracking import TrackingNeuron
 from transpike.neurons.tsa import Code, Tracked
 
@@ -113,13 +114,15 @@ class QCFS(Scheme):
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"pre": 4} if binding == "coupling" and not self.pre else {"steps": 2 * self.steps}
 
-    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | _Neuron | str:
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | _Rounded | _Mended | str:
         real = _unrounded(function)
         if reason := TrackingNeuron.refusal(real, signed=False):
             return reason
         code = Code(steps=self.steps, beta=1.0, silent=wait, signed=False, start=0.5)
         inner = TrackingNeuron(code=code, function=real, amplitude=amplitude, last=1 / self.steps)
-        return _Neuron(inner, self.pre, self.mend, real != function) if self.pre or real != function else inner
+        if self.pre:
+            return _Mended(inner, self.pre, self.mend, real != function)
+        return _Rounded(inner) if real != function else inner
 
 
 def _unrounded(function: Function) -> Function:
@@ -129,7 +132,67 @@ def _unrounded(function: Function) -> Function:
 
 
 @dataclass(frozen=True)
-class _Neuron:
+class _Rounded:
+    """Neurons whose function rounds, to the levels that they fire."""
+
+    inner: TrackingNeuron
+
+    def __call__(
+        self,
+        currents: Sequence[Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        fired = self.inner(currents, constants, gains=gains, inplace=inplace, final=final)
+        return _levelled(fired, self.inner.amplitude)
+
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> _Steps:
+        """The layer before its first step, to run in pieces of steps."""
+        return _Steps(self.inner.begin(constants, gains=gains), self.inner.amplitude)
+
+    def operations(
+        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
+    ) -> Operations:
+        """Those of the neurons: rounding is what they do."""
+        return self.inner.operations(neurons=neurons, spikes=spikes, inputs=inputs, evaluation=evaluation)
+
+
+@dataclass
+class _Steps:
+    """`_Rounded` in pieces of steps."""
+
+    inner: TrackingSteps
+    amplitude: float
+
+    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+        return self.inner(currents, idle=idle)
+
+    def keep(self, samples: Tensor) -> None:
+        self.inner.keep(samples)
+
+    def ended(self) -> tuple[Tensor, Tensor]:
+        residual, target = self.inner.ended()
+        rounded = _nearest(target, self.amplitude)
+        return residual + rounded - target, rounded
+
+
+def _levelled(fired: Tracked, amplitude: float) -> Tracked:
+    """With the rounded target, if any."""
+    if fired.target is None or fired.residual is None:
+        return fired
+    target = _nearest(fired.target, amplitude)
+    return replace(fired, target=target, residual=fired.residual + target - fired.target)
+
+
+def _nearest(target: Tensor, amplitude: float) -> Tensor:
+    return (target * amplitude).round() / amplitude
+
+
+@dataclass(frozen=True)
+class _Mended:
     """Neurons that look at their potential after some steps before, and begin again; see `QCFS`.
 
     Args:
@@ -153,37 +216,19 @@ class _Neuron:
         inplace: bool,
         final: bool,
     ) -> Tracked:
-        if not self.pre:
-            return self._levelled(self.inner(currents, constants, gains=gains, inplace=inplace, final=final))
         (z,) = gained(currents, gains)
         before = replace(self.inner, code=replace(self.inner.code, steps=self.pre))
         heard = before.heard(z[: self.pre], constants)
         tried = before([z[: self.pre]], constants, inplace=False, final=False).spikes
         held = heard - tried.cumsum(0) + 0.5  # the potential after each step
         first = self._shift(held, tried) if self.mend == "cos" else 0.0
-        fired = self.inner.moved(z[self.pre :], constants, first=first, final=final)
+        fired = self.inner.moved(z[self.pre :], constants, Moves(first=first), final=final)
         spikes = fired.spikes * (held[-1] >= 0) if self.mend == "srp" else fired.spikes
         if fired.residual is not None:
             silenced = (fired.spikes - spikes).sum(0) * self.inner.last
             fired = replace(fired, residual=fired.residual + silenced)
-        return self._levelled(replace(fired, spikes=torch.cat([tried, spikes])))
-
-    @property
-    def streams(self) -> bool:
-        return not self.pre and self.inner.streams
-
-    def resume(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
-    ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        fired, state = self.inner.resume(currents, constants, state)
-        return self._levelled(fired), state
-
-    def _levelled(self, fired: Tracked) -> Tracked:
-        """With the rounded target."""
-        if not self.rounds or fired.target is None or fired.residual is None:
-            return fired
-        target = (fired.target * self.inner.amplitude).round() / self.inner.amplitude
-        return replace(fired, target=target, residual=fired.residual + target - fired.target)
+        fired = replace(fired, spikes=torch.cat([tried, spikes]))
+        return _levelled(fired, self.inner.amplitude) if self.rounds else fired
 
     def _shift(self, held: Tensor, tried: Tensor) -> Tensor:
         """Makes the most excited silent step fire where too few did, the least excited spike fail where too many."""

@@ -92,10 +92,6 @@ class Quantised(Scheme):
         return tuple(range(-top, top + 1))
 
     @property
-    def streams(self) -> bool:
-        return True
-
-    @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile, per=self.amplitude)
 

@@ -23,6 +23,7 @@ from transpike.coding.neuron import CORRECTION, Correction, gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
+from transpike.coding.stepping import Moves, TrackingSteps
 from transpike.coding.tracking import TrackingNeuron
 from transpike.neurons.tsa import Code, Tracked
 
@@ -91,10 +92,6 @@ class Rate(Scheme):
         return (0, 1)
 
     @property
-    def streams(self) -> bool:
-        return not (self.shift or self.correction)
-
-    @property
     def calibration(self) -> Percentile:
         return Percentile(percentile=self.percentile, unit=1 / self.steps)
 
@@ -136,26 +133,18 @@ class _Corrected:
         inplace: bool,
         final: bool,
     ) -> Tracked:
-        each, first = self._moves(constants)
         (z,) = gained(currents, gains)
-        return self.inner.moved(z, constants, each=each, first=first, final=final)
+        return self.inner.moved(z, constants, self._moves(constants), final=final)
 
-    @property
-    def streams(self) -> bool:
-        return self.inner.streams
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> TrackingSteps:
+        """The layer before its first step, to run in pieces of steps."""
+        return self.inner.begin(constants, gains=gains, moves=self._moves(constants))
 
-    def resume(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
-    ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        each, first = self._moves(constants)
-        return self.inner.resume(currents, constants, state, each=each, first=first)
-
-    def _moves(self, constants: Mapping[str, Tensor]) -> tuple[Tensor | float, Tensor | float]:
-        """What is added to the current of each step, and to the first potential."""
+    def _moves(self, constants: Mapping[str, Tensor]) -> Moves:
         steps = self.inner.code.steps
         moved = constants.get(CORRECTION, 0.0)  # none while it is being found
         shift = 0.5 / steps * self.shift
-        return (moved + shift, 0.0) if self.correction == "bias" else (shift, moved * steps)
+        return Moves(moved + shift) if self.correction == "bias" else Moves(shift, moved * steps)
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS

@@ -86,14 +86,6 @@ class Scheme(ABC):
         return 0
 
     @property
-    def streams(self) -> bool:
-        """Whether its neurons run in pieces of steps, so that an answer may come before all T.
-
-        They are of the kind `transpike.coding.neuron.SteppingNeuron`.
-        """
-        return False
-
-    @property
     def encoded(self) -> tuple[int, ...] | None:
         """All values in the input's train; None where the input is an analog current."""
         return None

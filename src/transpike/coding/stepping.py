@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from transpike.coding.function import Function
+from transpike.coding.neuron import gained
 from transpike.neurons.pieces import Accumulated, Pieces, kept
-from transpike.neurons.tsa import IDENTITY, Code, Piecewise
+from transpike.neurons.tsa import IDENTITY, Code, Piecewise, decode
 
-__all__ = ["TrackingSteps"]
+__all__ = ["Moves", "TrackingSteps"]
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What is added to a layer's input: ``each`` at every step, ``first`` before the first one."""
+
+    each: Tensor | float = 0.0
+    first: Tensor | float = 0.0
 
 
 class TrackingSteps:
-    """A layer that tracks ``function``, with its state: see `transpike.coding.scheme.Steps`.
+    """A layer that tracks ``function``, with its state: see `transpike.coding.neuron.Steps`.
 
     Args:
         code: steps, ratio of the weights, wait and digits.
         function: of real values.
-        unit: the worth of a unit spike at the last step, in real units.
+        amplitude: theta.
+        last: the worth of a unit spike at the last step, in units of theta.
         constants: of the function, by name.
         gains: multiply the currents, one an operand; without any, all are 1.
+        moves: as `transpike.coding.tracking.TrackingNeuron.moved` adds to the current; residual and target are then
+            those of the current as it came.
     """
 
     def __init__(
@@ -30,21 +43,26 @@ class TrackingSteps:
         code: Code,
         function: Function,
         *,
-        unit: float,
+        amplitude: float,
+        last: float,
         constants: Mapping[str, Tensor],
         gains: Sequence[float] = (),
+        moves: Moves | None = None,
     ) -> None:
         self.code, self.function, self.constants = code, function, constants
+        self.amplitude, self.last, self.moves, unit = amplitude, last, moves, amplitude * last
+        self.came: Tensor | None = None  # the sum of the currents, before anything is added
         self.exact = function.tracked
         self.value: Tensor | None = None  # the function of the last estimates
         ones = (1.0,) * (code.steps + code.silent)
         worths = tuple(unit * beta for beta in code.weights)
         gains = gains or (1.0,) * function.operands
+        self.gain, gains = (gains[0], (1.0,)) if moves else (1.0, gains)  # of a current to which something is added
         self.sums = [Accumulated(code.beta, ones if self.exact else worths, gain) for gain in gains]
         if self.exact:
             tail = function.tail
             tracked = Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
-            heard = bool(function.head.calls)
+            heard = bool(function.head.calls or moves)
             self.pieces = Pieces(code, tracked, accumulated=heard, gain=1.0 if heard else gains[0])
         else:
             self.pieces = Pieces(code, IDENTITY, accumulated=True, unit=unit)
@@ -56,13 +74,19 @@ class TrackingSteps:
 
     def _followed(self, z: Tensor, idle: int) -> Tensor:
         """What the kernel tracks: currents, or a maximum of what they have brought."""
+        if self.moves and len(z):
+            (z,) = gained([z], (self.gain,))
+            came = decode(z, beta=1.0)
+            self.came = came if self.came is None else self.came + came
+            z = z + self.moves.each
         z = torch.cat([z, z.new_zeros(idle, *z.shape[1:])]) if idle else z
         if not self.pieces.accumulated:
             return z
         h = self.sums[0](z)
-        value = self.function.head(h.flatten(0, 1), constants=self._like(h), overwrite=True)
-        followed: Tensor = value.unflatten(0, h.shape[:2])
-        return followed
+        if self.function.head.calls:
+            value = self.function.head(h.flatten(0, 1), constants=self._like(h), overwrite=True)
+            h = value.unflatten(0, h.shape[:2])
+        return h.add_(self.moves.first) if self.moves else h
 
     def _evaluated(self, currents: Sequence[Tensor], idle: int) -> Tensor:
         """The function of the running estimates; the last one holds on."""
@@ -71,7 +95,7 @@ class TrackingSteps:
             real = [total(z).flatten(0, 1) for total, z in zip(self.sums, currents, strict=True)]
             value = self.function(*real, constants=self._like(real[0]), overwrite=True)
             values.append(value.unflatten(0, (steps, -1)))
-            self.value = values[0][-1:]
+            self.value = values[0][-1:].clone()
         if idle:
             assert self.value is not None
             values.append(self.value.expand(idle, *self.value.shape[1:]))
@@ -84,6 +108,17 @@ class TrackingSteps:
             total.keep(samples)
         if self.value is not None:
             self.value = kept(self.value, samples, axis=1)
+        if self.came is not None:
+            self.came = kept(self.came, samples, axis=0)
+
+    def ended(self) -> tuple[Tensor, Tensor]:
+        """After the last step: the residual and the target [N, \\*], in units of theta."""
+        residual, target = (x * self.last for x in self.pieces.ended())
+        if self.came is None:
+            return residual, target
+        said = target - residual
+        target = self.function.at(self.came * self.last, unit=self.amplitude, constants=self.constants)
+        return target - said, target
 
     def _like(self, h: Tensor) -> dict[str, Tensor]:
         """Constants in the type of the accumulated input; masks and indices as they are."""

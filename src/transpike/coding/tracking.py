@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
-from transpike.coding.stepping import TrackingSteps
+from transpike.coding.stepping import Moves, TrackingSteps
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, decode, estimate, track
 
 __all__ = ["TrackingNeuron"]
@@ -96,9 +95,7 @@ class TrackingNeuron:
 
     def heard(self, z: Tensor, constants: Mapping[str, Tensor], *, gain: float = 1.0) -> Tensor:
         """What has been accumulated by each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
-        return self._headed(accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain), constants)
-
-    def _headed(self, heard: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+        heard = accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain)
         if not self.function.head.calls:
             return heard
         found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
@@ -109,52 +106,20 @@ class TrackingNeuron:
         self,
         z: Tensor,
         constants: Mapping[str, Tensor],
+        moves: Moves,
         *,
-        each: Tensor | float = 0.0,
-        first: Tensor | float = 0.0,
         final: bool,
     ) -> Tracked:
-        """As called, with ``each`` added to the current of every step, and a membrane that starts higher by ``first``.
+        """As called, with something added to the current of every step, and a membrane that starts higher.
 
         For ratio 1. Residual and target are those of the current as it came.
         """
-        heard = self.heard(z + each, constants).add_(first)
+        heard = self.heard(z + moves.each, constants).add_(moves.first)
         spikes = track(heard, code=self.code, function=self._tail, accumulated=True, inplace=True).spikes.to(z.dtype)
         if not final:
             return Tracked(spikes)
         target = self.function.at(decode(z, beta=1.0) * self.last, unit=self.amplitude, constants=constants)
         return Tracked(spikes, target - decode(spikes, beta=1.0) * self.last, target)
-
-    @property
-    def streams(self) -> bool:
-        """Whether it can: at ratio 1, without silent steps, for functions that the kernel tracks."""
-        return self.code.beta == 1 and not self.code.silent and self.function.tracked
-
-    def resume(
-        self,
-        currents: Sequence[Tensor],
-        constants: Mapping[str, Tensor],
-        state: tuple[Tensor, ...] | None,
-        *,
-        each: Tensor | float = 0.0,
-        first: Tensor | float = 0.0,
-    ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        """See `transpike.coding.neuron.StreamNeuron`, and `moved`.
-
-        What was sent is taken from the function's value before the kernel sees it. Both are exact sums of what the
-        kernel itself adds, so the spikes are those of a whole run, to the bit.
-        """
-        z = currents[0] + each
-        held, sent, came = state or (torch.zeros_like(z[0]), 0.0, torch.zeros_like(z[0]))
-        z[0] = held + z[0]
-        heard = accumulate(z, beta=1.0, silent=0)
-        held, came = heard[-1].clone(), came + currents[0].sum(0)
-        value = self._tail(self._headed(heard, constants).add_(first)).sub_(sent)
-        code = replace(self.code, steps=len(z))
-        spikes = track(value, code=code, function=IDENTITY, accumulated=True, inplace=True).spikes
-        sent = sent + spikes.sum(0)
-        target = self.function.at(came * self.last, unit=self.amplitude, constants=constants)
-        return Tracked(spikes.to(z.dtype), target - sent * self.last, target), (held, sent, came)
 
     def _estimated(
         self,
@@ -193,10 +158,18 @@ class TrackingNeuron:
             "beta": code.beta, "levels": list(code.levels), "signed": code.signed, "start": start, "last": self.last,
         }  # fmt: skip
 
-    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> TrackingSteps:
-        """The layer before its first step, to run in pieces of steps."""
+    def begin(
+        self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = (), moves: Moves | None = None
+    ) -> TrackingSteps:
+        """The layer before its first step, to run in pieces of steps; with ``moves``, as `moved`."""
         return TrackingSteps(
-            self.code, self.function, unit=self.amplitude * self.last, constants=constants, gains=gains
+            self.code,
+            self.function,
+            amplitude=self.amplitude,
+            last=self.last,
+            constants=constants,
+            gains=gains,
+            moves=moves,
         )
 
     def operations(

@@ -21,7 +21,9 @@ from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
+from transpike.coding.stepping import TrackingSteps
 from transpike.coding.tracking import TrackingNeuron
+from transpike.neurons.pieces import Accumulated, kept
 from transpike.neurons.tsa import Code, Tracked, accumulate
 
 __all__ = ["TSC"]
@@ -116,7 +118,7 @@ class TSC(Scheme):
 
 @dataclass(frozen=True)
 class _Neuron:
-    """Soft-reset neurons on switched currents, whose trains are switched; see `transpike.coding.neuron.StreamNeuron`.
+    """Soft-reset neurons on switched currents, whose trains are switched; see `transpike.coding.neuron.SteppingNeuron`.
 
     Args:
         inner: the neurons between.
@@ -137,22 +139,9 @@ class _Neuron:
         fired = self.inner(flowing, constants, inplace=True, final=final)
         return replace(fired, spikes=_switched(fired.spikes, torch.zeros_like(fired.spikes[:1])).to(currents[0].dtype))
 
-    @property
-    def streams(self) -> bool:
-        return self.inner.streams
-
-    def resume(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
-    ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        (z,) = currents
-        if state:
-            z = torch.cat([z[:1] + state[0], z[1:]])
-        flowing = accumulate(z, beta=1.0, silent=0)
-        on = flowing[-1:].clone()
-        fired, inner = self.inner.resume([flowing], constants, state[2:] if state else None)
-        before = state[1] if state else torch.zeros_like(fired.spikes[:1])
-        switched = _switched(fired.spikes, before).to(z.dtype)
-        return replace(fired, spikes=switched), (on, fired.spikes[-1:].clone(), *inner)
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> _Steps:
+        """The layer before its first step, to run in pieces of steps."""
+        return _Steps(self.inner.begin(constants), self.inner.code.steps, gains)
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
@@ -164,6 +153,30 @@ class _Neuron:
         steps = self.inner.code.steps
         own = self.inner.operations(neurons=neurons, spikes=neurons * steps, inputs=inputs, evaluation=evaluation)
         return own + Operations(neuron_accumulates=max(inputs, neurons) * steps)
+
+
+class _Steps:
+    """`_Neuron` in pieces of steps."""
+
+    def __init__(self, inner: TrackingSteps, steps: int, gains: Sequence[float]) -> None:
+        self.inner, self.gains = inner, gains
+        self.flowing = Accumulated(1.0, (1.0,) * steps)
+        self.fired: Tensor | None = None  # by the last step, before it is switched
+
+    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+        (z,) = gained(currents, self.gains)
+        fired = self.inner([self.flowing(z) if len(z) else z], idle=idle)
+        before = torch.zeros_like(fired[:1]) if self.fired is None else self.fired
+        self.fired = fired[-1:].clone() if len(fired) else self.fired
+        return _switched(fired, before).to(z.dtype)
+
+    def keep(self, samples: Tensor) -> None:
+        self.inner.keep(samples)
+        self.flowing.keep(samples)
+        self.fired = None if self.fired is None else kept(self.fired, samples, axis=1)
+
+    def ended(self) -> tuple[Tensor, Tensor]:
+        return self.inner.ended()
 
 
 def _switched(fired: Tensor, before: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.function import Function
+from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
+from transpike.neurons.pieces import kept
 from transpike.neurons.tsa import IDENTITY, Piecewise, Tracked
 from transpike.neurons.weighted import WeightedCode, fire
 
-__all__ = ["WeightedNeuron"]
+__all__ = ["WeightedNeuron", "WeightedSteps"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,51 +46,38 @@ class WeightedNeuron:
         final: bool,
     ) -> Tracked:
         """Say the function: its piecewise linear ending in the kernel, what comes before on the accumulated input."""
-        function, theta, tail = self.function, self.amplitude, self._tail
+        function = self.function
         if any(gain != 1 for gain in gains):
-            currents, inplace = [z * gain for z, gain in zip(currents, gains, strict=True)], True
+            currents, inplace = gained(currents, gains), True
         if function.tracked and not function.head.calls:
-            return fire(currents[0], code=self.code, function=tail, inplace=inplace, final=final)
-        heard = [_accumulated(z, self.code.weights).flatten(0, 1) for z in currents]
-        like = {key: c.to(heard[0].dtype) if c.is_floating_point() else c for key, c in constants.items()}
-        if function.tracked:
-            value = function.head(*heard, constants=like)
-        else:
-            value, tail = function(*(h * theta for h in heard), constants=like) / theta, IDENTITY
-        value = value.unflatten(0, (len(self.code.weights), -1))
-        fired = fire(value, code=self.code, function=tail, accumulated=True, inplace=True, final=final)
+            return fire(currents[0], code=self.code, function=self.tail, inplace=inplace, final=final)
+        value = self.value([_accumulated(z, self.code.weights) for z in currents], constants)
+        fired = fire(value, code=self.code, function=self.tail, accumulated=True, inplace=True, final=final)
         return Tracked(fired.spikes.to(currents[0].dtype), fired.residual, fired.target)
 
+    def value(self, heard: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+        """The function, up to its ending, of what each operand has brought by each step [steps, N, \\*]."""
+        function, theta, steps = self.function, self.amplitude, len(heard[0])
+        flat = [h.flatten(0, 1) for h in heard]
+        like = {key: c.to(flat[0].dtype) if c.is_floating_point() else c for key, c in constants.items()}
+        if function.tracked:
+            found = function.head(*flat, constants=like)
+        else:
+            found = function(*(h * theta for h in flat), constants=like) / theta
+        value: Tensor = found.unflatten(0, (steps, -1))
+        return value
+
     @property
-    def _tail(self) -> Piecewise:
+    def tail(self) -> Piecewise:
+        """The piecewise linear ending of the function, in units of theta."""
         tail, theta = self.function.tail, self.amplitude
+        if not self.function.tracked:
+            return IDENTITY
         return Piecewise(slope=tail.slope, low=tail.low / theta, high=tail.high / theta)
 
-    @property
-    def streams(self) -> bool:
-        """Whether it can go on where it stopped: without a wait, for functions that the kernel says."""
-        return not self.code.wait and self.function.tracked
-
-    def resume(
-        self, currents: Sequence[Tensor], constants: Mapping[str, Tensor], state: tuple[Tensor, ...] | None
-    ) -> tuple[Tracked, tuple[Tensor, ...]]:
-        """Spikes for the next steps of a long current, to the bit those of a whole run, and the state behind them.
-
-        Residual and target are those of what has been heard so far.
-        """
-        z = currents[0]
-        if state is None:
-            started = z.new_zeros(z.shape[1:], dtype=torch.promote_types(z.dtype, torch.float32))
-            state = (torch.tensor(0), started, torch.zeros(()))
-        done, heard, said = state
-        code = replace(self.code, weights=self.code.weights[int(done) : int(done) + len(z)])
-        trace = _accumulated(z, code.weights, heard)
-        value = self.function.head(trace.flatten(0, 1), constants=constants).unflatten(0, (len(z), -1))
-        before = value.new_zeros(2, *value.shape[1:])
-        before[1] = said
-        heard = trace[-1].clone()
-        fired = fire(value, code=code, function=self._tail, accumulated=True, final=True, state=before)
-        return replace(fired, spikes=fired.spikes.to(z.dtype)), (done + len(z), heard, before[1])
+    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> WeightedSteps:
+        """The layer before its first step, to run in pieces of steps."""
+        return WeightedSteps(self, constants, gains)
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
@@ -113,6 +102,60 @@ class WeightedNeuron:
             return own
         once = Operations(function_additions=evaluation.additions, function_multiplications=evaluation.multiplications)
         return own + once * (steps + self.code.wait)
+
+
+class WeightedSteps:
+    """A layer of such neurons in pieces of steps, with its state: see `transpike.coding.neuron.Steps`.
+
+    Args:
+        layer: the neurons.
+        constants: of their function, by name.
+        gains: multiply the currents, one an operand; without any, all are 1.
+    """
+
+    def __init__(self, layer: WeightedNeuron, constants: Mapping[str, Tensor], gains: Sequence[float]) -> None:
+        self.layer, self.constants, self.gains = layer, constants, gains
+        self.step = 0
+        self.sums: list[Tensor] = []  # what each operand has brought
+        self.value: Tensor | None = None  # what is to be said by the last step
+        self.state: Tensor | None = None  # of the kernel
+
+    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+        """The spikes [k, N, \\*] of the next steps."""
+        code, steps = self.layer.code, len(currents[0])
+        parts = []
+        if steps:
+            weights, before = code.weights[self.step : self.step + steps], self.sums or (None,) * len(currents)
+            inputs = zip(gained(currents, self.gains), before, strict=True)
+            heard = [_accumulated(z, weights, held) for z, held in inputs]
+            self.sums = [h[-1].clone() for h in heard]
+            parts.append(self.layer.value(heard, self.constants))
+            self.value = parts[0][-1:].clone()
+        assert self.value is not None
+        if idle:
+            parts.append(self.value.expand(idle, *self.value.shape[1:]))
+        rows = torch.cat(parts)[max(code.wait - self.step, 0) :]
+        first = max(self.step - code.wait, 0)
+        self.step += steps + idle
+        if self.state is None:
+            self.state = self.value.new_zeros(2, *self.value.shape[1:])
+        if not len(rows):
+            return rows.to(currents[0].dtype)
+        next_ = replace(code, weights=code.weights[first : first + len(rows)], wait=0)
+        fired = fire(rows, code=next_, function=self.layer.tail, accumulated=True, inplace=True, state=self.state)
+        return fired.spikes.to(currents[0].dtype)
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+        self.sums = [kept(held, samples, axis=0) for held in self.sums]
+        if self.value is not None and self.state is not None:
+            self.value, self.state = (kept(x, samples, axis=1) for x in (self.value, self.state))
+
+    def ended(self) -> tuple[Tensor, Tensor]:
+        """After the last step: the residual and the target [N, \\*], in units of theta."""
+        assert self.value is not None and self.state is not None
+        target = self.layer.tail(self.value[0].nan_to_num(0.0, torch.inf, -torch.inf))
+        return target - self.state[1], target
 
 
 def _accumulated(z: Tensor, weights: Sequence[float], before: Tensor | None = None) -> Tensor:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from transpike.checks import number
+from transpike.conversion.pipeline import Pipeline
 from transpike.conversion.stopping import Changed, Said, Score, StopRule, beyond, learned, other_prediction
-from transpike.conversion.stream import Network, Pipeline, chunks
+from transpike.conversion.stream import chunks
+from transpike.conversion.walk import Network
 from transpike.errors import ConfigError
 
 __all__ = ["Answer", "left", "rule", "trajectories", "until"]

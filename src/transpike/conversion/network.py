@@ -5,96 +5,45 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from transpike.checks import whole
-from transpike.coding.neuron import StreamNeuron, WholeNeuron
-from transpike.coding.scheme import Neuron, Scheme, constant_entry, decode
+from transpike.coding.neuron import Neuron, gained
+from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
+from transpike.conversion.fired import Trace, Watch, joined
 from transpike.conversion.graph import Graph
 from transpike.conversion.integers import quantised
-from transpike.conversion.kinds import KINDS, RELATIVE, apply, title
+from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
+from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
 from transpike.conversion.sizes import at
 from transpike.conversion.stopping import Changed, Score, StopRule, least_images
 from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
+from transpike.conversion.values import activations
+from transpike.conversion.walk import finished, plan, walk
 from transpike.errors import ConfigError, ConversionError
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
-__all__ = ["LayerTrace", "SpikingNetwork", "Trace", "Watch", "gained", "key_of"]
-
-Watch = Callable[[Op, Tracked], None]
-"""Sees a layer's spikes as they are made: chunks, long trains in pieces of steps, the residual with the last."""
+__all__ = ["SpikingNetwork"]
 
 _SIZES = 64  # of images, whose graphs are kept
-_ROWS = 16  # steps times samples, from which on a row of a matrix product is the same whatever the others are
-_LONG, _PIECE = 128, 64  # steps above which trains travel in pieces, of so many steps
-_BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
-
-
-@dataclass(frozen=True, repr=False)
-class LayerTrace:
-    """What one layer fired and what it left out.
-
-    Attributes:
-        spikes: digits [T, N, \\*] of the scheme; the input's may be an analog current.
-        residual: [N, \\*] in units of theta, target less decoded value; None for the input's code.
-        target: [N, \\*] in units of theta, the function of the layer's whole input; None for the input's code.
-        amplitude: theta, [], or one a channel, that broadcasts against one sample.
-    """
-
-    spikes: Tensor
-    residual: Tensor | None
-    target: Tensor | None
-    amplitude: Tensor
-
-    def __repr__(self) -> str:
-        """Shapes in place of values."""
-        residual = None if self.residual is None else list(self.residual.shape)
-        return (
-            f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude.max():.4g})"
-        )
-
-
-class Trace(dict[str, LayerTrace]):
-    """What every layer fired, by name; a name that sends no spikes is told where they are."""
-
-    def __init__(self, graph: Graph, layers: Mapping[str, LayerTrace]) -> None:
-        super().__init__(layers)
-        self._graph = graph
-
-    def __missing__(self, name: str) -> LayerTrace:
-        graph, whole = self._graph, name
-        while whole in graph.joined:
-            whole = graph.joined[whole]
-        into = f"{name} became part of {whole}. " if whole != name else ""
-        if whole in self:
-            raise KeyError(f"{into}Use [{whole!r}].")
-        if whole not in graph.by_name:
-            raise KeyError(f"the network has no layer {name!r}; those that send spikes: {', '.join(self)}")
-        after, fed = {whole}, ""
-        for op in graph:
-            if after.intersection(op.inputs):
-                fed = fed or (op.name if op.fires else "")
-                after.add(op.name)
-        where = f"the next layer of neurons is {fed}" if fed else "its current is decoded into the output"
-        raise KeyError(f"{into}{whole} ({title(graph[whole])}) sends no spikes; {where}.")
 
 
 class SpikingNetwork(nn.Module):
@@ -148,9 +97,9 @@ class SpikingNetwork(nn.Module):
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
                 # One layout whatever the model's was, so that a network read from files computes the same bits.
-                self.register_buffer(key_of(op, key), tensor.clone(memory_format=layout))
+                self.register_buffer(op.key(key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
-        self._plan()
+        self.readouts, self.plan = graph.readouts, plan(graph)
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
@@ -158,19 +107,6 @@ class SpikingNetwork(nn.Module):
         if isinstance(neuron, str):
             raise ConversionError(f"{op.name}: {neuron}")
         return neuron
-
-    def _plan(self) -> None:
-        """What is known before any image: what is read decoded, when a value is last used, who may overwrite."""
-        graph = self.graph
-        self.readouts = graph.readouts
-        last = {name: ops[-1].name for name, ops in graph.consumers.items()}
-        self._last = {op.name: [n for n in set(op.inputs) if last[n] == op.name] for op in graph}
-        own: set[str] = set()
-        for op in graph:
-            fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
-            if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
-                own |= {op.name} if op.inputs else set()
-        self._own = own  # values that one operation reads, in memory that nothing else does
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -190,7 +126,7 @@ class SpikingNetwork(nn.Module):
         decoded values in place of spikes, where the network carries such.
         """
         snn = self._fitting(x)
-        parts = [snn._run(part, watch, final, trains) for part in snn.chunks(x)]
+        parts = [finished(snn, run(snn, part, watch, final=final, trains=trains)) for part in snn.chunks(x)]
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()
@@ -201,11 +137,10 @@ class SpikingNetwork(nn.Module):
         """
         snn, found = self._fitting(x), list[dict[str, Tensor]]()
         for part in (x,) if analog else snn.chunks(x):
-            kept: dict[str, Tensor] = {}
-            outputs = snn._analog(part, None, kept=kept) if analog else snn._run(part, None, False, False, kept)
-            found.append(kept | outputs)
-        joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-        return self.graph.pack(joined), joined
+            values = activations(snn, part) if analog else run(snn, part, None, final=False, trains=False)
+            found.append(values | finished(snn, values))
+        together = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        return self.graph.pack(together), together
 
     def stream(self, x: Tensor) -> Iterator[Moment]:
         """After each of the output's T steps: the outputs decoded so far, and how far they can still change.
@@ -281,7 +216,7 @@ class SpikingNetwork(nn.Module):
         """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
         count = math.ceil(len(x) / (self.chunk or self.default_chunk))
         if self.chunk is None:
-            count = min(count, len(x) // self._least)
+            count = min(count, len(x) // least(self))
         return x.tensor_split(max(1, count))
 
     def trace(self, x: Tensor) -> Trace:
@@ -295,7 +230,7 @@ class SpikingNetwork(nn.Module):
             parts.append(tracked)
 
         self.observe(x, watch, final=True)
-        return Trace(self.graph, {name: _joined(parts, self.amplitude(name)) for name, parts in seen.items()})
+        return Trace(self.graph, {name: joined(parts, self.amplitude(name)) for name, parts in seen.items()})
 
     def amplitude(self, name: str) -> Tensor:
         """theta of the input or of a layer of neurons: [], or one a channel, that broadcasts against one sample."""
@@ -310,43 +245,12 @@ class SpikingNetwork(nn.Module):
 
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
-        return self.graph.pack(self._fitting(x)._analog(x, observe))
+        snn = self._fitting(x)
+        return self.graph.pack(finished(snn, activations(snn, x, observe)))
 
     def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
         """`analog` up to the decoded values, [N, values], through which gradients flow."""
-        return flat_outputs(self._analog(x, observe, whole=False))
-
-    def _analog(
-        self,
-        x: Tensor,
-        observe: Callable[[Op, Tensor], None] | None,
-        *,
-        whole: bool = True,
-        kept: dict[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        def value(op: Op, *x: Tensor) -> Tensor:
-            result = self._value(op, *x)
-            if observe:
-                observe(op, result)
-            return result
-
-        return self._walk(x, value, self._analog_current, self._read, whole=whole, kept=kept)
-
-    def _value(self, op: Op, *x: Tensor) -> Tensor:
-        """What the input or a layer of neurons says, in units of its amplitude theta, of real values."""
-        unit = self.units[op.name]
-        if op.kind == "input":
-            return apply(op, self.tensors(op), x[0].to(self.device, self.dtype)) / unit
-        return op.function.at(*gained(op, x), unit=unit, constants=self.tensors(op))
-
-    def _analog_current(self, op: Op, *inputs: Tensor) -> Tensor:
-        """One operation on values, to which a constant comes whole."""
-        constant, shares = KINDS[op.kind].constant, constant_entry(self.scheme) or 1.0
-        tensors = {key: t * shares if key == constant else t for key, t in self.tensors(op).items()}
-        return apply(op, tensors, *inputs)
-
-    def _read(self, op: Op, value: Tensor) -> Tensor:
-        return value.float() * self.units[op.name]
+        return flat_outputs(activations(self, x, observe))
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
@@ -359,135 +263,15 @@ class SpikingNetwork(nn.Module):
             if op.kind == "input":
                 z = [self.scaled(op, *inputs)]
             else:
-                z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
+                z = [x.unflatten(0, (self.steps, -1)) for x in gained(inputs, op.gains)]
             return fire(op, z).spikes.flatten(0, 1)
 
-        return flat_outputs(self._walk(x, spikes, self.current, self._decode, whole=False))
-
-    def _run(
-        self, x: Tensor, watch: Watch | None, final: bool, trains: bool, kept: dict[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        if self.scheme.whole:
-            return self._run_values(x, watch, trains, kept)
-        if self._streams:
-            return self._run_pieces(x, watch, kept)
-
-        def spikes(op: Op, *x: Tensor) -> Tensor:
-            fired = self._encode(op, *x) if op.kind == "input" else self._fire(op, x, final)
-            if watch:
-                watch(op, fired)
-            return fired.spikes.flatten(0, 1)
-
-        return self._walk(x, spikes, self.current, self._decode, kept=kept)
-
-    def _run_values(
-        self, x: Tensor, watch: Watch | None, trains: bool, kept: dict[str, Tensor] | None
-    ) -> dict[str, Tensor]:
-        """Decoded values in place of trains: all that layers read that hear all before they fire."""
-
-        def said(op: Op, *inputs: Tensor) -> Tensor:
-            if op.kind == "input":
-                value = self.scaled(op, *inputs)
-                if watch:
-                    watch(op, self.encode(value))
-                return value.to(self.dtype)
-            neuron = cast("WholeNeuron", self.neurons[op.name])
-            fired = neuron.values(gained(op, inputs), self.tensors(op))
-            if watch and not trains:
-                watch(op, fired)
-            elif watch:
-                for piece in self._pieces:
-                    last = fired if piece.stop == self.steps else Tracked(fired.spikes)
-                    watch(op, replace(last, spikes=neuron.train(fired.spikes, piece).to(self.dtype)))
-            return fired.spikes.to(self.dtype)
-
-        return self._walk(x, said, self._analog_current, self._read, kept=kept)
-
-    def _run_pieces(self, x: Tensor, watch: Watch | None, kept: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        """A piece of all trains after the other, with the neurons' state carried over: the spikes are the same."""
-        states: dict[str, tuple[Tensor, ...]] = {}
-        sums: dict[str, Tensor] = {}
-        train = self._encode(self.graph.input, x)
-        if watch:
-            watch(self.graph.input, train)
-        for piece in self._pieces:
-            steps = slice(piece.start, piece.stop)
-
-            def spikes(op: Op, *inputs: Tensor, steps: slice = steps) -> Tensor:
-                if op.kind == "input":
-                    return train.spikes[steps].flatten(0, 1)
-                z = [x.unflatten(0, (steps.stop - steps.start, -1)) for x in gained(op, inputs)]
-                neuron = cast("StreamNeuron", self.neurons[op.name])
-                fired, states[op.name] = neuron.resume(z, self.tensors(op), states.get(op.name))
-                if watch:
-                    watch(op, fired if steps.stop == self.steps else Tracked(fired.spikes))
-                return fired.spikes.flatten(0, 1)
-
-            current = partial(self.current, steps=steps)
-            for name, part in self._walk(x, spikes, current, partial(self._decode, steps=steps), whole=False).items():
-                sums[name] = sums[name] + part if name in sums else part
-        if kept is not None:
-            kept |= sums
-        return self._finished(sums)
-
-    @property
-    def _pieces(self) -> list[range]:
-        return [range(k, min(k + _PIECE, self.steps)) for k in range(0, self.steps, _PIECE)]
-
-    @cached_property
-    def _streams(self) -> bool:
-        """Whether trains travel in pieces of steps, so that memory does not grow with T."""
-        if self.steps <= _LONG or any(KINDS[op.kind].product for op in self.graph):
-            return False
-        return all(getattr(neuron, "streams", False) for neuron in self.neurons.values())
-
-    def _walk(
-        self,
-        x: Tensor,
-        fire: Callable[..., Tensor],
-        current: Callable[..., Tensor],
-        decode: Callable[[Op, Tensor], Tensor],
-        *,
-        whole: bool = True,
-        kept: dict[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end.
-
-        What is done to decoded values is left out unless ``whole``. ``kept`` receives decoded values.
-        """
-        currents: dict[str, Tensor] = {}
-        values: dict[str, Tensor] = {}
-        for op in self.graph:
-            if op.name not in self.graph.spiking:
-                continue
-            if op.kind == "input" or op.fires:
-                currents[op.name] = fire(op, *(currents[name] for name in op.inputs) if op.inputs else (x,))
-            else:
-                currents[op.name] = current(op, *(currents[name] for name in op.inputs))
-            if op.name in self.readouts:
-                values[op.name] = decode(op, currents[op.name])
-            for name in self._last[op.name]:
-                currents.pop(name, None)
-        if kept is not None:
-            kept |= values
-        return self._finished(values) if whole else values
-
-    def _finished(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs, from the decoded values: what is done to these needs no spikes."""
-        values = dict(values)
-        for op in self.graph:
-            if op.name not in self.graph.spiking:
-                held = {key: t.float() if t.is_floating_point() else t for key, t in self.tensors(op).items()}
-                values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
-        return {name: values[name] for name in self.graph.outputs}
+        return flat_outputs(walk(self, x, spikes, self.current, lambda op, z: decoded(self, op, z)))
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
         """Images in units of the input's theta."""
         x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
-
-    def _encode(self, op: Op, x: Tensor) -> Tracked:
-        return self.encode(self.scaled(op, x))
 
     def encode(self, x: Tensor) -> Tracked:
         """The input's train for ``x`` in units of its theta."""
@@ -496,7 +280,7 @@ class SpikingNetwork(nn.Module):
     def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
         """One operation on all steps, or on these; a constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
-            first, second = (name in self._own for name in op.inputs)
+            first, second = (name in self.plan.own for name in op.inputs)
             return multiplied(op, *inputs, scheme=self.scheme, inplace=(first, second))
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
@@ -510,22 +294,15 @@ class SpikingNetwork(nn.Module):
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
 
-    def _fire(self, op: Op, inputs: Sequence[Tensor], final: bool) -> Tracked:
+    def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
+        """The spikes of a layer of neurons over all steps, of its currents [T*N, \\*]."""
         z = [x.unflatten(0, (self.steps, -1)) for x in inputs]
-        inplace = op.inputs[0] in self._own
+        inplace = op.inputs[0] in self.plan.own
         return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
-
-    def _decode(self, op: Op, current: Tensor, steps: slice | None = None) -> Tensor:
-        if steps is None:
-            return decode(self.scheme, current.unflatten(0, (self.steps, -1))) * self.units[op.name]
-        weights = torch.tensor(self.scheme.weights[steps], device=current.device)
-        return (
-            torch.einsum("t,t...->...", weights, current.unflatten(0, (len(weights), -1)).float()) * self.units[op.name]
-        )
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
-        held = {key: getattr(self, key_of(op, key)) for key in op.tensors}
+        held = {key: getattr(self, op.key(key)) for key in op.tensors}
         if op.kind == "gather":  # an index may be that of another size
             held["index"] = op.tensors["index"].to(self.device)
         return held
@@ -573,19 +350,7 @@ class SpikingNetwork(nn.Module):
         They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
         A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
-        sizes = {op.name: math.prod(op.shape) for op in self.graph}
-        held = dict(sizes)
-        for op in self.graph:
-            if op.fires and not op.function.tracked:
-                held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
-            elif KINDS[op.kind].product:
-                held[op.name] += sum(sizes[name] for name in op.inputs)
-        rows = min(self.interval, _PIECE) if self.scheme.whole or self._streams else self.interval
-        return max(self._least, _BUDGET.get(self.device.type, _BUDGET["cuda"]) // (max(held.values()) * rows))
-
-    @property
-    def _least(self) -> int:
-        return math.ceil(_ROWS / self.steps)
+        return chunk(self)
 
     @property
     def device(self) -> torch.device:
@@ -671,23 +436,3 @@ class SpikingNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"
-
-
-def gained(op: Op, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """An operation's inputs times the factors of its edges."""
-    gains = op.gains or (1.0,) * len(inputs)
-    return [x if gain == 1 else x * gain for x, gain in zip(inputs, gains, strict=True)]
-
-
-def key_of(op: Op, key: str) -> str:
-    """The name of an operation's tensor within the network."""
-    return f"{op.name}.{key}".replace(".", "/")
-
-
-def _joined(parts: list[Tracked], amplitude: Tensor) -> LayerTrace:
-    def cat(tensors: list[Tensor | None]) -> Tensor | None:
-        some = [t for t in tensors if t is not None]
-        return torch.cat(some) if some else None
-
-    spikes = torch.cat([part.spikes for part in parts], 1)
-    return LayerTrace(spikes, cat([p.residual for p in parts]), cat([p.target for p in parts]), amplitude)

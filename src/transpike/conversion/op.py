@@ -60,3 +60,7 @@ class Op:
     function: Function = field(default_factory=Function)
     fires: bool = False
     follows: tuple[Follow, ...] = ()
+
+    def key(self, name: str) -> str:
+        """The name of one of its tensors within the network."""
+        return f"{self.name}.{name}".replace(".", "/")

@@ -4,39 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from transpike.coding.scheme import Scheme
-from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, apply
 from transpike.conversion.op import Op
+from transpike.conversion.walk import Network
 
 __all__ = ["known", "reach"]
-
-
-class Network(Protocol):
-    """See `transpike.conversion.network.SpikingNetwork`."""
-
-    graph: Graph
-    scheme: Scheme
-    readouts: frozenset[str]
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of its weights."""
-
-    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
-        """One operation on some steps."""
-
-    def tensors(self, op: Op) -> dict[str, Tensor]:
-        """Of one operation."""
 
 
 @torch.no_grad()

@@ -21,10 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transpike.coding.neuron import gained
 from transpike.coding.scheme import constant_entry, decode, finest, followed, largest, ratio
 from transpike.conversion.kinds import KINDS, weighted
-from transpike.conversion.network import SpikingNetwork, gained, key_of
+from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Op
+from transpike.conversion.running import decoded
+from transpike.conversion.values import carried, value
+from transpike.conversion.walk import finished, walk
 from transpike.errors import ConversionError
 
 __all__ = ["Tunable"]
@@ -87,7 +91,7 @@ class Tunable(SpikingNetwork):
 
     def _parameter(self, op: Op, name: str, shares: float | None) -> None:
         """A constant, of which a step brings a share, as a whole: of the size of the weights, as optimisers expect."""
-        key = key_of(op, name)
+        key = op.key(name)
         value = self._buffers.pop(key)
         assert value is not None
         self.register_parameter(key, nn.Parameter(value * (shares or 1.0)))
@@ -95,7 +99,7 @@ class Tunable(SpikingNetwork):
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         own = super().tensors(op)
-        shares = {name: self._shares.get(key_of(op, name), 1.0) for name in own}
+        shares = {name: self._shares.get(op.key(name), 1.0) for name in own}
         return {name: tensor if shares[name] == 1 else tensor / shares[name] for name, tensor in own.items()}
 
     def forward(self, x: Tensor) -> Any:
@@ -113,21 +117,21 @@ class Tunable(SpikingNetwork):
                 self._listen(x[few:], said, watched=False)
         reach = largest(self.scheme) + finest(self.scheme) / 2
 
-        def value(op: Op, *inputs: Tensor) -> Tensor:
+        def fire(op: Op, *inputs: Tensor) -> Tensor:
             """The function's value for the gradient, what was said for the value."""
-            target, decoded = self._value(op, *inputs), torch.cat(said[op.name])
-            return decoded + (target - target.detach()) * (target.detach().abs() <= reach)
+            target, heard = value(self, op, *inputs), torch.cat(said[op.name])
+            return heard + (target - target.detach()) * (target.detach().abs() <= reach)
 
-        return self.graph.pack(self._walk(x, value, self._analog_current, self._read))
+        return self.graph.pack(finished(self, carried(self, x, fire)))
 
     def _listen(self, x: Tensor, said: dict[str, list[Tensor]], *, watched: bool) -> None:
         """Simulate, and note what each layer says, decoded."""
 
         def fire(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
-                spikes = self._encode(op, *inputs).spikes
+                spikes = self.encode(self.scaled(op, *inputs)).spikes
             else:
-                z = [x.unflatten(0, (self.steps, -1)) for x in gained(op, inputs)]
+                z = [x.unflatten(0, (self.steps, -1)) for x in gained(inputs, op.gains)]
                 fired = self.neurons[op.name](z, self.tensors(op), inplace=False, final=False)
                 spikes = fired.spikes
                 if watched and any(each.requires_grad for each in z):
@@ -138,7 +142,7 @@ class Tunable(SpikingNetwork):
             said.setdefault(op.name, []).append(decode(self.scheme, spikes.detach()))
             return spikes.flatten(0, 1)
 
-        self._walk(x, fire, self.current, self._decode, whole=False)
+        walk(self, x, fire, self.current, lambda op, z: decoded(self, op, z))
 
     @property
     def _weights(self) -> Tensor:

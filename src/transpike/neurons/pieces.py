@@ -57,6 +57,13 @@ class Pieces:
         self.step += len(rows)
         return spikes.to(rows.dtype)
 
+    def ended(self) -> tuple[Tensor, Tensor]:
+        """After the last step: the residual and the target [N, \\*], in units of theta."""
+        assert self.state is not None
+        held, sent = self.state / self.code.beta**self.code.silent
+        target = self.function(held)
+        return target - sent, target
+
     def keep(self, samples: Tensor) -> None:
         """Go on with these samples alone, by their numbers."""
         if self.state is not None:

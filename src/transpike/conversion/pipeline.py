@@ -1,0 +1,206 @@
+"""A spiking network in pieces of steps, equal to a whole run to the bit.
+
+The network is a pipeline: a layer's step t happens at the global step ``first_spike + t``. A `Pipeline` lets the clock
+go on by some steps; every layer then computes those of its steps that have come, and keeps its state. So an answer that
+is taken early is one of the whole run's, and long trains need not be held whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transpike.coding.neuron import SteppingNeuron, Steps
+from transpike.coding.scheme import Scheme, ratio
+from transpike.conversion.fired import Watch
+from transpike.conversion.kinds import KINDS
+from transpike.conversion.op import Op
+from transpike.conversion.products import ProductSteps
+from transpike.conversion.walk import Network, finished
+from transpike.neurons.pieces import kept
+from transpike.neurons.tsa import Tracked
+
+__all__ = ["ROWS", "Decoded", "Pipeline"]
+
+ROWS = 16
+"""Steps times samples, from which on a row of a matrix product is the same whatever the others are."""
+
+
+class Pipeline:
+    """Samples on their way through the network.
+
+    Args:
+        snn: the network; its neurons must be such as run in pieces of steps.
+        x: samples [N, \\*]; fewer than ``rows`` are filled up with copies, which nobody sees.
+        watch: sees the input's train, then spikes as they are made.
+        final: whether it sees residuals and targets too, with the last spikes.
+        rows: samples that are simulated at least.
+    """
+
+    def __init__(
+        self, snn: Network, x: Tensor, watch: Watch | None = None, *, final: bool = False, rows: int = ROWS
+    ) -> None:
+        self.watch, self.final, self.rows = watch, final, rows
+        self.snn, self.graph, self.samples = snn, snn.graph, len(x)
+        self.total = len(snn.scheme.weights)
+        self.arrived = max(snn.timing.first_spike[name] for name in snn.readouts)
+        x = x[torch.arange(max(rows, len(x))) % max(len(x), 1)] if len(x) < rows and len(x) else x
+        self.train = snn.encode(snn.scaled(snn.graph.input, x)).spikes
+        if watch:
+            watch(self.graph.input, Tracked(self.train[:, : self.samples]))
+        self.spiking = [op for op in self.graph if op.name in self.graph.spiking]
+        self.layers: dict[str, Steps] = {}
+        self.products: dict[str, ProductSteps] = {}
+        for op in self.spiking:
+            if op.fires:
+                neuron = snn.neurons[op.name]
+                assert isinstance(neuron, SteppingNeuron)
+                self.layers[op.name] = neuron.begin(snn.tensors(op), gains=op.gains)
+            elif KINDS[op.kind].product:
+                self.products[op.name] = ProductSteps(op, snn.scheme)
+        self.done = dict.fromkeys(self.graph.spiking, 0)  # steps that each has taken of its inputs, idle ones included
+        self.waiting: dict[str, tuple[int, Tensor]] = {}  # results that are still to be read, from which step on
+        self.said = {name: Decoded(snn.scheme) for name in snn.readouts}
+
+    def latency(self, step: int) -> int:
+        """Steps from the image's arrival until the output's step ``step``."""
+        return self.snn.timing.latency - self.total + step
+
+    def simulated(self, name: str, step: int) -> int:
+        """How many steps a layer has fired in when the output's step ``step`` comes."""
+        return min(self.arrived + step - self.snn.timing.first_spike[name], self.total)
+
+    @torch.no_grad()
+    def advance(self, step: int) -> dict[str, Tensor]:
+        """Let the clock go on to the output's step ``step``, 1 ... T: decoded outputs by name."""
+        self.run(step)
+        return finished(self.snn, self.decoded(step))
+
+    @torch.no_grad()
+    def run(self, step: int) -> None:
+        """Let the clock go on to the output's step ``step``."""
+        for op in self.spiking:
+            self._advance(op, self.arrived + step)
+            for name in {op.name, *op.inputs}:
+                self._forget(name)
+
+    def decoded(self, step: int) -> dict[str, Tensor]:
+        """Decoded values by name, at the output's step ``step``."""
+        values = {}
+        for name in self.snn.readouts:
+            value, come = self.value(name) * self.snn.units[name], self.come(name, step)
+            values[name] = value if come == 1 else value / come
+        return values
+
+    def value(self, name: str) -> Tensor:
+        """What has come of a decoded operation, in units of its amplitude."""
+        return self.said[name].value()[: self.samples]
+
+    def _advance(self, op: Op, clock: int) -> None:
+        first, begin = self.snn.timing.first_spike[op.name], self.done[op.name]
+        wait = self.snn.timing.waits[op.name] if op.fires else 0
+        end = min(max(clock - first + wait, 0), self.total + wait)
+        if end == begin:
+            return
+        self.done[op.name] = end
+        if op.kind == "input":
+            self._send(op, begin, self.train[begin:end])
+            return
+        come = slice(min(begin, self.total), min(end, self.total))
+        inputs = [self._take(name, come) for name in op.inputs]
+        if op.fires:
+            spikes = self.layers[op.name](inputs, idle=end - begin - (come.stop - come.start))
+            self._show(op, spikes, last=end == self.total + wait)
+            self._send(op, max(begin - wait, 0), spikes)
+        elif op.name in self.products:
+            self._send(op, begin, self.products[op.name](*inputs))
+        else:
+            current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), steps=come)
+            self._send(op, begin, current.unflatten(0, (end - begin, -1)))
+
+    def _show(self, op: Op, spikes: Tensor, *, last: bool) -> None:
+        if self.watch and len(spikes):
+            ends = self.layers[op.name].ended() if last and self.final else ()
+            self.watch(op, Tracked(spikes[:, : self.samples], *(end[: self.samples] for end in ends)))
+
+    def _forget(self, name: str) -> None:
+        """Let go of what all readers of a result have read."""
+        begin, result = self.waiting.get(name, (self.total, torch.empty(0)))
+        readers = [self.done[op.name] for op in self.graph.consumers.get(name, ()) if op.name in self.done]
+        read = min([self.total, *readers])
+        if read > begin:
+            rest = result[read - begin :]
+            self.waiting[name] = (read, rest if len(rest) else rest.clone())
+
+    def _take(self, name: str, steps: slice) -> Tensor:
+        begin, result = self.waiting[name]
+        return result[steps.start - begin : steps.stop - begin]
+
+    def _send(self, op: Op, begin: int, result: Tensor) -> None:
+        if op.name in self.snn.readouts:
+            self.said[op.name].add(result)
+        before = self.waiting.get(op.name)
+        if before and len(before[1]):
+            self.waiting[op.name] = (before[0], torch.cat([before[1], result]))
+        else:
+            self.waiting[op.name] = (begin, result)
+
+    def come(self, name: str, step: int) -> float:
+        """The share of a constant that has come: what has come of a value is divided by it."""
+        steps = self.simulated(name, step)
+        pairs = zip(self.snn.scheme.weights[:steps], self.snn.scheme.entry, strict=False)
+        return sum(weight * share for weight, share in pairs) if steps < self.total else 1.0
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers; the last of them are copies if they are few."""
+        count = len(samples)
+        if count < self.rows:
+            samples = torch.cat([samples, samples[torch.arange(self.rows - count, device=samples.device) % count]])
+        self.samples = count
+        self.train = kept(self.train, samples, axis=1)
+        for said in self.said.values():
+            said.keep(samples)
+        self.waiting = {name: (at, kept(x, samples, axis=1)) for name, (at, x) in self.waiting.items()}
+        for layer in self.layers.values():
+            layer.keep(samples)
+        for product in self.products.values():
+            product.keep(samples)
+
+
+class Decoded:
+    """What a train says, `transpike.coding.scheme.decode`, some steps at a time.
+
+    To the bit where weights fall by one ratio; else with other rounding.
+
+    Example:
+        >>> from transpike.coding import CSS
+        >>> said = Decoded(CSS(steps=3))
+        >>> said.add(torch.tensor([[1.0]])), said.value().item()
+        (None, 4.0)
+        >>> said.add(torch.tensor([[0.0], [-1.0]])), said.value().item()
+        (None, 3.0)
+    """
+
+    def __init__(self, scheme: Scheme) -> None:
+        self.weights, self.ratio = scheme.weights, ratio(scheme)
+        self.step, self.sum = 0, torch.zeros(())
+
+    def add(self, rows: Tensor) -> None:
+        """The next steps [steps, N, \\*]."""
+        weights = self.weights[self.step : self.step + len(rows)]
+        for row, weight in zip(rows.to(torch.promote_types(rows.dtype, torch.float32)), weights, strict=True):
+            part = row.clone() if self.ratio else row * weight
+            self.sum = self.sum * (self.ratio or 1.0) + part if self.step else part
+            self.step += 1
+
+    def value(self) -> Tensor:
+        """What has come [N, \\*], in units of theta."""
+        if not self.ratio:
+            return self.sum
+        left, last = len(self.weights) - self.step, self.weights[-1]
+        value = self.sum * self.ratio**left if left else self.sum
+        return value if last == 1 else value * last
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these samples alone, by their numbers."""
+        self.sum = kept(self.sum, samples, axis=0) if self.step else self.sum

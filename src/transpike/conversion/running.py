@@ -1,0 +1,88 @@
+"""How images run through a spiking network: whole, in pieces of steps where trains are long, or as values."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from transpike.coding.neuron import SteppingNeuron
+from transpike.coding.scheme import decode, ratio
+from transpike.conversion.fired import Watch
+from transpike.conversion.kinds import KINDS
+from transpike.conversion.op import Op
+from transpike.conversion.pipeline import ROWS, Pipeline
+from transpike.conversion.values import said
+from transpike.conversion.walk import Network, walk
+
+__all__ = ["chunk", "decoded", "least", "run"]
+
+LONG, PIECE = 128, 64  # steps above which trains travel in pieces, of at most so many steps
+BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
+
+
+def run(snn: Network, x: Tensor, watch: Watch | None, *, final: bool, trains: bool) -> dict[str, Tensor]:
+    """Decoded values for ``x``, by name; see `transpike.conversion.network.SpikingNetwork.observe`."""
+    if snn.scheme.whole:
+        return said(snn, x, watch, pieces=_pieces(snn), final=final, trains=trains)
+    return _stepped(snn, x, watch, final=final) if _travels(snn) else _whole(snn, x, watch, final=final)
+
+
+def _whole(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict[str, Tensor]:
+    def spikes(op: Op, *inputs: Tensor) -> Tensor:
+        fired = snn.encode(snn.scaled(op, *inputs)) if op.kind == "input" else snn.fire(op, inputs, final=final)
+        if watch:
+            watch(op, fired)
+        return fired.spikes.flatten(0, 1)
+
+    return walk(snn, x, spikes, snn.current, lambda op, z: decoded(snn, op, z))
+
+
+def _stepped(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict[str, Tensor]:
+    """A piece of all trains after the other, so that memory does not grow with the steps: the spikes are the same."""
+    pipeline = Pipeline(snn, x, watch, final=final, rows=1)  # a piece has steps enough
+    for piece in _pieces(snn):
+        pipeline.run(piece.stop)
+    return pipeline.decoded(pipeline.total)
+
+
+def _pieces(snn: Network) -> list[range]:
+    """All steps in pieces of like lengths."""
+    steps = len(snn.scheme.weights)
+    count = math.ceil(steps / PIECE)
+    return [range(steps * k // count, steps * (k + 1) // count) for k in range(count)]
+
+
+def _travels(snn: Network) -> bool:
+    """Whether trains travel in pieces: long ones, of layers that neither wait nor need all at once.
+
+    Where layers wait, some pieces would be too short: see `transpike.conversion.pipeline.ROWS`.
+    """
+    if len(snn.scheme.weights) <= LONG or any(snn.timing.waits.values()):
+        return False
+    if any(KINDS[op.kind].product for op in snn.graph) and ratio(snn.scheme) is None:
+        return False
+    return all(isinstance(neuron, SteppingNeuron) for neuron in snn.neurons.values())
+
+
+def decoded(snn: Network, op: Op, current: Tensor) -> Tensor:
+    """The decoded values of an operation's current over all steps."""
+    return decode(snn.scheme, current.unflatten(0, (len(snn.scheme.weights), -1))) * snn.units[op.name]
+
+
+def least(snn: Network) -> int:
+    """Samples that make enough rows for a matrix product to be computed as with more."""
+    return math.ceil(ROWS / len(snn.scheme.weights))
+
+
+def chunk(snn: Network) -> int:
+    """Samples at a time: see `transpike.conversion.network.SpikingNetwork.default_chunk`."""
+    sizes = {op.name: math.prod(op.shape) for op in snn.graph}
+    held = dict(sizes)
+    for op in snn.graph:
+        if op.fires and not op.function.tracked:
+            held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
+        elif KINDS[op.kind].product:
+            held[op.name] += sum(sizes[name] for name in op.inputs)
+    steps = min(snn.timing.interval, PIECE) if snn.scheme.whole or _travels(snn) else snn.timing.interval
+    return max(least(snn), BUDGET.get(snn.device.type, BUDGET["cuda"]) // (max(held.values()) * steps))
