@@ -16,7 +16,7 @@ from transpike.conversion.reach import known, reach
 from transpike.conversion.walk import Network
 from transpike.errors import ConversionError
 
-__all__ = ["Moment", "chunks", "moments"]
+__all__ = ["Moment", "chunks", "moments", "unstreamed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,8 @@ def chunks(snn: Network, x: Tensor) -> tuple[Tensor, ...]:
     Raises:
         ConversionError: if the network cannot be read before its last step.
     """
-    _refuse(snn)
+    if reason := unstreamed(snn):
+        raise ConversionError(f"{reason}. Call the network.")
     most = snn.chunk or max(ROWS, snn.default_chunk * len(snn.scheme.weights))
     return x.tensor_split(max(1, -(-len(x) // most)))
 
@@ -88,9 +89,9 @@ def _bounds(
     return found
 
 
-def _refuse(snn: Network) -> None:
+def unstreamed(snn: Network) -> str:
+    """Why a network cannot be read before its last step; empty where it can."""
     name = type(snn.scheme).__name__
     if not all(isinstance(neuron, SteppingNeuron) for neuron in snn.neurons.values()):
-        raise ConversionError(f"{name} does not stream: its layers run over all steps at once. Call the network.")
-    if ratio(snn.scheme) is None:
-        raise ConversionError(f"{name} does not stream: its weights fall by no single ratio. Call the network.")
+        return f"{name} does not stream: its layers run over all steps at once"
+    return "" if ratio(snn.scheme) is not None else f"{name} does not stream: its weights fall by no single ratio"

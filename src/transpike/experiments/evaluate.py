@@ -129,6 +129,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
 
 def _converted(chosen: Evaluate, model: str) -> Conversion:
     from transpike.conversion import load
+    from transpike.conversion.stream import unstreamed
     from transpike.measure.anytime import early
     from transpike.measure.conversion import compare
     from transpike.measure.outputs import find_metric
@@ -136,11 +137,8 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
     total = join_processes(chosen.device)
     metric = find_metric(chosen.metric)
     snn = load(chosen.network).to(chosen.device)
-    if chosen.agreement is not None and not snn.scheme.streams:
-        raise ConfigError(
-            f"{chosen.network}: {type(snn.scheme).__name__} runs each layer over all steps at once, so that no "
-            "answer is early: leave --agreement away."
-        )
+    if chosen.agreement is not None and (reason := unstreamed(snn)):
+        raise ConfigError(f"{chosen.network}: {reason}, so no answer is early. Leave --agreement away.")
     if chosen.data is None:
         raise ConfigError(f"{chosen.network}: give --data, the images to test with; no run.json beside it tells")
     root, loading = chosen.root or Path("data"), chosen.loading or Loading()
