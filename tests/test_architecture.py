@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,3 +136,14 @@ def test_convert_is_the_function_even_after_its_package_is_imported() -> None:
 
 def test_no_drawer_for_odds_and_ends() -> None:
     assert not [path for path in MODULES if path.stem in {"utils", "util", "helpers", "misc", "common"}]
+
+
+def test_no_module_hides_a_name_that_loads_on_first_use() -> None:
+    """A package's attribute becomes its module of the same name as soon as that is imported."""
+    for package in PACKAGE.rglob("__init__.py"):
+        text = package.read_text(encoding="utf-8")
+        if "def __getattr__" not in text:
+            continue
+        listed = re.search(r"__all__ = \[(.*?)\]", text, re.DOTALL)
+        names = set(re.findall(r'"(\w+)"', listed[1])) if listed else set()
+        assert not names & {path.stem for path in package.parent.glob("*.py")}, package

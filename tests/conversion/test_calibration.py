@@ -141,7 +141,10 @@ def test_a_layer_so_sparse_that_its_percentile_is_zero_gets_its_maximum(amplitud
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (torch.zeros(2, 3, 9, 8), r"\[N, 3, 8, 8\] as in calibration, not \[2, 3, 9, 8\]"),
+        (
+            torch.zeros(2, 3, 9, 8),
+            r"as in calibration, not \[N, 3, 9, 8\]; its size is fixed: the model itself",
+        ),
         (torch.zeros(3, 8, 8), "expects images"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "uint8"),
         (torch.full((2, 3, 8, 8), torch.nan), "NaN"),

@@ -176,7 +176,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         (["--scheme", "auto"], "give --goal same=99.5, error=2 or loss=0.2"),
         (["--scheme", "auto", "--goal", "99"], "goal='99': expected same=99.5, error=2 or loss=0.2"),
         (["--scheme", "auto", "--goal", "sam=99"], "goal: no kind 'sam'. Did you mean same?"),
-        (["--scheme", "auto", "--goal", "same=99", "--max-latency", "0"], "limits: latency=0: expected a whole"),
+        (["--scheme", "auto", "--goal", "same=99", "--max-latency", "0"], "max_latency=0: expected a whole"),
         (["--scheme", "rat"], "Did you mean 'rate'?"),
         (["--weights", "nowhere.pt"], "no such weight file"),
         (["--network", '{"widht": 4}'], "widht"),

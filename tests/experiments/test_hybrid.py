@@ -215,10 +215,12 @@ def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: p
         (["--ann", str(whole / "balanced")], "is a spiking network"),
         (["--ann", str(whole), "--settings", '{"stride": 2}'], "image_size 8, here 12"),
         (["--ann", str(whole), "--encoder", "phase"], "here [0.0]"),
-        (["--resume", str(tmp_path)], "no run to resume"),
+        (["--resume", str(tmp_path)], "leave --out away"),
     ):
         assert main(["hybrid", *QUICK, *arguments, "--out", str(tmp_path / "run")]) == 2
         assert told in " ".join(capsys.readouterr().err.split())
+    assert main(["hybrid", *QUICK, "--resume", str(tmp_path)]) == 2
+    assert "no run to resume" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_prediction_does_not_depend_on_its_batch(whole: Path) -> None:

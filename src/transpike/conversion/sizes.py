@@ -66,7 +66,8 @@ def _stepped(graph: Graph, traced: Callable[[tuple[int, ...]], Graph], step: int
         found = replace(_following(graph, other), step=step)
         return _difference(at(found, other.input.shape), other) or found
     except (ConversionError, _Fixed) as error:
-        return str(error).partition("\n")[0].rpartition("torch.export says: ")[2][:200]
+        _, model, reason = str(error).partition("\n")[0].rpartition("torch.export says: ")
+        return f"the model itself does not run at another ({reason[:200].rstrip('.')})" if model else reason[:200]
 
 
 def _channels(shape: Sequence[int]) -> int:

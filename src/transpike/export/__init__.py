@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transpike.export.footprint import Core, footprint
+    from transpike.export.cores import Core, footprint
     from transpike.export.nir_graph import import_nir, nir
     from transpike.export.onnx_step import onnx, torch_program
     from transpike.export.runner import CLOSE, Run, run
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CLOSE": "transpike.export.runner",
-    "Core": "transpike.export.footprint",
+    "Core": "transpike.export.cores",
     "Run": "transpike.export.runner",
-    "footprint": "transpike.export.footprint",
+    "footprint": "transpike.export.cores",
     "import_nir": "transpike.export.nir_graph",
     "integers": "transpike.export.whole",
     "nir": "transpike.export.nir_graph",
