@@ -147,3 +147,8 @@ def test_no_module_hides_a_name_that_loads_on_first_use() -> None:
         listed = re.search(r"__all__ = \[(.*?)\]", text, re.DOTALL)
         names = set(re.findall(r'"(\w+)"', listed[1])) if listed else set()
         assert not names & {path.stem for path in package.parent.glob("*.py")}, package
+
+
+def test_packages_load_on_first_use() -> None:
+    code = "import sys, transpike; assert 'torch' not in sys.modules; print(transpike.export.run.__name__)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "run\n"

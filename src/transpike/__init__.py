@@ -60,7 +60,13 @@ __all__ = [
 ]
 
 
+_PACKAGES = ("coding", "conversion", "data", "distill", "export", "measure", "models", "neurons", "spectral", "train")
+"""What of ``transpike.coding`` and so on can be written without an import of its own."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"transpike.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'transpike' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)
@@ -68,4 +74,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_PACKAGES})
