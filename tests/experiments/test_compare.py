@@ -201,3 +201,13 @@ def test_energies_are_of_the_technology_asked_for(trained: Path, tmp_path: Path)
     assert new.ann.energy_uj == pytest.approx(old.ann.energy_uj * (1.69 + 2 * 3.75) / 4.6, rel=1e-3)
     assert new.rows[0].energy_parts_uj["memory"] > new.rows[0].energy_parts_uj["accumulates"] * 3 * 3.75 / 0.38
     assert "Energy per image, a model (7 nm, SRAM of 8KB)" in (tmp_path / "b" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "report.html"])
+def test_a_file_of_the_users_stops_a_comparison_before_it_begins(
+    name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("mine")
+    assert run(trained, "--schemes", "[{name: css, steps: 4}]", "--out", str(tmp_path)) == 2
+    assert name in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from transpike.checks import number, refuse, whole
 from transpike.coding import SCHEMES, Scheme, create_scheme
@@ -17,7 +18,7 @@ from transpike.errors import ConfigError
 from transpike.experiments.convert import limits_of, load_inputs, measured_rows, read_conversion
 from transpike.experiments.options import record
 from transpike.experiments.source import Data, Source
-from transpike.report import write_report, write_rows
+from transpike.report import check_outputs, write_report, write_rows
 from transpike.report.terminal import conversion_table, least_table
 from transpike.results import (
     Conversion,
@@ -138,9 +139,16 @@ def compare(options: Compare) -> Conversion:
     rows = measured_rows(options.resume, "compare", recorded, free=free) if options.resume else ()
     if not first_process():
         return _measured(task, options.resume, rows)
+    if place := options.resume or options.out:
+        check_outputs(place)
     begun = resume_run(options.resume) if options.resume else start_run("compare", recorded, out=options.out)
     with begun as run, resumable(run):
-        results = _measured(task, run.folder, rows, run.write)
+
+        def write(results: Conversion) -> None:
+            run.write(results)
+            write_rows(results, run.folder / "rows.csv")
+
+        results = _measured(task, run.folder, rows, write)
         _tell(results, run.folder)
     copy_results(results, options.json)
     return results
@@ -168,8 +176,7 @@ def _tell(results: Conversion, folder: Path) -> None:
     if results.target_loss is not None:
         console.print(least_table(results))
     for label, reason in results.refused.items():
-        console.print(f"[bold]{label}[/] is left out. {reason}", highlight=False)
-    write_rows(results, folder / "rows.csv")
+        console.print(f"[bold]{escape(label)}[/] is left out. {escape(reason)}", highlight=False)
     page = write_report([folder], folder / "report.html")
     print(f"Results: {folder / 'results.json'}, {folder / 'rows.csv'}\nReport: {page}")
 

@@ -19,7 +19,7 @@ from transpike.experiments.options import begun_otherwise, record, same
 from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
 from transpike.models.zoo import SPIKING
-from transpike.report import write_report, write_rows
+from transpike.report import check_outputs, write_report, write_rows
 from transpike.report.terminal import conversion_table
 from transpike.results import (
     Conversion,
@@ -161,6 +161,8 @@ def convert(options: Convert) -> Conversion:
     counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
     recorded = record(options, settings=options.settings or {}, steps=counts, **found)
     rows = measured_rows(options.resume, "convert", recorded) if options.resume else ()
+    if place := options.resume or options.out:
+        check_outputs(place)
     begun = resume_run(options.resume) if options.resume else start_run("convert", recorded, out=options.out)
     with begun as run, resumable(run):
         results = run_sweep(task, run, rows=rows)
@@ -237,9 +239,9 @@ def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: 
 
     for results in sweep(task, run.folder, rows=rows):
         run.write(results)
+        write_rows(results, run.folder / "rows.csv")
     results = read_conversion(run.folder, "convert")
     Console().print(conversion_table(results))
-    write_rows(results, run.folder / "rows.csv")
     page = write_report([run.folder, *beside], run.folder / "report.html")
     print(f"Networks and results: {run.folder}\nReport: {page}")
     return results

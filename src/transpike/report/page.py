@@ -19,12 +19,13 @@ from transpike.report.encodings import compare_encodings, encoded_runs
 from transpike.report.layers import LAYER_COLUMNS
 from transpike.report.parts import Section
 from transpike.report.plots import DARK, LIGHT
+from transpike.report.rows import check_rows
 from transpike.report.series import FAITHFUL, Series, find_series
 from transpike.report.training import describe_training
 from transpike.results import Analysis, Conversion, Finished, read
 from transpike.results.records import to_json
 
-__all__ = ["PAGE", "build_page", "write_report"]
+__all__ = ["PAGE", "build_page", "check_outputs", "write_report"]
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -48,6 +49,16 @@ def write_report(folders: Sequence[Path], out: Path, *, title: str = "transpike 
     kind = _page_of(folders)
     files.check_target(out, kind)
     return files.write(out, build_page([read(folder) for folder in folders], title=title), kind=kind)
+
+
+def check_outputs(folder: Path) -> None:
+    """Find out, before a run's work, that its table of rows and its page could not be written into a folder.
+
+    Raises:
+        ConfigError: one of them cannot be written, or another file lies there.
+    """
+    check_rows(folder / "rows.csv")
+    files.check_target(folder / "report.html", PAGE)
 
 
 def _page_of(folders: Sequence[Path | str]) -> files.Kind:

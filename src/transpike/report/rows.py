@@ -6,15 +6,25 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from transpike.files import write_csv
+from transpike.files import check_target, csv_table, write_csv
 from transpike.results import Conversion, Row
 
-__all__ = ["write_rows"]
+__all__ = ["check_rows", "write_rows"]
 
 FIGURES = (
     *("steps", "latency", "latency_zero_delay", "interval", "spike_bits", "train_bits", "accuracy", "loss_pp"),
     *("agreement", "logit_error", "spikes_per_neuron", "synops", "energy_uj", "images_per_second"),
 )
+HEADING = ("scheme", "settings", *FIGURES)
+
+
+def check_rows(path: Path) -> None:
+    """Find out, before the work whose rows it is to hold, that `write_rows` could not write a file.
+
+    Raises:
+        ConfigError: it cannot be written, or another lies there.
+    """
+    check_target(path, csv_table(HEADING, [])[1])
 
 
 def write_rows(result: Conversion, path: Path) -> Path:
@@ -24,7 +34,7 @@ def write_rows(result: Conversion, path: Path) -> Path:
     Raises:
         ConfigError: the file cannot be written, or another lies there.
     """
-    return write_csv(path, ["scheme", "settings", *FIGURES], _lines(result))
+    return write_csv(path, HEADING, _lines(result))
 
 
 def _lines(result: Conversion) -> list[Sequence[object]]:
