@@ -76,20 +76,32 @@ def scored(metric: Metric, outputs: Any, targets: Any, images: int) -> float:
 
 
 class Scores:
-    """Measures of both networks, summed over images."""
+    """Measures of both networks, summed over images.
+
+    Data of classes has labels whatever a network is for: a measure that does not take class indices is taken beside the
+    other network's outputs alone.
+    """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self.metrics = metrics
+        self._unlabelled: set[str] = set()
         self._sums = torch.zeros(3, len(metrics), dtype=torch.float64)  # beside the ANN; beside labels, ANN and SNN
 
     def update(self, ann: Any, snn: Any, targets: Any | None) -> None:
         """Add what both networks say of some images."""
         images = len(torch.utils._pytree.tree_leaves(ann)[0])
-        for k, metric in enumerate(self.metrics.values()):
+        for k, (name, metric) in enumerate(self.metrics.items()):
             self._sums[0, k] += scored(metric, snn, ann, images)
-            if targets is not None:
-                self._sums[1, k] += scored(metric, ann, targets, images)
-                self._sums[2, k] += scored(metric, snn, targets, images)
+            if targets is None or name in self._unlabelled:
+                continue
+            try:
+                right = [scored(metric, outputs, targets, images) for outputs in (ann, snn)]
+            except DataError:
+                if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.shape != (images,):
+                    raise
+                self._unlabelled.add(name)
+            else:
+                self._sums[1:, k] += torch.tensor(right, dtype=torch.float64)
 
     def result(
         self, images: float, total: Callable[[Tensor], Tensor] | None, labelled: bool
@@ -97,7 +109,8 @@ class Scores:
         """Means: of the SNN beside the ANN, then of the ANN and of the SNN beside labels."""
         sums = (total(self._sums) if total and self.metrics else self._sums) / images
         beside, ann, snn = ({name: float(row[k]) for k, name in enumerate(self.metrics)} for row in sums)
-        return beside, (ann if labelled else {}), (snn if labelled else {})
+        labels = [name for name in self.metrics if labelled and name not in self._unlabelled]
+        return beside, {name: ann[name] for name in labels}, {name: snn[name] for name in labels}
 
 
 class OutputErrors:

@@ -22,6 +22,7 @@ from transpike.data import ImageSets
 from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.measure.search import Search
+from transpike.metrics.tasks import Metric
 from transpike.results import Calibration, Conversion, Limits, Row, Spikes
 from transpike.train.processes import first_process
 
@@ -49,6 +50,7 @@ class Sweep:
         target: percentage points of accuracy: of each code the least T is looked for that loses no more.
         limits: what the row that is picked must keep.
         technology: what energies are of.
+        metric: measures of outputs beside classes, by name.
         total: sums a tensor over processes, which share the test images; None for one process.
     """
 
@@ -64,6 +66,7 @@ class Sweep:
     target: float | None = None
     limits: Limits | None = None
     technology: Technology = TECHNOLOGIES["45nm"]
+    metric: Mapping[str, Metric] | None = None
     total: Callable[[Tensor], Tensor] | None = None
 
 
@@ -105,8 +108,9 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
                 bars.passed(scheme)
                 continue
             measured = compare(
-                snn, sets.test, progress=bars.measuring(scheme), total=task.total, technology=task.technology
-            )
+                snn, sets.test, progress=bars.measuring(scheme), total=task.total, technology=task.technology,
+                metric=task.metric,
+            )  # fmt: skip
             row = measured.row
             if folder:
                 snn.save(folder / name)
