@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +23,8 @@ __all__ = ["OutputErrors", "Scores", "find_metric", "scored"]
 def find_metric(given: object) -> dict[str, Metric]:
     """Measures by name, from what a user gives: a name of `METRICS`, a function, or functions by name.
 
-    A text ``module:function`` names a function of the user's own.
+    A text ``module:function`` names a function of the user's own, of a module that is installed or lies in the folder
+    that is worked in.
 
     Raises:
         ConfigError: for anything else.
@@ -43,10 +46,13 @@ def _one(given: object) -> Metric:
         return METRICS[given]
     if isinstance(given, str) and ":" in given:
         module, _, name = given.partition(":")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # last: what is installed goes first
         try:
             found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"metric: {given!r} cannot be imported: {error}") from error
+        except Exception as error:  # whatever the user's module raises
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ConfigError(f"metric: {given[:60]!r} cannot be imported: {why}") from error
         if callable(found):
             return found  # type: ignore[no-any-return]
     guess = near(given, METRICS) if isinstance(given, str) else ""
