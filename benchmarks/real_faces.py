@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--packages", type=Path, default=Path("data/packages"))
     parser.add_argument("--codes", nargs="+", default=["default", "chosen"])
+    parser.add_argument("--images", type=int, default=60, help="photographs that are looked through for faces")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names, rows = ("P-Net", "R-Net", "O-Net"), {}
@@ -187,7 +188,7 @@ def main() -> None:
     face = astronaut(options.packages)
     corners = [(0, 0), (60, 0), (100, 20), (130, 0), (90, 10)]
     images = {"face": [face], "crops of it": [face[..., y : y + 240, x : x + 240] for x, y in corners]}
-    others = 255 * photographs(options.data, (0.0,) * 3, (1.0,) * 3)[1][:250]
+    others = 255 * photographs(options.data, (0.0,) * 3, (1.0,) * 3)[1][: options.images]
     images["photographs"] = [x[None] for x in others if len(ann(x[None]))]
     for code in options.codes:
         snn = Detector(*(load(RESULTS / "real_networks" / f"{name}, {code}") for name in names))

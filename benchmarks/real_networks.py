@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--codes", nargs="+", choices=[*CODES, *GOALS], default=["default", "chosen"])
     parser.add_argument("--images", type=int, help="only so many test samples (default: all)")
     parser.add_argument("--judged", type=int, help="samples of a search (default: the network's own number)")
+    parser.add_argument("--latency", type=int, help="the most steps that a search may choose (default: any number)")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_networks.jsonl")
     options = parser.parse_args()
     options.out.parent.mkdir(exist_ok=True)
@@ -83,11 +84,14 @@ def measure(name: str, codes: list[str], options: argparse.Namespace) -> None:
         started = time.process_time()
         if code in GOALS:
             goal = dict(GOALS[code] or network.goal)
-            snn, missed = _chosen(network, ann, calibration[: options.judged or network.judged], goal)
+            samples = calibration[: options.judged or network.judged]
+            limits = {"latency": options.latency} if options.latency else None
+            snn, missed = _chosen(network, ann, samples, goal, limits)
         else:
-            prepared = prepared or prepare(ann, calibration, until=network.until)
+            samples = calibration
+            prepared = prepared or prepare(ann, samples, until=network.until)
             snn, missed = prepared.convert(CODES[code]), ""
-        row = {"network": name, "code": code, "calibration": len(calibration), "missed": missed}
+        row = {"network": name, "code": code, "calibration": len(samples), "missed": missed}
         if snn is not None:
             seconds = time.process_time() - started
             row |= _row(network, ann, snn, test) | {"seconds": seconds}
@@ -98,13 +102,15 @@ def measure(name: str, codes: list[str], options: argparse.Namespace) -> None:
 
 
 def _chosen(
-    network: Network, ann: nn.Module, samples: Tensor, goal: dict[str, object]
+    network: Network, ann: nn.Module, samples: Tensor, goal: dict[str, object], limits: dict[str, float] | None
 ) -> tuple[SpikingNetwork | None, str]:
     """The network of the search, or why there is none."""
     if "least" in goal:
         goal["metric"] = network.metric(ann)
     try:
-        return transpike.convert(ann, samples, scheme="auto", goal=goal, until=network.until, verbose=True), ""
+        return transpike.convert(
+            ann, samples, scheme="auto", goal=goal, limits=limits, until=network.until, verbose=True
+        ), ""
     except GoalError as error:
         return None, str(error)
 

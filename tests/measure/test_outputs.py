@@ -116,11 +116,15 @@ def test_what_is_no_goal_is_refused(goal: Any) -> None:
 
 
 def test_a_measure_of_a_file_in_this_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "measures_of_mine.py").write_text("def near(a, b):\n    return 1 - (a - b).abs().mean()\n")
+    (tmp_path / "measures_of_mine.py").write_text(
+        "def near(a, b):\n    return 1 - (a['map'] - b['map']).abs().mean()\n"
+    )
     (tmp_path / "measures_not_python.py").write_text("def near(:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
-    found = compare(made()[1], X.split(10), metric="measures_of_mine:near")
-    assert 0.9 < found.row.measures["measures_of_mine:near"] < 1
+    net, snn = made()
+    found = compare(snn, X.split(10), metric="measures_of_mine:near")
+    want = 1 - float((snn(X)["map"] - net(X)["map"]).abs().mean())
+    assert found.row.measures["measures_of_mine:near"] == pytest.approx(want, rel=1e-3)
     with pytest.raises(ConfigError, match="'measures_not_python:near' cannot be imported: SyntaxError"):
         compare(made()[1], [X], metric="measures_not_python:near")
