@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ import transpike
 from transpike import export
 from transpike.conversion import SpikingNetwork
 from transpike.data import Loading
+from transpike.export.neurons import Neurons
 
 BATCH = 20  # images of a line
 NEAR = 1e-4  # of the largest output
@@ -108,6 +110,47 @@ def runner(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any
     }  # fmt: skip
 
 
+def turned(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """The runner again: of each image the first digits that are others, and how far they were from their thresholds.
+
+    Distances are in units of theta; ``levels`` says how large the neurons' values were then, of which float32 keeps
+    24 bits.
+    """
+    seen: dict[tuple[str, int], tuple[Any, Any]] = {}
+    call = Neurons.__call__
+
+    def watched(self: Any, step: int, currents: Any) -> Any:
+        found = call(self, step, currents)
+        seen[self.node.name, step - self.node.wait] = found[1], np.abs(self._held[0])
+        return found
+
+    lines, outputs = [], []
+    with tempfile.TemporaryDirectory() as folder, patch.object(Neurons, "__call__", watched):
+        snn.save(folder)
+        for image in images:
+            found, trace = export.run(folder, image[None], record=True), snn.trace(image[None])
+            outputs.append(found.outputs)
+            first = []
+            for number, name in enumerate(found.layers):
+                rows, spikes = (
+                    found.spikes[found.spikes["layer"] == number],
+                    trace[name].spikes[:, 0].flatten(1).numpy(),
+                )
+                mine = np.zeros(spikes.shape)
+                mine[rows["step"] - snn.timing.first_spike[name], rows["neuron"]] = rows["digit"]
+                if name in snn.neurons and (mine != spikes).any():
+                    step = int(np.flatnonzero((mine != spikes).any(1))[0])
+                    first.append((snn.timing.first_spike[name] + step, number, name, step, mine[step] != spikes[step]))
+            if not first:
+                lines.append({})
+                continue
+            _, _, name, step, others = min(first, key=lambda one: one[:2])
+            distance, held = (x.ravel()[others] if x.size == others.size else x for x in seen[name, step])
+            scale = snn.scheme.beta ** snn.timing.waits[name]
+            lines.append({"layer": name, "distance": float(distance.max()), "value": float(held.max()) / scale})
+    return compared(np.concatenate(outputs), snn, images, labels) | {"turned": lines}
+
+
 _SESSIONS: dict[int, tuple[Any, Any]] = {}
 
 
@@ -146,6 +189,7 @@ def rounded(bits: int) -> Callable[[SpikingNetwork, Tensor, Tensor], dict[str, A
 
 PARTS: dict[str, Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]] = {
     "runner": runner,
+    "turned": turned,
     "onnxruntime": in_onnxruntime,
     "8 bits": rounded(8),
     "6 bits": rounded(6),
@@ -168,6 +212,11 @@ def joined(name: str, part: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
         row["without close"] = int((close == 0).sum())
         row |= {key: sum(line[key] for line in lines) / total["count"] for key in ("events", "synaptic", "neuronal")}
         row["queued"] = max(line["queued"] for line in lines)
+    if "turned" in lines[0]:
+        first = [one for line in lines for one in line["turned"]]
+        row["other spikes"] = sum(map(bool, first))
+        row["farthest"] = max((one["distance"] for one in first if one), default=0.0)
+        row["of values to"] = max((one["value"] for one in first if one), default=0.0)
     return row
 
 

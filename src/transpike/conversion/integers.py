@@ -54,12 +54,16 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
     Raises:
         ConversionError: if the radix is no whole number, or an operation has no whole form.
     """
-    if (beta := ratio(scheme)) is None or beta != int(beta) or constant_entry(scheme) is None:
-        raise ConversionError(
-            f"{scheme} has no form in whole numbers: a state would need another bit each step; use beta=2"
-        )
+    name, beta = type(scheme).__name__, ratio(scheme)
+    if beta is None or beta != int(beta) or constant_entry(scheme) is None:
+        reason = f"a state would need another bit each step with beta={beta}"
+        reason = "the worth of its spikes falls by no single ratio" if beta is None else reason
+        reason = "its biases do not enter in equal shares" if constant_entry(scheme) is None else reason
+        raise ConversionError(f"{name} has no form in whole numbers: {reason}; use CSS with beta=2")
     if scheme.encoded is None:
-        raise ConversionError(f"{scheme}: its input is an analog current, and whole numbers need spikes, as CSS sends")
+        raise ConversionError(
+            f"{name}: its input is an analog current, and whole numbers need spikes, as transpike.CSS sends"
+        )
     ops = tuple(_whole(graph, op, bits) if op.name in graph.spiking else op for op in graph)
     ops = tuple(replace(op, tensors=_double(op.tensors), follows=()) for op in ops)
     result = replace(graph, ops=ops, step=0, fixed="its whole numbers belong to one size")

@@ -110,7 +110,10 @@ class Neurons:
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
         if node.rule is None:
-            raise ModelError(f"{node.name}: its scheme has a neuron of its own, which the runner does not know")
+            raise ModelError(
+                f"{node.name}: neurons of {bundle.scheme} are of their own kind, which the NumPy runner does not have; "
+                "convert with css, rate, burst, fs or multithreshold"
+            )
         if missing := unsupported(node):
             raise ModelError(f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it")
         rule, self.node = node.rule, node

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transpike import files
 from transpike.checks import number
 from transpike.coding.scheme import ratio
+from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork
 from transpike.conversion.op import Op
 from transpike.errors import ModelError
@@ -94,10 +95,11 @@ def _result(node: Any) -> Any:
 def _converted(snn: SpikingNetwork, dt: float) -> dict[str, Any]:
     graph, scheme = snn.graph, snn.scheme
     if ratio(scheme) != 1 or scheme.encoded is not None or tuple(scheme.digits) != (0, 1):
-        raise ModelError(
-            f"{scheme}: NIR has no spike with a sign or a size and no neuron that amplifies; export it to ONNX, "
-            "transpike.export.onnx, or convert with transpike.coding.Rate"
-        )
+        graded = scheme.encoded is not None or tuple(scheme.digits) != (0, 1)
+        reason = "no spike with a sign or a size" if graded else "no spike whose worth changes from step to step"
+        steps = all(isinstance(neuron, TrackingNeuron) for neuron in snn.neurons.values())
+        way = "export it to ONNX, transpike.export.onnx, or " if steps else ""
+        raise ModelError(f"{type(scheme).__name__}: NIR has {reason}; {way}convert with transpike.coding.Rate")
     nodes: dict[str, Any] = {}
     before = graph.input.name
     for op in graph.ops[1:]:
