@@ -119,7 +119,7 @@ def test_what_nir_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
     css = transpike.convert(ann, torch.rand(16, 4), scheme=transpike.CSS(steps=4))
     target = tmp_path / "net.nir"
     refused = [
-        (css, (), r"NIR has no spike with a sign or a size .* transpike.export.onnx"),
+        (css, (), r"NIR has no spike with a sign or a size.* transpike.export.onnx"),
         (nn.Sequential(nn.Linear(4, 2), TSANode()), (4,), "1: NIR has no neuron such as TSANode"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)), (1, 8, 8), "1: NIR has no node for MaxPool2d"),
         (nn.Sequential(nn.Linear(4, 2)), (5,), r"0: does not take a sample of shape \[5\]"),

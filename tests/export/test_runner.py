@@ -273,7 +273,7 @@ def test_a_neuron_of_another_kind_is_refused_by_name(scheme: Scheme, tmp_path: P
             write(snn, tmp_path / "step")
     with pytest.raises(ModelError, match=f"^{name}: NIR has no spike .*; convert with transpike.coding.Rate"):
         export.nir(snn, tmp_path / "net.nir")
-    with pytest.raises(ConversionError, match=f"^{name}.* whole numbers.* CSS"):
+    with pytest.raises(ConversionError, match=f"^{name}.* whole numbers.*CSS"):
         snn.quantise()
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 

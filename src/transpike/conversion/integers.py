@@ -13,6 +13,7 @@ of neurons and readouts have ``args["state_bits"]``, too.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -70,6 +71,8 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
     found = reaches(result, scheme)
 
     def facts(op: Op) -> dict[str, int]:
+        if not found[op.name].bound.isfinite().all():
+            raise ConversionError(f"{op.name}: weights before it are not finite, or too large for whole numbers")
         widths = {"exponent": int(found[op.name].exponent.max())}
         if op.fires or op.name in graph.readouts:
             widths["state_bits"] = state_bits(op, found[op.name], scheme, waits.get(op.name, 0))
@@ -114,7 +117,8 @@ def state_bits(op: Op, reach: Reach, scheme: Scheme, wait: int) -> int:
     unit = torch.exp2(reach.exponent.double())
     held = reach.bound * steps * beta**wait * unit
     sent = max(scheme.digits) * steps * beta**wait * unit if op.fires else 0 * unit
-    return math.ceil(math.log2(float((held.amax() + sent.amax()).clamp_min(1)) + 1)) + 1
+    largest = min(float((held.amax() + sent.amax()).clamp_min(1)), sys.float_info.max)
+    return math.ceil(math.log2(largest + 1)) + 1
 
 
 def _train(op: Op, sent: tuple[float, float]) -> Reach:
