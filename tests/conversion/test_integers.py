@@ -108,7 +108,7 @@ def test_what_has_no_whole_form_is_refused_by_name() -> None:
     for value in (float("nan"), float("inf"), 1e300):
         wrong = snn.double()
         next(t for t in wrong.tensors(wrong.graph.ops[1]).values())[0] = value
-        with pytest.raises(ConversionError, match="not finite, or too large|would need"):
+        with pytest.raises(ConversionError, match=r"not finite, or too large|would need"):
             wrong.quantise()
     with pytest.raises(ConfigError, match="bits=1: expected a whole number from 2 to 16"):
         snn.quantise(1)

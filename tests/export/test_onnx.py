@@ -167,6 +167,8 @@ def test_wrong_input_is_one_clear_error_and_nothing_is_half_written(exported: Ne
     snn, _, _ = exported
     with pytest.raises(ConfigError, match="opset=9: expected a whole number of at least 18"):
         export.onnx(snn, tmp_path / "new", opset=9)
+    with pytest.raises(ConfigError, match="opset=999: expected a whole number from 18 to"):
+        export.onnx(snn, tmp_path / "new", opset=999)
     with pytest.raises(ModelError, match="Linear is no converted network; give what"):
         export.onnx(torch.nn.Linear(2, 2), tmp_path / "new")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()

@@ -214,6 +214,18 @@ def test_what_turns_by_rounding_is_reported(tmp_path: Path) -> None:
     assert off.nearest[0] > export.CLOSE and off.close[0] == 0
 
 
+def test_large_values_round_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision of a value of hundreds of theta may turn farther from its threshold; in float32 alone."""
+    snn, images = body("residual", "levels")
+    snn.save(tmp_path / "single")
+    before = export.run(tmp_path / "single", images)
+    monkeypatch.setattr("transpike.export.neurons.ROUNDING", 1e-3)
+    after = export.run(tmp_path / "single", images)
+    assert (after.close > before.close).all() and np.array_equal(after.nearest, before.nearest)
+    snn.double().save(tmp_path / "double")
+    assert export.run(tmp_path / "double", images.double()).close.sum() < after.close.sum() / 10
+
+
 def test_the_runner_needs_no_torch(tmp_path: Path) -> None:
     snn, images = body("squeeze and excitation")
     snn.save(tmp_path / "net")
