@@ -7,7 +7,8 @@ Two networks with trained weights: the ResNet-20 of `transpike demo` on scikit-l
 MobileNetV3 for CIFAR-10 (see `trained_networks.py`), levels 1, 2, 4, 8, T = 8. For every part (the NumPy runner, the
 ONNX step in onnxruntime, both again with weights of 8 bits, and PyTorch with 8, 6 and 4) a row says on how many images
 the largest difference is within 1e-4 of the largest output, how many others the runner had reported as close to a
-threshold, and how many predictions are equal. Every finished part is a line of benchmarks/results/export.jsonl, so a
+threshold, how many predictions are equal, and by which margin those stood that are not; "turned" names the first digits
+that differ, and their distance from a threshold. Every finished part is a line of benchmarks/results/export.jsonl, so a
 command goes on where it was stopped.
 """
 
@@ -57,6 +58,7 @@ def main() -> None:
     for name in options.names:
         ann, calibration, images, labels = networks(name, options)
         snn = transpike.convert(ann, calibration, scheme=CODES[name])
+        print(name, chip(snn, images[:3]), flush=True)
         for part in options.parts:
             found = [line for line in lines if line["network"] == name and line["part"] == part]
             for start in range(0, len(images), BATCH):
@@ -90,7 +92,10 @@ def networks(name: str, options: argparse.Namespace) -> tuple[nn.Module, Tensor,
 def compared(found: np.ndarray[Any, Any], snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Outputs beside the simulation's: of each image the largest difference, relative to its largest output."""
     expected = snn(images).numpy()
+    best, largest = np.sort(expected, 1)[:, -2:], np.abs(expected).max(1)
+    others = found.argmax(1) != expected.argmax(1)
     return {
+        "margins": [[int(k), float((best[k, 1] - best[k, 0]) / largest[k])] for k in np.flatnonzero(others)],
         "errors": (np.abs(found - expected).max(1) / np.abs(expected).max(1)).tolist(),
         "same": int((found.argmax(1) == expected.argmax(1)).sum()),
         "equal": int((found == expected).all(1).sum()),
@@ -199,12 +204,25 @@ PARTS: dict[str, Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]] = {
 }
 
 
+def chip(snn: SpikingNetwork, images: Tensor) -> dict[str, Any]:
+    """What the network takes on a chip of cores of 1,024 neurons and 128 kB, with weights of 8 bits."""
+    rows = export.footprint(whole(snn, 8), export.Core(neurons=1024, memory=128 * 1024)).rows
+    with tempfile.TemporaryDirectory() as folder:
+        whole(snn, 8).save(folder)
+        spikes = export.run(folder, images, record=True).spikes
+    found = {key: sum(getattr(row, key) for row in rows) for key in ("neurons", "weights", "bytes", "cores")}
+    found |= {key: max(getattr(row, key) for row in rows) for key in ("fan_in", "fan_out", "state_bits")}
+    return found | {"layers": len(rows), "busiest step": int(np.unique(spikes["step"], return_counts=True)[1].max())}
+
+
 def joined(name: str, part: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """All lines of a part in one row."""
     total = {key: sum(line[key] for line in lines) for key in ("count", "same", "equal", "right", "seconds")}
     errors = np.concatenate([line["errors"] for line in lines])
     row: dict[str, Any] = {"network": name, "part": part, "images": total["count"], "same": total["same"]}
     row |= {"near": int((errors < NEAR).sum()), "equal": total["equal"], "right": total["right"]}
+    if margins := [[line["start"] + k, margin] for line in lines for k, margin in line.get("margins", [])]:
+        row["others, and their margins"] = margins
     row |= {"median": float(np.median(errors)), "largest": float(errors.max()), "seconds": total["seconds"]}
     if "close" in lines[0]:
         close = np.concatenate([line["close"] for line in lines])
