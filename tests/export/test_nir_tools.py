@@ -5,6 +5,7 @@ Those with SpikingJelly stand in test_nir.py.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,9 @@ def test_a_file_of_another_step_says_so(tmp_path: Path) -> None:
     path = export.nir(dense(LIFNode(), IFNode()), tmp_path / "net.nir", shape=(12,))
     with pytest.raises(ModelError, match=r"1: tau=0.0002 s is no more than a step, dt=0.001 s; give the file's own dt"):
         export.import_nir(path, dt=1e-3)
+
+
+def test_the_package_imports_neither_tool(root: Path) -> None:
+    """norse's licence is the LGPL: it is for tests."""
+    sources = [path.read_text() for path in (root / "src").rglob("*.py")]
+    assert sources and not any(re.search(r"(import|from) (norse|sinabs|samna)\b", source) for source in sources)
