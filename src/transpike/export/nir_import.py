@@ -37,6 +37,7 @@ def import_nir(source: Path | str | Any, *, reset: str = "auto", step_mode: str 
 
     Example:
         >>> import tempfile
+        >>> from transpike.export import nir
         >>> from transpike.neurons import LIFNode
         >>> net = nn.Sequential(nn.Linear(4, 3), LIFNode(tau=4.0))
         >>> with tempfile.TemporaryDirectory() as folder:
