@@ -61,14 +61,16 @@ def conversion_table(result: Conversion) -> Table:
         table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
     table.caption += "".join(f"\n{line}" for line in _outputs(best, result.ann))
     table.caption_justify = "left"
-    table.add_column("", no_wrap=True)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, heading.split("\n"))))
     ann = result.ann
     speed = f"{ann.images_per_second:.0f}"
-    table.add_row("ANN", "", "", _percent(ann.accuracy), "", "", "", "", f"{ann.energy_uj:.3g}", "", speed)
-    for row in result.rows:
-        table.add_row(*_cells(row, ann.energy_uj))
+    rows = [["ANN", "", "", _percent(ann.accuracy), "", "", "", "", f"{ann.energy_uj:.3g}", "", speed]]
+    rows += [list(_cells(row, ann.energy_uj)) for row in result.rows]
+    table.add_column("")  # names give way in a narrow terminal, figures never
+    for heading, *cells in zip(HEADINGS, *(row[1:] for row in rows), strict=True):
+        widest = max(map(len, [*heading.split("\n"), *cells]))
+        table.add_column(heading, justify="right", no_wrap=True, min_width=widest)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
