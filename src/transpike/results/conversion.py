@@ -241,6 +241,9 @@ class Try:
         error: norm of the difference of centred outputs, relative to the original's.
         loss_pp: percentage points of accuracy lost, with deviations enlarged likewise; None without labels.
         measure: of the outputs beside the original's, where the goal asks for one.
+        mean_steps: of the output, where each image stops when its answer is sure; of those alone that meet the goal,
+            where a mean latency was a limit.
+        mean_latency: the same in steps from an image's arrival.
         energy_uj: for an image, in microjoules; of those alone that meet the goal.
         spikes_per_neuron: for an image; of those alone that meet the goal.
         met: whether it meets the goal.
@@ -259,6 +262,8 @@ class Try:
     error: float | None = None
     loss_pp: float | None = None
     measure: float | None = None
+    mean_steps: float | None = None
+    mean_latency: float | None = None
     energy_uj: float | None = None
     spikes_per_neuron: float | None = None
     met: bool = False
