@@ -7,6 +7,8 @@ is taken early is one of the whole run's, and long trains need not be held whole
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from transpike.conversion.kinds import KINDS
 from transpike.conversion.op import Op
 from transpike.conversion.products import ProductSteps
 from transpike.conversion.walk import Network, finished
-from transpike.neurons.pieces import kept
+from transpike.neurons.pieces import Change, joined, kept
 from transpike.neurons.tsa import Tracked
 
 __all__ = ["ROWS", "Decoded", "Pipeline"]
@@ -157,14 +159,35 @@ class Pipeline:
         if count < self.rows:
             samples = torch.cat([samples, samples[torch.arange(self.rows - count, device=samples.device) % count]])
         self.samples = count
-        self.train = kept(self.train, samples, axis=1)
+        self._rebatch(lambda x, axis: kept(x, samples, axis=axis))
+
+    def join(self, others: Sequence[Pipeline]) -> None:
+        """Go on with the samples of others, which have come as far, behind these."""
+        states = []
+        for pipeline in (self, *others):
+            pipeline.rows = 1  # no copies
+            if pipeline.samples < pipeline.train.shape[1]:
+                pipeline.keep(torch.arange(pipeline.samples, device=self.snn.device))
+            states.append(pipeline._states())
+        places = iter(zip(*states[1:], strict=True))
+        self._rebatch(lambda x, axis: joined([x, *next(places)], axis=axis) if others else x)
+        self.samples, self.rows = sum(pipeline.samples for pipeline in (self, *others)), ROWS
+        if self.samples < ROWS:
+            self.keep(torch.arange(self.samples, device=self.snn.device))
+
+    def _states(self) -> list[Tensor]:
+        found: list[Tensor] = []
+        self._rebatch(lambda x, axis: found.append(x) or x)
+        return found
+
+    def _rebatch(self, change: Change) -> None:
+        """Replace all that is of samples by what ``change`` makes of it and of its axis of samples."""
+        self.train = change(self.train, 1)
         for said in self.said.values():
-            said.keep(samples)
-        self.waiting = {name: (at, kept(x, samples, axis=1)) for name, (at, x) in self.waiting.items()}
-        for layer in self.layers.values():
-            layer.keep(samples)
-        for product in self.products.values():
-            product.keep(samples)
+            said.rebatch(change)
+        self.waiting = {name: (at, change(x, 1)) for name, (at, x) in self.waiting.items()}
+        for part in (*self.layers.values(), *self.products.values()):
+            part.rebatch(change)
 
 
 class Decoded:
@@ -201,6 +224,6 @@ class Decoded:
         value = self.sum * self.ratio**left if left else self.sum
         return value if last == 1 else value * last
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
-        self.sum = kept(self.sum, samples, axis=0) if self.step else self.sum
+    def rebatch(self, change: Change) -> None:
+        """Replace the state by what ``change`` makes of it and of its axis of samples."""
+        self.sum = change(self.sum, 0) if self.step else self.sum

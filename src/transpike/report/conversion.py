@@ -114,10 +114,14 @@ def _refused(result: Conversion) -> list[Group]:
 def _searched(result: Conversion) -> list[Group]:
     """What the search for a goal tried."""
     stops = any(one.mean_steps is not None for one in result.tries)
+
+    def early(one: Try) -> Sequence[str]:
+        return (fixed(one.mean_steps), fixed(one.mean_latency)) if stops else ()
+
     rows = [
         (f"{one.code}, T = {one.steps}", str(one.latency), str(one.payload_bits), count(one.images), percent(one.same),
          percent(one.kept), percent(one.error), fixed(one.loss_pp),
-         *((fixed(one.mean_steps), fixed(one.mean_latency)) if stops else ()), microjoules(one.energy_uj), _verdict(one))
+         *early(one), microjoules(one.energy_uj), _verdict(one))
         for one in result.tries
     ]  # fmt: skip
     if not rows:

@@ -69,9 +69,7 @@ class Limits:
             parts["mean_latency"] = f"mean latency {self.mean_latency:g} at an agreement of {self.agreement:g}"
         return ", ".join(text for name, text in parts.items() if getattr(self, name) is not None)
 
-    def keep(
-        self, *, latency: int = 0, payload_bits: int = 0, energy: float = 0.0, mean_latency: float = 0.0
-    ) -> bool:
+    def keep(self, *, latency: int = 0, payload_bits: int = 0, energy: float = 0.0, mean_latency: float = 0.0) -> bool:
         """Whether a network of these figures exceeds none."""
         pairs = (latency, self.latency), (payload_bits, self.payload_bits), (energy, self.energy)
         return all(limit is None or value <= limit for value, limit in (*pairs, (mean_latency, self.mean_latency)))
