@@ -61,6 +61,10 @@ class Pipeline:
             elif KINDS[op.kind].product:
                 self.products[op.name] = ProductSteps(op, snn.scheme)
         self.done = dict.fromkeys(self.graph.spiking, 0)  # steps that each has taken of its inputs, idle ones included
+        self.ended: set[str] = set()
+        self.readers = {
+            name: [op.name for op in self.graph.consumers.get(name, ()) if op.name in self.done] for name in self.done
+        }
         self.waiting: dict[str, tuple[int, Tensor]] = {}  # results that are still to be read, from which step on
         self.said = {name: Decoded(snn.scheme) for name in snn.readouts}
 
@@ -82,9 +86,9 @@ class Pipeline:
     def run(self, step: int) -> None:
         """Let the clock go on to the output's step ``step``."""
         for op in self.spiking:
-            self._advance(op, self.arrived + step)
-            for name in {op.name, *op.inputs}:
-                self._forget(name)
+            if self._advance(op, self.arrived + step):
+                for name in {op.name, *op.inputs}:
+                    self._forget(name)
 
     def decoded(self, step: int) -> dict[str, Tensor]:
         """Decoded values by name, at the output's step ``step``."""
@@ -98,19 +102,19 @@ class Pipeline:
         """What has come of a decoded operation, in units of its amplitude."""
         return self.said[name].value()[: self.samples]
 
-    def _advance(self, op: Op, clock: int) -> None:
+    def _advance(self, op: Op, clock: int) -> bool:
+        """Let an operation take the steps that have come; whether there were any."""
         first, begin = self.snn.timing.first_spike[op.name], self.done[op.name]
         wait = self.snn.timing.waits[op.name] if op.fires else 0
         end = min(max(clock - first + wait, 0), self.total + wait)
         if end == begin:
-            return
+            return False
         self.done[op.name] = end
-        if op.kind == "input":
-            self._send(op, begin, self.train[begin:end])
-            return
         come = slice(min(begin, self.total), min(end, self.total))
         inputs = [self._take(name, come) for name in op.inputs]
-        if op.fires:
+        if op.kind == "input":
+            self._send(op, begin, self.train[begin:end])
+        elif op.fires:
             spikes = self.layers[op.name](inputs, idle=end - begin - (come.stop - come.start))
             self._show(op, spikes, last=end == self.total + wait)
             self._send(op, max(begin - wait, 0), spikes)
@@ -119,6 +123,17 @@ class Pipeline:
         else:
             current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), steps=come)
             self._send(op, begin, current.unflatten(0, (end - begin, -1)))
+        if end == self.total + wait:
+            self._end(op)
+        return True
+
+    def _end(self, op: Op) -> None:
+        """Let go of the state of an operation after its last step."""
+        self.ended.add(op.name)
+        self.layers.pop(op.name, None)
+        self.products.pop(op.name, None)
+        if op.kind == "input":
+            self.train = self.train[:0].clone()
 
     def _show(self, op: Op, spikes: Tensor, *, last: bool) -> None:
         if self.watch and len(spikes):
@@ -126,10 +141,13 @@ class Pipeline:
             self.watch(op, Tracked(spikes[:, : self.samples], *(end[: self.samples] for end in ends)))
 
     def _forget(self, name: str) -> None:
-        """Let go of what all readers of a result have read."""
-        begin, result = self.waiting.get(name, (self.total, torch.empty(0)))
-        readers = [self.done[op.name] for op in self.graph.consumers.get(name, ()) if op.name in self.done]
-        read = min([self.total, *readers])
+        """Let go of what all readers of a result have read; of all, once they are at their ends."""
+        readers = self.readers[name]
+        if self.ended.issuperset(readers):
+            self.waiting.pop(name, None)
+            return
+        begin, result = self.waiting[name]
+        read = min(self.total, *(self.done[reader] for reader in readers))
         if read > begin:
             rest = result[read - begin :]
             self.waiting[name] = (read, rest if len(rest) else rest.clone())
