@@ -195,7 +195,12 @@ class Pipeline:
 
     def _states(self) -> list[Tensor]:
         found: list[Tensor] = []
-        self._rebatch(lambda x, axis: found.append(x) or x)
+
+        def see(x: Tensor, axis: int) -> Tensor:
+            found.append(x)
+            return x
+
+        self._rebatch(see)
         return found
 
     def _rebatch(self, change: Change) -> None:
@@ -204,8 +209,10 @@ class Pipeline:
         for said in self.said.values():
             said.rebatch(change)
         self.waiting = {name: (at, change(x, 1)) for name, (at, x) in self.waiting.items()}
-        for part in (*self.layers.values(), *self.products.values()):
-            part.rebatch(change)
+        for layer in self.layers.values():
+            layer.rebatch(change)
+        for product in self.products.values():
+            product.rebatch(change)
 
 
 class Decoded:

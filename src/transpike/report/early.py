@@ -86,9 +86,9 @@ def _together(named: Sequence[tuple[str, Series]], every: Sequence[tuple[str, Ro
         "Each image stops when its answer is sure, by the same rule for every code; dashed, full runs of T steps. "
         "Held-out images set the thresholds; the figures are of the others. Latency includes the waits of the layers."
     )
-    rows = [(f"{label}, T = {row.steps}", *_beside(row)) for label, row in every]
+    cells = [(f"{label}, T = {row.steps}", *_beside(row)) for label, row in every]
     return Group("Answers before the last step, code beside code", note, legend=line_legend(drawn, f"{key}-all"),
-                 plots=found, columns=BESIDE, rows=rows)  # fmt: skip
+                 plots=found, columns=BESIDE, rows=cells)  # fmt: skip
 
 
 def _beside(row: Row) -> Sequence[str]:
