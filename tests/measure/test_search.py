@@ -301,8 +301,8 @@ def test_a_mean_latency_is_met_by_stopping_early(net: nn.Module, images: Tensor)
     """Of new images: the network's full runs are longer than the limit, and answers that stop keep it."""
     prepared = prepare(net, images[::2])
     held = Held(prepared, held_out(images), None, Goal("same", 99, 1))
-    sought = search(prepared, held, Limits(payload_bits=1, mean_latency=9, agreement=0.97))
-    snn, limit = sought.network, 9
+    sought = search(prepared, held, Limits(payload_bits=1, mean_latency=6, agreement=0.97))
+    snn, limit = sought.network, 6
     (taken,) = [one for one in snn.search if one.chosen]
     assert sought.simulations <= SIMULATIONS and snn.latency > limit >= (taken.mean_latency or 99)
     assert taken.mean_latency == pytest.approx((taken.mean_steps or 0) + snn.latency - snn.steps)
