@@ -71,6 +71,7 @@ class Bundle:
         latency, interval, delays: the clock.
         dtype: float32, or float64 where the network was saved so.
         stop: when an image may stop; None where the network was saved without such a rule.
+        scheme: name of the coding scheme.
     """
 
     nodes: tuple[Node, ...]
@@ -88,6 +89,7 @@ class Bundle:
     delays: Mapping[tuple[str, str], int]
     dtype: np.dtype[Any]
     stop: Stop | None = None
+    scheme: str = ""
 
     @property
     def steps(self) -> int:
@@ -222,6 +224,7 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
         delays={(str(a), str(b)): whole("delays", n, least=0, most=LONGEST, error=ModelError) for a, b, n in delays},
         dtype=np.dtype(np.float64 if np.dtype(np.float64) in types else np.float32),
         stop=stop,
+        scheme=network.record("scheme").text("name"),
     )
 
 
