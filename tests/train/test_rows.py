@@ -55,7 +55,8 @@ def test_the_papers_rows_are_all_here() -> None:
 
 def test_no_page_names_a_file_that_is_not_there() -> None:
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
-    pages += [each for folder in ("docs", "src", "benchmarks", "examples") for each in (ROOT / folder).rglob("*.[mp][dy]")]
-    named = {(page, name) for page in pages for name in re.findall(r"configs/[\w/.*-]+", page.read_text(encoding="utf-8"))}
+    for folder in ("docs", "src", "benchmarks", "examples"):
+        pages += (ROOT / folder).rglob("*.[mp][dy]")
+    named = {(each, name) for each in pages for name in re.findall(r"configs/[\w/.*-]+", each.read_text("utf-8"))}
     assert len(named) > 30
     assert not [f"{page}: {name}" for page, name in named if not (ROOT / name.rstrip(".")).exists()]
