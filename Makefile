@@ -25,8 +25,8 @@ bench: .venv/.installed ## run the quick benchmarks, each against a peer and the
 	@set -e; for script in benchmarks/*.py; do \
 		if grep -q '^# quick' "$$script"; then echo "== $$script"; $(BIN)/python "$$script"; fi; done
 
-docs: .venv/.docs-installed ## build docs/ and the API reference into site/
-	$(BIN)/mkdocs build --quiet --site-dir site
+docs: .venv/.docs-installed ## build docs/ and the API reference into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo "site/index.html"
 
 .venv/.installed: pyproject.toml
