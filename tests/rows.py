@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 PAGE = ROOT / "docs" / "rows.md"
-COMMAND = re.compile(r"(?:torchrun .*?)?transpike (\w+) (.*)")
+COMMAND = re.compile(r"(?:torchrun .*?)?transpike (\w+)\b(.*)")
 
 
 class Command(NamedTuple):

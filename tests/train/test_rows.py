@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 import pytest
-from tests.rows import COMMANDS, CONFIGS, FILES, ROOT, ROWS, Command, headers, parser_of, tables
+from tests.rows import COMMANDS, CONFIGS, FILES, ROOT, ROWS, Command, command, headers, parser_of, tables
 
 from transpike.arguments import Arguments
 from transpike.cli import VERBS, _verb
@@ -60,3 +60,15 @@ def test_no_page_names_a_file_that_is_not_there() -> None:
     named = {(each, name) for each in pages for name in re.findall(r"configs/[\w/.*-]+", each.read_text("utf-8"))}
     assert len(named) > 30
     assert not [f"{page}: {name}" for page, name in named if not (ROOT / name.rstrip(".")).exists()]
+
+
+@pytest.mark.parametrize("page", ["commands.md", "tutorials/own-network.md", "tutorials/spiking-student.md"])
+def test_the_command_line_takes_what_a_page_shows(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    shown = re.findall(r"^(transpike .*)$|`(transpike [a-z]+ [^`]*)`", text, re.MULTILINE)
+    for line in ("".join(each) for each in shown):
+        each = command(page, line)
+        Arguments(each.verb, _verb(each.verb)[1], each.arguments).parse(parser_of(each.verb))
+    assert shown
+    if page == "commands.md":
+        assert sorted(re.findall(r"^## (\w+):", text, re.MULTILINE)) == sorted(VERBS)
