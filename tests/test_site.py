@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-FIGURES = {
+FIGURES_OF_PAGES = {
     "css": "css",
     "schemes": "schemes",
     "anytime": "anytime",
@@ -57,9 +57,23 @@ def test_equations_become_mathml() -> None:
 
 def test_each_page_of_a_method_has_its_figure() -> None:
     drawn = re.findall(r'"(\w+)": \1', (DOCS / "figures" / "make.py").read_text().split("FIGURES", 1)[1])
-    assert sorted(drawn) == sorted(path.stem for path in (DOCS / "figures").glob("*.svg")) == sorted(FIGURES.values())
-    for page, figure in FIGURES.items():
+    assert (
+        sorted(drawn)
+        == sorted(path.stem for path in (DOCS / "figures").glob("*.svg"))
+        == sorted(FIGURES_OF_PAGES.values())
+    )
+    for page, figure in FIGURES_OF_PAGES.items():
         assert f"](figures/{figure}.svg)" in (DOCS / f"{page}.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["css", "bsd", "sfkd", "dct"])
+def test_a_figure_is_drawn_from_the_library(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "figures"))
+    from make import FIGURES, draw
+
+    draw(name, tmp_path)
+    drawn = (tmp_path / f"{name}.svg").read_text()
+    assert drawn.count("<path") > 5 and FIGURES.keys() == set(FIGURES_OF_PAGES.values())
 
 
 def test_every_page_has_its_place_and_a_broken_link_is_an_error() -> None:

@@ -161,14 +161,14 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }  # fmt: skip
 
 
-def make(folder: Path) -> None:
-    """Draw all of them into a folder."""
+def draw(name: str, folder: Path) -> None:
+    """Draw one of them into a folder."""
     with plt.rc_context(STYLE):
-        for name, draw in FIGURES.items():
-            figure = draw()
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            plt.close(figure)
+        figure = FIGURES[name]()
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        plt.close(figure)
 
 
 if __name__ == "__main__":
-    make(Path(__file__).parent)
+    for name in FIGURES:
+        draw(name, Path(__file__).parent)
