@@ -82,7 +82,7 @@ def schemes() -> Figure:
 
 
 def anytime() -> Figure:
-    """How many steps images take, by the agreement that is asked for."""
+    """How many images have their answer after each step, for three agreements."""
     torch.manual_seed(0)
     sets = transpike.load_images("digits")
     ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))

@@ -44,9 +44,9 @@ def label(each: Command) -> str:
     return each.name.replace("/", "-")
 
 
-def shape_of(told):
-    classes, channels, size = IMAGES[told.data]
-    return told.loading.outputs or classes, channels, told.loading.size or size
+def shape_of(options):
+    classes, channels, size = IMAGES[options.data]
+    return options.loading.outputs or classes, channels, options.loading.size or size
 
 
 @cache
@@ -72,73 +72,73 @@ def trained_into(folder):
     return first
 
 
-def teacher_of(told):
+def teacher_of(options):
     """Name, further arguments, image size and T of a teacher, as the command that trained it says."""
-    if told.teacher_weights is not None:
-        return told.teacher, told.teacher_network or {}, told.teacher_size or 224, told.teacher_steps
-    trained = trained_into(told.teacher)
-    assert shape_of(trained)[:2] == shape_of(told)[:2], "teacher and student see other data"
-    assert trained.data == told.data
+    if options.teacher_weights is not None:
+        return options.teacher, options.teacher_network or {}, options.teacher_size or 224, options.teacher_steps
+    trained = trained_into(options.teacher)
+    assert shape_of(trained)[:2] == shape_of(options)[:2], "teacher and student see other data"
+    assert trained.data == options.data
     return (
         trained.model,
         trained.network or {},
         shape_of(trained)[2],
-        student_steps(trained.model, told.data, trained.steps),
+        student_steps(trained.model, options.data, trained.steps),
     )
 
 
 @cache
 def stages_of(each):
-    told = each.options
-    classes, channels, size = shape_of(told)
-    steps = student_steps(told.student, told.data, told.steps)
-    own, other = (tuple(names) for names in (told.taps or {}, (told.taps or {}).values()))
-    student = tapped(told.student, json.dumps(told.network or {}), classes, channels, size, steps, own)
-    name, kwargs, size, steps = teacher_of(told)
+    options = each.options
+    classes, channels, size = shape_of(options)
+    steps = student_steps(options.student, options.data, options.steps)
+    own, other = (tuple(names) for names in (options.taps or {}, (options.taps or {}).values()))
+    student = tapped(options.student, json.dumps(options.network or {}), classes, channels, size, steps, own)
+    name, kwargs, size, steps = teacher_of(options)
     teacher = tapped(name, json.dumps(kwargs), classes, channels, size, steps, other)
-    return pair_taps(student, teacher, list(told.taps.items()) if told.taps else match_taps(student, teacher))
+    return pair_taps(student, teacher, list(options.taps.items()) if options.taps else match_taps(student, teacher))
 
 
 @pytest.mark.parametrize("each", TRAININGS, ids=label)
 def test_every_training_can_be_built(each):
-    told = each.options
-    assert told.data in SOURCES or told.data in EVENT_SOURCES
-    classes, channels, size = shape_of(told)
+    options = each.options
+    assert options.data in SOURCES or options.data in EVENT_SOURCES
+    classes, channels, size = shape_of(options)
     with torch.device("meta"):
         net = create_model(
-            told.model, num_classes=classes, in_channels=channels, image_size=size, **(told.network or {})
+            options.model, num_classes=classes, in_channels=channels, image_size=size, **(options.network or {})
         )
     assert sum(p.numel() for p in net.parameters()) > 0
 
 
 @pytest.mark.parametrize("each", DISTILLATIONS, ids=label)
 def test_every_distillation_can_be_built(each):
-    told = each.options
-    check_name(told.student)
-    stages, (classes, _, _) = stages_of(each), shape_of(told)
+    options = each.options
+    check_name(options.student)
+    stages, (classes, _, _) = stages_of(each), shape_of(options)
     assert len({stage.student for stage in stages}) == len(stages) > 0
-    method = create_method(told.method, stages, told.settings or {}, classes=classes)
+    method = create_method(options.method, stages, options.settings or {}, classes=classes)
     own = {stage.student: torch.zeros(3, stage.student_channels, *stage.student_size) for stage in stages}
     other = {stage.teacher: torch.ones(3, stage.teacher_channels, *stage.teacher_size) for stage in stages}
     logits = torch.zeros(3, classes)
     with torch.no_grad():
         terms = method(logits, logits, own, other, torch.zeros(3, dtype=torch.int64))
-    assert all(term.isfinite() for term in terms.values()) and terms.keys() == TERMS.get(told.method, terms.keys())
+    assert all(term.isfinite() for term in terms.values()) and terms.keys() == TERMS.get(options.method, terms.keys())
     if "srd" in terms:
         distance = sum(stage.teacher_channels * stage.size[0] * stage.size[1] for stage in stages)
-        assert terms["srd"].item() == pytest.approx(told.settings["beta"] * distance, rel=1e-4)
+        assert terms["srd"].item() == pytest.approx(options.settings["beta"] * distance, rel=1e-4)
 
 
 @pytest.mark.parametrize("each", BSD, ids=label)
 def test_weights_are_the_papers(each):
-    told = each.options
+    options = each.options
     weights = {"alpha": 0.5, "temperature": 2.0}
-    if "srd" in TERMS[told.method]:
-        weights |= {"beta": 7e-4 if told.student in RESNETS else 7e-5, "penalty": 0.01}
-    if "ssd" in TERMS[told.method]:
+    if "srd" in TERMS[options.method]:
+        weights |= {"beta": 7e-4 if options.student in RESNETS else 7e-5, "penalty": 0.01}
+    if "ssd" in TERMS[options.method]:
         weights |= {"gamma": 0.5}
-    assert weights == {name: value for name, value in told.settings.items() if name != "domain"}
-    assert (told.settings.get("domain") == "spatial") == ("without Fourier" in each.name)
+    assert weights == {name: value for name, value in options.settings.items() if name != "domain"}
+    assert (options.settings.get("domain") == "spatial") == ("without Fourier" in each.name)
 
 
 def distillation(*names, more=""):
@@ -181,16 +181,17 @@ def test_every_stage_of_a_pair_of_sfkd_has_its_teacher_in_every_method(each):
 
 @pytest.mark.parametrize("each", SFKD, ids=label)
 def test_a_pair_of_sfkd_follows_its_protocol(each):
-    told = each.options
-    optim, recipe, loading = told.optim, told.recipe, told.loading
+    options = each.options
+    optim, recipe, loading = options.optim, options.recipe, options.loading
     if "sfkd/crd" in each.files:
-        lr = 0.01 if told.student == "shufflenet_v2" else 0.05
-        assert (optim.name, optim.lr, optim.weight_decay, told.epochs, loading.batch_size) == ("sgd", lr, 5e-4, 240, 64)
+        lr = 0.01 if options.student == "shufflenet_v2" else 0.05
+        assert (optim.name, optim.lr, optim.weight_decay) == ("sgd", lr, 5e-4)
+        assert (options.epochs, loading.batch_size) == (240, 64)
         assert (tuple(optim.milestones), optim.decay, loading.size) == ((150, 180, 210), 0.1, None)
         assert (optim.nesterov, optim.decay_all, optim.warmup) == (False, True, 0)
         return
-    assert (told.epochs, loading.batch_size, loading.size, recipe.label_smoothing) == (300, 128, 224, 0.1)
-    if told.student in ("timm/resnet18", "timm/mobilenetv2_100"):
+    assert (options.epochs, loading.batch_size, loading.size, recipe.label_smoothing) == (300, 128, 224, 0.1)
+    if options.student in ("timm/resnet18", "timm/mobilenetv2_100"):
         assert (optim.name, optim.lr, optim.weight_decay, optim.warmup, optim.clip) == ("sgd", 0.05, 2e-3, 3, None)
         assert (recipe.mixup, recipe.cutmix, loading.augment, optim.lr_min) == (0, 0, "standard", 1e-3)
     else:
@@ -220,9 +221,9 @@ def test_an_ablation_differs_from_bsd_in_its_method_alone(data):
     rows = {each.name: each.options for each in ROWS}
     whole, alone = rows[f"SEW-ResNet-19, {data}"], rows[f"no distillation, {data}"]
     for name, method in {"logits KD": "kd", "+SSD": "ssd", "+SRD": "srd"}.items():
-        told = rows[f"{name}, {data}"]
-        assert differing(whole, told) == {"method", "settings"}
-        assert told.method == method
+        options = rows[f"{name}, {data}"]
+        assert differing(whole, options) == {"method", "settings"}
+        assert options.method == method
     for name in ("data", "network", "steps", "epochs", "loading", "optim", "recipe", "machine"):
         assert getattr(alone, name) == getattr(whole, name), name
     assert alone.model == whole.student
