@@ -37,6 +37,7 @@ wheel: .venv/.installed ## build a file in dist/ that pip installs anywhere
 	@echo "Installing into .venv: once, some minutes; PyTorch's CUDA build is about 5 GB."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/pip install --disable-pip-version-check --no-deps "sinabs>=3.1" pbr
 	@touch $@
 
 .venv/.docs-installed: .venv/.installed
