@@ -93,7 +93,7 @@ def _program(path: Path, model: Any, whole: bool) -> Program:
             continue
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             strange.setdefault(node.op_type, []).append(name)
-            steps.append(Step(name, None, (), tuple(node.output), {}))
+            steps.append(Step(name, None, [Name(source) for source in node.input], tuple(node.output), {}))
             continue
         args: list[object] = []
         for place, source in enumerate(node.input):
