@@ -85,7 +85,8 @@ class Untouchable(Mapping[str, Tensor]):
         raise AssertionError("counted the features")
 
 
-# Not 0 at identity: cross-entropies, contrasts, and what is compared behind a layer that learns to bring both together.
+# Not 0 at identity: cross-entropies, contrasts, what is compared behind a layer that learns to bring both together, and
+# steps that are to be unsure of an image that none gets right.
 ABOVE_ZERO = {
     "bkdsnn": {"weighted_logits", "features"},
     "sakd": {"features"},
@@ -94,6 +95,8 @@ ABOVE_ZERO = {
     "ofd": {"partial"},
     "reviewkd": {"review"},
     "ofa": {"logits", "exits"},
+    "tks": {"temporal_sharing"},
+    "tld": {"temporal_sharing"},
 }
 # By default the teacher's maps are standardised and the student's are not: then equal maps differ.
 AT_IDENTITY: dict[str, dict[str, object]] = {"sfkd": {"normalize": False}}
