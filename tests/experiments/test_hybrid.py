@@ -288,7 +288,7 @@ def test_every_file_is_a_run_whose_networks_and_encoder_can_be_built(path: Path)
     height, _ = encoder.output_size((size, size))
     shape = {"image_size": height, "in_channels": 1 if "mnist" in told.data else 3, **(told.network or {})}
     with torch.device("meta"):
-        transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape), steps=told.steps)
+        transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape))
     published = {"dct-cifar10-vgg9": (60, 48), "dct-cifar100-vgg11": (60, 48), "dct-tinyimagenet-vgg13": (64, 48)}
     assert (height, told.steps) == published.get(path.stem.removesuffix("-short"), (height, told.steps))
     if "interleaved" in path.stem:
