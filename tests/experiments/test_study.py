@@ -211,3 +211,14 @@ def test_a_run_that_fails_leaves_the_others(tmp_path: Path, capsys: pytest.Captu
     assert "1 of the runs failed" in told and "nowhere" in told
     labels, _, kd = findings(tmp_path / "out").arms
     assert (labels.runs[0].state, kd.runs[0].state) == ("finished", "failed")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "studies").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_study_is_one(path: Path) -> None:
+    plan = read_plan(path)
+    assert f"transpike study studies/{path.name}" in path.read_text()
+    assert {cell.arm for cell in plan.cells} >= {plan.baseline} and plan.cells
+    names = [cell.job.name for cell in plan.cells if cell.job]
+    assert len(set(names)) == len(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
@@ -17,6 +18,7 @@ from transpike.train.recorded import read_options
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from jsonargparse import ArgumentParser
 
 __all__ = ["begun_otherwise", "check_resumed", "parsed", "read_record", "record", "same"]
 
@@ -143,12 +145,20 @@ def _check_names(kind: Any, found: Mapping[str, object], outer: str = "") -> Non
             _check_names(hints[name], value, f"{outer}{name}.")
 
 
-def _instance(kind: type[Options], found: Mapping[str, object]) -> Options:
-    """The dataclass, its values checked as those of a command line are."""
-    from jsonargparse import ArgumentError, ArgumentParser
+@cache
+def _parser(kind: type) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, as_group=False)
+    return parser
+
+
+def _instance(kind: type[Options], found: Mapping[str, object]) -> Options:
+    """The dataclass, its values checked as those of a command line are."""
+    from jsonargparse import ArgumentError
+
+    parser = _parser(kind)
     try:
         return kind(**vars(parser.instantiate(parser.parse_object(dict(found)))))
     except ArgumentError as error:
