@@ -62,7 +62,7 @@ def method_needs(method: MethodLike) -> frozenset[Need]:
         ConfigError: for an unknown name; near matches are listed.
 
     >>> sorted(method_needs("tld")), [name for name in METHODS if "classes" in method_needs(name)]
-    (['labels', 'time'], ['ofa'])
+    (['labels', 'time'], ['sfkd', 'ofa'])
     """
     if isinstance(method, str):
         return _known(method).needs
