@@ -123,7 +123,7 @@ def test_refinement_is_switched_off_and_on() -> None:
 
 def test_bands_are_compared_one_by_one() -> None:
     """Against PyWavelets: the mean over LL and three details a level of each band's own loss."""
-    method = SFKDDistillation(STAGES[:1], beta=1.0, on="bands", sigma=0.3)
+    method = SFKDDistillation(STAGES[:1], beta=1.0, bands=True, sigma=0.3)
     shake(method)
     _, _, own, other, _ = batch()
     pair = method.distances[0].pair(own["low"], other["a"])  # type: ignore[operator]

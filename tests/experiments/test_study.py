@@ -219,6 +219,7 @@ def test_a_run_that_fails_leaves_the_others(tmp_path: Path, capsys: pytest.Captu
 def test_every_study_is_one(path: Path) -> None:
     plan = read_plan(path)
     assert f"transpike study studies/{path.name}" in path.read_text()
+    assert path.name in (path.parents[1] / "docs" / "studies.md").read_text()
     assert {cell.arm for cell in plan.cells} >= {plan.baseline} and plan.cells
     names = [cell.job.name for cell in plan.cells if cell.job]
     assert len(set(names)) == len(names)

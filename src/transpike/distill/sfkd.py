@@ -151,7 +151,7 @@ class SFKDDistillation(FeatureMethod):
     teacher's maps are the target as they are. Were they, too, refined by what the loss trains (`refine="both"`), the
     loss could fall by the refinement making both alike.
 
-    Other readings of the public text are settings: `on="bands"` compares each refined sub-band, each with a Gaussian of
+    Other readings of the public text are settings: `bands=True` compares each refined sub-band, each with a Gaussian of
     its own, and no inverse transform; `refine="anchored"` refines both networks' maps, the teacher's by a DS2S of its
     own that learns to keep the teacher's answer; `refine="projector"` has DS2S make the maps, without a shortcut or a
     last norm. Of the last, grids stay powers of two.
@@ -168,7 +168,7 @@ class SFKDDistillation(FeatureMethod):
         levels: of the wavelet transform.
         wavelet: a discrete wavelet of PyWavelets, by name.
         refine: whose maps DS2S refines: "student", "projector", "both", "anchored" or "none".
-        on: what the loss compares: "maps", or "bands" and their mean.
+        bands: whether the loss is of each sub-band of the maps, averaged, and not of the maps.
         width: channels inside DS2S, a multiple of 8.
         loss: "gffl", "mse", "infonce", "pooled_infonce", "focal_frequency", or a function of two maps [N, C, H, W].
         sigma: of the Gaussian of "gffl", in cycles per pixel of the grid; None, or infinity, for none.
@@ -207,7 +207,7 @@ class SFKDDistillation(FeatureMethod):
         levels: int = 2,
         wavelet: str = "haar",
         refine: Refine = "student",
-        on: Literal["maps", "bands"] = "maps",
+        bands: bool = False,
         width: int = 32,
         loss: str | Loss = "gffl",
         sigma: float | None = 0.25,
@@ -217,19 +217,18 @@ class SFKDDistillation(FeatureMethod):
     ) -> None:
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
         choice("refine", refine, get_args(Refine))
-        choice("on", on, ("maps", "bands"))
         whole("grid", grid)
         whole("classes", classes)
         check_refinement(levels=levels, wavelet=wavelet, width=width)
         self.term, distance = _loss(loss, sigma)
-        if on == "bands":
+        if bands:
             distance = partial(band_loss, loss=distance, wavelet=wavelet, levels=levels)
         self.distances = nn.ModuleList()
         for stage in self.stages:
             channels, size = stage.teacher_channels, powers_of_two(stage.size, grid)
             refinement, anchor = None, None
             make = partial(WaveletRefinement, channels, size=size, levels=levels, wavelet=wavelet, width=width)
-            if refine != "none" or on == "bands":  # both need maps that can be taken apart
+            if refine != "none" or bands:  # both need maps that can be taken apart
                 try:
                     refinement = make(shortcut=refine != "projector")
                 except ConfigError as error:

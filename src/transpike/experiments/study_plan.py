@@ -266,9 +266,11 @@ def _merged(*all_: Mapping[str, Any]) -> Arguments:
 def _mapping(name: str, value: object, keys: Sequence[str] = (), *, whole: bool = False) -> Arguments:
     if not isinstance(value, Mapping):
         raise refuse(name, value, "names with values, one a line")
-    for key in value:
+    for key, inner in value.items():
         if key is None or isinstance(key, bool):
             raise ConfigError(f"{name} has the name {key}: YAML reads it as no text; write it within quotes.")
+        if isinstance(inner, Mapping):
+            _mapping(f"{name}.{key}", inner)
     if keys:
         for key in value:
             if key not in keys:
