@@ -26,7 +26,7 @@ from transpike.errors import ConfigError, DataError, ModelError
 STAGES = (Stage("low", "a", 4, 6, (8, 8), (6, 6)), Stage("high", "b", 8, 6, (4, 4), (8, 8)))
 
 methods = pytest.mark.parametrize("name", METHODS)
-SILENT = {"bkdsnn": {"drop": 0.0}}
+SILENT = {"bkdsnn": {"drop": 0.0}, "ckdsnn": {"noise": 0.0}}
 """Settings without which a method draws random numbers in training."""
 
 
@@ -90,6 +90,7 @@ class Untouchable(Mapping[str, Tensor]):
 ABOVE_ZERO = {
     "bkdsnn": {"weighted_logits", "features"},
     "sakd": {"features"},
+    "ckdsnn": {"activity"},
     "cc": {"correlation"},
     "crd": {"contrast"},
     "ofd": {"partial"},

@@ -39,7 +39,7 @@ class Teaching:
         teacher: The folder of a `transpike train` or `hybrid` run, or a network's name with --teacher-weights.
         student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
         method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn,
-            bkdsnn, sakd, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
+            bkdsnn, sakd, ckdsnn, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
         settings: What else the method takes, such as {"beta": 7e-4} or {"normalize": true}.
         taps: Modules of the student whose features are compared, each with the teacher's module; by default each
             network's stages, {"layers.2": "layer1", ...}.

@@ -27,7 +27,7 @@ from transpike.train.inputs import check_loader
 from transpike.train.loop import fit_module, tested
 from transpike.train.options import TrainOptions
 from transpike.train.record import leave, network_name, python_run
-from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
+from transpike.train.teacher import TargetCache, Teacher, TeacherInput, head_weight, merge_frames
 
 __all__ = ["Distilled", "Distiller", "distill"]
 
@@ -208,6 +208,8 @@ def distill(
     )  # fmt: skip
     found = _survey(probe, loaders, taps if "features" in method_needs(method) else {})
     compare = create_method(method, found.stages, settings or {}, classes=found.classes)
+    if isinstance(compare, Method) and "head" in compare.needs:
+        compare.see_head(head_weight(teacher, found.classes))  # type: ignore[operator]
     if isinstance(compare, Method):
         compare.check_batch(_smallest_batch(loaders.train, first=found.batch))
     distiller = Distiller(
