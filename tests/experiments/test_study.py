@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from transpike.cli import main
+from transpike.errors import TranspikeError
 from transpike.experiments.study_plan import read_plan
 from transpike.experiments.study_table import interval, seeds_needed
 from transpike.results import Findings, read_result
@@ -223,3 +225,40 @@ def test_every_study_is_one(path: Path) -> None:
     assert {cell.arm for cell in plan.cells} >= {plan.baseline} and plan.cells
     names = [cell.job.name for cell in plan.cells if cell.job]
     assert len(set(names)) == len(names)
+
+
+def test_damaged_files_end_in_one_clear_error_or_in_a_plan(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    whole = FILE + "over: {steps: [2], long: {far: {epochs: 3}}}\nstop: {after: 1, behind: 5}\n"
+    pieces = [
+        "null",
+        "[]",
+        "{}",
+        "-1",
+        "1e400",
+        "$seed",
+        ".nan",
+        "true",
+        "[[1]]",
+        "{a: {b: 1}}",
+        '"',
+        "a: b: c",
+        "\x00",
+    ]
+    told = 0
+    for _ in range(60):
+        text = whole
+        for _ in range(draw.randint(1, 2)):
+            lines = text.splitlines()
+            place = draw.randrange(len(lines))
+            name, colon, _ = lines[place].partition(":")
+            lines[place] = draw.choice(
+                ["", f"{name}{colon} {draw.choice(pieces)}", lines[place][2:], name, f"x{lines[place]}"]
+            )
+            text = "\n".join(lines)
+        try:
+            read_plan(written(tmp_path, text))
+        except TranspikeError as error:
+            told += 1
+            assert "study.yaml: " in str(error) and "\n" not in str(error) and len(str(error)) < 700, str(error)
+    assert 20 < told < 60
