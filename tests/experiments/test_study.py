@@ -15,6 +15,7 @@ from scipy.stats import ttest_1samp
 
 from transpike.cli import main
 from transpike.errors import TranspikeError
+from transpike.experiments import study_runs
 from transpike.experiments.study_plan import read_plan
 from transpike.experiments.study_table import interval, seeds_needed
 from transpike.results import Findings, read_result
@@ -100,6 +101,24 @@ def test_it_goes_on_where_it_stopped(ran: Path, capsys: pytest.CaptureFixture[st
     assert findings(out).arms[2].runs[1].accuracy == before.arms[2].runs[1].accuracy
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert capsys.readouterr().out.count("to go") == 1
+
+
+def test_an_interrupted_study_tells_how_it_goes_on(
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study_runs, "_begin", interrupted)
+    more = FILE.replace("seeds: 2", "seeds: 3")
+    path = ran / "more.yaml"
+    path.write_text(more)
+    assert main(["study", str(path), "--out", str(ran / "out")]) == 130
+    assert f"What is done lies in {ran / 'out'}. To go on: the same command." in capsys.readouterr().err
+    assert findings(ran / "out").state("waiting") == 3
+    # Another process could go on: the folder is free.
+    monkeypatch.undo()
+    assert main(["study", str(ran / "study.yaml"), "--out", str(ran / "out")]) == 0
 
 
 def test_new_arms_run_and_old_runs_stay(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def study(options: Study) -> Findings:
     plan = read_plan(options.file, root=options.root)
     folder = options.out or Path("runs") / options.file.stem
     failures: dict[str, str] = {}
-    with _opened(folder, options, plan) as run:
+    with _opened(folder, options, plan) as run, _going_on(folder):
         findings = _write(plan, run, failures)
         for tasks in _rounds(plan, folder):
             ready = [task for task in tasks if not _blocked(task, failures)]
@@ -91,6 +92,16 @@ def _opened(folder: Path, options: Study, plan: Plan) -> AbstractContextManager[
     if run is None or run.verb != "study":
         raise ConfigError(f"out={folder}: holds another run; name a new folder, or that of a study.")
     return resume_run(folder)
+
+
+@contextmanager
+def _going_on(folder: Path) -> Iterator[None]:
+    """Tell who interrupts a study how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"What is done lies in {folder}. To go on: the same command.")
+        raise
 
 
 def _rounds(plan: Plan, folder: Path) -> list[list[Task]]:

@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -89,6 +91,11 @@ def run_all(tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, str]]
         waiting = {pool.submit(_run, replace(task, quiet=True)): task for task in open_}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
+    except BrokenProcessPool as error:
+        raise TranspikeError(
+            "a process of the study was ended from outside, maybe for want of memory: give the command again, with "
+            "fewer --processes."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -100,7 +107,9 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        while True:  # the first ends a run in good order, a later one the process that waits for another
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
 
     threading.Thread(target=watch, daemon=True).start()
 
