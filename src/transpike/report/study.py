@@ -43,7 +43,8 @@ def describe_study(result: Findings, key: str) -> Section:
     if noted := [run for run in runs if run.note]:
         rows = [(run.folder, str(run.seed), run.state, run.note) for run in noted]
         groups.append(Group("Runs without a result", columns=("run", "seed", "state", "why"), rows=rows))
-    return Section(headline=f"{result.title}: {done}.", groups=groups)
+    colon = "" if result.title.endswith(("?", "!", ".")) else ":"
+    return Section(headline=f"{result.title}{colon} {done}.", groups=groups)
 
 
 def _group(result: Findings, setting: str, arms: Sequence[Arm], key: str) -> Group:
