@@ -34,6 +34,7 @@ docs: .venv/.docs-installed ## build docs/ and the API reference into site/
 	@echo "Installing into .venv: once, some minutes; PyTorch's CUDA build is about 5 GB."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/pip install --disable-pip-version-check --no-deps "sinabs>=3.1" pbr
 	@touch $@
 
 .venv/.docs-installed: .venv/.installed

@@ -108,6 +108,17 @@ def test_whole_numbers_give_the_same_bits_in_onnxruntime(exported: Network, tmp_
     assert np.array_equal(found, whole(images).numpy())
 
 
+def test_hard_swishes_and_gates_of_whole_numbers_give_the_same_bits_everywhere(tmp_path: Path) -> None:
+    snn, images = body("squeeze and excitation", "levels")
+    names = " ".join(op.function.name for op in snn.graph if op.fires)
+    assert "hardswish" in names and "hardsigmoid + mul" in names
+    whole = snn.quantise(8)
+    whole.save(tmp_path / "net")
+    found = played(export.onnx(whole, tmp_path / "onnx"), images.numpy()[None], snn.latency)[-1][0]
+    assert np.array_equal(found, whole(images).numpy())
+    assert np.array_equal(found, export.run(tmp_path / "net", images).outputs)
+
+
 def test_the_files_speak_for_themselves(exported: Network) -> None:
     """Standard operators alone, any number of images, and no transpike to run them."""
     snn, _, folder = exported
@@ -156,6 +167,8 @@ def test_wrong_input_is_one_clear_error_and_nothing_is_half_written(exported: Ne
     snn, _, _ = exported
     with pytest.raises(ConfigError, match="opset=9: expected a whole number of at least 18"):
         export.onnx(snn, tmp_path / "new", opset=9)
+    with pytest.raises(ConfigError, match="opset=999: expected a whole number from 18 to"):
+        export.onnx(snn, tmp_path / "new", opset=999)
     with pytest.raises(ModelError, match="Linear is no converted network; give what"):
         export.onnx(torch.nn.Linear(2, 2), tmp_path / "new")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()

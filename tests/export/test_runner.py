@@ -14,14 +14,14 @@ from tests.export.networks import BODIES, CODES, body
 
 import transpike
 from transpike import export
-from transpike.coding import Differential
+from transpike.coding import QCFS, TSC, TTFS, Differential, Phase
 from transpike.coding.function import Call, Constant, Function, Operand, Result
+from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork
 from transpike.errors import ConfigError, ConversionError, ModelError
 from transpike.export.bundle import Bundle, Node, read
 from transpike.export.neurons import Encoder, Neurons
-from transpike.export.step import Step
 from transpike.neurons.tsa import Code, encode
 
 
@@ -214,6 +214,18 @@ def test_what_turns_by_rounding_is_reported(tmp_path: Path) -> None:
     assert off.nearest[0] > export.CLOSE and off.close[0] == 0
 
 
+def test_large_values_round_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision of a value of hundreds of theta may turn farther from its threshold; in float32 alone."""
+    snn, images = body("residual", "levels")
+    snn.save(tmp_path / "single")
+    before = export.run(tmp_path / "single", images)
+    monkeypatch.setattr("transpike.export.neurons.ROUNDING", 1e-3)
+    after = export.run(tmp_path / "single", images)
+    assert (after.close > before.close).all() and np.array_equal(after.nearest, before.nearest)
+    snn.double().save(tmp_path / "double")
+    assert export.run(tmp_path / "double", images.double()).close.sum() < after.close.sum() / 10
+
+
 def test_the_runner_needs_no_torch(tmp_path: Path) -> None:
     snn, images = body("squeeze and excitation")
     snn.save(tmp_path / "net")
@@ -256,14 +268,26 @@ def test_wrong_images_are_one_clear_error(tmp_path: Path) -> None:
         export.run(tmp_path, images * np.nan)
 
 
-def test_a_neuron_of_another_rule_is_refused_by_name(tmp_path: Path) -> None:
+OTHERS = [Phase(steps=8), Differential(steps=4), TTFS(steps=8), TSC(steps=8), QCFS(steps=4, pre=2)]
+
+
+@pytest.mark.parametrize("scheme", OTHERS, ids=lambda scheme: type(scheme).__name__)
+def test_a_neuron_of_another_kind_is_refused_by_name(scheme: Scheme, tmp_path: Path) -> None:
+    """By every exporter, with what can be done, and nothing is written."""
     ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
-    snn = transpike.convert(ann, torch.rand(32, 4), scheme=Differential(steps=4))
-    snn.save(tmp_path)
-    with pytest.raises(ModelError, match="1: its scheme has a neuron of its own, which the runner does not know"):
-        export.run(tmp_path, torch.rand(1, 4))
-    with pytest.raises(ModelError, match="1: neurons of Differential have no step to export"):
-        Step(snn)
+    snn = transpike.convert(ann, torch.rand(32, 4), scheme=scheme)
+    snn.save(tmp_path / "net")
+    name, remedy = type(scheme).__name__, "convert with css, rate, burst, fs or multithreshold"
+    with pytest.raises(ModelError, match=f"1: neurons of {name.lower()} are of their own kind.*; {remedy}"):
+        export.run(tmp_path / "net", torch.rand(1, 4))
+    for write in (export.onnx, export.torch_program):
+        with pytest.raises(ModelError, match=f"1: neurons of {name} are of their own kind.*; {remedy}"):
+            write(snn, tmp_path / "step")
+    with pytest.raises(ModelError, match=f"^{name}: NIR has no spike .*; convert with transpike.coding.Rate"):
+        export.nir(snn, tmp_path / "net.nir")
+    with pytest.raises(ConversionError, match=f"^{name}.* whole numbers.*CSS"):
+        snn.quantise()
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 
 def test_what_it_cannot_run_is_refused_by_name(tmp_path: Path) -> None:

@@ -414,7 +414,10 @@ class SpikingNetwork(nn.Module):
 
         Currents, states and thresholds are then whole numbers of a unit of their layer, and with beta = 2 a neuron
         needs shifts and additions alone. It computes in double precision, which holds these numbers exactly, so every
-        runtime gives the same bits. `transpike.export.footprint` says what each layer takes.
+        runtime gives the same bits. Functions other than maxima and ReLU are evaluated on whole states in double
+        precision: by additions, products, quotients and bounds (ReLU6, hard-swish, hard-sigmoid, gates of them) the
+        bits are the same everywhere, too; an exponential in them is that of the runtime's library, to its last bit.
+        `transpike.export.footprint` says what each layer takes.
 
         Args:
             bits: of a weight, its sign's among them.

@@ -69,6 +69,7 @@ class Bundle:
         weights, entry, encoded, ratio, wait: the code.
         latency, interval, delays: the clock.
         dtype: float32, or float64 where the network was saved so.
+        scheme: name of the coding scheme.
     """
 
     nodes: tuple[Node, ...]
@@ -85,6 +86,7 @@ class Bundle:
     interval: int
     delays: Mapping[tuple[str, str], int]
     dtype: np.dtype[Any]
+    scheme: str = ""
 
     @property
     def steps(self) -> int:
@@ -215,6 +217,7 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
         interval=network.whole("interval", least=1, most=LONGEST),
         delays={(str(a), str(b)): whole("delays", n, least=0, most=LONGEST, error=ModelError) for a, b, n in delays},
         dtype=np.dtype(np.float64 if np.dtype(np.float64) in types else np.float32),
+        scheme=network.record("scheme").text("name"),
     )
 
 

@@ -38,7 +38,7 @@ def onnx(snn: SpikingNetwork, folder: Path | str, *, opset: int = 18) -> Path:
     Args:
         snn: the network.
         folder: made if it is missing; files of an earlier export there are replaced.
-        opset: version of ONNX's operators, 18 or later.
+        opset: version of ONNX's operators, from 18 to the newest of the installed onnx.
 
     Returns:
         The folder.
@@ -107,6 +107,9 @@ def _onnx(step: Step, opset: int) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ModelError("ONNX needs the packages onnx and onnxscript: pip install 'transpike[export]'") from error
+    from onnx.defs import onnx_opset_version
+
+    whole("opset", opset, least=18, most=onnx_opset_version())
     arguments, shapes = _example(step)
     names = {"states": list(step.states), "outputs": _outputs(step)}
     try:
@@ -128,6 +131,8 @@ def _onnx(step: Step, opset: int) -> bytes:
         raise ModelError(f"no ONNX form: {reason}") from error
     assert program is not None
     model = program.model_proto
+    if (reached := next(one.version for one in model.opset_import if not one.domain)) != opset:
+        raise ModelError(f"opset={opset}: the installed onnx cannot convert the step further than to {reached}")
     model.producer_name, model.producer_version = "transpike", ""
     data: bytes = model.SerializeToString()
     return data

@@ -26,7 +26,8 @@ from transpike.export.operators import evaluate, unsupported
 __all__ = ["CLOSE", "Run", "run"]
 
 CLOSE = 1e-5
-"""How near a threshold, in units of theta, a decision may turn by the rounding of another simulator."""
+"""How near a threshold, in units of theta, a decision may turn by the rounding of another simulator. Of values above
+20 theta it is `transpike.export.neurons.ROUNDING` of the value: float32 keeps no more."""
 
 SPIKES = files.zip_kind("spikes of a network (.npz)", "step.npy", "layer.npy", "neuron.npy", "digit.npy", "layers.npy")
 
@@ -43,7 +44,8 @@ class Run:
         synaptic_updates: additions of a weight to a current.
         neuron_updates: steps that values of neurons' states took.
         queued: the most events that waited in delays at once.
-        close: for each image, how many decisions were nearer than `CLOSE` to a threshold.
+        close: for each image, how many decisions were nearer to a threshold than `CLOSE`, or than the rounding of large
+            values in float32.
         nearest: for each image, the distance of the nearest decision from its threshold, in units of theta.
         spikes: where recorded, a table with the columns step, layer, neuron, digit; else None.
         layers: names of the layers by their number in the table.
@@ -215,7 +217,7 @@ class _Clock:
                 return None
             found, near = self._neurons[node.name](step, arrived)
             self.neuronal += self._neurons[node.name].size
-            self._near(image, near)
+            self._near(image, near, self._neurons[node.name].rounding)
             return found
         if step >= steps:
             return None
@@ -223,9 +225,9 @@ class _Clock:
         self.synaptic += additions
         return found
 
-    def _near(self, image: int, distances: Array | None) -> None:
+    def _near(self, image: int, distances: Array | None, rounding: Any = 0.0) -> None:
         if distances is not None and distances.size:
-            self._close[image] += np.count_nonzero(distances < CLOSE)
+            self._close[image] += np.count_nonzero(distances < np.maximum(CLOSE, rounding))
             self._nearest[image] = min(self._nearest[image], float(distances.min()))
 
     def _count(self, tick: int, node: Node, found: Array) -> None:

@@ -61,7 +61,8 @@ class Step(nn.Module):
         self._check_sums()
         for name, neuron in snn.neurons.items():
             if not isinstance(neuron, TrackingNeuron):
-                raise ModelError(f"{name}: neurons of {type(snn.scheme).__name__} have no step to export")
+                kind = f"neurons of {type(snn.scheme).__name__} are of their own kind, which has no step to export"
+                raise ModelError(f"{name}: {kind}; convert with css, rate, burst, fs or multithreshold")
         self._runs = [(op, self._run(op)) for op in self.graph if op.name in self.graph.spiking]
         last = max(snn.timing.first_spike[name] for name in snn.readouts)
         self._readouts = {name: self._readout(self.graph[name], last) for name in snn.readouts}
