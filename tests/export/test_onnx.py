@@ -210,3 +210,48 @@ def equal_in_torch(snn: SpikingNetwork, images: torch.Tensor) -> None:
     for tick in range(step.latency):
         (found,), states = step(images, rows[tick % step.interval], states)
     assert torch.allclose(found, snn(images), rtol=1e-4, atol=1e-5 * float(found.abs().max()))
+
+
+def test_the_outputs_before_the_last_step_are_the_answers_so_far(exported: Network) -> None:
+    snn, images, _ = exported
+    step = Step(snn)
+    states, rows = [torch.zeros(20, *shape) for shape in step.states.values()], torch.tensor(step.schedule)
+    moments = {moment.latency - 1: moment.outputs for moment in snn.stream(images[:20])}
+    early = (
+        snn.latency - snn.steps - max(snn.timing.first_spike[name] for name in snn.readouts)
+    )  # the output's own wait
+    for tick in range(step.latency):
+        (found,), states = step(images[:20], rows[tick % step.interval], states)
+        if tick + early in moments:
+            torch.testing.assert_close(found, moments[tick + early], rtol=1e-5, atol=1e-6)
+            moments.pop(tick + early)
+    assert not moments
+
+
+def test_a_schedule_carries_the_stop_rule(exported: Network) -> None:
+    snn, images, _ = exported
+    assert Step(snn).stop is None
+    rule = snn.calibrate_stop(images)
+    try:
+        stop = Step(snn).stop
+    finally:
+        snn.stop = None
+    assert stop is not None and (stop["score"], stop["first"], stop["images"]) == ("bound", 2, 64)
+    assert tuple(zip(stop["thresholds"], stop["losses"], strict=True)) == rule.losses
+    assert len(stop["ticks"]) == len(stop["left"]) == snn.steps and stop["left"][-1] == 0
+
+
+def test_outputs_that_begin_at_different_steps_carry_no_rule() -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (torch.nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.a(x).relu()
+            return self.b(x), self.c(self.b(x).relu())
+
+    snn = transpike.convert(Two().eval(), torch.rand(64, 6), scheme=transpike.CSS(steps=4, silent=1))
+    snn.calibrate_stop(torch.rand(64, 6))
+    with pytest.raises(ModelError, match=r"begins at different steps .* snn.stop = None"):
+        Step(snn)

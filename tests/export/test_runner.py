@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.export.networks import BODIES, CODES, body
+from tests.conversion.nets import Between
+from tests.export.networks import BODIES, CODES, SHAPE, body
 
 import transpike
 from transpike import export
@@ -320,3 +321,68 @@ def test_a_damaged_folder_is_one_clear_error(field: str, value: object, words: s
         export.run(tmp_path, images)
     with pytest.raises(ModelError, match="give the folder that"):
         read(tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def stopping(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpikingNetwork, torch.Tensor, Path]:
+    """Waits, a skip that is delayed, a softmax behind the output, and a stop rule; in double precision."""
+    torch.manual_seed(0)
+    ann = torch.nn.Sequential(Between(BODIES["residual"](), SHAPE), torch.nn.Softmax(1)).eval()
+    images = torch.randn(80, *SHAPE)
+    scheme = transpike.CSS(steps=8, levels=(1, 2), silent=1)
+    snn = transpike.convert(ann, images[:32], scheme=scheme).double()
+    snn.calibrate_stop(images.double()[:60])
+    folder = tmp_path_factory.mktemp("stopping")
+    snn.save(folder)
+    return snn, images.double()[60:], folder
+
+
+@pytest.mark.parametrize("score", ["bound", "margin", "entropy", "steady"])
+def test_images_stop_at_the_steps_at_which_they_do_in_the_simulation(
+    score: str, stopping: tuple[SpikingNetwork, torch.Tensor, Path], tmp_path: Path
+) -> None:
+    snn, images, _ = stopping
+    rule = snn.calibrate_stop(images.flip(0), score=score)
+    snn.save(tmp_path)
+    loaded = transpike.load(tmp_path)
+    assert loaded.stop == rule
+    answer, found = snn.until(images, agreement=0.8), export.run(tmp_path, images, agreement=0.8)
+    assert found.steps.tolist() == answer.steps.tolist() and len(set(found.steps.tolist())) > 1
+    assert np.allclose(found.outputs, answer.outputs, rtol=1e-9, atol=1e-12)
+    assert found.latency == snn.latency and found.interval == snn.interval
+
+
+def test_nothing_moves_on_for_an_image_that_has_stopped(stopping: tuple[SpikingNetwork, torch.Tensor, Path]) -> None:
+    snn, images, folder = stopping
+    full, found = export.run(folder, images, record=True), export.run(folder, images, record=True, agreement=0.8)
+    assert found.neuron_updates < full.neuron_updates and found.synaptic_updates < full.synaptic_updates
+    assert full.steps.tolist() == [8] * len(images)
+    arrived = snn.latency - snn.steps - 1  # the output waits a step, too
+    assert found.spikes is not None and full.spikes is not None
+    table = full.spikes
+    layer = snn.timing.first_spike[full.layers[-1]]
+    last = table[table["layer"] == len(full.layers) - 1]
+    image, step = np.divmod(last["step"] - layer, snn.interval)
+    kept = last[step <= arrived + found.steps[image] - 1 - layer]
+    assert np.array_equal(kept, found.spikes[found.spikes["layer"] == len(full.layers) - 1]) and len(kept) < len(last)
+
+
+def test_whole_numbers_stop_alike(tmp_path: Path) -> None:
+    snn, images = body("grouped", "levels")
+    whole = snn.quantise(8)
+    whole.calibrate_stop(torch.rand(60, *SHAPE, generator=torch.Generator().manual_seed(5)))
+    whole.save(tmp_path)
+    found, answer = export.run(tmp_path, images, agreement=0.9), whole.until(images, agreement=0.9)
+    assert found.steps.tolist() == answer.steps.tolist() and np.array_equal(found.outputs, answer.outputs)
+
+
+def test_an_agreement_needs_a_rule_of_enough_images(
+    stopping: tuple[SpikingNetwork, torch.Tensor, Path], tmp_path: Path
+) -> None:
+    _, images, folder = stopping
+    with pytest.raises(ConfigError, match=r"agreement=0.999: the rule comes from 60 images, enough for 0.98"):
+        export.run(folder, images, agreement=0.999)
+    snn, images = body("grouped")
+    snn.save(tmp_path)
+    with pytest.raises(ConfigError, match=r"agreement=0.9: the network was saved without a stop rule"):
+        export.run(tmp_path, images, agreement=0.9)

@@ -213,8 +213,8 @@ def _weights(folder: Path) -> None:
 def _configs(folder: Path) -> None:
     folder.mkdir()
     draw = random.Random(0)
-    for path in draw.sample(sorted((ROOT / "configs").glob("*.yaml")), 12):
-        (folder / path.name).write_text(path.read_text())
+    for path in draw.sample(sorted((ROOT / "configs").rglob("*.yaml")), 12):
+        (folder / f"{path.parent.name}-{path.name}").write_text(path.read_text())
     every = {"model": "mlp", "network": {"hidden": 4}, "epochs": 2, "steps": None, "test_steps": [1, 2],
              "loading": {"batch_size": 4, "mean": [0.5], "std": [0.5], "augment": "standard+cutout", "workers": 0},
              "optim": {"lr": 0.1, "milestones": [1], "clip": 1.0, "name": "sgd"}, "seed": 1, "keep": "best",

@@ -433,9 +433,15 @@ class SpikingNetwork(nn.Module):
         return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=clipped, residuals=residuals)
 
     def save(self, folder: str | Path) -> None:
-        """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
+        """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back.
+
+        What `calibrate_stop` has learned goes with it.
+
+        Raises:
+            ModelError: if the folder cannot be written, or the stop rule has a score of one's own.
+        """
         measured = Measured(self.units, self.clipped, self.residuals)
-        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured)
+        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured, self.stop)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"

@@ -34,6 +34,8 @@ def onnx(snn: SpikingNetwork, folder: Path | str, *, opset: int = 18) -> Path:
     The graph has no state. Its inputs are ``image`` [N, \\*], ``control`` (a row of the schedule) and the states; its
     outputs the network's outputs and the next states, in the states' order. N is free. States begin with zeros; step t
     takes row t modulo the interval; the outputs of an image that enters at step 0 are complete with step latency - 1.
+    Before, from the output's first step on, they are what `SpikingNetwork.stream` says; a stop rule of the network
+    is in the schedule.
 
     Args:
         snn: the network.
@@ -44,8 +46,8 @@ def onnx(snn: SpikingNetwork, folder: Path | str, *, opset: int = 18) -> Path:
         The folder.
 
     Raises:
-        ModelError: if onnx and onnxscript are not installed, an operator has no ONNX form, or the files cannot be
-            written.
+        ModelError: if onnx and onnxscript are not installed, an operator has no ONNX form, the stop rule has none, or
+            the files cannot be written.
     """
     whole("opset", opset, least=18)
     step = _step(snn, Path(folder), "step.onnx", GRAPH)
@@ -174,5 +176,6 @@ def _schedule(step: Step, graph: str, **more: object) -> dict[str, object]:
         "states": states,
         "latency": step.latency,
         "interval": step.interval,
+        "stop": step.stop,
         "schedule": step.schedule,
     }
