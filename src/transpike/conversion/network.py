@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from transpike.checks import whole
-from transpike.coding.neuron import Neuron, gained
+from transpike.coding.neuron import FedNeuron, Neuron, gained
 from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
+from transpike.conversion.course import Course, course, plan
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
 from transpike.conversion.fired import Trace, Watch, joined
@@ -36,8 +37,9 @@ from transpike.conversion.stopping import Changed, Score, StopRule, least_images
 from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
 from transpike.conversion.values import activations
-from transpike.conversion.walk import finished, plan, walk
+from transpike.conversion.walk import finished, walk
 from transpike.errors import ConfigError, ConversionError
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
@@ -100,6 +102,7 @@ class SpikingNetwork(nn.Module):
                 self.register_buffer(op.key(key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self.readouts, self.plan = graph.readouts, plan(graph)
+        self._courses: dict[bool, Course] = {}
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
@@ -297,8 +300,32 @@ class SpikingNetwork(nn.Module):
     def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
         """The spikes of a layer of neurons over all steps, of its currents [T*N, \\*]."""
         z = [x.unflatten(0, (self.steps, -1)) for x in inputs]
-        inplace = op.inputs[0] in self.plan.own
-        return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
+        neuron, inplace = self.neurons[op.name], op.inputs[0] in self.course.plan.own
+        if (inflow := self.inflow(op, z[1:])) is None:
+            return neuron(z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
+        assert isinstance(neuron, FedNeuron)
+        return neuron.fed(z[0], inflow, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
+
+    @property
+    def course(self) -> Course:
+        """What trains go through: the graph without what the kernels of its neurons do."""
+        bare = self._bare
+        if bare not in self._courses:
+            self._courses[bare] = course(self.graph, self.neurons, bare=bare)
+        return self._courses[bare]
+
+    @property
+    def _bare(self) -> bool:
+        """Whether a bias costs less in the kernel of the neurons than in the layer that has it."""
+        return constant_entry(self.scheme) is None or self.device.type == "cuda"
+
+    def inflow(self, op: Op, others: Sequence[Tensor], *, steps: slice = slice(None)) -> Inflow | None:
+        """What the kernel of a layer of the course does to its current, on all steps or on these."""
+        joint = self.course.joints.get(op.name)
+        if joint is None:
+            return None
+        shares = self.scheme.entry[steps] if constant_entry(self.scheme) is None else ()
+        return joint.inflow({part.name: self.tensors(part) for part in joint.ops}, others, shares)
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
@@ -339,7 +366,7 @@ class SpikingNetwork(nn.Module):
                 del self._sizes[next(iter(self._sizes))]
         other = copy.copy(self)  # shares all tensors
         other.graph = self._sizes[shape]
-        other._sizes = {}
+        other._sizes, other._courses = {}, {}
         return other
 
     @property

@@ -32,10 +32,10 @@ def _whole(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict
     def spikes(op: Op, *inputs: Tensor) -> Tensor:
         fired = snn.encode(snn.scaled(op, *inputs)) if op.kind == "input" else snn.fire(op, inputs, final=final)
         if watch:
-            watch(op, fired)
+            watch(snn.graph[op.name], fired)
         return fired.spikes.flatten(0, 1)
 
-    return walk(snn, x, spikes, snn.current, lambda op, z: decoded(snn, op, z))
+    return walk(snn, x, spikes, snn.current, lambda op, z: decoded(snn, op, z), snn.course)
 
 
 def _stepped(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class Inflow:
         if self.shift is not None:
             shift = self.shift.to(z.dtype)
             shares = torch.tensor(self._shares(len(z)), dtype=z.dtype, device=z.device)
-            z = z + shift * shares.view(-1, *(1,) * (z.ndim - 1))
+            z = z + shift * shares.view(len(z), *(1,) * (z.ndim - 1))
         if self.other is not None:
             other = self.other.to(z.dtype)
             z = z + (other if self.factor is None else other * self.factor.to(z.dtype))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from transpike.neurons.kernels.feed_cpu import NOTHING, arguments, fed, spread_pattern
+from transpike.neurons.kernels.feed_cpu import NOTHING, arguments, spread_pattern
 from transpike.neurons.kernels.threads import compiled, spread
 from transpike.neurons.kernels.track_reference import PLAIN, Carried, Digits, Feed, Final, Tables
 
@@ -78,7 +78,7 @@ def _track(  # type: ignore[no-untyped-def]
     other, shares, patterns, inner = feed
     feeds, joined, carried = len(shares) > 0, other.shape[1] > 0, state.shape[1] > 0
     held, sent, value = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    by, current = np.empty((3, _BLOCK), np.float32), np.empty(_BLOCK, np.float32)
+    by, plus, factor = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         width = stop - start
@@ -88,9 +88,10 @@ def _track(  # type: ignore[no-untyped-def]
         else:
             held[:] = zero
             sent[:] = zero
-        for k in range(3 if feeds else 0):
-            if len(patterns[k]) > 0:
-                spread_pattern(patterns[k], inner[k], by[k, :width], start)
+        if feeds:
+            spread_pattern(patterns[0], inner[0], by[:width], start)
+            spread_pattern(patterns[1], inner[1], plus[:width], start)
+            spread_pattern(patterns[2], inner[2], factor[:width], start)
         for k in range(steps):
             step = begin + k
             if accumulated:
@@ -101,22 +102,19 @@ def _track(  # type: ignore[no-untyped-def]
                     held[j] = h if h == h else zero
             elif k < len(source):
                 row = source[k, start:stop]
-                if feeds:
-                    more = other[k, start:stop] if joined else other[0, :0]
-                    fed(
-                        row,
-                        more,
-                        by[0, : width if len(patterns[0]) else 0],
-                        by[1, : width if len(patterns[1]) else 0],
-                        by[2],
-                        shares[k],
-                        current[:width],
-                    )
-                    for j in range(width):
-                        held[j] = held[j] * beta + current[j] * gain
-                else:
+                if not feeds:
                     for j in range(width):
                         held[j] = held[j] * beta + row[j] * gain
+                elif joined:
+                    more, share = other[k, start:stop], shares[k]
+                    for j in range(width):
+                        current = (row[j] * by[j] + plus[j] * share) + more[j] * factor[j]
+                        held[j] = held[j] * beta + current * gain
+                else:
+                    share = shares[k]
+                    for j in range(width):
+                        current = row[j] * by[j] + plus[j] * share
+                        held[j] = held[j] * beta + current * gain
             else:
                 for j in range(width):
                     held[j] = held[j] * beta
@@ -172,7 +170,8 @@ def _accumulate(source, held, state, begin, feed, constants, units, first, last)
     beta, gain = constants[0], constants[1]
     other, shares, patterns, inner = feed
     feeds, joined, carried = len(shares) > 0, other.shape[1] > 0, state.shape[1] > 0
-    by, current, kept = np.empty((3, _BLOCK), np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    by, plus, factor = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    kept = np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         width = stop - start
@@ -180,29 +179,27 @@ def _accumulate(source, held, state, begin, feed, constants, units, first, last)
             kept[:width] = state[0, start:stop]
         else:
             kept[:] = np.float32(0)
-        for k in range(3 if feeds else 0):
-            if len(patterns[k]) > 0:
-                spread_pattern(patterns[k], inner[k], by[k, :width], start)
+        if feeds:
+            spread_pattern(patterns[0], inner[0], by[:width], start)
+            spread_pattern(patterns[1], inner[1], plus[:width], start)
+            spread_pattern(patterns[2], inner[2], factor[:width], start)
         for step in range(len(held)):
             out = held[step, start:stop]
             if step < len(source):
                 row = source[step, start:stop]  # read whole before it may be written over
-                if feeds:
-                    more = other[step, start:stop] if joined else other[0, :0]
-                    fed(
-                        row,
-                        more,
-                        by[0, : width if len(patterns[0]) else 0],
-                        by[1, : width if len(patterns[1]) else 0],
-                        by[2],
-                        shares[step],
-                        current[:width],
-                    )
-                    for j in range(width):
-                        kept[j] = kept[j] * beta + current[j] * gain
-                else:
+                if not feeds:
                     for j in range(width):
                         kept[j] = kept[j] * beta + row[j] * gain
+                elif joined:
+                    more, share = other[step, start:stop], shares[step]
+                    for j in range(width):
+                        current = (row[j] * by[j] + plus[j] * share) + more[j] * factor[j]
+                        kept[j] = kept[j] * beta + current * gain
+                else:
+                    share = shares[step]
+                    for j in range(width):
+                        current = row[j] * by[j] + plus[j] * share
+                        kept[j] = kept[j] * beta + current * gain
             else:
                 for j in range(width):
                     kept[j] = kept[j] * beta
