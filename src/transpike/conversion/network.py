@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
+from transpike.conversion.room import in_chunks
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
@@ -45,6 +46,7 @@ from transpike.results import Try
 
 __all__ = ["SpikingNetwork"]
 
+T = TypeVar("T")
 _SIZES = 64  # of images, whose graphs are kept
 
 
@@ -64,7 +66,8 @@ class SpikingNetwork(nn.Module):
         residuals: root mean square of what each layer's trains miss of its target, on a few calibration images, in
             units of theta; about 0.3 where a layer follows its input.
         search: what a search for it tried; empty where its scheme was given.
-        chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
+        chunk: samples simulated at a time, which bounds memory; None chooses, see `default_chunk`. Where a GPU's memory
+            does not suffice, half as many are tried, once in a call, and a note is logged.
         stop: when an answer is sure enough, as `calibrate_stop` has learned; None before.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
@@ -129,7 +132,9 @@ class SpikingNetwork(nn.Module):
         decoded values in place of spikes, where the network carries such.
         """
         snn = self._fitting(x)
-        parts = [finished(snn, run(snn, part, watch, final=final, trains=trains)) for part in snn.chunks(x)]
+        parts = snn._in_chunks(
+            x, lambda part: finished(snn, run(snn, part, watch, final=final, trains=trains)), again=watch is None
+        )
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()
@@ -138,10 +143,13 @@ class SpikingNetwork(nn.Module):
 
         With ``analog``, those of the network that this one was made from.
         """
-        snn, found = self._fitting(x), list[dict[str, Tensor]]()
-        for part in (x,) if analog else snn.chunks(x):
+        snn = self._fitting(x)
+
+        def read(part: Tensor) -> dict[str, Tensor]:
             values = activations(snn, part) if analog else run(snn, part, None, final=False, trains=False)
-            found.append(values | finished(snn, values))
+            return values | finished(snn, values)
+
+        found = [read(x)] if analog else snn._in_chunks(x, read)
         together = {name: torch.cat([part[name] for part in found]) for name in found[0]}
         return self.graph.pack(together), together
 
@@ -215,12 +223,21 @@ class SpikingNetwork(nn.Module):
             )
         return anytime.until(snn, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
-    def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
-        count = math.ceil(len(x) / (self.chunk or self.default_chunk))
-        if self.chunk is None:
+    def chunks(self, x: Tensor, size: int | None = None) -> tuple[Tensor, ...]:
+        """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows.
+
+        ``size`` takes the place of `chunk`.
+        """
+        size = size or self.chunk
+        count = math.ceil(len(x) / (size or self.default_chunk))
+        if size is None:
             count = min(count, len(x) // least(self))
         return x.tensor_split(max(1, count))
+
+    def _in_chunks(self, x: Tensor, run: Callable[[Tensor], T], *, again: bool = True) -> list[T]:
+        """What ``run`` makes of each chunk; with ``again``, half a chunk is tried where memory does not suffice."""
+        parts = self.chunks(x)
+        return in_chunks(parts, self.chunks, run) if again else [run(part) for part in parts]
 
     def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
@@ -371,9 +388,10 @@ class SpikingNetwork(nn.Module):
 
     @property
     def default_chunk(self) -> int:
-        """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
+        """How many samples are simulated at a time.
 
-        Over one piece of steps, where trains travel in such.
+        On a processor as many as keep the largest layer, over all steps (over one piece, where trains travel in such),
+        within a quarter of its last-level cache; on a GPU as many as half of its free memory holds.
         They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
         A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """
