@@ -290,6 +290,28 @@ def test_compilation_is_announced_once(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.nbi")), "the next process finds it in the cache"
 
 
+@pytest.mark.parametrize("damage", [b"", b"nothing", b"\x80\x04\x95"])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_a_damaged_cache_of_kernels_is_made_anew(kind: str, damage: bytes, tmp_path: Path) -> None:
+    program = (
+        "import torch; from transpike.neurons.tsa import *; print(accumulate(torch.ones(2, 1), beta=2.0, silent=0))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    whole = run().stdout
+    files = list(tmp_path.rglob(f"*_accumulate*.{kind}"))
+    assert files
+    for file in files:
+        file.write_bytes(damage)
+    again = run()
+    assert again.stdout == whole and "are damaged" in again.stderr
+    assert "damaged" not in run().stderr
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
