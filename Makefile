@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs
+.PHONY: help demo test check bench docs wheel
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -25,15 +25,19 @@ bench: .venv/.installed ## run the quick benchmarks, each against a peer and the
 	@set -e; for script in benchmarks/*.py; do \
 		if grep -q '^# quick' "$$script"; then echo "== $$script"; $(BIN)/python "$$script"; fi; done
 
-docs: .venv/.docs-installed ## build docs/ and the API reference into site/
-	$(BIN)/mkdocs build --quiet --site-dir site
+docs: .venv/.docs-installed ## build docs/ and the API reference into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo "site/index.html"
+
+wheel: .venv/.installed ## build a file in dist/ that pip installs anywhere
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "transpike needs Python >= 3.11; set PYTHON=python3.x")'
 	@echo "Installing into .venv: once, some minutes; PyTorch's CUDA build is about 5 GB."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/pip install --disable-pip-version-check --no-deps "sinabs>=3.1" pbr
 	@touch $@
 
 .venv/.docs-installed: .venv/.installed

@@ -10,7 +10,7 @@ it converted, or the cause; how far `snn.analog` is from the network, and above 
 from itself in float64; how far the spikes are (relative error of the centred outputs); whether the network saved and
 loaded computes the same bits; latency, seconds of one core, memory. Rows are written as they come to
 benchmarks/results/architectures.jsonl, one a line; a name that stands there already is not run again. With --defaults,
-16 noise images calibrate, 4 others test, and the file is architectures-defaults.jsonl.
+16 noise images calibrate, 8 others test, and the file is architectures-defaults.jsonl.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ RESULTS = Path(__file__).parent / "results"
 LIMIT = 900
 CLOSE = 1e-3
 HIDDEN = 1e-3
-DEFAULTS = {"default": transpike.CSS(), "one silence": transpike.CSS(silent=2, amplitude="layer")}
+DEFAULTS = {
+    "default": transpike.CSS(),
+    "one silence": transpike.CSS(silent=2, amplitude="layer"),
+    "8 bits, not spiking": transpike.coding.Quantised(bits=8),
+}
 AT_64 = """
 bat_resnext26ts:256 beit_base_patch16_224 botnet26t_256:256 caformer_s18 cait_xxs24_224 coat_lite_tiny
 coatnet_pico_rw_224 convformer_s18 convit_tiny convmixer_768_32 convnext_atto convnextv2_atto crossvit_tiny_240:240
@@ -172,9 +176,9 @@ def one(name: str, size: int, *, quick: bool, defaults: bool) -> dict[str, objec
 
 
 def chosen(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    """Errors of what is chosen by itself, and of one silence and one amplitude a layer, on other images."""
+    """Errors of what is chosen by itself, of one silence and one amplitude a layer, and of 8 bits, on other images."""
     prepared = prepare(model, images)
-    fresh = torch.randn(images[:4].shape, generator=torch.Generator().manual_seed(1))
+    fresh = torch.randn(images[:8].shape, generator=torch.Generator().manual_seed(1))
     want = first(model, fresh)
     row: dict[str, Any] = {"result": "converted"}
     for code, scheme in DEFAULTS.items():

@@ -3,7 +3,7 @@
     python benchmarks/dct_encoders.py --root data --out runs/dct-encoders
 
 One artificial network of normalised images, for DCT and direct coding, and one of pixels, for the others
-(configs/dct-encoders.yaml): a spiking twin begins with its weights, thresholds are set
+(configs/dct/encoders.yaml): a spiking twin begins with its weights, thresholds are set
 and the twin is trained for each encoder and each T alone, on a part of the training images. What is finished in the
 folder is kept and what was broken off continues, so that the command can be given again.
 """
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from transpike.coding import ENCODERS
 
-CONFIG = Path(__file__).parents[1] / "configs" / "dct-encoders.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "dct" / "encoders.yaml"
 ORDERS: dict[str, dict[str, Any]] = {
     "dct interleaved": {"order": "interleaved"},
     "dct top 8": {"frequencies": 8},

@@ -7,7 +7,8 @@ Two networks with trained weights: the ResNet-20 of `transpike demo` on scikit-l
 MobileNetV3 for CIFAR-10 (see `trained_networks.py`), levels 1, 2, 4, 8, T = 8. For every part (the NumPy runner, the
 ONNX step in onnxruntime, both again with weights of 8 bits, and PyTorch with 8, 6 and 4) a row says on how many images
 the largest difference is within 1e-4 of the largest output, how many others the runner had reported as close to a
-threshold, and how many predictions are equal. Every finished part is a line of benchmarks/results/export.jsonl, so a
+threshold, how many predictions are equal, and by which margin those stood that are not; "turned" names the first digits
+that differ, and their distance from a threshold. Every finished part is a line of benchmarks/results/export.jsonl, so a
 command goes on where it was stopped.
 """
 
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ import transpike
 from transpike import export
 from transpike.conversion import SpikingNetwork
 from transpike.data import Loading
+from transpike.export.neurons import Neurons
 
 BATCH = 20  # images of a line
 NEAR = 1e-4  # of the largest output
@@ -55,6 +58,7 @@ def main() -> None:
     for name in options.names:
         ann, calibration, images, labels = networks(name, options)
         snn = transpike.convert(ann, calibration, scheme=CODES[name])
+        print(name, chip(snn, images[:3]), flush=True)
         for part in options.parts:
             found = [line for line in lines if line["network"] == name and line["part"] == part]
             for start in range(0, len(images), BATCH):
@@ -88,7 +92,10 @@ def networks(name: str, options: argparse.Namespace) -> tuple[nn.Module, Tensor,
 def compared(found: np.ndarray[Any, Any], snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Outputs beside the simulation's: of each image the largest difference, relative to its largest output."""
     expected = snn(images).numpy()
+    best, largest = np.sort(expected, 1)[:, -2:], np.abs(expected).max(1)
+    others = found.argmax(1) != expected.argmax(1)
     return {
+        "margins": [[int(k), float((best[k, 1] - best[k, 0]) / largest[k])] for k in np.flatnonzero(others)],
         "errors": (np.abs(found - expected).max(1) / np.abs(expected).max(1)).tolist(),
         "same": int((found.argmax(1) == expected.argmax(1)).sum()),
         "equal": int((found == expected).all(1).sum()),
@@ -106,6 +113,47 @@ def runner(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any
         "close": found.close.tolist(), "events": sum(found.events.values()), "queued": found.queued,
         "synaptic": found.synaptic_updates, "neuronal": found.neuron_updates,
     }  # fmt: skip
+
+
+def turned(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """The runner again: of each image the first digits that are others, and how far they were from their thresholds.
+
+    Distances are in units of theta; ``levels`` says how large the neurons' values were then, of which float32 keeps
+    24 bits.
+    """
+    seen: dict[tuple[str, int], tuple[Any, Any]] = {}
+    call = Neurons.__call__
+
+    def watched(self: Any, step: int, currents: Any) -> Any:
+        found = call(self, step, currents)
+        seen[self.node.name, step - self.node.wait] = found[1], np.abs(self._held[0])
+        return found
+
+    lines, outputs = [], []
+    with tempfile.TemporaryDirectory() as folder, patch.object(Neurons, "__call__", watched):
+        snn.save(folder)
+        for image in images:
+            found, trace = export.run(folder, image[None], record=True), snn.trace(image[None])
+            outputs.append(found.outputs)
+            first = []
+            for number, name in enumerate(found.layers):
+                rows, spikes = (
+                    found.spikes[found.spikes["layer"] == number],
+                    trace[name].spikes[:, 0].flatten(1).numpy(),
+                )
+                mine = np.zeros(spikes.shape)
+                mine[rows["step"] - snn.timing.first_spike[name], rows["neuron"]] = rows["digit"]
+                if name in snn.neurons and (mine != spikes).any():
+                    step = int(np.flatnonzero((mine != spikes).any(1))[0])
+                    first.append((snn.timing.first_spike[name] + step, number, name, step, mine[step] != spikes[step]))
+            if not first:
+                lines.append({})
+                continue
+            _, _, name, step, others = min(first, key=lambda one: one[:2])
+            distance, held = (x.ravel()[others] if x.size == others.size else x for x in seen[name, step])
+            scale = snn.scheme.beta ** snn.timing.waits[name]
+            lines.append({"layer": name, "distance": float(distance.max()), "value": float(held.max()) / scale})
+    return compared(np.concatenate(outputs), snn, images, labels) | {"turned": lines}
 
 
 _SESSIONS: dict[int, tuple[Any, Any]] = {}
@@ -146,6 +194,7 @@ def rounded(bits: int) -> Callable[[SpikingNetwork, Tensor, Tensor], dict[str, A
 
 PARTS: dict[str, Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]] = {
     "runner": runner,
+    "turned": turned,
     "onnxruntime": in_onnxruntime,
     "8 bits": rounded(8),
     "6 bits": rounded(6),
@@ -155,12 +204,25 @@ PARTS: dict[str, Callable[[SpikingNetwork, Tensor, Tensor], dict[str, Any]]] = {
 }
 
 
+def chip(snn: SpikingNetwork, images: Tensor) -> dict[str, Any]:
+    """What the network takes on a chip of cores of 1,024 neurons and 128 kB, with weights of 8 bits."""
+    rows = export.footprint(whole(snn, 8), export.Core(neurons=1024, memory=128 * 1024)).rows
+    with tempfile.TemporaryDirectory() as folder:
+        whole(snn, 8).save(folder)
+        spikes = export.run(folder, images, record=True).spikes
+    found = {key: sum(getattr(row, key) for row in rows) for key in ("neurons", "weights", "bytes", "cores")}
+    found |= {key: max(getattr(row, key) for row in rows) for key in ("fan_in", "fan_out", "state_bits")}
+    return found | {"layers": len(rows), "busiest step": int(np.unique(spikes["step"], return_counts=True)[1].max())}
+
+
 def joined(name: str, part: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """All lines of a part in one row."""
     total = {key: sum(line[key] for line in lines) for key in ("count", "same", "equal", "right", "seconds")}
     errors = np.concatenate([line["errors"] for line in lines])
     row: dict[str, Any] = {"network": name, "part": part, "images": total["count"], "same": total["same"]}
     row |= {"near": int((errors < NEAR).sum()), "equal": total["equal"], "right": total["right"]}
+    if margins := [[line["start"] + k, margin] for line in lines for k, margin in line.get("margins", [])]:
+        row["others, and their margins"] = margins
     row |= {"median": float(np.median(errors)), "largest": float(errors.max()), "seconds": total["seconds"]}
     if "close" in lines[0]:
         close = np.concatenate([line["close"] for line in lines])
@@ -168,6 +230,11 @@ def joined(name: str, part: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
         row["without close"] = int((close == 0).sum())
         row |= {key: sum(line[key] for line in lines) / total["count"] for key in ("events", "synaptic", "neuronal")}
         row["queued"] = max(line["queued"] for line in lines)
+    if "turned" in lines[0]:
+        first = [one for line in lines for one in line["turned"]]
+        row["other spikes"] = sum(map(bool, first))
+        row["farthest"] = max((one["distance"] for one in first if one), default=0.0)
+        row["of values to"] = max((one["value"] for one in first if one), default=0.0)
     return row
 
 

@@ -47,7 +47,10 @@ OUTCOMES = ("error", "success", *FAULTS)
 REFUSING = ("_report_over", "_options_typed", "_weights_of_model")
 """Readers that refuse whole files, too. So is CIFAR's: its files have published checksums."""
 
-BY_FILE = ("_weights", "_options", "_report")
+BY_FILE = ("_weights", "_options", "_report", "_export_over")
+WRITING = ("_resume", "_export_over")
+"""Readers that write into the folder that they read; when they refuse, it must be as it was."""
+
 NAMES = ("n" * 300, "a\0b", "/".join(["deep"] * 900), "\udcff", " ", "no\nsuch")
 
 
@@ -107,7 +110,7 @@ def _try(number: int, kind: str, seed: int, place: Path, seeds: Path) -> None:
         path = folder = folder / draw.choice(NAMES)
     socket.socket.connect = _no_network  # type: ignore[assignment]
     Image.MAX_IMAGE_PIXELS = 10**8
-    before, resumes = _state(place), readers[index].__name__ == "_resume"
+    before, writes = _state(place), readers[index].__name__ in WRITING
     refused = False
     try:
         readers[index](folder, path, seeds)
@@ -121,7 +124,7 @@ def _try(number: int, kind: str, seed: int, place: Path, seeds: Path) -> None:
     if Path(CANARY).exists():
         raise Fault("ran code")
     now = _state(place)
-    if changed := [name for name in before if before[name] != now.get(name) and not (resumes and not refused)]:
+    if changed := [name for name in before if before[name] != now.get(name) and not (writes and not refused)]:
         raise Fault("changed", ", ".join(changed))
     if refused:
         raise Fault("error")

@@ -3,8 +3,8 @@
     python tests/kills.py --kills 100            at file operations and at moments, in turn
     python tests/kills.py --kills 7 --seed 1 --verbs train
 
-After a kill each file is old or new. `train`, `distill`, `hybrid` and `convert` resume to the same bits; `evaluate`,
-`analyze` and `report` are repeated with the same `--out`; no temporary file is left.
+After a kill each file is old or new. `train`, `distill`, `hybrid`, `convert`, `finetune` and `compare` resume to the
+same bits; `evaluate`, `export`, `analyze` and `report` are repeated with the same `--out`; no temporary file is left.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import lightning.pytorch  # with the next, before the first fork, so that the children need not
+import numpy as np
+import onnx
 import torch
 import torchvision
 from safetensors.torch import load_file
@@ -41,12 +43,14 @@ __all__ = ["lightning", "main", "torchvision"]
 
 QUICK = ["--machine.accelerator", "cpu", "--loading.train_images", "60", "--loading.test_images", "20"]
 QUICK += ["--loading.batch_size", "20", "--network", '{"hidden": 6}']
+FEW = ["--loading.train_images", "60", "--loading.test_images", "20"]
+RESUMED = ("train", "distill", "hybrid", "convert", "finetune", "compare")
 OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.rmdir", "os.truncate")
 CLOCK = ("seconds", "started", "images_per_second")
 
 
 def commands(home: Path) -> dict[str, list[str]]:
-    """The command of each verb, which has yet to be told its folder."""
+    """The command of each verb, and of `export` for each target, which has yet to be told its folder."""
     teacher, converted = str(home / "teacher"), str(home / "converted" / "T2")
     learn = [*QUICK, "--epochs", "2"]
     return {
@@ -65,7 +69,12 @@ def commands(home: Path) -> dict[str, list[str]]:
         ],
         "hybrid": ["hybrid", *learn, "--pretraining.epochs", "2", "--calibration", "20", "--steps", "4"],
         "convert": ["convert", teacher, "--steps", "2,3", "--calibration", "20", "--loading.test_images", "20"],
+        "finetune": ["finetune", converted, *FEW, "--loading.batch_size", "20", "--epochs", "2"],
+        "compare": ["compare", teacher, *FEW, "--schemes", "css,rate", "--calibration", "20"],
         "evaluate": ["evaluate", converted, "--loading.test_images", "20"],
+        "integers": ["export", converted, "--to", "integers"],
+        "onnx": ["export", converted, "--to", "onnx"],
+        "events": ["export", converted, "--to", "events", "--images", "3"],
         "analyze": ["analyze", teacher, "--images", "8", "--shown", "2"],
         "report": ["report", f"{home / 'converted'},{teacher}"],
     }
@@ -135,7 +144,7 @@ def _unbroken(home: Path, verb: str) -> Whole:
 def _try(home: Path, verb: str, out: Path, whole: Whole, draw: Random, *, by_time: bool) -> tuple[int, str]:
     """Kill a command once or twice, go on, and compare; gives the kills, and what is wrong."""
     words, log, kills = _words(home, verb, out), home / "log.txt", 0
-    resumes = verb in ("train", "distill", "hybrid", "convert")
+    resumes = verb in RESUMED
     for _ in range(draw.choice((1, 1, 2))):
         at = draw.randrange(1, whole.operations + 1)
         wait = draw.uniform(0, whole.seconds) if by_time else None
@@ -259,6 +268,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     ".ckpt": _checkpoint,
     ".html": _page,
     ".csv": lambda path: len(_rows(path)),
+    ".npz": lambda path: {name: value.tolist() for name, value in np.load(path).items()},
+    ".onnx": lambda path: onnx.checker.check_model(onnx.load(path)),
 }
 
 

@@ -60,6 +60,8 @@ def wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
 
     def demo(options: Demo) -> None:
         number("share", options.share, least=0)
+        if "widht" in (options.network or {}):
+            raise ConfigError("mlp takes no 'widht'. Did you mean width?")
 
     module = ModuleType("transpike.experiments.demo")
     module.demo, module.Demo = demo, Demo  # type: ignore[attr-defined]
@@ -187,6 +189,17 @@ def test_the_file_that_is_named_is_the_one_the_value_is_from(wrong: Wrong) -> No
         wrong("x", *configs, "--keep", "last")
         == "first.yaml: keep='lasst': expected 'last' or 'best'. Did you mean 'last'?"
     )
+
+
+def test_a_wrong_key_is_found_in_the_file_of_several_that_has_it(wrong: Wrong) -> None:
+    Path("protocol.yaml").write_text("share: 1\noptim:\n  lr: 0.5\nnetwork:\n  width: 8")
+    Path("row.yaml").write_text("optim:\n  lrr: 3")
+    files = ["x", "--config", "protocol.yaml", "--config", "row.yaml"]
+    assert wrong(*files) == "row.yaml: optim.lrr is no option of `transpike demo`. Did you mean optim.lr?"
+    assert wrong("x", *files[3:], *files[1:3]) == wrong(*files)
+    Path("row.yaml").write_text("network:\n  widht: 8")
+    assert wrong(*files) == "row.yaml: network.widht: mlp takes no 'widht'. Did you mean width?"
+    assert wrong(*files, "--network", '{"widht": 8}') == "mlp takes no 'widht'. Did you mean width?"
 
 
 def test_files_that_are_none(wrong: Wrong) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from hatchling.build import build_wheel
 
 
@@ -24,3 +25,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(
     assert names == sources
     assert names >= {"transpike/py.typed", "transpike/report/template.html"}
     assert "transpike = transpike.cli:main" in commands
+
+
+def test_the_version_is_one_everywhere(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    version = build_wheel(str(tmp_path)).split("-")[1]
+    cited = yaml.safe_load((root / "CITATION.cff").read_text())
+    assert cited["version"] == version and cited["cff-version"] == "1.2.0"
+    assert f"## [{version}] - {cited['date-released']}" in (root / "CHANGELOG.md").read_text()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transpike.conversion.store import load
     from transpike.data import ImageSets, Loading, load_images
     from transpike.errors import ConfigError, ConversionError, DataError, GoalError, ModelError, TranspikeError
-    from transpike.export.nir_graph import import_nir
+    from transpike.export.nir_import import import_nir
     from transpike.measure.choosing import convert
     from transpike.models import create_model
 
@@ -36,7 +36,7 @@ _HOMES = {
     "TranspikeError": "transpike.errors",
     "convert": "transpike.measure.choosing",
     "create_model": "transpike.models",
-    "import_nir": "transpike.export.nir_graph",
+    "import_nir": "transpike.export.nir_import",
     "load": "transpike.conversion.store",
     "load_images": "transpike.data",
 }

@@ -84,11 +84,25 @@ class Arguments:
         return {name: value for name, value in options.items() if name != "config"}
 
     def located(self, error: TranspikeError) -> TranspikeError:
-        """An error that begins with an option's name, with the configuration file before it that the value is from."""
+        """An error with the configuration file before it that the wrong value is from, where there is one.
+
+        The error begins with the option's name, or quotes an entry of an option that takes any names.
+        """
         name = str(error).partition("=")[0]
         fitting = [each for each in self.types if each == name or each.endswith(f".{name}")]
         path = next(filter(None, map(self._file, fitting)), None)
-        return type(error)(f"{path}: {error}") if path else error
+        place = path or self._entry(str(error))
+        return type(error)(f"{place}: {error}") if place else error
+
+    def _entry(self, message: str) -> str | None:
+        """The configuration file and the entry, such as `a.yaml: network.width`, that a message quotes."""
+        for name, hint in self.types.items():
+            path = self._file(name) if any(get_origin(each) is dict for each in _members(hint)) else None
+            entries = _within(self.files[path], name) if path else None
+            for entry in entries if isinstance(entries, Mapping) else ():
+                if f"'{entry}'" in message:
+                    return f"{path}: {name}.{entry}"
+        return None
 
     def _explain(self, message: str) -> str:
         """A message of the parser's in one line of ours."""

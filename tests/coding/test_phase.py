@@ -122,6 +122,6 @@ def test_a_train_comes_in_pieces_to_the_bit(scheme: Phase | Differential, dtype:
             assert want is not None and torch.equal(got, want)
         alone = neuron.begin({}, gains=(0.7,))
         both = alone([z[:9]], idle=0)
-        alone.keep(torch.tensor([1]))
+        alone.rebatch(lambda x, axis: x.index_select(axis, torch.tensor([1])))
         rest = alone([z[9:, 1:]], idle=wait)
         assert torch.equal(torch.cat([both[:, 1:], rest]), whole.spikes[:, 1:])

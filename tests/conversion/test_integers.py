@@ -102,9 +102,14 @@ def test_what_has_no_whole_form_is_refused_by_name() -> None:
     with pytest.raises(ConversionError, match="a product of two trains has no form in whole numbers"):
         snn.quantise()
     snn, _ = body("grouped", "paper")
-    with pytest.raises(ConversionError, match="another bit each step; use beta=2"):
+    with pytest.raises(ConversionError, match=r"CSS has .* another bit each step with beta=1\.5; use CSS with beta=2"):
         snn.quantise()
     snn, _ = body("grouped")
+    for value in (float("nan"), float("inf"), 1e300):
+        wrong = snn.double()
+        next(t for t in wrong.tensors(wrong.graph.ops[1]).values())[0] = value
+        with pytest.raises(ConversionError, match=r"not finite, or too large|would need"):
+            wrong.quantise()
     with pytest.raises(ConfigError, match="bits=1: expected a whole number from 2 to 16"):
         snn.quantise(1)
     ann = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()

@@ -242,3 +242,45 @@ def test_missing_files(saved: Path, tmp_path: Path) -> None:
     (saved / "weights.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no weights\.safetensors there"):
         load(saved)
+
+
+def test_the_stop_rule_goes_with_the_network(snn: SpikingNetwork, images: Tensor, tmp_path: Path) -> None:
+    some = torch.randn(40, *SHAPE, generator=torch.Generator().manual_seed(3))
+    rule = snn.calibrate_stop(some)
+    try:
+        snn.save(tmp_path / "net")
+        read = load(tmp_path / "net")
+        assert read.stop == rule and rule.losses
+        one, other = read.until(images, agreement=0.9), snn.until(images, agreement=0.9)
+        assert torch.equal(one.steps, other.steps) and torch.equal(one.outputs, other.outputs)
+        snn.calibrate_stop(some, score=lambda said: said.outputs[:, 0])
+        with pytest.raises(ModelError, match=r"its score is a function, which no file can hold.*snn.stop = None"):
+            snn.save(tmp_path / "own")
+        assert not (tmp_path / "own").exists()
+    finally:
+        snn.stop = None
+    snn.save(tmp_path / "net")
+    assert load(tmp_path / "net").stop is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"score": "bond"}, "stop.score='bond': expected"),
+        ({"first": 9}, "stop.first=9: expected a whole number from 1 to 6"),
+        ({"images": 0}, "stop.images=0: expected"),
+        ({"thresholds": [1.0]}, "stop.thresholds: expected as many as losses"),
+        ({"thresholds": [1.0, 2.0]}, "stop.thresholds: expected as many as losses, the largest first"),
+        ({"losses": [1.0, -1.0]}, "stop.losses: expected numbers above 0, together at most images=40"),
+        ({"losses": [1.0, 40.0]}, "stop.losses: expected numbers above 0, together at most images=40"),
+        ({"code": "import os"}, "stop.code is unknown"),
+    ],
+)
+def test_a_stop_rule_that_can_be_none_is_named(change: dict[str, object], words: str, saved: Path) -> None:
+    rule = {"score": "bound", "first": 2, "images": 40, "thresholds": [2.0, 1.0], "losses": [1.0, 1.0]}
+    network = json.loads((saved / "network.json").read_text())
+    (saved / "network.json").write_text(json.dumps(network | {"stop": rule}))
+    assert load(saved).stop is not None
+    (saved / "network.json").write_text(json.dumps(network | {"stop": rule | change}))
+    with pytest.raises(ModelError, match=words):
+        load(saved)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 import transpike
 from transpike.coding import CSS, FS, TSC, TTFS, Rate, Scheme
 from transpike.conversion import SpikingNetwork
+from transpike.conversion.anytime import left
 from transpike.conversion.pipeline import ROWS, Pipeline
+from transpike.conversion.stopping import StopRule
 from transpike.errors import ConfigError, ConversionError
 
 
@@ -148,3 +150,36 @@ def test_a_scheme_that_does_not_stream_says_so(scheme: Scheme, reason: str, imag
     for begin in (snn.stream, snn.calibrate_stop):
         with pytest.raises(ConversionError, match=f"does not stream: .*{reason}"):
             begin(images)
+
+
+@pytest.mark.parametrize("chunk", [None, 16, 20])
+def test_samples_of_several_chunks_go_on_together_as_they_would_alone(
+    chunk: int | None, snn: SpikingNetwork, images: Tensor
+) -> None:
+    """Those that never stop have the full run's outputs, to the bit; all others those of their step."""
+    rule = StopRule(lambda said: said.outputs.mul(1e4).sin().mean(1), 2, 999, ((0.1, 999.0),))  # stops wherever
+    said = torch.stack([moment.outputs for moment in snn.stream(images)])
+    steps = rule.stops(said, left(snn), agreement=0.9)
+    snn.chunk = chunk
+    try:
+        answer = snn.until(images, agreement=0.9, stop=rule)
+    finally:
+        snn.chunk = None
+    assert torch.equal(answer.steps, steps) and len(steps.unique()) > 2
+    assert torch.equal(answer.outputs, said[steps - 1, torch.arange(64)])
+
+
+def test_what_has_ended_is_let_go(snn: SpikingNetwork, images: Tensor) -> None:
+    pipeline = Pipeline(snn, images[:ROWS])
+    pipeline.advance(snn.steps - 1)
+    behind = {op.name for op in snn.graph.neurons if pipeline.done[op.name] == snn.steps + snn.timing.waits[op.name]}
+    assert behind and not behind & pipeline.layers.keys() and len(pipeline.train) == 0
+    pipeline.advance(snn.steps)
+    assert not pipeline.layers and not pipeline.products and not pipeline.waiting
+
+
+def test_no_images_have_no_answers(snn: SpikingNetwork, images: Tensor) -> None:
+    snn.calibrate_stop(images)
+    answer = snn.until(images[:0], agreement=0.9)
+    snn.stop = None
+    assert answer.outputs.shape[0] == len(answer.steps) == 0

@@ -211,3 +211,60 @@ def test_a_file_of_the_users_stops_a_comparison_before_it_begins(
     assert run(trained, "--schemes", "[{name: css, steps: 4}]", "--out", str(tmp_path)) == 2
     assert name in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+STOPS = "[{name: css, steps: [6, 8], levels: [1, 2, 4, 8]}, {name: rate, steps: 8}, {name: phase, steps: 16}]"
+
+
+@pytest.fixture(scope="module")
+def stops(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "stops"
+    assert run(trained, "--schemes", STOPS, "--agreement", "0.98", "--held-out", "120", "--out", str(out)) == 0
+    return out
+
+
+def test_codes_stop_early_beside_each_other(stops: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {(row.scheme["name"], row.steps): row for row in read(stops).rows}
+    css, longer, rate, phase = (found[key] for key in (("css", 6), ("css", 8), ("rate", 8), ("phase", 16)))
+    for row in (css, longer, rate):
+        asked, full = row.early[0], row.early[-1]
+        assert (asked.agreement, asked.images, full.steps) == (0.98, 240, row.steps) and not row.unstreamed
+        assert asked.latency - asked.steps == row.latency - row.steps and (full.energy_uj or 0) > 0
+        assert len(row.pictured) == 12 and row.pictured[0].steps <= row.pictured[-1].steps
+    assert longer.early[0].steps < rate.early[0].steps - 1
+    assert not phase.early and "Phase does not stream" in phase.unstreamed
+    assert run(trained, "--schemes", STOPS, "--agreement", "0.98", "--held-out", "120", "--resume", str(stops)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Each image stops when its answer is sure (agreement 0.98)" in said
+    assert "No early answers: Phase does not stream" in said
+    page = (stops / "report.html").read_text()
+    for text in ("code beside code", "accuracy (%) against mean latency (steps)", "energy (µJ) against mean steps"):
+        assert text in page
+    assert "Phase does not stream: its weights fall by no single ratio" in page and "Least sure images" in page
+
+
+def test_two_processes_stop_as_one_does(trained: Path, tmp_path: Path) -> None:
+    given: list[Any] = ["mlp", "--data", "digits", "--weights", trained, "--calibration", "64", "--agreement", "0.9"]
+    given += ["--loading.test_images", "61", "--schemes", "[{name: css, steps: 6}]", "--held-out", "31", "--out"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "transpike", "compare"]
+    command = [sys.executable, *torchrun, *map(str, given), str(tmp_path / "two")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert main(["compare", *map(str, given), str(tmp_path / "one")]) == 0
+    (one,), (two,) = read(tmp_path / "one").rows, read(tmp_path / "two").rows
+    assert one.early == two.early and one.pictured == two.pictured and one.early[0].images == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--held-out", "20"], "held_out=20: it sets the threshold of an agreement"),
+        (["--agreement", "0.99", "--held-out", "20"], "agreement=0.99 needs held_out=99 or more, not 20"),
+        (["--agreement", "0.999"], "held_out=999: of 360 test images so many set the threshold"),
+        (["--agreement", "0.9", "--technology", "7nm"], "energies of answers that stop are those of 45nm"),
+    ],
+)
+def test_wrong_agreements_are_named(
+    options: list[str], complaint: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(trained, *options, "--schemes", "css", "--out", str(tmp_path / "out")) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "out").exists()

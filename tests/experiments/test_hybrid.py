@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.rows import COMMANDS, Command
 
-from transpike.cli import build_parser, main
+from transpike.cli import main
 from transpike.coding import ENCODERS, create_encoder, read_encoder
 from transpike.data.sources import SOURCES
 from transpike.models import create_model
@@ -262,26 +263,12 @@ def test_every_encoder_has_its_place(name: str, whole: Path, pixels: Path, tmp_p
     assert (told["spiking"]["macs"] > 0) == (name in ("direct", "phase", "burst"))
 
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("dct-*.yaml"))
+HYBRIDS = [each for each in COMMANDS if each.verb == "hybrid"]
 
 
-def parsed(path: Path) -> Any:
-    parser = build_parser("hybrid")
-    return parser.instantiate(parser.parse_args(["hybrid", "--config", str(path)]))["hybrid"]
-
-
-def test_every_row_of_the_paper_has_its_file() -> None:
-    names = {path.stem for path in CONFIGS}
-    networks = {"dct-cifar10-vgg9", "dct-cifar100-vgg11", "dct-tinyimagenet-vgg13"}
-    frequencies = {"interleaved", "intermittent", "top8", "top8-interleaved", "top8-t48"}
-    expected = networks | {f"{name}-short" for name in networks} | {f"dct-cifar10-vgg9-{name}" for name in frequencies}
-    assert expected | {"dct-mnist-t16", "dct-mnist-t5", "dct-mnist-t2", "dct-encoders"} == names
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_file_is_a_run_whose_networks_and_encoder_can_be_built(path: Path) -> None:
-    told = parsed(path)
-    assert f"transpike hybrid --config configs/{path.name}" in path.read_text()
+@pytest.mark.parametrize("each", HYBRIDS, ids=lambda each: each.name.replace("/", "-"))
+def test_every_row_is_a_run_whose_networks_and_encoder_can_be_built(each: Command) -> None:
+    told = each.options
     assert told.data == "folder" or told.data in SOURCES
     size = {"mnist": 28, "fashion_mnist": 28, "folder": told.loading.size}.get(told.data, 32)
     encoder = create_encoder(told.encoder, steps=told.steps, settings=told.settings or {}, mean=(0.5,), std=(0.5,))
@@ -289,7 +276,7 @@ def test_every_file_is_a_run_whose_networks_and_encoder_can_be_built(path: Path)
     shape = {"image_size": height, "in_channels": 1 if "mnist" in told.data else 3, **(told.network or {})}
     with torch.device("meta"):
         transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape), steps=told.steps)
-    published = {"dct-cifar10-vgg9": (60, 48), "dct-cifar100-vgg11": (60, 48), "dct-tinyimagenet-vgg13": (64, 48)}
-    assert (height, told.steps) == published.get(path.stem.removesuffix("-short"), (height, told.steps))
-    if "interleaved" in path.stem:
+    published = {"vgg9": 60, "vgg11": 60, "vgg13": 64}
+    assert height == published.get(told.ann, height)
+    if "interleaved" in each.name:
         assert encoder.schedule[:4] == (0, 0, 0, 1)

@@ -46,20 +46,25 @@ def test_the_reset_and_the_start_stand_in_the_metadata(start: float, tmp_path: P
     assert [n.r.shape for n in nodes] == [(4, 8, 8), (6, 3, 3)] and float(nodes[0].r.max()) == 1e4
 
 
-def test_a_rate_network_in_spikingjelly_gives_the_same_outputs(tmp_path: Path) -> None:
+def test_a_rate_network_in_spikingjelly_sends_the_same_spikes(tmp_path: Path) -> None:
     """With its nodes told to subtract the threshold, as the metadata say."""
     snn, images = rate()
     path = export.nir(snn, tmp_path / "net.nir")
-    net = import_from_nir(path)
+    net, seen = import_from_nir(path), []
     for node in net.modules():
-        if isinstance(node, theirs.IFNode):
-            node.v_reset = None
+        if isinstance(neurons := getattr(node, "module", None), theirs.IFNode):
+            neurons.v_reset = None
+            node.register_forward_hook(lambda node, x, out: seen.append(out[0]))
     total, state = torch.zeros(5, 3), None
     with torch.no_grad():
         for _ in range(24):
             found, state = net(images, state) if state is not None else net(images)
             total += found
-    assert torch.allclose(total / 24, snn(images), rtol=1e-3, atol=1e-5)
+    trace = snn.trace(images)
+    for number, name in enumerate(snn.neurons):
+        spikes = torch.stack(seen[number::2])
+        assert torch.equal(spikes, trace[name].spikes) and spikes.any()
+    assert torch.allclose(total / 24, snn(images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_trained_network_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -114,7 +119,7 @@ def test_what_nir_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
     css = transpike.convert(ann, torch.rand(16, 4), scheme=transpike.CSS(steps=4))
     target = tmp_path / "net.nir"
     refused = [
-        (css, (), r"NIR has no spike with a sign or a size .* transpike.export.onnx"),
+        (css, (), r"NIR has no spike with a sign or a size.* transpike.export.onnx"),
         (nn.Sequential(nn.Linear(4, 2), TSANode()), (4,), "1: NIR has no neuron such as TSANode"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)), (1, 8, 8), "1: NIR has no node for MaxPool2d"),
         (nn.Sequential(nn.Linear(4, 2)), (5,), r"0: does not take a sample of shape \[5\]"),
@@ -125,6 +130,9 @@ def test_what_nir_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=words):
             export.nir(network, target, shape=shape)
     pooled = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2)).eval()
+    ended = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.ReLU()).eval()
+    with pytest.raises(ModelError, match="3: it is computed from decoded outputs"):
+        export.nir(transpike.convert(ended, torch.rand(16, 4), scheme=Rate(steps=8)), target)
     with pytest.raises(ModelError, match="NIR has no node for relu \\+ max_pool"):
         export.nir(transpike.convert(pooled, torch.rand(8, 1, 8, 8), scheme=Rate(steps=8)), target)
     assert not target.exists()

@@ -108,6 +108,17 @@ def test_whole_numbers_give_the_same_bits_in_onnxruntime(exported: Network, tmp_
     assert np.array_equal(found, whole(images).numpy())
 
 
+def test_hard_swishes_and_gates_of_whole_numbers_give_the_same_bits_everywhere(tmp_path: Path) -> None:
+    snn, images = body("squeeze and excitation", "levels")
+    names = " ".join(op.function.name for op in snn.graph if op.fires)
+    assert "hardswish" in names and "hardsigmoid + mul" in names
+    whole = snn.quantise(8)
+    whole.save(tmp_path / "net")
+    found = played(export.onnx(whole, tmp_path / "onnx"), images.numpy()[None], snn.latency)[-1][0]
+    assert np.array_equal(found, whole(images).numpy())
+    assert np.array_equal(found, export.run(tmp_path / "net", images).outputs)
+
+
 def test_the_files_speak_for_themselves(exported: Network) -> None:
     """Standard operators alone, any number of images, and no transpike to run them."""
     snn, _, folder = exported
@@ -156,6 +167,8 @@ def test_wrong_input_is_one_clear_error_and_nothing_is_half_written(exported: Ne
     snn, _, _ = exported
     with pytest.raises(ConfigError, match="opset=9: expected a whole number of at least 18"):
         export.onnx(snn, tmp_path / "new", opset=9)
+    with pytest.raises(ConfigError, match="opset=999: expected a whole number from 18 to"):
+        export.onnx(snn, tmp_path / "new", opset=999)
     with pytest.raises(ModelError, match="Linear is no converted network; give what"):
         export.onnx(torch.nn.Linear(2, 2), tmp_path / "new")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
@@ -197,3 +210,48 @@ def equal_in_torch(snn: SpikingNetwork, images: torch.Tensor) -> None:
     for tick in range(step.latency):
         (found,), states = step(images, rows[tick % step.interval], states)
     assert torch.allclose(found, snn(images), rtol=1e-4, atol=1e-5 * float(found.abs().max()))
+
+
+def test_the_outputs_before_the_last_step_are_the_answers_so_far(exported: Network) -> None:
+    snn, images, _ = exported
+    step = Step(snn)
+    states, rows = [torch.zeros(20, *shape) for shape in step.states.values()], torch.tensor(step.schedule)
+    moments = {moment.latency - 1: moment.outputs for moment in snn.stream(images[:20])}
+    early = (
+        snn.latency - snn.steps - max(snn.timing.first_spike[name] for name in snn.readouts)
+    )  # the output's own wait
+    for tick in range(step.latency):
+        (found,), states = step(images[:20], rows[tick % step.interval], states)
+        if tick + early in moments:
+            torch.testing.assert_close(found, moments[tick + early], rtol=1e-5, atol=1e-6)
+            moments.pop(tick + early)
+    assert not moments
+
+
+def test_a_schedule_carries_the_stop_rule(exported: Network) -> None:
+    snn, images, _ = exported
+    assert Step(snn).stop is None
+    rule = snn.calibrate_stop(images)
+    try:
+        stop = Step(snn).stop
+    finally:
+        snn.stop = None
+    assert stop is not None and (stop["score"], stop["first"], stop["images"]) == ("bound", 2, 64)
+    assert tuple(zip(stop["thresholds"], stop["losses"], strict=True)) == rule.losses
+    assert len(stop["ticks"]) == len(stop["left"]) == snn.steps and stop["left"][-1] == 0
+
+
+def test_outputs_that_begin_at_different_steps_carry_no_rule() -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (torch.nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.a(x).relu()
+            return self.b(x), self.c(self.b(x).relu())
+
+    snn = transpike.convert(Two().eval(), torch.rand(64, 6), scheme=transpike.CSS(steps=4, silent=1))
+    snn.calibrate_stop(torch.rand(64, 6))
+    with pytest.raises(ModelError, match=r"begins at different steps .* snn.stop = None"):
+        Step(snn)

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.export.networks import BODIES, CODES, body
+from tests.conversion.nets import Between
+from tests.export.networks import BODIES, CODES, SHAPE, body
 
 import transpike
 from transpike import export
-from transpike.coding import Differential
+from transpike.coding import QCFS, TSC, TTFS, Differential, Phase
 from transpike.coding.function import Call, Constant, Function, Operand, Result
+from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork
 from transpike.errors import ConfigError, ConversionError, ModelError
 from transpike.export.bundle import Bundle, Node, read
 from transpike.export.neurons import Encoder, Neurons
-from transpike.export.step import Step
 from transpike.neurons.tsa import Code, encode
 
 
@@ -214,6 +215,18 @@ def test_what_turns_by_rounding_is_reported(tmp_path: Path) -> None:
     assert off.nearest[0] > export.CLOSE and off.close[0] == 0
 
 
+def test_large_values_round_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision of a value of hundreds of theta may turn farther from its threshold; in float32 alone."""
+    snn, images = body("residual", "levels")
+    snn.save(tmp_path / "single")
+    before = export.run(tmp_path / "single", images)
+    monkeypatch.setattr("transpike.export.neurons.ROUNDING", 1e-3)
+    after = export.run(tmp_path / "single", images)
+    assert (after.close > before.close).all() and np.array_equal(after.nearest, before.nearest)
+    snn.double().save(tmp_path / "double")
+    assert export.run(tmp_path / "double", images.double()).close.sum() < after.close.sum() / 10
+
+
 def test_the_runner_needs_no_torch(tmp_path: Path) -> None:
     snn, images = body("squeeze and excitation")
     snn.save(tmp_path / "net")
@@ -256,14 +269,26 @@ def test_wrong_images_are_one_clear_error(tmp_path: Path) -> None:
         export.run(tmp_path, images * np.nan)
 
 
-def test_a_neuron_of_another_rule_is_refused_by_name(tmp_path: Path) -> None:
+OTHERS = [Phase(steps=8), Differential(steps=4), TTFS(steps=8), TSC(steps=8), QCFS(steps=4, pre=2)]
+
+
+@pytest.mark.parametrize("scheme", OTHERS, ids=lambda scheme: type(scheme).__name__)
+def test_a_neuron_of_another_kind_is_refused_by_name(scheme: Scheme, tmp_path: Path) -> None:
+    """By every exporter, with what can be done, and nothing is written."""
     ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
-    snn = transpike.convert(ann, torch.rand(32, 4), scheme=Differential(steps=4))
-    snn.save(tmp_path)
-    with pytest.raises(ModelError, match="1: its scheme has a neuron of its own, which the runner does not know"):
-        export.run(tmp_path, torch.rand(1, 4))
-    with pytest.raises(ModelError, match="1: neurons of Differential have no step to export"):
-        Step(snn)
+    snn = transpike.convert(ann, torch.rand(32, 4), scheme=scheme)
+    snn.save(tmp_path / "net")
+    name, remedy = type(scheme).__name__, "convert with css, rate, burst, fs or multithreshold"
+    with pytest.raises(ModelError, match=f"1: neurons of {name.lower()} are of their own kind.*; {remedy}"):
+        export.run(tmp_path / "net", torch.rand(1, 4))
+    for write in (export.onnx, export.torch_program):
+        with pytest.raises(ModelError, match=f"1: neurons of {name} are of their own kind.*; {remedy}"):
+            write(snn, tmp_path / "step")
+    with pytest.raises(ModelError, match=f"^{name}: NIR has no spike .*; convert with transpike.coding.Rate"):
+        export.nir(snn, tmp_path / "net.nir")
+    with pytest.raises(ConversionError, match=f"^{name}.* whole numbers.*CSS"):
+        snn.quantise()
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 
 def test_what_it_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
@@ -296,3 +321,68 @@ def test_a_damaged_folder_is_one_clear_error(field: str, value: object, words: s
         export.run(tmp_path, images)
     with pytest.raises(ModelError, match="give the folder that"):
         read(tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def stopping(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpikingNetwork, torch.Tensor, Path]:
+    """Waits, a skip that is delayed, a softmax behind the output, and a stop rule; in double precision."""
+    torch.manual_seed(0)
+    ann = torch.nn.Sequential(Between(BODIES["residual"](), SHAPE), torch.nn.Softmax(1)).eval()
+    images = torch.randn(80, *SHAPE)
+    scheme = transpike.CSS(steps=8, levels=(1, 2), silent=1)
+    snn = transpike.convert(ann, images[:32], scheme=scheme).double()
+    snn.calibrate_stop(images.double()[:60])
+    folder = tmp_path_factory.mktemp("stopping")
+    snn.save(folder)
+    return snn, images.double()[60:], folder
+
+
+@pytest.mark.parametrize("score", ["bound", "margin", "entropy", "steady"])
+def test_images_stop_at_the_steps_at_which_they_do_in_the_simulation(
+    score: str, stopping: tuple[SpikingNetwork, torch.Tensor, Path], tmp_path: Path
+) -> None:
+    snn, images, _ = stopping
+    rule = snn.calibrate_stop(images.flip(0), score=score)
+    snn.save(tmp_path)
+    loaded = transpike.load(tmp_path)
+    assert loaded.stop == rule
+    answer, found = snn.until(images, agreement=0.8), export.run(tmp_path, images, agreement=0.8)
+    assert found.steps.tolist() == answer.steps.tolist() and len(set(found.steps.tolist())) > 1
+    assert np.allclose(found.outputs, answer.outputs, rtol=1e-9, atol=1e-12)
+    assert found.latency == snn.latency and found.interval == snn.interval
+
+
+def test_nothing_moves_on_for_an_image_that_has_stopped(stopping: tuple[SpikingNetwork, torch.Tensor, Path]) -> None:
+    snn, images, folder = stopping
+    full, found = export.run(folder, images, record=True), export.run(folder, images, record=True, agreement=0.8)
+    assert found.neuron_updates < full.neuron_updates and found.synaptic_updates < full.synaptic_updates
+    assert full.steps.tolist() == [8] * len(images)
+    arrived = snn.latency - snn.steps - 1  # the output waits a step, too
+    assert found.spikes is not None and full.spikes is not None
+    table = full.spikes
+    layer = snn.timing.first_spike[full.layers[-1]]
+    last = table[table["layer"] == len(full.layers) - 1]
+    image, step = np.divmod(last["step"] - layer, snn.interval)
+    kept = last[step <= arrived + found.steps[image] - 1 - layer]
+    assert np.array_equal(kept, found.spikes[found.spikes["layer"] == len(full.layers) - 1]) and len(kept) < len(last)
+
+
+def test_whole_numbers_stop_alike(tmp_path: Path) -> None:
+    snn, images = body("grouped", "levels")
+    whole = snn.quantise(8)
+    whole.calibrate_stop(torch.rand(60, *SHAPE, generator=torch.Generator().manual_seed(5)))
+    whole.save(tmp_path)
+    found, answer = export.run(tmp_path, images, agreement=0.9), whole.until(images, agreement=0.9)
+    assert found.steps.tolist() == answer.steps.tolist() and np.array_equal(found.outputs, answer.outputs)
+
+
+def test_an_agreement_needs_a_rule_of_enough_images(
+    stopping: tuple[SpikingNetwork, torch.Tensor, Path], tmp_path: Path
+) -> None:
+    _, images, folder = stopping
+    with pytest.raises(ConfigError, match=r"agreement=0.999: the rule comes from 60 images, enough for 0.98"):
+        export.run(folder, images, agreement=0.999)
+    snn, images = body("grouped")
+    snn.save(tmp_path)
+    with pytest.raises(ConfigError, match=r"agreement=0.9: the network was saved without a stop rule"):
+        export.run(tmp_path, images, agreement=0.9)

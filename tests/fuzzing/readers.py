@@ -169,6 +169,19 @@ def _tested(folder: Path, path: Path, seeds: Path) -> object:
     return _command("evaluate", seeds / "run", "--data", "folder", "--root", folder, "--out", "out")
 
 
+def _export_over(folder: Path, path: Path, seeds: Path) -> None:
+    """Export over what lies there: replaced where it is of the same kind, else one clear error."""
+    options = ("--data", "folder", "--root", seeds / "images", "--loading.size", 8, "--loading.batch_size", 4)
+    network, *more = {
+        "integers.json": ("network", "integers"),
+        "integers.safetensors": ("network", "integers"),
+        "network.nir": ("rate", "nir"),
+        "spikes.npz": ("resnet", "events", *options),
+        "events.json": ("resnet", "events", *options),
+    }.get(path.name, ("network", "onnx"))
+    _command("export", seeds / network, "--to", *more, "--out", folder)
+
+
 EVENTS = {name: (_event_set(name),) * 4 for name in ("nmnist", "cifar10_dvs", "dvs128_gesture")}
 
 
@@ -178,9 +191,11 @@ def _nir(folder: Path, path: Path, seeds: Path) -> object:
 
 KINDS: dict[str, tuple[Reader, ...]] = {
     "nir": (_nir,),
-    "network": (_network, _clocked((LAYERS[0],))),
+    "network": (_network, _clocked((LAYERS[0],)), _verb("export", "--to", "integers")),
     "whole": (_network, _clocked((LAYERS[0],))),
-    "resnet": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
+    "rate": (_network, _clocked((LAYERS[0],)), _verb("export", "--to", "nir")),
+    "exports": (_export_over,),
+    "resnet": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate"), _on_images("export", "--to", "events")),
     "attention": (_on_colours, _clocked((3, 8, 8)), _on_images("evaluate")),
     "run": (_resume, _resume, _model, _verb("evaluate"), _verb("convert", "--steps", 2), _report, _report_over),
     "encoder": (_model, _encoder, _on_images("evaluate")),

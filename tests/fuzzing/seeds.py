@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import transpike
 from transpike import export
 from transpike.cli import main
-from transpike.coding import create_encoder, describe_encoder
+from transpike.coding import Rate, create_encoder, describe_encoder
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.models import create_model, save_network, save_weights
 from transpike.neurons import IFNode, LIFNode
@@ -73,6 +73,16 @@ def _nir(place: Path) -> None:
     export.nir(chain, place / "chain.nir", shape=LAYERS[:1])
 
 
+def _exports(place: Path) -> None:
+    """What `transpike export` writes, to be exported over."""
+    snn, folder = transpike.load(place / "network"), place / "exports"
+    export.integers(snn.quantise(8), folder)
+    export.onnx(snn, folder)
+    export.nir(transpike.load(place / "rate"), folder / "network.nir")
+    export.run(place / "network", torch.rand(1, LAYERS[0]), record=True).save_spikes(folder / "spikes.npz")
+    (folder / "events.json").write_text(json.dumps({"latency": 4, "queued": 0}))
+
+
 def make_seeds(place: Path) -> None:
     """A folder for each kind of file."""
     _images(place / "images")
@@ -92,6 +102,8 @@ def make_seeds(place: Path) -> None:
     transpike.convert(Attention().eval(), torch.rand(8, 3, 8, 8), scheme=transpike.CSS(steps=4)).save(
         place / "attention"
     )
+    transpike.convert(network(), images, scheme=Rate(steps=4)).save(place / "rate")
+    _exports(place)
     _encoded(place / "encoder")
     _networks(place / "onnx", place / "exported")
     options = [
@@ -201,8 +213,8 @@ def _weights(folder: Path) -> None:
 def _configs(folder: Path) -> None:
     folder.mkdir()
     draw = random.Random(0)
-    for path in draw.sample(sorted((ROOT / "configs").glob("*.yaml")), 12):
-        (folder / path.name).write_text(path.read_text())
+    for path in draw.sample(sorted((ROOT / "configs").rglob("*.yaml")), 12):
+        (folder / f"{path.parent.name}-{path.name}").write_text(path.read_text())
     every = {"model": "mlp", "network": {"hidden": 4}, "epochs": 2, "steps": None, "test_steps": [1, 2],
              "loading": {"batch_size": 4, "mean": [0.5], "std": [0.5], "augment": "standard+cutout", "workers": 0},
              "optim": {"lr": 0.1, "milestones": [1], "clip": 1.0, "name": "sgd"}, "seed": 1, "keep": "best",

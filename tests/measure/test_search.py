@@ -295,3 +295,57 @@ def test_the_table_shows_each_try(net: nn.Module, images: Tensor, capsys: pytest
         said = capsys.readouterr().err
         assert ("an error of at most 10 %: what was tried" in said) == bool(said) == verbose
     assert said.count("ternary") >= len(snn.search) == tries_table(snn.search, Goal("error", 10)).row_count
+
+
+def test_a_mean_latency_is_met_by_stopping_early(net: nn.Module, images: Tensor) -> None:
+    """Of new images: the network's full runs are longer than the limit, and answers that stop keep it."""
+    prepared = prepare(net, images[::2])
+    held = Held(prepared, held_out(images), None, Goal("same", 99, 1))
+    sought = search(prepared, held, Limits(payload_bits=1, mean_latency=6, agreement=0.97))
+    snn, limit = sought.network, 6
+    (taken,) = [one for one in snn.search if one.chosen]
+    assert sought.simulations <= SIMULATIONS and snn.latency > limit >= (taken.mean_latency or 99)
+    assert taken.mean_latency == pytest.approx((taken.mean_steps or 0) + snn.latency - snn.steps)
+    on_the_same = snn.until(held_out(images), agreement=0.97)
+    assert on_the_same.latency.float().mean() == pytest.approx(taken.mean_latency)
+    new = torch.randn(1000, 16, generator=torch.Generator().manual_seed(2))
+    answer = snn.until(new, agreement=0.97)
+    assert answer.latency.float().mean() < limit + 0.2
+    assert (answer.outputs.argmax(1) != snn(new).argmax(1)).float().mean() <= 0.03 + 0.01
+    shorter = [one for one in snn.search if one.met and one.fits and one.images]
+    assert all((one.mean_latency or 0) >= taken.mean_latency for one in shorter)
+    table = tries_table(snn.search, Goal("same", 99))
+    assert any("mean" in str(column.header) for column in table.columns)
+
+
+def test_with_a_margin_answers_wait_longer(net: nn.Module, images: Tensor) -> None:
+    """A network is surer of images that it was trained on, so deviations count more."""
+    snn = prepare(net, images).convert(transpike.CSS(steps=8, levels=(1, 2, 4, 8)))
+    means = [
+        Held(prepare(net, images), images, None, Goal("same", 90, margin)).judge(snn, agreement=0.97)[0].mean_steps
+        for margin in (1.0, 4.0)
+    ]
+    assert means[0] is not None and means[1] is not None and means[0] + 0.5 < means[1] < 8
+
+
+def test_a_mean_latency_out_of_reach_says_what_binds(net: nn.Module, images: Tensor) -> None:
+    with pytest.raises(GoalError, match=r"its mean latency is [0-9.]+: the limit binds") as caught:
+        transpike.convert(net, images, scheme="auto", goal={"same": 99}, limits={"mean_latency": 2.1})
+    assert caught.value.tries
+
+
+@pytest.mark.parametrize(
+    ("goal", "limits", "said"),
+    [
+        ({"error": 2}, {"mean_latency": 9}, "error asks for no predictions; give a goal of same or loss"),
+        ({"same": 99}, {"mean_latency": 9, "agreement": 0.999}, "agreement=0.999 needs 999 images that judge"),
+        ({"same": 99}, {"agreement": 0.99}, "give a mean_latency too"),
+        ({"same": 99}, {"mean_latency": 0}, "limits: mean_latency=0: expected a number above 0"),
+        ({"same": 99}, {"mean_latency": 9, "agreement": 1}, "limits: agreement=1: expected a number"),
+    ],
+)
+def test_wrong_limits_of_stopping_are_named(
+    goal: dict[str, float], limits: dict[str, float], said: str, net: nn.Module, images: Tensor
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        transpike.convert(net, images, scheme="auto", goal=goal, limits=limits)

@@ -71,11 +71,11 @@ def test_samples_that_are_kept_go_on_as_if_alone() -> None:
     both, alone = Pieces(code), Pieces(code)
     both(z[:4])
     alone(z[:4, few])
-    both.keep(few)
+    both.rebatch(lambda x, axis: kept(x, few, axis=axis))
     assert torch.equal(both(z[4:, few]), alone(z[4:, few]))
     sums = Accumulated(2.0, (1.0,) * 8)
     sums(z[:4])
-    sums.keep(few)
+    sums.rebatch(lambda x, axis: kept(x, few, axis=axis))
     assert torch.equal(sums(z[4:, few])[-1], accumulate(z, beta=2.0, silent=0)[-1, few])
 
 

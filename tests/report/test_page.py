@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from transpike.errors import ConfigError, DataError
 from transpike.experiments.report import Report, report
+from transpike.measure.pictures import png
 from transpike.report import build_page
 from transpike.report.terminal import conversion_table, early_tables
 
@@ -503,3 +505,23 @@ def test_what_functions_and_products_take_is_told() -> None:
     assert "of the energy, functions 5 to 5 % and products 10 to 30 %" in caption
     cells = next(cells for cells in Page(page_of(told)).rows if cells[0] == LAYERS[3])
     assert cells[-6:-2] == ["1,234", "1", "3.00", "192"]
+
+
+def test_codes_that_stop_early_stand_beside_each_other_and_beside_those_that_cannot() -> None:
+    told = make_conversion({"silent": 1})
+    shared = {"images": 1000, "changed_error": 0.002, "stopped": [0, 700, 200, 100]}
+    full = shared | {"agreement": None, "changed": 0.0, "accuracy": 0.93, "steps": 4.0, "latency": 6.0}
+    for row, steps in zip(told["rows"], (2.4, 3.4), strict=False):
+        sure = {"agreement": 0.995, "changed": 0.004, "accuracy": 0.925, "steps": steps, "latency": steps + 2}
+        row["early"] = [shared | sure | {"energy_uj": 40.0}, full | {"energy_uj": 80.0}]
+    told["rows"][2]["unstreamed"] = "TTFS does not stream"
+    told["rows"][0]["pictured"] = [
+        {"png": png(torch.zeros(3, 4, 4)), "label": label, "steps": steps} for label, steps in (("cat", 2), ("dog", 9))
+    ]
+    page = Page(page_of(told))
+    drawings = [drawing for drawing in page.drawings() if "each when sure" in drawing]
+    assert "each when sure: 92.5 at mean steps 2.4, 92.5 at mean steps 3.4" in drawings[0]
+    assert "accuracy (%) against mean latency (steps)" in drawings[1] and "energy (µJ)" in drawings[3]
+    (beside,) = [row for row in page.rows if row[-1] == "80.00" and "2.40" in row]
+    assert beside[1:5] == ["0.40 %", "92.50 %", "93.00 %", "2.40"]
+    assert any(row[1] == "TTFS does not stream" for row in page.rows if len(row) == 9)

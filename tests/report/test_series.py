@@ -55,7 +55,7 @@ def test_schemes_without_a_common_setting_go_by_name() -> None:
     result = make_conversion({}) | {"rows": [make_row(steps=8), make_rate(steps=64)]}
     assert labels(result) == ["CSS", "Rate"], "no word of the one says anything of the other"
     result["rows"].append(make_row(steps=8, silent=0))
-    assert labels(result) == ["1 silent step", "Rate", "no silent step"], "its own words say that it is CSS"
+    assert labels(result) == ["CSS, 1 silent step", "Rate", "CSS, no silent step"]
     result["rows"][0]["scheme"]["extra"] = 3
     result["rows"][2]["scheme"]["extra"] = 4
     assert labels(result) == ["CSS, extra 3, 1 silent step", "Rate", "CSS, extra 4, no silent step"]

@@ -178,6 +178,8 @@ def test_the_command_tunes_evaluates_and_resumes(
     assert isinstance(again, Training) and again.finetuning == record
     assert main(["finetune", str(digits), "--resume", str(out), "--penalty", "7"]) == 2
     assert "begun with other options (penalty)" in capsys.readouterr().err
+    assert main(["finetune", str(digits), "--resume", str(out), "--loading.batch_size", "7"]) == 2
+    assert "begun with other options (loading.batch_size)" in capsys.readouterr().err
 
 
 def test_wrong_input_is_one_line(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

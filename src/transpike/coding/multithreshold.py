@@ -90,7 +90,8 @@ class MultiThreshold(Scheme):
 
     @property
     def words(self) -> dict[str, str]:
-        return {"thresholds": f"{self.thresholds} thresholds", "amplitude": f"an amplitude a {self.amplitude}"}
+        amplitude = f"an amplitude a {self.amplitude}"
+        return {"name": "H-MT", "thresholds": f"{self.thresholds} thresholds", "amplitude": amplitude}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The maximum for clipping, else twice as many steps."""

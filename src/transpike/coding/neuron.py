@@ -10,6 +10,7 @@ from torch import Tensor
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.operations import Operations
 from transpike.neurons.inflow import Inflow
+from transpike.neurons.pieces import Change
 from transpike.neurons.tsa import Tracked
 
 __all__ = ["CORRECTION", "Correction", "FedNeuron", "Neuron", "SteppingNeuron", "Steps", "WholeNeuron", "gained"]
@@ -89,8 +90,8 @@ class Steps(Protocol):
             idle: steps after them in which no input comes, once all T have come.
         """
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
+    def rebatch(self, change: Change) -> None:
+        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
 
     def ended(self) -> tuple[Tensor, Tensor]:
         """After the last step: the residual and the target [N, \\*], in units of theta."""

@@ -27,6 +27,7 @@ from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
 from transpike.coding.stepping import Moves, TrackingSteps
 from transpike.coding.tracking import TrackingNeuron
+from transpike.neurons.pieces import Change
 from transpike.neurons.tsa import Code, Tracked
 
 __all__ = ["QCFS"]
@@ -170,8 +171,8 @@ class _Steps:
     def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
         return self.inner(currents, idle=idle)
 
-    def keep(self, samples: Tensor) -> None:
-        self.inner.keep(samples)
+    def rebatch(self, change: Change) -> None:
+        self.inner.rebatch(change)
 
     def ended(self) -> tuple[Tensor, Tensor]:
         residual, target = self.inner.ended()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transpike.coding.function import Function
 from transpike.coding.neuron import gained
-from transpike.neurons.pieces import Accumulated, Pieces, kept
+from transpike.neurons.pieces import Accumulated, Change, Pieces
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, decode
 
 __all__ = ["Moves", "TrackingSteps"]
@@ -101,15 +101,15 @@ class TrackingSteps:
             values.append(self.value.expand(idle, *self.value.shape[1:]))
         return torch.cat(values) if len(values) > 1 else values[0]
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
-        self.pieces.keep(samples)
+    def rebatch(self, change: Change) -> None:
+        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
+        self.pieces.rebatch(change)
         for total in self.sums:
-            total.keep(samples)
+            total.rebatch(change)
         if self.value is not None:
-            self.value = kept(self.value, samples, axis=1)
+            self.value = change(self.value, 1)
         if self.came is not None:
-            self.came = kept(self.came, samples, axis=0)
+            self.came = change(self.came, 0)
 
     def ended(self) -> tuple[Tensor, Tensor]:
         """After the last step: the residual and the target [N, \\*], in units of theta."""

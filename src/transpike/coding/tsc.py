@@ -23,7 +23,7 @@ from transpike.coding.residuals import Binding
 from transpike.coding.scheme import Scheme
 from transpike.coding.stepping import TrackingSteps
 from transpike.coding.tracking import TrackingNeuron
-from transpike.neurons.pieces import Accumulated, kept
+from transpike.neurons.pieces import Accumulated, Change
 from transpike.neurons.tsa import Code, Tracked, accumulate
 
 __all__ = ["TSC"]
@@ -170,10 +170,10 @@ class _Steps:
         self.fired = fired[-1:].clone() if len(fired) else self.fired
         return _switched(fired, before).to(z.dtype)
 
-    def keep(self, samples: Tensor) -> None:
-        self.inner.keep(samples)
-        self.flowing.keep(samples)
-        self.fired = None if self.fired is None else kept(self.fired, samples, axis=1)
+    def rebatch(self, change: Change) -> None:
+        self.inner.rebatch(change)
+        self.flowing.rebatch(change)
+        self.fired = None if self.fired is None else change(self.fired, 1)
 
     def ended(self) -> tuple[Tensor, Tensor]:
         return self.inner.ended()

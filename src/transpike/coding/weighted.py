@@ -13,7 +13,7 @@ from transpike.coding.function import Function
 from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
-from transpike.neurons.pieces import kept
+from transpike.neurons.pieces import Change
 from transpike.neurons.tsa import IDENTITY, Piecewise, Tracked
 from transpike.neurons.weighted import WeightedCode, fire
 
@@ -145,11 +145,11 @@ class WeightedSteps:
         fired = fire(rows, code=next_, function=self.layer.tail, accumulated=True, inplace=True, state=self.state)
         return fired.spikes.to(currents[0].dtype)
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
-        self.sums = [kept(held, samples, axis=0) for held in self.sums]
+    def rebatch(self, change: Change) -> None:
+        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
+        self.sums = [change(held, 0) for held in self.sums]
         if self.value is not None and self.state is not None:
-            self.value, self.state = (kept(x, samples, axis=1) for x in (self.value, self.state))
+            self.value, self.state = (change(x, 1) for x in (self.value, self.state))
 
     def ended(self) -> tuple[Tensor, Tensor]:
         """After the last step: the residual and the target [N, \\*], in units of theta."""

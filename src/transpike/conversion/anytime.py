@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from transpike.checks import number
-from transpike.conversion.pipeline import Pipeline
+from transpike.conversion.pipeline import ROWS, Pipeline
 from transpike.conversion.stopping import Changed, Said, Score, StopRule, beyond, learned, other_prediction
-from transpike.conversion.stream import chunks
+from transpike.conversion.stream import chunk, chunks
 from transpike.conversion.walk import Network
 from transpike.errors import ConfigError
 
 __all__ = ["Answer", "left", "rule", "trajectories", "until"]
 
 _WORTH = 7 / 8  # share of a batch that is left when finished samples leave it: that copies the state of every layer
+_TIMES = 4  # by measurement
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,43 +86,91 @@ def rule(
 
 @torch.no_grad()
 def until(snn: Network, x: Tensor, stop: StopRule, *, agreement: float) -> Answer:
-    """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch."""
-    threshold, share = stop.threshold(agreement), left(snn)
-    parts = [_until(snn, part, stop, threshold, share) for part in chunks(snn, x)]
-    values, steps, scores = zip(*parts, strict=True)
-    outputs = {name: torch.cat([part[name] for part in values]) for name in snn.graph.outputs}
-    ran = torch.cat(steps)
-    return Answer(snn.graph.pack(outputs), ran, ran + snn.timing.latency - len(share), torch.cat(scores))
+    """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch.
+
+    Up to the first step at which one may stop, early layers that others wait for run for most of their steps: so far
+    samples go in small chunks. What is left of several of them then goes on together, a step at a time.
+    """
+    most, answers, left_over = chunk(snn), _Answers(snn, stop, stop.threshold(agreement), len(x)), list[_Flight]()
+    places = torch.arange(len(x), device=snn.device).tensor_split(-(-len(x) // _few(snn, stop.first, most)) or 1)
+    for part in places:
+        pipeline = Pipeline(snn, x[part.to(x.device)], rows=-(-ROWS // stop.first))
+        flight = _Flight(pipeline, part, torch.ones_like(part, dtype=torch.bool))
+        if answers.advance(flight, stop.first):
+            left_over.append(flight)
+        if left_over and (part is places[-1] or sum(len(flight.places) for flight in left_over) >= most):
+            answers.finish(_joined(left_over), stop.first + 1)
+            left_over = []
+    return answers.answer()
 
 
-def _until(
-    snn: Network, x: Tensor, stop: StopRule, threshold: float, share: tuple[float, ...]
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    pipeline, total = Pipeline(snn, x), len(share)
-    steps = torch.full((len(x),), total, device=snn.device)
-    scores = torch.full((len(x),), torch.inf, device=snn.device)
-    answers: dict[str, Tensor] = {}
+def _few(snn: Network, first: int, most: int) -> int:
+    """Samples of a chunk up to the step ``first``.
+
+    Those whose longest piece has `_TIMES` as many values as a chunk of a whole run: a piece takes longer to set up.
+    """
+    total, arrived = len(snn.scheme.weights), max(snn.timing.first_spike[name] for name in snn.readouts)
+    return min(most, max(-(-ROWS // first), _TIMES * snn.default_chunk * total // min(total, arrived + first)))
+
+
+@dataclass
+class _Flight:
+    """Samples on their way: where they stand among all, which of them go on, and what was said a step earlier."""
+
+    pipeline: Pipeline
+    places: Tensor
+    running: Tensor
     before: Tensor | None = None
-    places = torch.arange(len(x), device=snn.device)  # of the pipeline's samples among x
-    running = torch.ones(len(x), dtype=torch.bool, device=snn.device)  # of the pipeline's samples
-    for step in range(stop.first, total + 1):
-        said = pipeline.advance(step)
-        flat = said[snn.graph.outputs[0]].float().flatten(1)
+
+    def keep(self, samples: Tensor) -> None:
+        self.pipeline.keep(samples)
+        self.places, self.running = self.places[samples], self.running[samples]
+        self.before = None if self.before is None else self.before[samples]
+
+
+def _joined(flights: list[_Flight]) -> _Flight:
+    first, *others = flights
+    first.pipeline.join([flight.pipeline for flight in others])
+    before = [flight.before for flight in flights if flight.before is not None]
+    places, running = (torch.cat([getattr(flight, key) for flight in flights]) for key in ("places", "running"))
+    return _Flight(first.pipeline, places, running, torch.cat(before) if before else None)
+
+
+class _Answers:
+    """What samples answered when they stopped."""
+
+    def __init__(self, snn: Network, stop: StopRule, threshold: float, count: int) -> None:
+        self.snn, self.stop, self.threshold, self.left = snn, stop, threshold, left(snn)
+        self.steps = torch.full((count,), len(self.left), device=snn.device)
+        self.scores = torch.full((count,), torch.inf, device=snn.device)
+        self.values: dict[str, Tensor] = {}
+
+    def advance(self, flight: _Flight, step: int) -> bool:
+        """Let samples go on to a step, and keep what those say that are sure; whether any go on."""
+        said, last = flight.pipeline.advance(step), step == len(self.left)
+        flat = said[self.snn.graph.outputs[0]].float().flatten(1)
         sure = torch.full_like(flat[:, 0], torch.inf)
-        if step < total:
-            sure = stop.sure(Said(flat, before, share[step - 1])).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-        done = running & ((sure > threshold) | (step == total))
+        if not last:
+            score = self.stop.sure(Said(flat, flight.before, self.left[step - 1]))
+            sure = score.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        done = flight.running & ((sure > self.threshold) | last)
         for name, value in said.items():
-            if name not in answers:
-                answers[name] = value.new_empty(len(x), *value.shape[1:])
-            answers[name][places[done]] = value[done]
-        steps[places[done]], scores[places[done]] = step, sure[done].to(scores)
-        running &= ~done
-        remain = running.nonzero().flatten()
-        if not len(remain):
-            break
-        before = flat
-        if len(remain) <= _WORTH * len(running):
-            pipeline.keep(remain)
-            places, running, before = places[remain], running[remain], flat[remain]
-    return answers, steps, scores
+            if name not in self.values:
+                self.values[name] = value.new_empty(len(self.steps), *value.shape[1:])
+            self.values[name][flight.places[done]] = value[done]
+        self.steps[flight.places[done]], self.scores[flight.places[done]] = step, sure[done].to(self.scores)
+        flight.running, flight.before = flight.running & ~done, flat
+        remain = flight.running.nonzero().flatten()
+        if 0 < len(remain) <= _WORTH * len(flight.running):
+            flight.keep(remain)
+        return len(remain) > 0
+
+    def finish(self, flight: _Flight, step: int) -> None:
+        """Let samples go on until all have stopped."""
+        while self.advance(flight, step):
+            step += 1
+
+    def answer(self) -> Answer:
+        snn = self.snn
+        outputs = snn.graph.pack({name: self.values[name] for name in snn.graph.outputs})
+        return Answer(outputs, self.steps, self.steps + snn.timing.latency - len(self.left), self.scores)

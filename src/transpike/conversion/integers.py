@@ -13,6 +13,7 @@ of neurons and readouts have ``args["state_bits"]``, too.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -54,18 +55,24 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
     Raises:
         ConversionError: if the radix is no whole number, or an operation has no whole form.
     """
-    if (beta := ratio(scheme)) is None or beta != int(beta) or constant_entry(scheme) is None:
-        raise ConversionError(
-            f"{scheme} has no form in whole numbers: a state would need another bit each step; use beta=2"
-        )
+    name, beta = type(scheme).__name__, ratio(scheme)
+    if beta is None or beta != int(beta) or constant_entry(scheme) is None:
+        reason = f"a state would need another bit each step with beta={beta}"
+        reason = "the worth of its spikes falls by no single ratio" if beta is None else reason
+        reason = "its biases do not enter in equal shares" if constant_entry(scheme) is None else reason
+        raise ConversionError(f"{name} has no form in whole numbers: {reason}; use CSS with beta=2")
     if scheme.encoded is None:
-        raise ConversionError(f"{scheme}: its input is an analog current, and whole numbers need spikes, as CSS sends")
+        raise ConversionError(
+            f"{name}: its input is an analog current, and whole numbers need spikes, as transpike.CSS sends"
+        )
     ops = tuple(_whole(graph, op, bits) if op.name in graph.spiking else op for op in graph)
     ops = tuple(replace(op, tensors=_double(op.tensors), follows=()) for op in ops)
     result = replace(graph, ops=ops, step=0, fixed="its whole numbers belong to one size")
     found = reaches(result, scheme)
 
     def facts(op: Op) -> dict[str, int]:
+        if not found[op.name].bound.isfinite().all():
+            raise ConversionError(f"{op.name}: weights before it are not finite, or too large for whole numbers")
         widths = {"exponent": int(found[op.name].exponent.max())}
         if op.fires or op.name in graph.readouts:
             widths["state_bits"] = state_bits(op, found[op.name], scheme, waits.get(op.name, 0))
@@ -110,7 +117,8 @@ def state_bits(op: Op, reach: Reach, scheme: Scheme, wait: int) -> int:
     unit = torch.exp2(reach.exponent.double())
     held = reach.bound * steps * beta**wait * unit
     sent = max(scheme.digits) * steps * beta**wait * unit if op.fires else 0 * unit
-    return math.ceil(math.log2(float((held.amax() + sent.amax()).clamp_min(1)) + 1)) + 1
+    largest = min(float((held.amax() + sent.amax()).clamp_min(1)), sys.float_info.max)
+    return math.ceil(math.log2(largest + 1)) + 1
 
 
 def _train(op: Op, sent: tuple[float, float]) -> Reach:

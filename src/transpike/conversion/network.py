@@ -459,7 +459,10 @@ class SpikingNetwork(nn.Module):
 
         Currents, states and thresholds are then whole numbers of a unit of their layer, and with beta = 2 a neuron
         needs shifts and additions alone. It computes in double precision, which holds these numbers exactly, so every
-        runtime gives the same bits. `transpike.export.footprint` says what each layer takes.
+        runtime gives the same bits. Functions other than maxima and ReLU are evaluated on whole states in double
+        precision: by additions, products, quotients and bounds (ReLU6, hard-swish, hard-sigmoid, gates of them) the
+        bits are the same everywhere, too; an exponential in them is that of the runtime's library, to its last bit.
+        `transpike.export.footprint` says what each layer takes.
 
         Args:
             bits: of a weight, its sign's among them.
@@ -475,9 +478,15 @@ class SpikingNetwork(nn.Module):
         return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=clipped, residuals=residuals)
 
     def save(self, folder: str | Path) -> None:
-        """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back."""
+        """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back.
+
+        What `calibrate_stop` has learned goes with it.
+
+        Raises:
+            ModelError: if the folder cannot be written, or the stop rule has a score of one's own.
+        """
         measured = Measured(self.units, self.clipped, self.residuals)
-        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured)
+        save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured, self.stop)
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, {len(self.graph.neurons)} neuron layers, latency {self.latency}"

@@ -7,6 +7,8 @@ is taken early is one of the whole run's, and long trains need not be held whole
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from transpike.conversion.kinds import KINDS
 from transpike.conversion.op import Op
 from transpike.conversion.products import ProductSteps
 from transpike.conversion.walk import Network, finished
-from transpike.neurons.pieces import kept
+from transpike.neurons.pieces import Change, joined, kept
 from transpike.neurons.tsa import Tracked
 
 __all__ = ["ROWS", "Decoded", "Pipeline"]
@@ -59,6 +61,10 @@ class Pipeline:
             elif KINDS[op.kind].product:
                 self.products[op.name] = ProductSteps(op, snn.scheme)
         self.done = dict.fromkeys(self.graph.spiking, 0)  # steps that each has taken of its inputs, idle ones included
+        self.ended: set[str] = set()
+        self.readers = {
+            name: [op.name for op in self.graph.consumers.get(name, ()) if op.name in self.done] for name in self.done
+        }
         self.waiting: dict[str, tuple[int, Tensor]] = {}  # results that are still to be read, from which step on
         self.said = {name: Decoded(snn.scheme) for name in snn.readouts}
 
@@ -80,9 +86,9 @@ class Pipeline:
     def run(self, step: int) -> None:
         """Let the clock go on to the output's step ``step``."""
         for op in self.spiking:
-            self._advance(op, self.arrived + step)
-            for name in {op.name, *op.inputs}:
-                self._forget(name)
+            if self._advance(op, self.arrived + step):
+                for name in {op.name, *op.inputs}:
+                    self._forget(name)
 
     def decoded(self, step: int) -> dict[str, Tensor]:
         """Decoded values by name, at the output's step ``step``."""
@@ -96,19 +102,19 @@ class Pipeline:
         """What has come of a decoded operation, in units of its amplitude."""
         return self.said[name].value()[: self.samples]
 
-    def _advance(self, op: Op, clock: int) -> None:
+    def _advance(self, op: Op, clock: int) -> bool:
+        """Let an operation take the steps that have come; whether there were any."""
         first, begin = self.snn.timing.first_spike[op.name], self.done[op.name]
         wait = self.snn.timing.waits[op.name] if op.fires else 0
         end = min(max(clock - first + wait, 0), self.total + wait)
         if end == begin:
-            return
+            return False
         self.done[op.name] = end
-        if op.kind == "input":
-            self._send(op, begin, self.train[begin:end])
-            return
         come = slice(min(begin, self.total), min(end, self.total))
         inputs = [self._take(name, come) for name in op.inputs]
-        if op.fires:
+        if op.kind == "input":
+            self._send(op, begin, self.train[begin:end])
+        elif op.fires:
             if (inflow := self.snn.inflow(op, inputs[1:], steps=come)) is not None:
                 inputs = [inflow.apply(inputs[0])]
             spikes = self.layers[op.name](inputs, idle=end - begin - (come.stop - come.start)).to(self.snn.dtype)
@@ -119,6 +125,17 @@ class Pipeline:
         else:
             current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), steps=come)
             self._send(op, begin, current.unflatten(0, (end - begin, -1)))
+        if end == self.total + wait:
+            self._end(op)
+        return True
+
+    def _end(self, op: Op) -> None:
+        """Let go of the state of an operation after its last step."""
+        self.ended.add(op.name)
+        self.layers.pop(op.name, None)
+        self.products.pop(op.name, None)
+        if op.kind == "input":
+            self.train = self.train[:0].clone()
 
     def _show(self, op: Op, spikes: Tensor, *, last: bool) -> None:
         if self.watch and len(spikes):
@@ -128,10 +145,13 @@ class Pipeline:
             )
 
     def _forget(self, name: str) -> None:
-        """Let go of what all readers of a result have read."""
-        begin, result = self.waiting.get(name, (self.total, torch.empty(0)))
-        readers = [self.done[op.name] for op in self.graph.consumers.get(name, ()) if op.name in self.done]
-        read = min([self.total, *readers])
+        """Let go of what all readers of a result have read; of all, once they are at their ends."""
+        readers = self.readers[name]
+        if self.ended.issuperset(readers):
+            self.waiting.pop(name, None)
+            return
+        begin, result = self.waiting[name]
+        read = min(self.total, *(self.done[reader] for reader in readers))
         if read > begin:
             rest = result[read - begin :]
             self.waiting[name] = (read, rest if len(rest) else rest.clone())
@@ -161,14 +181,42 @@ class Pipeline:
         if count < self.rows:
             samples = torch.cat([samples, samples[torch.arange(self.rows - count, device=samples.device) % count]])
         self.samples = count
-        self.train = kept(self.train, samples, axis=1)
+        self._rebatch(lambda x, axis: kept(x, samples, axis=axis))
+
+    def join(self, others: Sequence[Pipeline]) -> None:
+        """Go on with the samples of others, which have come as far, behind these."""
+        states = []
+        for pipeline in (self, *others):
+            pipeline.rows = 1  # no copies
+            if pipeline.samples < pipeline.train.shape[1]:
+                pipeline.keep(torch.arange(pipeline.samples, device=self.snn.device))
+            states.append(pipeline._states())
+        places = iter(zip(*states[1:], strict=True))
+        self._rebatch(lambda x, axis: joined([x, *next(places)], axis=axis) if others else x)
+        self.samples, self.rows = sum(pipeline.samples for pipeline in (self, *others)), ROWS
+        if self.samples < ROWS:
+            self.keep(torch.arange(self.samples, device=self.snn.device))
+
+    def _states(self) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def see(x: Tensor, axis: int) -> Tensor:
+            found.append(x)
+            return x
+
+        self._rebatch(see)
+        return found
+
+    def _rebatch(self, change: Change) -> None:
+        """Replace all that is of samples by what ``change`` makes of it and of its axis of samples."""
+        self.train = change(self.train, 1)
         for said in self.said.values():
-            said.keep(samples)
-        self.waiting = {name: (at, kept(x, samples, axis=1)) for name, (at, x) in self.waiting.items()}
+            said.rebatch(change)
+        self.waiting = {name: (at, change(x, 1)) for name, (at, x) in self.waiting.items()}
         for layer in self.layers.values():
-            layer.keep(samples)
+            layer.rebatch(change)
         for product in self.products.values():
-            product.keep(samples)
+            product.rebatch(change)
 
 
 class Decoded:
@@ -205,6 +253,6 @@ class Decoded:
         value = self.sum * self.ratio**left if left else self.sum
         return value if last == 1 else value * last
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
-        self.sum = kept(self.sum, samples, axis=0) if self.step else self.sum
+    def rebatch(self, change: Change) -> None:
+        """Replace the state by what ``change`` makes of it and of its axis of samples."""
+        self.sum = change(self.sum, 0) if self.step else self.sum

@@ -11,7 +11,7 @@ from transpike.coding.scheme import Scheme, ratio
 from transpike.conversion.kinds import apply
 from transpike.conversion.op import Op
 from transpike.neurons import tsa
-from transpike.neurons.pieces import Accumulated, kept
+from transpike.neurons.pieces import Accumulated, Change
 
 __all__ = ["ProductSteps", "multiplied"]
 
@@ -72,9 +72,9 @@ class ProductSteps:
         self.step += len(a)
         return out.to(a.dtype)
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
+    def rebatch(self, change: Change) -> None:
+        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
         for total in self.sums:
-            total.keep(samples)
+            total.rebatch(change)
         if self.before is not None:
-            self.before = kept(self.before, samples, axis=0)
+            self.before = change(self.before, 0)

@@ -20,6 +20,7 @@ from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion.describe import Measured
 from transpike.conversion.graph import Graph
 from transpike.conversion.op import Op
+from transpike.conversion.stopping import StopRule
 from transpike.conversion.timing import Timing
 from transpike.errors import ModelError
 
@@ -38,11 +39,13 @@ def save(
     timing: Timing,
     neurons: Mapping[str, Neuron],
     measured: Measured,
+    stop: StopRule | None = None,
 ) -> None:
     """Write a spiking network to ``folder``, whole or not at all; files of an earlier save there are replaced.
 
     Raises:
-        ModelError: if the folder cannot be written, or holds files of these names that are no spiking network.
+        ModelError: if the folder cannot be written, or holds files of these names that are no spiking network; if the
+            stop rule has a score of one's own.
     """
     weights = {f"{op.name}.{key}": tensor for op in graph for key, tensor in op.tensors.items()}
     data = files.tensors(weights, WEIGHTS)
@@ -62,6 +65,7 @@ def save(
         "clipped": dict(measured.clipped),
         "residuals": dict(measured.residuals),
         **facts(scheme, timing),
+        "stop": None if stop is None else stop.written(),
         "weights_sha256": digest(data),
     }
     with files.Change(Path(folder), error=ModelError) as change:

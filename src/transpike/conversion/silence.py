@@ -37,6 +37,8 @@ SLACK, ENOUGH = 1.25, 0.005
 """How much larger the relative error may be than the least; an error that no longer matters."""
 SMALL, SMALL_SLACK = 0.01, 1.6
 """An error that changes few predictions, and how much larger than the least it may be below that."""
+LARGE, LARGE_SLACK = 0.1, 1.1
+"""An error that should not grow much for a shorter latency, and how much larger than the least it may be above that."""
 _INPUT = 0.1  # of the error that all last digits cause together, the most that the input's should
 _VALUES = 2**26  # of one layer at all steps of the images to choose on
 
@@ -122,10 +124,10 @@ def choose(
 def allowed(least: float) -> float:
     """The largest error that a shorter latency may cost, where the least is ``least``.
 
-    >>> allowed(0.04), allowed(0.005), allowed(0.001)
-    (0.05, 0.008, 0.005)
+    >>> allowed(0.5), allowed(0.04), allowed(0.005), allowed(0.001)
+    (0.55, 0.05, 0.008, 0.005)
     """
-    return max(SLACK * least, min(SMALL_SLACK * least, SMALL), ENOUGH)
+    return max(LARGE_SLACK * least, min(SLACK * least, LARGE), min(SMALL_SLACK * least, SMALL), ENOUGH)
 
 
 def _proposals(silences: Silences, progress: Progress | None = None) -> list[Choice]:

@@ -18,13 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from transpike.checks import choice, number, refuse, whole
-from transpike.errors import ConfigError, DataError
+from transpike.errors import ConfigError, DataError, ModelError
+from transpike.files import Record
 
 __all__ = ["SCORES", "Changed", "Said", "Score", "StopRule", "beyond", "least_images", "other_prediction"]
 
@@ -186,6 +187,43 @@ class StopRule:
             rows.append(self.sure(Said(flat[step], flat[step - 1] if step >= self.first else None, left[step])))
         rows.append(torch.full_like(flat[0, :, 0], math.inf))
         return torch.stack(rows).nan_to_num(-math.inf, math.inf, -math.inf)
+
+    def written(self) -> dict[str, Any]:
+        """As plain data.
+
+        Raises:
+            ModelError: for a score of one's own, which no file can hold.
+        """
+        if not isinstance(self.score, str):
+            raise ModelError(
+                "stop: its score is a function, which no file can hold. Calibrate with a score by name, or leave the "
+                "rule out: snn.stop = None."
+            )
+        thresholds, losses = ([pair[k] for pair in self.losses] for k in (0, 1))
+        return {
+            "score": self.score,
+            "first": self.first,
+            "images": self.images,
+            "thresholds": thresholds,
+            "losses": losses,
+        }
+
+    @classmethod
+    def read(cls, entry: Record, steps: int) -> StopRule:
+        """What `written` wrote, for a network of so many steps.
+
+        Raises:
+            TranspikeError: that of the record, for anything else.
+        """
+        entry.only("score", "first", "images", "thresholds", "losses")
+        score = entry.text("score", choices=tuple(SCORES))
+        first, images = entry.whole("first", least=1, most=steps), entry.whole("images", least=1)
+        thresholds, losses = entry.numbers("thresholds"), entry.numbers("losses")
+        if len(thresholds) != len(losses) or thresholds != sorted(thresholds, reverse=True):
+            raise entry.wrong("stop.thresholds: expected as many as losses, the largest first.")
+        if not all(0 < loss <= images for loss in losses) or sum(losses) > images * (1 + 1e-6):
+            raise entry.wrong(f"stop.losses: expected numbers above 0, together at most images={images}.")
+        return cls(score, first, images, tuple(zip(thresholds, losses, strict=True)))
 
     def stops(self, outputs: Tensor, left: tuple[float, ...], *, agreement: float) -> Tensor:
         """The steps [N] at which samples of known outputs [T, N, \\*] stop."""

@@ -23,6 +23,7 @@ from transpike.conversion.kinds import KINDS, RELATIVE, apply, resampling
 from transpike.conversion.network import SpikingNetwork
 from transpike.conversion.op import Follow, Op
 from transpike.conversion.save import FORMAT, VERSION, digest, facts, rule, tail
+from transpike.conversion.stopping import StopRule
 from transpike.errors import ModelError, TranspikeError
 from transpike.results import Spikes
 
@@ -100,6 +101,10 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
         raise network.wrong("waits: expected one a layer of neurons.")
     _check(graph, units)
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
+    first = math.prod(graph[graph.outputs[0]].shape)
+    if network.has("stop") and first < 2 and network.record("stop").content.get("score") != "steady":
+        raise network.wrong("stop.score: the network has one output a sample, which only 'steady' scores.")
+    snn.stop = StopRule.read(network.record("stop"), snn.steps) if network.has("stop") else None
     for entry in network.records("ops"):
         name, found = entry.text("name"), entry.content.get("neuron")
         if found != (expected := rule(graph[name], snn.neurons[name]) if name in snn.neurons else None):

@@ -16,7 +16,7 @@ from transpike.conversion.reach import known, reach
 from transpike.conversion.walk import Network
 from transpike.errors import ConversionError
 
-__all__ = ["Moment", "chunks", "moments", "unstreamed"]
+__all__ = ["Moment", "chunk", "chunks", "moments", "unstreamed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +64,14 @@ def chunks(snn: Network, x: Tensor) -> tuple[Tensor, ...]:
     Raises:
         ConversionError: if the network cannot be read before its last step.
     """
+    return x.tensor_split(max(1, -(-len(x) // chunk(snn))))
+
+
+def chunk(snn: Network) -> int:
+    """Samples at a time, as in `chunks`."""
     if reason := unstreamed(snn):
         raise ConversionError(f"{reason}. Call the network.")
-    most = snn.chunk or max(ROWS, snn.default_chunk * len(snn.scheme.weights))
-    return x.tensor_split(max(1, -(-len(x) // most)))
+    return snn.chunk or max(ROWS, snn.default_chunk * len(snn.scheme.weights))
 
 
 def _bounds(

@@ -19,7 +19,7 @@ from transpike.experiments.convert import limits_of, load_inputs, measured_rows,
 from transpike.experiments.options import record
 from transpike.experiments.source import Data, Source
 from transpike.report import check_outputs, write_report, write_rows
-from transpike.report.terminal import conversion_table, least_table
+from transpike.report.terminal import conversion_table, least_table, stops_tables
 from transpike.results import (
     Conversion,
     Row,
@@ -52,6 +52,7 @@ class Compare:
       transpike compare resnet20 --data cifar10 --weights resnet20.safetensors --loading.test-images 1000
       transpike compare RUN --schemes '[css, {name: css, levels: [1, 2, 4, 8], steps: [2, 4, 8]}, {name: rate}]'
       transpike compare RUN --max-latency 32 --payload-bits 1
+      transpike compare RUN --schemes '[css, {name: rate, steps: [32, 64]}]' --agreement 0.995
       torchrun --nproc-per-node 4 --no-python transpike compare RUN --out runs/comparison
 
     Attributes:
@@ -66,6 +67,10 @@ class Compare:
             levels: [1, 2, 4, 8], steps: [4, 8]}. By default every scheme, each at numbers of steps of its own.
         target_loss: Percentage points of accuracy. For each scheme the fewest steps that lose no more are looked for,
             between those that were measured.
+        agreement: Measure too what each code answers if every image stops when its answer is sure, so that this share
+            of the answers, such as 0.995, is as after all steps.
+        held_out: How many test images, the first ones, set the threshold for that; it is measured on the others. By
+            default 512, of fewer than 1,024 images half of them.
         max_latency: Pick the best row among those whose output stands after so many steps.
         payload_bits: Pick among those whose spikes carry at most so many bits beside their address: 0 for spikes that
             are all alike, 1 for a sign.
@@ -92,6 +97,8 @@ class Compare:
     loading: Loading = Loading()
     schemes: list[str | dict[str, Any]] | dict[str, Any] | str | None = None
     target_loss: float | None = None
+    agreement: float | None = None
+    held_out: int | None = None
     max_latency: int | None = None
     payload_bits: int | None = None
     max_energy: float | None = None
@@ -115,12 +122,19 @@ def compare(options: Compare) -> Conversion:
     Raises:
         TranspikeError: No scheme has neurons for the network, or an option, the weights or the images are wrong.
     """
+    from transpike.measure.stopping import held_out_images
     from transpike.measure.sweep import Sweep
 
     schemes = _schemes([*SCHEMES] if options.schemes is None else options.schemes)
     limits = limits_of(options.max_latency, options.payload_bits, options.max_energy)
     if options.target_loss is not None:
         number("target_loss", options.target_loss, least=0, most=100)
+    if options.held_out is not None:
+        whole("held_out", options.held_out)
+    if options.held_out is not None and options.agreement is None:
+        raise ConfigError(f"held_out={options.held_out}: it sets the threshold of an agreement; give --agreement, too.")
+    if options.agreement is not None and (options.technology, options.memory) != ("45nm", "none"):
+        raise ConfigError("agreement: energies of answers that stop are those of 45nm; leave technology and memory out")
     checked_device(options.device)
     whole("calibration", options.calibration)
     whole("seed", options.seed, least=0, most=2**63 - 1)
@@ -128,9 +142,13 @@ def compare(options: Compare) -> Conversion:
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     total = join_processes(options.device)
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
+    held_out = 0
+    if options.agreement is not None:
+        held_out = held_out_images(options.agreement, options.held_out, len(sets.test.dataset))  # type: ignore[arg-type]
     task = Sweep(
         source.model, ann, sets, schemes, options.calibration, options.device, options.spikes,
         target=options.target_loss, limits=limits if str(limits) else None,
+        agreement=options.agreement, held_out=held_out,
         technology=Technology.of(options.technology, options.memory), total=total,
     )  # fmt: skip
     found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
@@ -175,6 +193,10 @@ def _tell(results: Conversion, folder: Path) -> None:
     console.print(conversion_table(results))
     if results.target_loss is not None:
         console.print(least_table(results))
+    for table in stops_tables(results):
+        console.print(table)
+    for reason in dict.fromkeys(row.unstreamed for row in results.rows if row.unstreamed):
+        console.print(f"No early answers: {escape(reason)}.", highlight=False)
     for label, reason in results.refused.items():
         console.print(f"[bold]{escape(label)}[/] is left out. {escape(reason)}", highlight=False)
     page = write_report([folder], folder / "report.html")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Convert", "convert", "limits_of", "load_inputs", "measured_rows", "read_conversion", "run_sweep"]
 
-_SEARCHED = ("goal", "max_latency", "payload_bits", "max_energy")
+_SEARCHED = ("goal", "max_latency", "payload_bits", "max_energy", "max_mean_latency", "agreement")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Convert:
       transpike convert resnet20 --data cifar10 --weights resnet20.pt --settings '{"levels": [1, 2, 4, 8]}'
       transpike convert runs/train-20261121-110000 --scheme rate --steps 32,64,128
       transpike convert runs/train-20261121-110000 --scheme auto --goal same=99.5 --max-latency 32 --payload-bits 3
+      transpike convert runs/train-20261121-110000 --scheme auto --goal same=99 --max-mean-latency 9
       transpike convert model.onnx --data folder --root my-images --loading.mean 0,0,0 --loading.std 1,1,1
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
@@ -83,6 +84,9 @@ class Convert:
         max_latency: Of a search: the most steps until the output stands.
         payload_bits: Of a search: the most bits that a spike may carry beside its address.
         max_energy: Of a search: the most microjoules an image.
+        max_mean_latency: Of a search for predictions: the most steps on the mean, if each image stops when its answer
+            is sure.
+        agreement: With max_mean_latency: the share of answers that must be as after all steps; by default 0.99.
         settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
             true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
             99.99}; fs: {"percentile": 99.99}.
@@ -111,6 +115,8 @@ class Convert:
     max_latency: int | None = None
     payload_bits: int | None = None
     max_energy: float | None = None
+    max_mean_latency: float | None = None
+    agreement: float | None = None
     settings: Arguments | None = None
     spikes: Spikes = "needed"
     until: str | None = None
@@ -186,7 +192,9 @@ def _sought(options: Convert) -> tuple[Goal, Limits] | None:
     """What is searched for; None where the scheme is given."""
     from transpike.measure.goals import Goal
 
-    limits = limits_of(options.max_latency, options.payload_bits, options.max_energy)
+    limits = limits_of(
+        options.max_latency, options.payload_bits, options.max_energy, options.max_mean_latency, options.agreement
+    )
     if options.scheme != "auto":
         if given := next((name for name in _SEARCHED if getattr(options, name) is not None), None):
             raise ConfigError(f"{given}: only a search has one; give --scheme auto")
@@ -202,14 +210,26 @@ def _sought(options: Convert) -> tuple[Goal, Limits] | None:
     return Goal.of(goal), limits
 
 
-def limits_of(max_latency: int | None, payload_bits: int | None, max_energy: float | None) -> Limits:
+def limits_of(
+    max_latency: int | None,
+    payload_bits: int | None,
+    max_energy: float | None,
+    max_mean_latency: float | None = None,
+    agreement: float | None = None,
+) -> Limits:
     """The limits that a command's options set; None is no limit."""
     for name, value, least in (("max_latency", max_latency, 1), ("payload_bits", payload_bits, 0)):
         if value is not None:
             whole(name, value, least=least)
-    if max_energy is not None:
-        number("max_energy", max_energy, above=0)
-    return Limits(latency=max_latency, payload_bits=payload_bits, energy=max_energy)
+    for name, above in (("max_energy", max_energy), ("max_mean_latency", max_mean_latency)):
+        if above is not None:
+            number(name, above, above=0)
+    limits = Limits(latency=max_latency, payload_bits=payload_bits, energy=max_energy, mean_latency=max_mean_latency)
+    if agreement is None:
+        return limits
+    if max_mean_latency is None:
+        raise ConfigError(f"agreement={agreement}: it says when answers may stop; give --max-mean-latency, too.")
+    return replace(limits, agreement=number("agreement", agreement, above=0, below=1))
 
 
 def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:

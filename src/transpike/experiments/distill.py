@@ -80,7 +80,7 @@ class Distill(Learning, Teaching):
       transpike train --model resnet20 --out runs/teacher
       transpike distill --teacher runs/teacher --student sew_resnet19 --network '{"width": 8}'
       transpike distill --teacher runs/teacher --method kd --settings '{"alpha": 1.0, "temperature": 4}'
-      transpike distill --config configs/bsd-table1-cifar10-sew_resnet19.yaml --teacher runs/resnet19-cifar10
+      transpike distill --config configs/bsd/resnets.yaml --config configs/bsd/sew_resnet19.yaml
       transpike distill --teacher timm/vit_small_patch16_224 --teacher-weights vit.safetensors --student \
 spikingformer_4_384 --data cifar100
       transpike distill --resume runs/distill-20260101-120000

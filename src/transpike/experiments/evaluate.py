@@ -127,9 +127,9 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
 def _converted(chosen: Evaluate, model: str) -> Conversion:
     from transpike.conversion import load
     from transpike.conversion.stream import unstreamed
-    from transpike.measure.anytime import early
     from transpike.measure.conversion import compare
     from transpike.measure.outputs import find_metric
+    from transpike.measure.stopping import early_row, held_out_images
 
     total = join_processes(chosen.device)
     metric = find_metric(chosen.metric)
@@ -140,13 +140,14 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
         raise ConfigError(f"{chosen.network}: give --data, the images to test with; no run.json beside it tells")
     root, loading = chosen.root or Path("data"), chosen.loading or Loading()
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
-    held_out = 0 if chosen.agreement is None else _held_out(chosen.agreement, chosen.held_out, len(sets.test.dataset))  # type: ignore[arg-type]
+    images = len(sets.test.dataset)  # type: ignore[arg-type]
+    held_out = 0 if chosen.agreement is None else held_out_images(chosen.agreement, chosen.held_out, images)
     console = Console(stderr=True, quiet=not first_process())
     measured = compare(snn, track(sets.test, description="evaluating", console=console), total=total, metric=metric)
     row, glossary = measured.row, dict(snn.scheme.terms)
     if chosen.agreement is not None:
-        images = track(sets.test, description="stopping early", console=console)
-        row = replace(row, early=early(snn, images, agreement=chosen.agreement, held_out=held_out))
+        batches = track(sets.test, description="stopping early", console=console)
+        row = early_row(row, snn, sets, agreement=chosen.agreement, held_out=held_out, total=total, batches=batches)
     results = Conversion(
         model=model, dataset=sets.name, images=measured.images, ann=measured.ann, rows=(row,), glossary=glossary
     )
@@ -154,21 +155,6 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
         for table in (conversion_table(results), *early_tables(results)):
             Console().print(table)
     return results
-
-
-def _held_out(agreement: float, asked: int | None, images: int) -> int:
-    """How many of the test images set the threshold.
-
-    >>> _held_out(0.9, None, 10_000), _held_out(0.9, None, 360), _held_out(0.995, None, 360)
-    (512, 180, 199)
-    """
-    found = min(512, max(least_images(agreement), images // 2)) if asked is None else asked
-    if found >= images:
-        raise ConfigError(
-            f"held_out={found}: of {images} test images so many set the threshold, and none is left to measure on; "
-            "give a smaller --held-out, a smaller --agreement, or more images."
-        )
-    return found
 
 
 def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> Evaluation:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Export", "export"]
 
 TARGETS = ("onnx", "torch", "nir", "integers", "events")
+OWN = {
+    "opset": ("onnx",),
+    "bits": ("onnx", "torch", "integers", "events"),
+    **dict.fromkeys(("images", "data", "root", "loading"), ("events",)),
+}
+"""Options that mean something for some targets alone."""
+
 EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
 
 
@@ -79,6 +86,9 @@ def export(options: Export) -> Path:
 
     choice("to", options.to, TARGETS)
     whole("images", options.images)
+    for name, targets in OWN.items():
+        if getattr(options, name) != getattr(Export, name) and options.to not in targets:
+            raise ConfigError(f"{name}: --to {options.to} takes no such option; it is of {', '.join(targets)}")
     check_exported(options.network)
     folder = options.out or options.network / options.to
     if options.to == "events":

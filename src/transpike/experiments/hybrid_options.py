@@ -51,7 +51,7 @@ class Hybrid:
 
     Examples:
       transpike hybrid
-      transpike hybrid --config configs/dct-mnist-t5.yaml --root data
+      transpike hybrid --config configs/dct/mnist.yaml --root data
       transpike hybrid --ann vgg9 --data cifar10 --steps 48 --settings '{"stride": 2, "color": "ycbcr"}' --last ann
       transpike hybrid --ann runs/hybrid-20261121-110000 --data mnist --steps 5
       transpike hybrid --balanced runs/hybrid-20261121-110000 --data mnist --steps 5 --optim.lr 1e-4

@@ -112,7 +112,8 @@ def _changed(
     for name in (one.name for one in fields(given) if one.name not in PLACES):
         value, default, before = (getattr(each, name) for each in (given, usual, began))
         if is_dataclass(value) and not isinstance(value, type):
-            yield from _changed(value, default, before, f"{outer}{name}.")
+            fresh = type(value)()  # where there is none by default
+            yield from _changed(value, default or fresh, before or fresh, f"{outer}{name}.")
         elif value != default and not same(value, before):
             yield f"{outer}{name}"
 

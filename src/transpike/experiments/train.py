@@ -29,10 +29,10 @@ class Train(Learning):
       transpike train
       transpike train --model sew_resnet19 --network '{"width": 16}' --steps 4 --recipe.loss tet
       transpike train --model spikingformer_2_256 --data cifar10_dvs --steps 10 --split-by time
-      transpike train --config configs/resnet18-cifar10.yaml --root ~/data --out runs/resnet18
+      transpike train --config configs/small/spiking-mnist.yaml --root ~/data --out runs/spiking
       transpike train --model timm/resnet18 --data folder --root imagenet --machine.precision bf16-mixed
-      transpike train --resume runs/resnet18
-      torchrun --nproc-per-node 4 --no-python transpike train --config configs/resnet18-cifar10.yaml
+      transpike train --resume runs/spiking
+      torchrun --nproc-per-node 4 --no-python transpike train --config configs/bsd/resnets.yaml --model resnet19
 
     Attributes:
         model: resnet18, resnet19, resnet20, resnet56, resnet8x4, resnet32x4, wrn_16_2, wrn_40_2, vgg5, vgg9, vgg11,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transpike.export.cores import Core, footprint
-    from transpike.export.nir_graph import import_nir, nir
+    from transpike.export.nir_graph import nir
+    from transpike.export.nir_import import import_nir
     from transpike.export.onnx_step import onnx, torch_program
     from transpike.export.runner import CLOSE, Run, run
     from transpike.export.whole import integers
@@ -20,7 +21,7 @@ _HOMES = {
     "Core": "transpike.export.cores",
     "Run": "transpike.export.runner",
     "footprint": "transpike.export.cores",
-    "import_nir": "transpike.export.nir_graph",
+    "import_nir": "transpike.export.nir_import",
     "integers": "transpike.export.whole",
     "nir": "transpike.export.nir_graph",
     "onnx": "transpike.export.onnx_step",

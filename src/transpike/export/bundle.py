@@ -18,6 +18,7 @@ from safetensors.numpy import load as read_arrays
 from transpike import files
 from transpike.checks import whole
 from transpike.errors import ModelError, TranspikeError
+from transpike.export.stops import Stop
 
 __all__ = ["DAMAGED", "Array", "Bundle", "Node", "read", "whole_numbers"]
 
@@ -69,6 +70,8 @@ class Bundle:
         weights, entry, encoded, ratio, wait: the code.
         latency, interval, delays: the clock.
         dtype: float32, or float64 where the network was saved so.
+        stop: when an image may stop; None where the network was saved without such a rule.
+        scheme: name of the coding scheme.
     """
 
     nodes: tuple[Node, ...]
@@ -85,6 +88,8 @@ class Bundle:
     interval: int
     delays: Mapping[tuple[str, str], int]
     dtype: np.dtype[Any]
+    stop: Stop | None = None
+    scheme: str = ""
 
     @property
     def steps(self) -> int:
@@ -200,6 +205,9 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
     read_later = [name for node in nodes if node.name not in spiking for name in node.inputs]
     types = {a.dtype for node in nodes for a in node.tensors.values() if a.dtype.kind == "f"}
     delays: list[Any] = network.values("delays")
+    stop = Stop.read(network.record("stop"), len(code.numbers("weights"))) if network.has("stop") else None
+    if stop and not code.has("ratio"):
+        raise network.wrong("stop: weights of no one ratio have no answers before the last step.")
     return Bundle(
         nodes=tuple(nodes),
         outputs=outputs,
@@ -215,6 +223,8 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
         interval=network.whole("interval", least=1, most=LONGEST),
         delays={(str(a), str(b)): whole("delays", n, least=0, most=LONGEST, error=ModelError) for a, b, n in delays},
         dtype=np.dtype(np.float64 if np.dtype(np.float64) in types else np.float32),
+        stop=stop,
+        scheme=network.record("scheme").text("name"),
     )
 
 

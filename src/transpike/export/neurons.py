@@ -16,6 +16,8 @@ from transpike.export.operators import evaluate, unsupported
 __all__ = ["Digits", "Encoder", "Neurons"]
 
 FEW = 8  # levels that are compared one by one
+ROUNDING = 5e-7
+"""Of a value, what sums in another order may change in float32: eight units of its last bit."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,16 @@ class Neurons:
 
     Attributes:
         size: how many values a step updates.
+        rounding: how near its threshold each decision of the last step may turn by the rounding of its value alone, in
+            units of theta.
     """
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
         if node.rule is None:
-            raise ModelError(f"{node.name}: its scheme has a neuron of its own, which the runner does not know")
+            raise ModelError(
+                f"{node.name}: neurons of {bundle.scheme} are of their own kind, which the NumPy runner does not have; "
+                "convert with css, rate, burst, fs or multithreshold"
+            )
         if missing := unsupported(node):
             raise ModelError(f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it")
         rule, self.node = node.rule, node
@@ -129,6 +136,7 @@ class Neurons:
         self._dtype = np.dtype(np.int64) if self.whole else bundle.dtype
         self._beta = self._dtype.type(rule["beta"])
         scale = float(rule["beta"]) ** node.wait * (2.0**self._grown if self.whole else 1.0)
+        self._rounds = ROUNDING / scale if bundle.dtype == np.float32 else 0.0
         self._scale, unit = self._dtype.type(scale), node.unit * float(rule["last"])
         levels = tuple(int(level) for level in rule["levels"])
         self._digits = Digits(levels, bool(rule["signed"]), float(rule["start"]), scale, self._dtype)
@@ -146,6 +154,7 @@ class Neurons:
         self._sent: Array = np.zeros((1, *node.shape), self._dtype)
         self._value: Array = self._sent
         self.size = 0
+        self.rounding: Any = 0.0
 
     def start(self) -> None:
         """Forget the last image."""
@@ -169,6 +178,7 @@ class Neurons:
         if step < self._wait:
             return None, None
         missing = value - self._sent
+        self.rounding = np.abs(value) * self._rounds
         digit = self._digits(missing)
         self._sent = self._sent + digit * self._scale
         return digit.astype(self._sends, copy=False), self._digits.nearest(missing)

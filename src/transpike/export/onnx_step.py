@@ -34,18 +34,20 @@ def onnx(snn: SpikingNetwork, folder: Path | str, *, opset: int = 18) -> Path:
     The graph has no state. Its inputs are ``image`` [N, \\*], ``control`` (a row of the schedule) and the states; its
     outputs the network's outputs and the next states, in the states' order. N is free. States begin with zeros; step t
     takes row t modulo the interval; the outputs of an image that enters at step 0 are complete with step latency - 1.
+    Before, from the output's first step on, they are what `SpikingNetwork.stream` says; a stop rule of the network
+    is in the schedule.
 
     Args:
         snn: the network.
         folder: made if it is missing; files of an earlier export there are replaced.
-        opset: version of ONNX's operators, 18 or later.
+        opset: version of ONNX's operators, from 18 to the newest of the installed onnx.
 
     Returns:
         The folder.
 
     Raises:
-        ModelError: if onnx and onnxscript are not installed, an operator has no ONNX form, or the files cannot be
-            written.
+        ModelError: if onnx and onnxscript are not installed, an operator has no ONNX form, the stop rule has none, or
+            the files cannot be written.
     """
     whole("opset", opset, least=18)
     step = _step(snn, Path(folder), "step.onnx", GRAPH)
@@ -107,6 +109,9 @@ def _onnx(step: Step, opset: int) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ModelError("ONNX needs the packages onnx and onnxscript: pip install 'transpike[export]'") from error
+    from onnx.defs import onnx_opset_version
+
+    whole("opset", opset, least=18, most=onnx_opset_version())
     arguments, shapes = _example(step)
     names = {"states": list(step.states), "outputs": _outputs(step)}
     try:
@@ -128,6 +133,8 @@ def _onnx(step: Step, opset: int) -> bytes:
         raise ModelError(f"no ONNX form: {reason}") from error
     assert program is not None
     model = program.model_proto
+    if (reached := next(one.version for one in model.opset_import if not one.domain)) != opset:
+        raise ModelError(f"opset={opset}: the installed onnx cannot convert the step further than to {reached}")
     model.producer_name, model.producer_version = "transpike", ""
     data: bytes = model.SerializeToString()
     return data
@@ -169,5 +176,6 @@ def _schedule(step: Step, graph: str, **more: object) -> dict[str, object]:
         "states": states,
         "latency": step.latency,
         "interval": step.interval,
+        "stop": step.stop,
         "schedule": step.schedule,
     }

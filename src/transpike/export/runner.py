@@ -19,14 +19,15 @@ from transpike import files
 from transpike.checks import whole
 from transpike.errors import ConversionError, ModelError, TranspikeError
 from transpike.export import linear
+from transpike.export.answers import Answers
 from transpike.export.bundle import DAMAGED, Array, Bundle, Node, read
 from transpike.export.neurons import Encoder, Neurons
-from transpike.export.operators import evaluate, unsupported
 
 __all__ = ["CLOSE", "Run", "run"]
 
 CLOSE = 1e-5
-"""How near a threshold, in units of theta, a decision may turn by the rounding of another simulator."""
+"""How near a threshold, in units of theta, a decision may turn by the rounding of another simulator. Of values above
+20 theta it is `transpike.export.neurons.ROUNDING` of the value: float32 keeps no more."""
 
 SPIKES = files.zip_kind("spikes of a network (.npz)", "step.npy", "layer.npy", "neuron.npy", "digit.npy", "layers.npy")
 
@@ -37,19 +38,23 @@ class Run:
 
     Attributes:
         outputs: decoded, for all images, in the form in which the network returns them.
-        latency: steps from the arrival of an image to its complete output, as measured.
-        interval: steps between two images, and as measured between two outputs.
+        steps: of the output that each image ran: T, or fewer where it stopped.
+        latency: steps from the arrival of an image to its complete output, as measured; an image that stopped had its
+            output T - steps earlier.
+        interval: steps between two images, and as measured between two outputs that are complete.
         events: spikes by layer, the input's first; values where the input is an analog current.
         synaptic_updates: additions of a weight to a current.
         neuron_updates: steps that values of neurons' states took.
         queued: the most events that waited in delays at once.
-        close: for each image, how many decisions were nearer than `CLOSE` to a threshold.
+        close: for each image, how many decisions were nearer to a threshold than `CLOSE`, or than the rounding of large
+            values in float32.
         nearest: for each image, the distance of the nearest decision from its threshold, in units of theta.
         spikes: where recorded, a table with the columns step, layer, neuron, digit; else None.
         layers: names of the layers by their number in the table.
     """
 
     outputs: Any
+    steps: Array
     latency: int
     interval: int
     events: Mapping[str, int]
@@ -81,12 +86,20 @@ class Run:
     def __repr__(self) -> str:
         """Figures in place of values."""
         return (
-            f"Run(images={len(self.close)}, latency={self.latency}, interval={self.interval}, "
+            f"Run(images={len(self.close)}, steps={self.steps.mean():.3g}, latency={self.latency}, "
+            f"interval={self.interval}, "
             f"events={sum(self.events.values())}, queued={self.queued}, close={int(self.close.sum())})"
         )
 
 
-def run(folder: Path | str, images: Any, *, interval: int | None = None, record: bool = False) -> Run:
+def run(
+    folder: Path | str,
+    images: Any,
+    *,
+    interval: int | None = None,
+    record: bool = False,
+    agreement: float | None = None,
+) -> Run:
     """Run a saved network on ``images``, one after the other through the same neurons, on one clock.
 
     Args:
@@ -94,11 +107,13 @@ def run(folder: Path | str, images: Any, *, interval: int | None = None, record:
         images: [N, \\*], an array or a tensor on the CPU; one enters every ``interval`` steps.
         interval: at least the network's, which is the default.
         record: whether to keep every spike.
+        agreement: each image stops as `SpikingNetwork.until` would let it, by the rule that was saved with the network;
+            nothing moves on for an image that has stopped.
 
     Raises:
         ModelError: if the folder holds no whole network, or one with an operator that the runner does not have.
         ConversionError: if the images have another shape than the network's, or are not finite.
-        ConfigError: if the interval is too short.
+        ConfigError: if the interval is too short; for an agreement without a rule, or of too few images for it.
 
     Example:
         >>> import tempfile, torch, transpike
@@ -114,7 +129,7 @@ def run(folder: Path | str, images: Any, *, interval: int | None = None, record:
     x = _checked(bundle, images)
     interval = bundle.interval if interval is None else whole("interval", interval, least=bundle.interval)
     try:
-        return _Clock(bundle, interval, record=record).run(x)
+        return _Clock(bundle, len(x), interval, record=record, agreement=agreement).run(x)
     except TranspikeError:
         raise
     except DAMAGED as error:
@@ -133,22 +148,16 @@ def _checked(bundle: Bundle, images: Any) -> Array:
 
 
 class _Clock:
-    def __init__(self, bundle: Bundle, interval: int, *, record: bool) -> None:
+    def __init__(self, bundle: Bundle, images: int, interval: int, *, record: bool, agreement: float | None) -> None:
         self._bundle, self._interval, self._record = bundle, interval, record
         self._nodes = [node for node in bundle.nodes if node.name in bundle.spiking]
-        self._tail = [node for node in bundle.nodes if node.name not in bundle.spiking]
-        for node in self._tail:
-            if node.kind == "call" and (missing := unsupported(node)):
-                raise ModelError(
-                    f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it"
-                )
         self._layers = {n.name: linear.make(n, bundle) for n in self._nodes if not n.fires and n.kind != "input"}
-        self._after = {n.name: linear.make(n, bundle) for n in self._tail if n.kind != "call"}
         self._encoder = Encoder(bundle)
         self._neurons = {node.name: Neurons(node, bundle) for node in self._nodes if node.fires}
         self._arrives, self._first = self._starts()
         self._queue: dict[int, dict[tuple[str, str], Array]] = defaultdict(dict)
-        self._decoding: dict[str, Array] = {}
+        self._arrived = max(self._first[name] for name in bundle.readouts)
+        self._answers = Answers(bundle, images, arrived=self._arrived, agreement=agreement)
         self.names = tuple(n.name for n in self._nodes if n.fires or n.kind == "input")
         self.events = dict.fromkeys(self.names, 0)
         self.synaptic = self.neuronal = self.queued = self._waiting = 0
@@ -169,8 +178,7 @@ class _Clock:
     def run(self, images: Array) -> Run:
         count, bundle = len(images), self._bundle
         self._close, self._nearest = np.zeros(count, np.int64), np.full(count, np.inf)
-        values: list[dict[str, Array]] = [{} for _ in range(count)]
-        done = np.zeros(count, np.int64)
+        answers, done = self._answers, np.zeros(count, np.int64)
         last = max(self._first.values()) + bundle.steps + bundle.wait
         for tick in range((count - 1) * self._interval + last + 1):
             sent: dict[str, Array] = {}
@@ -178,23 +186,25 @@ class _Clock:
             self._waiting -= sum(int(np.count_nonzero(x)) for x in due.values())
             for node in self._nodes:
                 image, step = divmod(tick - self._arrives[node.name], self._interval)
-                if 0 <= image < count and step < bundle.steps + max(node.wait, bundle.wait):
+                if 0 <= image < count and step < bundle.steps + max(node.wait, bundle.wait) and not answers.over[image]:
                     inputs = [due[n, node.name] if (n, node.name) in due else sent.get(n) for n in node.inputs]
                     if (found := self._step(node, step, image, inputs, images)) is not None:
                         sent[node.name] = found
                         self._count(tick, node, found)
-                    if node.name in bundle.readouts and self._decoded(node, step, image, found, values):
+                    if node.name in bundle.readouts and answers.add(node, step, image, found):
                         done[image] = tick
             self._delay(tick, sent)
+            image, step = divmod(tick - self._arrived, self._interval)
+            if 0 <= image < count and answers.stops(image, step + self._arrived):
+                done[image] = tick + bundle.latency - bundle.steps - self._arrived  # the output waits, too
         arrivals = np.arange(count) * self._interval
-        outputs = [self._finish(found) for found in values]
-        joined = {name: np.concatenate([found[name] for found in outputs]) for name in bundle.outputs}
+        done += bundle.steps - answers.steps  # of those that stopped: when they would have been complete
         between = set(np.diff(done).tolist()) or {self._interval}
         latencies = set((done - arrivals + 1).tolist())
         if len(latencies) > 1 or len(between) > 1:
             raise ModelError(f"outputs came after different numbers of steps: {sorted(latencies)}")
         return Run(
-            bundle.pack(joined), latencies.pop(), between.pop(), self.events, self.synaptic, self.neuronal,
+            answers.outputs(), answers.steps, latencies.pop(), between.pop(), self.events, self.synaptic, self.neuronal,
             self.queued, self._close, self._nearest, self._table(), self.names,
         )  # fmt: skip
 
@@ -215,7 +225,7 @@ class _Clock:
                 return None
             found, near = self._neurons[node.name](step, arrived)
             self.neuronal += self._neurons[node.name].size
-            self._near(image, near)
+            self._near(image, near, self._neurons[node.name].rounding)
             return found
         if step >= steps:
             return None
@@ -223,9 +233,9 @@ class _Clock:
         self.synaptic += additions
         return found
 
-    def _near(self, image: int, distances: Array | None) -> None:
+    def _near(self, image: int, distances: Array | None, rounding: Any = 0.0) -> None:
         if distances is not None and distances.size:
-            self._close[image] += np.count_nonzero(distances < CLOSE)
+            self._close[image] += np.count_nonzero(distances < np.maximum(CLOSE, rounding))
             self._nearest[image] = min(self._nearest[image], float(distances.min()))
 
     def _count(self, tick: int, node: Node, found: Array) -> None:
@@ -250,39 +260,6 @@ class _Clock:
                 self._queue[tick + steps][source, to] = sent[source]
                 self._waiting += int(np.count_nonzero(sent[source]))
         self.queued = max(self.queued, self._waiting)
-
-    def _decoded(self, node: Node, step: int, image: int, found: Array | None, values: list[dict[str, Array]]) -> bool:
-        """Accumulate what is read decoded; whether it is complete. A layer that accumulates waits as others do."""
-        bundle, wait = self._bundle, node.wait if node.fires else 0
-        index = step - wait
-        dtype: Any = np.int64 if bundle.whole else bundle.dtype.type
-        if found is not None and 0 <= index < bundle.steps:
-            before = self._decoding.get(node.name)
-            if bundle.ratio is None:
-                weighed = found * dtype(bundle.weights[index])
-                self._decoding[node.name] = weighed if index == 0 or before is None else before + weighed
-            else:
-                fresh = index == 0 or before is None
-                self._decoding[node.name] = found if fresh else before * dtype(bundle.ratio) + found
-        if step != bundle.steps - 1 + (wait if node.fires else bundle.wait):
-            return False
-        value, dtype = self._decoding[node.name], bundle.dtype.type
-        if bundle.whole:
-            value = value.astype(dtype) * 2.0 ** -bundle.exponent(node.name)
-        if bundle.ratio is not None and bundle.weights[-1] != 1:
-            value = value * dtype(bundle.weights[-1])
-        values[image][node.name] = value * dtype(node.unit)
-        return True
-
-    def _finish(self, values: dict[str, Array]) -> dict[str, Array]:
-        """What is done to decoded values."""
-        for node in self._tail:
-            inputs = [values[name] for name in node.inputs]
-            if node.kind == "call":
-                values[node.name] = evaluate(node.calls, inputs, node.tensors).reshape(1, *node.shape)
-            else:
-                values[node.name], _ = self._after[node.name](0, inputs)
-        return values
 
 
 _TABLE = np.dtype([("step", np.int64), ("layer", np.int32), ("neuron", np.int64), ("digit", np.float64)])

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from transpike.coding.function import Argument, Call, Function, Result
-from transpike.coding.scheme import constant_entry, ratio
+from transpike.coding.scheme import Scheme, constant_entry, ratio
 from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork
+from transpike.conversion.anytime import left
 from transpike.conversion.integers import reaches
 from transpike.conversion.kinds import KINDS, apply
 from transpike.conversion.op import Op
@@ -40,6 +42,7 @@ class Step(nn.Module):
         schedule: a row of controls for each of `interval` steps; step t takes row t modulo that.
         interval: steps between two images.
         latency: the outputs of an image are complete with step latency - 1 from its arrival.
+        stop: when an answer is sure, as schedule.json has it; None where the network has no such rule.
 
     Raises:
         ModelError: if a layer's neurons are not tracking neurons.
@@ -61,8 +64,10 @@ class Step(nn.Module):
         self._check_sums()
         for name, neuron in snn.neurons.items():
             if not isinstance(neuron, TrackingNeuron):
-                raise ModelError(f"{name}: neurons of {type(snn.scheme).__name__} have no step to export")
+                kind = f"neurons of {type(snn.scheme).__name__} are of their own kind, which has no step to export"
+                raise ModelError(f"{name}: {kind}; convert with css, rate, burst, fs or multithreshold")
         self._runs = [(op, self._run(op)) for op in self.graph if op.name in self.graph.spiking]
+        self.stop = _stop(snn)
         last = max(snn.timing.first_spike[name] for name in snn.readouts)
         self._readouts = {name: self._readout(self.graph[name], last) for name in snn.readouts}
         self._names = list(self.states)
@@ -261,19 +266,47 @@ class Step(nn.Module):
         return run
 
     def _readout(self, op: Op, last: int) -> Callable[..., Tensor]:
-        """Accumulates what is read decoded; all at the same step, that of the slowest."""
+        """Accumulates what is read decoded; all at the same step, that of the slowest.
+
+        Before the last step it gives what has come so far, divided by the share of a constant that has come.
+        """
         start, weights, beta = self._timing.first_spike[op.name], self.scheme.weights, ratio(self.scheme)
         line = self._delay(op.name, "output", last - start)
         name, steps = self._state(f"{op.name}.decoded", op.shape), len(weights)
         after_all = [1.0] * (self.interval - steps)
         keep = self._control(last, [0.0] + [1.0 if beta is None else beta] * (steps - 1) + after_all)
         worth = self._control(last, [1.0] * steps if beta is not None else weights)
+        so_far = self._control(last, [*_so_far(self.scheme), *after_all])
 
         def run(x: list[Tensor], control: Tensor, before: Mapping[str, Tensor], after: dict[str, Tensor]) -> Tensor:
             after[name] = before[name] * keep(control) + line(x[0], before, after) * worth(control)
-            return after[name] * weights[-1] if beta is not None and weights[-1] != 1 else after[name]
+            value = after[name] * weights[-1] if beta is not None and weights[-1] != 1 else after[name]
+            return value * so_far(control)
 
         return run
+
+
+def _so_far(scheme: Scheme) -> list[float]:
+    """What an accumulated value is multiplied by after each step: the steps to come, and the share that has come."""
+    beta, weights = ratio(scheme), scheme.weights
+    if beta is None:
+        return [1.0] * len(weights)
+    come = [sum(w * share for w, share in zip(weights[:k], scheme.entry, strict=False)) for k in range(1, len(weights))]
+    return [*(beta ** (len(weights) - 1 - k) / share for k, share in enumerate(come)), 1.0]
+
+
+def _stop(snn: SpikingNetwork) -> dict[str, Any] | None:
+    """The stop rule, and by the output's steps when each comes and what share of a train's worth is then to come."""
+    if snn.stop is None:
+        return None
+    begins = {snn.timing.first_spike[name] for name in snn.readouts}
+    if len(begins) > 1:
+        raise ModelError(
+            f"stop: what this network decodes begins at different steps ({sorted(begins)}), so that one step's outputs "
+            "are not those of snn.until. Leave the rule out: snn.stop = None."
+        )
+    first = begins.pop()
+    return snn.stop.written() | {"ticks": [first + step for step in range(snn.steps)], "left": list(left(snn))}
 
 
 def _sloped(x: Tensor, slope: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from transpike.metrics.energy import synaptic_operations
 from transpike.neurons.tsa import Tracked
 from transpike.results import Early
 
-__all__ = ["AGREEMENTS", "early", "energies", "fixed", "stopped"]
+__all__ = ["AGREEMENTS", "early", "energies", "fixed", "stopped", "stopping"]
 
 
 AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
@@ -35,6 +35,7 @@ def early(
     agreement: float,
     held_out: int = 512,
     counted: int = 64,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Early, ...]:
     """Answers at an agreement, then at those of `AGREEMENTS` that so many images can promise, then at each step.
 
@@ -44,28 +45,49 @@ def early(
         agreement: the share of answers that are to be those of full runs.
         held_out: how many images, the first ones, set the threshold; figures are of the others.
         counted: how many of the others energies are counted on.
+        total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
+            rank; all then give the same.
 
     Raises:
         ConfigError: if an agreement needs more images to set the threshold.
         DataError: if no others are left.
     """
+    return stopping(snn, batches, agreement=agreement, held_out=held_out, counted=counted, total=total)[0]
+
+
+def stopping(
+    snn: SpikingNetwork,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    *,
+    agreement: float,
+    held_out: int = 512,
+    counted: int = 64,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[tuple[Early, ...], list[tuple[int, int]]]:
+    """`early`; and (number, steps) of the images that are measured on, from the surest answer to the least sure."""
     if held_out < least_images(agreement):
         raise ConfigError(
             f"agreement={agreement} needs at least {least_images(agreement)} held-out images, not {held_out}"
         )
     outputs, labels, few = [], [], []
     seen = 0
+    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if total else (0, 1)
+    begin, end = (len(range(rank, most, world)) for most in (held_out, held_out + counted))  # of this process's images
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         outputs.append(trajectories(snn, x).flatten(2).cpu())
         labels.append(y)
-        few.append(x[max(held_out - seen, 0) : max(held_out + counted - seen, 0)])
+        few.append(x[max(begin - seen, 0) : max(end - seen, 0)])
         seen += len(x)
+    said = _gathered(torch.cat(outputs, 1).movedim(1, 0), total).movedim(0, 1)
+    seen = said.shape[1]
     if seen <= held_out:
         raise DataError(f"{held_out} images set the threshold, and no others are left of {seen} to measure on")
-    said, share = torch.cat(outputs, 1), left(snn)
-    known = None if any(y is None for y in labels) else torch.cat(labels)[held_out:]
-    energy = energies(snn, torch.cat(few)).cpu()
+    share = left(snn)
+    known = None if any(y is None for y in labels) else _gathered(torch.cat(labels), total)[held_out:]
+    images = torch.cat(few)
+    energy = energies(snn, images).cpu() if len(images) else torch.zeros(0, snn.steps, dtype=torch.float64)
+    energy = _gathered(energy, total, begin=held_out)
     rule = learned(said[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps))
     said = said[:, held_out:]
     rows = []
@@ -73,7 +95,20 @@ def early(
         steps = rule.stops(said, share, agreement=asked)
         answers = said[steps - 1, torch.arange(len(steps))]
         rows.append(_early(snn, steps, answers, said[-1], asked, known, energy))
-    return (*rows, *fixed(snn, said, labels=known, energy=energy))
+    steps, sure = rule.stops(said, share, agreement=agreement), rule.scores(said, share)[rule.first - 1]
+    order = sorted(range(len(steps)), key=lambda k: (int(steps[k]), -float(sure[k])))
+    found = [(held_out + k, int(steps[k])) for k in order]
+    return (*rows, *fixed(snn, said, labels=known, energy=energy)), found
+
+
+def _gathered(own: Tensor, total: Callable[[Tensor], Tensor] | None, *, begin: int = 0) -> Tensor:
+    """Of all processes, in the images' order: each has every world-th from the image ``begin`` on."""
+    if total is None:
+        return own
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    whole = own.new_zeros(int(total(torch.tensor(len(own)))), *own.shape[1:])
+    whole[(rank - begin) % world :: world] = own
+    return total(whole)
 
 
 def stopped(

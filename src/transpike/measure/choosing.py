@@ -19,6 +19,7 @@ from transpike import conversion
 from transpike.coding.scheme import Scheme
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.calibrate import IMAGES, collect
+from transpike.conversion.stopping import least_images
 from transpike.errors import ConfigError, ConversionError, GoalError
 from transpike.measure.goals import Goal, Held
 from transpike.measure.search import SIMULATIONS, Search, search
@@ -69,7 +70,11 @@ def convert(
             ``{"boxes": 97}``, ``{"correlation": 99}``, the least mean of `transpike.metrics.tasks.METRICS` beside the
             outputs of ``ann``; or ``{"metric": score, "least": 97}``, of a function of outputs and targets that gives
             at most 1, or one number an image. A function alone must give 1 for every image.
-        limits: of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules an image.
+        limits: of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules an image; with
+            a goal of predictions ``mean_latency`` in steps, which may be met by stopping early: images stop when their
+            answers are sure, so that a share ``agreement`` of them (0.99 if not given) is as after all steps. The
+            network then has a stop rule from the images that judge. If it was trained on these, its mean on new ones is
+            longer, and only `SpikingNetwork.calibrate_stop` on new ones guarantees their agreement.
         verbose: whether a search shows its progress, and then what it tried.
 
     Returns:
@@ -143,6 +148,8 @@ def find(
     if len(every) < 2:
         raise ConversionError("calibration: a goal is judged on images of its own; pass at least two, better 512")
     count = min(len(every) // 2, _HELD)
+    if limits.mean_latency is not None:
+        _check_stops(goal, limits.agreement, count)
     at = (torch.arange(count) * len(every) + len(every) // 2).div(count, rounding_mode="floor")  # of all parts alike
     judging = torch.zeros(len(every), dtype=torch.bool)
     judging[at] = True
@@ -165,6 +172,20 @@ def find(
         raise
     console.print(tries_table(found.tries, goal))
     return found
+
+
+def _check_stops(goal: Goal, agreement: float, images: int) -> None:
+    """Whether so many images can show when answers may stop."""
+    if goal.kind not in ("same", "loss"):
+        raise ConfigError(
+            f"limits: mean_latency stops where a prediction is sure, and {goal.kind} asks for no predictions; give a "
+            "goal of same or loss, or a limit of latency"
+        )
+    if images < (needed := least_images(agreement)):
+        raise ConfigError(
+            f"limits: agreement={agreement} needs {needed} images that judge, which are half of the calibration "
+            f"images and at most {_HELD}; there are {images}, enough for {images / (images + 1):.4g}"
+        )
 
 
 def _show(progress: Progress, bar: TaskID, what: str, simulations: int) -> None:
@@ -199,11 +220,13 @@ def tries_table(tries: Sequence[Try], goal: Goal) -> Table:
     table.add_column("", min_width=1)
     table.add_column("code", no_wrap=True)
     last = f"{goal.kind[:8]}\n%" if goal.measure else "loss\npp"
-    for heading in ("T", "lat-\nency", "bits", "im-\nages", "same\n%", "kept\n%", "error\n%", last, "µJ"):
+    stops = ("mean\nsteps", "mean\nlat.") if any(one.mean_steps is not None for one in tries) else ()
+    for heading in ("T", "lat-\nency", "bits", "im-\nages", "same\n%", "kept\n%", "error\n%", last, *stops, "µJ"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in tries:
         judged = (one.measure, 100) if goal.measure else (one.loss_pp, 1)
-        numbers = ((one.same, 100), (one.kept, 100), (one.error, 100), judged, (one.energy_uj, 1))
+        early = ((one.mean_steps, 1), (one.mean_latency, 1)) if stops else ()
+        numbers = ((one.same, 100), (one.kept, 100), (one.error, 100), judged, *early, (one.energy_uj, 1))
         cells = ["" if value is None else f"{value * factor:.4g}" for value, factor in numbers]
         counts = (one.steps, one.latency, one.payload_bits, one.images or "")
         mark = ">" if one.chosen else "" if one.fits else "*"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_map
 
 from transpike.checks import near, number, refuse
 from transpike.conversion import Prepared, SpikingNetwork
+from transpike.conversion.anytime import left
 from transpike.conversion.sensitivity import deviations, flat_outputs
+from transpike.conversion.stopping import Changed, learned, other_prediction
 from transpike.errors import ConfigError
 from transpike.measure.conversion import logits
 from transpike.measure.outputs import find_metric, scored
@@ -107,6 +109,7 @@ class Score:
     loss_pp: float | None
     measure: float | None
     met: bool
+    mean_steps: float | None = None
 
     def distance(self, goal: Goal) -> float:
         """How far from the goal, to compare networks that miss it."""
@@ -150,11 +153,18 @@ class Held:
         """Simulations of a whole judgement."""
         return ceil(len(self.images) / BATCH)
 
-    def judge(self, snn: SpikingNetwork) -> tuple[Score, int]:
-        """How near ``snn`` comes, and the simulations taken: it ends where the goal is out of reach."""
+    def judge(self, snn: SpikingNetwork, *, agreement: float | None = None) -> tuple[Score, int]:
+        """How near ``snn`` comes, and the simulations taken: it ends where the goal is out of reach.
+
+        With an agreement, a network that meets the goal receives a stop rule from these images, `SpikingNetwork.stop`,
+        for which a prediction has to hold with every deviation from the full run's outputs enlarged by the margin.
+        """
         sums, taken = _Sums(), 0
+        after_steps: list[Tensor] = []
         for x in self.images.split(BATCH):
-            found = snn(x)
+            said = [moment.outputs for moment in snn.stream(x)] if agreement is not None else [snn(x)]
+            after_steps.append(torch.stack([logits(each) for each in said]))
+            found = said[-1]
             if self.goal.measure:
                 sums.measured += scored(self.goal.measure, tree_map(Tensor.cpu, found), self._outputs[taken], len(x))
             self._add(sums, found)
@@ -171,6 +181,12 @@ class Held:
             loss_pp=None if self._right is None else 100 * sums.lost / sums.seen,
             met=not self._hopeless(sums),
         )
+        if agreement is not None and score.met:
+            outputs, share = torch.cat(after_steps, 1), left(snn)
+            changed = _strained(self.goal.margin)
+            snn.stop = learned(outputs, share, score="bound", changed=changed, first=min(2, snn.steps))
+            steps = snn.stop.stops(outputs, share, agreement=agreement)
+            score = replace(score, mean_steps=float(steps.float().mean()))
         return score, taken
 
     def _add(self, sums: _Sums, outputs: Any) -> None:
@@ -197,6 +213,11 @@ class Held:
             return sums.missed > float(self._scale.sum()) * (value / 100) ** 2
         gained = 0 if self._right is None else int((~self._right[sums.seen :]).sum())
         return sums.lost - gained > count * value / 100 + 1e-9
+
+
+def _strained(margin: float) -> Changed:
+    """Whether the prediction is another one with so many times the deviation from the full run's outputs."""
+    return lambda answer, full: other_prediction(full + margin * (answer - full), full)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from transpike.data import ImageSets
 from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.measure.search import Search
+from transpike.measure.stopping import early_row
 from transpike.results import Calibration, Conversion, Limits, Row, Spikes
 from transpike.train.processes import first_process
 
@@ -47,6 +48,8 @@ class Sweep:
         until: the module whose output is the spiking network's; None for the whole network.
         found: by a search: its network is measured in place of schemes.
         target: percentage points of accuracy: of each code the least T is looked for that loses no more.
+        agreement: answers that stop early are measured too, of which this share is to be as after all steps.
+        held_out: how many test images, the first ones, say when they may stop.
         limits: what the row that is picked must keep.
         technology: what energies are of.
         total: sums a tensor over processes, which share the test images; None for one process.
@@ -62,6 +65,8 @@ class Sweep:
     until: str | None = None
     found: Search | None = None
     target: float | None = None
+    agreement: float | None = None
+    held_out: int = 512
     limits: Limits | None = None
     technology: Technology = TECHNOLOGIES["45nm"]
     total: Callable[[Tensor], Tensor] | None = None
@@ -108,6 +113,8 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
                 snn, sets.test, progress=bars.measuring(scheme), total=task.total, technology=task.technology
             )
             row = measured.row
+            if task.agreement is not None:
+                row = early_row(row, snn, sets, agreement=task.agreement, held_out=task.held_out, total=task.total)
             if folder:
                 snn.save(folder / name)
                 few = collect(sets.test, DIAGNOSED).to(task.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -12,7 +13,10 @@ from transpike.neurons import tsa
 from transpike.neurons.kernels.track_reference import Carried, Final
 from transpike.neurons.tsa import RELU, Code, Piecewise
 
-__all__ = ["Accumulated", "Pieces", "kept"]
+__all__ = ["Accumulated", "Change", "Pieces", "joined", "kept"]
+
+Change = Callable[[Tensor, int], Tensor]
+"""Makes a tensor of other samples of a tensor and its axis of samples."""
 
 
 @dataclass
@@ -66,10 +70,10 @@ class Pieces:
         target = self.function(held)
         return target - sent, target
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
+    def rebatch(self, change: Change) -> None:
+        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
         if self.state is not None:
-            self.state = kept(self.state, samples, axis=1)
+            self.state = change(self.state, 1)
 
 
 @dataclass
@@ -106,10 +110,10 @@ class Accumulated:
         self.step += len(rows)
         return held
 
-    def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers."""
+    def rebatch(self, change: Change) -> None:
+        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
         if self.state is not None:
-            self.state = kept(self.state, samples, axis=1)
+            self.state = change(self.state, 1)
 
 
 def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
@@ -122,6 +126,18 @@ def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
     order = sorted(range(x.ndim), key=x.stride, reverse=True)
     rows = x.permute(order).index_select(order.index(axis), samples)
     return rows.permute([order.index(k) for k in range(x.ndim)])
+
+
+def joined(parts: Sequence[Tensor], *, axis: int) -> Tensor:
+    """Tensors behind each other along an axis, in the memory format of the first.
+
+    Example:
+        >>> joined([torch.zeros(2, 1), torch.ones(2, 2)], axis=1).tolist()
+        [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
+    """
+    order = sorted(range(parts[0].ndim), key=parts[0].stride, reverse=True)
+    rows = torch.cat([part.permute(order) for part in parts], order.index(axis))
+    return rows.permute([order.index(k) for k in range(parts[0].ndim)])
 
 
 def _laid_out(rows: Tensor, state: Tensor | None, values: int) -> tuple[ModuleType, Tensor, Tensor]:

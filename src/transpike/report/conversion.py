@@ -113,9 +113,15 @@ def _refused(result: Conversion) -> list[Group]:
 
 def _searched(result: Conversion) -> list[Group]:
     """What the search for a goal tried."""
+    stops = any(one.mean_steps is not None for one in result.tries)
+
+    def early(one: Try) -> Sequence[str]:
+        return (fixed(one.mean_steps), fixed(one.mean_latency)) if stops else ()
+
     rows = [
         (f"{one.code}, T = {one.steps}", str(one.latency), str(one.payload_bits), count(one.images), percent(one.same),
-         percent(one.kept), percent(one.error), fixed(one.loss_pp), microjoules(one.energy_uj), _verdict(one))
+         percent(one.kept), percent(one.error), fixed(one.loss_pp),
+         *early(one), microjoules(one.energy_uj), _verdict(one))
         for one in result.tries
     ]  # fmt: skip
     if not rows:
@@ -127,7 +133,10 @@ def _searched(result: Conversion) -> list[Group]:
         "a limit or a shorter network rules out, on none. In the first rows of a code all layers wait: they tell "
         "whether T is enough."
     )
-    columns = ("network", "latency", "payload bits", "images", "same", "kept", "error", "loss (pp)", "energy (µJ)", "")
+    if stops:
+        note += " Mean steps and mean latency are those of images that stop when their answers are sure."
+    columns = ("network", "latency", "payload bits", "images", "same", "kept", "error", "loss (pp)",
+               *(("mean steps", "mean latency") if stops else ()), "energy (µJ)", "")  # fmt: skip
     return [Group("What the search tried", note, columns=columns, rows=rows)]
 
 

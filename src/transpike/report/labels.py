@@ -17,12 +17,12 @@ def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Seq
     Args:
         schemes: each with its `name` and its settings.
         words: for each, what to call a setting; one without is called by its name and value. Settings that share
-            their words are called once. Beside words of its own a scheme's name says nothing, and is left out.
+            their words are called once. The scheme's name stands first where there are several schemes.
         places: for each, what it is a scheme of, such as a network; told where these differ.
 
     >>> rate, fine = {"name": "rate", "steps": 32}, {"name": "fine", "levels": [1, 2], "steps": 8}
     >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{"name": "Rate"}, {}, {"levels": "ternary"}])
-    ['Rate', 'fine, levels 1, 2', 'ternary']
+    ['Rate', 'fine, levels 1, 2', 'fine, ternary']
     >>> label_schemes([rate, rate | {"steps": 64}], [{}, {}])
     ['steps 32', 'steps 64']
     >>> label_schemes([fine, fine], [{}, {}], places=["resnet20", "vgg16"])
@@ -34,7 +34,7 @@ def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Seq
         rivals = [other for other in schemes if other["name"] == scheme["name"]]
         differing = [name for name in scheme if any(_key(other.get(name)) != _key(scheme[name]) for other in rivals)]
         parts = list(dict.fromkeys(spoken.get(name) or _words(name, scheme[name]) for name in differing))
-        if not parts or (len(names) > 1 and not set(differing) <= set(spoken)):
+        if not parts or len(names) > 1:
             parts.insert(0, spoken.get("name") or str(scheme["name"]))
         if len(set(places)) > 1:
             parts.insert(0, places[place])

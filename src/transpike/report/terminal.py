@@ -32,6 +32,7 @@ __all__ = [
     "least_table",
     "operations_table",
     "spiking_tables",
+    "stops_tables",
     "summary",
 ]
 
@@ -61,14 +62,16 @@ def conversion_table(result: Conversion) -> Table:
         table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
     table.caption += "".join(f"\n{line}" for line in _outputs(best, result.ann))
     table.caption_justify = "left"
-    table.add_column("", no_wrap=True)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, heading.split("\n"))))
     ann = result.ann
     speed = f"{ann.images_per_second:.0f}"
-    table.add_row("ANN", "", "", _percent(ann.accuracy), "", "", "", "", f"{ann.energy_uj:.3g}", "", speed)
-    for row in result.rows:
-        table.add_row(*_cells(row, ann.energy_uj))
+    rows = [["ANN", "", "", _percent(ann.accuracy), "", "", "", "", f"{ann.energy_uj:.3g}", "", speed]]
+    rows += [list(_cells(row, ann.energy_uj)) for row in result.rows]
+    table.add_column("")  # names give way in a narrow terminal, figures never
+    for heading, *cells in zip(HEADINGS, *(row[1:] for row in rows), strict=True):
+        widest = max(map(len, [*heading.split("\n"), *cells]))
+        table.add_column(heading, justify="right", no_wrap=True, min_width=widest)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -97,6 +100,25 @@ def early_tables(result: Conversion) -> Iterator[Table]:
             energy = f"{one.energy_uj:.3g}" if known(one.energy_uj) else ""
             table.add_row(name, changed, _percent(one.accuracy), f"{one.steps:.2f}", f"{one.latency:.2f}", energy)
         yield table
+
+
+def stops_tables(result: Conversion) -> Iterator[Table]:
+    """Answers that stop when they are sure, a line for each code and T; nothing where they were not measured."""
+    rows = [row for row in result.rows if row.early]
+    if not rows:
+        return
+    title = f"Each image stops when its answer is sure (agreement {rows[0].early[0].agreement:g})"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for heading in ("T", "changed\n%", "accu-\nracy%", "mean\nsteps", "mean\nlatency", "energy\nµJ", "of full\nrun's"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        one, whole = row.early[0], row.early[-1].energy_uj
+        energy = f"{one.energy_uj:.3g}" if known(one.energy_uj) else ""
+        share = f"{one.energy_uj / whole:.0%}" if known(one.energy_uj) and known(whole) and whole else ""
+        figures = (f"{100 * one.changed:.2f}", _percent(one.accuracy), f"{one.steps:.2f}", f"{one.latency:.2f}")
+        table.add_row(_name(row), str(row.steps), *figures, energy, share)
+    yield table
 
 
 def least_table(result: Conversion) -> Table:

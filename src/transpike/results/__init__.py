@@ -18,7 +18,7 @@ from transpike.results.analysis import (
     Shown,
     SpikeSpectrum,
 )
-from transpike.results.conversion import Ann, Calibration, Conversion, Early, Layer, Row, Spikes, Try
+from transpike.results.conversion import Ann, Calibration, Conversion, Early, Layer, Pictured, Row, Spikes, Try
 from transpike.results.encoding import Encoding, Operations, Part, Rebuilt
 from transpike.results.finetuning import Finetuning, Schedule, Timed
 from transpike.results.folder import VERSION, Finished, Result, as_json, read, read_result, read_run, write
@@ -70,6 +70,7 @@ __all__ = [
     "Operations",
     "Part",
     "Picture",
+    "Pictured",
     "Rebuilt",
     "Result",
     "Row",

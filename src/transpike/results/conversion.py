@@ -9,7 +9,7 @@ from typing import Literal
 from transpike.results.limits import Limits
 from transpike.results.records import Count, Mistake, Steps, check_named
 
-__all__ = ["Ann", "Calibration", "Conversion", "Early", "Layer", "Row", "Spikes", "Try"]
+__all__ = ["Ann", "Calibration", "Conversion", "Early", "Layer", "Pictured", "Row", "Spikes", "Try"]
 
 Spikes = Literal["needed", "blocks", "operators"]
 """Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
@@ -107,6 +107,21 @@ class Early:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pictured:
+    """An image whose answer was taken as soon as it was sure.
+
+    Attributes:
+        png: the image, a PNG in base64.
+        label: its class.
+        steps: of the output that it ran.
+    """
+
+    png: str
+    label: str
+    steps: Steps
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A converted network under one scheme, beside the network it was made from.
 
@@ -153,6 +168,8 @@ class Row:
         advice: the setting of the scheme, by name, that would lessen the error most; empty where there is none.
         diagnosis: what binds, where, and what to do, in a sentence or two.
         early: answers taken as soon as they are sure, then those of one step for all; empty where not measured.
+        unstreamed: why there are none though they were asked for.
+        pictured: images of early answers: the easiest, then as many of the hardest.
     """
 
     scheme: Mapping[str, object]
@@ -194,6 +211,8 @@ class Row:
     advice: Mapping[str, object] = field(default_factory=dict)
     diagnosis: str = ""
     early: tuple[Early, ...] = ()
+    unstreamed: str = ""
+    pictured: tuple[Pictured, ...] = ()
 
     def __post_init__(self) -> None:
         check_named(self.scheme)
@@ -241,6 +260,9 @@ class Try:
         error: norm of the difference of centred outputs, relative to the original's.
         loss_pp: percentage points of accuracy lost, with deviations enlarged likewise; None without labels.
         measure: of the outputs beside the original's, where the goal asks for one.
+        mean_steps: of the output, where each image stops when its answer is sure; of those alone that meet the goal,
+            where a mean latency was a limit.
+        mean_latency: the same in steps from an image's arrival.
         energy_uj: for an image, in microjoules; of those alone that meet the goal.
         spikes_per_neuron: for an image; of those alone that meet the goal.
         met: whether it meets the goal.
@@ -259,6 +281,8 @@ class Try:
     error: float | None = None
     loss_pp: float | None = None
     measure: float | None = None
+    mean_steps: float | None = None
+    mean_latency: float | None = None
     energy_uj: float | None = None
     spikes_per_neuron: float | None = None
     met: bool = False

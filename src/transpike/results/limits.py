@@ -19,17 +19,23 @@ class Limits:
     Attributes:
         latency: steps from an image's arrival until the output stands.
         payload_bits: that a spike carries beside its address; ternary spikes carry one.
-        energy: microjoules an image, by the model of `transpike.coding.operations`.
+        energy: microjoules an image, by the model of `transpike.coding.operations`; of full runs.
+        mean_latency: the same as latency, as a mean over images that stop when their answers are sure.
+        agreement: the share of these answers that must be as those of full runs.
 
     >>> print(Limits(latency=32, payload_bits=3))
     latency 32, 3 payload bits a spike
     >>> Limits(latency=32).keep(latency=40, payload_bits=1, energy=2.0)
     False
+    >>> print(Limits(mean_latency=9))
+    mean latency 9 at an agreement of 0.99
     """
 
     latency: Count | None = None
     payload_bits: Count | None = None
     energy: float | None = None
+    mean_latency: float | None = None
+    agreement: float = 0.99
 
     @classmethod
     def of(cls, given: object) -> Limits:
@@ -40,7 +46,7 @@ class Limits:
         """
         known = [field.name for field in fields(cls)]
         if not isinstance(given, Mapping):
-            raise refuse("limits", given, 'some of {"latency": 32, "payload_bits": 3, "energy": 20}')
+            raise refuse("limits", given, 'some of {"latency": 32, "payload_bits": 3, "energy": 20, "mean_latency": 9}')
         for name in given:
             if name not in known:
                 raise ConfigError(f"limits: no limit {name!r}.{near(str(name), known)} There are: {', '.join(known)}.")
@@ -48,16 +54,22 @@ class Limits:
         for name, least in (("latency", 1), ("payload_bits", 0)):  # a spike without a sign needs its address alone
             if getattr(limits, name) is not None:
                 whole(f"limits: {name}", getattr(limits, name), least=least)
-        if limits.energy is not None:
-            number("limits: energy", limits.energy, above=0)
+        for name in ("energy", "mean_latency"):
+            if getattr(limits, name) is not None:
+                number(f"limits: {name}", getattr(limits, name), above=0)
+        number("limits: agreement", limits.agreement, above=0, below=1)
+        if "agreement" in given and limits.mean_latency is None:
+            raise ConfigError("limits: agreement says when answers may stop; give a mean_latency too, or leave it out")
         return limits
 
     def __str__(self) -> str:
         parts = {"latency": f"latency {self.latency}", "payload_bits": f"{self.payload_bits} payload bits a spike"}
         parts["energy"] = f"{self.energy:g} µJ" if self.energy is not None else ""
+        if self.mean_latency is not None:
+            parts["mean_latency"] = f"mean latency {self.mean_latency:g} at an agreement of {self.agreement:g}"
         return ", ".join(text for name, text in parts.items() if getattr(self, name) is not None)
 
-    def keep(self, *, latency: int = 0, payload_bits: int = 0, energy: float = 0.0) -> bool:
+    def keep(self, *, latency: int = 0, payload_bits: int = 0, energy: float = 0.0, mean_latency: float = 0.0) -> bool:
         """Whether a network of these figures exceeds none."""
         pairs = (latency, self.latency), (payload_bits, self.payload_bits), (energy, self.energy)
-        return all(limit is None or value <= limit for value, limit in pairs)
+        return all(limit is None or value <= limit for value, limit in (*pairs, (mean_latency, self.mean_latency)))

@@ -1,0 +1,90 @@
+"""A conversion's row with its answers before the last step, and pictures of easy and hard images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from transpike.conversion import SpikingNetwork
+from transpike.conversion.stopping import least_images
+from transpike.conversion.stream import unstreamed
+from transpike.data import ImageSets
+from transpike.errors import ConfigError
+from transpike.measure.anytime import stopping
+from transpike.measure.pictures import pixels_of, png
+from transpike.results import Pictured, Row
+
+__all__ = ["early_row", "held_out_images"]
+
+PICTURES, SIDE = 6, 96
+"""Pictures of either kind, and the most pixels of a side."""
+
+
+def held_out_images(agreement: float, asked: int | None, images: int) -> int:
+    """How many of the test images set the threshold.
+
+    Raises:
+        ConfigError: if they are too few for the agreement, or none is left to measure on.
+
+    >>> held_out_images(0.9, None, 10_000), held_out_images(0.9, None, 360), held_out_images(0.995, None, 360)
+    (512, 180, 199)
+    """
+    needed = least_images(agreement)
+    if asked is not None and asked < needed:
+        raise ConfigError(f"agreement={agreement} needs held_out={needed} or more, not {asked}.")
+    found = max(needed, min(512, images // 2)) if asked is None else asked
+    if found >= images:
+        raise ConfigError(
+            f"held_out={found}: of {images} test images so many set the threshold, and none is left to measure on; "
+            "give a smaller --held-out, a smaller --agreement, or more images."
+        )
+    return found
+
+
+def early_row(
+    row: Row,
+    snn: SpikingNetwork,
+    sets: ImageSets,
+    *,
+    agreement: float,
+    held_out: int,
+    total: Callable[[Tensor], Tensor] | None = None,
+    batches: Iterable[Sequence[Tensor]] | None = None,
+) -> Row:
+    """``row`` with the answers of its network before the last step, or with why it has none.
+
+    Args:
+        row: what `transpike.measure.conversion.compare` gave of the network.
+        snn: the network.
+        sets: the test images; the first ``held_out`` set the threshold.
+        agreement: as `transpike.measure.anytime.early`.
+        held_out: as there.
+        total: as there.
+        batches: of the test images, where someone watches them pass.
+    """
+    if reason := unstreamed(snn):
+        return replace(row, unstreamed=reason)
+    rows, order = stopping(snn, batches or sets.test, agreement=agreement, held_out=held_out, total=total)
+    few = min(PICTURES, len(order) // 2)
+    shown = [*order[:few], *order[len(order) - few :]]
+    return replace(row, early=rows, pictured=_pictured(sets, shown))
+
+
+def _pictured(sets: ImageSets, shown: Sequence[tuple[int, int]]) -> tuple[Pictured, ...]:
+    """Test images by number, with the steps that they ran."""
+    if not shown:
+        return ()
+    chosen = Subset(sets.test.dataset, [place for place, _ in shown])
+    (batch,) = DataLoader(chosen, batch_size=len(shown), collate_fn=sets.test.collate_fn)
+    pixels = pixels_of(batch[0], sets)
+    if (largest := max(pixels.shape[-2:])) > SIDE:
+        size = [max(1, side * SIDE // largest) for side in pixels.shape[-2:]]
+        pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+    return tuple(
+        Pictured(png=png(image), label=sets.class_names[int(label)], steps=steps)
+        for image, label, (_, steps) in zip(pixels, batch[1], shown, strict=True)
+    )
