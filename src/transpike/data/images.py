@@ -35,24 +35,27 @@ class Loading:
     """How images are split, batched, normalised and augmented.
 
     Attributes:
-        batch_size: Images per batch, in each of several processes; in training an incomplete last batch is left out.
-        validation: Share of the training images held back for validation, in [0, 1).
-        seed: Fixes the validation split, the order of the epochs and the augmentation.
-        workers: Processes that read files (``folder`` only; the other sets lie in memory and need none).
-        augment: ``none``, or ``standard``: a random shift, for ``folder`` a random resized crop; for all but digits
-            mirroring. ``shift``, ``autoaugment``, ``randaugment``, ``cutout`` and ``erasing`` come after it or alone,
-            joined by ``+``, as in ``standard+autoaugment+cutout:16``; see :func:`~transpike.data.augment.augmentation`.
-        size: Side of the images in pixels; by default the set's own, for ``folder`` 224.
-        crop: For ``folder``, the share of the resized image's side that evaluation's centre crop keeps, in (0, 1]; by
-            default 0.875, for timm's networks their own.
-        interpolation: For ``folder``, how images are resized: ``nearest``, ``bilinear`` (the default) or ``bicubic``;
-            for timm's networks their own.
-        device: Where the sets that lie in memory do, and so their batches.
-        train_images: Use this many of the training images, validation included: a random part fixed by ``seed``.
-        test_images: Use this many of the test images: a random part, the same for every seed.
-        mean: Subtracted from pixels between 0 and 1, per channel; by default the set's (``folder``: ImageNet's).
-        std: What that is divided by, likewise.
-        outputs: How many outputs the network has; 1000 gives ImageNet's labels to ``folder`` sets named by synsets.
+        batch_size: Images in a batch. Each of several processes has its own batch. Training leaves an incomplete last
+            batch out.
+        validation: The share of the training images that is held back for validation, in [0, 1).
+        seed: Seed of the validation split, the order of images in each epoch and the augmentation.
+        workers: The number of processes that read files. Only `folder` needs them; the other sets lie in memory.
+        augment: Names joined by `+`, as in `standard+autoaugment+cutout:16`, or `none`. `standard` shifts images at
+            random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `autoaugment`,
+            `randaugment`, `cutout` and `erasing` follow it or stand alone. `transpike.data.augment.augmentation`
+            describes all.
+        size: Side of the images in pixels. By default that of the set; 224 for `folder`.
+        crop: For `folder`: the share of the resized image's side that the centre crop keeps in evaluation, in (0, 1].
+            The default is 0.875; timm's networks have their own.
+        interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. timm's
+            networks have their own.
+        device: The device that holds the image sets in memory, and therefore their batches.
+        train_images: Use this many of the training images, validation included. `seed` fixes which ones.
+        test_images: Use this many of the test images, the same ones for every seed.
+        mean: Subtracted from pixels between 0 and 1, one value per channel. By default that of the set; for `folder`
+            ImageNet's.
+        std: Divides the pixels after the subtraction, one value per channel. The default is chosen like that of mean.
+        outputs: The number of outputs of the network. With 1000, `folder` sets named by synsets get ImageNet's labels.
     """
 
     batch_size: int = 128

@@ -38,26 +38,29 @@ EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, q
 class Export:
     """Write a converted network for other simulators, runtimes and chips.
 
-    onnx: step.onnx, one step of the network in standard operators, and schedule.json, its clock; docs/deploy.md runs
-    them in ten lines. torch: the same as step.pt2, for torch.export.load. nir: network.nir, if it is of rate coding.
-    integers: weights, biases and thresholds as whole numbers, and a table of what each layer takes. events: the network
-    runs on test images, one entering while the last is on its way; spikes.npz lists every spike (step, layer, neuron,
-    digit), events.json what was counted.
+    - onnx: step.onnx holds one step of the network in standard operators, and schedule.json holds its clock.
+      docs/deploy.md runs them in ten lines.
+    - torch: step.pt2 holds the same step for torch.export.load.
+    - nir: network.nir, only for networks of rate coding.
+    - integers: weights, biases and thresholds as whole numbers, and a table of the memory of each layer.
+    - events: the network runs on test images; each image enters while the one before is still on its way. spikes.npz
+      lists every spike (step, layer, neuron, digit), and events.json holds the counts.
 
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
       transpike export runs/convert-20261121-110000/T8 --to events --images 10 --out events
 
     Attributes:
-        network: A folder with network.json, as `transpike convert` writes one for every number of steps.
-        to: onnx, torch, nir, integers or events.
-        out: The folder to write to; by default the network's own, in a folder named after the target.
-        bits: Of integers: those of a weight, by default 8. Of onnx, torch and events: first round weights to so many.
-        opset: Of onnx: the version of its operators.
-        images: Of events: how many test images.
-        data: Of events: the images; by default those of the run.
-        root: Of events: where the data set's files lie; by default as in the run, else data.
-        loading: Of events: image size, normalisation, batches; by default as in the run.
+        network: A folder with network.json. `transpike convert` writes one for every number of steps.
+        to: The target: onnx, torch, nir, integers or events.
+        out: The folder to write to. The default is a folder with the target's name inside the network's folder.
+        bits: Bits of a weight. For integers the default is 8. For onnx, torch and events: round the weights to this
+            many bits first.
+        opset: For onnx: the version of its operators.
+        images: For events: the number of test images.
+        data: For events: the images. By default those of the run.
+        root: For events: the folder of the data set's files. By default that of the run, otherwise data.
+        loading: For events: image size, normalisation and batches. By default those of the run.
     """
 
     network: Path
