@@ -228,7 +228,7 @@ def test_a_threshold_of_zero_takes_the_others_magnitude_two_are_an_error() -> No
     dots = torch.zeros(40, 1, 8, 8)
     dots[0, 0, 0, 0] = 1
     with pytest.raises(
-        DataError, match=r"more than 93.5 % of what the images show is\. Take a percentile nearer to 100"
+        DataError, match=r"more than 93.5 % of the shown coefficients are zero\. Take a percentile nearer to 100"
     ):
         DCTEncoder(steps=16).fit(dots)
     assert DCTEncoder(steps=16, percentile=100).fit(dots).thresholds.tolist()[1] == pytest.approx(0.1821, rel=1e-3)

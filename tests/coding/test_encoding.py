@@ -44,7 +44,7 @@ def test_what_is_wrong_is_named(name: str, settings: dict[str, Any], words: str)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"encoder": None}, "model.json describes no whole encoder: encoder is missing or damaged."),
+        ({"encoder": None}, "model.json does not describe a complete encoder: encoder is missing or damaged."),
         ({"encoder": {**DCT, "name": ["dct"]}}, "no whole encoder: encoder is missing"),
         ({"encoder": {**DCT, "steps": "2"}}, "no whole encoder: encoder is missing"),
         ({"encoder": {**DCT, "settings": [1]}}, "no whole encoder: encoder is missing"),

@@ -202,6 +202,6 @@ def test_options_beside_resume_must_be_those_of_the_run(tmp_path, capsys):
     ):
         capsys.readouterr()
         assert main(["train", "--resume", str(run), *given]) == 2
-        assert f"{run}: begun with other options ({named}); resume with the same" in capsys.readouterr().err
+        assert f"{run}: the run began with other options ({named}). Resume with the same" in capsys.readouterr().err
     assert main(["train", *TINY, "--epochs", "1", "--resume", str(run)]) == 0
     assert (run / "results.json").read_bytes() == before

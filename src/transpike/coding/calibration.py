@@ -115,7 +115,7 @@ class Percentile:
         dead = [name for name, peak in peaks.items() if not peak.any()]
         if dead:
             warnings.warn(
-                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for "
+                f"no calibration image activates {', '.join(dead)}: every activation is 0. Its amplitude is set for "
                 "values up to 1; check the calibration images, or remove the layer",
                 stacklevel=3,
             )

@@ -147,7 +147,7 @@ class CSS(Scheme):
         return {
             "beta": f"β {self.beta:g}",
             "silent": silent,
-            "amplitude": f"an amplitude a {self.amplitude}",
+            "amplitude": f"one amplitude per {self.amplitude}",
             "span": f"span {self.span}",
             "levels": spikes,
             "signed": spikes,
@@ -157,11 +157,11 @@ class CSS(Scheme):
     @property
     def terms(self) -> dict[str, str]:
         return {
-            "β": "Amplification: a spike one step earlier counts β times as much.",
-            "silent period": "Steps in which a layer listens before it may fire, added to the latency for every firing "
-            "layer and the classifier. They keep a late correction from overturning what was already said.",
-            "levels": "The sizes a spike may take, with either sign. Ternary spikes have one; powers of two need a "
-            "shift at the synapse, and no multiplication. Like silent steps, they lessen coupling.",
+            "β": "Amplification: a spike counts β times as much as a spike one step later.",
+            "silent period": "Silent steps: a layer listens in them before it may fire. Every firing layer and the "
+            "classifier add them to the latency. Late corrections then come before the digits that they would change.",
+            "levels": "The sizes that a spike may have, with either sign. Ternary spikes have one size. Powers of two "
+            "need a shift at the synapse and no multiplication. More levels reduce coupling, as silent steps do.",
         }
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:

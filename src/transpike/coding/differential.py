@@ -94,7 +94,7 @@ class Differential(Scheme):
 
     @property
     def words(self) -> dict[str, str]:
-        return {"thresholds": f"{self.thresholds} thresholds", "amplitude": f"an amplitude a {self.amplitude}"}
+        return {"thresholds": f"{self.thresholds} thresholds", "amplitude": f"one amplitude per {self.amplitude}"}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The maximum for clipping, else twice as many steps."""

@@ -90,7 +90,7 @@ class MultiThreshold(Scheme):
 
     @property
     def words(self) -> dict[str, str]:
-        amplitude = f"an amplitude a {self.amplitude}"
+        amplitude = f"one amplitude per {self.amplitude}"
         return {"name": "H-MT", "thresholds": f"{self.thresholds} thresholds", "amplitude": amplitude}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:

@@ -76,8 +76,8 @@ class Tunable(SpikingNetwork):
         )
         if (bound := followed(self.scheme, 0)) is None:
             raise ConversionError(
-                f"{type(self.scheme).__name__} has no bound below which its neurons follow their input for certain, "
-                "which tuning needs: convert with signed CSS spikes"
+                "tuning needs a bound below which neurons certainly follow their input, and "
+                f"{type(self.scheme).__name__} has none: convert with signed CSS spikes"
             )
         self.bound, self.share = bound, share
         self.wanted = {name: min(wait, silent) for name, wait in snn.timing.waits.items()}

@@ -214,7 +214,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
     train, val = list_images(root / "train"), list_images(root / "val")
     if strange := sorted(set(val) - set(train)):
-        raise DataError(f"{root / 'val'} has classes that train/ has not: {', '.join(strange[:5])}.")
+        raise DataError(f"{root / 'val'} has classes that train/ lacks: {', '.join(strange[:5])}.")
     names = class_names(list(train), loading.outputs)
     label = {name: index for index, name in enumerate(names)}
     samples, tests = ([(file, label[name]) for name in part for file in part[name]] for part in (train, val))
@@ -295,7 +295,7 @@ def choose_training(images: int, loading: Loading) -> tuple[list[int], list[int]
     if not order:
         raise DataError("the training part of the data set is empty.")
     if held == len(order):
-        raise DataError(f"loading.validation={loading.validation} leaves none of {len(order)} images to train with.")
+        raise DataError(f"loading.validation={loading.validation} leaves no image of {len(order)} to train with.")
     return sorted(order[held:]), sorted(order[:held])
 
 
@@ -306,7 +306,7 @@ def choose_tested(images: int, loading: Loading) -> list[int]:
         DataError: There is none.
     """
     if not images:
-        raise DataError("the test part of the data set is empty, and training could not be measured.")
+        raise DataError("the test part of the data set is empty, so training could not be measured.")
     return sorted(_shuffled(images, 0)[: loading.test_images])
 
 

@@ -138,7 +138,7 @@ def compare(options: Compare) -> Conversion:
     if options.held_out is not None and options.agreement is None:
         raise ConfigError(f"held_out={options.held_out}: it sets the threshold of an agreement; give --agreement, too.")
     if options.agreement is not None and (options.technology, options.memory) != ("45nm", "none"):
-        raise ConfigError("agreement: energies of answers that stop are those of 45nm; leave technology and memory out")
+        raise ConfigError("agreement: the energy of early answers is that of 45nm alone; omit technology and memory")
     checked_device(options.device)
     whole("calibration", options.calibration)
     whole("seed", options.seed, least=0, most=2**63 - 1)

@@ -202,12 +202,12 @@ def _sought(options: Convert) -> tuple[Goal, Limits] | None:
     )
     if options.scheme != "auto":
         if given := next((name for name in _SEARCHED if getattr(options, name) is not None), None):
-            raise ConfigError(f"{given}: only a search has one; give --scheme auto")
+            raise ConfigError(f"{given}: only a search takes this option; give --scheme auto")
         return None
     if given := next((name for name in ("steps", "settings", "resume") if getattr(options, name) is not None), None):
-        raise ConfigError(f"{given}: --scheme auto searches steps and settings anew; leave --{given} out")
+        raise ConfigError(f"{given}: --scheme auto searches for steps and settings from the start; omit --{given}")
     if options.goal is None:
-        raise ConfigError("goal: --scheme auto searches for one; give --goal same=99.5, error=2 or loss=0.2")
+        raise ConfigError("goal: --scheme auto needs a goal; give --goal same=99.5, error=2 or loss=0.2")
     try:
         goal = {kind: float(value) for kind, _, value in (part.partition("=") for part in options.goal.split(","))}
     except ValueError as error:
@@ -233,7 +233,7 @@ def limits_of(
     if agreement is None:
         return limits
     if max_mean_latency is None:
-        raise ConfigError(f"agreement={agreement}: it says when answers may stop; give --max-mean-latency, too.")
+        raise ConfigError(f"agreement={agreement}: it sets when answers may stop; give --max-mean-latency, too.")
     return replace(limits, agreement=number("agreement", agreement, above=0, below=1))
 
 
@@ -249,7 +249,9 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
             f"{source.name}: {source.model} is a spiking network already; convert takes an artificial one."
         )
     if described.get("encoder"):
-        raise ModelError(f"{source.name}: a network of `transpike hybrid` takes encoded images, as `evaluate` does.")
+        raise ModelError(
+            f"{source.name}: a network of `transpike hybrid` takes encoded images; measure it by `transpike evaluate`."
+        )
     name = data.name or described.get("data")
     if name in EVENT_SOURCES:
         raise DataError(f"{name} gives frames of events, and a converted network takes images.")
@@ -280,7 +282,7 @@ def read_conversion(folder: Path, verb: str) -> Conversion:
     """
     results = read_result(folder)
     if not isinstance(results, Conversion):
-        raise ConfigError(f"{folder}: no run of `transpike {verb}` to resume")
+        raise ConfigError(f"{folder}: not a run of `transpike {verb}`, so it cannot be resumed")
     return results
 
 
@@ -297,7 +299,7 @@ def measured_rows(
     """
     run, began = read_run(folder), read_options(folder)
     if run is None or run.verb != verb:
-        raise ConfigError(f"{folder}: no run of `transpike {verb}` to resume")
+        raise ConfigError(f"{folder}: not a run of `transpike {verb}`, so it cannot be resumed")
     before, now = (
         {name: plain(value) for name, value in each.items() if name not in (*free, "device", "root")}
         for each in (began, options)

@@ -164,7 +164,7 @@ def _check_method(chosen: Distill) -> None:
     if chosen.steps is None and "time" in method_needs(chosen.method):
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
     if chosen.taps is not None and not chosen.taps and "features" in method_needs(chosen.method):
-        raise ConfigError("--taps names no module: leave it out for each network's stages.")
+        raise ConfigError("--taps names no module. Omit it to use each network's stages.")
     whole("cache", chosen.cache, least=0)
 
 
@@ -184,8 +184,8 @@ def _check_teacher(chosen: Distill) -> None:
             f"{source.name} encodes images, and {chosen.data} gives frames of events, which it cannot encode."
         )
     if source.steps is not None and not spikes:
-        raise ConfigError(f"--teacher-steps is T of a spiking teacher; {source.model} is none: leave it out.")
+        raise ConfigError(f"--teacher-steps is T of a spiking teacher; {source.model} does not spike: omit it.")
     if spikes and source.time is None:
-        raise ConfigError(f"{source.name} spikes: give --teacher-steps, the T that it was trained with.")
+        raise ConfigError(f"{source.name} is a spiking network: give --teacher-steps, the T that it was trained with.")
     if events and not spikes:
         raise ConfigError(f"{chosen.data} gives frames of events: give a spiking teacher, not {source.model}.")

@@ -110,7 +110,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         loading=known if options.loading is None else filled_loading(options.loading, known),
     )
     if options.metric is not None and not converted:
-        raise ConfigError(f"metric: only a converted network is measured by one, and {network} is a trained one")
+        raise ConfigError(f"metric: this option is for converted networks, and {network} is a trained one")
     if converted:
         model = Source(begun["model"]).model if "model" in begun else network.name
         measure: Callable[[], Conversion | Evaluation] = partial(_converted, chosen, model)
@@ -139,9 +139,11 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
     metric = find_metric(chosen.metric)
     snn = load(chosen.network).to(chosen.device)
     if chosen.agreement is not None and (reason := unstreamed(snn)):
-        raise ConfigError(f"{chosen.network}: {reason}, so no answer is early. Leave --agreement away.")
+        raise ConfigError(f"{chosen.network}: {reason}, so it has no early answers. Omit --agreement.")
     if chosen.data is None:
-        raise ConfigError(f"{chosen.network}: give --data, the images to test with; no run.json beside it tells")
+        raise ConfigError(
+            f"{chosen.network}: give --data, the images to test with; no run.json beside the folder names them"
+        )
     root, loading = chosen.root or Path("data"), chosen.loading or Loading()
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
     images = len(sets.test.dataset)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def export(options: Export) -> Path:
     whole("images", options.images)
     for name, targets in OWN.items():
         if getattr(options, name) != getattr(Export, name) and options.to not in targets:
-            raise ConfigError(f"{name}: --to {options.to} takes no such option; it is of {', '.join(targets)}")
+            raise ConfigError(f"{name}: --to {options.to} does not take this option; it is for {', '.join(targets)}")
     if not os.path.isdir(options.network):
         raise ModelError(f"{options.network}: no such folder; give one that `transpike convert` wrote, such as RUN/T8.")
     inner = sorted(str(path.parent) for path in options.network.glob("*/network.json"))
@@ -126,7 +126,7 @@ def _events(options: Export, folder: Path) -> Path:
     begun = read_options(options.network.parent)
     name = options.data or begun.get("data")
     if name is None:
-        raise ConfigError(f"{options.network}: give --data, the images; no run.json beside it tells.")
+        raise ConfigError(f"{options.network}: give --data, the images; no run.json beside the folder names them.")
     root = options.root or Path(begun.get("root", "data"))
     loading = options.loading or recorded_loading(begun, options.network) or Loading()
     files.check_target(folder / "spikes.npz", SPIKES)
@@ -141,7 +141,7 @@ def _events(options: Export, folder: Path) -> Path:
     with files.Change(folder) as change:
         change.write("spikes.npz", found.write_spikes, kind=SPIKES)
         change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
-    print(_told(found))
+    print(_summary(found))
     print(f"Spikes and counts: {folder}")
     return folder
 
@@ -170,12 +170,13 @@ def _counted(found: Run) -> dict[str, object]:
     }
 
 
-def _told(found: Run) -> str:
+def _summary(found: Run) -> str:
     count, events = len(found.close), sum(found.events.values())
     each = (events, found.synaptic_updates, found.neuron_updates)
     spikes, additions, updates = (f"{number / count:,.0f}" for number in each)
     return (
-        f"{count} images, the output {found.latency} steps after an image, a new image every {found.interval}.\n"
-        f"An image takes {spikes} spikes, {additions} additions at synapses, {updates} updates of neurons; "
-        f"at most {found.queued:,} events wait in delays."
+        f"{count} images. The output is complete {found.latency} steps after an image enters; a new image enters every "
+        f"{found.interval} steps.\n"
+        f"An image takes {spikes} spikes, {additions} additions at synapses and {updates} updates of neurons. "
+        f"At most {found.queued:,} events wait in delays."
     )

@@ -138,12 +138,12 @@ def _settled(options: Finetune) -> Finetune:
     folder = options.converted
     if not os.path.isfile(folder / "network.json"):
         inner = sorted(str(path.parent) for path in folder.glob("*/network.json"))
-        remedy = f"give one of the networks in it: {', '.join(inner[:8])}" if inner else "give RUN/T8, or the like"
+        remedy = f"give one of the networks in it: {', '.join(inner[:8])}" if inner else "give a folder such as RUN/T8"
         raise ModelError(f"{folder}: no converted network (network.json) of `transpike convert` is there; {remedy}.")
     began = read_options(folder.parent)
     data = options.data or began.get("data")
     if data is None:
-        raise ConfigError(f"{folder}: give --data, the images to tune it on; no run.json beside it tells.")
+        raise ConfigError(f"{folder}: give --data, the images to tune it on; no run.json beside the folder names them.")
     if data in EVENT_SOURCES:
         raise DataError(f"{data} gives frames of events, and a converted network takes images.")
     known = recorded_loading(began, folder.parent) if data == began.get("data") else Loading()

@@ -82,7 +82,7 @@ def stopping(
     said = _gathered(torch.cat(outputs, 1).movedim(1, 0), total).movedim(0, 1)
     seen = said.shape[1]
     if seen <= held_out:
-        raise DataError(f"{held_out} images set the threshold, and no others are left of {seen} to measure on")
+        raise DataError(f"{held_out} images set the threshold, and none of {seen} is left to measure on")
     share = left(snn)
     known = None if any(y is None for y in labels) else _gathered(torch.cat(labels), total)[held_out:]
     images = torch.cat(few)

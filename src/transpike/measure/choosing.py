@@ -107,7 +107,7 @@ def convert(
         return find(ann, calibration, *wanted, spikes=spikes, until=until, console=console).network
     for name, value in (("goal", goal), ("limits", limits)):
         if value is not None:
-            raise ConfigError(f'{name}: a scheme that is given has none; give scheme="auto" to search for one')
+            raise ConfigError(f'{name}: only a search takes this; give scheme="auto" to search for one')
     return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes, until=until)
 
 
@@ -146,7 +146,7 @@ def find(
             'such as {"same": 99.5}'
         )
     if len(every) < 2:
-        raise ConversionError("calibration: a goal is judged on images of its own; pass at least two, better 512")
+        raise ConversionError("calibration: the goal needs images of its own; pass at least two, better 512")
     count = min(len(every) // 2, _HELD)
     if limits.mean_latency is not None:
         _check_stops(goal, limits.agreement, count)
@@ -155,8 +155,8 @@ def find(
     judging[at] = True
     if count < goal.images:
         warnings.warn(
-            f"goal: {count} of {len(every)} calibration images judge it, and it takes {goal.images} to show {goal}: of "
-            "so few, all must go right. Pass more images",
+            f"goal: {count} of {len(every)} calibration images judge it, but showing {goal} takes {goal.images}. With "
+            "so few, all must be right. Pass more images",
             stacklevel=3,
         )
     with console.status("tracing and calibrating"):
@@ -178,13 +178,13 @@ def _check_stops(goal: Goal, agreement: float, images: int) -> None:
     """Whether so many images can show when answers may stop."""
     if goal.kind not in ("same", "loss"):
         raise ConfigError(
-            f"limits: mean_latency stops where a prediction is sure, and {goal.kind} asks for no predictions; give a "
-            "goal of same or loss, or a limit of latency"
+            f"limits: mean_latency stops an image when its prediction is sure, but the goal {goal.kind} is not about "
+            "predictions; give a goal of same or loss, or a limit of latency"
         )
     if images < (needed := least_images(agreement)):
         raise ConfigError(
-            f"limits: agreement={agreement} needs {needed} images that judge, which are half of the calibration "
-            f"images and at most {_HELD}; there are {images}, enough for {images / (images + 1):.4g}"
+            f"limits: agreement={agreement} needs {needed} judging images; half of the calibration images judge, at "
+            f"most {_HELD}. Here {images} judge, enough for {images / (images + 1):.4g}"
         )
 
 

@@ -94,7 +94,7 @@ class LinearCKA:
             DataError: if there was no batch of four images or more.
         """
         if not self.images:
-            raise DataError("similarity needs a batch of at least 4 images: look at more of them.")
+            raise DataError("similarity needs a batch of at least 4 images: use more images.")
         norm = (self._own[:, None] * self._other).clamp(min=0).sqrt()
         return torch.where(norm > 0, self._cross / norm, torch.nan)
 

@@ -61,12 +61,12 @@ def _shown(result: Evaluation, encoding: Encoding, key: str) -> Group:
     alt = f"{place}: test images {labels} rebuilt after {', '.join(map(str, steps))} steps."
     errors = [plots.curve("error", 0, zip(steps, encoding.error, strict=True))]
     return Group(
-        f"What the encoder shows: {encoding.scheme['name']}, T = {steps[-1]}",
+        f"What the network sees: {encoding.scheme['name']}, T = {steps[-1]}",
         wide=[
             Plot(
                 Markup(panels.draw_pictures(titles, rows, f"{key}-rebuilt", alt)),
                 "Images rebuilt from the spikes so far",
-                "What the encoder’s spikes tell of each image, decoded; the network itself sees the spikes.",
+                "Each image, decoded from the encoder’s spikes. The network itself sees the spikes.",
             )
         ],
         plots=[
@@ -94,7 +94,10 @@ def _steps_plot(result: Evaluation, steps: int, key: str, place: str) -> Plot:
     svg = plots.draw_lines(lines, f"{key}-by-steps", alt, titles=("steps shown", "accuracy (%)"))
     colours = tuple((f"s{line.index}", line.label) for line in lines)
     return Plot(
-        Markup(svg), "Accuracy by steps shown", f"Thresholds, and training if any, are those of T = {steps}.", colours
+        Markup(svg),
+        "Accuracy by steps shown",
+        f"The thresholds were set, and the network was trained, for T = {steps}.",
+        colours,
     )
 
 
@@ -122,7 +125,7 @@ def _operations(work: Operations, key: str) -> Group:
         rows=rows,
         about=(
             "4.6 pJ for a multiply-accumulate, 0.9 pJ for an addition or a comparison, 3.7 pJ for a product, 0.1 pJ "
-            "for a shift (45 nm); memory is not counted. Neurons add, compare and leak at every step."
+            "for a shift (45 nm). Memory is not counted. Neurons add, compare and leak at every step."
         ),
     )
 

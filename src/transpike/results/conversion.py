@@ -329,4 +329,4 @@ class Conversion:
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise Mistake("rows", ": expected a row at least. The run was broken off before its first result.")
+            raise Mistake("rows", ": expected at least one row. The run was interrupted before its first result.")

@@ -84,7 +84,7 @@ def check_tunable(snn: SpikingNetwork) -> SpikingNetwork:
     tracks = all(isinstance(neuron, TrackingNeuron) for neuron in snn.neurons.values())
     if followed(snn.scheme, 0) is None or not tracks:
         raise ModelError(
-            f"finetune: under {type(snn.scheme).__name__} no bound is known that would make silent steps needless; "
+            f"finetune: {type(snn.scheme).__name__} has no known bound below which silent steps are unnecessary; "
             "convert with signed CSS spikes, such as scheme=CSS(steps=8)"
         )
     return snn
@@ -144,7 +144,7 @@ def finetune(
     check_tunable(snn)
     if loaders.validation is None:
         raise ConfigError(
-            "finetune judges silent steps by validation images, of which there are none: set "
+            "finetune judges silent steps on validation images, and there are none: set "
             "loading.validation, the share of training images that is held back, such as 0.1."
         )
     if options.steps is not None:
