@@ -61,7 +61,7 @@ def _shown(result: Evaluation, encoding: Encoding, key: str) -> Group:
     alt = f"{place}: test images {labels} rebuilt after {', '.join(map(str, steps))} steps."
     errors = [plots.curve("error", 0, zip(steps, encoding.error, strict=True))]
     return Group(
-        f"What the network sees: {encoding.scheme['name']}, T = {steps[-1]}",
+        f"What the encoder shows: {encoding.scheme['name']}, T = {steps[-1]}",
         wide=[
             Plot(
                 Markup(panels.draw_pictures(titles, rows, f"{key}-rebuilt", alt)),
