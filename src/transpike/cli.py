@@ -33,6 +33,7 @@ VERBS = {
     "train": "train a network on a data set",
     "distill": "train a student network with a trained teacher and the labels",
     "hybrid": "train a network, balance the thresholds of its spiking twin, then train the twin (DCT-SNN)",
+    "study": "run a study from one file: compare methods, settings, networks and data, paired by seed",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
     "finetune": "train the weights of a converted network, so that its layers need fewer silent steps",
     "compare": "compare coding schemes on one trained network",

@@ -45,14 +45,14 @@ def test_what_is_wrong_is_named(name: str, settings: dict[str, Any], words: str)
     ("change", "words"),
     [
         ({"encoder": None}, "model.json does not describe a complete encoder: encoder is missing or damaged."),
-        ({"encoder": {**DCT, "name": ["dct"]}}, "no whole encoder: encoder is missing"),
-        ({"encoder": {**DCT, "steps": "2"}}, "no whole encoder: encoder is missing"),
-        ({"encoder": {**DCT, "settings": [1]}}, "no whole encoder: encoder is missing"),
+        ({"encoder": {**DCT, "name": ["dct"]}}, "does not describe a complete encoder: encoder is missing"),
+        ({"encoder": {**DCT, "steps": "2"}}, "does not describe a complete encoder: encoder is missing"),
+        ({"encoder": {**DCT, "settings": [1]}}, "does not describe a complete encoder: encoder is missing"),
         ({"encoder": {**DCT, "thresholds": None}}, "thresholds=None: a DCTEncoder has two numbers"),
         ({"encoder": {**DCT, "thresholds": [1.0, 2.0, 3.0]}}, "has two numbers, the low one and the high one."),
         ({"encoder": {**DCT, "thresholds": ["low", 2.0]}}, "a DCTEncoder has two numbers"),
-        ({"mean": None}, "no whole encoder: mean is missing"),
-        ({"std": ["1"]}, "no whole encoder: std is missing"),
+        ({"mean": None}, "does not describe a complete encoder: mean is missing"),
+        ({"std": ["1"]}, "does not describe a complete encoder: std is missing"),
     ],
 )
 def test_damaged_descriptions_are_refused(change: dict[str, Any], words: str) -> None:

@@ -274,12 +274,25 @@ def test_a_channel_that_fires_seldom_has_its_maximum() -> None:
     assert 1 <= prepared.amplitudes(scheme)["1"][1] * scheme.full < 1.2
 
 
-def test_a_channel_that_never_fires_has_a_share_of_the_layers_amplitude() -> None:
+def test_a_channel_that_says_little_has_a_share_of_the_layers_amplitude_and_one_that_never_fires_all_of_it() -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     with torch.no_grad():
-        net[0].bias[1] = -1e3
+        net[0].bias[:2] = torch.tensor([1e-4, -1e3])
+        net[0].weight[0] = 0
     theta = prepare(net, torch.rand(64, 3)).amplitudes(CSS(silent=1))["1"]
-    assert theta[1] == theta.max() / 64
+    assert theta[0] == theta[2] / 64 and theta[1] == theta[2]
+
+
+def test_a_channel_that_never_fires_says_nothing_of_what_only_seems_to_come() -> None:
+    generator = torch.Generator().manual_seed(0)
+    net, images = nn.Sequential(nn.Linear(64, 2), nn.ReLU(), nn.Linear(2, 1)), torch.rand(512, 64, generator=generator)
+    with torch.no_grad():
+        net[0].weight.copy_(torch.randn(2, 64, generator=generator))
+        net[0].bias.zero_()
+        net[0].bias[1] = -0.01 - (images @ net[0].weight[1]).max()  # the first digits of an image may say otherwise
+        net[2].weight.fill_(1.0)
+    snn = transpike.convert(net, images, scheme=CSS(steps=10, levels=(1, 2, 4, 8), silent=0))
+    assert (snn(images) - net(images)).abs().max() < 0.05  # 0.42 in units of 1/64
 
 
 def test_one_step_with_digits_as_range_is_the_quantised_network() -> None:

@@ -93,6 +93,41 @@ def test_rows_are_a_table_for_others(compared: Path) -> None:
         assert float(line["energy_uj"]) == row.energy_uj and int(line["latency"]) == row.latency
 
 
+def apart(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """A measure of a user's."""
+    if not targets.is_floating_point():
+        return (outputs.argmax(1) == targets).float()
+    return (outputs - targets).abs().amax(1)
+
+
+@pytest.mark.parametrize("metric", ["correlation", "tests.experiments.test_compare:apart"])
+def test_outputs_are_measured_as_the_user_says(
+    metric: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schemes = "[{name: css, steps: [4, 12], percentile: 100}]"
+    out = tmp_path / "out"
+    assert run(trained, "--schemes", schemes, "--metric", metric, "--out", str(out)) == 0
+    few, many = read(out).rows
+    if metric == "correlation":  # does not take class indices
+        assert few.measures[metric] < many.measures[metric] > 0.999 and not many.label_measures
+    else:
+        assert 10 * many.measures[metric] < few.measures[metric]
+        assert many.label_measures[metric] == pytest.approx(many.accuracy)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{metric}: {few.measures[metric]:.4g} (ternary Ts=auto, T = 4), {many.measures[metric]:.4g} (" in said
+    page = (out / "report.html").read_text()
+    assert page.count(metric) >= 2 and f"{few.measures[metric]:.4f}" in page
+    with (out / "rows.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))[1:]
+    assert [json.loads(line["measures"])[metric] for line in lines] == [few.measures[metric], many.measures[metric]]
+
+
+def test_a_measure_that_is_none_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(trained, "--metric", "correlatoin", "--out", str(tmp_path / "out")) == 2
+    assert "metric: 'correlatoin' is none. Did you mean correlation?" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_scheme_is_added_to_a_comparison(compared: Path, trained: Path) -> None:
     count = len(read(compared).rows)
     assert run(trained, "--schemes", "[{name: fs, steps: 8}]", "--resume", str(compared)) == 0
@@ -182,7 +217,7 @@ def test_a_folder_beside_the_one_that_goes_on_is_refused(
 ) -> None:
     before = (compared / "results.json").read_bytes()
     assert run(trained, "--schemes", "fs", "--resume", str(compared), "--out", str(tmp_path / "o")) == 2
-    assert "leave --out away" in " ".join(capsys.readouterr().err.split())
+    assert "omit --out" in " ".join(capsys.readouterr().err.split())
     assert (compared / "results.json").read_bytes() == before and not (tmp_path / "o").exists()
 
 

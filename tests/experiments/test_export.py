@@ -34,7 +34,7 @@ def test_to_events(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     with np.load(out / "spikes.npz") as spikes:
         assert len(spikes["step"]) == sum(counts["events"].values()) > 0
         assert [str(name) for name in spikes["layers"]] == list(counts["events"])
-    assert f"3 images, the output {snn.latency} steps after an image" in capsys.readouterr().out
+    assert f"3 images. The output is complete {snn.latency} steps after an image" in capsys.readouterr().out
 
 
 def test_to_onnx_and_torch_beside_the_network(converted: Path) -> None:

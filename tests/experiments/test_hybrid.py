@@ -216,7 +216,7 @@ def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: p
         (["--ann", str(whole / "balanced")], "is a spiking network"),
         (["--ann", str(whole), "--settings", '{"stride": 2}'], "image_size 8, here 12"),
         (["--ann", str(whole), "--encoder", "phase"], "here [0.0]"),
-        (["--resume", str(tmp_path)], "leave --out away"),
+        (["--resume", str(tmp_path)], "omit --out"),
     ):
         assert main(["hybrid", *QUICK, *arguments, "--out", str(tmp_path / "run")]) == 2
         assert told in " ".join(capsys.readouterr().err.split())
@@ -275,7 +275,7 @@ def test_every_row_is_a_run_whose_networks_and_encoder_can_be_built(each: Comman
     height, _ = encoder.output_size((size, size))
     shape = {"image_size": height, "in_channels": 1 if "mnist" in told.data else 3, **(told.network or {})}
     with torch.device("meta"):
-        transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape), steps=told.steps)
+        transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape))
     published = {"vgg9": 60, "vgg11": 60, "vgg13": 64}
     assert height == published.get(told.ann, height)
     if "interleaved" in each.name:

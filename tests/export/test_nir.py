@@ -156,7 +156,7 @@ def test_a_strange_file_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cuba: transpike has no layer for CubaLIF"):
         export.import_nir(tmp_path / "cuba.nir")
     nodes["cuba"] = library.LIF(one * 1e-5, one, one * 0, one)
-    with pytest.raises(ModelError, match="the graph: cuba: tau=1e-05 s is no more than a step"):
+    with pytest.raises(ModelError, match="the graph: cuba: tau=1e-05 s is not longer than a step"):
         export.import_nir(library.NIRGraph(nodes, [("input", "cuba"), ("cuba", "output")]))
     nodes["cuba"] = library.IF(one * 3, one)
     library.write(tmp_path / "scaled.nir", library.NIRGraph(nodes, [("input", "cuba"), ("cuba", "output")]))

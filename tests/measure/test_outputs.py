@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +113,18 @@ def test_a_goal_out_of_reach_tells_the_measure() -> None:
 def test_what_is_no_goal_is_refused(goal: Any) -> None:
     with pytest.raises(ConfigError):
         transpike.convert(made()[0], X, scheme="auto", goal=goal)
+
+
+def test_a_measure_of_a_file_in_this_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "measures_of_mine.py").write_text(
+        "def near(a, b):\n    return 1 - (a['map'] - b['map']).abs().mean()\n"
+    )
+    (tmp_path / "measures_not_python.py").write_text("def near(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    net, snn = made()
+    found = compare(snn, X.split(10), metric="measures_of_mine:near")
+    want = 1 - float((snn(X)["map"] - net(X)["map"]).abs().mean())
+    assert found.row.measures["measures_of_mine:near"] == pytest.approx(want, rel=1e-3)
+    with pytest.raises(ConfigError, match="'measures_not_python:near' cannot be imported: SyntaxError"):
+        compare(made()[1], [X], metric="measures_not_python:near")

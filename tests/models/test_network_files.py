@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -164,6 +165,23 @@ NODES: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
         [helper.make_node("Pad", ["x", "pads"], ["y"], mode="reflect")],
         {"pads": np.array([0, 1, 0, 2, 0, 1, 0, 3])},
     ),
+    "reflected sound": (
+        [
+            helper.make_node("Flatten", ["x"], ["f"]),
+            helper.make_node("Pad", ["f", "pads"], ["y"], mode="reflect"),
+        ],
+        {"pads": np.array([0, 3, 0, 5])},
+    ),
+    "where nothing is divided": (
+        [
+            helper.make_node("Conv", ["x", "w"], ["a"]),
+            helper.make_node("Relu", ["a"], ["r"]),
+            helper.make_node("Equal", ["r", "zero"], ["none"]),
+            helper.make_node("Div", ["x", "r"], ["d"]),
+            helper.make_node("Where", ["none", "zero", "d"], ["y"]),
+        ],
+        {"w": np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1), "zero": np.array(0, np.float32)},
+    ),
     "sizes computed": (
         [
             helper.make_node("Shape", ["x"], ["s"]),
@@ -228,6 +246,34 @@ def test_unknown_operators_are_named_once_and_what_comes_before_converts(tmp_pat
     torch.testing.assert_close(snn(x), F.conv2d(x, torch.tensor(weight)), rtol=0, atol=1e-2)
     with pytest.raises(ModelError, match="does not read the operator of its step cell"):
         net(x)
+
+
+def test_a_part_that_needs_one_of_several_inputs_converts(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).random((3, 2, 3, 3), np.float32)
+    nodes = [
+        helper.make_node("Neg", ["state"], ["s"], name="before"),
+        helper.make_node("Conv", ["x", "w"], ["c"], name="encoder"),
+        helper.make_node("GRU", ["c", "s"], ["y"], name="cell", hidden_size=2),
+    ]
+    model = graph(nodes, tensors={"w": weight})
+    model.graph.input.append(helper.make_tensor_value_info("state", TensorProto.FLOAT, ("n", 2)))
+    onnx.save(model, tmp_path / "net.onnx")
+    said = refusal(tmp_path / "net.onnx")
+    assert "takes 2 tensors (x, state)" in said and "GRU cell" in said and "until=" in said
+    net, x = read_network(tmp_path / "net.onnx", whole=False), torch.rand(16, 2, 8, 8)
+    assert [name for name, _ in net.named_children()] == ["encoder"]
+    snn = transpike.convert(net, x, until="encoder", scheme=transpike.CSS(steps=14))
+    torch.testing.assert_close(snn(x), F.conv2d(x, torch.tensor(weight)), rtol=0, atol=1e-2)
+    with pytest.raises(ModelError, match="nobody gives its input state"):
+        net(x)
+
+
+def test_a_file_of_more_bytes_than_onnx_has_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.onnx").open("wb") as file:
+        file.truncate(2**31 + 2**30)
+    began = time.perf_counter()
+    assert "has 3.0 GiB, and an ONNX file at most 2" in refusal(tmp_path / "huge.onnx")
+    assert time.perf_counter() - began < 2
 
 
 def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_headline_says_it_in_plain_words() -> None:
 def test_the_headline_admits_failure(built: str) -> None:
     page = page_of(make_conversion({"silent": 0, "floor": 0.3}))
     assert "No setting on this page keeps 99.5 % of the ANN’s predictions. This one comes closest." in page
-    assert "No setting here" not in built
+    assert "No setting on this page" not in built
 
 
 def test_the_table_has_every_row_and_the_ann(built: str) -> None:
@@ -127,7 +127,7 @@ def test_what_makes_the_error_at_the_output_is_drawn_and_told(built: str) -> Non
         "silent=&#39;auto&#39; &lt;b&gt;. To first order, the errors of all layers together give a relative error of "
         "4.69 %" in page
     )
-    assert "measured, it is 5.00 %" in page
+    assert "The measured error is 5.00 %" in page
     cells = {cells[0]: cells for cells in Page(page).rows if len(cells) == 19}
     assert (cells[LAYERS[5]][9], cells[LAYERS[0]][9]) == ("2.00 %", "1.00 %")
     assert "T = 8: Coupling. Help" in str(conversion_table(parsed(told).result).caption)
@@ -322,7 +322,7 @@ def test_a_student_alone_is_drawn() -> None:
     assert "Logits in the first student’s order" in page.text("h3")
     assert len(page.drawings()) == 6
     assert "without a leak: an integrator" in " ".join(page.text("span"))
-    assert "BSD’s Eq. 3 is not about it" in " ".join(page.text("p"))
+    assert "BSD’s Eq. 3 does not apply" in " ".join(page.text("p"))
 
 
 def test_an_analysis_of_a_network_that_diverged_is_drawn() -> None:

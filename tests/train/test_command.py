@@ -108,7 +108,7 @@ def test_python_trainings_do_not_overwrite_each_other(tmp_path):
     options = TrainOptions(epochs=1, machine=Machine(accelerator="cpu"))
     fit(net, Loaders(batch, None), options, folder=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match=r"holds an earlier training \(last\.ckpt\)\. Go on with it by resume=True"):
+    with pytest.raises(ConfigError, match=r"holds an earlier training \(last\.ckpt\)\. Continue it with resume=True"):
         fit(net, Loaders(batch, None), options, folder=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -129,7 +129,8 @@ class Percentile:
         """What the trains say in full, in float64; 0 where nothing was seen but zeros."""
         if self.per == "channel" and seen.channels is not None:
             peaks = self._of_channels(name, seen.channels, full, largest)
-            return peaks.clamp_min(float(peaks.max()) * _FLOOR)
+            most = peaks.max()  # also of channels never excited: a small unit would follow what only seems to come
+            return torch.where(peaks > 0, peaks.clamp_min(float(most) * _FLOOR), most)
         if self.percentile == "fit" and name != "input":
             return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest, self.unit)
         peak = seen.values.quantile(100 if name == "input" or self.percentile == "fit" else self.percentile)

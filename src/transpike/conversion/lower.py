@@ -111,7 +111,7 @@ def _lower(to: Lowering, node: Node) -> Value:
         return _constant(to, node)
     if base in _IDENTITY or (base.endswith("dropout") and not arguments.get("train")):
         return _as_float(to, node, values[0])
-    if base in ("to", "_to_copy") and node.meta["val"].is_floating_point():
+    if base in ("to", "_to_copy") and (node.meta["val"].is_floating_point() or _same_type(node)):
         return _as_float(to, node, values[0])
     if to.astray(values):
         return to.stand_in(node, values)
@@ -133,6 +133,11 @@ def _repeated(arguments: Mapping[str, Value], node: Node) -> int:
     sequence = node.all_input_nodes[0].meta["val"].shape
     axis = int(bool(arguments.get("batch_first")))
     return sequence[axis] if len(sequence) == 3 and isinstance(sequence[axis], int) else 0
+
+
+def _same_type(node: Node) -> bool:
+    """Whether the input of ``node`` is moved, not turned into numbers of another kind."""
+    return bool(node.all_input_nodes[0].meta["val"].dtype == node.meta["val"].dtype)
 
 
 def _as_float(to: Lowering, node: Node, x: str) -> str:

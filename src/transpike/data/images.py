@@ -41,9 +41,9 @@ class Loading:
         seed: Seed of the validation split, the order of images in each epoch and the augmentation.
         workers: The number of processes that read files. Only `folder` needs them; the other sets lie in memory.
         augment: Names joined by `+`, as in `standard+autoaugment+cutout:16`, or `none`. `standard` shifts images at
-            random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `autoaugment`,
-            `randaugment`, `cutout` and `erasing` follow it or stand alone. `transpike.data.augment.augmentation`
-            describes all.
+            random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `flip`, `autoaugment`,
+            `randaugment`, `wide`, `cutout` and `erasing` follow it or stand alone.
+            `transpike.data.augment.augmentation` describes all.
         size: Side of the images in pixels. By default that of the set; 224 for `folder`.
         crop: For `folder`: the share of the resized image's side that the centre crop keeps in evaluation, in (0, 1].
             The default is 0.875; timm's networks have their own.

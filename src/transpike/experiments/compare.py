@@ -53,6 +53,7 @@ class Compare:
       transpike compare resnet20 --data cifar10 --weights resnet20.safetensors --loading.test-images 1000
       transpike compare RUN --schemes '[css, {name: css, levels: [1, 2, 4, 8], steps: [2, 4, 8]}, {name: rate}]'
       transpike compare RUN --max-latency 32 --payload-bits 1
+      transpike compare detector.onnx --data folder --root my-images --metric boxes
       transpike compare RUN --schemes '[css, {name: rate, steps: [32, 64]}]' --agreement 0.995
       torchrun --nproc-per-node 4 --no-python transpike compare RUN --out runs/comparison
 
@@ -81,6 +82,9 @@ class Compare:
         max_energy: Pick the best row among those that take at most this many microjoules for an image.
         technology: The chip technology of the energies: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
         memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. Its traffic is counted in the energy.
+        metric: Another measure of the outputs, beside the classes: same, iou, boxes, correlation, or module:function.
+            Your own function takes outputs and targets, and returns one number or one for each image. Each measure is
+            taken against the network's own outputs, and against labels if it takes them.
         spikes: Where neurons stand: only where spikes are needed (needed), also behind every residual block (blocks),
             or at every operator, for hardware whose neurons compute one function each (operators).
         calibration: The number of training images that set the amplitudes.
@@ -108,6 +112,7 @@ class Compare:
     max_energy: float | None = None
     technology: Node = "45nm"
     memory: Memory = "none"
+    metric: str | None = None
     spikes: Spikes = "needed"
     calibration: int = 512
     device: str = "cpu"
@@ -126,9 +131,11 @@ def compare(options: Compare) -> Conversion:
     Raises:
         TranspikeError: No scheme has neurons for the network, or an option, the weights or the images are wrong.
     """
+    from transpike.measure.outputs import find_metric
     from transpike.measure.stopping import held_out_images
     from transpike.measure.sweep import Sweep
 
+    metric = find_metric(options.metric)
     schemes = _schemes([*SCHEMES] if options.schemes is None else options.schemes)
     limits = limits_of(options.max_latency, options.payload_bits, options.max_energy)
     if options.target_loss is not None:
@@ -152,7 +159,7 @@ def compare(options: Compare) -> Conversion:
     task = Sweep(
         source.model, ann, sets, schemes, options.calibration, options.device, options.spikes,
         target=options.target_loss, limits=limits if str(limits) else None,
-        agreement=options.agreement, held_out=held_out,
+        agreement=options.agreement, held_out=held_out, metric=metric,
         technology=Technology.of(options.technology, options.memory), total=total,
     )  # fmt: skip
     found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}

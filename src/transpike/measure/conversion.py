@@ -83,7 +83,8 @@ def compare(
         technology: what energies are of.
         metric: what to measure outputs by beside classes: a name of `transpike.metrics.tasks.METRICS`; a function of
             outputs and targets, as the network returns them, that gives a number, or one an image; or several by name.
-            The spiking network is measured against the other's outputs, and both against labels where there are some.
+            The spiking network is measured against the other's outputs, and both against labels where there are some;
+            class indices are left out where a measure does not take them.
 
     Returns:
         The figures of both; accuracies are None without labels.

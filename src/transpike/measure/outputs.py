@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +23,8 @@ __all__ = ["OutputErrors", "Scores", "find_metric", "scored"]
 def find_metric(given: object) -> dict[str, Metric]:
     """Measures by name, from what a user gives: a name of `METRICS`, a function, or functions by name.
 
-    A text ``module:function`` names a function of the user's own.
+    A text ``module:function`` names a function of the user's own, of a module that is installed or lies in the folder
+    that is worked in.
 
     Raises:
         ConfigError: for anything else.
@@ -43,10 +46,13 @@ def _one(given: object) -> Metric:
         return METRICS[given]
     if isinstance(given, str) and ":" in given:
         module, _, name = given.partition(":")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # last: what is installed goes first
         try:
             found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"metric: {given!r} cannot be imported: {error}") from error
+        except Exception as error:  # whatever the user's module raises
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ConfigError(f"metric: {given[:60]!r} cannot be imported: {why}") from error
         if callable(found):
             return found  # type: ignore[no-any-return]
     guess = near(given, METRICS) if isinstance(given, str) else ""
@@ -76,20 +82,32 @@ def scored(metric: Metric, outputs: Any, targets: Any, images: int) -> float:
 
 
 class Scores:
-    """Measures of both networks, summed over images."""
+    """Measures of both networks, summed over images.
+
+    Data of classes has labels whatever a network is for: a measure that does not take class indices is taken beside the
+    other network's outputs alone.
+    """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self.metrics = metrics
+        self._unlabelled: set[str] = set()
         self._sums = torch.zeros(3, len(metrics), dtype=torch.float64)  # beside the ANN; beside labels, ANN and SNN
 
     def update(self, ann: Any, snn: Any, targets: Any | None) -> None:
         """Add what both networks say of some images."""
         images = len(torch.utils._pytree.tree_leaves(ann)[0])
-        for k, metric in enumerate(self.metrics.values()):
+        for k, (name, metric) in enumerate(self.metrics.items()):
             self._sums[0, k] += scored(metric, snn, ann, images)
-            if targets is not None:
-                self._sums[1, k] += scored(metric, ann, targets, images)
-                self._sums[2, k] += scored(metric, snn, targets, images)
+            if targets is None or name in self._unlabelled:
+                continue
+            try:
+                right = [scored(metric, outputs, targets, images) for outputs in (ann, snn)]
+            except DataError:
+                if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.shape != (images,):
+                    raise
+                self._unlabelled.add(name)
+            else:
+                self._sums[1:, k] += torch.tensor(right, dtype=torch.float64)
 
     def result(
         self, images: float, total: Callable[[Tensor], Tensor] | None, labelled: bool
@@ -97,7 +115,8 @@ class Scores:
         """Means: of the SNN beside the ANN, then of the ANN and of the SNN beside labels."""
         sums = (total(self._sums) if total and self.metrics else self._sums) / images
         beside, ann, snn = ({name: float(row[k]) for k, name in enumerate(self.metrics)} for row in sums)
-        return beside, (ann if labelled else {}), (snn if labelled else {})
+        labels = [name for name in self.metrics if labelled and name not in self._unlabelled]
+        return beside, {name: ann[name] for name in labels}, {name: snn[name] for name in labels}
 
 
 class OutputErrors:

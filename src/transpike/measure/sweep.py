@@ -23,6 +23,7 @@ from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.measure.search import Search
 from transpike.measure.stopping import early_row
+from transpike.metrics.tasks import Metric
 from transpike.results import Calibration, Conversion, Limits, Row, Spikes
 from transpike.train.processes import first_process
 
@@ -52,6 +53,7 @@ class Sweep:
         held_out: how many test images, the first ones, say when they may stop.
         limits: what the row that is picked must keep.
         technology: what energies are of.
+        metric: measures of outputs beside classes, by name.
         total: sums a tensor over processes, which share the test images; None for one process.
     """
 
@@ -69,6 +71,7 @@ class Sweep:
     held_out: int = 512
     limits: Limits | None = None
     technology: Technology = TECHNOLOGIES["45nm"]
+    metric: Mapping[str, Metric] | None = None
     total: Callable[[Tensor], Tensor] | None = None
 
 
@@ -110,8 +113,9 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
                 bars.passed(scheme)
                 continue
             measured = compare(
-                snn, sets.test, progress=bars.measuring(scheme), total=task.total, technology=task.technology
-            )
+                snn, sets.test, progress=bars.measuring(scheme), total=task.total, technology=task.technology,
+                metric=task.metric,
+            )  # fmt: skip
             row = measured.row
             if task.agreement is not None:
                 row = early_row(row, snn, sets, agreement=task.agreement, held_out=task.held_out, total=task.total)

@@ -31,7 +31,8 @@ _NUMBERS = {"Clip": (1, 2), "Dropout": (1,), "Pad": (1, 2, 3), "Resize": (1, 2, 
 def read_onnx(path: Path, *, whole: bool = True) -> Program:
     """The network of an ONNX file that takes one tensor of samples [N, \\*].
 
-    Unless the ``whole`` of it is wanted, operators that are not known are errors only where they are run.
+    Unless the ``whole`` of it is wanted, operators that are not known and further inputs are errors only where an
+    output needs them.
 
     Raises:
         ModelError: if the file is missing, damaged, takes several tensors, or has operators that are not known; if the
@@ -44,9 +45,11 @@ def read_onnx(path: Path, *, whole: bool = True) -> Program:
             f"{path}: reading ONNX takes the package onnx. Install it: pip install 'transpike[onnx]'"
         ) from None
     with open_regular(path) as file:
-        data = file.read(_BYTES + 1)
-    if len(data) > _BYTES:
-        raise ModelError(f"{path} is larger than an ONNX file can be. {AGAIN}")
+        size = file.seek(0, 2)
+        if size > _BYTES:
+            raise ModelError(f"{path} has {size / 2**30:.1f} GiB, and an ONNX file at most 2. {AGAIN}")
+        file.seek(0)
+        data = file.read()
     try:
         model = onnx.load_from_string(data)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
@@ -71,9 +74,14 @@ def _program(path: Path, model: Any, whole: bool) -> Program:
     for tensor in graph.initializer:
         _keep(tensor.name, _array(tensor), tensors, known, plain)
     inputs = [entry for entry in graph.input if entry.name not in tensors and entry.name not in known]
-    if len(inputs) != 1:
+    if not inputs or (whole and len(inputs) > 1):
         names = ", ".join(entry.name for entry in inputs) or "none"
-        raise ModelError(f"{path} takes {len(inputs)} tensors ({names[:200]}); transpike converts networks of one")
+        cells = [f"{node.op_type} {node.name[:60]}" for node in graph.node if node.op_type in _RECURRENT]
+        raise ModelError(
+            f"{path} takes {len(inputs)} tensors ({names[:200]}); transpike converts networks of one. "
+            + (f"It has recurrent or conditional parts ({', '.join(cells)[:200]}). " if cells else "")
+            + (f"A part that needs {inputs[0].name[:60]} alone converts: until= names its last step." if inputs else "")
+        )
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in inputs[0].type.tensor_type.shape.dim]
     batch, strange = dims[0] if dims else None, dict[str, list[str]]()
     steps: list[Step] = []
@@ -85,7 +93,7 @@ def _program(path: Path, model: Any, whole: bool) -> Program:
             continue
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             strange.setdefault(node.op_type, []).append(name)
-            steps.append(Step(name, None, (), tuple(node.output), {}))
+            steps.append(Step(name, None, [Name(source) for source in node.input], tuple(node.output), {}))
             continue
         args: list[object] = []
         for place, source in enumerate(node.input):
@@ -96,8 +104,8 @@ def _program(path: Path, model: Any, whole: bool) -> Program:
     if strange and whole:
         words = "Take the network before it: until= names the last step, and the rest runs on as it is."
         raise refused(title, strange, words if any(name in _RECURRENT for name in strange) else "Export without them.")
-    outputs = [entry.name for entry in graph.output]
-    return Program(title, steps, tensors, start=inputs[0].name, outputs=outputs, shape=dims[1:])
+    outputs, absent = ([entry.name for entry in some] for some in (graph.output, inputs[1:]))
+    return Program(title, steps, tensors, start=inputs[0].name, outputs=outputs, shape=dims[1:], absent=absent)
 
 
 def _array(tensor: Any) -> np.ndarray[Any, Any]:

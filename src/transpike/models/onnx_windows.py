@@ -285,8 +285,8 @@ def _pad(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
         if min(used) < first:  # of channels: one axis after the other, as if it were the last
             for axis in used:
                 moved = x.movedim(axis, -1)
-                padded = F.pad(moved.flatten(1, -2), found[axis], how)
-                x = padded.unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
+                padded = F.pad(moved.unsqueeze(1).flatten(1, -2), found[axis], how)
+                x = padded.unflatten(1, (1, *moved.shape[1:-1])).squeeze(1).movedim(-1, axis)
             return x
         flat = [n for axis in range(x.ndim - 1, first - 1, -1) for n in found.get(axis, (0, 0))]
         return F.pad(x, flat, how, value) if how == "constant" else F.pad(x, flat, how)

@@ -6,7 +6,7 @@ it has in the file, so that what cannot be converted is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Step:
 
     Attributes:
         name: in the file.
-        run: the function; None where there is none, which is an error only if the step is reached.
+        run: the function; None where there is none, which is an error only if an output needs it.
         args: plain values, lists of them, and `Name` for values.
         outputs: names of what it gives; empty ones are left out.
         kwargs: by name.
@@ -68,6 +68,7 @@ class Program(nn.Module):
         start: the name of the samples.
         outputs: names of what it gives; a tuple, if there are several.
         shape: of a sample, as far as the file says; None for sizes it leaves open.
+        absent: names of values that nobody gives; what needs them is left out, and an error if an output does.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Program(nn.Module):
         start: str,
         outputs: Sequence[str],
         shape: Sequence[int | None],
+        absent: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.title, self.start, self.outputs, self.sizes = title, start, tuple(outputs), tuple(shape)
@@ -92,10 +94,16 @@ class Program(nn.Module):
                 self.register_parameter(place, nn.Parameter(tensor, requires_grad=False))
             else:
                 self.register_buffer(place, tensor)
+        self._absent = {name: f"nobody gives its input {name[:80]}" for name in absent}
         for step in steps:
             place = _free(step.name, used)
-            if step.run is not None:
-                self.add_module(place, _Called(step.run))
+            missing = [self._absent[name] for name in _names((step.args, step.kwargs)) if name in self._absent]
+            if step.run is None and not missing:
+                missing = [f"transpike does not read the operator of its step {step.name[:80]}"]
+            if missing:
+                self._absent |= dict.fromkeys(step.outputs, missing[0])
+                continue
+            self.add_module(place, _Called(step.run))  # type: ignore[arg-type]
             self._steps.append((place, step))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -117,14 +125,11 @@ class Program(nn.Module):
     def _run(self, x: Tensor, values: dict[str, object], *, named: bool = False) -> tuple[Tensor, ...]:
         values |= {self.start: x, DEVICE: x.device}
         for place, step in self._steps:
-            if step.run is None:
-                if named:
-                    return ()
-                raise ModelError(f"{self.title}: transpike does not read the operator of its step {step.name[:80]}")
             try:
                 args: Any = _filled(step.args, values)
                 kwargs: Any = _filled(step.kwargs, values)
-                result = (step.run if named else getattr(self, place))(*args, **kwargs)
+                run = getattr(self, place)
+                result = (run.run if named else run)(*args, **kwargs)
             except ModelError:
                 raise
             except Exception as error:
@@ -143,11 +148,26 @@ class Program(nn.Module):
                         f"{self.title}: its step {step.name[:80]} gives {value.numel():,} values; its sizes are damaged"
                     )
                 values[name] = value
+        if missing := [self._absent[name] for name in self.outputs if name in self._absent]:
+            if named:
+                return ()
+            raise ModelError(f"{self.title}: {missing[0]}")
         found = [values.get(name) for name in self.outputs]
         kept = tuple(value for value in found if isinstance(value, Tensor))
         if len(kept) < len(found):
             raise ModelError(f"{self.title}: an output is no tensor, or no step gives it. Export it again.")
         return kept
+
+
+def _names(argument: object) -> Iterator[str]:
+    """The names of values among arguments."""
+    if isinstance(argument, Name):
+        yield argument
+    elif isinstance(argument, Mapping):
+        yield from _names(list(argument.values()))
+    elif isinstance(argument, (list, tuple)):
+        for item in argument:
+            yield from _names(item)
 
 
 def _filled(argument: object, values: Mapping[str, object]) -> object:
@@ -172,7 +192,18 @@ def _free(name: str, used: set[str]) -> str:
     return place
 
 
-_TAKEN = ("title", "start", "outputs", "sizes", "training", "_places", "_steps", "_known", *vars(nn.Module()))
+_TAKEN = (
+    "title",
+    "start",
+    "outputs",
+    "sizes",
+    "training",
+    "_places",
+    "_steps",
+    "_known",
+    "_absent",
+    *vars(nn.Module()),
+)
 
 
 def refused(title: str, places: Mapping[str, Sequence[str]], known: str) -> ModelError:

@@ -54,7 +54,7 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
         table=Table([_group(result, label, one, best) for label, one in named], _ann_cells(result.ann)),
         layers=Layers(setting, [layer_cells(layer) for layer in best.layers]) if best.layers else None,
         groups=[
-            *_outputs(result.ann, best),
+            *_outputs(result.ann, named, best),
             *_least(result, series),
             *_refused(result),
             *_searched(result),
@@ -63,13 +63,15 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
     )
 
 
-def _outputs(ann: Ann, row: Row) -> list[Group]:
-    """What there is to say of the outputs beside classes: the task's measures, and each output's error."""
+def _outputs(ann: Ann, named: Named, row: Row) -> list[Group]:
+    """What there is to say of the outputs beside classes: the task's measures of all, each output's error of one."""
+    rows = [(f"{label}, T = {one.steps}", one) for label, series in named for one in series.rows]
     measures = [
-        (name, fixed(value, 4), fixed(row.label_measures.get(name), 4), fixed(ann.measures.get(name), 4))
-        for name, value in row.measures.items()
+        (name, label, fixed(value, 4), fixed(one.label_measures.get(name), 4), fixed(ann.measures.get(name), 4))
+        for label, one in rows
+        for name, value in one.measures.items()
     ]
-    columns = ("measure", "beside the ANN’s outputs", "beside labels", "the ANN’s beside labels")
+    columns = ("measure", "code", "beside the ANN’s outputs", "beside labels", "the ANN’s beside labels")
     found = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
     if len(row.output_errors) > 1:
         note = "Relative to the ANN’s outputs minus their mean over images. A softmax hides errors: look before it."

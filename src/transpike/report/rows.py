@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transpike.files import check_target, csv_table, write_csv
@@ -15,7 +15,7 @@ FIGURES = (
     *("steps", "latency", "latency_zero_delay", "interval", "spike_bits", "train_bits", "accuracy", "loss_pp"),
     *("agreement", "logit_error", "spikes_per_neuron", "synops", "energy_uj", "images_per_second"),
 )
-HEADING = ("scheme", "settings", *FIGURES)
+HEADING = ("scheme", "settings", *FIGURES, "measures", "output_errors")
 
 
 def check_rows(path: Path) -> None:
@@ -29,7 +29,7 @@ def check_rows(path: Path) -> None:
 
 def write_rows(result: Conversion, path: Path) -> Path:
     """Write a line a network as CSV: its scheme, its settings as JSON, and its figures as `transpike.results.Row` has
-    them; the ANN first. What was not measured is left empty.
+    them, those of outputs by name as JSON too; the ANN first. What was not measured is left empty.
 
     Raises:
         ConfigError: the file cannot be written, or another lies there.
@@ -40,9 +40,14 @@ def write_rows(result: Conversion, path: Path) -> Path:
 def _lines(result: Conversion) -> list[Sequence[object]]:
     ann = result.ann
     known = {"accuracy": ann.accuracy, "energy_uj": ann.energy_uj, "images_per_second": ann.images_per_second}
-    return [["ann", "", *(known.get(name) for name in FIGURES)], *map(_line, result.rows)]
+    return [["ann", "", *(known.get(name) for name in FIGURES), "", ""], *map(_line, result.rows)]
 
 
 def _line(row: Row) -> Sequence[object]:
     settings = {name: value for name, value in row.scheme.items() if name != "name"}
-    return [row.scheme["name"], json.dumps(settings), *(getattr(row, name) for name in FIGURES)]
+    figures = [getattr(row, name) for name in FIGURES]
+    return [row.scheme["name"], json.dumps(settings), *figures, *_objects(row.measures, row.output_errors)]
+
+
+def _objects(*found: Mapping[str, float]) -> list[str]:
+    return [json.dumps(dict(each)) if each else "" for each in found]

@@ -60,7 +60,7 @@ def conversion_table(result: Conversion) -> Table:
         table.caption += f"\nwithin {result.limits}: {named}"
     if best.diagnosis:
         table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
-    table.caption += "".join(f"\n{line}" for line in _outputs(best, result.ann))
+    table.caption += "".join(f"\n{line}" for line in _outputs(result.rows, best, result.ann))
     table.caption_justify = "left"
     ann = result.ann
     speed = f"{ann.images_per_second:.0f}"
@@ -75,15 +75,24 @@ def conversion_table(result: Conversion) -> Table:
     return table
 
 
-def _outputs(row: Row, ann: Ann) -> Iterator[str]:
-    """What there is to say of the outputs beside classes: the task's measures, and each output's error."""
-    for name, value in row.measures.items():
-        yield f"{name}: {value:.4g} beside the ANN's outputs"
-        if name in row.label_measures:
-            yield f"{name} beside labels: {row.label_measures[name]:.4g}, the ANN's {ann.measures.get(name, 0.0):.4g}"
-    if len(row.output_errors) > 1:
-        errors = (f"{name} {100 * value:.3g} %" for name, value in row.output_errors.items())
+def _outputs(rows: Sequence[Row], best: Row, ann: Ann) -> Iterator[str]:
+    """What there is to say of the outputs beside classes: the task's measures of all rows, the best one's errors."""
+    for name in best.measures:
+        yield f"{name}: {_values([(row, row.measures.get(name)) for row in rows])} beside the ANN's outputs"
+        if name in best.label_measures:
+            found = _values([(row, row.label_measures.get(name)) for row in rows])
+            yield f"{name} beside labels: {found}, the ANN's {ann.measures.get(name, 0.0):.4g}"
+    if len(best.output_errors) > 1:
+        errors = (f"{name} {100 * value:.3g} %" for name, value in best.output_errors.items())
         yield f"relative error: {', '.join(errors)}"
+
+
+def _values(found: Sequence[tuple[Row, float | None]]) -> str:
+    """Numbers, and of several the row of each."""
+    several = len(found) > 1
+    words = (f"{value:.4g}" + (f" ({_name(row)}, T = {row.steps})" if several else "") for row, value in found
+             if value is not None)  # fmt: skip
+    return ", ".join(words)
 
 
 def early_tables(result: Conversion) -> Iterator[Table]:

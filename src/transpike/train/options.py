@@ -98,6 +98,8 @@ class Recipe:
         mixup: Alpha of the Beta distribution that mixes pairs of images. 0 means no mixing.
         cutmix: Alpha of the Beta distribution of the pasted area. 0 means no pasting. If mixup is set too, each batch
             draws one of both.
+        mix_share: The share of the batches that are mixed.
+        mix_epochs: Mix only in this many first epochs. None means all epochs.
         ema: Decay per step of a moving average of the weights. The average is then validated, tested and exported. None
             means no average.
         loss: "ce", cross-entropy of the mean over time; or "tet", cross-entropy of every step (spiking networks).
@@ -107,6 +109,8 @@ class Recipe:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mix_share: float = 1.0
+    mix_epochs: int | None = None
     ema: float | None = None
     loss: Literal["ce", "tet"] = "ce"
     tet_lambda: float = 0.05
@@ -115,6 +119,9 @@ class Recipe:
         number("recipe.label_smoothing", self.label_smoothing, least=0, below=1)
         number("recipe.mixup", self.mixup, least=0)
         number("recipe.cutmix", self.cutmix, least=0)
+        number("recipe.mix_share", self.mix_share, least=0, most=1)
+        if self.mix_epochs is not None:
+            whole("recipe.mix_epochs", self.mix_epochs)
         if self.ema is not None:
             number("recipe.ema", self.ema, above=0, below=1)
         number("recipe.tet_lambda", self.tet_lambda, least=0, below=1)
