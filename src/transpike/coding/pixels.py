@@ -1,4 +1,4 @@
-"""What the encoders of pixels share: normalised images back to pixels, and pixels told by spikes to images."""
+"""What the encoders of pixels share: normalised images to pixels, and spikes to pixels and images."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class Pixels(Encoder):
         Raises:
             DataError: for no step, or more than T.
         """
-        return (self._told(first(spikes, self.steps)) - self.mean) / self.std
+        return (self._pixels_of(first(spikes, self.steps)) - self.mean) / self.std
 
-    def _told(self, spikes: Tensor) -> Tensor:
+    def _pixels_of(self, spikes: Tensor) -> Tensor:
         """The pixels that spikes [t, N, *] tell of: the mean of what was shown."""
         return spikes.mean(0)
 

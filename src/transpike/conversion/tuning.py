@@ -162,7 +162,7 @@ class Tunable(SpikingNetwork):
     def _violated(self, change: Tensor, wait: int) -> Tensor:
         r"""The squared excess of a layer over its bound, if it waits so long.
 
-        The bound is asked of how the function of the input so far changes in a step, in digits of that step, which is
+        The bound limits how the function of the input so far changes in a step, in digits of that step, which is
         the current itself where the function is the identity: with what is left after a digit at most half a digit, the
         next one need not exceed L as long as the change is at most :math:`(2L + 1 - \beta) / 2`. So it holds for any
         function. What the silent steps heard comes at once, in the first digit: at most :math:`L + 1/2`.

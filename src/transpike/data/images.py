@@ -126,7 +126,7 @@ class ImageSets:
         mean: What was subtracted from pixels between 0 and 1, per channel.
         std: What that was divided by.
         plain: The training images without augmentation, as :meth:`calibration` draws them.
-        loading: How all this was asked for.
+        loading: The options that gave all this.
         root: Where the files lie; None where `load_images` did not load them.
     """
 

@@ -130,8 +130,8 @@ class TransBlock(nn.Module):
         self.each = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        asked = self.ask(self.first(tokens)).unflatten(-1, (3, self.heads, -1))
-        query, key, value = asked.permute(2, 0, 3, 1, 4)
+        projected = self.ask(self.first(tokens)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.tell(attended.transpose(1, 2).flatten(-2))
         refined: Tensor = tokens + self.each(self.second(tokens))

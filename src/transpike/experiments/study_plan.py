@@ -157,8 +157,8 @@ def _plan(content: Arguments, stem: str, always: Arguments) -> Plan:
 class _Maker:
     """Makes jobs, and once each those that they need."""
 
-    def __init__(self, verb: str, asked: Mapping[str, Arguments], always: Arguments) -> None:
-        self.verb, self.asked, self.always = verb, asked, always
+    def __init__(self, verb: str, needed: Mapping[str, Arguments], always: Arguments) -> None:
+        self.verb, self.needed, self.always = verb, needed, always
         self.before: dict[str, Job] = {}
 
     def job(self, label: str, options: Arguments, values: Mapping[str, object], seed: int, *, main: bool = True) -> Job:
@@ -173,15 +173,15 @@ class _Maker:
         options = _filled(options, {f"${name}": value for name, value in values.items()} | {"$seed": seed})
         needs = {name: self._needed(name, values, seed, label) for name in _names(options)}
         settled = _parsed(verb, options, label)
-        told = json.dumps([verb, _told(settled), needs], sort_keys=True)
-        name = f"{_slug(label)}-seed{settled.seed}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        record = json.dumps([verb, _changed(settled), needs], sort_keys=True)
+        name = f"{_slug(label)}-seed{settled.seed}-{hashlib.sha256(record.encode()).hexdigest()[:8]}"
         return Job(name, verb, options, needs)
 
     def _needed(self, name: str, values: Mapping[str, object], seed: int, label: str) -> str:
-        if name not in self.asked:
-            known = ["seed", *values, *self.asked]
+        if name not in self.needed:
+            known = ["seed", *values, *self.needed]
             raise ConfigError(f"{label}: ${name} is nothing of this file.{near(name, known)} There is {listed(known)}.")
-        job = self.job(name, self.asked[name], values, seed, main=False)
+        job = self.job(name, self.needed[name], values, seed, main=False)
         return self.before.setdefault(job.name, job).name
 
 
@@ -218,20 +218,20 @@ def _parsed(verb: str, options: Arguments, where: str) -> Verb:
         raise ConfigError(f"{where} (`transpike {verb}`): {reason}") from error
 
 
-def _told(options: Any) -> Arguments:
+def _changed(options: Any) -> Arguments:
     """What of the options is not as by default: what is added to a command later leaves a study's runs as they are."""
-    told: Arguments = {}
+    record: Arguments = {}
     for one in fields(options):
         value = getattr(options, one.name)
         default = one.default if one.default_factory is MISSING else one.default_factory()
         if one.name in PLACES:
             continue
         if is_dataclass(value) and not isinstance(value, type):
-            if inner := _told(value):
-                told[one.name] = inner
+            if inner := _changed(value):
+                record[one.name] = inner
         elif plain(value) != plain(default) and value is not None and value != {}:
-            told[one.name] = plain(value)
-    return told
+            record[one.name] = plain(value)
+    return record
 
 
 def _filled(value: Any, names: Mapping[str, object]) -> Any:

@@ -146,8 +146,8 @@ def _begin(placed: Any, options: Verb, task: Task) -> None:
     except KeyboardInterrupt:
         if watch is None or not watch.reason or task.stop is None:
             raise
-        told = {"reason": watch.reason, "rule": asdict(task.stop)}
-        files.write_json(task.folder / "stopped.json", told, kind=STOPPED)
+        record = {"reason": watch.reason, "rule": asdict(task.stop)}
+        files.write_json(task.folder / "stopped.json", record, kind=STOPPED)
 
 
 def _validated(folder: Path) -> list[float]:

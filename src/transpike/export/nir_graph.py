@@ -1,8 +1,8 @@
 """NIR, the exchange format of neuromorphic tools: networks of integrate-and-fire neurons, out.
 
 Its neurons fire plain spikes and are set back to a value; it knows no graded or signed spike, no neuron that amplifies
-and no reset by subtraction. A rate network is written with its reset in the metadata, which tools ignore: they must be
-told.
+and no reset by subtraction. A rate network is written with its reset in the metadata, which tools ignore: set it in the
+tool.
 """
 
 from __future__ import annotations

@@ -91,10 +91,10 @@ def stopping(
     rule = learned(said[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps))
     said = said[:, held_out:]
     rows = []
-    for asked in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
-        steps = rule.stops(said, share, agreement=asked)
+    for required in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
+        steps = rule.stops(said, share, agreement=required)
         answers = said[steps - 1, torch.arange(len(steps))]
-        rows.append(_early(snn, steps, answers, said[-1], asked, known, energy))
+        rows.append(_early(snn, steps, answers, said[-1], required, known, energy))
     steps, sure = rule.stops(said, share, agreement=agreement), rule.scores(said, share)[rule.first - 1]
     order = sorted(range(len(steps)), key=lambda k: (int(steps[k]), -float(sure[k])))
     found = [(held_out + k, int(steps[k])) for k in order]
@@ -126,7 +126,7 @@ def stopped(
         snn: the network.
         answer: of ``until``.
         full: what calling the network gives for the same images.
-        agreement: that was asked for.
+        agreement: the required share of equal answers.
         labels: classes [N].
         energy: of `energies`, of the first of these images.
     """

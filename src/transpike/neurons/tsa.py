@@ -124,7 +124,7 @@ class Tracked:
     Args:
         spikes: ``[T, N, *]``, digits in {0, ±levels}, in the input's data type and memory format.
         residual: ``[N, *]``, what the train misses of the target, in units of theta: ``target - decode(spikes)``.
-            None unless asked for, like the target.
+            None unless requested, like the target.
         target: ``[N, *]``, the function of the whole input, in units of theta.
     """
 

@@ -116,7 +116,7 @@ def _operations(work: Operations, key: str) -> Group:
     ]  # fmt: skip
     return Group(
         "Operations and energy for one image",
-        _told(work, found),
+        _in_words(work, found),
         plots=_energy_plot(work, found, key),
         columns=(
             *("", "MACs", "additions, comparisons", "products", "shifts", "energy (µJ)"),
@@ -134,7 +134,7 @@ def _counts(part: Part) -> tuple[float, ...]:
     return part.macs, part.accumulates, part.multiplications, part.shifts
 
 
-def _told(work: Operations, found: Mapping[str, Part]) -> str:
+def _in_words(work: Operations, found: Mapping[str, Part]) -> str:
     """Eq. 13 in words, and what a larger input does to it."""
     macs, (_, *image), (_, *laid_out) = found["ann"].macs, work.image, work.input
     sentences = [f"DCT-SNN’s Eq. 13 counts {count(macs)} multiply-accumulates for the artificial network"]

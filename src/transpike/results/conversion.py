@@ -168,7 +168,7 @@ class Row:
         advice: the setting of the scheme, by name, that would lessen the error most; empty where there is none.
         diagnosis: what binds, where, and what to do, in a sentence or two.
         early: answers taken as soon as they are sure, then those of one step for all; empty where not measured.
-        unstreamed: why there are none though they were asked for.
+        unstreamed: why the network cannot have any.
         pictured: images of early answers: the easiest, then as many of the hardest.
     """
 

@@ -26,7 +26,7 @@ from transpike.train.record import after_training, network_name, python_run
 __all__ = ["TUNING", "Finetuned", "Silencing", "Tuner", "check_tunable", "finetune"]
 
 TUNING = TrainOptions(epochs=10, optim=Optim(name="adamw", lr=1e-3, weight_decay=0.0))
-"""How a converted network is trained unless told otherwise."""
+"""How a converted network is trained by default."""
 
 
 class Tuner(Classifier):
@@ -118,7 +118,7 @@ def finetune(
         loaders: training and validation batches, as for `fit`.
         options: how to train; by default `TUNING`, ten epochs of AdamW.
         folder: where the run is written, as for `fit`.
-        silencing: what is asked of silent steps.
+        silencing: the limit of silent steps, and how they are judged.
         resume: continue from the folder's `last.ckpt`.
 
     Raises:

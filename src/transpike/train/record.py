@@ -58,13 +58,13 @@ def python_run(
         yield RunFolder(folder)
         return
     sets = loaders.sets
-    told: dict[str, object] = {"model": network_name(model), "seed": options.seed, "steps": options.steps}
+    record: dict[str, object] = {"model": network_name(model), "seed": options.seed, "steps": options.steps}
     if sets is not None and sets.root is not None:
-        told |= {"data": sets.name, "root": sets.root, "loading": sets.loading}
-    told |= {"options": asdict(options), **(more or {})}
+        record |= {"data": sets.name, "root": sets.root, "loading": sets.loading}
+    record |= {"options": asdict(options), **(more or {})}
     again = f"{verb}(..., folder={str(folder)!r}, resume=True)"
     with training_run(
-        f"transpike.train.{verb}", told, resume=folder if resume else None, out=folder, again=again
+        f"transpike.train.{verb}", record, resume=folder if resume else None, out=folder, again=again
     ) as run:
         yield run
 
