@@ -114,7 +114,7 @@ def test_an_interrupted_study_tells_how_it_goes_on(
     path = ran / "more.yaml"
     path.write_text(more)
     assert main(["study", str(path), "--out", str(ran / "out")]) == 130
-    assert f"What is done lies in {ran / 'out'}. To go on: the same command." in capsys.readouterr().err
+    assert f"Finished runs lie in {ran / 'out'}. To continue: the same command." in capsys.readouterr().err
     assert findings(ran / "out").state("waiting") == 3
     # Another process could go on: the folder is free.
     monkeypatch.undo()

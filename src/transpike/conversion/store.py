@@ -40,7 +40,7 @@ def load(folder: Path | str) -> SpikingNetwork:
     """Read a network that `SpikingNetwork.save` wrote.
 
     Raises:
-        ModelError: if the folder is missing, damaged, or holds something else.
+        ModelError: The folder is missing or damaged, or holds something else.
     """
     source = Path(folder)
     with files.reading(source) as place:

@@ -150,7 +150,7 @@ def _plan(content: Arguments, stem: str, always: Arguments) -> Plan:
                 _mapping(f"arms.{name}", arms[name], ("runs",))
                 cells += [Cell(name, setting, -1, folder=Path(str(run))) for run in _list(name, arms[name]["runs"])]
     if rule is not None and any(cell.job is not None and cell.job.verb == "hybrid" for cell in cells):
-        raise ConfigError("stop: runs of `transpike hybrid` are trained to the end; leave it out.")
+        raise ConfigError("stop: runs of `transpike hybrid` are trained to the end; omit it.")
     return Plan(str(content.get("title", stem)), measure, baseline, tuple(maker.before.values()), tuple(cells), rule)  # type: ignore[arg-type]
 
 
@@ -180,7 +180,7 @@ class _Maker:
     def _needed(self, name: str, values: Mapping[str, object], seed: int, label: str) -> str:
         if name not in self.needed:
             known = ["seed", *values, *self.needed]
-            raise ConfigError(f"{label}: ${name} is nothing of this file.{near(name, known)} There is {listed(known)}.")
+            raise ConfigError(f"{label}: ${name} is not in this file.{near(name, known)} There is {listed(known)}.")
         job = self.job(name, self.needed[name], values, seed, main=False)
         return self.before.setdefault(job.name, job).name
 
@@ -265,10 +265,10 @@ def _merged(*all_: Mapping[str, Any]) -> Arguments:
 
 def _mapping(name: str, value: object, keys: Sequence[str] = (), *, whole: bool = False) -> Arguments:
     if not isinstance(value, Mapping):
-        raise refuse(name, value, "names with values, one a line")
+        raise refuse(name, value, "names with values, one per line")
     for key, inner in value.items():
         if key is None or isinstance(key, bool):
-            raise ConfigError(f"{name} has the name {key}: YAML reads it as no text; write it within quotes.")
+            raise ConfigError(f"{name} has the name {key}: YAML does not read it as text; write it in quotes.")
         if isinstance(inner, Mapping):
             _mapping(f"{name}.{key}", inner)
     if keys:

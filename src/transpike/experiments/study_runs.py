@@ -93,7 +93,7 @@ def run_all(tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, str]]
             yield waiting[done], done.result()
     except BrokenProcessPool as error:
         raise TranspikeError(
-            "a process of the study was ended from outside, maybe for want of memory: give the command again, with "
+            "a process of the study was ended from outside, perhaps by lack of memory: give the command again, with "
             "fewer --processes."
         ) from error
     finally:

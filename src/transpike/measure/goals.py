@@ -73,7 +73,9 @@ class Goal:
             raise refuse("goal", given, 'one of {"same": 99.5}, {"error": 2} and {"loss": 0.2}, in percent')
         ((kind, value),) = rest.items()
         if kind not in kinds:
-            raise ConfigError(f"goal: no kind {kind!r}.{near(str(kind), kinds)} There are: {', '.join(kinds)}; metric.")
+            raise ConfigError(
+                f"goal: there is no kind {kind!r}.{near(str(kind), kinds)} There are: {', '.join(kinds)}; metric."
+            )
         if kind == "same":
             return cls("same", number("goal: same", value, above=0, most=100), margin)
         if kind == "error":
