@@ -144,7 +144,7 @@ def test_new_arms_run_and_old_runs_stay(ran: Path, capsys: pytest.CaptureFixture
             "loading.tst_images",
         ),
         (lambda text: text.replace("method: kd,", "method: kdd,"), "Did you mean kd"),
-        (lambda text: text.replace("$teacher", "$techer"), "$techer is nothing of this file. Did you mean teacher?"),
+        (lambda text: text.replace("$teacher", "$techer"), "$techer is not in this file. Did you mean teacher?"),
         (lambda text: text.replace("baseline: labels", "baseline: label"), "Did you mean 'labels'?"),
         (lambda text: text.replace("seeds: 2", "seeds: [1, 1]"), "seeds=[1, 1]"),
         (lambda text: text.replace("  silent:", "  off:"), "arms has the name False: YAML reads it as no text"),

@@ -234,7 +234,7 @@ def test_one_output_has_an_error_and_no_predictions(kind: str, images: Tensor) -
 
     torch.manual_seed(0)
     net = One().eval()
-    with pytest.raises(ConfigError, match=r"goal: same asks which output .* one output a sample; give an error"):
+    with pytest.raises(ConfigError, match=r"goal: same compares which output .* one output per sample; give an error"):
         transpike.convert(net, images, scheme="auto", goal={"same": 99})
     limits = {"payload_bits": 3, "energy": 1e3}
     snn = transpike.convert(net, images, scheme="auto", goal={"error": 5}, limits=limits)

@@ -223,7 +223,7 @@ class SpikingNetwork(nn.Module):
         return x.tensor_split(max(1, count))
 
     def trace(self, x: Tensor) -> Trace:
-        """Return spikes, residuals and targets of every layer for images ``x``, by name; the input's train comes first."""
+        """Return spikes, residuals and targets of every layer for images ``x``, by name; the input comes first."""
         seen: dict[str, list[Tracked]] = {}
 
         def watch(op: Op, tracked: Tracked) -> None:

@@ -73,9 +73,7 @@ class Goal:
             raise refuse("goal", given, 'one of {"same": 99.5}, {"error": 2} and {"loss": 0.2}, in percent')
         ((kind, value),) = rest.items()
         if kind not in kinds:
-            raise ConfigError(
-                f"goal: there is no kind {kind!r}.{near(str(kind), kinds)} There are: {', '.join(kinds)}; metric."
-            )
+            raise ConfigError(f"goal: no kind {kind!r}.{near(str(kind), kinds)} There are: {', '.join(kinds)}; metric.")
         if kind == "same":
             return cls("same", number("goal: same", value, above=0, most=100), margin)
         if kind == "error":
@@ -144,7 +142,7 @@ class Held:
         self._logits = torch.cat([logits(each) for each in outputs])
         if goal.kind in ("same", "loss") and self._logits.shape[1] < 2:
             raise ConfigError(
-                f"goal: {goal.kind} asks which output is the largest, and the network has one output a sample; "
+                f"goal: {goal.kind} compares which output is the largest, but the network has one output per sample; "
                 'give an error, such as {"error": 2}'
             )
         self._labels = None if labels is None else labels.to(self._logits.device)
