@@ -116,7 +116,7 @@ def test_a_regression_stops_within_its_error() -> None:
     answer, full = snn.until(x[300:], agreement=0.95), snn(x[300:])
     assert float(((answer.outputs - full).abs() > 0.02).float().mean()) <= 0.05 + 0.05
     assert answer.steps.float().mean() < 8 and len(answer.steps.unique()) > 1
-    with pytest.raises(ConfigError, match="one output a sample"):
+    with pytest.raises(ConfigError, match="one output per sample"):
         snn.calibrate_stop(x[:40])
 
 

@@ -147,7 +147,7 @@ def test_new_arms_run_and_old_runs_stay(ran: Path, capsys: pytest.CaptureFixture
         (lambda text: text.replace("$teacher", "$techer"), "$techer is not in this file. Did you mean teacher?"),
         (lambda text: text.replace("baseline: labels", "baseline: label"), "Did you mean 'labels'?"),
         (lambda text: text.replace("seeds: 2", "seeds: [1, 1]"), "seeds=[1, 1]"),
-        (lambda text: text.replace("  silent:", "  off:"), "arms has the name False: YAML reads it as no text"),
+        (lambda text: text.replace("  silent:", "  off:"), "arms has the name False: YAML does not read it as text"),
         (lambda text: text + "stop: {after: 1}\n", "stop lacks behind"),
         (lambda text: text + "over: {steps: 4}\n", "over.steps=4: expected a list"),
     ],
