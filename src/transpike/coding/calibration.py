@@ -88,7 +88,7 @@ class Percentile:
         unit: what the last digit is worth, in units of theta.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
     """
 
     percentile: float | Literal["fit"] = 99.99

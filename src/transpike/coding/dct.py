@@ -70,7 +70,7 @@ class DCTEncoder(Encoder):
     gradient flows to the images.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
         ModelError: on call, if there are no thresholds yet.
         DataError: on call, for another shape, for integers, and for values that are not finite.
 

@@ -46,7 +46,7 @@ class Differential(Scheme):
             |activation| that the largest spike of the first step says; ``"fit"`` least squares over what was seen.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> scheme = Differential(steps=4, thresholds=3)
     >>> scheme.weights, scheme.entry, scheme.digits, scheme.full

@@ -48,7 +48,7 @@ class Quantised(Scheme):
         steps: 1.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> Quantised(bits=4).digits
     (-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)

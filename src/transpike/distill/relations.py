@@ -182,7 +182,7 @@ class RKDDistillation(FeatureMethod):
         alpha: weight of logits KD.
         distance: weight of the distances between two images.
         angle: weight of the angles between three.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "distance" and "angle".
 
@@ -241,7 +241,7 @@ class CCDistillation(_Embedded):
         form: "consecutive" for `consecutive_correlation`, whose numbers are quoted as CC; "kernel" for the paper's
             formula, `correlation_congruence`.
         width: of the embedding.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "correlation".
 
@@ -282,7 +282,7 @@ class CRDDistillation(_Embedded):
         beta: weight of the contrast.
         contrast: temperature of the contrast.
         width: of the embedding.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "contrast".
 

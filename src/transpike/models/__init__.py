@@ -1,4 +1,4 @@
-"""Networks by name: `create_model`."""
+"""Networks by name, made by `create_model`."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def check_name(name: str) -> None:
     """Make sure that `create_model` knows a network ``name``, without making it.
 
     Raises:
-        ModelError: if it does not; near matches are listed.
+        ModelError: It does not know the name. The message lists near matches.
 
     >>> check_name("torchvision/resnet18")
     >>> check_name("torchvision/resnet19")
@@ -119,7 +119,7 @@ def create_model(
     weights: str | Path | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Make a network.
+    """Make a network by name.
 
     Args:
         name: one of `model_names()`; `timm/<name>` or `torchvision/<name>`; the folder of a `transpike train` run,

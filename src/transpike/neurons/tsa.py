@@ -41,7 +41,7 @@ _HAS_TRITON = find_spec("triton") is not None
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """How a value is written as a spike train.
+    """The code that writes a value as a spike train.
 
     Args:
         steps: T, the number of digits.
@@ -54,7 +54,7 @@ class Code:
             which rounds to the nearest digit; without negative spikes 0, which never overshoots.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
     """
 
     steps: int
@@ -85,7 +85,7 @@ class Code:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """What one unit of a spike is worth at each step: ``beta^(T-1-t)``."""
+        """The value of a unit spike at each step: ``beta^(T-1-t)``."""
         return tuple(self.beta ** (self.steps - 1 - step) for step in range(self.steps))
 
 

@@ -165,7 +165,7 @@ class Row:
         output_errors: of each output the norm of the difference, relative to that of the original's less its mean over
             images; and of what is decoded before more is done to it, as by a softmax.
         output_error: relative error of the decoded outputs on the images on which its layers were diagnosed.
-        advice: the setting of the scheme, by name, that would lessen the error most; empty where there is none.
+        advice: the setting of the scheme, by name, that would reduce the error most; empty if there is none.
         diagnosis: what binds, where, and what to do, in a sentence or two.
         early: answers taken as soon as they are sure, then those of one step for all; empty where not measured.
         unstreamed: why the network cannot have any.
