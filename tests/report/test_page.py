@@ -205,7 +205,7 @@ def test_words_of_a_method_stand_only_where_it_is() -> None:
         return " ".join(Page(page_of(result)).text("p"))
 
     bsd, both = said("BSD"), said("BSD", "SFKD")
-    assert "as its method compares them. BSD adapts." in bsd and "SFKD" not in bsd and "Gaussian" not in bsd
+    assert "that its method compares. BSD adapts." in bsd and "SFKD" not in bsd and "Gaussian" not in bsd
     assert "its method compares. BSD adapts. SFKD adapts. Dotted: the weight of the difference’s power" in both
     plain = make_analysis(students=1)
     page = Page(page_of(plain))
