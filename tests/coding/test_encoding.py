@@ -23,13 +23,13 @@ def test_a_period_that_does_not_fit_is_warned_of_once() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("phase", {"block": 4}, "settings={'block': 4} are not the phase encoder's, which takes phases."),
-        ("latency", {"mean": 4}, "settings={'mean': 4} are not the latency encoder's, which takes none."),
-        ("direct", {"steps": 4}, "settings={'steps': 4} are not the direct encoder's, which takes none."),
+        ("phase", {"block": 4}, "settings={'block': 4} do not fit the phase encoder, which takes phases."),
+        ("latency", {"mean": 4}, "settings={'mean': 4} do not fit the latency encoder, which takes none."),
+        ("direct", {"steps": 4}, "settings={'steps': 4} do not fit the direct encoder, which takes none."),
         (
             "possion",
             {},
-            "encoder='possion' is none of dct, direct, poisson, latency, phase, burst. Did you mean poisson?",
+            "encoder='possion' is not one of dct, direct, poisson, latency, phase, burst. Did you mean poisson?",
         ),
         ("burst", {"beta": "2"}, "beta='2': expected a number above 1."),
         ("dct", {"block": 0}, "block=0: expected a whole number of at least 1."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,8 @@ from torch.utils.data import DataLoader
 from transpike import files
 from transpike.checks import choice, whole
 from transpike.data import Loading, load_images
-from transpike.errors import ConfigError, ModelError
+from transpike.errors import ConfigError
+from transpike.experiments.places import check_exported
 from transpike.train.recorded import read_options, recorded_loading
 
 if TYPE_CHECKING:
@@ -92,13 +92,7 @@ def export(options: Export) -> Path:
     for name, targets in OWN.items():
         if getattr(options, name) != getattr(Export, name) and options.to not in targets:
             raise ConfigError(f"{name}: --to {options.to} does not take this option; it is for {', '.join(targets)}")
-    if not os.path.isdir(options.network):
-        raise ModelError(f"{options.network}: no such folder; give one that `transpike convert` wrote, such as RUN/T8.")
-    inner = sorted(str(path.parent) for path in options.network.glob("*/network.json"))
-    if inner and not os.path.isfile(options.network / "network.json"):
-        raise ModelError(
-            f"{options.network}: holds several converted networks; give one of them: {', '.join(inner[:8])}"
-        )
+    check_exported(options.network)
     folder = options.out or options.network / options.to
     if options.to == "events":
         return _events(options, folder)
