@@ -218,11 +218,11 @@ def test_decoding_improves_with_steps_and_shows_what_was_shown() -> None:
 
 
 def test_a_threshold_of_zero_takes_the_others_magnitude_two_are_an_error() -> None:
-    with pytest.warns(UserWarning, match="hardly any negative values"):
+    with pytest.warns(UserWarning, match="the images have almost no negative values"):
         bright = DCTEncoder(steps=2, frequencies=1).fit(images(8, 1, 8, 8).abs() + 0.1)
     low, high = bright.thresholds.tolist()
     assert low == -high < 0 and bright(torch.ones(1, 1, 4, 4)).min() >= 0
-    with pytest.warns(UserWarning, match="hardly any positive values"):
+    with pytest.warns(UserWarning, match="the images have almost no positive values"):
         dark = DCTEncoder(steps=2, frequencies=1).fit(-images(8, 1, 8, 8).abs() - 0.1)
     assert dark.thresholds.tolist() == [low, high]
     dots = torch.zeros(40, 1, 8, 8)

@@ -138,7 +138,7 @@ def test_a_network_of_too_few_classes_is_refused(tmp_path: Path) -> None:
     train.train(train.Train("mlp", network={"hidden": 4}, epochs=1, loading=FEW, machine=CPU, out=run))
     about = (run / "model.json").read_text()
     (run / "model.json").write_text(about.replace('"num_classes": 10', '"num_classes": 9'))
-    with pytest.raises(DataError, match="tells 9 classes apart, and digits has 10"):
+    with pytest.raises(DataError, match="distinguishes 9 classes, and digits has 10"):
         load_model(Source(str(run)), load_images("digits"))
 
 
