@@ -100,7 +100,7 @@ SEE = "See `transpike demo --help`."
         (["x", "--download", "maybe"], "--download maybe: expected true or false."),
         (["x", "--download"], "--download: give true or false after it."),
         (["x", "--steps"], "--steps: give a list of whole numbers, such as 4,6,8, or a whole number after it."),
-        (["x", "y", "z"], "'y' stands where `transpike demo` takes no argument: its options are given by name, such as "
+        (["x", "y", "z"], "'y': `transpike demo` takes no argument at this place. Give options by name, such as "
          "--data y."),
         ([], f"`transpike demo` needs MODEL. {SEE}"),
         (["x", "--optim.lr", "-1"], "optim.lr=-1.0: expected a number above 0."),
@@ -159,11 +159,11 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
          "'tag:yaml.org,2002:python/object/apply:os.system'."),
         ("share: !!timestamp 2", "x.yaml: a value cannot be read ('NoneType' object has no attribute 'groupdict')."),
         ("share: !!bool 2", "x.yaml: a value cannot be read ('2')."),
-        ("- 1", "x.yaml: expected options with values, one a line, such as `epochs: 20`."),
-        ("", "x.yaml: expected options with values, one a line, such as `epochs: 20`."),
+        ("- 1", "x.yaml: expected options with values, one per line, such as `epochs: 20`."),
+        ("", "x.yaml: expected options with values, one per line, such as `epochs: 20`."),
         (b"model: caf\xe9", "x.yaml: damaged: not UTF-8 at byte 10."),
         (BOMB, "x.yaml: holds more than 100,000 values, with those that it refers to."),
-        ("network: &a {b: *a}", "x.yaml: *a refers to what it stands in."),
+        ("network: &a {b: *a}", "x.yaml: *a refers to a value that contains it."),
         ("network: " + "[" * 61 + "]" * 61, "x.yaml: nested deeper than 60."),
         ("network: " + "[" * 100_000, None),
         ("steps: 1" + "0" * 5000, None),

@@ -265,7 +265,7 @@ def test_a_folder_without_results_is_told(tmp_path: Path) -> None:
         ({"version": 3}, "written in a newer format, version 3, not 2. Update transpike."),
         ({"version": 1}, "written in an older format, version 1, not 2. Run the experiment again."),
         ({"version": None}, "written in an older format, version None, not 2."),
-        ({"rows": []}, "rows: expected a row at least. The run was broken off before its first result."),
+        ({"rows": []}, "rows: expected at least one row. The run was interrupted before its first result."),
         ({"mood": 3}, "mood is unknown."),
         ({"modle": "a"}, "modle is unknown."),
     ],
@@ -283,7 +283,7 @@ def test_foreign_results_are_refused(tmp_path: Path, change: dict[str, Any], tol
         ("conversion", ("rows", 1, "scheme"), {}, "rows[1].scheme.name=None: expected text."),
         ("conversion", ("rows", 1, "words", "beta"), 2, "rows[1].words.beta=2: expected text."),
         ("spiking", ("by_steps",), [], "by_steps: expected figures of a spiking network, found none."),
-        ("analysis", ("networks",), [], "networks: expected a network at least, found none."),
+        ("analysis", ("networks",), [], "networks: expected at least one network, found none."),
         (
             *("analysis", ("filters", 0, "network"), 9),
             "filters[0].network=9: expected the place of one of 3 networks, from 0.",

@@ -110,8 +110,8 @@ class Arguments:
             word = found[1].split()[0]
             first = next(name for name in self.types if name not in self.required)
             return (
-                f"{word!r} stands where `transpike {self.verb}` takes no argument: its options are given by name, such "
-                f"as --{first} {word}."
+                f"{word!r}: `transpike {self.verb}` takes no argument at this place. Give options by name, such as "
+                f"--{first} {word}."
             )
         if found := re.search(r"arguments are required: ([\w., ]+)", message):
             names = [name.strip().removeprefix(f"{self.verb}.") for name in found[1].split(",")]
@@ -188,7 +188,7 @@ class Arguments:
         except YAMLError as error:
             raise ConfigError(f"{path}: {first_line(error)}") from error
         if not isinstance(content, Mapping):
-            raise ConfigError(f"{path}: expected options with values, one a line, such as `epochs: 20`.")
+            raise ConfigError(f"{path}: expected options with values, one per line, such as `epochs: 20`.")
         self.files[path] = content
         for name in self._names(path, content):
             if not self._knows_fully(name):

@@ -30,17 +30,17 @@ from transpike.files.yaml import load_yaml
 __all__ = ["build_parser", "main"]
 
 VERBS = {
-    "demo": "train a small network on digits, convert it, report: all in one go",
+    "demo": "train a small network on digits, convert it and write a report",
     "train": "train a network on a data set",
-    "distill": "train a student network by a trained teacher and the labels",
-    "hybrid": "train a network, balance its spiking twin's thresholds, train the twin over time (DCT-SNN)",
-    "study": "compare methods, settings, networks and data by many runs, paired by seed, from one file",
+    "distill": "train a student network with a trained teacher and the labels",
+    "hybrid": "train a network, balance the thresholds of its spiking twin, then train the twin (DCT-SNN)",
+    "study": "run a study from one file: compare methods, settings, networks and data, paired by seed",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
-    "finetune": "train a converted network's weights under its spikes, so that layers need fewer silent steps",
-    "compare": "compare coding schemes on one trained network, in one run",
+    "finetune": "train the weights of a converted network, so that its layers need fewer silent steps",
+    "compare": "compare coding schemes on one trained network",
     "evaluate": "measure a trained or a converted network on test images",
     "export": "write a converted network for other runtimes and chips: ONNX, NIR, whole numbers, its spikes",
-    "analyze": "see where a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
+    "analyze": "show where a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
     "report": "turn result folders into one self-contained HTML page",
 }
 
@@ -105,7 +105,7 @@ def _run(verb: str, given: list[str]) -> None:
 def _check_places(resume: Path | None, out: Path | None) -> None:
     """Refuse a folder beside that of the run that goes on: it would stay empty."""
     if resume is not None and out is not None and os.path.realpath(resume) != os.path.realpath(out):
-        raise ConfigError(f"out={out}: the run goes on in its own folder, {resume}; leave --out away.")
+        raise ConfigError(f"out={out}: the run continues in its own folder, {resume}; omit --out.")
 
 
 def _complain(message: str) -> None:
@@ -175,7 +175,8 @@ def build_parser(verb: str) -> ArgumentParser:
     set_parsing_settings(subclasses_disabled=[is_dataclass])
     parser = ArgumentParser(
         prog="transpike",
-        description="Carry a trained artificial network over to a spiking one. Start with: transpike demo",
+        description="Convert trained networks into spiking ones, train spiking networks, and measure both. "
+        "Start with: transpike demo",
         version=_version(),
         parser_mode="yaml_or_commas",
         formatter_class=_Formatter,
@@ -188,7 +189,7 @@ def build_parser(verb: str) -> ArgumentParser:
         if name == verb:
             _, options = _verb(name)
             child.description = re.split(r"\n+Attributes:\n", getdoc(options) or "")[0]
-            child.add_argument("--config", action="config", help="a YAML file with any of the options below")
+            child.add_argument("--config", action="config", help="A YAML file with any of the options below.")
             child.add_class_arguments(options, as_group=False, as_positional=True)
         verbs.add_subcommand(name, child, help=summary)
     return parser

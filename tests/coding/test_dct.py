@@ -218,17 +218,17 @@ def test_decoding_improves_with_steps_and_shows_what_was_shown() -> None:
 
 
 def test_a_threshold_of_zero_takes_the_others_magnitude_two_are_an_error() -> None:
-    with pytest.warns(UserWarning, match="hardly any negative values"):
+    with pytest.warns(UserWarning, match="the images have almost no negative values"):
         bright = DCTEncoder(steps=2, frequencies=1).fit(images(8, 1, 8, 8).abs() + 0.1)
     low, high = bright.thresholds.tolist()
     assert low == -high < 0 and bright(torch.ones(1, 1, 4, 4)).min() >= 0
-    with pytest.warns(UserWarning, match="hardly any positive values"):
+    with pytest.warns(UserWarning, match="the images have almost no positive values"):
         dark = DCTEncoder(steps=2, frequencies=1).fit(-images(8, 1, 8, 8).abs() - 0.1)
     assert dark.thresholds.tolist() == [low, high]
     dots = torch.zeros(40, 1, 8, 8)
     dots[0, 0, 0, 0] = 1
     with pytest.raises(
-        DataError, match=r"more than 93.5 % of what the images show is\. Take a percentile nearer to 100"
+        DataError, match=r"more than 93.5 % of the shown coefficients are zero\. Take a percentile nearer to 100"
     ):
         DCTEncoder(steps=16).fit(dots)
     assert DCTEncoder(steps=16, percentile=100).fit(dots).thresholds.tolist()[1] == pytest.approx(0.1821, rel=1e-3)
@@ -272,8 +272,8 @@ def test_chroma_of_grey_is_zero_and_luma_keeps_it() -> None:
         ({"order": []}, "one or more"),
         ({"order": 3}, "order=3"),
         ({"order": [0.5, 1]}, r"order=\[0.5, 1\]"),
-        ({"order": [0, 1], "frequencies": 2}, "leave frequencies out"),
-        ({"order": "intermittent", "block": 8}, "say which frequencies"),
+        ({"order": [0, 1], "frequencies": 2}, "omit frequencies"),
+        ({"order": "intermittent", "block": 8}, "set frequencies"),
         ({"frequencies": 0}, "a whole number from 1 to 16"),
         ({"frequencies": 17}, "a whole number from 1 to 16"),
         ({"frequencies": 2.5}, "a whole number from 1 to 16"),

@@ -140,7 +140,7 @@ def test_types_shapes_copies_and_errors(code: type[nn.Module]) -> None:
         encoder(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
     with pytest.raises(DataError, match="nan"):
         encoder(torch.tensor([[0.5, torch.nan]]))
-    with pytest.raises(DataError, match="mean and std of 3 channels for images of shape"):
+    with pytest.raises(DataError, match="mean and std have 3 channels, but the images have shape"):
         code(steps=1, mean=(0.1, 0.2, 0.3), std=(1, 1, 1))(torch.zeros(2, 1, 4, 4))
 
 

@@ -23,13 +23,13 @@ def test_a_period_that_does_not_fit_is_warned_of_once() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("phase", {"block": 4}, "settings={'block': 4} are not the phase encoder's, which takes phases."),
-        ("latency", {"mean": 4}, "settings={'mean': 4} are not the latency encoder's, which takes none."),
-        ("direct", {"steps": 4}, "settings={'steps': 4} are not the direct encoder's, which takes none."),
+        ("phase", {"block": 4}, "settings={'block': 4} do not fit the phase encoder, which takes phases."),
+        ("latency", {"mean": 4}, "settings={'mean': 4} do not fit the latency encoder, which takes none."),
+        ("direct", {"steps": 4}, "settings={'steps': 4} do not fit the direct encoder, which takes none."),
         (
             "possion",
             {},
-            "encoder='possion' is none of dct, direct, poisson, latency, phase, burst. Did you mean poisson?",
+            "encoder='possion' is not one of dct, direct, poisson, latency, phase, burst. Did you mean poisson?",
         ),
         ("burst", {"beta": "2"}, "beta='2': expected a number above 1."),
         ("dct", {"block": 0}, "block=0: expected a whole number of at least 1."),
@@ -44,15 +44,15 @@ def test_what_is_wrong_is_named(name: str, settings: dict[str, Any], words: str)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"encoder": None}, "model.json describes no whole encoder: encoder is missing or damaged."),
-        ({"encoder": {**DCT, "name": ["dct"]}}, "no whole encoder: encoder is missing"),
-        ({"encoder": {**DCT, "steps": "2"}}, "no whole encoder: encoder is missing"),
-        ({"encoder": {**DCT, "settings": [1]}}, "no whole encoder: encoder is missing"),
+        ({"encoder": None}, "model.json does not describe a complete encoder: encoder is missing or damaged."),
+        ({"encoder": {**DCT, "name": ["dct"]}}, "does not describe a complete encoder: encoder is missing"),
+        ({"encoder": {**DCT, "steps": "2"}}, "does not describe a complete encoder: encoder is missing"),
+        ({"encoder": {**DCT, "settings": [1]}}, "does not describe a complete encoder: encoder is missing"),
         ({"encoder": {**DCT, "thresholds": None}}, "thresholds=None: a DCTEncoder has two numbers"),
         ({"encoder": {**DCT, "thresholds": [1.0, 2.0, 3.0]}}, "has two numbers, the low one and the high one."),
         ({"encoder": {**DCT, "thresholds": ["low", 2.0]}}, "a DCTEncoder has two numbers"),
-        ({"mean": None}, "no whole encoder: mean is missing"),
-        ({"std": ["1"]}, "no whole encoder: std is missing"),
+        ({"mean": None}, "does not describe a complete encoder: mean is missing"),
+        ({"std": ["1"]}, "does not describe a complete encoder: std is missing"),
     ],
 )
 def test_damaged_descriptions_are_refused(change: dict[str, Any], words: str) -> None:

@@ -124,7 +124,7 @@ def test_whole_numbers_are_written_and_give_the_weights_back(tmp_path: Path) -> 
     import json
 
     snn, images = body("squeeze and excitation")
-    with pytest.raises(ModelError, match=r"give what snn.quantise\(bits=8\) returns"):
+    with pytest.raises(ModelError, match=r"pass the result of snn.quantise\(bits=8\)"):
         export.integers(snn, tmp_path)
     whole = snn.quantise(6)
     export.integers(whole, tmp_path)

@@ -145,13 +145,13 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         ),
         "damaged",
     ),
-    "another latency": (lambda n: n.update(latency=1), "latency=1: with this scheme and these waits it is 10"),
-    "another interval": (lambda n: n.update(interval=70), "interval=70: with this scheme and these waits"),
-    "other delays": (lambda n: n.update(delays=[["input", "x", 1]]), "delays=.*: with this scheme"),
-    "no latency": (lambda n: n.pop("latency"), "latency=None: with this scheme"),
-    "another code": (lambda n: n["code"].update(wait=2), "code=.*: with this scheme"),
-    "another neuron": (lambda n: op(n, "call")["neuron"].update(beta=3.0), "neuron=.*: with this scheme it is"),
-    "another tail": (lambda n: op(n, "call").update(tail=None), "tail=None: of its function it is"),
+    "another latency": (lambda n: n.update(latency=1), "latency=1: expected 10 for this scheme and these waits"),
+    "another interval": (lambda n: n.update(interval=70), "interval=70: expected .* for this scheme and these waits"),
+    "other delays": (lambda n: n.update(delays=[["input", "x", 1]]), "delays=.*: expected .* for this scheme"),
+    "no latency": (lambda n: n.pop("latency"), "latency=None: expected .* for this scheme"),
+    "another code": (lambda n: n["code"].update(wait=2), "code=.*: expected .* for this scheme"),
+    "another neuron": (lambda n: op(n, "call")["neuron"].update(beta=3.0), "neuron=.*: expected .* for this scheme"),
+    "another tail": (lambda n: op(n, "call").update(tail=None), "tail=None: expected .* for its function"),
     "an argument missing": (lambda n: op(n, "convolution")["args"].pop("stride"), "damaged"),
 }
 
@@ -254,7 +254,9 @@ def test_the_stop_rule_goes_with_the_network(snn: SpikingNetwork, images: Tensor
         one, other = read.until(images, agreement=0.9), snn.until(images, agreement=0.9)
         assert torch.equal(one.steps, other.steps) and torch.equal(one.outputs, other.outputs)
         snn.calibrate_stop(some, score=lambda said: said.outputs[:, 0])
-        with pytest.raises(ModelError, match=r"its score is a function, which no file can hold.*snn.stop = None"):
+        with pytest.raises(
+            ModelError, match=r"its score is a function, and a file cannot hold a function.*snn.stop = None"
+        ):
             snn.save(tmp_path / "own")
         assert not (tmp_path / "own").exists()
     finally:

@@ -116,7 +116,7 @@ def test_a_regression_stops_within_its_error() -> None:
     answer, full = snn.until(x[300:], agreement=0.95), snn(x[300:])
     assert float(((answer.outputs - full).abs() > 0.02).float().mean()) <= 0.05 + 0.05
     assert answer.steps.float().mean() < 8 and len(answer.steps.unique()) > 1
-    with pytest.raises(ConfigError, match="one output a sample"):
+    with pytest.raises(ConfigError, match="one output per sample"):
         snn.calibrate_stop(x[:40])
 
 
@@ -144,7 +144,7 @@ def test_what_is_missing_is_one_error(images: Tensor) -> None:
         snn.until(images, agreement=1)
 
 
-@pytest.mark.parametrize(("scheme", "reason"), [(TTFS(steps=4), "run over all"), (TSC(steps=4), "no single ratio")])
+@pytest.mark.parametrize(("scheme", "reason"), [(TTFS(steps=4), "run over all"), (TSC(steps=4), "no constant ratio")])
 def test_a_scheme_that_does_not_stream_says_so(scheme: Scheme, reason: str, images: Tensor) -> None:
     snn = transpike.convert(Segments().eval(), images, scheme=scheme)
     for begin in (snn.stream, snn.calibrate_stop):

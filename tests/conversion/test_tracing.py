@@ -106,7 +106,7 @@ def test_a_program_that_holds_its_number_of_images_is_refused() -> None:
 NO_NETWORK = {
     "expected a network, not its name 'resnet18'; build it first, as transpike.create_model('resnet18')": "resnet18",
     "expected a network, not the class Linear; make one: Linear(...)": nn.Linear,
-    "expected a torch.nn.Module, not a function; make it the forward of one, with its layers as attributes": (
+    "expected a torch.nn.Module, not a function; write it as a module's forward, with its layers as attributes": (
         lambda x: x
     ),
     "expected a torch.nn.Module, not an OrderedDict; build the network": net().state_dict(),

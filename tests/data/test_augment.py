@@ -164,17 +164,17 @@ def test_image_files_are_augmented_before_they_are_normalised(tmp_path: Path, wo
     [
         ("", "loading.augment='': expected 'none', 'standard', 'shift'"),
         ("standard+mosaic", "loading.augment='mosaic': expected 'none', .*or 'erasing'"),
-        ("none+cutout", "'none' stands alone"),
+        ("none+cutout", "'none' cannot be combined"),
         ("standard:3", "standard takes no value"),
-        ("cutout:0", "'0' is no value for cutout"),
-        ("cutout:wide", "'wide' is no value for cutout"),
-        ("randaugment:31", "'31' is no value for randaugment"),
-        ("randaugment:9/0", "'9/0' is no value for randaugment"),
-        ("wide:2", "'2' is no value for wide"),
-        ("erasing:2", "'2' is no value for erasing"),
-        ("erasing:nan", "'nan' is no value for erasing"),
-        ("shift:5000", "'5000' is no value for shift"),
-        ("autoaugment:cifar", "'cifar' is no value for autoaugment"),
+        ("cutout:0", "'0' is not a value for cutout"),
+        ("cutout:wide", "'wide' is not a value for cutout"),
+        ("randaugment:31", "'31' is not a value for randaugment"),
+        ("randaugment:9/0", "'9/0' is not a value for randaugment"),
+        ("wide:2", "'2' is not a value for wide"),
+        ("erasing:2", "'2' is not a value for erasing"),
+        ("erasing:nan", "'nan' is not a value for erasing"),
+        ("shift:5000", "'5000' is not a value for shift"),
+        ("autoaugment:cifar", "'cifar' is not a value for autoaugment"),
     ],
 )
 def test_what_is_not_known_is_told(text: str, told: str) -> None:
@@ -190,5 +190,5 @@ def test_a_shift_of_ones_own() -> None:
     assert len(rows) == 200
     assert {*rows.tolist()} == {*columns.tolist()} == {0, 1, 2, 3, 4}
     for wrong in ("shift:0", "shift:-1", "shift:far"):
-        with pytest.raises(ConfigError, match="is no value for shift"):
+        with pytest.raises(ConfigError, match="is not a value for shift"):
             augmentation(wrong)

@@ -93,7 +93,7 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     (root / "train" / "c").rmdir()
     (root / "val" / "d").mkdir()
     Image.new("RGB", (4, 4)).save(root / "val" / "d" / "0.png")
-    with pytest.raises(DataError, match="classes that train/ has not: d"):
+    with pytest.raises(DataError, match="classes that train/ lacks: d"):
         load_images("folder", root=root)
 
 

@@ -225,5 +225,5 @@ def test_statistics_must_fit_the_channels() -> None:
 
 
 def test_validation_may_not_take_everything() -> None:
-    with pytest.raises(DataError, match="leaves none of 1 images"):
+    with pytest.raises(DataError, match="leaves no image of 1"):
         load_images("digits", loading=Loading(train_images=1, validation=0.9))

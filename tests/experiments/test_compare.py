@@ -77,7 +77,7 @@ def test_tables_name_the_pick_and_the_least(compared: Path, trained: Path, capsy
     assert run(trained, *options, "--resume", str(compared)) == 0, "nothing is left to measure"
     assert read(compared) == before
     said = " ".join(capsys.readouterr().out.split())
-    assert "within latency 30, 1 payload bits a spike" in said and "Fewest steps that lose at most 1 pp" in said
+    assert "within latency 30, 1 payload bits per spike" in said and "Fewest steps that lose at most 1 pp" in said
     page = (compared / "report.html").read_text()
     for text in ("Fewest steps that lose at most 1 pp", "against T × bits", "against energy"):
         assert text in page
@@ -217,7 +217,7 @@ def test_a_folder_beside_the_one_that_goes_on_is_refused(
 ) -> None:
     before = (compared / "results.json").read_bytes()
     assert run(trained, "--schemes", "fs", "--resume", str(compared), "--out", str(tmp_path / "o")) == 2
-    assert "leave --out away" in " ".join(capsys.readouterr().err.split())
+    assert "omit --out" in " ".join(capsys.readouterr().err.split())
     assert (compared / "results.json").read_bytes() == before and not (tmp_path / "o").exists()
 
 
@@ -275,7 +275,7 @@ def test_codes_stop_early_beside_each_other(stops: Path, trained: Path, capsys: 
     page = (stops / "report.html").read_text()
     for text in ("code beside code", "accuracy (%) against mean latency (steps)", "energy (µJ) against mean steps"):
         assert text in page
-    assert "Phase does not stream: its weights fall by no single ratio" in page and "Least sure images" in page
+    assert "Phase does not stream: its steps’ weights have no constant ratio" in page and "Least sure images" in page
 
 
 def test_two_processes_stop_as_one_does(trained: Path, tmp_path: Path) -> None:
@@ -294,8 +294,8 @@ def test_two_processes_stop_as_one_does(trained: Path, tmp_path: Path) -> None:
     [
         (["--held-out", "20"], "held_out=20: it sets the threshold of an agreement"),
         (["--agreement", "0.99", "--held-out", "20"], "agreement=0.99 needs held_out=99 or more, not 20"),
-        (["--agreement", "0.999"], "held_out=999: of 360 test images so many set the threshold"),
-        (["--agreement", "0.9", "--technology", "7nm"], "energies of answers that stop are those of 45nm"),
+        (["--agreement", "0.999"], "held_out=999: these images set the threshold, and none of 360"),
+        (["--agreement", "0.9", "--technology", "7nm"], "the energy of early answers is that of 45nm alone"),
     ],
 )
 def test_wrong_agreements_are_named(

@@ -171,8 +171,11 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         (["--settings", '{"levels": [2, 4]}'], "levels"),
         (["--settings", '{"betta": 2}'], "scheme 'css' has no setting 'betta'. Did you mean beta?"),
         (["--settings", '{"steps": 4}'], "the number of steps is given by --steps"),
-        (["--goal", "same=99"], "goal: only a search has one; give --scheme auto"),
-        (["--scheme", "auto", "--goal", "same=99", "--steps", "8"], "steps: --scheme auto searches steps and settings"),
+        (["--goal", "same=99"], "goal: only a search takes this option; give --scheme auto"),
+        (
+            ["--scheme", "auto", "--goal", "same=99", "--steps", "8"],
+            "steps: --scheme auto searches for steps and settings",
+        ),
         (["--scheme", "auto"], "give --goal same=99.5, error=2 or loss=0.2"),
         (["--scheme", "auto", "--goal", "99"], "goal='99': expected same=99.5, error=2 or loss=0.2"),
         (["--scheme", "auto", "--goal", "sam=99"], "goal: no kind 'sam'. Did you mean same?"),

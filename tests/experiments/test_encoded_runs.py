@@ -125,7 +125,7 @@ def test_every_stage_is_reported_and_runs_side_by_side(runs: Path, tmp_path: Pat
     assert main(["report", folders, "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     for told in (
-        "2 runs behind an encoder, side by side.",
+        "2 runs with an input encoder, side by side.",
         "spiking_mlp on digits, T = 2, no overlap, 2 frequencies, not tuned",
         "What the encoder shows: dct, T = 2",
         "DCT-SNN’s Eq. 13 counts 1,184 multiply-accumulates for the artificial network.",

@@ -34,7 +34,7 @@ def test_to_events(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     with np.load(out / "spikes.npz") as spikes:
         assert len(spikes["step"]) == sum(counts["events"].values()) > 0
         assert [str(name) for name in spikes["layers"]] == list(counts["events"])
-    assert f"3 images, the output {snn.latency} steps after an image" in capsys.readouterr().out
+    assert f"3 images. The output is complete {snn.latency} steps after an image" in capsys.readouterr().out
 
 
 def test_to_onnx_and_torch_beside_the_network(converted: Path) -> None:
@@ -70,8 +70,11 @@ def test_to_nir(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--to", "nirr"], "to"),
         (["--to", "events"], "give --data, the images"),
         (["--to", "events", "--images", "0", "--data", "digits"], "images=0: expected a whole number of at least 1"),
-        (["--to", "nir", "--bits", "8"], "bits: --to nir takes no such option; it is of onnx, torch, integers, events"),
-        (["--images", "3"], "images: --to onnx takes no such option; it is of events"),
+        (
+            ["--to", "nir", "--bits", "8"],
+            "bits: --to nir does not take this option; it is for onnx, torch, integers, events",
+        ),
+        (["--images", "3"], "images: --to onnx does not take this option; it is for events"),
         (["--opset", "3"], "opset=3: expected a whole number of at least 18"),
     ],
 )

@@ -152,9 +152,12 @@ def test_a_run_killed_between_its_stages_continues_as_if_it_had_not_been(
         (["--neuron", '{"surrogate_function": 3}'], "neuron={'surrogate_function': 3}"),
         (["--encoder", "dctt"], "Did you mean dct?"),
         (["--encoder", "phase", "--settings", '{"phases": 2.5}'], "phases=2.5: expected a whole number"),
-        (["--encoder", "phase", "--settings", '{"mean": 0}'], "not the phase encoder's, which takes phases."),
-        (["--encoder", "poisson", "--settings", '{"generator": 3}'], "not the poisson encoder's, which takes none."),
-        (["--settings", '{"blok": 4}'], "not the dct encoder's, which takes block, stride, order"),
+        (["--encoder", "phase", "--settings", '{"mean": 0}'], "do not fit the phase encoder, which takes phases."),
+        (
+            ["--encoder", "poisson", "--settings", '{"generator": 3}'],
+            "do not fit the poisson encoder, which takes none.",
+        ),
+        (["--settings", '{"blok": 4}'], "do not fit the dct encoder, which takes block, stride, order"),
         (["--settings", '{"frequencies": [0.5]}'], "frequencies=[0.5]: expected one or more zigzag ranks"),
         (["--steps", "0"], "steps=0"),
         (["--percentile", "0"], "percentile=0"),
@@ -216,7 +219,7 @@ def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: p
         (["--ann", str(whole / "balanced")], "is a spiking network"),
         (["--ann", str(whole), "--settings", '{"stride": 2}'], "image_size 8, here 12"),
         (["--ann", str(whole), "--encoder", "phase"], "here [0.0]"),
-        (["--resume", str(tmp_path)], "leave --out away"),
+        (["--resume", str(tmp_path)], "omit --out"),
     ):
         assert main(["hybrid", *QUICK, *arguments, "--out", str(tmp_path / "run")]) == 2
         assert told in " ".join(capsys.readouterr().err.split())

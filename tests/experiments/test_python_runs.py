@@ -82,7 +82,7 @@ def test_a_network_of_ours_on_other_images_needs_these(
     fit(mlp(), Loaders(sets.train, None, sets.test), ONCE, folder=place)
     capsys.readouterr()
     assert run("evaluate", place, "--out", tmp_path / "tested") == 2
-    assert "give --data, the images; no run tells which it was trained on" in capsys.readouterr().err
+    assert "give --data, the images; no run says on which it was trained" in capsys.readouterr().err
     assert run("evaluate", place, "--data", "digits", "--loading.test_images", 40, "--out", tmp_path / "tested") == 0
     assert read_result(tmp_path / "tested").accuracy == read_result(place).accuracy  # type: ignore[union-attr]
 
@@ -132,7 +132,7 @@ def test_a_run_is_neither_replaced_nor_gone_on_with_by_a_command(
     assert (place / "results.json").read_bytes() == before
     capsys.readouterr()
     assert run("train", "--resume", place) == 2
-    assert f"{place}: a run of transpike.train.fit from Python: go on with it there" in capsys.readouterr().err
+    assert f"{place}: a run of transpike.train.fit from Python: continue it there" in capsys.readouterr().err
 
 
 class Noted(nn.Linear):
@@ -146,7 +146,9 @@ class Noted(nn.Linear):
 
 
 def test_weights_that_safetensors_cannot_hold_stay_in_the_checkpoints(sets: ImageSets, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"the weights lie in its checkpoints alone, for 1\._extra_state is no tensor"):
+    with pytest.warns(
+        UserWarning, match=r"only the checkpoints hold the weights, because 1\._extra_state is not a tensor"
+    ):
         fit(nn.Sequential(nn.Flatten(), Noted(64, 10)), Loaders.of(sets), ONCE, folder=tmp_path / "run")
     assert not (tmp_path / "run" / "weights.safetensors").exists()
     assert run("report", tmp_path / "run", "--out", tmp_path / "page.html") == 0

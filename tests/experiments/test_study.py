@@ -114,7 +114,7 @@ def test_an_interrupted_study_tells_how_it_goes_on(
     path = ran / "more.yaml"
     path.write_text(more)
     assert main(["study", str(path), "--out", str(ran / "out")]) == 130
-    assert f"What is done lies in {ran / 'out'}. To go on: the same command." in capsys.readouterr().err
+    assert f"Finished runs lie in {ran / 'out'}. To continue: the same command." in capsys.readouterr().err
     assert findings(ran / "out").state("waiting") == 3
     # Another process could go on: the folder is free.
     monkeypatch.undo()
@@ -144,10 +144,10 @@ def test_new_arms_run_and_old_runs_stay(ran: Path, capsys: pytest.CaptureFixture
             "loading.tst_images",
         ),
         (lambda text: text.replace("method: kd,", "method: kdd,"), "Did you mean kd"),
-        (lambda text: text.replace("$teacher", "$techer"), "$techer is nothing of this file. Did you mean teacher?"),
+        (lambda text: text.replace("$teacher", "$techer"), "$techer is not in this file. Did you mean teacher?"),
         (lambda text: text.replace("baseline: labels", "baseline: label"), "Did you mean 'labels'?"),
         (lambda text: text.replace("seeds: 2", "seeds: [1, 1]"), "seeds=[1, 1]"),
-        (lambda text: text.replace("  silent:", "  off:"), "arms has the name False: YAML reads it as no text"),
+        (lambda text: text.replace("  silent:", "  off:"), "arms has the name False: YAML does not read it as text"),
         (lambda text: text + "stop: {after: 1}\n", "stop lacks behind"),
         (lambda text: text + "over: {steps: 4}\n", "over.steps=4: expected a list"),
     ],

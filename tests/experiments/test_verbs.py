@@ -58,7 +58,7 @@ def test_a_network_is_trained_converted_and_evaluated(tmp_path: Path, capsys: py
         evaluate(Evaluate(folder, agreement=0.995, held_out=12))
     with pytest.raises(ConfigError, match="agreement is for converted networks"):
         evaluate(Evaluate(run, agreement=0.9))
-    with pytest.raises(ConfigError, match="held_out=20: of 20 test images so many set the threshold"):
+    with pytest.raises(ConfigError, match="held_out=20: these images set the threshold, and none of 20"):
         evaluate(Evaluate(folder, agreement=0.8, held_out=20, out=tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"held_out=12: .*give --agreement, too"):
         evaluate(Evaluate(folder, held_out=12))
@@ -138,7 +138,7 @@ def test_a_network_of_too_few_classes_is_refused(tmp_path: Path) -> None:
     train.train(train.Train("mlp", network={"hidden": 4}, epochs=1, loading=FEW, machine=CPU, out=run))
     about = (run / "model.json").read_text()
     (run / "model.json").write_text(about.replace('"num_classes": 10', '"num_classes": 9'))
-    with pytest.raises(DataError, match="tells 9 classes apart, and digits has 10"):
+    with pytest.raises(DataError, match="distinguishes 9 classes, and digits has 10"):
         load_model(Source(str(run)), load_images("digits"))
 
 

@@ -123,7 +123,7 @@ def test_what_nir_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
         (nn.Sequential(nn.Linear(4, 2), TSANode()), (4,), "1: NIR has no neuron such as TSANode"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)), (1, 8, 8), "1: NIR has no node for MaxPool2d"),
         (nn.Sequential(nn.Linear(4, 2)), (5,), r"0: does not take a sample of shape \[5\]"),
-        (nn.Sequential(nn.Linear(4, 2)), (), "shape: give that of one image"),
+        (nn.Sequential(nn.Linear(4, 2)), (), "shape: give the shape of one image"),
         (nn.Linear(4, 2), (4,), "Linear: NIR takes a chain"),
     ]
     for network, shape, words in refused:
@@ -142,7 +142,7 @@ def test_a_strange_file_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         export.import_nir(tmp_path / "nowhere.nir")
     (tmp_path / "text.nir").write_text("no graph")
-    with pytest.raises(ModelError, match=r"text\.nir: no NIR graph that can be read"):
+    with pytest.raises(ModelError, match=r"text\.nir: not a readable NIR graph"):
         export.import_nir(tmp_path / "text.nir")
     with pytest.raises(ModelError, match="already exists and is not a NIR graph"):
         export.nir(chain(), tmp_path / "text.nir", shape=(1, 8, 8))
@@ -153,10 +153,10 @@ def test_a_strange_file_is_one_clear_error(tmp_path: Path) -> None:
         "output": library.Output(np.array([2])),
     }
     library.write(tmp_path / "cuba.nir", library.NIRGraph(nodes, [("input", "cuba"), ("cuba", "output")]))
-    with pytest.raises(ModelError, match="cuba: no layer of ours says CubaLIF"):
+    with pytest.raises(ModelError, match="cuba: transpike has no layer for CubaLIF"):
         export.import_nir(tmp_path / "cuba.nir")
     nodes["cuba"] = library.LIF(one * 1e-5, one, one * 0, one)
-    with pytest.raises(ModelError, match="the graph: cuba: tau=1e-05 s is no more than a step"):
+    with pytest.raises(ModelError, match="the graph: cuba: tau=1e-05 s is not longer than a step"):
         export.import_nir(library.NIRGraph(nodes, [("input", "cuba"), ("cuba", "output")]))
     nodes["cuba"] = library.IF(one * 3, one)
     library.write(tmp_path / "scaled.nir", library.NIRGraph(nodes, [("input", "cuba"), ("cuba", "output")]))

@@ -169,7 +169,7 @@ def test_wrong_input_is_one_clear_error_and_nothing_is_half_written(exported: Ne
         export.onnx(snn, tmp_path / "new", opset=9)
     with pytest.raises(ConfigError, match="opset=999: expected a whole number from 18 to"):
         export.onnx(snn, tmp_path / "new", opset=999)
-    with pytest.raises(ModelError, match="Linear is no converted network; give what"):
+    with pytest.raises(ModelError, match="Linear is not a converted network; give what"):
         export.onnx(torch.nn.Linear(2, 2), tmp_path / "new")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
     (tmp_path / "step.onnx").write_text("mine")
@@ -253,5 +253,5 @@ def test_outputs_that_begin_at_different_steps_carry_no_rule() -> None:
 
     snn = transpike.convert(Two().eval(), torch.rand(64, 6), scheme=transpike.CSS(steps=4, silent=1))
     snn.calibrate_stop(torch.rand(64, 6))
-    with pytest.raises(ModelError, match=r"begins at different steps .* snn.stop = None"):
+    with pytest.raises(ModelError, match=r"begin at different steps .* snn.stop = None"):
         Step(snn)

@@ -94,7 +94,7 @@ def test_a_curve_of_agreements_beside_fixed_steps(images: Tensor) -> None:
     want = stopped(snn, answer, snn(images[40:]), agreement=0.93, labels=labels[40:], energy=energy)
     assert rows[0] == want and rows[-1].accuracy == float((snn(images[40:]).argmax(1) == labels[40:]).float().mean())
     assert early(snn, [images], agreement=0.9, held_out=40)[0].accuracy is None
-    with pytest.raises(DataError, match="no others are left of 64"):
+    with pytest.raises(DataError, match="none of 64 is left"):
         early(snn, batches, agreement=0.9, held_out=64)
     with pytest.raises(ConfigError, match="needs at least 199 held-out images, not 40"):
         early(snn, batches, agreement=0.995, held_out=40)

@@ -234,7 +234,7 @@ def test_one_output_has_an_error_and_no_predictions(kind: str, images: Tensor) -
 
     torch.manual_seed(0)
     net = One().eval()
-    with pytest.raises(ConfigError, match=r"goal: same asks which output .* one output a sample; give an error"):
+    with pytest.raises(ConfigError, match=r"goal: same compares which output .* one output per sample; give an error"):
         transpike.convert(net, images, scheme="auto", goal={"same": 99})
     limits = {"payload_bits": 3, "energy": 1e3}
     snn = transpike.convert(net, images, scheme="auto", goal={"error": 5}, limits=limits)
@@ -250,9 +250,7 @@ def test_an_error_of_outputs_that_do_not_vary_is_relative_to_them(net: nn.Module
 def test_too_few_images_are_told() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval(), torch.rand(64, 4)
-    with pytest.warns(
-        UserWarning, match=r"32 of 64 calibration images judge it, and it takes 200 to show at least 99.5"
-    ):
+    with pytest.warns(UserWarning, match=r"32 of 64 calibration images judge it, but showing at least 99.5"):
         transpike.convert(net, x, scheme="auto", goal={"same": 99.5})
     with pytest.raises(ConversionError, match="pass at least two, better 512"):
         transpike.convert(net, x[:1], scheme="auto", goal={"same": 99.5})
@@ -280,7 +278,7 @@ def test_every_second_image_judges() -> None:
         ({"limits": {"latency": 0}}, "limits: latency=0: expected a whole number of at least 1."),
         ({"limits": {"energy": -1}}, "limits: energy=-1: expected a number above 0."),
         ({"limits": 3}, "limits=3: expected some of"),
-        ({"scheme": None}, 'goal: a scheme that is given has none; give scheme="auto"'),
+        ({"scheme": None}, 'goal: only a search takes this; give scheme="auto"'),
     ],
 )
 def test_wrong_goals_and_limits(options: dict[str, object], said: str, net: nn.Module, images: Tensor) -> None:
@@ -337,7 +335,7 @@ def test_a_mean_latency_out_of_reach_says_what_binds(net: nn.Module, images: Ten
 @pytest.mark.parametrize(
     ("goal", "limits", "said"),
     [
-        ({"error": 2}, {"mean_latency": 9}, "error asks for no predictions; give a goal of same or loss"),
+        ({"error": 2}, {"mean_latency": 9}, "the goal error is not about predictions; give a goal of same or loss"),
         ({"same": 99}, {"mean_latency": 9, "agreement": 0.999}, "agreement=0.999 needs 999 images that judge"),
         ({"same": 99}, {"agreement": 0.99}, "give a mean_latency too"),
         ({"same": 99}, {"mean_latency": 0}, "limits: mean_latency=0: expected a number above 0"),

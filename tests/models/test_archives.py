@@ -108,7 +108,7 @@ def test_no_code_runs(tmp_path):
         saved(tmp_path, Surprise(eval, f"open({str(harm)!r}, 'w')"))
     ).replace("eval", "exec")
     system = saved(tmp_path, {"state_dict": STATE, "extra": Surprise(os.system, f"touch {harm}")})
-    assert "holds objects of posix.system, which are never executed" in refusal(system)
+    assert "holds objects of posix.system, which transpike never executes" in refusal(system)
     assert not harm.exists()
     torch.serialization.clear_safe_globals()
     with pytest.raises(pickle.UnpicklingError):
@@ -123,7 +123,7 @@ def test_what_cannot_be_passed_over_is_named(tmp_path):
     other = Dictionary(a=1)
     other.b = 2
     told = refusal(saved(tmp_path, {"state_dict": STATE, "config": other}))
-    assert f"holds objects of {__name__}.Dictionary, which are never executed" in told
+    assert f"holds objects of {__name__}.Dictionary, which transpike never executes" in told
     assert "Save the state dict alone: torch.save(model.state_dict(), 'weights.pt')." in told
     old = saved(tmp_path, {"state_dict": STATE, "model": nn.Linear(2, 2)}, **LEGACY)
     assert "holds objects of torch.nn.modules.linear.Linear" in refusal(old)
@@ -224,7 +224,7 @@ def test_other_formats_are_named(tmp_path):
     assert told(pickle.dumps(STATE)) == f"a plain pickle, not a file of torch.save. Save a state dict: {state}."
     assert told(b'{"weight": 1}').startswith("a text of JSON.")
     assert told(b"") == "damaged (it is empty). Fetch or save it again."
-    assert told(b"weights").startswith("damaged, or no weight file")
+    assert told(b"weights").startswith("damaged, or not a weight file")
     np.savez(path.with_suffix(".npz"), a=np.zeros(3))
     assert "is a zip archive of NumPy arrays" in refusal(path.with_suffix(".npz"))
 

@@ -44,7 +44,7 @@ def test_lists():
             r"'drop_rat'\. Did you mean drop_rate\? It takes output_stride, ",
         ),
         ("torchvision/vgg11", {"drop": 0.1}, r"'drop'\. Did you mean dropout\? It takes init_weights, dropout\."),
-        ("timm/resnet10t", {"name": "x"}, "takes no 'name': it comes from the data set or the command"),
+        ("timm/resnet10t", {"name": "x"}, "takes no 'name': the data set or the command sets it"),
         ("resnet20", {"large": "no"}, "resnet20: large='no': expected true or false"),
         ("resnet20", {"stages": 3}, r"resnet20: stages=3: expected a list, such as \[\(16, 3, 1\)"),
         ("resnet20", {"width": 10**9}, "resnet20: width=1000000000: expected a whole number from 1 to 10000"),

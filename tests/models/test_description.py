@@ -42,7 +42,7 @@ def test_a_whole_one_is_read(run):
         ('{"name": "resnet20"}', "RUN/model.json: lacks num_classes, in_channels; it was not written by"),
         ('{"a":' * 5000 + "1" + "}" * 5000, "RUN/model.json: damaged: nested deeper than"),
         ('{"num_classes": ' + "9" * 5000 + "}", "RUN/model.json: damaged: a number of 5000 digits"),
-        ('{"num_classes": NaN}', "RUN/model.json: damaged: NaN is no number in JSON"),
+        ('{"num_classes": NaN}', "RUN/model.json: damaged: NaN is not a number in JSON"),
         (b"\xff\xfe\x00", "RUN/model.json: damaged: not UTF-8 at byte 0. Train again."),
     ],
 )

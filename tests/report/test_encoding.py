@@ -121,7 +121,7 @@ def test_several_runs_are_compared() -> None:
     few = make_encoded(steps=2, frequencies=8) | {"accuracy": 0.75}
     runs = [make_encoded(), few, make_encoded(frequencies=8), make_encoded(order="interleaved", tuned=False)]
     section = compared(*runs)
-    assert section.headline == "4 runs behind an encoder, side by side."
+    assert section.headline == "4 runs with an input encoder, side by side."
     by_steps, each = section.groups
     assert labels(by_steps) == [
         "cyclic, all frequencies, tuned",
@@ -155,7 +155,7 @@ def test_names_are_text() -> None:
     result["encoding"]["scheme"]["name"] = result["encoding"]["images"][0]["label"] = evil
     text = page_of(result, result | {"dataset": evil})
     page = Page(text)
-    assert page.text("h2")[0] == "2 runs behind an encoder, side by side."
+    assert page.text("h2")[0] == "2 runs with an input encoder, side by side."
     assert not [tag for tag, _ in page.tags if tag == "script"]
 
 

@@ -108,7 +108,7 @@ def test_python_trainings_do_not_overwrite_each_other(tmp_path):
     options = TrainOptions(epochs=1, machine=Machine(accelerator="cpu"))
     fit(net, Loaders(batch, None), options, folder=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match=r"holds an earlier training \(last\.ckpt\)\. Go on with it by resume=True"):
+    with pytest.raises(ConfigError, match=r"holds an earlier training \(last\.ckpt\)\. Continue it with resume=True"):
         fit(net, Loaders(batch, None), options, folder=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -202,6 +202,6 @@ def test_options_beside_resume_must_be_those_of_the_run(tmp_path, capsys):
     ):
         capsys.readouterr()
         assert main(["train", "--resume", str(run), *given]) == 2
-        assert f"{run}: begun with other options ({named}); resume with the same" in capsys.readouterr().err
+        assert f"{run}: the run began with other options ({named}). Resume with the same" in capsys.readouterr().err
     assert main(["train", *TINY, "--epochs", "1", "--resume", str(run)]) == 0
     assert (run / "results.json").read_bytes() == before

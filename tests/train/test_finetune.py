@@ -119,7 +119,7 @@ def test_a_seed_gives_one_network(snn: SpikingNetwork, tmp_path: Path) -> None:
     ("change", "error", "words"),
     [
         ({"snn": nn.Linear(8, 2)}, ModelError, "takes a converted network, of transpike.convert or transpike.load"),
-        ({"loaders": replace(loaders(), validation=None)}, ConfigError, "judges silent steps by validation images"),
+        ({"loaders": replace(loaders(), validation=None)}, ConfigError, "judges silent steps on validation images"),
         ({"options": replace(OPTIONS, steps=4)}, ConfigError, "a converted network has its own, 8; leave steps out"),
     ],
 )
@@ -177,9 +177,9 @@ def test_the_command_tunes_evaluates_and_resumes(
     again = read_result(out)
     assert isinstance(again, Training) and again.finetuning == record
     assert main(["finetune", str(digits), "--resume", str(out), "--penalty", "7"]) == 2
-    assert "begun with other options (penalty)" in capsys.readouterr().err
+    assert "the run began with other options (penalty)" in capsys.readouterr().err
     assert main(["finetune", str(digits), "--resume", str(out), "--loading.batch_size", "7"]) == 2
-    assert "begun with other options (loading.batch_size)" in capsys.readouterr().err
+    assert "the run began with other options (loading.batch_size)" in capsys.readouterr().err
 
 
 def test_wrong_input_is_one_line(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

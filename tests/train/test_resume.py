@@ -144,7 +144,7 @@ def test_what_was_changed_is_named(folder):
         torch.save(changed, folder / "last.ckpt")
         return refusal(folder, ModelError)
 
-    copied = "Copy RUN/best.ckpt over it to go on from there, or start anew."
+    copied = "Copy RUN/best.ckpt over it to continue from there, or start a new run."
     assert told(lambda c: c.pop("epoch")) == (
         f"RUN/last.ckpt has been changed since it was written: epoch is missing. {copied}"
     )
@@ -153,7 +153,7 @@ def test_what_was_changed_is_named(folder):
     assert "model.0.bias was float32 [4] and is float64 [4]. " in told(
         lambda c: c["state_dict"].update({"model.0.bias": torch.zeros(4).double()})
     )
-    assert "RUN/last.ckpt is no checkpoint of this version, or lacks parts" in told(lambda c: c.pop("contents"))
+    assert "RUN/last.ckpt is not a checkpoint of this version, or lacks parts" in told(lambda c: c.pop("contents"))
     (folder / "best.ckpt").unlink()
     assert told(lambda c: c.pop("loops")).endswith("Start anew.")
 
@@ -195,7 +195,9 @@ def test_a_checkpoint_that_says_it_is_whole_and_holds_something_else(folder):
     changed["optimizer_states"][0]["param_groups"] = 5
     seal(changed, changed["run"])
     torch.save(changed, folder / "last.ckpt")
-    with pytest.raises(ModelError, match=r"last\.ckpt cannot be gone on from \(TypeError: .*\)\. Start anew\.$"):
+    with pytest.raises(
+        ModelError, match=r"training cannot continue from .*last\.ckpt \(TypeError: .*\)\. Start a new run\.$"
+    ):
         resume(folder)
 
 

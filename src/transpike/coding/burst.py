@@ -47,7 +47,7 @@ class Burst(Scheme):
         percentile: of |activation| over the calibration images, from which theta follows; the paper has 99.9.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> Burst(steps=4).digits, Burst(steps=4).weights, Burst().full
     ((0, 1, 2, 3, 4, 5), (0.25, 0.25, 0.25, 0.25), 5.0)

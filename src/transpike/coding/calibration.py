@@ -88,7 +88,7 @@ class Percentile:
         unit: what the last digit is worth, in units of theta.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
     """
 
     percentile: float | Literal["fit"] = 99.99
@@ -115,7 +115,7 @@ class Percentile:
         dead = [name for name, peak in peaks.items() if not peak.any()]
         if dead:
             warnings.warn(
-                f"no calibration image excites {', '.join(dead)}: every activation is 0. Its amplitude is set for "
+                f"no calibration image activates {', '.join(dead)}: every activation is 0. Its amplitude is set for "
                 "values up to 1; check the calibration images, or remove the layer",
                 stacklevel=3,
             )

@@ -42,6 +42,6 @@ def rgb(images: Tensor) -> Tensor:
 
 def _mix(images: Tensor, matrix: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != len(matrix):
-        raise DataError(f"luma and chroma are of RGB images [N, 3, H, W], not of shape {list(images.shape)}.")
+        raise DataError(f"luma and chroma need RGB images [N, 3, H, W], not shape {list(images.shape)}.")
     with torch.autocast(images.device.type, enabled=False):
         return torch.einsum("dc,nchw->ndhw", matrix.to(images), images)

@@ -36,22 +36,24 @@ class CSS(Scheme):
 
     Args:
         steps: T, the steps that encode one value.
-        beta: the amplification a step, above 1; at most 2k + 1 where the levels hold all integers from 1 to k
-            (3 for ternary spikes), since larger radices cannot write every value.
-        silent: steps a neuron listens before it fires (the silent period): one number for all layers, or ``"auto"``,
-            by which conversion chooses one for each. Each costs a step of latency on the longest path.
-        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary. Larger digits are
-            redundancy, which replaces silent steps: with ``(1, 2, 4, 8)`` most layers need none.
-        span: how far larger digits are range instead: a calibrated peak is ``span`` times what a train of ones says.
-            At most the largest level. With one step, levels 1 to 127 and span 127 a layer is quantised to 8 bits.
-        signed: whether neurons fire negative spikes. Without (the paper's ablation) only ReLU-like neurons exist.
-        amplitude: one for each ``"channel"`` of a layer, or one a ``"layer"``, as in the paper.
-        percentile: of |activation| over the calibration images, from which amplitudes follow; 100 is the maximum,
-            ``"fit"`` the value that makes the squared error of decoded activations least at this T.
-        adjustments: how often to enlarge amplitudes by the residuals seen in calibration (Appendix A.3); 0 is off.
+        beta: the amplification of one step, above 1. If the levels are all integers from 1 to k, it is at most 2k + 1
+            (3 for ternary spikes), because larger radices cannot represent every value.
+        silent: the silent steps, in which a neuron listens before it fires: one number for all layers, or ``"auto"``,
+            which lets the conversion choose a number for each layer. Each silent step adds one step of latency on the
+            longest path.
+        levels: the magnitudes of spikes, increasing integers from 1. ``(1,)`` is ternary. Larger digits add redundancy,
+            which replaces silent steps: with ``(1, 2, 4, 8)`` most layers need no silent step.
+        span: uses larger digits for range instead of redundancy: the calibrated peak is ``span`` times the value of a
+            train of ones. It is at most the largest level. One step, levels 1 to 127 and span 127 quantise a layer to
+            8 bits.
+        signed: whether neurons fire negative spikes. If not (the paper's ablation), only ReLU-like neurons exist.
+        amplitude: one amplitude for each ``"channel"``, or one for each ``"layer"``, as in the paper.
+        percentile: the percentile of |activation| over the calibration images that sets the amplitudes. 100 is the
+            maximum. ``"fit"`` takes the value with the least squared error of decoded activations at this T.
+        adjustments: how often to enlarge amplitudes by the residuals seen in calibration (Appendix A.3). 0 is off.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> CSS.paper(steps=12)
     CSS(steps=12, beta=1.5, silent=1, levels=(1,), span=1, signed=True, amplitude='layer', percentile=99.99, ...)
@@ -147,7 +149,7 @@ class CSS(Scheme):
         return {
             "beta": f"β {self.beta:g}",
             "silent": silent,
-            "amplitude": f"an amplitude a {self.amplitude}",
+            "amplitude": f"one amplitude per {self.amplitude}",
             "span": f"span {self.span}",
             "levels": spikes,
             "signed": spikes,
@@ -157,11 +159,11 @@ class CSS(Scheme):
     @property
     def terms(self) -> dict[str, str]:
         return {
-            "β": "Amplification: a spike one step earlier counts β times as much.",
-            "silent period": "Steps in which a layer listens before it may fire, added to the latency for every firing "
-            "layer and the classifier. They keep a late correction from overturning what was already said.",
-            "levels": "The sizes a spike may take, with either sign. Ternary spikes have one; powers of two need a "
-            "shift at the synapse, and no multiplication. Like silent steps, they lessen coupling.",
+            "β": "Amplification: a spike counts β times as much as a spike one step later.",
+            "silent period": "Silent steps: a layer listens in them before it may fire. Every firing layer and the "
+            "classifier add them to the latency. Late corrections then come before the digits that they would change.",
+            "levels": "The sizes that a spike may have, with either sign. Ternary spikes have one size. Powers of two "
+            "need a shift at the synapse and no multiplication. More levels reduce coupling, as silent steps do.",
         }
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:

@@ -70,7 +70,7 @@ class DCTEncoder(Encoder):
     gradient flows to the images.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
         ModelError: on call, if there are no thresholds yet.
         DataError: on call, for another shape, for integers, and for values that are not finite.
 
@@ -104,7 +104,7 @@ class DCTEncoder(Encoder):
     ) -> None:
         super().__init__(steps)
         if color is not None and color not in OFFSETS:
-            raise ConfigError(f"color={color!r}: None, or {' or '.join(map(repr, OFFSETS))}.")
+            raise ConfigError(f"color={color!r}: expected None, or {' or '.join(map(repr, OFFSETS))}.")
         self.block = whole("block", block)
         self.stride = self.block if stride is None else whole("stride", stride, most=self.block)
         self.period = period(order, frequencies, block=block)
@@ -115,7 +115,7 @@ class DCTEncoder(Encoder):
         if steps < count:
             warnings.warn(
                 f"steps={steps} show only the first {steps} of a period's {count} frequencies; "
-                f"with frequencies={steps} the thresholds, too, come of these alone.",
+                f"with frequencies={steps} only these set the thresholds, too.",
                 stacklevel=2,
             )
         spread = order == "interleaved"
@@ -159,20 +159,18 @@ class DCTEncoder(Encoder):
                 above.update(shown.clamp(min=0))
                 below.update(shown.clamp(max=0))
         if not above.count:
-            raise DataError(
-                "fit got no images: hand it training images [N, C, H, W], or a loader that still has batches."
-            )
+            raise DataError("fit got no images: pass training images [N, C, H, W], or a loader that still has batches.")
         high, low = above.quantile(self.percentile), -below.quantile(self.percentile)
         if high == low == 0:
             raise DataError(
-                f"both thresholds come out zero: more than {self.percentile} % of what the images show is. Take a "
-                "percentile nearer to 100, or look whether the images are blank."
+                f"both thresholds are zero, because more than {self.percentile} % of the shown coefficients are zero. "
+                "Take a percentile nearer to 100, or check whether the images are blank."
             )
         if not (high and low):
             high, low = max(high, -low), min(low, -high)
             warnings.warn(
-                f"hardly any {'positive' if above.maximum < below.maximum else 'negative'} values are shown, so that "
-                f"their threshold would be zero; thresholds are {low:.4g} and {high:.4g}.",
+                f"the images have almost no {'positive' if above.maximum < below.maximum else 'negative'} values, "
+                f"so that their threshold would be zero; the thresholds are {low:.4g} and {high:.4g}.",
                 stacklevel=2,
             )
         self.thresholds.copy_(torch.tensor([low, high]))

@@ -46,7 +46,7 @@ class Differential(Scheme):
             |activation| that the largest spike of the first step says; ``"fit"`` least squares over what was seen.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> scheme = Differential(steps=4, thresholds=3)
     >>> scheme.weights, scheme.entry, scheme.digits, scheme.full
@@ -94,7 +94,7 @@ class Differential(Scheme):
 
     @property
     def words(self) -> dict[str, str]:
-        return {"thresholds": f"{self.thresholds} thresholds", "amplitude": f"an amplitude a {self.amplitude}"}
+        return {"thresholds": f"{self.thresholds} thresholds", "amplitude": f"one amplitude per {self.amplitude}"}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The maximum for clipping, else twice as many steps."""

@@ -104,7 +104,7 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def words(cls, settings: Mapping[str, object]) -> dict[str, str]:
-        """What the report calls a setting, by its name; one without words is called by its name and value."""
+        """The report's words for each setting, by name. A setting without words is shown as name and value."""
         return {}
 
 

@@ -154,7 +154,7 @@ class LatencyEncoder(Pixels):
         pixels = math.prod(image)
         return {"macs": pixels, "neuron_accumulates": pixels * self.steps}
 
-    def _told(self, spikes: Tensor) -> Tensor:
+    def _pixels_of(self, spikes: Tensor) -> Tensor:
         return (1 - spikes.argmax(0) / max(self.steps - 1, 1)) * (spikes > 0).any(0)
 
 
@@ -211,7 +211,7 @@ class PhaseEncoder(Pixels):
         spikes: Tensor = bits.to(images.dtype) * torch.exp2(-1.0 - phase).to(images.dtype)
         return spikes
 
-    def _told(self, spikes: Tensor) -> Tensor:
+    def _pixels_of(self, spikes: Tensor) -> Tensor:
         return spikes[: self.phases].sum(0)
 
     def digits(self, step: int) -> tuple[float, ...]:

@@ -44,11 +44,11 @@ def create_encoder(
     PhaseEncoder(steps=4, mean=[0.5], std=[0.5], phases=4)
     """
     if name not in ENCODERS:
-        raise ConfigError(f"encoder={name!r} is none of {', '.join(ENCODERS)}.{near(name, ENCODERS)}")
+        raise ConfigError(f"encoder={name!r} is not one of {', '.join(ENCODERS)}.{near(name, ENCODERS)}")
     known = ENCODERS[name].settings({})
     if not settings.keys() <= known.keys():
         takes = ", ".join(known) or "none"
-        raise ConfigError(f"settings={dict(settings)} are not the {name} encoder's, which takes {takes}.")
+        raise ConfigError(f"settings={dict(settings)} do not fit the {name} encoder, which takes {takes}.")
     make: Callable[..., Encoder] = ENCODERS[name]
     scale = {"mean": mean, "std": std} if ENCODERS[name].takes_pixels else {}
     return make(steps=steps, **scale, **settings)
@@ -113,4 +113,6 @@ def _numbers(model: Mapping[str, object], name: str) -> tuple[float, ...]:
 
 
 def _damaged(name: str) -> ModelError:
-    return ModelError(f"model.json describes no whole encoder: {name} is missing or damaged. Run the experiment again.")
+    return ModelError(
+        f"model.json does not describe a complete encoder: {name} is missing or damaged. Run the experiment again."
+    )

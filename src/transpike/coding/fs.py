@@ -39,7 +39,7 @@ class FS(Scheme):
         percentile: of |activation| over the calibration images, which a train of ones says; 100 is the maximum.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> FS(steps=3).weights, FS(steps=3).wait
     ((0.5, 0.25, 0.125), 3)

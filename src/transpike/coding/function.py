@@ -301,7 +301,7 @@ def argument(value: object) -> Argument:
         return tuple(argument(item) for item in value)
     if value is None or isinstance(value, (bool, int, float, str, Operand, Constant, Result)):
         return value
-    raise TypeError(f"{value!r} is no plain value")
+    raise TypeError(f"{value!r} is not a plain value")
 
 
 def _places(arguments: tuple[Argument, ...]) -> list[Operand | Constant | Result]:
@@ -365,4 +365,4 @@ def _argument(value: object, operands: int, calls: int) -> Argument:
             return tuple(_argument(item, operands, calls) for item in items)
         case None | bool() | int() | float() | str():
             return value
-    raise ValueError(f"{value!r} is no argument of a function")
+    raise ValueError(f"{value!r} is not an argument of a function")

@@ -47,7 +47,7 @@ class MultiThreshold(Scheme):
             of |activation| that the largest spike says (99.9 is its baseline); ``"fit"`` least squares over all seen.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> MultiThreshold(thresholds=3).digits, MultiThreshold(steps=2).weights, MultiThreshold().full
     ((0, 1, 2, 3, 4, 5, 6, 7), (0.5, 0.5), 255.0)
@@ -90,7 +90,7 @@ class MultiThreshold(Scheme):
 
     @property
     def words(self) -> dict[str, str]:
-        amplitude = f"an amplitude a {self.amplitude}"
+        amplitude = f"one amplitude per {self.amplitude}"
         return {"name": "H-MT", "thresholds": f"{self.thresholds} thresholds", "amplitude": amplitude}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:

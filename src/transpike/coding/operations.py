@@ -6,8 +6,8 @@ TPUv4i", ISCA 2021, doi:10.1109/ISCA52012.2021.00010, Table 2. Both give 32-bit 
 multiplications, 32-bit integer additions, and 64-bit accesses to SRAM by its size. Neither has shifts: a product with a
 power of two adds to a number's exponent, so a shift is charged as an integer addition.
 
-Memory traffic is left out unless it is asked for: then the figures compare arithmetic with memory of one size, and
-still no chips, for they leave out how spikes travel and what control takes.
+Memory traffic is left out by default. With it, the figures compare arithmetic with memory of one size. They still do
+not compare chips: they leave out how spikes travel and what control takes.
 """
 
 from __future__ import annotations

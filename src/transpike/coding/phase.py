@@ -49,7 +49,7 @@ class Phase(Scheme):
         percentile: of |activation| over the calibration images, which a period of ones says; 100 is the maximum.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> Phase(steps=4, phases=2).weights
     (0.25, 0.125, 0.25, 0.125)

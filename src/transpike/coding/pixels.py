@@ -1,4 +1,4 @@
-"""What the encoders of pixels share: normalised images back to pixels, and pixels told by spikes to images."""
+"""What the encoders of pixels share: normalised images to pixels, and spikes to pixels and images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Pixels(Encoder):
             tensor = torch.as_tensor(value, dtype=torch.float32)
             self.register_buffer(name, tensor if tensor.ndim == 0 else tensor.view(-1, 1, 1), persistent=False)
         if not (self.std > 0).all():
-            raise ConfigError(f"std={std}: deviations are above 0.")
+            raise ConfigError(f"std={std}: expected deviations above 0.")
 
     def pixels(self, images: Tensor) -> Tensor:
         """``image * std + mean`` in float32, clipped to [0, 1] from within a hundredth.
@@ -41,14 +41,15 @@ class Pixels(Encoder):
         channels = max(self.mean.numel(), self.std.numel())
         if channels > 1 and (images.ndim < 4 or images.shape[1] != channels):
             raise DataError(
-                f"{type(self).__name__}: mean and std of {channels} channels for images of shape {list(images.shape)}."
+                f"{type(self).__name__}: mean and std have {channels} channels, but the images have shape "
+                f"{list(images.shape)}."
             )
         pixels = images.detach().float() * self.std + self.mean
         low, high = (float(bound) for bound in pixels.aminmax()) if pixels.numel() else (0.0, 1.0)
         if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
             raise DataError(
-                f"{type(self).__name__} codes pixels in [0, 1], and these lie in [{low:.4g}, {high:.4g}]: say by which "
-                "mean= and std= the images were normalised."
+                f"{type(self).__name__} codes pixels in [0, 1], and these lie in [{low:.4g}, {high:.4g}]: pass the "
+                "mean= and std= with which the images were normalised."
             )
         return pixels.clamp_(0, 1)
 
@@ -65,9 +66,9 @@ class Pixels(Encoder):
         Raises:
             DataError: for no step, or more than T.
         """
-        return (self._told(first(spikes, self.steps)) - self.mean) / self.std
+        return (self._pixels_of(first(spikes, self.steps)) - self.mean) / self.std
 
-    def _told(self, spikes: Tensor) -> Tensor:
+    def _pixels_of(self, spikes: Tensor) -> Tensor:
         """The pixels that spikes [t, N, *] tell of: the mean of what was shown."""
         return spikes.mean(0)
 

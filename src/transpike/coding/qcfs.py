@@ -65,7 +65,7 @@ class QCFS(Scheme):
         percentile: of \|activation\| over the calibration images, for layers whose function states no bound.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> QCFS(steps=2, pre=2).weights
     (0.0, 0.0, 0.5, 0.5)

@@ -48,7 +48,7 @@ class Quantised(Scheme):
         steps: 1.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> Quantised(bits=4).digits
     (-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)
@@ -70,7 +70,7 @@ class Quantised(Scheme):
 
     def __post_init__(self) -> None:
         if whole("steps", self.steps) != 1:
-            raise ConfigError(f"steps={self.steps}: a quantised network has one step; what grows here is bits.")
+            raise ConfigError(f"steps={self.steps}: a quantised network has one step; set bits instead.")
         if not isinstance(self.signed, bool):
             raise refuse("signed", self.signed, "true or false")
         whole("bits", self.bits, least=1 + self.signed, most=8)
@@ -101,11 +101,13 @@ class Quantised(Scheme):
 
     @property
     def words(self) -> dict[str, str]:
-        return {"bits": self.label, "signed": self.label, "amplitude": f"an amplitude a {self.amplitude}"}
+        return {"bits": self.label, "signed": self.label, "amplitude": f"one amplitude per {self.amplitude}"}
 
     @property
     def terms(self) -> dict[str, str]:
-        return {"bits": "Of an activation of the quantised network: its digits are all integers of so many bits."}
+        return {
+            "bits": "Bits of an activation of the quantised network. Its digits are all integers of this many bits."
+        }
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The maximum for clipping, else another bit."""

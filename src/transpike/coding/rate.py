@@ -52,7 +52,7 @@ class Rate(Scheme):
             neuron (``"potential"``), or nothing. Layers are corrected one after the other, each on corrected inputs.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> scheme = Rate(steps=4)
     >>> scheme.weights, scheme.digits, scheme.encoded

@@ -58,7 +58,7 @@ class Scheme(ABC):
     @property
     @abstractmethod
     def weights(self) -> tuple[float, ...]:
-        """What a unit spike at each of the T steps is worth; 0 in steps that only prepare."""
+        """The value of a unit spike at each of the T steps; 0 in steps that only prepare."""
 
     @property
     @abstractmethod
@@ -72,7 +72,7 @@ class Scheme(ABC):
         Args:
             function: see `transpike.coding.function`.
             amplitude: theta of the layer.
-            wait: steps that it listens before its first spike.
+            wait: steps in which it listens before its first spike.
         """
 
     @property
@@ -92,7 +92,7 @@ class Scheme(ABC):
 
     @property
     def reach(self) -> float:
-        """The largest value that a train can say, in units of theta; less than a train of ones where few may spike."""
+        """The largest value of a train, in units of theta; less than a train of ones if only few steps may spike."""
         return total(self) * max(self.digits)
 
     @property
@@ -107,17 +107,17 @@ class Scheme(ABC):
 
     @property
     def label(self) -> str:
-        """What distinguishes the scheme in a table, in few words; T stands beside it."""
+        """A short name that distinguishes the scheme in a table. T stands beside it."""
         return type(self).__name__
 
     @property
     def words(self) -> Mapping[str, str]:
-        """What the report calls a setting, by its name; one without words is called by its name and value."""
+        """The report's words for each setting, by name. A setting without words is shown as name and value."""
         return {}
 
     @property
     def terms(self) -> Mapping[str, str]:
-        """What the report's terms of this scheme mean, for its glossary."""
+        """The report's glossary of this scheme: terms and their meanings."""
         return {}
 
     @property
@@ -138,7 +138,7 @@ class Scheme(ABC):
         return None
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The setting, by name, that lessens the error most where this binds; None if there is none.
+        """The setting, by name, that reduces the error most if this cause binds; None if there is none.
 
         Args:
             binding: what binds.
@@ -157,12 +157,12 @@ def total(scheme: Scheme) -> float:
 
 
 def largest(scheme: Scheme) -> float:
-    """The largest value that a train can say, in units of theta."""
+    """The largest value of a train, in units of theta."""
     return scheme.reach
 
 
 def finest(scheme: Scheme) -> float:
-    """What a unit spike of the last step is worth, in units of theta."""
+    """The value of a unit spike in the last step, in units of theta."""
     return min(weight for weight in scheme.weights if weight)
 
 
@@ -186,7 +186,7 @@ def followed(scheme: Scheme, wait: int) -> float | None:
 
 
 def spelled(settings: Mapping[str, object]) -> str:
-    """Settings as they are written in Python.
+    """Return settings as Python code.
 
     Example:
         >>> spelled({"silent": "auto"})
@@ -196,7 +196,7 @@ def spelled(settings: Mapping[str, object]) -> str:
 
 
 def ratio(scheme: Scheme) -> float | None:
-    """The ratio of each weight to the next, where it is one and the same; None where it is not.
+    """The ratio of each weight to the next, if it is constant; None if not.
 
     Example:
         >>> from transpike.coding import CSS, Rate
@@ -241,7 +241,7 @@ def injected(scheme: Scheme, x: Tensor) -> Tensor:
 
 
 def constant_entry(scheme: Scheme) -> float | None:
-    """By what a constant is divided where it enters in equal shares, the value of a train of ones; else None.
+    """The divisor of a constant that enters in equal shares, the value of a train of ones; otherwise None.
 
     Example:
         >>> from transpike.coding import CSS

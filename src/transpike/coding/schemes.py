@@ -77,7 +77,7 @@ def scheme_settings(scheme: Scheme) -> dict[str, object]:
     if name is None:
         kind = type(scheme).__name__
         raise ConfigError(
-            f"scheme: {kind} has no name, by which it could be saved or measured; give it one, as in "
+            f"scheme: {kind} has no name, and saving or measuring it needs one; give it one, as in "
             f"transpike.coding.SCHEMES[{kind.lower()!r}] = {kind}"
         )
     return {"name": name, **dataclasses.asdict(scheme)}  # type: ignore[call-overload]

@@ -25,7 +25,7 @@ def period(order: str | Sequence[int], frequencies: int | Sequence[int] | None, 
     if isinstance(order, str):
         return _chosen(order, frequencies, block)
     if frequencies is not None:
-        raise ConfigError("order as a sequence says which frequencies are shown: leave frequencies out.")
+        raise ConfigError("order as a sequence already chooses the frequencies: omit frequencies.")
     return _ranks("order", order, block * block)
 
 
@@ -39,7 +39,7 @@ def _chosen(order: str, frequencies: int | Sequence[int] | None, block: int) -> 
     if order == "intermittent" and frequencies is None:
         if block != 4:
             raise ConfigError(
-                f'order="intermittent" with block={block}: say which frequencies (the paper: of block 4).'
+                f'order="intermittent" with block={block}: set frequencies (the paper gives them for block 4 only).'
             )
         return INTERMITTENT
     if frequencies is None:
@@ -48,7 +48,7 @@ def _chosen(order: str, frequencies: int | Sequence[int] | None, block: int) -> 
         return tuple(range(whole("frequencies", frequencies, most=total)))
     ranks = _ranks("frequencies", frequencies, total)
     if len(set(ranks)) < len(ranks):
-        raise ConfigError(f"frequencies={ranks}: one occurs twice; what is shown when is said by order=.")
+        raise ConfigError(f"frequencies={ranks}: one occurs twice; order= sets when each is shown.")
     return ranks
 
 

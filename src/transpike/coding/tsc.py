@@ -53,7 +53,7 @@ class TSC(Scheme):
             of a pixel; 100 is the maximum.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
     [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]

@@ -53,7 +53,7 @@ class TTFS(Scheme):
             maximum.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
 
     >>> scheme = TTFS(steps=4)
     >>> scheme.weights, scheme.wait, scheme.full

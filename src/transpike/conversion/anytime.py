@@ -75,7 +75,7 @@ def rule(
         ConfigError: for an unknown score, or both an error and a loss.
     """
     if error is not None and changed is not None:
-        raise ConfigError("error and changed both say what counts as another answer: give one of them.")
+        raise ConfigError("error and changed both define a changed answer: give only one of them.")
     if error is not None:
         changed = beyond(number("error", error, least=0))
     chosen = score or ("steady" if error is not None else "bound")

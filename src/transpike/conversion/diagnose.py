@@ -166,7 +166,7 @@ class Diagnosis:
         share = self.worst.caused.part(name) / (whole.part(name) or 1.0)
         found = f"{name.capitalize()} makes {whole.shares[name]:.0%} of the squared error at the output"
         found += f", {share:.0%} of that in {self.worst.name}. "
-        return found + (f"What would help most: {spelled(self.advice)}." if self.advice else "No setting lessens it.")
+        return found + (f"What would help most: {spelled(self.advice)}." if self.advice else "No setting reduces it.")
 
     @property
     def worst(self) -> LayerDiagnosis:

@@ -44,7 +44,7 @@ class LayerTrace:
 
 
 class Trace(dict[str, LayerTrace]):
-    """What every layer fired, by name; a name that sends no spikes is told where they are."""
+    """What every layer fired, by name. The error for a layer that sends no spikes names the layer that does."""
 
     def __init__(self, graph: Graph, layers: Mapping[str, LayerTrace]) -> None:
         super().__init__(layers)

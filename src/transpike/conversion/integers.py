@@ -58,12 +58,12 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
     name, beta = type(scheme).__name__, ratio(scheme)
     if beta is None or beta != int(beta) or constant_entry(scheme) is None:
         reason = f"a state would need another bit each step with beta={beta}"
-        reason = "the worth of its spikes falls by no single ratio" if beta is None else reason
+        reason = "the weights of its steps have no constant ratio" if beta is None else reason
         reason = "its biases do not enter in equal shares" if constant_entry(scheme) is None else reason
         raise ConversionError(f"{name} has no form in whole numbers: {reason}; use CSS with beta=2")
     if scheme.encoded is None:
         raise ConversionError(
-            f"{name}: its input is an analog current, and whole numbers need spikes, as transpike.CSS sends"
+            f"{name}: its input is an analog current, and whole numbers need input spikes, as from transpike.CSS"
         )
     ops = tuple(_whole(graph, op, bits) if op.name in graph.spiking else op for op in graph)
     ops = tuple(replace(op, tensors=_double(op.tensors), follows=()) for op in ops)
@@ -78,7 +78,7 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
             widths["state_bits"] = state_bits(op, found[op.name], scheme, waits.get(op.name, 0))
         if max(widths.values()) > LARGEST:
             raise ConversionError(
-                f"{op.name}: its states would need {max(widths.values())} bits; at most {LARGEST} are"
+                f"{op.name}: its states would need {max(widths.values())} bits; the limit is {LARGEST}"
             )
         return widths
 

@@ -1,4 +1,4 @@
-"""The converted network: it lets spikes run through the graph, and tells what it is made of."""
+"""The converted network: it runs spikes through the graph, and describes its layers."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ _SIZES = 64  # of images, whose graphs are kept
 
 
 class SpikingNetwork(nn.Module):
-    """A spiking network, as `transpike.convert` makes it.
+    """A spiking network, made by `transpike.convert`.
 
-    Called on images [N, \\*] it encodes them, lets spikes travel for T steps and returns the decoded outputs: logits,
-    in the ANN's own form and units. No state is left between calls. Other samples of a batch have no influence, but
-    PyTorch adds in another order where there are fewer than 16 rows, steps times samples: in a batch of one image at
-    T = 8, not within a larger batch, whose chunks are never that small. Where that rounding flips a spike, outputs
-    move: on most networks not at all, on a ResNet-50 with random weights by up to a tenth of their norm.
+    A call on images [N, \\*] encodes them, sends spikes through the layers for T steps and returns the decoded outputs:
+    logits in the form and units of the ANN. The network keeps no state between calls. The samples of a batch do not
+    influence each other. There is one exception by rounding: with fewer than 16 rows (steps times samples) PyTorch adds
+    in another order. This happens in a batch of one image at T = 8, but not in a larger batch, whose chunks are never
+    that small. Such rounding may flip a spike and change the outputs: on most networks not at all, on a ResNet-50 with
+    random weights by up to a tenth of their norm.
 
     Attributes:
         scheme: the coding scheme.
@@ -117,10 +118,10 @@ class SpikingNetwork(nn.Module):
     # -- running -------------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Any:
-        """Decoded outputs for images ``x`` [N, \\*]. No gradients flow through spikes.
+        """Return the decoded outputs for images ``x`` [N, \\*]. No gradients flow through spikes.
 
         Raises:
-            ConversionError: if the images have a shape that the network cannot take, are integers, or not finite.
+            ConversionError: The network cannot take images of this shape, or they are integers or not finite.
         """
         return self.observe(x)
 
@@ -154,13 +155,13 @@ class SpikingNetwork(nn.Module):
         return self.graph.pack(together), together
 
     def stream(self, x: Tensor) -> Iterator[Moment]:
-        """After each of the output's T steps: the outputs decoded so far, and how far they can still change.
+        """Yield, after each of the output's T steps, the outputs so far and how far they can still change.
 
-        The last moment's outputs are those of a call, to the bit; of one image alone they are those that it has in a
-        larger batch. What no longer has to be simulated is not: leave the loop to stop.
+        The last outputs equal those of a call to the bit. For a single image they equal those that it has in a larger
+        batch. Each step is simulated only when the loop reaches it: leave the loop to stop.
 
         Raises:
-            ConversionError: as a call; if the scheme does not stream.
+            ConversionError: As for a call, or the scheme does not stream.
 
         Example:
             >>> import transpike
@@ -180,17 +181,19 @@ class SpikingNetwork(nn.Module):
         changed: Changed | None = None,
         first: int = 2,
     ) -> StopRule:
-        """When an answer is sure enough, learned from images that the network was not trained on; kept as `stop`.
+        """Learn when an answer is sure enough, from images that the network was not trained on. Sets `stop`.
 
-        Nothing else depends on these images. An agreement a needs at least 1 / (1 - a) - 1 of them: 199 for 0.995, 999
-        for 0.999.
+        Only the stop rule depends on these images. An agreement a needs at least 1 / (1 - a) - 1 images: 199 for 0.995,
+        999 for 0.999.
 
         Args:
             images: like those that the network will see, [N, \\*].
             score: how sure an answer is: ``"bound"``, ``"margin"``, ``"entropy"``, ``"steady"``, or a function of
                 `transpike.conversion.stopping.Said`. By default the first, with an ``error`` the last.
-            error: an answer counts as another one if an output differs by more; by default if the prediction differs.
-            changed: or any loss [N] from 0 to 1 of answers [N, \\*] and those of the full run.
+            error: an answer counts as changed if an output differs by more than this. By default an answer counts as
+                changed if the prediction differs.
+            changed: instead of ``error``, a function that takes answers [N, \\*] and those of the full run, and returns
+                a loss [N] from 0 to 1.
             first: the first step at which a sample may stop.
 
         Raises:
@@ -201,18 +204,18 @@ class SpikingNetwork(nn.Module):
         return self.stop
 
     def until(self, x: Tensor, *, agreement: float = 0.999, stop: StopRule | None = None) -> Answer:
-        """Answers for images ``x``, each as soon as it is sure: finished samples are not simulated further.
+        """Answer images ``x``, each as soon as its answer is sure. Finished samples are not simulated further.
 
-        The expected share of answers that differ from those of the full run is at most 1 - ``agreement``, for images
-        from the source of those that `calibrate_stop` saw. See docs/anytime.md for what that means.
+        The expected share of answers that differ from those of the full run is at most 1 - ``agreement``. This holds
+        for images from the same source as those of `calibrate_stop`. docs/anytime.md explains what it means.
 
         Args:
             x: images [N, \\*].
-            agreement: the share of answers that must be as those of the full run.
-            stop: a rule; by default the one that `calibrate_stop` has learned.
+            agreement: the share of answers that must equal those of the full run.
+            stop: the stop rule. The default is the rule of `calibrate_stop`.
 
         Raises:
-            ConfigError: if there is no rule, or too few images for this agreement were calibrated on.
+            ConfigError: There is no rule, or it comes from too few images for this agreement.
             ConversionError: as `stream`.
         """
         snn = self._fitting(x)
@@ -240,7 +243,7 @@ class SpikingNetwork(nn.Module):
         return in_chunks(parts, self.chunks, run) if again else [run(part) for part in parts]
 
     def trace(self, x: Tensor) -> Trace:
-        """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
+        """Return spikes, residuals and targets of every layer for images ``x``, by name; the input comes first."""
         seen: dict[str, list[Tracked]] = {}
 
         def watch(op: Op, tracked: Tracked) -> None:
@@ -444,33 +447,33 @@ class SpikingNetwork(nn.Module):
         return describe(self.graph, self.scheme, self.timing, measured)
 
     def diagnose(self, images: Tensor) -> Diagnosis:
-        """What makes the error on ``images`` [N, \\*], layer by layer: resolution, clipping or coupling.
+        """Find the cause of the error on ``images`` [N, \\*] in each layer: resolution, clipping or coupling.
 
-        ``print(snn.diagnose(images))`` shows a table and the setting that would help most; its attributes give both as
-        data. A few dozen images are enough: each costs about a simulation and four backward passes.
+        ``print(snn.diagnose(images))`` shows a table and the setting that would help most. The attributes hold both as
+        data. A few dozen images are enough. Each costs about a simulation and four backward passes.
 
         Raises:
-            ConversionError: as calling the network.
+            ConversionError: As for a call.
         """
         return diagnose(self._fitting(images), images)
 
     def quantise(self, bits: int = 8) -> SpikingNetwork:
-        """The same network with weights and biases of whole numbers times powers of two, one a channel.
+        """Return the same network with weights and biases that are whole numbers times a power of two for each channel.
 
-        Currents, states and thresholds are then whole numbers of a unit of their layer, and with beta = 2 a neuron
-        needs shifts and additions alone. It computes in double precision, which holds these numbers exactly, so every
-        runtime gives the same bits. Functions other than maxima and ReLU are evaluated on whole states in double
-        precision: by additions, products, quotients and bounds (ReLU6, hard-swish, hard-sigmoid, gates of them) the
-        bits are the same everywhere, too; an exponential in them is that of the runtime's library, to its last bit.
-        `transpike.export.footprint` says what each layer takes.
+        Currents, states and thresholds are then whole numbers of a unit of their layer. With beta = 2 a neuron needs
+        only shifts and additions. The network computes in double precision, which holds these numbers exactly, so that
+        every runtime gives the same bits. Functions other than maxima and ReLU are evaluated on whole states in double
+        precision. Functions made of additions, products, quotients and bounds (ReLU6, hard-swish, hard-sigmoid and
+        their gates) give the same bits everywhere, too. An exponential depends on the runtime's library in its last
+        bit. `transpike.export.footprint` lists the memory of each layer.
 
         Args:
-            bits: of a weight, its sign's among them.
+            bits: bits of a weight, including the sign.
 
         Raises:
-            ConfigError: if bits is not from 2 to 16.
-            ConversionError: if beta is no whole number, or an operation (a product of two trains, an average over
-                windows that are no power of two) has no such form; with its name.
+            ConfigError: ``bits`` is not from 2 to 16.
+            ConversionError: beta is not a whole number, or an operation cannot be written in whole numbers (a product
+                of two trains, an average over windows whose size is not a power of two). The message names it.
         """
         whole("bits", bits, least=2, most=16)
         graph = quantised(self.current_graph(), self.scheme, self.timing.waits, bits=bits)
@@ -480,10 +483,10 @@ class SpikingNetwork(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write the network to ``folder``: network.json and weights.safetensors. `transpike.load` reads it back.
 
-        What `calibrate_stop` has learned goes with it.
+        The files include the rule of `calibrate_stop`.
 
         Raises:
-            ModelError: if the folder cannot be written, or the stop rule has a score of one's own.
+            ModelError: The folder cannot be written, or the score of the stop rule is your own function.
         """
         measured = Measured(self.units, self.clipped, self.residuals)
         save(folder, self.current_graph(), self.scheme, self.timing, self.neurons, measured, self.stop)

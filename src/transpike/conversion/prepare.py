@@ -94,8 +94,8 @@ def prepare(
     graph = sized(graph, traced)
     if not graph.neurons:
         warnings.warn(
-            f"{type(model).__name__} has no layer of neurons: nothing in it but sums with weights, which the spikes of "
-            "the input reach at once. If it has activations, they were left out of what was handed in.",
+            f"{type(model).__name__} has no layer of neurons: it contains only weighted sums, and the input's spikes "
+            "reach them directly. If the network has activations, the module that you passed lacks them.",
             stacklevel=2,
         )
     expected = outlook(graph, sample)
@@ -150,8 +150,8 @@ class Prepared:
             worst = sorted(lagging, key=lambda name: -snn.residuals[name])
             places = ", ".join(f"{name} ({snn.residuals[name]:.2g})" for name in worst[:3])
             warnings.warn(
-                f"{len(lagging)} layers cannot follow their input: their trains miss more than a unit of their last "
-                f"digit, root mean square; most in {places}. Use {spelled(remedy)}",
+                f"{len(lagging)} layers cannot follow their input: the RMS error of their trains exceeds one unit of "
+                f"the last digit; it is largest in {places}. Use {spelled(remedy)}",
                 stacklevel=3,
             )
         return snn

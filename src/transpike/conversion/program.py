@@ -49,7 +49,9 @@ def network(ann: object, example: Tensor | None = None) -> nn.Module:
     if isinstance(ann, torch.jit.ScriptModule) and example is not None:
         ann = _of_script(ann, example)
     if not isinstance(ann, nn.Module):
-        remedy = "make it the forward of one, with its layers as attributes" if callable(ann) else "build the network"
+        remedy = (
+            "write it as a module's forward, with its layers as attributes" if callable(ann) else "build the network"
+        )
         raise ConversionError(f"expected a torch.nn.Module, not {_article(type(ann).__name__)}; {remedy}")
     if isinstance(ann, GraphModule):
         ann = _unguarded(ann)

@@ -67,7 +67,7 @@ def _stepped(graph: Graph, traced: Callable[[tuple[int, ...]], Graph], step: int
         return _difference(at(found, other.input.shape), other) or found
     except (ConversionError, _Fixed) as error:
         _, model, reason = str(error).partition("\n")[0].rpartition("torch.export says: ")
-        return f"the model itself does not run at another ({reason[:200].rstrip('.')})" if model else reason[:200]
+        return f"the model itself does not run at another size ({reason[:200].rstrip('.')})" if model else reason[:200]
 
 
 def _channels(shape: Sequence[int]) -> int:
@@ -164,10 +164,10 @@ def _source(graph: Graph, name: str, made: Mapping[str, Op]) -> Op:
 def _moved(op: Op, shape: tuple[int, ...]) -> Op:
     """A move by index, its index made anew."""
     if "move" not in op.args:
-        raise _Fixed(f"{op.name} moves values by their places, at one size")
+        raise _Fixed(f"{op.name} moves values by their positions, which hold for one size")
     name, args = op.args["move"]
     if str(name).partition(".")[0] not in MOVES:
-        raise _Fixed(f"{op.name}: {name!r} is no move")
+        raise _Fixed(f"{op.name}: {name!r} is not a move")
     move = getattr(getattr(torch.ops.aten, str(name).partition(".")[0]), str(name).partition(".")[2])
     if move(torch.empty(1, *shape, device="meta"), *args).numel() > LARGEST:
         raise _Fixed(f"{op.name} makes too many values")
@@ -181,7 +181,7 @@ def _moved(op: Op, shape: tuple[int, ...]) -> Op:
 def _following(graph: Graph, other: Graph) -> Graph:
     """``graph`` with what each number follows that is another in ``other``."""
     if [(op.name, op.kind, op.inputs) for op in graph] != [(op.name, op.kind, op.inputs) for op in other]:
-        raise _Fixed("it is another network at another size")
+        raise _Fixed("the network differs at another size")
     ops: list[Op] = []
     for op, twin in zip(graph, other, strict=True):
         pairs = list(_changed(_plain(op), _plain(twin), ()))
@@ -220,7 +220,7 @@ def _follow(
                     factor = n // a if a else 0
                     if a != b and (factors or factor == 1) and factor * a == n and factor * b == m:
                         return Follow(path, op.name, first, last, factor)
-    raise _Fixed(f"{name} has a number that is {n} at one size and {m} at another, and follows no other")
+    raise _Fixed(f"{name} has a number that is {n} at one size and {m} at another, and follows from no other number")
 
 
 def _put(plain: Any, path: Sequence[str | int], number: int) -> None:
@@ -235,8 +235,8 @@ def _difference(found: Graph, traced: Graph) -> str | None:
     for op, twin in zip(found, traced, strict=True):
         alike = op.shape == twin.shape and list(_changed(_plain(op), _plain(twin), ())) == []
         if not alike or op.tensors.keys() != twin.tensors.keys():
-            return f"{op.name} is another at another size"
+            return f"{op.name} differs at another size"
         for key, tensor in op.tensors.items():
             if not torch.equal(tensor, twin.tensors[key]):
-                return f"the {key} of {op.name} is another at another size"
+                return f"the {key} of {op.name} differs at another size"
     return None

@@ -157,7 +157,8 @@ class StopRule:
         if self.images < (needed := least_images(agreement)):
             raise ConfigError(
                 f"agreement={agreement} needs at least {needed} calibration images; this rule has {self.images}, "
-                f"enough for an agreement of {self.images / (self.images + 1):.6g}. Use more, or ask for less."
+                f"enough for an agreement of {self.images / (self.images + 1):.6g}. Use more images, or a lower "
+                "agreement."
             )
         budget = (1 - agreement) * (self.images + 1) - 1 + 1e-6
         lost = 0.0
@@ -176,7 +177,9 @@ class StopRule:
         score = SCORES[self.score] if isinstance(self.score, str) else self.score
         found = score(said)
         if not isinstance(found, Tensor) or found.shape != said.outputs.shape[:1]:
-            raise DataError(f"the score gives {getattr(found, 'shape', type(found).__name__)}, not one number a sample")
+            raise DataError(
+                f"the score gives {getattr(found, 'shape', type(found).__name__)}, not one number for each sample"
+            )
         return found
 
     def scores(self, outputs: Tensor, left: tuple[float, ...]) -> Tensor:
@@ -196,8 +199,8 @@ class StopRule:
         """
         if not isinstance(self.score, str):
             raise ModelError(
-                "stop: its score is a function, which no file can hold. Calibrate with a score by name, or leave the "
-                "rule out: snn.stop = None."
+                "stop: its score is a function, and a file cannot hold a function. Calibrate with a score's name, or "
+                "remove the rule: snn.stop = None."
             )
         thresholds, losses = ([pair[k] for pair in self.losses] for k in (0, 1))
         return {
@@ -248,7 +251,7 @@ def learned(
     if isinstance(score, str):
         choice("score", score, SCORES)
         if outputs[0, :1].numel() < 2 and score != "steady":
-            raise ConfigError(f"score={score!r}: the network has one output a sample; use 'steady' and an error=.")
+            raise ConfigError(f"score={score!r}: the network has one output per sample; use 'steady' and an error=.")
     elif not callable(score):
         raise refuse("score", score, "a name or a function")
     rule = StopRule(score, whole("first", first, most=len(outputs)), outputs.shape[1], ())
@@ -258,7 +261,7 @@ def learned(
     for step in reversed(range(len(outputs) - 1)):
         lost = changed(outputs[step], outputs[-1]).to(scores)
         if lost.shape != later.shape or not ((lost >= 0) & (lost <= 1)).all():
-            raise ConfigError("changed: expected a function that gives one loss from 0 to 1 a sample.")
+            raise ConfigError("changed: expected a function that gives one loss from 0 to 1 for each sample.")
         reached = torch.where(scores[step] > record[step], torch.maximum(lost, later), later)
         loss.append((scores[step], reached - later))
         later = reached

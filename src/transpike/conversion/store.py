@@ -40,7 +40,7 @@ def load(folder: Path | str) -> SpikingNetwork:
     """Read a network that `SpikingNetwork.save` wrote.
 
     Raises:
-        ModelError: if the folder is missing, damaged, or holds something else.
+        ModelError: The folder is missing or damaged, or holds something else.
     """
     source = Path(folder)
     with files.reading(source) as place:
@@ -98,21 +98,21 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     units, clipped, residuals = ({n: part.number(n) for n in part.content} for part in parts)
     waits = {name: network.record("waits").whole(name, least=0) for name in network.record("waits").content}
     if waits.keys() != {op.name for op in graph.neurons}:
-        raise network.wrong("waits: expected one a layer of neurons.")
+        raise network.wrong("waits: expected one for each layer of neurons.")
     _check(graph, units)
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
     first = math.prod(graph[graph.outputs[0]].shape)
     if network.has("stop") and first < 2 and network.record("stop").content.get("score") != "steady":
-        raise network.wrong("stop.score: the network has one output a sample, which only 'steady' scores.")
+        raise network.wrong("stop.score: the network has one output per sample, which only 'steady' scores.")
     snn.stop = StopRule.read(network.record("stop"), snn.steps) if network.has("stop") else None
     for entry in network.records("ops"):
         name, found = entry.text("name"), entry.content.get("neuron")
         if found != (expected := rule(graph[name], snn.neurons[name]) if name in snn.neurons else None):
-            raise entry.wrong(f"{name}: neuron={shown(found)}: with this scheme it is {shown(expected)}.")
+            raise entry.wrong(f"{name}: neuron={shown(found)}: expected {shown(expected)} for this scheme.")
     for name, value in facts(scheme, snn.timing).items():
         if network.content.get(name) != value:
             found = shown(network.content.get(name))
-            raise network.wrong(f"{name}={found}: with this scheme and these waits it is {shown(value)}.")
+            raise network.wrong(f"{name}={found}: expected {shown(value)} for this scheme and these waits.")
     return snn
 
 
@@ -133,7 +133,9 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
     if function.operands != len(inputs):
         raise entry.wrong(f"{name} has {len(inputs)} inputs, its function {function.operands} operands.")
     if entry.content.get("tail") != tail(function):
-        raise entry.wrong(f"{name}: tail={shown(entry.content.get('tail'))}: of its function it is {tail(function)}.")
+        raise entry.wrong(
+            f"{name}: tail={shown(entry.content.get('tail'))}: expected {tail(function)} for its function."
+        )
     return replace(op, function=function, fires=entry.flag("fires"))
 
 
@@ -143,7 +145,7 @@ def _follow(entry: object) -> Follow:
             type(key) in (str, int) for key in path
         ):
             return Follow(tuple(path), name, first, last, factor)
-    raise ValueError("follows: a rule is no rule")
+    raise ValueError("follows: an entry is not a rule")
 
 
 def _within(value: Tensor) -> None:
@@ -181,6 +183,6 @@ def _check(graph: Graph, units: Mapping[str, float]) -> None:
         fits = len(relative.shape) == len(op.shape) and relative.is_floating_point()
         fits = fits and all(n in (1, most) for n, most in zip(relative.shape, op.shape, strict=True))
         if not (fits and bool(((relative > 0) & (relative <= 1)).all())):
-            raise ValueError(f"{op.name}: relative amplitudes must be numbers above 0, at most 1, one a channel")
+            raise ValueError(f"{op.name}: relative amplitudes must be numbers above 0, at most 1, one per channel")
     with torch.no_grad():
         graph.run(torch.zeros(1, *graph.input.shape, dtype=dtype))

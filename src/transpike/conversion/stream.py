@@ -98,4 +98,4 @@ def unstreamed(snn: Network) -> str:
     name = type(snn.scheme).__name__
     if not all(isinstance(neuron, SteppingNeuron) for neuron in snn.neurons.values()):
         return f"{name} does not stream: its layers run over all steps at once"
-    return "" if ratio(snn.scheme) is not None else f"{name} does not stream: its weights fall by no single ratio"
+    return "" if ratio(snn.scheme) is not None else f"{name} does not stream: its steps' weights have no constant ratio"

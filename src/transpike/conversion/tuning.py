@@ -76,8 +76,8 @@ class Tunable(SpikingNetwork):
         )
         if (bound := followed(self.scheme, 0)) is None:
             raise ConversionError(
-                f"{type(self.scheme).__name__} has no bound below which its neurons follow their input for certain, "
-                "which tuning needs: convert with signed CSS spikes"
+                "tuning needs a bound below which neurons certainly follow their input, and "
+                f"{type(self.scheme).__name__} has none: convert with signed CSS spikes"
             )
         self.bound, self.share = bound, share
         self.wanted = {name: min(wait, silent) for name, wait in snn.timing.waits.items()}
@@ -162,7 +162,7 @@ class Tunable(SpikingNetwork):
     def _violated(self, change: Tensor, wait: int) -> Tensor:
         r"""The squared excess of a layer over its bound, if it waits so long.
 
-        The bound is asked of how the function of the input so far changes in a step, in digits of that step, which is
+        The bound limits how the function of the input so far changes in a step, in digits of that step, which is
         the current itself where the function is the identity: with what is left after a digit at most half a digit, the
         next one need not exceed L as long as the change is at most :math:`(2L + 1 - \beta) / 2`. So it holds for any
         function. What the silent steps heard comes at once, in the first digit: at most :math:`L + 1/2`.

@@ -90,13 +90,13 @@ class Continued(nn.Module):
         module, spoken = _module(self.ann, self.name), self.snn(x)
         calls: list[None] = []
 
-        def told(*_: object, **__: object) -> object:
+        def answer(*_: object, **__: object) -> object:
             if calls:
                 raise ConversionError(f"until: the network calls its module {self.name!r} more than once")
             calls.append(None)
             return spoken
 
-        module.forward = told
+        module.forward = answer
         try:
             return self.ann(x)
         finally:

@@ -63,7 +63,7 @@ def augmentation(text: str, *, standard: Augment | None = None) -> Augment | Non
             try:
                 parts.append(_MAKERS[name](value))
             except (KeyError, ValueError):
-                raise ConfigError(f"loading.augment={text!r}: {value!r} is no value for {name}.") from None
+                raise ConfigError(f"loading.augment={text!r}: {value!r} is not a value for {name}.") from None
     return partial(_in_turn, parts=parts) if parts else None
 
 
@@ -81,7 +81,7 @@ def augment_names(text: str) -> list[str]:
         if value and name not in _MAKERS:
             raise ConfigError(f"loading.augment={text!r}: {name} takes no value.")
     if "none" in names and len(names) > 1:
-        raise ConfigError(f"loading.augment={text!r}: 'none' stands alone.")
+        raise ConfigError(f"loading.augment={text!r}: 'none' cannot be combined with other names.")
     return names
 
 

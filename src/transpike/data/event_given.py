@@ -50,7 +50,7 @@ def event_sets(
 
     Raises:
         DataError: An item is no such pair, its shape differs from the first one's, its label has no class name. The
-            first training item is read at once, the others when they are asked for.
+            first training item is read at once, the others when they are needed.
         ConfigError: The sets are not map-style, have no class names, or ``loading`` asks for what cannot be.
 
     >>> from torch.utils.data import TensorDataset

@@ -47,7 +47,7 @@ class EventSets:
         size: Side of a frame in pixels, the longer one.
         steps: Frames of a recording, T.
         split_by: How a recording was split into them; None if it came as frames.
-        loading: How the rest was asked for.
+        loading: The options that gave the rest.
         root: Where the files lie; None for sets of `event_sets`.
     """
 
@@ -81,7 +81,7 @@ def load_events(
     ``download``, which are then checked and unpacked. CIFAR10-DVS brings no split: of each class the first nine tenths
     by file name train and the rest test.
 
-    Recordings are read and turned into frames when they are asked for; nothing is written to the disk.
+    Recordings are read and turned into frames when a batch needs them; nothing is written to the disk.
 
     Args:
         name: One of the names above.

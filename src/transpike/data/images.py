@@ -35,25 +35,27 @@ class Loading:
     """How images are split, batched, normalised and augmented.
 
     Attributes:
-        batch_size: Images per batch, in each of several processes; in training an incomplete last batch is left out.
-        validation: Share of the training images held back for validation, in [0, 1).
-        seed: Fixes the validation split, the order of the epochs and the augmentation.
-        workers: Processes that read files (``folder`` only; the other sets lie in memory and need none).
-        augment: ``none``, or ``standard``: a random shift, for ``folder`` a random resized crop; for all but digits
-            mirroring. ``shift``, ``flip``, ``autoaugment``, ``randaugment``, ``wide``, ``cutout`` and ``erasing`` come
-            after it or alone, joined by ``+``, as in ``standard+autoaugment+cutout:16``; see
-            :func:`~transpike.data.augment.augmentation`.
-        size: Side of the images in pixels; by default the set's own, for ``folder`` 224.
-        crop: For ``folder``, the share of the resized image's side that evaluation's centre crop keeps, in (0, 1]; by
-            default 0.875, for timm's networks their own.
-        interpolation: For ``folder``, how images are resized: ``nearest``, ``bilinear`` (the default) or ``bicubic``;
-            for timm's networks their own.
-        device: Where the sets that lie in memory do, and so their batches.
-        train_images: Use this many of the training images, validation included: a random part fixed by ``seed``.
-        test_images: Use this many of the test images: a random part, the same for every seed.
-        mean: Subtracted from pixels between 0 and 1, per channel; by default the set's (``folder``: ImageNet's).
-        std: What that is divided by, likewise.
-        outputs: How many outputs the network has; 1000 gives ImageNet's labels to ``folder`` sets named by synsets.
+        batch_size: Images in a batch. Each of several processes has its own batch. Training leaves an incomplete last
+            batch out.
+        validation: The share of the training images that is held back for validation, in [0, 1).
+        seed: Seed of the validation split, the order of images in each epoch and the augmentation.
+        workers: The number of processes that read files. Only `folder` needs them; the other sets lie in memory.
+        augment: Names joined by `+`, as in `standard+autoaugment+cutout:16`, or `none`. `standard` shifts images at
+            random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `flip`, `autoaugment`,
+            `randaugment`, `wide`, `cutout` and `erasing` follow it or stand alone.
+            `transpike.data.augment.augmentation` describes all.
+        size: Side of the images in pixels. By default that of the set; 224 for `folder`.
+        crop: For `folder`: the share of the resized image's side that the centre crop keeps in evaluation, in (0, 1].
+            The default is 0.875; timm's networks have their own.
+        interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. timm's
+            networks have their own.
+        device: The device that holds the image sets in memory, and therefore their batches.
+        train_images: Use this many of the training images, validation included. `seed` fixes which ones.
+        test_images: Use this many of the test images, the same ones for every seed.
+        mean: Subtracted from pixels between 0 and 1, one value per channel. By default that of the set; for `folder`
+            ImageNet's.
+        std: Divides the pixels after the subtraction, one value per channel. The default is chosen like that of mean.
+        outputs: The number of outputs of the network. With 1000, `folder` sets named by synsets get ImageNet's labels.
     """
 
     batch_size: int = 128
@@ -124,7 +126,7 @@ class ImageSets:
         mean: What was subtracted from pixels between 0 and 1, per channel.
         std: What that was divided by.
         plain: The training images without augmentation, as :meth:`calibration` draws them.
-        loading: How all this was asked for.
+        loading: The options that gave all this.
         root: Where the files lie; None where `load_images` did not load them.
     """
 
@@ -212,7 +214,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
     train, val = list_images(root / "train"), list_images(root / "val")
     if strange := sorted(set(val) - set(train)):
-        raise DataError(f"{root / 'val'} has classes that train/ has not: {', '.join(strange[:5])}.")
+        raise DataError(f"{root / 'val'} has classes that train/ lacks: {', '.join(strange[:5])}.")
     names = class_names(list(train), loading.outputs)
     label = {name: index for index, name in enumerate(names)}
     samples, tests = ([(file, label[name]) for name in part for file in part[name]] for part in (train, val))
@@ -293,7 +295,7 @@ def choose_training(images: int, loading: Loading) -> tuple[list[int], list[int]
     if not order:
         raise DataError("the training part of the data set is empty.")
     if held == len(order):
-        raise DataError(f"loading.validation={loading.validation} leaves none of {len(order)} images to train with.")
+        raise DataError(f"loading.validation={loading.validation} leaves no image of {len(order)} to train with.")
     return sorted(order[held:]), sorted(order[:held])
 
 
@@ -304,7 +306,7 @@ def choose_tested(images: int, loading: Loading) -> list[int]:
         DataError: There is none.
     """
     if not images:
-        raise DataError("the test part of the data set is empty, and training could not be measured.")
+        raise DataError("the test part of the data set is empty, so training could not be measured.")
     return sorted(_shuffled(images, 0)[: loading.test_images])
 
 

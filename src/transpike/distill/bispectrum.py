@@ -33,11 +33,11 @@ class SSDDistillation(Method):
 
     Args:
         stages: not used.
-        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        alpha: weight of logits KD. A term with weight 0 is left out.
         gamma: weight of SSD.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
         keep: share of frequencies that SSD sees.
-        reduction: SSD's over classes: "mean" or "sum".
+        reduction: how SSD reduces over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars "kd" and
     "ssd".
@@ -74,10 +74,10 @@ class SRDDistillation(FeatureMethod):
 
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
-        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        alpha: weight of logits KD. A term with weight 0 is left out.
         beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. It is tied to the size and scale
             of the teacher's maps: look at the first step's terms, or set `normalize`.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
         penalty: weight of the residual's size in SRD.
         domain: "spatial" for SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
@@ -122,7 +122,7 @@ class SRDDistillation(FeatureMethod):
         )
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's maps with the residual and the teacher's."""
+        """Return the compared maps of each stage: the student's with the residual, and the teacher's."""
         return {
             stage: loss.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
             for loss, stage in zip(self.srd, self.stages, strict=True)
@@ -147,13 +147,13 @@ class BiSpectrumDistillation(SRDDistillation):
         alpha: weight of logits KD.
         beta: weight of SRD; see `SRDDistillation`.
         gamma: weight of SSD.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
         keep: share of frequencies that SSD sees.
         penalty: weight of the residual's size in SRD.
         domain: "spatial" for SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
         norm: of SRD's Fourier transform: "ortho", or "backward", by which the penalty weighs H W times as much.
-        reduction: SSD's over classes: "mean" or "sum".
+        reduction: how SSD reduces over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "srd" and "ssd".

@@ -87,14 +87,14 @@ def spectral_semantic(
     Relabelling the classes changes nothing, nor does a constant added to all logits of an image.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
         teacher_logits: [N, classes].
         keep: the share of frequencies that passes; those above (1 - keep) / 2 cycles per class.
         reduction: "mean" over classes, or their "sum", which is the mean times their number.
 
     Raises:
         ConfigError: for `keep` outside (0, 1), and another reduction.
-        DataError: for other shapes.
+        DataError: The shapes do not fit.
 
     >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
     >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
@@ -196,7 +196,7 @@ class SpectralResidualDistillation(nn.Module):
     Shapes: student [T, N, C, H, W] or [N, C, H, W], teacher [N, C', H', W'] -> a scalar.
 
     Raises:
-        DataError: on call, for maps that do not fit.
+        DataError: On call: the maps do not fit.
 
     >>> loss = SpectralResidualDistillation(4, 4, size=(8, 8))
     >>> student, teacher = torch.ones(2, 3, 4, 8, 8), torch.zeros(3, 4, 16, 16)
@@ -259,7 +259,7 @@ class SpectralSemanticDistillation(nn.Module):
 
     Args:
         keep: the share of frequencies that passes, in (0, 1).
-        reduction: over classes: "mean" or "sum".
+        reduction: how to reduce over classes: "mean" or "sum".
 
     Shapes: student [T, N, classes] or [N, classes], teacher [N, classes] -> a scalar.
 

@@ -72,7 +72,7 @@ def noisy_distillation(student: Tensor, teacher: Tensor, *, temperature: float =
     L = tau^2 / N * sum_n KL(p_t || (1 - noise) p(z) + noise p(m + s^2 e)),  e normal, m and s of the logits of n
 
     Args:
-        student: [N, classes], or [T, N, classes], whose mean over time counts.
+        student: [N, classes], or [T, N, classes] (its mean over time counts).
         teacher: [N, classes].
         temperature: tau.
         noise: its share, in [0, 1); 0 is `knowledge_distillation`.
@@ -103,7 +103,7 @@ class CKDSNNDistillation(FeatureMethod):
         stages: pairs of taps; the last is used.
         alpha: weight of the logits; a term whose weight is 0 is left out.
         beta: weight of the activity.
-        temperature: of both.
+        temperature: the temperature of both terms.
         noise: its share in the student's probabilities, in [0, 1).
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's

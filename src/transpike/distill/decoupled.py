@@ -39,7 +39,7 @@ def scaled_logits(student: Tensor, teacher: Tensor, temperature: float) -> tuple
     """Logits of both as [N, classes], the student's averaged over time, divided by the temperature.
 
     Raises:
-        ConfigError: for a temperature that is not above 0.
+        ConfigError: The temperature is not above 0.
         DataError: for other shapes than [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher.
 
     >>> scaled_logits(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]), 2.0)
@@ -60,14 +60,14 @@ def target_distillation(
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, its TCKD.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
         teacher_logits: [N, classes].
         target: class indices [N], or probabilities [N, classes], of which the largest is taken for the class.
         temperature: tau.
 
     Raises:
-        ConfigError: for a temperature that is not above 0.
-        DataError: for other shapes.
+        ConfigError: The temperature is not above 0.
+        DataError: The shapes do not fit.
 
     >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
     >>> target_distillation(torch.tensor([[2.0, 1.0, 0.0]]), teacher, torch.tensor([0])).item()
@@ -113,13 +113,13 @@ def image_correlation(student_logits: Tensor, teacher_logits: Tensor, *, tempera
     relation; tau^2 from its public code.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
         teacher_logits: [N, classes].
         temperature: tau.
 
     Raises:
-        ConfigError: for a temperature that is not above 0.
-        DataError: for other shapes.
+        ConfigError: The temperature is not above 0.
+        DataError: The shapes do not fit.
 
     >>> teacher = torch.tensor([[2.0, 0.0]])
     >>> round(image_correlation(teacher, teacher).item(), 4), round(image_correlation(-teacher, teacher).item(), 4)
@@ -170,7 +170,7 @@ class DKDDistillation(Method):
         stages: not used.
         alpha: weight of the right class; a term whose weight is 0 is left out.
         beta: weight of the wrong classes.
-        temperature: of both.
+        temperature: the temperature of both terms.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes], class indices [N] or
     probabilities [N, classes] -> weighted scalars "target_kd" and "non_target_kd".
@@ -209,7 +209,7 @@ class DISTDistillation(Method):
         beta: weight of the correlations within an image, "inter-class" in the paper; a term whose weight is 0 is left
             out.
         gamma: weight of the correlations within a class, "intra-class".
-        temperature: of both.
+        temperature: the temperature of both terms.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars
     "inter_class" and "intra_class".

@@ -73,13 +73,13 @@ class FeatureMethod(Method):
     Args:
         stages: pairs of taps.
         alpha: weight of logits KD.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
         weights: of the terms of features, by name.
 
     Shapes: as `Method`.
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, and for weights below 0.
+        ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
         DataError: on call, for maps that do not fit their stages, and batches of fewer images than the method needs.
     """
 

@@ -106,17 +106,17 @@ class LaSNNDistillation(FeatureMethod):
 
     Args:
         stages: pairs of taps; all are used.
-        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        alpha: weight of logits KD. A term with weight 0 is left out.
         beta: weight of the features.
         attention: weight of the attention maps, whose distance is at most 2 a stage.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
         normalize: divide the teacher's maps by their root mean square; with it this is what SRD is without its filter.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "features" and "attention".
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, and for weights below 0.
+        ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
 
     >>> stages = [Stage("a", "b", 4, 4, (8, 8), (8, 8)), Stage("c", "d", 4, 4, (8, 8), (2, 2))]
     >>> method = LaSNNDistillation(stages, alpha=0, beta=1.0, attention=1.0)
@@ -141,7 +141,7 @@ class LaSNNDistillation(FeatureMethod):
         self.normalize = normalize
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        """Return the compared maps of each stage, the student's and the teacher's, both [N, C', H, W]."""
         pairs: Pairs = self.adapters(student, teacher)
         if not self.normalize:
             return pairs
@@ -170,9 +170,9 @@ class KDSNNDistillation(LaSNNDistillation):
 
     Args:
         stages: pairs of taps; the last is used.
-        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        alpha: weight of logits KD. A term with weight 0 is left out.
         beta: weight of the features.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `LaSNNDistillation` -> weighted scalars "kd" and "features".
 
@@ -204,9 +204,9 @@ class BKDSNNDistillation(FeatureMethod):
 
     Args:
         stages: pairs of taps; the last is used.
-        alpha: weight of the weighted logits; a term whose weight is 0 is left out.
+        alpha: weight of the weighted logits. A term with weight 0 is left out.
         beta: weight of the features.
-        temperature: of the weighted logits.
+        temperature: the temperature of the weighted logits.
         drop: the probability of a channel to be masked, in [0, 1).
         pooled: compare the means over space of the restored maps and of the teacher's, vectors of its channels. (The
             public code takes the vector before the teacher's head, which may be a class token.)
@@ -283,14 +283,14 @@ class SAKDDistillation(FeatureMethod):
 
     Args:
         stages: pairs of taps; all are used.
-        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        alpha: weight of logits KD. A term with weight 0 is left out.
         beta: weight of the features.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes: as `LaSNNDistillation` -> weighted scalars "kd" and "features".
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, and for weights below 0.
+        ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
 
     >>> method = SAKDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
     >>> logits = torch.zeros(2, 3, 10)
@@ -308,7 +308,7 @@ class SAKDDistillation(FeatureMethod):
         self.smallest_batch = smallest_of_norms(self.stages)
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        """Return the compared maps of each stage, the student's and the teacher's, both [N, C', H, W]."""
         pairs = self.adapters(student, teacher)
         return {
             stage: (norm(own), other) for norm, (stage, (own, other)) in zip(self.norms, pairs.items(), strict=True)

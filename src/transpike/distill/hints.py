@@ -129,7 +129,7 @@ class FitNetDistillation(FeatureMethod):
         stages: pairs of taps; all are used.
         alpha: weight of logits KD, which the paper does not add.
         beta: weight of the hints.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "hint".
 
@@ -146,7 +146,7 @@ class FitNetDistillation(FeatureMethod):
         self.adapters = nn.ModuleList(Adapter(stage.student_channels, stage.teacher_channels) for stage in self.stages)
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        """Return the compared maps of each stage, the student's and the teacher's, both [N, C', H, W]."""
         return {
             stage: adapter(student[stage.student], teacher[stage.teacher], size=stage.size)
             for adapter, stage in zip(self.adapters, self.stages, strict=True)
@@ -166,7 +166,7 @@ class ATDistillation(FeatureMethod):
         stages: pairs of taps; all are used.
         alpha: weight of logits KD.
         beta: weight of the attention maps.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "attention".
 
@@ -212,7 +212,7 @@ class OFDDistillation(FeatureMethod):
         stages: pairs of taps, in order of depth; all are used.
         alpha: weight of logits KD.
         beta: weight of the features.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "partial".
 
@@ -232,7 +232,7 @@ class OFDDistillation(FeatureMethod):
         self.smallest_batch = smallest_of_norms(self.stages)
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
+        """Return the compared maps of each stage, the student's and the teacher's, both [N, C', H, W]."""
         found = {}
         for stage, adapter, norm, margin in zip(self.stages, self.adapters, self.norms, self.margins, strict=True):
             own, other = adapter(student[stage.student], teacher[stage.teacher], size=stage.size)

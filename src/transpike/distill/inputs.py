@@ -25,7 +25,7 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         teacher: [N, classes].
 
     Raises:
-        DataError: for other shapes, and for a batch without images.
+        DataError: The shapes do not fit, or the batch has no images.
 
     >>> masked = torch.tensor([[0.0, -math.inf]])
     >>> student, teacher = logit_pair(masked, masked)

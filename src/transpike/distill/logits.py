@@ -35,13 +35,13 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, te
     gradients' size when the temperature changes. A class that both rule out by minus infinity counts as absent.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
         teacher_logits: [N, classes]; a constant to the gradient, as in every loss here.
         temperature: tau.
 
     Raises:
-        ConfigError: for a temperature that is not above 0.
-        DataError: for other shapes, and for a batch without images.
+        ConfigError: The temperature is not above 0.
+        DataError: The shapes do not fit, or the batch has no images.
 
     >>> teacher = torch.tensor([[2.0, 0.0]])
     >>> knowledge_distillation(teacher + 5, teacher).item()
@@ -58,7 +58,7 @@ def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, tem
 
     L = tau^2 / (T N) * sum_t sum_n KL(p_t || p_s[t]),  p = softmax(z / tau)
 
-    By convexity it bounds the divergence of the mean over time from above; the two are equal where all steps say the
+    By convexity it bounds the divergence of the mean over time from above. Both are equal if all steps give the
     same.
 
     Source: Yu et al., "Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range
@@ -70,9 +70,9 @@ def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, tem
         temperature: tau.
 
     Raises:
-        ModelError: for a student without outputs at every step.
-        ConfigError: for a temperature that is not above 0.
-        DataError: for other shapes.
+        ModelError: The student does not give outputs at every step.
+        ConfigError: The temperature is not above 0.
+        DataError: The shapes do not fit.
 
     >>> teacher = torch.tensor([[2.0, 0.0]])
     >>> temporal_distillation(torch.stack([teacher, teacher]), teacher).item()
@@ -106,8 +106,8 @@ def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: flo
         temperature: tau.
 
     Raises:
-        ModelError: for a student without outputs at every step.
-        ConfigError: for a temperature that is not above 0.
+        ModelError: The student does not give outputs at every step.
+        ConfigError: The temperature is not above 0.
 
     >>> right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> target = torch.tensor([0])
@@ -138,21 +138,21 @@ def weighted_logits(
     L = tau^2 / N * sum_n w_n * H(p_t, p_s),  w_n = 1 - exp(-CE(student, target) / CE(teacher, target)),
     p = softmax(z / tau)
 
-    w is a constant to the gradient and lies in [0, 1). H is no divergence: for equal logits this is the teacher's
+    w is a constant to the gradient and lies in [0, 1). H is not a divergence: for equal logits this is the teacher's
     entropy times 1 - 1/e, not 0.
 
     Source: Zhou et al., "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective", ICLR
     2021, as used in the public code of BKDSNN (Xu et al., ECCV 2024), from which the formula is read.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
         teacher_logits: [N, classes].
         target: class indices [N] or probabilities [N, classes].
         temperature: tau.
 
     Raises:
-        ConfigError: for a temperature that is not above 0.
-        DataError: for other shapes.
+        ConfigError: The temperature is not above 0.
+        DataError: The shapes do not fit.
 
     >>> uniform = torch.zeros(1, 2)
     >>> round(weighted_logits(uniform, uniform, torch.tensor([0]), temperature=1.0).item(), 4)  # log(2) * (1 - 1/e)
@@ -175,7 +175,7 @@ class LogitsDistillation(Method):
     Args:
         stages: not used.
         alpha: the weight.
-        temperature: of the softmax.
+        temperature: the temperature of the softmax.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalar "kd".
 
@@ -200,15 +200,15 @@ class TLDDistillation(Method):
 
     Args:
         stages: not used.
-        alpha: weight of the teacher at every step; a term whose weight is 0 is left out.
+        alpha: weight of the teacher at every step. A term with weight 0 is left out.
         beta: weight of the right steps as a teacher of all.
-        temperature: of both.
+        temperature: the temperature of both terms.
 
     Shapes: student logits [T, N, classes], teacher logits [N, classes], class indices [N] or probabilities
     [N, classes] -> weighted scalars "temporal_kd" and "temporal_sharing".
 
     Raises:
-        ModelError: on call, for a student without outputs at every step.
+        ModelError: On call: the student does not give outputs at every step.
 
     >>> terms = TLDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
     >>> {name: term.item() for name, term in terms.items()}

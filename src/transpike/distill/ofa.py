@@ -37,7 +37,7 @@ def target_enhanced(
     is left to the task loss.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
+        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
         teacher_logits: [N, classes].
         target: class indices [N], or probabilities [N, classes], of which the largest is taken for the class.
         gamma: the modulating parameter; larger ones enhance the right class. The public code's default is 1; its README
@@ -45,8 +45,8 @@ def target_enhanced(
         temperature: tau.
 
     Raises:
-        ConfigError: for a temperature that is not above 0.
-        DataError: for other shapes.
+        ConfigError: The temperature is not above 0.
+        DataError: The shapes do not fit.
 
     >>> zeros = torch.zeros(1, 2)
     >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=1.0).item(), 4)  # log 2
@@ -115,7 +115,7 @@ class OFADistillation(Method):
         alpha: weight of the student's own logits; a term whose weight is 0 is left out.
         beta: weight of the exits.
         gamma: the modulating parameter of `target_enhanced`.
-        temperature: of the softmax.
+        temperature: the temperature of the softmax.
         classes: answers of an exit, at least as many as there are classes; what is beyond them is not used. The trainer
             gives their number.
 

@@ -48,7 +48,7 @@ def position_encoding(places: Tensor, width: int) -> Tensor:
     Shapes: [*, D] -> [*, width], in float32 unless `places` is float64.
 
     Raises:
-        ConfigError: for a width that is no multiple of 2 D.
+        ConfigError: The width is not a multiple of 2 D.
 
     >>> position_encoding(torch.tensor([[0, 0], [1, 0]]), 4).round(decimals=2)
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],
@@ -112,7 +112,7 @@ class TransBlock(nn.Module):
 
     Args:
         width: of a token.
-        heads: of the attention; they divide the width.
+        heads: the number of attention heads, a divisor of the width.
 
     Shapes: [N, L, width] -> the same.
 
@@ -130,8 +130,8 @@ class TransBlock(nn.Module):
         self.each = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        asked = self.ask(self.first(tokens)).unflatten(-1, (3, self.heads, -1))
-        query, key, value = asked.permute(2, 0, 3, 1, 4)
+        projected = self.ask(self.first(tokens)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.tell(attended.transpose(1, 2).flatten(-2))
         refined: Tensor = tokens + self.each(self.second(tokens))
@@ -149,14 +149,14 @@ class DualStreamRefinement(nn.Module):
     Args:
         width: channels of every band, a multiple of 8.
         levels: of the decomposition. With 0 there is one band, the maps themselves, and one stream.
-        heads: of the attention.
+        heads: the number of attention heads.
         norm: end with a layer norm, after which every coefficient has the same energy.
 
     Shapes: ``[cA_n, (cH_n, cV_n, cD_n), ..., (cH_1, cV_1, cD_1)]``, each band [N, width, H, W] -> the same.
 
     Raises:
-        ConfigError: for a width that is no multiple of 8, or of the heads.
-        DataError: on call, for another number of levels.
+        ConfigError: The width is not a multiple of 8, or of the heads.
+        DataError: On call: the number of levels differs.
 
     >>> coeffs = wavedec2(torch.rand(2, 8, 4, 4), "haar", level=1)
     >>> low, (horizontal, _, _) = DualStreamRefinement(8, levels=1)(coeffs)
@@ -215,7 +215,7 @@ class WaveletRefinement(nn.Module):
     Raises:
         ConfigError: for an unknown wavelet, and for a size that allows fewer levels, with the largest number that it
             allows.
-        DataError: on call, for maps of another size.
+        DataError: On call: the maps have another size.
 
     >>> maps, refine = torch.rand(2, 3, 8, 8), WaveletRefinement(3, size=(8, 8))
     >>> torch.equal(refine(maps), maps)

@@ -150,7 +150,7 @@ def contrastive_distance(student: Tensor, teacher: Tensor, *, temperature: float
 
     Source: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020. The paper estimates the same
     mutual information by noise contrastive estimation against 16,384 features out of a memory of the whole data set,
-    which needs the index of every image. A method is not told these. Our reading, therefore: the negatives are the
+    which needs the index of every image. A method does not receive these. Our reading, therefore: the negatives are the
     other images of the batch, and the bound is InfoNCE (van den Oord et al., 2018), which the paper compares itself
     with. Larger batches give more negatives. Two random networks of unit features give 2 log N at high temperature;
     equal features do not give 0.
@@ -182,7 +182,7 @@ class RKDDistillation(FeatureMethod):
         alpha: weight of logits KD.
         distance: weight of the distances between two images.
         angle: weight of the angles between three.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "distance" and "angle".
 
@@ -241,7 +241,7 @@ class CCDistillation(_Embedded):
         form: "consecutive" for `consecutive_correlation`, whose numbers are quoted as CC; "kernel" for the paper's
             formula, `correlation_congruence`.
         width: of the embedding.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "correlation".
 
@@ -282,7 +282,7 @@ class CRDDistillation(_Embedded):
         beta: weight of the contrast.
         contrast: temperature of the contrast.
         width: of the embedding.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "contrast".
 

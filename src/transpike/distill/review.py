@@ -103,7 +103,7 @@ class ReviewKDDistillation(FeatureMethod):
         alpha: weight of logits KD.
         beta: weight of the features.
         width: most channels of what is passed on; it has as many as the student's last stage, if they are fewer.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "review".
 

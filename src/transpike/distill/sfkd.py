@@ -81,7 +81,7 @@ class SpatialFrequencyDistillation(nn.Module):
     Shapes: student [T, N, C, H, W] or [N, C, H, W], teacher [N, C', H', W'] -> a scalar.
 
     Raises:
-        DataError: on call, for maps that do not fit.
+        DataError: On call: the maps do not fit.
 
     >>> refine = WaveletRefinement(6, size=(4, 4))
     >>> distance = SpatialFrequencyDistillation(3, 6, size=(4, 4), refine=refine)
@@ -161,10 +161,10 @@ class SFKDDistillation(FeatureMethod):
 
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
-        alpha: weight of logits KD; a term whose weight is 0 is left out.
+        alpha: weight of logits KD. A term with weight 0 is left out.
         beta: weight of the loss of features. With 5, four stages and "gffl", a ResNet-18 begins with gradients of about
             half the size of the cross-entropy's; "infonce" wants less.
-        temperature: of logits KD.
+        temperature: the temperature of logits KD.
         levels: of the wavelet transform.
         wavelet: a discrete wavelet of PyWavelets, by name.
         refine: whose maps DS2S refines: "student", "projector", "both", "anchored" or "none".
@@ -266,7 +266,7 @@ class SFKDDistillation(FeatureMethod):
         return terms | ({"anchor": torch.stack(anchored).sum()} if anchored else {})
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's refined maps and the teacher's, both [N, C', H, W]."""
+        """Return the compared maps of each stage, the student's refined ones and the teacher's, both [N, C', H, W]."""
         return {
             stage: distance.pair(student[stage.student], teacher[stage.teacher])  # type: ignore[operator]
             for distance, stage in zip(self.distances, self.stages, strict=True)

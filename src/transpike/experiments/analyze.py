@@ -27,13 +27,20 @@ __all__ = ["Analyze", "analyze"]
 
 @dataclass(frozen=True)
 class Analyze:
-    """Look at students and their teacher: what frequencies their features and logits have, and where they look.
+    """Compare students with their teacher: which frequencies their features and logits contain, and where they look.
 
-    Measured are the radial power spectra of the features after each stage, the student's before and after what SRD or
-    SFKD learned beside it; the energy of their wavelet sub-bands, and how alike the stages are (CKA); the sub-bands of
-    two images before and after SFKD's refinement; the logits in the teacher's order and their high frequencies; the
-    weights of SRD's filter; the student's neuron as a filter; and Grad-CAM on some images. The run's folder receives
-    results.json, the curves as CSV and report.html. Without a teacher the student is looked at alone.
+    The analysis measures:
+    - the radial power spectra of the features after each stage; for a student also after the part that SRD or SFKD
+      learned
+    - the energy of their wavelet sub-bands, and how similar the stages are (CKA)
+    - the sub-bands of two images before and after SFKD's refinement
+    - the logits in the teacher's order, and their high frequencies
+    - the weights of SRD's filter
+    - the student's neuron as a filter
+    - Grad-CAM maps of some images
+
+    The run's folder receives results.json, the curves as CSV and report.html. Without a teacher the student is analysed
+    alone.
 
     Examples:
       transpike analyze runs/distill-20261121-110000
@@ -43,29 +50,28 @@ class Analyze:
 --teacher-weights teacher.safetensors
 
     Attributes:
-        student: The folder of a `transpike distill`, `train` or `hybrid` run, or several to compare; or a network's
-            name with --weights. A hybrid run's images pass through its own encoder.
-        data: The images, as for `transpike train`; by default those of the student's run.
-        teacher: The folder of a run, or a network's name with --teacher-weights; by default the run's own teacher.
-        teacher_weights: A .safetensors file, a state dict or a run's folder.
-        teacher_network: What else the teacher's network takes.
-        teacher_steps: T of a spiking teacher; a run's folder knows its own.
-        teacher_size: Side of the teacher's images in pixels; by default that of its run, or for timm's networks their
-            own.
-        weights: The student's weights, where it is no run.
-        network: What else the student's network takes.
-        steps: T of a spiking student; a run's folder knows its own.
-        taps: Modules of the student whose features are looked at, each with the teacher's module, or without; by
-            default those of the run, or each network's stages.
-        part: Which images: test or validation.
-        images: How many of them, evenly spaced over the set.
-        shown: How many of these are shown one by one, of different classes if possible.
-        root: Where the data set's files lie; by default as in the run, else data.
-        download: Download the data set into root where it is missing.
-        loading: Image size, normalisation, batches; by default as in the run.
-        device: Where to compute: cpu, cuda, cuda:1, ...
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
+        student: The folder of a `transpike distill`, `train` or `hybrid` run, or several to compare; or the name of a
+            network with --weights. Images of a hybrid run pass through its own encoder.
+        data: The images, as for `transpike train`. By default those of the student's run.
+        teacher: The folder of a run, or the name of a network with --teacher-weights. By default the run's own teacher.
+        teacher_weights: The teacher's weights: a .safetensors file, a state dict or the folder of a run.
+        teacher_network: Arguments of the teacher's network.
+        teacher_steps: T of a spiking teacher. The folder of a run knows its own.
+        teacher_size: Side of the teacher's images in pixels. By default that of its run, or of its timm network.
+        weights: The student's weights, if the student is a name.
+        network: Arguments of the student's network.
+        steps: T of a spiking student. The folder of a run knows its own.
+        taps: Modules of the student whose features are analysed, with or without a module of the teacher for each. By
+            default those of the run, or the stages of each network.
+        part: The images to use: test or validation.
+        images: The number of images, evenly spaced over the set.
+        shown: The number of images that are shown one by one, of different classes if possible.
+        root: The folder of the data set's files. By default that of the run, otherwise data.
+        download: Download the data set into root if it is missing.
+        loading: Image size, normalisation and batches. By default those of the run.
+        device: The device that computes: cpu, cuda, cuda:1, ...
+        out: The run's folder. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     student: list[str] | str

@@ -40,11 +40,12 @@ __all__ = ["Compare", "compare"]
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare coding schemes on one trained network: each converts it, at several numbers of steps, and is measured.
+    """Compare coding schemes on one trained network: convert it by each scheme at several numbers of steps, and measure
+    it.
 
-    All rows share network, images and the way of counting: accuracy lost and same predictions against T, against
-    latency (with and without the encoder's delay), against T x bits and against energy. The run's folder receives
-    results.json, rows.csv and report.html; the networks are not saved, which `transpike convert` does.
+    All rows have the same network, images and way of counting. The report shows the accuracy lost and the share of same
+    predictions against T, latency (with and without the encoder's delay), T x bits and energy. The run's folder
+    receives results.json, rows.csv and report.html. It does not hold the networks; `transpike convert` saves them.
 
     Examples:
       transpike compare runs/train-20261121-110000
@@ -57,38 +58,41 @@ class Compare:
       torchrun --nproc-per-node 4 --no-python transpike compare RUN --out runs/comparison
 
     Attributes:
-        model: The folder of a `transpike train` run, or a network's name (resnet20, timm/<name>, torchvision/<name>).
-        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
-        weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
-        network: What else the network takes, such as {"pool": "max"} for a VGG.
-        root: Where the data set's files lie; by default as in the training run, else data.
-        download: Download the data set into root where it is missing.
-        loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
-        schemes: Names of schemes, or objects of a name, settings, and steps, one number or a list: {name: css,
-            levels: [1, 2, 4, 8], steps: [4, 8]}. By default every scheme, each at numbers of steps of its own.
-        target_loss: Percentage points of accuracy. For each scheme the fewest steps that lose no more are looked for,
-            between those that were measured.
-        agreement: Measure too what each code answers if every image stops when its answer is sure, so that this share
-            of the answers, such as 0.995, is as after all steps.
-        held_out: How many test images, the first ones, set the threshold for that; it is measured on the others. By
-            default 512, of fewer than 1,024 images half of them.
-        max_latency: Pick the best row among those whose output stands after so many steps.
-        payload_bits: Pick among those whose spikes carry at most so many bits beside their address: 0 for spikes that
-            are all alike, 1 for a sign.
-        max_energy: Pick among those that take at most so many microjoules an image.
-        technology: What energies are of: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
-        memory: The SRAM that holds weights and states, whose traffic then counts: none, 8KB, 32KB or 1MB.
-        metric: What to measure outputs by beside classes: same, iou, boxes, correlation, or module:function, a function
-            of your own of outputs and targets that gives a number, or one an image. Each is taken beside the network's
-            own outputs, and beside labels where it takes them.
-        spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
-            every operator, for hardware whose neurons compute one function each (operators).
-        calibration: How many training images set the amplitudes.
-        device: Where to simulate: cpu, cuda, cuda:1, ...
-        seed: Chooses the calibration images.
-        resume: Continue this run's folder: rows that are in its results are kept, schemes may be added.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
+        model: The folder of a `transpike train` run, or the name of a network (resnet20, timm/<name>,
+            torchvision/<name>).
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. By default those of the training
+            run.
+        weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or the folder of a training
+            run.
+        network: Arguments of the network, such as {"pool": "max"} for a VGG.
+        root: The folder of the data set's files. By default that of the training run, otherwise data.
+        download: Download the data set into root if it is missing.
+        loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
+        schemes: Names of schemes, or objects with a name, settings and steps (one number or a list): {name: css,
+            levels: [1, 2, 4, 8], steps: [4, 8]}. The default is every scheme, each at its own numbers of steps.
+        target_loss: Percentage points of accuracy. For each scheme, search between the measured numbers of steps for
+            the fewest steps that lose no more.
+        agreement: Also measure each scheme if every image stops as soon as its answer is sure. This share of the
+            answers, such as 0.995, must equal those after all steps.
+        held_out: The number of test images, taken from the first, that set the threshold of agreement. The others
+            measure it. The default is 512, or half of fewer than 1,024 images.
+        max_latency: Pick the best row among those whose output is complete after this many steps.
+        payload_bits: Pick the best row among those whose spikes carry at most this many bits beside their address: 0
+            for spikes that are all alike, 1 for a sign.
+        max_energy: Pick the best row among those that take at most this many microjoules for an image.
+        technology: The chip technology of the energies: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
+        memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. Its traffic is counted in the energy.
+        metric: Another measure of the outputs, beside the classes: same, iou, boxes, correlation, or module:function.
+            Your own function takes outputs and targets, and returns one number or one for each image. Each measure is
+            taken against the network's own outputs, and against labels if it takes them.
+        spikes: Where neurons stand: only where spikes are needed (needed), also behind every residual block (blocks),
+            or at every operator, for hardware whose neurons compute one function each (operators).
+        calibration: The number of training images that set the amplitudes.
+        device: The device that simulates: cpu, cuda, cuda:1, ...
+        seed: Seed that chooses the calibration images.
+        resume: Continue the run in this folder. Rows that are in its results are kept. You may add schemes.
+        out: The run's folder. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     model: str
@@ -141,7 +145,7 @@ def compare(options: Compare) -> Conversion:
     if options.held_out is not None and options.agreement is None:
         raise ConfigError(f"held_out={options.held_out}: it sets the threshold of an agreement; give --agreement, too.")
     if options.agreement is not None and (options.technology, options.memory) != ("45nm", "none"):
-        raise ConfigError("agreement: energies of answers that stop are those of 45nm; leave technology and memory out")
+        raise ConfigError("agreement: the energy of early answers is that of 45nm alone; omit technology and memory")
     checked_device(options.device)
     whole("calibration", options.calibration)
     whole("seed", options.seed, least=0, most=2**63 - 1)

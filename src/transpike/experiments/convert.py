@@ -51,11 +51,11 @@ _SEARCHED = ("goal", "max_latency", "payload_bits", "max_energy", "max_mean_late
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a trained network into a spiking one, at one or several numbers of steps, and measure each.
+    """Convert a trained network into spiking networks with one or several numbers of steps, and measure each of them.
 
-    Nothing is trained: amplitudes come from training images, accuracy from test images. The run's folder receives one
-    network a number of steps (T8/, ...; transpike.load reads it), results.json with every figure, layer by layer, and
-    report.html.
+    The conversion trains nothing. Training images set the amplitudes, and test images give the accuracy. The run's
+    folder receives one network for each number of steps (T8/ and so on; transpike.load reads them), results.json with
+    all figures layer by layer, and report.html.
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
@@ -68,37 +68,42 @@ class Convert:
       transpike convert timm/resnet18 --data folder --root imagenet --weights r18.safetensors --loading.outputs 1000
 
     Attributes:
-        model: The folder of a `transpike train` run, a network's name (resnet20, timm/<name>, torchvision/<name>), or a
-            file of a network: ONNX, or a program of torch.export.save (.pt2).
-        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder; by default the training run's.
-        weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or a training run's folder.
-        network: What else the network takes, such as {"pool": "max"} for a VGG.
-        root: Where the data set's files lie; by default as in the training run, else data.
-        download: Download the data set into root where it is missing.
-        loading: Image size, normalisation, batches; with loading.test_images a part of the test images.
-        steps: T, or several to compare: 4,6,8,10,12; by default 8. A search chooses it.
-        scheme: The code and its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others of
-            docs/schemes.md; auto searches for a goal.
-        goal: Of a search, in percent: same=99.5 (equal predictions), error=2 (of the outputs), loss=0.2 (of accuracy);
-            same=99.5,margin=1 where the images are new to the network.
-        max_latency: Of a search: the most steps until the output stands.
-        payload_bits: Of a search: the most bits that a spike may carry beside its address.
-        max_energy: Of a search: the most microjoules an image.
-        max_mean_latency: Of a search for predictions: the most steps on the mean, if each image stops when its answer
-            is sure.
-        agreement: With max_mean_latency: the share of answers that must be as after all steps; by default 0.99.
-        settings: What else the scheme takes. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed":
-            true, "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile":
-            99.99}; fs: {"percentile": 99.99}.
-        spikes: Where neurons stand: where spikes are needed (needed), behind every residual block too (blocks), or at
-            every operator, for hardware whose neurons compute one function each (operators).
-        until: The name of the module, or of the step of an ONNX file, whose output is taken; the rest is left out.
-        calibration: How many training images set the amplitudes.
-        device: Where to simulate: cpu, cuda, cuda:1, ...
-        seed: Chooses the calibration images.
-        resume: Continue this run's folder: steps that are in its results are kept. Other options must be as before.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
+        model: The folder of a `transpike train` run, the name of a network (resnet20, timm/<name>, torchvision/<name>),
+            or a network's file: ONNX, or a program of torch.export.save (.pt2).
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. By default those of the training
+            run.
+        weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or the folder of a training
+            run.
+        network: Arguments of the network, such as {"pool": "max"} for a VGG.
+        root: The folder of the data set's files. By default that of the training run, otherwise data.
+        download: Download the data set into root if it is missing.
+        loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
+        steps: T, the number of steps, or several to compare: 4,6,8,10,12. The default is 8. A search chooses T itself.
+        scheme: The coding scheme with its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others
+            of docs/schemes.md. auto searches for the scheme that meets a goal.
+        goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (of the outputs) or loss=0.2 (of
+            accuracy). Give same=99.5,margin=1 if the images are new to the network.
+        max_latency: Limit of a search: the most steps until the output is complete.
+        payload_bits: Limit of a search: the most bits that a spike carries beside its address.
+        max_energy: Limit of a search: the most microjoules for an image.
+        max_mean_latency: Limit of a search for equal predictions: the most steps on average, if each image stops as
+            soon as its answer is sure.
+        agreement: With max_mean_latency: the share of answers that must equal those after all steps. The default is
+            0.99.
+        settings: Settings of the scheme. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed": true,
+            "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99};
+            fs: {"percentile": 99.99}.
+        spikes: Where neurons stand: only where spikes are needed (needed), also behind every residual block (blocks),
+            or at every operator, for hardware whose neurons compute one function each (operators).
+        until: The name of a module, or of a step of an ONNX file. Its output becomes the network's output, and the rest
+            is left out.
+        calibration: The number of training images that set the amplitudes.
+        device: The device that simulates: cpu, cuda, cuda:1, ...
+        seed: Seed that chooses the calibration images.
+        resume: Continue the run in this folder. Steps that are in its results are kept. Other options must be as
+            before.
+        out: The run's folder. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     model: str
@@ -197,12 +202,12 @@ def _sought(options: Convert) -> tuple[Goal, Limits] | None:
     )
     if options.scheme != "auto":
         if given := next((name for name in _SEARCHED if getattr(options, name) is not None), None):
-            raise ConfigError(f"{given}: only a search has one; give --scheme auto")
+            raise ConfigError(f"{given}: only a search takes this option; give --scheme auto")
         return None
     if given := next((name for name in ("steps", "settings", "resume") if getattr(options, name) is not None), None):
-        raise ConfigError(f"{given}: --scheme auto searches steps and settings anew; leave --{given} out")
+        raise ConfigError(f"{given}: --scheme auto searches for steps and settings from the start; omit --{given}")
     if options.goal is None:
-        raise ConfigError("goal: --scheme auto searches for one; give --goal same=99.5, error=2 or loss=0.2")
+        raise ConfigError("goal: --scheme auto needs a goal; give --goal same=99.5, error=2 or loss=0.2")
     try:
         goal = {kind: float(value) for kind, _, value in (part.partition("=") for part in options.goal.split(","))}
     except ValueError as error:
@@ -228,7 +233,7 @@ def limits_of(
     if agreement is None:
         return limits
     if max_mean_latency is None:
-        raise ConfigError(f"agreement={agreement}: it says when answers may stop; give --max-mean-latency, too.")
+        raise ConfigError(f"agreement={agreement}: it sets when answers may stop; give --max-mean-latency, too.")
     return replace(limits, agreement=number("agreement", agreement, above=0, below=1))
 
 
@@ -244,7 +249,9 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
             f"{source.name}: {source.model} is a spiking network already; convert takes an artificial one."
         )
     if described.get("encoder"):
-        raise ModelError(f"{source.name}: a network of `transpike hybrid` takes encoded images, as `evaluate` does.")
+        raise ModelError(
+            f"{source.name}: a network of `transpike hybrid` takes encoded images; measure it by `transpike evaluate`."
+        )
     name = data.name or described.get("data")
     if name in EVENT_SOURCES:
         raise DataError(f"{name} gives frames of events, and a converted network takes images.")
@@ -275,7 +282,7 @@ def read_conversion(folder: Path, verb: str) -> Conversion:
     """
     results = read_result(folder)
     if not isinstance(results, Conversion):
-        raise ConfigError(f"{folder}: no run of `transpike {verb}` to resume")
+        raise ConfigError(f"{folder}: not a run of `transpike {verb}`, so it cannot be resumed")
     return results
 
 
@@ -292,7 +299,7 @@ def measured_rows(
     """
     run, began = read_run(folder), read_options(folder)
     if run is None or run.verb != verb:
-        raise ConfigError(f"{folder}: no run of `transpike {verb}` to resume")
+        raise ConfigError(f"{folder}: not a run of `transpike {verb}`, so it cannot be resumed")
     before, now = (
         {name: plain(value) for name, value in each.items() if name not in (*free, "device", "root")}
         for each in (began, options)

@@ -24,18 +24,18 @@ SETTINGS: tuple[dict[str, object], ...] = ({}, {"levels": (1, 2, 4, 8)})
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a ResNet-20 on scikit-learn's digits, convert it, train a spiking student by it, and report.
+    """Train a ResNet-20 on scikit-learn's digits, convert it, train a spiking student with it, and write a report.
 
-    Two codes are compared at several numbers of steps: ternary spikes with a silent period, and multi-level spikes
-    (1, 2, 4, 8) without one, whose latency is T alone. The student, a narrow SEW-ResNet-19 at T = 4, learns from the
-    labels and the ResNet-20 by bi-spectrum distillation. Nothing is downloaded.
+    The demo compares two codes at several numbers of steps: ternary spikes with silent steps, and multi-level spikes
+    (1, 2, 4, 8) without silent steps, whose latency is only T. The student is a narrow SEW-ResNet-19 with T = 4. It
+    learns from the labels and from the ResNet-20, by bi-spectrum distillation. The demo downloads nothing.
 
     Attributes:
         epochs: Passes of the ResNet-20 over the 1,293 training images.
-        student_epochs: Passes of the student over them.
-        seed: Of the first weights and the order of images.
-        out: The folder for results; by default a new one under runs/.
-        json: Write results.json here too.
+        student_epochs: Passes of the student over these images.
+        seed: Seed of the first weights and the order of images.
+        out: The folder for results. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     epochs: int = 20

@@ -36,20 +36,21 @@ class Teaching:
     """Who learns from whom, and by what method.
 
     Attributes:
-        teacher: The folder of a `transpike train` or `hybrid` run, or a network's name with --teacher-weights.
-        student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
-        method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn,
-            bkdsnn, sakd, ckdsnn, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
-        settings: What else the method takes, such as {"beta": 7e-4} or {"normalize": true}.
-        taps: Modules of the student whose features are compared, each with the teacher's module; by default each
-            network's stages, {"layers.2": "layer1", ...}.
-        teacher_weights: A .safetensors file, a state dict or a run's folder.
-        teacher_network: What else the teacher's network takes.
-        teacher_steps: T of a spiking teacher; a run's folder knows its own.
-        teacher_size: Side of the teacher's images in pixels; by default that of its run, or for timm's networks their
-            own.
-        cache: Mebibytes of memory for what the teacher says of images that come again unchanged; pays where the
-            augmentation is none or little.
+        teacher: The folder of a `transpike train` or `hybrid` run, or the name of a network with --teacher-weights.
+        student: The student's network, as for `transpike train`: sew_resnet19, spiking_resnet19, spikingformer_4_384,
+            qkformer_4_384, ...
+        method: The method: bsd (bi-spectrum distillation); ssd or srd (kd with one half of bsd); kd (logits). Only for
+            spiking students: kdsnn, lasnn, bkdsnn, sakd, ckdsnn, tks, tld. For any student: sfkd, fitnet, at, rkd, cc,
+            crd, ofd, reviewkd, dkd, dist, ofa.
+        settings: Settings of the method, such as {"beta": 7e-4} or {"normalize": true}.
+        taps: Modules of the student whose features are compared, each with a module of the teacher, such as
+            {"layers.2": "layer1"}. By default the stages of both networks.
+        teacher_weights: The teacher's weights: a .safetensors file, a state dict or the folder of a run.
+        teacher_network: Arguments of the teacher's network.
+        teacher_steps: T of a spiking teacher. The folder of a run knows its own.
+        teacher_size: Side of the teacher's images in pixels. By default that of its run, or of its timm network.
+        cache: Mebibytes of memory in which to keep the teacher's outputs for each image. Useful only if images repeat
+            without augmentation.
     """
 
     teacher: str | None = None
@@ -73,15 +74,16 @@ class Teaching:
 
 @dataclass(frozen=True)
 class Distill(Learning, Teaching):
-    """Train a student, spiking or not, by the labels and by a trained teacher; by default by bi-spectrum distillation.
+    """Train a student network with the labels and a trained teacher. The default method is bi-spectrum distillation.
 
-    The run's folder is that of `transpike train`: `transpike evaluate`, `analyze` and `report` read it. The method's
-    adapters lie apart in adapters.safetensors; the student has none of them, and costs what it cost before. The files
-    results.json and curves.csv show every term of the loss from the first step on.
+    The student may be a spiking network or not. The run's folder has the files of `transpike train`: `transpike
+    evaluate`, `analyze` and `report` read it. The method may train adapters beside the student. They lie in
+    adapters.safetensors and are not part of the student, which costs the same as without them. results.json and
+    curves.csv show every term of the loss from the first step on.
 
-    The teacher sees each batch once, as the student sees it, resized to its own image size and normalised as it was
-    trained; one of `transpike hybrid` sees it through its own encoder. Of events, a teacher of the same network with
-    more steps teaches a student with fewer.
+    The teacher sees each batch once, with the student's augmentation, resized to the teacher's image size and with the
+    teacher's normalisation. A teacher of `transpike hybrid` uses its own encoder. On events, a spiking teacher with
+    more steps can teach a student with fewer.
 
     Examples:
       transpike train --model resnet20 --out runs/teacher
@@ -93,9 +95,10 @@ spikingformer_4_384 --data cifar100
       transpike distill --resume runs/distill-20260101-120000
 
     Attributes:
-        data: As for `transpike train`: digits, mnist, cifar10, cifar100, folder, ..., or events: nmnist, cifar10_dvs.
-        network: What else the student's network takes.
-        recipe: The task's loss and its regularisers.
+        data: The data set, as for `transpike train`: digits, mnist, cifar10, cifar100, folder, ...; or events: nmnist,
+            cifar10_dvs, ...
+        network: Arguments of the student's network.
+        recipe: The loss of the labels and its regularisers.
     """
 
     data: str = "digits"
@@ -174,7 +177,7 @@ def check_settings(chosen: Distill) -> None:
     if chosen.steps is None and "time" in method_needs(chosen.method):
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
     if chosen.taps is not None and not chosen.taps and "features" in method_needs(chosen.method):
-        raise ConfigError("--taps names no module: leave it out for each network's stages.")
+        raise ConfigError("--taps names no module. Omit it to use each network's stages.")
     whole("cache", chosen.cache, least=0)
 
 
@@ -194,8 +197,8 @@ def _check_teacher(chosen: Distill) -> None:
             f"{source.name} encodes images, and {chosen.data} gives frames of events, which it cannot encode."
         )
     if source.steps is not None and not spikes:
-        raise ConfigError(f"--teacher-steps is T of a spiking teacher; {source.model} is none: leave it out.")
+        raise ConfigError(f"--teacher-steps is T of a spiking teacher; {source.model} does not spike: omit it.")
     if spikes and source.time is None:
-        raise ConfigError(f"{source.name} spikes: give --teacher-steps, the T that it was trained with.")
+        raise ConfigError(f"{source.name} is a spiking network: give --teacher-steps, the T that it was trained with.")
     if events and not spikes:
         raise ConfigError(f"{chosen.data} gives frames of events: give a spiking teacher, not {source.model}.")

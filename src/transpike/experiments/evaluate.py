@@ -30,12 +30,13 @@ __all__ = ["Evaluate", "evaluate"]
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a converted network (a folder of `transpike convert`) or a trained one (a run of `transpike train`,
-    `distill` or `hybrid`, whose images pass through the run's own encoder).
+    """Measure a converted network or a trained network on test images.
 
-    For a converted network everything is measured beside the network it was made from: accuracy, same predictions,
-    spikes, operations, energy, speed, errors layer by layer. Images come from the data set it was made with, or any
-    other.
+    A converted network is a folder of `transpike convert`. It is compared with the network that it was made from:
+    accuracy, same predictions, spikes, operations, energy, speed, and errors layer by layer. A trained network is the
+    folder of a `transpike train`, `distill` or `hybrid` run. Its images pass through the run's own encoder.
+
+    The images come from the data set of the run, or from any other.
 
     Examples:
       transpike evaluate runs/convert-20261121-110000/T8
@@ -45,21 +46,21 @@ class Evaluate:
       torchrun --nproc-per-node 4 --no-python transpike evaluate runs/convert-20261121-110000/T8 --out runs/check
 
     Attributes:
-        network: A folder with network.json, or a training run's folder.
-        data: The images; by default those of the run.
-        root: Where the data set's files lie; by default as in the run, else data.
-        download: Download the data set into root where it is missing.
-        loading: Image size, normalisation, batches; by default as in the run. What is left out of size and
-            normalisation is as in the run.
-        metric: Of a converted network, what to measure its outputs by beside classes: same, iou, boxes, correlation, or
-            module:function, a function of your own of outputs and targets that gives a number, or one an image.
-        device: Where to compute: cpu, cuda, cuda:1, ...
-        agreement: Of a converted network: measure too what it answers if each image stops when its answer is sure, so
-            that this share of the answers, such as 0.995, is as after all steps.
-        held_out: How many test images, the first ones, set the threshold for that; it is measured on the others. By
-            default 512, of fewer than 1,024 images half of them.
-        out: The folder for results; by default a new one under runs/.
-        json: Write results.json here too.
+        network: A folder with network.json, or the folder of a training run.
+        data: The images. By default those of the run.
+        root: The folder of the data set's files. By default that of the run, otherwise data.
+        download: Download the data set into root if it is missing.
+        loading: Image size, normalisation and batches. By default those of the run. Size and normalisation that you
+            leave out stay those of the run.
+        metric: Another measure of a converted network's outputs, beside the classes: same, iou, boxes, correlation, or
+            module:function. Your own function takes outputs and targets, and returns one number or one for each image.
+        device: The device that computes: cpu, cuda, cuda:1, ...
+        agreement: Also measure a converted network if each image stops as soon as its answer is sure. This share of the
+            answers, such as 0.995, must equal those after all steps.
+        held_out: The number of test images, taken from the first, that set the threshold of agreement. The others
+            measure it. The default is 512, or half of fewer than 1,024 images.
+        out: The folder for results. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     network: Path
@@ -106,7 +107,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         loading=known if options.loading is None else filled_loading(options.loading, known),
     )
     if options.metric is not None and not converted:
-        raise ConfigError(f"metric: only a converted network is measured by one, and {network} is a trained one")
+        raise ConfigError(f"metric: this option is for converted networks, and {network} is a trained one")
     if converted:
         model = Source(begun["model"]).model if "model" in begun else network.name
         measure: Callable[[], Conversion | Evaluation] = partial(_converted, chosen, model)
@@ -135,9 +136,11 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
     metric = find_metric(chosen.metric)
     snn = load(chosen.network).to(chosen.device)
     if chosen.agreement is not None and (reason := unstreamed(snn)):
-        raise ConfigError(f"{chosen.network}: {reason}, so no answer is early. Leave --agreement away.")
+        raise ConfigError(f"{chosen.network}: {reason}, so it has no early answers. Omit --agreement.")
     if chosen.data is None:
-        raise ConfigError(f"{chosen.network}: give --data, the images to test with; no run.json beside it tells")
+        raise ConfigError(
+            f"{chosen.network}: give --data, the images to test with; no run.json beside the folder names them"
+        )
     root, loading = chosen.root or Path("data"), chosen.loading or Loading()
     sets = load_images(chosen.data, root=root, download=chosen.download, loading=loading)
     images = len(sets.test.dataset)  # type: ignore[arg-type]

@@ -38,26 +38,29 @@ EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, q
 class Export:
     """Write a converted network for other simulators, runtimes and chips.
 
-    onnx: step.onnx, one step of the network in standard operators, and schedule.json, its clock; docs/deploy.md runs
-    them in ten lines. torch: the same as step.pt2, for torch.export.load. nir: network.nir, if it is of rate coding.
-    integers: weights, biases and thresholds as whole numbers, and a table of what each layer takes. events: the network
-    runs on test images, one entering while the last is on its way; spikes.npz lists every spike (step, layer, neuron,
-    digit), events.json what was counted.
+    - onnx: step.onnx holds one step of the network in standard operators, and schedule.json holds its clock.
+      docs/deploy.md runs them in ten lines.
+    - torch: step.pt2 holds the same step for torch.export.load.
+    - nir: network.nir, only for networks of rate coding.
+    - integers: weights, biases and thresholds as whole numbers, and a table of the memory of each layer.
+    - events: the network runs on test images; each image enters while the one before is still on its way. spikes.npz
+      lists every spike (step, layer, neuron, digit), and events.json holds the counts.
 
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
       transpike export runs/convert-20261121-110000/T8 --to events --images 10 --out events
 
     Attributes:
-        network: A folder with network.json, as `transpike convert` writes one for every number of steps.
-        to: onnx, torch, nir, integers or events.
-        out: The folder to write to; by default the network's own, in a folder named after the target.
-        bits: Of integers: those of a weight, by default 8. Of onnx, torch and events: first round weights to so many.
-        opset: Of onnx: the version of its operators.
-        images: Of events: how many test images.
-        data: Of events: the images; by default those of the run.
-        root: Of events: where the data set's files lie; by default as in the run, else data.
-        loading: Of events: image size, normalisation, batches; by default as in the run.
+        network: A folder with network.json. `transpike convert` writes one for every number of steps.
+        to: The target: onnx, torch, nir, integers or events.
+        out: The folder to write to. The default is a folder with the target's name inside the network's folder.
+        bits: Bits of a weight. For integers the default is 8. For onnx, torch and events: round the weights to this
+            many bits first.
+        opset: For onnx: the version of its operators.
+        images: For events: the number of test images.
+        data: For events: the images. By default those of the run.
+        root: For events: the folder of the data set's files. By default that of the run, otherwise data.
+        loading: For events: image size, normalisation and batches. By default those of the run.
     """
 
     network: Path
@@ -88,7 +91,7 @@ def export(options: Export) -> Path:
     whole("images", options.images)
     for name, targets in OWN.items():
         if getattr(options, name) != getattr(Export, name) and options.to not in targets:
-            raise ConfigError(f"{name}: --to {options.to} takes no such option; it is of {', '.join(targets)}")
+            raise ConfigError(f"{name}: --to {options.to} does not take this option; it is for {', '.join(targets)}")
     check_exported(options.network)
     folder = options.out or options.network / options.to
     if options.to == "events":
@@ -117,7 +120,7 @@ def _events(options: Export, folder: Path) -> Path:
     begun = read_options(options.network.parent)
     name = options.data or begun.get("data")
     if name is None:
-        raise ConfigError(f"{options.network}: give --data, the images; no run.json beside it tells.")
+        raise ConfigError(f"{options.network}: give --data, the images; no run.json beside the folder names them.")
     root = options.root or Path(begun.get("root", "data"))
     loading = options.loading or recorded_loading(begun, options.network) or Loading()
     files.check_target(folder / "spikes.npz", SPIKES)
@@ -132,7 +135,7 @@ def _events(options: Export, folder: Path) -> Path:
     with files.Change(folder) as change:
         change.write("spikes.npz", found.write_spikes, kind=SPIKES)
         change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
-    print(_told(found))
+    print(_summary(found))
     print(f"Spikes and counts: {folder}")
     return folder
 
@@ -161,12 +164,13 @@ def _counted(found: Run) -> dict[str, object]:
     }
 
 
-def _told(found: Run) -> str:
+def _summary(found: Run) -> str:
     count, events = len(found.close), sum(found.events.values())
     each = (events, found.synaptic_updates, found.neuron_updates)
     spikes, additions, updates = (f"{number / count:,.0f}" for number in each)
     return (
-        f"{count} images, the output {found.latency} steps after an image, a new image every {found.interval}.\n"
-        f"An image takes {spikes} spikes, {additions} additions at synapses, {updates} updates of neurons; "
-        f"at most {found.queued:,} events wait in delays."
+        f"{count} images. The output is complete {found.latency} steps after an image enters; a new image enters every "
+        f"{found.interval} steps.\n"
+        f"An image takes {spikes} spikes, {additions} additions at synapses and {updates} updates of neurons. "
+        f"At most {found.queued:,} events wait in delays."
     )

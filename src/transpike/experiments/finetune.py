@@ -29,16 +29,17 @@ __all__ = ["Finetune", "finetune"]
 class Finetune:
     """Train the weights of a converted network under its own spikes, so that its layers need fewer silent steps.
 
-    A silent step, in which a layer listens before it fires, costs a step of latency. Layers need them because early
-    digits are fired before late input is known. Training lowers what comes late: to the loss of the labels it adds
-    what exceeds the bound below which a layer follows its input with at most --silent silent steps.
+    In a silent step a layer listens before it fires. Each silent step adds one step of latency. Layers need silent
+    steps because they must fire their early digits before late input is known. Training reduces this late input: it
+    adds a penalty to the loss of the labels. The penalty is zero while each layer can follow its input with at most
+    --silent silent steps.
 
-    Then silent steps are chosen anew, by validation images: of the networks that are as accurate as the converted one,
-    the one with the least latency is kept. The converted weights are judged with fewer silent steps, too; the table
-    shows what training adds to that. The test images are looked at once, at the end.
+    Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
+    converted one, it keeps the network with the least latency. It also judges the converted weights with fewer silent
+    steps, and the table shows what training adds. The test images are used once, at the end.
 
     The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
-    checkpoints, and report.html. It takes networks of `transpike convert` with signed css spikes.
+    checkpoints and report.html. The command takes networks of `transpike convert` with signed css spikes.
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 8 --out runs/converted
@@ -49,24 +50,24 @@ class Finetune:
 
     Attributes:
         converted: A folder with network.json, such as RUN/T8 of `transpike convert`.
-        data: The images; by default those of the run. Its labels are learned.
-        root: Where the data set's files lie; by default as in the run, else data.
-        download: Download the data set into root where it is missing.
-        loading: Batches, augmentation, validation split; what is left out of image size and normalisation is as in the
-            run. Keep the split by which the network was trained, so that validation images are new to it.
-        silent: The most silent steps of a layer that the bound allows for; layers that had fewer keep theirs.
-        penalty: Weight of the squared excess over the bound; 0 trains by the labels alone.
+        data: The images. By default those of the run. Training uses their labels.
+        root: The folder of the data set's files. By default that of the run, otherwise data.
+        download: Download the data set into root if it is missing.
+        loading: Batches, augmentation and validation split. Image size and normalisation that you leave out stay those
+            of the run. Keep the split with which the network was trained: validation images must be new to it.
+        silent: The most silent steps of a layer for which the penalty is zero. Layers that had fewer keep theirs.
+        penalty: Weight of the penalty, the squared excess over the bound. With 0 only the labels train.
         tolerance: Percentage points of validation accuracy that may be lost for fewer silent steps.
-        judged: Judge silent steps on so many validation images.
+        judged: The number of validation images that judge the silent steps.
         epochs: Passes over the training images.
-        seed: Of the order of images, augmentation and the validation split; by default the run's.
-        keep: The weights to hand on: those of the last epoch, or of the best one on the validation images.
+        seed: Seed of the order of images, the augmentation and the validation split. By default that of the run.
+        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images.
         optim: The optimiser and its schedule.
         recipe: The loss of the labels.
         machine: Devices and precision.
-        resume: Continue this run's folder where it stopped, with the options it began with.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
+        resume: Continue the run in this folder where it stopped, with its own options.
+        out: The run's folder. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     converted: Path
@@ -139,7 +140,7 @@ def _settled(options: Finetune) -> Finetune:
     began = read_options(folder.parent)
     data = options.data or began.get("data")
     if data is None:
-        raise ConfigError(f"{folder}: give --data, the images to tune it on; no run.json beside it tells.")
+        raise ConfigError(f"{folder}: give --data, the images to tune it on; no run.json beside the folder names them.")
     if data in EVENT_SOURCES:
         raise DataError(f"{data} gives frames of events, and a converted network takes images.")
     known = recorded_loading(began, folder.parent) if data == began.get("data") else Loading()

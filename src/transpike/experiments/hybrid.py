@@ -233,7 +233,7 @@ def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Netwo
 def _read(folder: Path) -> tuple[Network, Evaluation]:
     results = read_result(folder)
     if not isinstance(results, Evaluation):
-        raise DataError(f"{folder / 'results.json'}: results of no network of `transpike hybrid`.")
+        raise DataError(f"{folder / 'results.json'}: not the results of a network of `transpike hybrid`.")
     return Network.load(folder), results
 
 

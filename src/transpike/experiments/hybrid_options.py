@@ -26,10 +26,10 @@ class Pretraining:
     """How the artificial network is trained, before its twin.
 
     Attributes:
-        epochs: passes over the training images; by default as for `transpike train`.
-        network: what the artificial network alone takes, such as {"dropout": 0.5}.
-        optim: the optimiser and its schedule.
-        recipe: the loss and its regularisers.
+        epochs: Passes over the training images. By default as for `transpike train`.
+        network: Arguments of the artificial network alone, such as {"dropout": 0.5}.
+        optim: The optimiser and its schedule.
+        recipe: The loss and its regularisers.
     """
 
     epochs: int | None = None
@@ -40,14 +40,18 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """Train an artificial network, give its weights and balanced thresholds to its spiking twin, and train that.
+    """Train an artificial network, copy its weights to a spiking twin, balance the twin's thresholds, and train the
+    twin.
 
-    DCT-SNN's route to few steps. The last stage's network lies in the run's folder, which is as that of `transpike
-    train`: `transpike evaluate` and `report` read it. Those of the stages before lie in ann/ and balanced/, for
-    `evaluate`. Each stage can begin with what an earlier run has saved: --ann FOLDER takes a trained artificial
-    network, --balanced FOLDER a run's balanced twin. --last ends with an earlier stage.
+    This is the method of DCT-SNN, which reaches a good accuracy in few steps. It has three stages: ann, balance and
+    tune. The run's folder holds the network of the last stage and has the same files as a folder of `transpike train`.
+    `transpike evaluate` and `transpike report` read it. The subfolders ann/ and balanced/ hold the networks of the
+    earlier stages. `transpike evaluate` reads them too.
 
-    Networks have no biases and no normalisation, and pool by averages: mlp, vgg5, vgg9, vgg11, vgg13.
+    A run can use a stage of an earlier run: --ann FOLDER takes its trained artificial network, --balanced FOLDER its
+    balanced twin. --last stops after an earlier stage.
+
+    The networks have no biases and no normalisation, and they pool by averages: mlp, vgg5, vgg9, vgg11, vgg13.
 
     Examples:
       transpike hybrid
@@ -58,34 +62,34 @@ class Hybrid:
       transpike hybrid --resume runs/hybrid-20261121-110000
 
     Attributes:
-        ann: mlp, vgg5, vgg9, vgg11, vgg13, which are trained first; or a folder of `transpike train` or `hybrid` with a
-            trained one.
-        data: digits, mnist, fashion_mnist, cifar10, cifar100 or folder.
-        steps: T.
-        encoder: dct, direct, poisson, latency, phase, burst.
-        settings: What else the encoder takes, such as {"stride": 2, "order": "interleaved", "frequencies": 8}.
-        network: What else both networks take, such as {"hidden": 100, "dropout": 0.2}; an artificial network from a
+        ann: The artificial network: mlp, vgg5, vgg9, vgg11 or vgg13 is trained first. The folder of a `transpike train`
+            or `hybrid` run gives a trained one.
+        data: The data set: digits, mnist, fashion_mnist, cifar10, cifar100 or folder.
+        steps: T, the number of time steps.
+        encoder: The input encoder: dct, direct, poisson, latency, phase or burst.
+        settings: Settings of the encoder, such as {"stride": 2, "order": "interleaved", "frequencies": 8}.
+        network: Arguments of both networks, such as {"hidden": 100, "dropout": 0.2}. An artificial network from a
             folder keeps its own.
-        neuron: What else the neurons take, such as {"leak_when": "silent"}.
-        root: Where the data set's files lie.
-        download: Download the data set into root where it is missing.
-        loading: Batches, augmentation, validation split. Its seed is replaced by `seed`.
+        neuron: Arguments of the neurons, such as {"leak_when": "silent"}.
+        root: The folder of the data set's files.
+        download: Download the data set into root if it is missing.
+        loading: Batches, augmentation and validation split. `seed` replaces its seed.
         pretraining: How the artificial network is trained.
         balanced: Begin with the balanced twin of this run's folder.
-        last: The stage to end with.
-        percentile: Of a layer's input, for its threshold.
-        calibration: How many training images set the thresholds, the encoder's and the layers'.
-        test_steps: Other numbers of steps to test at; by default T/2 and 2T.
+        last: The last stage to run.
+        percentile: A layer's threshold is this percentile of its input.
+        calibration: The number of training images that set the thresholds of the encoder and the layers.
+        test_steps: Other numbers of steps to test at. The default is T/2 and 2T.
         epochs: Passes over the training images in the last stage.
-        seed: Of the first weights, the order of images, augmentation, dropout and the validation split.
-        keep: The weights to hand on from either training: those of the last epoch, or of the best on the validation
-            images.
-        optim: The last stage's optimiser and its schedule.
-        recipe: The last stage's loss and its regularisers.
+        seed: Seed of the first weights, the order of images, the augmentation, dropout and the validation split.
+        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images. Holds for both
+            trainings.
+        optim: The optimiser of the last stage and its schedule.
+        recipe: The loss of the last stage and its regularisers.
         machine: Devices and precision.
-        resume: Continue this run's folder with the options it began with; others beside it must be the same.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
+        resume: Continue the run in this folder with its own options. Other options on the command line must equal them.
+        out: The run's folder. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     ann: str = "mlp"

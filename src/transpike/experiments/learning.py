@@ -23,24 +23,25 @@ class Learning:
     """How a network is trained, on what, and where the run's folder lies.
 
     Attributes:
-        root: Where the data set's files lie.
-        download: Download the data set into root where it is missing.
-        loading: Batches, augmentation, validation split. Its seed is replaced by `seed`.
-        network: What else the network takes.
-        weights: Start from these weights instead of random ones: a .safetensors file, a state dict or a run's folder.
-        steps: T of a spiking network, 4 by default.
-        split_by: How a recording of events is split into T frames: by number of events, or by time.
-        test_steps: Other numbers of steps to test a spiking network at; by default 1, 2 and 2T.
-        epochs: Passes over the training images; by default 40 for digits, 10 for mnist, 100 for cifar10, ...
-        seed: Of the first weights, the order of images, augmentation, dropout and the validation split.
-        keep: The weights to hand on: those of the last epoch, or of the best one on the validation images.
+        root: The folder of the data set's files.
+        download: Download the data set into root if it is missing.
+        loading: Batches, augmentation and validation split. `seed` replaces its seed.
+        network: Arguments of the network.
+        weights: Start from these weights instead of random ones: a .safetensors file, a state dict or the folder of a
+            run.
+        steps: T, the number of time steps of a spiking network. The default is 4.
+        split_by: How to split a recording of events into T frames: into equal numbers of events, or equal times.
+        test_steps: Other numbers of steps to test a spiking network at. The default is 1, 2 and 2T.
+        epochs: Passes over the training images. The default is 40 for digits, 10 for mnist, 100 for cifar10, ...
+        seed: Seed of the first weights, the order of images, the augmentation, dropout and the validation split.
+        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images.
         optim: The optimiser and its schedule.
         recipe: The loss and its regularisers.
         machine: Devices and precision.
-        resume: Continue this run's folder where it stopped, or, if it was killed, where its last finished epoch ended,
-            with the options it began with; others beside it must be the same.
-        out: The run's folder; by default a new one under runs/.
-        json: Write results.json here too.
+        resume: Continue the run in this folder with its own options. A killed run continues after its last finished
+            epoch. Other options on the command line must equal the run's.
+        out: The run's folder. The default is a new folder under runs/.
+        json: Also write results.json to this path.
     """
 
     root: Path = Path("data")

@@ -53,9 +53,9 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
     """
     run = read_run(folder)
     if run is None:
-        raise ConfigError(f"{folder}: no run to resume, for it has no run.json.")
+        raise ConfigError(f"{folder}: no run to resume: there is no run.json.")
     if run.verb.startswith("transpike."):
-        raise ConfigError(f"{folder}: a run of {run.verb} from Python: go on with it there, by resume=True.")
+        raise ConfigError(f"{folder}: a run of {run.verb} from Python: continue it there with resume=True.")
     if run.verb != verb:
         raise ConfigError(f"{folder}: a run of `transpike {run.verb}`, not of `transpike {verb}`.")
     found = dict(read_options(folder))
@@ -95,7 +95,8 @@ def check_resumed(
 def begun_otherwise(folder: Path, changed: Sequence[str]) -> ConfigError:
     """The error for a run that should go on with other options than it began with."""
     return ConfigError(
-        f"{folder}: begun with other options ({', '.join(changed)}); resume with the same, or start anew."
+        f"{folder}: the run began with other options ({', '.join(changed)}). Resume with the same options, or start a "
+        "new run."
     )
 
 

@@ -50,7 +50,7 @@ def check_converted(folder: Path) -> None:
         remedy = f"give one of the networks in it: {', '.join(inner)}" if (inner := _inner(folder)) else ""
         raise ModelError(
             f"{folder}: no converted network ({NETWORK}) of `transpike convert` is there; "
-            f"{remedy or 'give RUN/T8, or the like'}."
+            f"{remedy or 'give a folder such as RUN/T8'}."
         )
 
 

@@ -12,17 +12,18 @@ __all__ = ["Report", "report"]
 
 @dataclass(frozen=True)
 class Report:
-    """Turn one or several result folders into one self-contained HTML page.
+    """Turn one or several result folders into one HTML page.
 
-    The page holds tables and plots (accuracy against T and latency, error and firing by layer, energy) and where
-    each number comes from. It loads nothing from elsewhere: open it in any browser, or send it as one file.
+    The page holds tables and plots (accuracy against T and latency, error and firing of each layer, energy), and shows
+    the source of each number. It loads nothing from elsewhere: open it in any browser, or send it as one file.
 
-    Example: transpike report runs/ternary,runs/levels --out comparison.html
+    Example:
+      transpike report runs/ternary,runs/levels --out comparison.html
 
     Attributes:
-        folders: Folders that `transpike demo`, `train`, `convert`, `distill`, `hybrid`, `analyze` or `evaluate` wrote;
-            conversions are compared with each other, and so are runs behind an input encoder.
-        out: The page to write; an earlier page of the same folders is replaced.
+        folders: Folders that `transpike demo`, `train`, `convert`, `distill`, `hybrid`, `analyze` or `evaluate` wrote.
+            The page compares conversions with each other, and also runs with an input encoder.
+        out: The page to write. It replaces an earlier page of the same folders.
         title: The page's title.
     """
 

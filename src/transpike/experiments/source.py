@@ -191,7 +191,7 @@ def load_data(sources: Sequence[Source], data: Data, *, own_teacher: Source | No
     described, recorded = first.described, first.recorded
     name = data.name or described.get("data")
     if name is None:
-        raise ConfigError(f"{first.name}: give --data, the images; no run tells which it was trained on.")
+        raise ConfigError(f"{first.name}: give --data, the images; no run says on which it was trained.")
     for other in sources:
         theirs = other.described.get("data", name)
         if data.name is None and theirs != name and other != own_teacher:
@@ -228,7 +228,7 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
             f"{source.name} takes images of {channels} channels; those of {sets.name} have {sets.channels}."
         )
     if outputs < sets.classes:
-        raise DataError(f"{source.name} tells {outputs} classes apart, and {sets.name} has {sets.classes}.")
+        raise DataError(f"{source.name} distinguishes {outputs} classes, and {sets.name} has {sets.classes}.")
     own = None if described.get("encoder") else source.size
     shape = {"in_channels": channels, "image_size": own or described.get("image_size", sets.size)}
     return create_model(source.name, num_classes=outputs, **shape, weights=source.weights, **source.network)
@@ -245,7 +245,7 @@ def _of_file(source: Source, program: Program, sets: Sets) -> nn.Module:
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(program(torch.zeros(1, sets.channels, sets.size, sets.size)))[0]
     if outputs[0].numel() < sets.classes:
-        raise DataError(f"{name} tells {outputs[0].numel()} classes apart, and {sets.name} has {sets.classes}.")
+        raise DataError(f"{name} distinguishes {outputs[0].numel()} classes, and {sets.name} has {sets.classes}.")
     return program
 
 
@@ -274,4 +274,4 @@ def recorded_teacher(folder: str) -> Source | None:
     try:
         return teacher.checked("its weights", "teach")
     except TranspikeError as error:
-        raise ModelError(f"{folder}: its teacher cannot be had ({error}) Give --teacher.") from error
+        raise ModelError(f"{folder}: its teacher is not available ({error}) Give --teacher.") from error

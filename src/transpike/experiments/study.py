@@ -22,25 +22,27 @@ __all__ = ["Study", "study"]
 
 @dataclass(frozen=True)
 class Study:
-    """Compare methods, settings, networks or data by many runs, paired by seed, from one file.
+    """Run a study from one file: compare methods, settings, networks or data by many runs, paired by seed.
 
-    The file names arms, each with options of `transpike distill`, `train` or `hybrid`; what all have in common stands
-    under `options`, what is varied for every arm under `over`, and what runs begin with, such as a teacher, under
-    `before`. The study's folder has a folder for each run. The same command goes on where it was stopped, and runs what
-    is new in the file; a run with the same options is not run again. In the folder come a table (mean, deviation, and
-    the difference from the baseline with its 95 % interval, by Student's t of the differences at each seed):
-    results.json, arms.csv and runs.csv, and report.html with all arms' curves.
+    The file names arms. An arm is one side of the comparison, with options of `transpike distill`, `train` or `hybrid`.
+    `options` holds the options that all arms share, `over` holds what varies in every arm, and `before` holds the runs
+    that others need, such as a teacher.
+
+    The study's folder has a subfolder for each run. Give the same command again to continue a stopped study, or to run
+    what is new in the file. Runs with unchanged options are not repeated. The folder receives results.json, arms.csv,
+    runs.csv, and report.html with the curves of all arms. The table shows mean, deviation, and the difference from the
+    baseline with its 95 % interval (Student's t of the differences at each seed).
 
     Examples:
       transpike study studies/kd-seeds.yaml
       transpike study studies/bsd-controls.yaml --root ~/data --processes 4 --out runs/controls
 
     Attributes:
-        file: The study.
-        processes: How many runs are at work at once.
-        root: Where the data sets lie; by default as the file says.
-        out: The study's folder; by default runs/ and the file's name.
-        json: Write results.json here too.
+        file: The file of the study.
+        processes: The number of runs at the same time.
+        root: The folder of the data sets. The default is that of the file.
+        out: The study's folder. The default is runs/ and the file's name.
+        json: Also write results.json to this path.
     """
 
     file: Path
@@ -100,7 +102,7 @@ def _going_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.add_note(f"What is done lies in {folder}. To go on: the same command.")
+        stop.add_note(f"Finished runs lie in {folder}. To continue: the same command.")
         raise
 
 

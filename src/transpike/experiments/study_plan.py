@@ -150,15 +150,15 @@ def _plan(content: Arguments, stem: str, always: Arguments) -> Plan:
                 _mapping(f"arms.{name}", arms[name], ("runs",))
                 cells += [Cell(name, setting, -1, folder=Path(str(run))) for run in _list(name, arms[name]["runs"])]
     if rule is not None and any(cell.job is not None and cell.job.verb == "hybrid" for cell in cells):
-        raise ConfigError("stop: runs of `transpike hybrid` are trained to the end; leave it out.")
+        raise ConfigError("stop: runs of `transpike hybrid` are trained to the end; omit it.")
     return Plan(str(content.get("title", stem)), measure, baseline, tuple(maker.before.values()), tuple(cells), rule)  # type: ignore[arg-type]
 
 
 class _Maker:
     """Makes jobs, and once each those that they need."""
 
-    def __init__(self, verb: str, asked: Mapping[str, Arguments], always: Arguments) -> None:
-        self.verb, self.asked, self.always = verb, asked, always
+    def __init__(self, verb: str, needed: Mapping[str, Arguments], always: Arguments) -> None:
+        self.verb, self.needed, self.always = verb, needed, always
         self.before: dict[str, Job] = {}
 
     def job(self, label: str, options: Arguments, values: Mapping[str, object], seed: int, *, main: bool = True) -> Job:
@@ -173,15 +173,15 @@ class _Maker:
         options = _filled(options, {f"${name}": value for name, value in values.items()} | {"$seed": seed})
         needs = {name: self._needed(name, values, seed, label) for name in _names(options)}
         settled = _parsed(verb, options, label)
-        told = json.dumps([verb, _told(settled), needs], sort_keys=True)
-        name = f"{_slug(label)}-seed{settled.seed}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        record = json.dumps([verb, _changed(settled), needs], sort_keys=True)
+        name = f"{_slug(label)}-seed{settled.seed}-{hashlib.sha256(record.encode()).hexdigest()[:8]}"
         return Job(name, verb, options, needs)
 
     def _needed(self, name: str, values: Mapping[str, object], seed: int, label: str) -> str:
-        if name not in self.asked:
-            known = ["seed", *values, *self.asked]
-            raise ConfigError(f"{label}: ${name} is nothing of this file.{near(name, known)} There is {listed(known)}.")
-        job = self.job(name, self.asked[name], values, seed, main=False)
+        if name not in self.needed:
+            known = ["seed", *values, *self.needed]
+            raise ConfigError(f"{label}: ${name} is not in this file.{near(name, known)} There is {listed(known)}.")
+        job = self.job(name, self.needed[name], values, seed, main=False)
         return self.before.setdefault(job.name, job).name
 
 
@@ -218,20 +218,20 @@ def _parsed(verb: str, options: Arguments, where: str) -> Verb:
         raise ConfigError(f"{where} (`transpike {verb}`): {reason}") from error
 
 
-def _told(options: Any) -> Arguments:
+def _changed(options: Any) -> Arguments:
     """What of the options is not as by default: what is added to a command later leaves a study's runs as they are."""
-    told: Arguments = {}
+    record: Arguments = {}
     for one in fields(options):
         value = getattr(options, one.name)
         default = one.default if one.default_factory is MISSING else one.default_factory()
         if one.name in PLACES:
             continue
         if is_dataclass(value) and not isinstance(value, type):
-            if inner := _told(value):
-                told[one.name] = inner
+            if inner := _changed(value):
+                record[one.name] = inner
         elif plain(value) != plain(default) and value is not None and value != {}:
-            told[one.name] = plain(value)
-    return told
+            record[one.name] = plain(value)
+    return record
 
 
 def _filled(value: Any, names: Mapping[str, object]) -> Any:
@@ -265,10 +265,10 @@ def _merged(*all_: Mapping[str, Any]) -> Arguments:
 
 def _mapping(name: str, value: object, keys: Sequence[str] = (), *, whole: bool = False) -> Arguments:
     if not isinstance(value, Mapping):
-        raise refuse(name, value, "names with values, one a line")
+        raise refuse(name, value, "names with values, one per line")
     for key, inner in value.items():
         if key is None or isinstance(key, bool):
-            raise ConfigError(f"{name} has the name {key}: YAML reads it as no text; write it within quotes.")
+            raise ConfigError(f"{name} has the name {key}: YAML does not read it as text; write it in quotes.")
         if isinstance(inner, Mapping):
             _mapping(f"{name}.{key}", inner)
     if keys:

@@ -93,7 +93,7 @@ def run_all(tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, str]]
             yield waiting[done], done.result()
     except BrokenProcessPool as error:
         raise TranspikeError(
-            "a process of the study was ended from outside, maybe for want of memory: give the command again, with "
+            "a process of the study was ended from outside, perhaps by lack of memory: give the command again, with "
             "fewer --processes."
         ) from error
     finally:
@@ -146,8 +146,8 @@ def _begin(placed: Any, options: Verb, task: Task) -> None:
     except KeyboardInterrupt:
         if watch is None or not watch.reason or task.stop is None:
             raise
-        told = {"reason": watch.reason, "rule": asdict(task.stop)}
-        files.write_json(task.folder / "stopped.json", told, kind=STOPPED)
+        record = {"reason": watch.reason, "rule": asdict(task.stop)}
+        files.write_json(task.folder / "stopped.json", record, kind=STOPPED)
 
 
 def _validated(folder: Path) -> list[float]:

@@ -77,7 +77,7 @@ def _outcome(cell: Cell, plan: Plan, study: Path, failures: Mapping[str, str]) -
 def _result(folder: Path) -> Evaluation:
     result = read_result(folder)
     if not isinstance(result, Evaluation):
-        raise DataError(f"{folder}: no results of a network that was trained.")
+        raise DataError(f"{folder}: not the results of a trained network.")
     return result
 
 

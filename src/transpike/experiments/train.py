@@ -21,14 +21,14 @@ __all__ = ["Train", "train"]
 
 @dataclass(frozen=True)
 class Train(Learning):
-    """Train a network on a data set; without any option, a ResNet-20 on scikit-learn's digits.
+    """Train a network on a data set. Without options, train a ResNet-20 on scikit-learn's digits.
 
-    The run's folder receives the weights (weights.safetensors) and what they are of (model.json), results.json,
-    curves.csv, TensorBoard events, and checkpoints of the last and of the best epoch. Hand the folder to `transpike
-    convert`. The test images are looked at once, at the end.
+    The run's folder receives the weights (weights.safetensors), the description of the network (model.json),
+    results.json, curves.csv, TensorBoard events, and checkpoints of the last and the best epoch. Give the folder to
+    `transpike convert`. The test images are used once, at the end.
 
-    A spiking network sees every image T times, or T frames of events; its logits are the mean over time. At the
-    end the command prints its firing rates, operations and energy, and its accuracy at other T.
+    A spiking network sees every image T times, or T frames of events. Its logits are the mean over time. At the end the
+    command prints its firing rates, operations and energy, and its accuracy at other T.
 
     Examples:
       transpike train
@@ -40,13 +40,14 @@ class Train(Learning):
       torchrun --nproc-per-node 4 --no-python transpike train --config configs/bsd/resnets.yaml --model resnet19
 
     Attributes:
-        model: resnet18, resnet19, resnet20, resnet56, resnet8x4, resnet32x4, wrn_16_2, wrn_40_2, vgg5, vgg9, vgg11,
-            vgg13, vgg16, vgg8_bn, vgg13_bn, shufflenet_v2, timm/<name>, torchvision/<name>; spiking: sew_resnet18,
-            sew_resnet19, spiking_resnet19, spiking_vgg16, spikingformer_4_384, qkformer_4_384, ...
-        data: digits, mnist, fashion_mnist, cifar10, cifar100, or folder (root/train/<class>, root/val/<class>); events,
-            for spiking networks: nmnist, cifar10_dvs, dvs128_gesture.
-        network: What else the network takes, such as {"width": 8} for a narrow ResNet, {"pool": "max"} for a VGG,
-            {"spiking_neuron": "LIFNode", "tau": 2.0} for a spiking one.
+        model: The network: resnet18, resnet19, resnet20, resnet56, resnet8x4, resnet32x4, wrn_16_2, wrn_40_2, vgg5,
+            vgg9, vgg11, vgg13, vgg16, vgg8_bn, vgg13_bn, shufflenet_v2, timm/<name>, torchvision/<name>. Spiking
+            networks: sew_resnet18, sew_resnet19, spiking_resnet19, spiking_vgg16, spikingformer_4_384, qkformer_4_384,
+            ...
+        data: The data set: digits, mnist, fashion_mnist, cifar10, cifar100, or folder (root/train/<class>,
+            root/val/<class>). Events for spiking networks: nmnist, cifar10_dvs, dvs128_gesture.
+        network: Arguments of the network, such as {"width": 8} for a narrow ResNet, {"pool": "max"} for a VGG,
+            {"spiking_neuron": "LIFNode", "tau": 2.0} for a spiking network.
     """
 
     model: str = "resnet20"

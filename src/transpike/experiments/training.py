@@ -37,8 +37,8 @@ def check_outputs(sets: Sets) -> None:
     wanted = sets.loading.outputs
     if wanted is not None and wanted != sets.classes:
         raise ConfigError(
-            f"loading.outputs={wanted}: {sets.name} has {sets.classes} classes, and a network that is trained on it as "
-            "many outputs: leave it out. Only folders named by ImageNet's synsets take 1000."
+            f"loading.outputs={wanted}: {sets.name} has {sets.classes} classes, and so a network that is trained on it "
+            "has as many outputs. Omit the option. Only folders named by ImageNet's synsets take 1000."
         )
 
 

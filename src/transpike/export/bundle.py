@@ -136,7 +136,9 @@ def whole_numbers(values: Any, exponent: int, *, of: str) -> Array:
     scaled = np.asarray(values, np.float64) * 2.0**exponent
     found = scaled.astype(np.int64)
     if not np.array_equal(found, scaled):
-        raise ModelError(f"{of}: its numbers are not whole, as its exponent says. Save the network again.")
+        raise ModelError(
+            f"{of}: its exponent says that its numbers are whole, but they are not. Save the network again."
+        )
     return found
 
 
@@ -155,7 +157,7 @@ def read(folder: Path | str) -> Bundle:
         data = _read_whole(place("weights.safetensors"))
     if network.content.get("format") != FORMAT or network.content.get("version") != VERSION:
         found = files.dumps([network.content.get(key) for key in ("format", "version")])
-        raise network.wrong(f"no spiking network of format version {VERSION} ({' '.join(found.split())[:80]}).")
+        raise network.wrong(f"not a spiking network of format version {VERSION} ({' '.join(found.split())[:80]}).")
     if data is None or network.content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
         raise network.wrong("weights.safetensors is not the one it was written with.")
     try:
@@ -207,7 +209,9 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
     delays: list[Any] = network.values("delays")
     stop = Stop.read(network.record("stop"), len(code.numbers("weights"))) if network.has("stop") else None
     if stop and not code.has("ratio"):
-        raise network.wrong("stop: weights of no one ratio have no answers before the last step.")
+        raise network.wrong(
+            "stop: without a constant ratio of its steps' weights the network has no answers before the last step."
+        )
     return Bundle(
         nodes=tuple(nodes),
         outputs=outputs,

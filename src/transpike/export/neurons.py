@@ -115,8 +115,8 @@ class Neurons:
     def __init__(self, node: Node, bundle: Bundle) -> None:
         if node.rule is None:
             raise ModelError(
-                f"{node.name}: neurons of {bundle.scheme} are of their own kind, which the NumPy runner does not have; "
-                "convert with css, rate, burst, fs or multithreshold"
+                f"{node.name}: the NumPy runner does not have the neurons of {bundle.scheme}; convert with css, rate, "
+                "burst, fs or multithreshold"
             )
         if missing := unsupported(node):
             raise ModelError(f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it")

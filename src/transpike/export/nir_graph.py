@@ -1,8 +1,8 @@
 """NIR, the exchange format of neuromorphic tools: networks of integrate-and-fire neurons, out.
 
 Its neurons fire plain spikes and are set back to a value; it knows no graded or signed spike, no neuron that amplifies
-and no reset by subtraction. A rate network is written with its reset in the metadata, which tools ignore: they must be
-told.
+and no reset by subtraction. A rate network is written with its reset in the metadata, which tools ignore: set it in the
+tool.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _converted(snn: SpikingNetwork, dt: float) -> dict[str, Any]:
     graph, scheme = snn.graph, snn.scheme
     if ratio(scheme) != 1 or scheme.encoded is not None or tuple(scheme.digits) != (0, 1):
         graded = scheme.encoded is not None or tuple(scheme.digits) != (0, 1)
-        reason = "no spike with a sign or a size" if graded else "no spike whose worth changes from step to step"
+        reason = "no spike with a sign or a size" if graded else "no spike whose value changes from step to step"
         steps = all(isinstance(neuron, TrackingNeuron) for neuron in snn.neurons.values())
         way = "export it to ONNX, transpike.export.onnx, or " if steps else ""
         raise ModelError(f"{type(scheme).__name__}: NIR has {reason}; {way}convert with transpike.coding.Rate")
@@ -105,11 +105,11 @@ def _converted(snn: SpikingNetwork, dt: float) -> dict[str, Any]:
     for op in graph.ops[1:]:
         if op.name not in graph.spiking:
             raise ModelError(
-                f"{op.name}: it is computed from decoded outputs, and NIR has spikes alone; leave it out, "
-                "as by convert(..., until=...)"
+                f"{op.name}: it is computed from decoded outputs, but NIR has only spikes; leave it out, "
+                "as with convert(..., until=...)"
             )
         if list(op.inputs) != [before]:
-            raise ModelError(f"{op.name}: only a chain of layers is exported to NIR, and this one is beside it")
+            raise ModelError(f"{op.name}: NIR export takes only a chain of layers, and this layer is beside the chain")
         last, first = op is graph.ops[-1], before == graph.input.name
         unit = (snn.units[op.name] if last else 1.0) / (snn.units[before] if first else 1.0)
         nodes[op.name] = _node(snn, op, unit, snn.units[op.name] if last else 1.0, dt)
@@ -170,7 +170,7 @@ def _trained(network: nn.Module, shape: tuple[int, ...], dt: float) -> dict[str,
     if not isinstance(network, nn.Sequential):
         raise ModelError(f"{type(network).__name__}: NIR takes a chain, torch.nn.Sequential, or a converted network")
     if not shape:
-        raise ModelError("shape: give that of one image, such as (1, 28, 28), by which NIR sizes its nodes")
+        raise ModelError("shape: give the shape of one image, such as (1, 28, 28); NIR nodes need it")
     nodes: dict[str, Any] = {}
     size = shape
     for name, layer in network.named_modules():

@@ -59,7 +59,7 @@ def import_nir(source: Path | str | Any, *, reset: str = "auto", step_mode: str 
         raise ModelError(f"{name}: {error}") from error
     except Exception as error:  # h5py and nir raise anything over a damaged file
         reason = str(error).strip().partition("\n")[0][:200]
-        raise ModelError(f"{name}: no NIR graph that can be read ({type(error).__name__}: {reason})") from error
+        raise ModelError(f"{name}: not a readable NIR graph ({type(error).__name__}: {reason})") from error
 
 
 def _chain(graph: Any) -> list[tuple[str, Any]]:
@@ -78,7 +78,7 @@ def _chain(graph: Any) -> list[tuple[str, Any]]:
         if not isinstance(graph.nodes[here], library.Output):
             found.append((here, graph.nodes[here]))
     if len(found) != len(graph.nodes) - 2:
-        raise ModelError("the graph is no chain from one input to one output")
+        raise ModelError("the graph is not a chain from one input to one output")
     return found
 
 
@@ -102,7 +102,7 @@ def _layer(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.Mo
         library.LIF: lambda: _neurons(name, node, reset, step_mode, dt),
     }
     if type(node) not in makers:
-        raise ModelError(f"{name}: no layer of ours says {type(node).__name__}")
+        raise ModelError(f"{name}: transpike has no layer for {type(node).__name__}")
     return makers[type(node)]()
 
 
@@ -133,7 +133,7 @@ def _neurons(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.
     def one(key: str) -> float:
         values = np.unique(np.asarray(getattr(node, key)))
         if len(values) != 1 or not math.isfinite(values[0]):
-            raise ModelError(f"{name}: {key} differs from neuron to neuron, and our nodes have one a layer")
+            raise ModelError(f"{name}: {key} differs from neuron to neuron; transpike's nodes have one per layer")
         return float(str(values[0]))  # the shortest decimal, which a number in float32 stands for
 
     said = (node.metadata or {}).get("reset", "hard")
@@ -144,11 +144,11 @@ def _neurons(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.
     r = one("r")
     if not hasattr(node, "tau"):
         if not (math.isclose(r, 1) or math.isclose(r * dt, 1, rel_tol=1e-6)):
-            raise ModelError(f"{name}: r={r:g} scales the input, and IFNode adds it as it is; 1 or 1/dt are meant so")
+            raise ModelError(f"{name}: r={r:g} scales the input, but IFNode adds it unchanged; expected r = 1 or 1/dt")
         return IFNode(**common)
     tau = one("tau") / dt
     if tau <= 1:
-        raise ModelError(f"{name}: tau={tau * dt:g} s is no more than a step, dt={dt:g} s; give the file's own dt")
+        raise ModelError(f"{name}: tau={tau * dt:g} s is not longer than a step, dt={dt:g} s; give the file's own dt")
     if not (math.isclose(r, 1, rel_tol=1e-6) or math.isclose(r, tau, rel_tol=1e-6)):
         raise ModelError(f"{name}: r={r:g} is neither 1 (the input decays) nor tau / dt (it does not)")
     if not math.isclose(one("v_leak"), common["v_reset"] or 0.0, abs_tol=1e-12):

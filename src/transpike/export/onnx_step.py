@@ -86,7 +86,9 @@ def torch_program(snn: SpikingNetwork, folder: Path | str) -> Path:
 def _step(snn: SpikingNetwork, folder: Path, name: str, kind: files.Kind) -> Step:
     """The step, and an error before the work where its files could not be written."""
     if not isinstance(snn, SpikingNetwork):
-        raise ModelError(f"{type(snn).__name__} is no converted network; give what transpike.convert or load returns")
+        raise ModelError(
+            f"{type(snn).__name__} is not a converted network; give what transpike.convert or load returns"
+        )
     if snn.device.type != "cpu":
         raise ModelError(f"the network is on {snn.device}: move a copy of it to the CPU, snn.cpu()")
     files.check_target(folder / name, kind, error=ModelError)

@@ -64,7 +64,7 @@ class Step(nn.Module):
         self._check_sums()
         for name, neuron in snn.neurons.items():
             if not isinstance(neuron, TrackingNeuron):
-                kind = f"neurons of {type(snn.scheme).__name__} are of their own kind, which has no step to export"
+                kind = f"the neurons of {type(snn.scheme).__name__} have no step to export"
                 raise ModelError(f"{name}: {kind}; convert with css, rate, burst, fs or multithreshold")
         self._runs = [(op, self._run(op)) for op in self.graph if op.name in self.graph.spiking]
         self.stop = _stop(snn)
@@ -302,8 +302,8 @@ def _stop(snn: SpikingNetwork) -> dict[str, Any] | None:
     begins = {snn.timing.first_spike[name] for name in snn.readouts}
     if len(begins) > 1:
         raise ModelError(
-            f"stop: what this network decodes begins at different steps ({sorted(begins)}), so that one step's outputs "
-            "are not those of snn.until. Leave the rule out: snn.stop = None."
+            f"stop: the outputs of this network begin at different steps ({sorted(begins)}), so that one step's "
+            "outputs are not those of snn.until. Remove the rule: snn.stop = None."
         )
     first = begins.pop()
     return snn.stop.written() | {"ticks": [first + step for step in range(snn.steps)], "left": list(left(snn))}

@@ -81,7 +81,7 @@ class Stop:
             most = self.images / (self.images + 1)
             raise ConfigError(
                 f"agreement={agreement}: the rule comes from {self.images} images, enough for {most:.6g}; calibrate "
-                "on more, or ask for less"
+                "on more images, or take a lower agreement"
             )
         lost = 0.0
         for threshold, loss in self.losses:

@@ -39,7 +39,7 @@ def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
         ModelError: if the network was not quantised, or the files cannot be written.
     """
     if not isinstance(snn, SpikingNetwork) or "exponent" not in snn.graph.input.args:
-        raise ModelError("the network is not one of whole numbers: give what snn.quantise(bits=8) returns")
+        raise ModelError("the network does not have whole numbers: pass the result of snn.quantise(bits=8)")
     tensors: dict[str, Tensor] = {}
     ops = []
     found = reaches(snn.graph, snn.scheme)

@@ -162,7 +162,7 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
             settle(folder)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                broken = f"{folder}: a change of its files was broken off, and cannot be completed"
+                broken = f"{folder}: a change of its files was interrupted and cannot be completed"
                 raise DataError(f"{broken}: {reason(error)}") from error
             moved = {name: partial for name, partial, _ in _entries(folder) if partial.exists()}
         with locked(folder, shared=True) if os.access(folder, os.R_OK) else nullcontext():

@@ -109,7 +109,7 @@ def _loads(text: str, nan: bool) -> JSON:
 
     def constant(name: str) -> float:
         if not nan:
-            raise ValueError(f"{name} is no number in JSON")
+            raise ValueError(f"{name} is not a number in JSON")
         return float(name.replace("Infinity", "inf"))
 
     found: JSON = json.loads(text, parse_int=whole, parse_float=real, parse_constant=constant)

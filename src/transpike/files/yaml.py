@@ -35,7 +35,7 @@ def load_yaml(text: str) -> Any:
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in (anchor for anchor, _ in opened):
-                raise yaml.YAMLError(f"*{event.anchor} refers to what it stands in.")
+                raise yaml.YAMLError(f"*{event.anchor} refers to a value that contains it.")
             total += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             opened.append((event.anchor, total))
@@ -64,4 +64,4 @@ def first_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return " ".join(str(error).split())
-    return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'no YAML'}."
+    return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'not YAML'}."

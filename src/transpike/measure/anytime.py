@@ -82,7 +82,7 @@ def stopping(
     said = _gathered(torch.cat(outputs, 1).movedim(1, 0), total).movedim(0, 1)
     seen = said.shape[1]
     if seen <= held_out:
-        raise DataError(f"{held_out} images set the threshold, and no others are left of {seen} to measure on")
+        raise DataError(f"{held_out} images set the threshold, and none of {seen} is left to measure on")
     share = left(snn)
     known = None if any(y is None for y in labels) else _gathered(torch.cat(labels), total)[held_out:]
     images = torch.cat(few)
@@ -91,10 +91,10 @@ def stopping(
     rule = learned(said[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps))
     said = said[:, held_out:]
     rows = []
-    for asked in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
-        steps = rule.stops(said, share, agreement=asked)
+    for required in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
+        steps = rule.stops(said, share, agreement=required)
         answers = said[steps - 1, torch.arange(len(steps))]
-        rows.append(_early(snn, steps, answers, said[-1], asked, known, energy))
+        rows.append(_early(snn, steps, answers, said[-1], required, known, energy))
     steps, sure = rule.stops(said, share, agreement=agreement), rule.scores(said, share)[rule.first - 1]
     order = sorted(range(len(steps)), key=lambda k: (int(steps[k]), -float(sure[k])))
     found = [(held_out + k, int(steps[k])) for k in order]
@@ -126,7 +126,7 @@ def stopped(
         snn: the network.
         answer: of ``until``.
         full: what calling the network gives for the same images.
-        agreement: that was asked for.
+        agreement: the required share of equal answers.
         labels: classes [N].
         energy: of `energies`, of the first of these images.
     """

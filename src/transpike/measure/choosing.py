@@ -1,4 +1,4 @@
-"""``transpike.convert``: a scheme as it is given, or the one that a search finds for a goal."""
+"""``transpike.convert``: conversion with a chosen scheme, or with the scheme that a search finds for a goal."""
 
 from __future__ import annotations
 
@@ -45,47 +45,49 @@ def convert(
 ) -> SpikingNetwork:
     """Convert a trained network into a spiking one, without training.
 
-    With ``scheme="auto"`` the code, the steps and how long each layer listens are searched: the least latency that
-    meets the goal within the limits. The goal is judged on half of the images, at most 256, which the amplitudes do
-    not see. At most 100 simulations of at most 64 images; the same images give the same network.
+    With ``scheme="auto"`` a search chooses the code, the steps and how long each layer listens. It finds the least
+    latency that meets the goal within the limits. Half of the images, at most 256, judge the goal; the others set the
+    amplitudes. The search takes at most 100 simulations of at most 64 images. The same images give the same network.
 
     Args:
-        ann: any `torch.nn.Module`, exported program or TorchScript that takes one tensor [N, \\*] and returns a tensor
-            (or a tuple, list or dictionary of them). It is read as in evaluation mode, whatever mode it is in, and not
+        ann: any `torch.nn.Module`, exported program or TorchScript that takes one tensor [N, \\*] and returns a tensor,
+            or a tuple, list or dictionary of tensors. It is read in evaluation mode, whatever its mode is, and is not
             changed. Hooks that only record are not part of it.
         calibration: batches of training images, preprocessed as for ``ann``: tensors, or pairs (x, y). The first 512
-            images are used; fewer are allowed. The converted network takes images of their
-            shape and, where no part of it holds sizes, of others.
-        scheme: how values become spikes; `transpike.coding.DEFAULT` if not given; ``"auto"`` to search.
-        spikes: where neurons stand: ``"needed"``, wherever spikes must enter a layer with weights or a product;
-            ``"blocks"``, behind every sum of a residual stream too; ``"operators"``, at every function of ``ann``, for
-            hardware whose neurons compute one each.
-        until: the path of the module of ``ann`` whose output is the spiking network's; by default all of ``ann``.
-            `transpike.conversion.Continued` runs the rest of ``ann``, which may be a recurrent cell, on what it says.
-        goal: of a search, in percent: ``{"same": 99.5}``, the least share of equal predictions (of the first output);
-            ``{"error": 2}``, the largest relative error of the outputs less their mean; or ``{"loss": 0.2}``, the most
-            percentage points of accuracy lost, which needs labels. Predictions must hold with four times the deviation
-            that the outputs have, since a network is surer of images that it was trained on; ``"margin": 1`` beside the
-            goal takes the deviation as it is, for images that are new to the network. Beside classes: ``{"iou": 97}``,
-            ``{"boxes": 97}``, ``{"correlation": 99}``, the least mean of `transpike.metrics.tasks.METRICS` beside the
-            outputs of ``ann``; or ``{"metric": score, "least": 97}``, of a function of outputs and targets that gives
-            at most 1, or one number an image. A function alone must give 1 for every image.
-        limits: of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules an image; with
-            a goal of predictions ``mean_latency`` in steps, which may be met by stopping early: images stop when their
-            answers are sure, so that a share ``agreement`` of them (0.99 if not given) is as after all steps. The
-            network then has a stop rule from the images that judge. If it was trained on these, its mean on new ones is
-            longer, and only `SpikingNetwork.calibrate_stop` on new ones guarantees their agreement.
-        verbose: whether a search shows its progress, and then what it tried.
+            images are used; fewer are allowed. The converted network takes images of their shape. It also takes other
+            shapes if no part of it holds sizes.
+        scheme: how values become spikes. The default is `transpike.coding.DEFAULT`; ``"auto"`` searches.
+        spikes: where neurons stand. ``"needed"``: wherever spikes must enter a layer with weights or a product.
+            ``"blocks"``: also behind every sum of a residual stream. ``"operators"``: at every function of ``ann``, for
+            hardware whose neurons compute one function each.
+        until: the path of the module of ``ann`` whose output becomes the output of the spiking network. The default is
+            all of ``ann``. `transpike.conversion.Continued` runs the rest of ``ann``, which may be a recurrent cell,
+            on this output.
+        goal: the goal of a search, in percent. ``{"same": 99.5}`` is the least share of equal predictions (of the first
+            output). ``{"error": 2}`` is the largest relative error of the outputs minus their mean. ``{"loss": 0.2}``
+            is the most percentage points of accuracy lost, and needs labels. A prediction must hold even with four
+            times the deviation of the outputs, because a network is surer of images that it was trained on.
+            ``"margin": 1`` beside the goal takes the deviation itself, for images that are new to the network. Goals
+            other than classes are ``{"iou": 97}``, ``{"boxes": 97}`` and ``{"correlation": 99}``, the least mean of a
+            measure of `transpike.metrics.tasks.METRICS` against the outputs of ``ann``; or ``{"metric": score,
+            "least": 97}`` with a function of outputs and targets that returns at most 1, or one number for each image.
+            A function alone must return 1 for every image.
+        limits: the limits of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules for
+            an image. A goal of predictions also takes ``mean_latency`` in steps: images stop as soon as their answers
+            are sure, so that a share ``agreement`` of the answers (0.99 by default) equals those after all steps. The
+            network then has a stop rule from the images that judge. If it was trained on them, its mean latency on new
+            images is longer, and only `SpikingNetwork.calibrate_stop` on new images guarantees their agreement.
+        verbose: show the progress of a search, and the networks that it tried.
 
     Returns:
-        The spiking network: ``snn(x)`` gives decoded outputs. After a search ``snn.search`` holds what was tried.
+        The spiking network. ``snn(x)`` gives decoded outputs. After a search ``snn.search`` holds the tried networks.
 
     Raises:
-        ConversionError: one error that lists every place of ``ann`` without a spiking form, or tells what is wrong with
-            the calibration images.
-        GoalError: a search found nothing that meets the goal within the limits; it tells what came closest and what
-            binds, and its ``tries`` hold what was tried.
-        ConfigError: for a goal or limits that can be none, or without a search, and for other ``spikes``.
+        ConversionError: ``ann`` has no spiking form, and the message lists every place; or the calibration images are
+            wrong.
+        GoalError: A search found nothing that meets the goal within the limits. The message names the closest network
+            and the limit that binds; ``tries`` holds the tried networks.
+        ConfigError: The goal, the limits or ``spikes`` are not valid, or there is a goal or limit without a search.
 
     >>> import torch
     >>> from torch import nn
@@ -107,7 +109,7 @@ def convert(
         return find(ann, calibration, *wanted, spikes=spikes, until=until, console=console).network
     for name, value in (("goal", goal), ("limits", limits)):
         if value is not None:
-            raise ConfigError(f'{name}: a scheme that is given has none; give scheme="auto" to search for one')
+            raise ConfigError(f'{name}: only a search takes this; give scheme="auto" to search for one')
     return conversion.convert(ann, calibration, scheme=scheme, spikes=spikes, until=until)
 
 
@@ -146,7 +148,7 @@ def find(
             'such as {"same": 99.5}'
         )
     if len(every) < 2:
-        raise ConversionError("calibration: a goal is judged on images of its own; pass at least two, better 512")
+        raise ConversionError("calibration: the goal needs images of its own; pass at least two, better 512")
     count = min(len(every) // 2, _HELD)
     if limits.mean_latency is not None:
         _check_stops(goal, limits.agreement, count)
@@ -155,8 +157,8 @@ def find(
     judging[at] = True
     if count < goal.images:
         warnings.warn(
-            f"goal: {count} of {len(every)} calibration images judge it, and it takes {goal.images} to show {goal}: of "
-            "so few, all must go right. Pass more images",
+            f"goal: {count} of {len(every)} calibration images judge it, but showing {goal} takes {goal.images}. With "
+            "so few, all must be right. Pass more images",
             stacklevel=3,
         )
     with console.status("tracing and calibrating"):
@@ -178,13 +180,13 @@ def _check_stops(goal: Goal, agreement: float, images: int) -> None:
     """Whether so many images can show when answers may stop."""
     if goal.kind not in ("same", "loss"):
         raise ConfigError(
-            f"limits: mean_latency stops where a prediction is sure, and {goal.kind} asks for no predictions; give a "
-            "goal of same or loss, or a limit of latency"
+            f"limits: mean_latency stops an image when its prediction is sure, but the goal {goal.kind} is not about "
+            "predictions; give a goal of same or loss, or a limit of latency"
         )
     if images < (needed := least_images(agreement)):
         raise ConfigError(
-            f"limits: agreement={agreement} needs {needed} images that judge, which are half of the calibration "
-            f"images and at most {_HELD}; there are {images}, enough for {images / (images + 1):.4g}"
+            f"limits: agreement={agreement} needs {needed} judging images; half of the calibration images judge, at "
+            f"most {_HELD}. Here {images} judge, enough for {images / (images + 1):.4g}"
         )
 
 

@@ -142,7 +142,7 @@ class Held:
         self._logits = torch.cat([logits(each) for each in outputs])
         if goal.kind in ("same", "loss") and self._logits.shape[1] < 2:
             raise ConfigError(
-                f"goal: {goal.kind} asks which output is the largest, and the network has one output a sample; "
+                f"goal: {goal.kind} compares which output is the largest, but the network has one output per sample; "
                 'give an error, such as {"error": 2}'
             )
         self._labels = None if labels is None else labels.to(self._logits.device)

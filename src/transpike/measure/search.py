@@ -43,9 +43,9 @@ _ENERGY_IMAGES = 16
 _CAUSE_IMAGES = 24
 _RESERVE = 3  # simulations after the last try: residuals, and what binds
 _MENDS = {
-    "resolution": "more steps lessen it",
-    "clipping": "more payload bits lessen it, whose larger spikes are never clipped",
-    "coupling": "more silent steps or payload bits lessen it",
+    "resolution": "more steps reduce it",
+    "clipping": "more payload bits reduce it, because larger spikes are never clipped",
+    "coupling": "more silent steps or payload bits reduce it",
 }
 
 

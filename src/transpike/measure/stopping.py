@@ -24,7 +24,7 @@ PICTURES, SIDE = 6, 96
 """Pictures of either kind, and the most pixels of a side."""
 
 
-def held_out_images(agreement: float, asked: int | None, images: int) -> int:
+def held_out_images(agreement: float, held_out: int | None, images: int) -> int:
     """How many of the test images set the threshold.
 
     Raises:
@@ -34,13 +34,13 @@ def held_out_images(agreement: float, asked: int | None, images: int) -> int:
     (512, 180, 199)
     """
     needed = least_images(agreement)
-    if asked is not None and asked < needed:
-        raise ConfigError(f"agreement={agreement} needs held_out={needed} or more, not {asked}.")
-    found = max(needed, min(512, images // 2)) if asked is None else asked
+    if held_out is not None and held_out < needed:
+        raise ConfigError(f"agreement={agreement} needs held_out={needed} or more, not {held_out}.")
+    found = max(needed, min(512, images // 2)) if held_out is None else held_out
     if found >= images:
         raise ConfigError(
-            f"held_out={found}: of {images} test images so many set the threshold, and none is left to measure on; "
-            "give a smaller --held-out, a smaller --agreement, or more images."
+            f"held_out={found}: these images set the threshold, and none of {images} test images is left to measure "
+            "on; give a smaller --held-out, a smaller --agreement, or more images."
         )
     return found
 

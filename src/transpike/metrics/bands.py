@@ -23,7 +23,7 @@ def sub_bands(maps: Tensor, *, wavelet: str = "haar", levels: int = 2) -> list[T
         levels: how often to halve.
 
     Raises:
-        DataError: if a side is no multiple of 2^levels.
+        DataError: A side is not a multiple of 2^levels.
 
     >>> [tuple(band.shape) for band in sub_bands(torch.zeros(8, 4), levels=1)]
     [(4, 2), (4, 2), (4, 2), (4, 2)]
@@ -74,7 +74,7 @@ class BandEnergy:
         """Add maps [*, H, W]; all leading axes are averaged over.
 
         Raises:
-            DataError: if a side is no multiple of 2^levels, or of another size than before.
+            DataError: A side is not a multiple of 2^levels, or its size differs from earlier maps.
         """
         maps = maps.detach().flatten(0, -3)
         bands = sub_bands(maps - maps.mean((-2, -1), keepdim=True), wavelet=self.wavelet, levels=self.levels)

@@ -1,4 +1,4 @@
-"""How near a spiking network comes to the network it was made from: predictions, logits and each layer's values."""
+"""How close a spiking network is to the network that it was made from: predictions, logits and each layer's values."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def logit_error(snn: Tensor, ann: Tensor, *, centred: bool = True) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
-    """What a layer's error is made of; see `LayerErrors`.
+    """The parts of a layer's error; see `LayerErrors`.
 
     Args:
         rms: root mean square of decoded minus target value, in units of the last step: own and inherited error
             together.
-        own: root mean square of the residual: what the layer's neurons miss of what their own inputs say.
-        clipped: share of the neurons whose own input asks for more than the largest value that a train can write.
+        own: root mean square of the residual, the error of the layer's neurons for their own inputs.
+        clipped: share of the neurons whose own input exceeds the largest value that a train can represent.
         coupled: share of the values not clipped whose residual exceeds a unit of the last step.
         from_clipping: share of the squared residuals that the clipped values make.
         from_coupling: share of the squared residuals that the coupled values make; the rest is resolution, the
@@ -135,7 +135,7 @@ class LayerErrors:
         """The errors of everything seen so far.
 
         Raises:
-            ValueError: if nothing was seen.
+            ValueError: No values were added.
         """
         if not self._count:
             raise ValueError("no values were seen, so there is no error of them")

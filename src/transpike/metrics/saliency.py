@@ -27,7 +27,7 @@ def grad_cam(score: Tensor, output: Tensor, *, read: Callable[[Tensor], Tensor] 
         read: lays the output (and its gradient) out as maps [N, C, H, W], or [T, N, C, H, W]; by default as it is.
 
     Raises:
-        ModelError: if the score does not depend on the output.
+        ModelError: The score does not depend on the output.
 
     >>> maps = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]]]], requires_grad=True)
     >>> grad_cam(maps.mean((1, 2, 3)), maps)

@@ -1,4 +1,4 @@
-"""How alike networks represent the same images: linear centred kernel alignment, over batches."""
+"""How similarly networks represent the same images: linear centred kernel alignment, over batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
         A scalar.
 
     Raises:
-        DataError: for fewer than four images, or matrices of unlike shapes.
+        DataError: There are fewer than four images, or the shapes of the matrices differ.
 
     >>> gram = torch.eye(4) + torch.ones(4, 4)  # what all images have in common says nothing
     >>> unbiased_hsic(gram, gram).item()
@@ -91,10 +91,10 @@ class LinearCKA:
         """[representations of the one, representations of the other]; not a number where one never varies.
 
         Raises:
-            DataError: if there was no batch of four images or more.
+            DataError: No batch had four images or more.
         """
         if not self.images:
-            raise DataError("similarity needs a batch of at least 4 images: look at more of them.")
+            raise DataError("similarity needs a batch of at least 4 images: use more images.")
         norm = (self._own[:, None] * self._other).clamp(min=0).sqrt()
         return torch.where(norm > 0, self._cross / norm, torch.nan)
 

@@ -1,4 +1,4 @@
-"""What frequencies networks pass on: radial spectra of maps, sorted logits, the response of a leaky neuron."""
+"""Frequencies in networks: radial spectra of maps, sorted logits, the response of a leaky neuron."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RadialSpectrum:
         """Add maps [*, H, W]; all leading axes are averaged over.
 
         Raises:
-            DataError: if they are of another size than the ones before.
+            DataError: Their size differs from earlier maps.
         """
         maps = full_precision(maps.detach()).flatten(0, -3)
         power = torch.fft.fft2(maps, norm="ortho").abs().square().double().sum(0).cpu()
@@ -158,7 +158,7 @@ def leak(node: nn.Module) -> tuple[float, float]:
     """Decay and gain of a neuron's membrane, as in `membrane_gain`; one of ours or of SpikingJelly's.
 
     Raises:
-        ModelError: for a neuron that is neither.
+        ModelError: The neuron is neither.
 
     >>> from transpike.neurons import IFNode, LIFNode
     >>> leak(LIFNode(tau=4.0)), leak(LIFNode(tau=4.0, decay_input=False)), leak(IFNode())

@@ -1,4 +1,4 @@
-"""Networks by name: `create_model`."""
+"""Networks by name, made by `create_model`."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def check_name(name: str) -> None:
     """Make sure that `create_model` knows a network ``name``, without making it.
 
     Raises:
-        ModelError: if it does not; near matches are listed.
+        ModelError: It does not know the name. The message lists near matches.
 
     >>> check_name("torchvision/resnet18")
     >>> check_name("torchvision/resnet19")
@@ -119,18 +119,18 @@ def create_model(
     weights: str | Path | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Make a network.
+    """Make a network by name.
 
     Args:
         name: one of `model_names()`; `timm/<name>` or `torchvision/<name>`; the folder of a `transpike train` run,
             which is rebuilt as it was trained; an ONNX file or a program of torch.export.save, see `read_network`; or a
             module of your own, which is returned as it is.
-        num_classes: outputs. A run's folder knows its own.
-        in_channels: channels of the image. A run's folder knows its own.
-        image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP); their paper's
-            by default, 32 for `vgg16`.
-        weights: a `.safetensors` file, a checkpoint with a state dict (whose averaged weights are taken where it has
-            some), or the folder of a `transpike train` run; see `read_weights`.
+        num_classes: the number of outputs. A run's folder knows its own.
+        in_channels: the number of channels of the image. A run's folder knows its own.
+        image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP). By default
+            the size of their paper; 32 for `vgg16`.
+        weights: a `.safetensors` file, a checkpoint with a state dict, or the folder of a `transpike train` run. If a
+            checkpoint has averaged weights, these are loaded. See `read_weights`.
         **kwargs: what `network_arguments` lists: `width` (stem channels) and `activation` for ResNets; `pool`
             ("average" or "max"), `layers`, `hidden`, `dropout` and `activation` for VGGs; `hidden` (one width or
             several), `dropout` and `activation` for `mlp`; for timm and torchvision, what their own functions take. For
@@ -146,8 +146,8 @@ def create_model(
         The network, in training mode, with new weights unless `weights` or a run's folder gives them.
 
     Raises:
-        ModelError: for an unknown name (near matches are listed), arguments the network does not take, and weights
-            that are missing, damaged or do not fit.
+        ModelError: The name is unknown (near matches are listed), the network does not take an argument, or the
+            weights are missing, damaged or do not fit.
 
     >>> net = create_model("resnet20", num_classes=10, in_channels=3)
     >>> sum(p.numel() for p in net.parameters())

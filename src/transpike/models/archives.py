@@ -179,8 +179,8 @@ def _load(file: IO[bytes], names: Iterable[tuple[str, str]], path: Path, values:
         if not strange:
             raise
         raise ModelError(
-            f"{path} holds objects of {', '.join(strange[:5])}{', ...' if len(strange) > 5 else ''}, which are never "
-            f"executed and cannot be passed over. Save the state dict alone: {STATE_DICT}."
+            f"{path} holds objects of {', '.join(strange[:5])}{', ...' if len(strange) > 5 else ''}, which transpike "
+            f"never executes and cannot skip. Save the state dict alone: {STATE_DICT}."
         ) from error
 
 
@@ -209,7 +209,7 @@ def _other_kind(head: bytes, path: Path, remedy: str) -> ModelError:
             return ModelError(f"{path} is {what}. {advice}")
     if re.match(rb"\x80[\x02-\x05]", head):
         return ModelError(f"{path} is a plain pickle, not a file of torch.save. Save a state dict: {STATE_DICT}.")
-    return ModelError(f"{path} is damaged, or no weight file: it begins as none does. {remedy}")
+    return ModelError(f"{path} is damaged, or not a weight file: no weight file begins like this. {remedy}")
 
 
 def brief(error: Exception) -> str:

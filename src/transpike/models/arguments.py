@@ -103,7 +103,7 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     transpike.errors.ModelError: resnet20 takes no 'widht'. Did you mean width? It takes width=16, ...
     """
     if own := [key for key in OWN if key in arguments]:
-        raise ModelError(f"{name} takes no {own[0]!r}: it comes from the data set or the command, and not among these.")
+        raise ModelError(f"{name} takes no {own[0]!r}: the data set or the command sets it.")
     if name not in NETWORKS:
         return
     neuron = arguments.get("spiking_neuron")

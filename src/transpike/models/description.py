@@ -54,7 +54,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         instead = _instead(Path(folder))
         raise ModelError(
-            f"{folder}: not the folder of a finished `transpike train` run, for it has no model.json.{instead}"
+            f"{folder}: not the folder of a finished `transpike train` run: it has no model.json.{instead}"
         )
     found = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
     if found.has("own") and found.flag("own"):

@@ -116,7 +116,7 @@ class QKFormerBlock(nn.Module):
 
 
 class Embedding(nn.Module):
-    """3x3 convolutions with batch norm and neuron, halving the map where asked, beside a 1x1 shortcut of the same size.
+    """3x3 convolutions with batch norm and neuron, halving the map after `pools`, and a 1x1 shortcut of the same size.
 
     Args:
         channels: of the input and after each convolution.

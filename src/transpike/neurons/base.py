@@ -1,4 +1,4 @@
-"""What every spiking node shares: state, step modes, reset."""
+"""The common base of all spiking nodes: state, step modes, reset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SpikingNode(nn.Module, ABC):
         backend: "auto", or "torch" to run the reference whatever the surrogate.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
         DataError: on call, if x has no time axis or no steps, is not floating point, or if its shape is not that of
             the membrane which an earlier batch left.
     """
@@ -111,7 +111,7 @@ class SpikingNode(nn.Module, ABC):
         return {"carry": 0.0, "rest": self.v_reset, "start": self.v_reset}
 
     def reset(self) -> None:
-        """Put the membrane back to rest and forget `v_seq`."""
+        """Reset the membrane and delete `v_seq`."""
         self.v = 0.0 if self.v_reset is None else self.v_reset
         self.v_seq = None
 
@@ -121,7 +121,7 @@ class SpikingNode(nn.Module, ABC):
             self.v = self.v.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes in the shape and dtype of x."""
+        """Return spikes in the shape and dtype of x."""
         sequence = x.unsqueeze(0) if self.step_mode == "s" else x
         v = self._membrane(sequence)
         dynamics, charge = self.dynamics, self.charge()
@@ -175,9 +175,9 @@ class SpikingNode(nn.Module, ABC):
 
 
 def reset_net(net: nn.Module) -> None:
-    """Put every neuron of a network back to rest; call it between batches.
+    """Reset every neuron of a network; call it between batches.
 
-    Works for SpikingJelly's modules too: whatever has both a `reset` and a `step_mode`.
+    It also resets SpikingJelly's modules: every module with a `reset` and a `step_mode`.
 
     >>> from transpike.neurons import IFNode
     >>> node = IFNode()

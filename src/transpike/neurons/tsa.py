@@ -42,7 +42,7 @@ _HAS_TRITON = find_spec("triton") is not None
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """How a value is written as a spike train.
+    """The code that writes a value as a spike train.
 
     Args:
         steps: T, the number of digits.
@@ -55,7 +55,7 @@ class Code:
             which rounds to the nearest digit; without negative spikes 0, which never overshoots.
 
     Raises:
-        ConfigError: if a value is outside its range.
+        ConfigError: A value is outside its range.
     """
 
     steps: int
@@ -86,7 +86,7 @@ class Code:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """What one unit of a spike is worth at each step: ``beta^(T-1-t)``."""
+        """The value of a unit spike at each step: ``beta^(T-1-t)``."""
         return tuple(self.beta ** (self.steps - 1 - step) for step in range(self.steps))
 
 
@@ -125,7 +125,7 @@ class Tracked:
     Args:
         spikes: ``[T, N, *]``, digits in {0, ±levels}, in the input's data type and memory format.
         residual: ``[N, *]``, what the train misses of the target, in units of theta: ``target - decode(spikes)``.
-            None unless asked for, like the target.
+            None unless requested, like the target.
         target: ``[N, *]``, the function of the whole input, in units of theta.
     """
 

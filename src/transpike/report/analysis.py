@@ -101,12 +101,12 @@ def _features(result: Analysis, key: str) -> Group | None:
         "".join(_feature_note(result.networks, adapted=adapted, weighted=weighted)),
         legend=_legend(every, f"{key}-features"),
         plots=found,
-        about="The share of the variance above ¼ cycle per pixel, which of white noise depends on the grid"
+        about="The share of the variance above ¼ cycle per pixel. For white noise this share depends on the grid."
         + (
-            "; and what a method leaves between student and teacher, as a share of the teacher’s power below and "
-            "above ¼: all of it is as far as silence."
+            " The last columns show the difference that a method leaves between student and teacher, as a share of "
+            "the teacher’s power below and above ¼. 100 % is as far from the teacher as a student that is all zero."
             if adapted
-            else "."
+            else ""
         ),
         columns=(*columns, "adapted", "left, low", "left, high") if adapted else columns,
         rows=rows if adapted else [row[: len(columns)] for row in rows],
@@ -114,16 +114,17 @@ def _features(result: Analysis, key: str) -> Group | None:
 
 
 def _feature_note(networks: Sequence[Network], *, adapted: bool, weighted: bool) -> Iterator[str]:
-    """How to read the spectra: of the methods, only what those say that are here."""
+    """How to read the spectra, with the notes of the methods on this page."""
     yield (
-        "Of the maps, averaged over time and, where they are compared, on a common grid: mean power by distance from "
-        "zero frequency, which is left out, divided by the maps’ variance. White noise is 1 everywhere."
+        "Mean power of the maps against the distance from zero frequency, divided by the maps’ variance. The maps are "
+        "averaged over time; compared maps are on a common grid. Zero frequency is left out. White noise is 1 "
+        "everywhere."
     )
     if adapted:
-        yield " Adapted: the student’s maps as its method compares them."
+        yield " Adapted: the student’s maps in the form that its method compares."
         yield from (f" {note}" for note in dict.fromkeys(network.adapts for network in networks) if note)
     if weighted:
-        yield " Dotted: the weight that the method’s Gaussian, squared, gives to the power of the difference."
+        yield " Dotted: the weight of the difference’s power in the loss, the square of the method’s Gaussian."
 
 
 def _spectrum(curve: Spectrum, networks: Sequence[Network]) -> plots.Line:
@@ -163,12 +164,12 @@ def _ranked(networks: Sequence[Network], curve: LogitCurve | LogitRow, values: S
 
 def _logits(result: Analysis, key: str) -> Group | None:
     networks, curves = result.networks, result.logits.curves
-    titles = ("rank", "logit less its mean")
+    titles = ("rank", "logit minus its mean")
     means = [_ranked(networks, one, one.mean) for one in curves]
     high = [_ranked(networks, one, one.high) for one in curves]
     edge = (
-        "Above ¼ cycle per class. To the transform the last rank lies beside the first: part of what stands at both "
-        "ends is the step between them."
+        "Above ¼ cycle per class. The transform treats the last rank as the neighbour of the first, so both ends "
+        "contain the step between them."
     )
     found = [
         *_plot(means, f"{key}-logits", "Sorted logits, mean over images", titles),
@@ -189,12 +190,10 @@ def _logits(result: Analysis, key: str) -> Group | None:
     if singles:
         alt = f"Logits of {len(singles)} images in {first} order, and their high frequencies."
         svg = panels.draw_singles(singles, f"{key}-singles", alt)
-        drawn = [
-            Plot(Markup(svg), "Some images alone", "The same order; above the logits, below their high frequencies.")
-        ]
+        drawn = [Plot(Markup(svg), "Single images", "The same order. Top: the logits. Bottom: their high frequencies.")]
     return Group(
         f"Logits in {first} order",
-        f"For each image the classes are sorted by {first} logits, from the largest to the least.",
+        f"For each image the classes are sorted by {first} logits, from the largest to the smallest.",
         legend=_legend(means, f"{key}-logits"),
         plots=found,
         wide=drawn,
@@ -220,8 +219,8 @@ def _filters(result: Analysis, key: str) -> Group | None:
     )
     caption = "|W₂| of each stage" + ("" if len(named) > 1 else f", {domains[next(iter(rows))]} domain")
     note = (
-        "Of a filter in the frequency domain over all frequencies, zero in the middle, ½ cycle per pixel at the edges; "
-        "of one in the spatial domain over the places of the map. It began as zero."
+        "A filter in the frequency domain is drawn over all frequencies: zero in the middle, ½ cycle per pixel at the "
+        "edges. A filter in the spatial domain is drawn over the positions of the map. Training began with zeros."
     )
     return Group(
         "What SRD learned",
@@ -251,14 +250,14 @@ def _neuron(neuron: Neuron, networks: Sequence[Network], key: str) -> Group:
     factor = "" if math.isclose(neuron.gain, 1 - neuron.decay) else " but for the factor"
     note = (
         f"Lines: |H(f)| = {neuron.gain:.4g} / |1 − {neuron.decay:.4g} exp(−2πjf)| and its square (BSD, Eq. 3"
-        f"{factor if leaks else ', without a leak: an integrator'}). Dots: measured, the amplitude with sinusoids, the "
-        "power with white noise. |H|² relates powers."
+        f"{factor if leaks else ', without a leak: an integrator'}). Dots: measured values. Sinusoids measure the "
+        "amplitude, white noise measures the power. |H|² is the ratio of powers."
     )
     titles = ("frequency (cycles per step)", "gain")
     who = ", ".join(networks[number].label for number in neuron.networks)
     return Group(
         f"The neuron as a filter: {neuron.type} of {who}",
-        "" if leaks else "This neuron does not leak: its membrane is an integrator, and BSD’s Eq. 3 is not about it.",
+        "" if leaks else "This neuron does not leak. Its membrane is an integrator, and BSD’s Eq. 3 does not apply.",
         legend=line_legend([plots.Line("|H|, amplitude", 0, ()), plots.Line("|H|², power", 1, ())], key),
         plots=[
             *_plot(
@@ -267,7 +266,7 @@ def _neuron(neuron: Neuron, networks: Sequence[Network], key: str) -> Group:
             ),
             *_plot(
                 [train], f"{key}-spikes", "Spikes, driven above threshold", (titles[0], "power (white = 1)"),
-                note=f"By white noise around a constant; {fixed(spikes.rate)} spikes per step.", scale="log",
+                note=f"Input: white noise around a constant. {fixed(spikes.rate)} spikes per step.", scale="log",
                 whole=False,
             ),
         ],
@@ -294,9 +293,9 @@ def _saliency(result: Analysis, key: str) -> Group | None:
         for label, _, heats in rows
     )
     note = (
-        f"Grad-CAM at {taps}: what of the maps speaks for the image’s label, from none (blue) to most (red); below, "
-        "what the network says. Blue all over: nothing there speaks for it. A spiking network’s maps and logits are "
-        "averaged over time."
+        f"Grad-CAM at {taps}: the parts of the image that support its label, from none (blue) to most (red). The text "
+        "below is the network’s prediction. A map that is blue everywhere supports the label nowhere. The maps and "
+        "logits of a spiking network are averaged over time."
     )
     return Group(
         "Where they look",

@@ -74,9 +74,7 @@ def _outputs(ann: Ann, named: Named, row: Row) -> list[Group]:
     columns = ("measure", "code", "beside the ANN’s outputs", "beside labels", "the ANN’s beside labels")
     found = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
     if len(row.output_errors) > 1:
-        note = (
-            "Relative to the ANN’s outputs less their mean over images. A softmax hides errors, which show before it."
-        )
+        note = "Relative to the ANN’s outputs minus their mean over images. A softmax hides errors: look before it."
         errors = [(name, percent(value)) for name, value in row.output_errors.items()]
         found.append(Group("Error of each output", note, columns=("output", "relative error"), rows=errors))
     return found
@@ -88,8 +86,8 @@ def _least(result: Conversion, series: Sequence[Series]) -> list[Group]:
         return []
     rows = [(one.short, *_least_cells(result.ann, least(one.rows, result.target_loss))) for one in series]
     note = (
-        "T × bits is T times the bits of a digit, zero being one of its values: a value of an 8-bit quantised network "
-        "takes 8. The fewest steps were looked for on the test images, as tables in papers have it."
+        "T × bits is T times the bits of a digit, where zero is one of the digit’s values. A value of an 8-bit "
+        "quantised network takes 8. The test images choose the fewest steps, as in the tables of papers."
     )
     heading = f"Fewest steps that lose at most {result.target_loss:g} pp"
     columns = (
@@ -129,14 +127,14 @@ def _searched(result: Conversion) -> list[Group]:
     if not rows:
         return []
     note = (
-        f"The goal: {result.goal}, judged on calibration images that the amplitudes have not seen. A prediction is "
-        "kept if it holds with the outputs’ deviation enlarged by the goal’s margin, since a network is surer of "
-        "images that it was trained on. A network that surely misses the goal is judged on fewer images; one that "
-        "a limit or a shorter network rules out, on none. In the first rows of a code all layers wait: they tell "
-        "whether T is enough."
+        f"The goal: {result.goal}. Calibration images that did not set the amplitudes judge it. A prediction is kept "
+        "if it stays the same when the margin of the goal enlarges the deviation of the outputs, because a network is "
+        "surer of images that it was trained on. A network that clearly misses the goal is judged on fewer images. A "
+        "network that exceeds a limit, or is not shorter than one that meets the goal, is judged on none. In the first "
+        "rows of a code all layers wait; these rows show whether T is large enough."
     )
     if stops:
-        note += " Mean steps and mean latency are those of images that stop when their answers are sure."
+        note += " Mean steps and mean latency hold if each image stops as soon as its answer is sure."
     columns = ("network", "latency", "payload bits", "images", "same", "kept", "error", "loss (pp)",
                *(("mean steps", "mean latency") if stops else ()), "energy (µJ)", "")  # fmt: skip
     return [Group("What the search tried", note, columns=columns, rows=rows)]
@@ -189,8 +187,8 @@ def _caveat(row: Row) -> str:
     if row.agreement >= FAITHFUL:
         return ""
     return (
-        f"No setting here keeps {100 * FAITHFUL:g} % of the ANN’s predictions; this one comes closest. More steps, or "
-        "settings that lessen what binds the layers below, bring the two together."
+        f"No setting on this page keeps {100 * FAITHFUL:g} % of the ANN’s predictions. This one comes closest. More "
+        "steps help, or settings that reduce the errors of the layers below."
     )
 
 
@@ -243,13 +241,13 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN") -> list[
                 whole=name in ("steps", "latency"),
                 front=[] if len(curves) < 2 else front(point for line in curves for point in line.points),
             )
-            stair = "The thin stair joins what no other point betters." if len(curves) > 1 else ""
+            stair = "The thin stairs join the points that no other point beats." if len(curves) > 1 else ""
             found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stair))
     errors = lines(lambda row: row.steps, lambda row: 100 * row.logit_error if known(row.logit_error) else None)
     if any(y > 0 for line in errors for _, y in line.points):
         alt = f"{place}: logit error in percent against T. {spoken(errors, 'T')}"
         svg = plots.draw_lines(errors, f"{key}-logits", alt, titles=("T (steps)", "logit error (%)"), scale="log")
-        note = "Falls with T until clipping or coupling, not the code’s resolution, makes the error."
+        note = "The error falls with T until clipping or coupling dominates it instead of the code’s resolution."
         found.append(Plot(Markup(svg), "Logit error against T", note))
     return found
 
@@ -272,7 +270,10 @@ def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[
     if all(bar.index is None for bar in bars):
         return []
     alt = "Energy per image. " + " ".join(f"{bar.label}: {bar.end}." for bar in bars)
-    note = f"Each coding at its least latency with {100 * FAITHFUL:g} % same predictions, or else at its closest."
+    note = (
+        f"Each coding at the least latency with {100 * FAITHFUL:g} % same predictions, or else at the setting that "
+        "comes closest."
+    )
     if named_parts := [part for part in plots.PARTS if any(part in bar.parts for bar in bars)]:
         note += f" From full to faint: {', '.join(part.replace('_', ' ') for part in named_parts)}."
     technologies = ", ".join(sorted({result.technology for result, _ in sources}))

@@ -54,7 +54,7 @@ TOGETHER: tuple[tuple[Figure, Callable[[Row], float | None], str], ...] = (
 
 
 def early_groups(named: Sequence[tuple[str, Series]], key: str) -> list[Group]:
-    """What there is to say of rows that were measured so: of several a group of all, then of each code's best row."""
+    """The groups of rows with early answers: one of all rows if there are several, then one of each code's best row."""
     every = [(label, row) for label, one in named for row in one.rows if row.early or row.unstreamed]
     rows = [(f"{label}, T = {row.steps}", row) for label, row in every if row.early]
     if len(every) < 2:
@@ -65,7 +65,7 @@ def early_groups(named: Sequence[tuple[str, Series]], key: str) -> list[Group]:
 
 
 def _together(named: Sequence[tuple[str, Series]], every: Sequence[tuple[str, Row]], key: str) -> Group:
-    """All codes at the agreement that was asked for, beside full runs of all of their T."""
+    """All codes at the required agreement, beside their full runs of T steps."""
     found, drawn = list[Plot](), list[plots.Line]()
     for value, fixed_value, measure in TOGETHER:
         for x, full, axis in ACROSS:
@@ -83,8 +83,9 @@ def _together(named: Sequence[tuple[str, Series]], every: Sequence[tuple[str, Ro
                 svg = plots.draw_lines(lines, f"{key}-all-{len(found)}", alt, titles=(axis, measure), whole=False)
                 found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {axis}"))
     note = (
-        "Each image stops when its answer is sure, by the same rule for every code; dashed, full runs of T steps. "
-        "Held-out images set the thresholds; the figures are of the others. Latency includes the waits of the layers."
+        "Each image stops as soon as its answer is sure, by the same rule for every code. Dashed lines: full runs of T "
+        "steps. Held-out images set the thresholds, and the other images give the figures. Latency includes the waits "
+        "of the layers."
     )
     cells = [(f"{label}, T = {row.steps}", *_beside(row)) for label, row in every]
     return Group("Answers before the last step, code beside code", note, legend=line_legend(drawn, f"{key}-all"),
@@ -115,9 +116,9 @@ def _group(label: str, row: Row, key: str) -> Group:
             svg = plots.draw_lines(lines, name, alt, titles=(axis, measure), scale=scale, whole=False)
             found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {axis}"))
     note = (
-        f"Each of {count(row.early[0].images)} images stops when its answer is sure. Held-out ones set the threshold, "
-        "so that the expected share of answers that differ from those of full runs is at most what was asked. In the "
-        "last rows all images stop at one step. Latency includes the waits of the layers."
+        f"Each of {count(row.early[0].images)} images stops as soon as its answer is sure. Held-out images set the "
+        "threshold: the expected share of answers that differ from those of full runs is at most one minus the "
+        "agreement. In the last rows all images stop at the same step. Latency includes the waits of the layers."
     )
     return Group(f"Answers before the last step: {label}", note, legend=line_legend(lines, key), plots=found,
                  wide=_pictures(row, key),
@@ -135,7 +136,7 @@ def _pictures(row: Row, key: str) -> list[Plot]:
         if pictures:
             titles = [f"{one.label}: {one.steps}" for one in some]
             svg = panels.draw_pictures(titles, [pictures], f"{key}-{name[:5].lower()}", f"{name}: {', '.join(titles)}.")
-            found.append(Plot(Markup(svg), f"{name} images, and the steps they took"))
+            found.append(Plot(Markup(svg), f"{name} images, and the steps that they took"))
     return found
 
 

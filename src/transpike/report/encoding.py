@@ -66,7 +66,7 @@ def _shown(result: Evaluation, encoding: Encoding, key: str) -> Group:
             Plot(
                 Markup(panels.draw_pictures(titles, rows, f"{key}-rebuilt", alt)),
                 "Images rebuilt from the spikes so far",
-                "What the encoder’s spikes tell of each image, decoded; the network itself sees the spikes.",
+                "Each image, decoded from the encoder’s spikes. The network itself sees the spikes.",
             )
         ],
         plots=[
@@ -94,7 +94,10 @@ def _steps_plot(result: Evaluation, steps: int, key: str, place: str) -> Plot:
     svg = plots.draw_lines(lines, f"{key}-by-steps", alt, titles=("steps shown", "accuracy (%)"))
     colours = tuple((f"s{line.index}", line.label) for line in lines)
     return Plot(
-        Markup(svg), "Accuracy by steps shown", f"Thresholds, and training if any, are those of T = {steps}.", colours
+        Markup(svg),
+        "Accuracy by steps shown",
+        f"The thresholds were set, and the network was trained, for T = {steps}.",
+        colours,
     )
 
 
@@ -113,7 +116,7 @@ def _operations(work: Operations, key: str) -> Group:
     ]  # fmt: skip
     return Group(
         "Operations and energy for one image",
-        _told(work, found),
+        _in_words(work, found),
         plots=_energy_plot(work, found, key),
         columns=(
             *("", "MACs", "additions, comparisons", "products", "shifts", "energy (µJ)"),
@@ -122,7 +125,7 @@ def _operations(work: Operations, key: str) -> Group:
         rows=rows,
         about=(
             "4.6 pJ for a multiply-accumulate, 0.9 pJ for an addition or a comparison, 3.7 pJ for a product, 0.1 pJ "
-            "for a shift (45 nm); memory is not counted. Neurons add, compare and leak at every step."
+            "for a shift (45 nm). Memory is not counted. Neurons add, compare and leak at every step."
         ),
     )
 
@@ -131,7 +134,7 @@ def _counts(part: Part) -> tuple[float, ...]:
     return part.macs, part.accumulates, part.multiplications, part.shifts
 
 
-def _told(work: Operations, found: Mapping[str, Part]) -> str:
+def _in_words(work: Operations, found: Mapping[str, Part]) -> str:
     """Eq. 13 in words, and what a larger input does to it."""
     macs, (_, *image), (_, *laid_out) = found["ann"].macs, work.image, work.input
     sentences = [f"DCT-SNN’s Eq. 13 counts {count(macs)} multiply-accumulates for the artificial network"]

@@ -69,7 +69,7 @@ def compare_encodings(runs: Sequence[Encoded]) -> Section:
         for number, (label, run) in enumerate(zip(alike, runs, strict=True), 1)
     ]
     return Section(
-        headline=f"{len(runs)} runs behind an encoder, side by side.",
+        headline=f"{len(runs)} runs with an input encoder, side by side.",
         groups=[*_by_steps(runs), _run_by_run(runs, labels)],
     )
 
@@ -94,7 +94,7 @@ def _by_steps(runs: Sequence[Encoded]) -> list[Group]:
     return [
         Group(
             "Accuracy against T",
-            "Test images; each network as it was made for its T, the mean of several.",
+            "Accuracy on test images. Each network was made for its T; several runs of one T are averaged.",
             legend=line_legend(lines, "encodings-steps"),
             plots=[Plot(Markup(svg), "A curve for each encoder and its settings")],
         )
@@ -115,7 +115,7 @@ def _run_by_run(runs: Sequence[Encoded], labels: Sequence[str]) -> Group:
         if lines := [line for line in every if line.points]:
             alt = f"{caption} (%). {spoken(lines, x)}"
             svg = plots.draw_lines(lines, f"encodings-{name}", alt, titles=(x, "accuracy (%)"))
-            note = "Test images; each network read out before its last step." if every is after else ""
+            note = "Test images. Each network is read out before its last step." if every is after else ""
             found.append(Plot(Markup(svg), caption, note))
     return Group(
         "Run by run",

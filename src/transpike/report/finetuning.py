@@ -11,8 +11,8 @@ from transpike.results import Finetuning, Schedule
 __all__ = ["HOW", "describe_finetuning", "finetuning_words", "schedule_rows"]
 
 HOW = (
-    "As asked: no layer has more silent steps than --silent. Price: chosen layer by layer, where every silent step "
-    "counts as so much error; the higher the price, the fewer silent steps."
+    "At the limit: no layer has more silent steps than --silent. Price: silent steps are chosen layer by layer, and "
+    "each one counts as an error of this price. A higher price leaves fewer silent steps."
 )
 """What the names of choices mean."""
 
@@ -22,7 +22,7 @@ def finetuning_words(tuned: Finetuning) -> str:
 
     >>> from transpike.results import Timed
     >>> timed = [Timed(latency=8 + wait, interval=8 + wait, waits={"relu": wait}) for wait in (1, 0)]
-    >>> schedule = Schedule(weights="tuned", waits="as asked", latency=8, silent=0, accuracy=0.5, agreement=0.5)
+    >>> schedule = Schedule(weights="tuned", waits="at the limit", latency=8, silent=0, accuracy=0.5, agreement=0.5)
     >>> names = dict(label="ternary", network="T8", images=64)
     >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
     '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps and the converted weights.'
@@ -71,8 +71,8 @@ def describe_finetuning(tuned: Finetuning) -> list[Group]:
         ),
         Group(
             "What was judged",
-            f"Choices of silent steps on {tuned.images} validation images, from the least latency on, until one is as "
-            f"accurate as the converted network was. {HOW}",
+            f"Choices of silent steps, measured on {tuned.images} validation images. They begin with the least latency "
+            f"and end with the first that is as accurate as the converted network was. {HOW}",
             about="weights and how their silent steps were chosen",
             columns=("weights", "latency", "silent steps", "validation accuracy", "same predictions"),
             rows=schedule_rows(tuned),

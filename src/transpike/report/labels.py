@@ -18,7 +18,7 @@ def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Seq
         schemes: each with its `name` and its settings.
         words: for each, what to call a setting; one without is called by its name and value. Settings that share
             their words are called once. The scheme's name stands first where there are several schemes.
-        places: for each, what it is a scheme of, such as a network; told where these differ.
+        places: for each, what it is a scheme of, such as a network. The label names it if these differ.
 
     >>> rate, fine = {"name": "rate", "steps": 32}, {"name": "fine", "levels": [1, 2], "steps": 8}
     >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{"name": "Rate"}, {}, {"levels": "ternary"}])

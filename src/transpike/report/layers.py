@@ -73,8 +73,8 @@ def cause_plot(row: Row, key: str, setting: str) -> list[Plot]:
     worst = max(caused, key=lambda name: sum(caused[name]))
     share = sum(caused[worst]) / whole
     note = (
-        f"{row.diagnosis} To first order all layers’ own errors make a relative error of {percent(math.sqrt(whole))} "
-        f"at the output; measured, it is {percent(row.output_error)}."
+        f"{row.diagnosis} To first order, the errors of all layers together give a relative error of "
+        f"{percent(math.sqrt(whole))} at the output. The measured error is {percent(row.output_error)}."
     )
     alt = f"Share of the error at the output by layer ({setting}); most from {worst}, {percent(share)}. {row.diagnosis}"
     svg = _draw_causes([caused.get(layer.name, (0.0,) * 3) for layer in row.layers], whole, row, f"{key}-causes", alt)
@@ -96,9 +96,9 @@ def error_plot(layers: Sequence[Layer], key: str, setting: str) -> list[Plot]:
     alt = f"Decode error per layer ({setting}); largest in {worst} with {fixed(errors[worst])} theta."
     split = any(known(layer.error_share_clipping) for layer in layers)
     note = (
-        "Root mean square of what a layer’s spikes say less what they should, in units of the layer’s amplitude θ"
-        f"{', and below it what makes it' * split}. Up to θ/2 it is the code’s own resolution, which another step "
-        "refines."
+        "Root mean square of the difference between the values of a layer’s spikes and the exact values, in units of "
+        f"the layer’s amplitude θ.{' Below: the causes of this error.' * split} An error of up to θ/2 is the code’s "
+        "own resolution, which another step refines."
     )
     svg = _draw_errors(layers, f"{key}-errors", alt, split=split)
     colours = (("s1", "clipping by the percentile"), ("s0", "the code: resolution and coupling")) if split else ()
@@ -115,7 +115,7 @@ def rate_plot(layers: Sequence[Layer | FiringLayer], key: str, setting: str) -> 
     svg = _draw_rates(layers, f"{key}-rates", alt)
     signed = any(known(layer.negative_per_neuron) and layer.negative_per_neuron for layer in layers)
     colours = (("s0", "positive spikes"), ("s1", "negative spikes")) if signed else ()
-    note = "Spikes that a neuron emits for one image, mean over neurons and images."
+    note = "Spikes of a neuron for one image, averaged over neurons and images."
     return [Plot(Markup(svg), f"Firing by layer: {setting}", note, colours)]
 
 

@@ -195,7 +195,7 @@ def draw_lines(
 
     `titles` are those of the two axes. `scale` is linear, log, or loss: lost percentage points, zero at the top (where
     `note` labels the ANN's line), linear within 0.1 and logarithmic beyond, so that a collapse and a hundredth of a
-    point are both told. `front` are points that a thin stair joins: what no other point betters.
+    point are both visible. `front` are points that thin stairs join: those that no other point beats.
     """
     if scale == "log" and not any(py > 0 for line in lines for _, py in line.points):
         scale = "linear"

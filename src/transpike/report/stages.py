@@ -62,11 +62,11 @@ def _sub_bands(stages: Sequence[Bands], result: Analysis, key: str) -> Group | N
         drawn.append(Plot(svg, f"Sub-bands, {label}"))
     return Group(
         "Sub-bands before and after DS2S",
-        "Of one channel, that in which the teacher’s map of the image varies most. Top left the low-pass rest, around "
-        "it the details of each level, the finest outside: high-pass along the height (right), along the width "
-        "(below), along both (diagonal). Each sub-band has colours of its own, the same in all three panels: white is "
-        "zero, red above, blue below. The teacher’s maps are as the loss sees them, the student’s projected to its "
-        "channels.",
+        "One channel is shown: the one in which the teacher’s map of the image varies most. The low-pass rest is top "
+        "left. The details of each level surround it, the finest outside: high-pass along the height (right), along "
+        "the width (below), along both (diagonal). Each sub-band has its own colour scale, the same in all three "
+        "panels: white is zero, red is positive, blue is negative. The teacher’s maps are those that the loss sees. "
+        "The student’s maps are projected to the teacher’s channels.",
         wide=drawn,
     )
 
@@ -105,9 +105,9 @@ def _energy(stages: Sequence[Bands], result: Analysis, key: str) -> Group | None
     adapted = any(curve.adapted for stage in stages for curve in stage.curves)
     return Group(
         "Energy by sub-band and level",
-        "Wavelet sub-bands of the maps on a common grid, each map less its own mean: A is the low-pass rest, H, V and "
-        "D are the details along the height, the width and both, 1 is the finest level. Shares of the whole; grey: "
-        "white noise."
+        "Wavelet sub-bands of the maps on a common grid; each map has its mean removed. A is the low-pass rest. H, V "
+        "and D are the details along the height, the width and both. Level 1 is the finest. The values are shares of "
+        "the whole. Grey: white noise."
         + " Adapted: as the student’s method compares its maps with the teacher’s; not adapted, the student’s stand "
         "here as they are, or projected to the teacher’s channels where its method projects them." * adapted,
         legend=line_legend(unique, key),
@@ -146,9 +146,9 @@ def _similarity(rows: Sequence[Similarity], result: Analysis, key: str) -> Group
         drawn.append(Plot(Markup(stage_panels.draw_similarity(matrices, f"{key}-{number}", alt)), f"CKA, {label}"))
     return Group(
         "How alike the stages are",
-        "Linear centred kernel alignment (CKA) of all maps after each of the student’s stages (rows) with those after "
-        "each of the teacher’s (columns), over images: 1 where they are equal up to a rotation and a scale, about 0 "
-        "where they have nothing in common. Left the student’s maps as they are; right, if its method adapts them, as "
-        "it compares them. The teacher’s are as they are in both.",
+        "Linear centred kernel alignment (CKA), over images, between all maps after each of the student’s stages "
+        "(rows) and after each of the teacher’s stages (columns). 1 means that they are equal up to a rotation and a "
+        "scale; about 0 means that they have nothing in common. Left: the student’s own maps. Right, if its method "
+        "adapts them: the maps that the method compares. The teacher’s maps are the same in both.",
         wide=drawn,
     )

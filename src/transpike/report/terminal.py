@@ -162,8 +162,8 @@ def _shares(rows: Sequence[Row]) -> str:
         part: [100 * row.energy_parts_uj.get(part, 0.0) / row.energy_uj for row in rows if row.energy_uj]
         for part in ("functions", "products")
     }
-    told = (f"{part} {min(shares):.0f} to {max(shares):.0f} %" for part, shares in found.items() if any(shares))
-    text = " and ".join(told)
+    parts = (f"{part} {min(shares):.0f} to {max(shares):.0f} %" for part, shares in found.items() if any(shares))
+    text = " and ".join(parts)
     return f"\nof the energy, {text}: what neurons evaluate at every step, and products of two trains" if text else ""
 
 

@@ -98,8 +98,8 @@ def _terms(lines: Sequence[plots.Line], place: str, key: str, *, tuned: bool) ->
         return []
     alt = f"{place}: weighted terms of the loss by epoch. {spoken(lines, 'epoch')}"
     svg = plots.draw_lines(lines, f"{key}-terms", alt, titles=("epoch", "mean over the epoch"), scale="log")
-    adds = "what exceeds the bound, with its weight" if tuned else "what the teacher adds, with its weights"
-    note = f"What the loss sums: the labels' cross-entropy, and {adds}."
+    adds = "the weighted excess over the bound" if tuned else "the teacher’s terms with their weights"
+    note = f"The loss is the sum of the labels’ cross-entropy and {adds}."
     entries = line_legend(lines, f"{key}-terms")
     return [Group("Weighted terms of the loss", note, legend=entries, plots=[Plot(Markup(svg), "By epoch")])]
 

@@ -225,7 +225,7 @@ class Analysis:
 
     def __post_init__(self) -> None:
         if not self.networks:
-            raise Mistake("networks", ": expected a network at least, found none.")
+            raise Mistake("networks", ": expected at least one network, found none.")
         count = len(self.networks)
         for path, network in _places(self, ""):
             if not 0 <= network < count:

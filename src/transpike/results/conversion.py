@@ -165,10 +165,10 @@ class Row:
         output_errors: of each output the norm of the difference, relative to that of the original's less its mean over
             images; and of what is decoded before more is done to it, as by a softmax.
         output_error: relative error of the decoded outputs on the images on which its layers were diagnosed.
-        advice: the setting of the scheme, by name, that would lessen the error most; empty where there is none.
+        advice: the setting of the scheme, by name, that would reduce the error most; empty if there is none.
         diagnosis: what binds, where, and what to do, in a sentence or two.
         early: answers taken as soon as they are sure, then those of one step for all; empty where not measured.
-        unstreamed: why there are none though they were asked for.
+        unstreamed: why the network cannot have any.
         pictured: images of early answers: the easiest, then as many of the hardest.
     """
 
@@ -329,4 +329,4 @@ class Conversion:
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise Mistake("rows", ": expected a row at least. The run was broken off before its first result.")
+            raise Mistake("rows", ": expected at least one row. The run was interrupted before its first result.")

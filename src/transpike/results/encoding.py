@@ -52,9 +52,9 @@ class Encoding:
         check_named(self.scheme)
         check_lengths(steps=self.steps, error=self.error)
         if not self.steps:
-            raise Mistake("steps", ": expected T at least, found none.")
+            raise Mistake("steps", ": expected at least one T, found none.")
         if not self.images:
-            raise Mistake("images", ": expected an image at least, found none.")
+            raise Mistake("images", ": expected at least one image, found none.")
         for place, image in enumerate(self.images):
             check_lengths(f"images[{place}]", steps=self.steps, rebuilt=image.rebuilt)
 

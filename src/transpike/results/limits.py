@@ -63,7 +63,7 @@ class Limits:
         return limits
 
     def __str__(self) -> str:
-        parts = {"latency": f"latency {self.latency}", "payload_bits": f"{self.payload_bits} payload bits a spike"}
+        parts = {"latency": f"latency {self.latency}", "payload_bits": f"{self.payload_bits} payload bits per spike"}
         parts["energy"] = f"{self.energy:g} µJ" if self.energy is not None else ""
         if self.mean_latency is not None:
             parts["mean_latency"] = f"mean latency {self.mean_latency:g} at an agreement of {self.agreement:g}"

@@ -56,8 +56,8 @@ def _versions() -> dict[str, str]:
 def _commit(package: Path) -> str | None:
     """The git commit that the package's files are of, with ``+`` if they differ from it; None if git has none of them.
 
-    The package may lie within whatever repository, whose hooks, filters and monitors are not to run. So git is asked
-    for names and digests alone, and the files are compared here.
+    The package may lie within whatever repository, whose hooks, filters and monitors are not to run. So git
+    gives only names and digests, and the files are compared here.
     """
     git = ["git", "-C", str(package), "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
     quietly = os.environ | {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}

@@ -146,7 +146,7 @@ def to_json(value: object) -> Any:
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: to_json(getattr(value, one.name)) for one in fields(value) if not _is_default(one, value)}
-    raise TypeError(f"{type(value).__name__} has no JSON")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _is_default(field: Field[Any], record: object) -> bool:

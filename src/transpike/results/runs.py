@@ -112,7 +112,9 @@ def resumable(run: RunFolder) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         if os.path.exists(run.folder / "results.json"):
-            stop.add_note(f"What is done lies in {run.folder}. To go on: the same command with --resume {run.folder}")
+            stop.add_note(
+                f"Finished results lie in {run.folder}. To continue: the same command with --resume {run.folder}"
+            )
         raise
 
 

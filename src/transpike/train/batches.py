@@ -27,11 +27,11 @@ class Passes:
     """A loader whose every batch, and the step that it is trained in, start from random states set by their numbers.
 
     An epoch is thereby the same whether the run came to it by itself or was resumed within it, and no random state has
-    to be stored. The first states are set when the first batch is asked for, not when iteration is announced, since
+    to be stored. The first states are set when the first batch is requested, not when iteration is announced, since
     Lightning announces it before it knows the epoch.
 
     Args:
-        loader: gives batches. Its sampler is told the epoch where it has `set_epoch`; a `DataLoader` with a generator
+        loader: gives batches. Its sampler receives the epoch if it has `set_epoch`; a `DataLoader` with a generator
             of its own keeps that generator's order, which cannot be repeated after a restart.
         seed: the run's seed.
         epoch: tells the number of the pass that begins.
@@ -104,7 +104,7 @@ def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -
     torch's repeats, to make all shares as long, is left out where they need not be `even`.
 
     Args:
-        loader: gives batches; where `even` is asked for, it has a length.
+        loader: gives batches; if `even`, it has a length.
         rank: this process's number.
         world: how many processes there are.
         even: leave out the last batches, fewer than there are processes, so that each has as many: for training.

@@ -30,7 +30,7 @@ CHECKPOINT = files.zip_kind("a checkpoint of a training", "data.pkl", "version")
 
 
 class Interrupted(Exception):
-    """A signal asked the training to stop."""
+    """A signal stopped the training."""
 
 
 class StopOnSignal:
@@ -152,7 +152,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:  # told the path, torch would write the name of a temporary file into it
+    with path.open("wb") as file:  # given a path, torch would write the name of a temporary file into it
         torch.save(checkpoint, file)
 
 

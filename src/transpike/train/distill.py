@@ -224,8 +224,8 @@ def distill(
     if isinstance(folder, RunFolder):
         return _fit(distiller, loaders, found.stages, folder=folder.folder, resume=resume, watching=watching)
     name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
-    told = {"method": name, "settings": settings or {}, "taps": taps}
-    with python_run("distill", student, loaders, options, folder=Path(folder), resume=resume, more=told) as run:
+    record = {"method": name, "settings": settings or {}, "taps": taps}
+    with python_run("distill", student, loaders, options, folder=Path(folder), resume=resume, more=record) as run:
         fitted = _fit(distiller, loaders, found.stages, folder=run.folder, resume=resume, watching=watching)
         learned = fitted.record(teacher=network_name(teacher), method=name, settings=settings or {})
         leave(run, fitted, tested(distiller, loaders), loaders=loaders, classifier=distiller, distillation=learned)

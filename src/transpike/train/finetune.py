@@ -26,7 +26,7 @@ from transpike.train.record import after_training, network_name, python_run
 __all__ = ["TUNING", "Finetuned", "Silencing", "Tuner", "check_tunable", "finetune"]
 
 TUNING = TrainOptions(epochs=10, optim=Optim(name="adamw", lr=1e-3, weight_decay=0.0))
-"""How a converted network is trained unless told otherwise."""
+"""How a converted network is trained by default."""
 
 
 class Tuner(Classifier):
@@ -84,7 +84,7 @@ def check_tunable(snn: SpikingNetwork) -> SpikingNetwork:
     tracks = all(isinstance(neuron, TrackingNeuron) for neuron in snn.neurons.values())
     if followed(snn.scheme, 0) is None or not tracks:
         raise ModelError(
-            f"finetune: under {type(snn.scheme).__name__} no bound is known that would make silent steps needless; "
+            f"finetune: {type(snn.scheme).__name__} has no known bound below which silent steps are unnecessary; "
             "convert with signed CSS spikes, such as scheme=CSS(steps=8)"
         )
     return snn
@@ -118,7 +118,7 @@ def finetune(
         loaders: training and validation batches, as for `fit`.
         options: how to train; by default `TUNING`, ten epochs of AdamW.
         folder: where the run is written, as for `fit`.
-        silencing: what is asked of silent steps.
+        silencing: the limit of silent steps, and how they are judged.
         resume: continue from the folder's `last.ckpt`.
 
     Raises:
@@ -144,7 +144,7 @@ def finetune(
     check_tunable(snn)
     if loaders.validation is None:
         raise ConfigError(
-            "finetune judges silent steps by validation images, of which there are none: set "
+            "finetune judges silent steps on validation images, and there are none: set "
             "loading.validation, the share of training images that is held back, such as 0.1."
         )
     if options.steps is not None:

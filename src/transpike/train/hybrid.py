@@ -205,8 +205,8 @@ def balance_thresholds(
             value = seen.quantile(percentile)
             if value == 0:
                 raise ModelError(
-                    f"the threshold of {seen.name} comes out zero: {percentile} % of its inputs are not above 0. Train "
-                    "the artificial network longer, or take a percentile nearer to 100."
+                    f"the threshold of {seen.name} is zero: {percentile} % of its inputs are not above 0. Train the "
+                    "artificial network longer, or take a percentile nearer to 100."
                 )
             set_thresholds(snn.get_submodule(seen.name), [value])
             thresholds[seen.name] = value

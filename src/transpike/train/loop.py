@@ -176,7 +176,7 @@ def fit_module(
         if name != "sets" and loader is not None:
             check_loader(name, loader, counted=name != "test")
     if loaders.validation is None and options.keep == "best":
-        raise ConfigError("keep='best' chooses by validation images, of which there are none: take keep='last'.")
+        raise ConfigError("keep='best' needs validation images, and there are none: take keep='last'.")
     batches, validates = len(loaders.train), loaders.validation is not None  # type: ignore[arg-type]
     curves = Curves(folder, validates=validates)
     stop = StopOnSignal()
@@ -206,7 +206,7 @@ def fit_module(
             if outlook.started or not resume or isinstance(error, TranspikeError):
                 raise
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ModelError(f"{checkpoint} cannot be gone on from ({why:.300}). Start anew.") from error
+            raise ModelError(f"training cannot continue from {checkpoint} ({why:.300}). Start a new run.") from error
     epoch, accuracy = len(curves.rows), curves.rows[-1].get("validation_accuracy")
     if options.keep == "best":
         epoch, accuracy = checkpoints.best_epoch, checkpoints.best

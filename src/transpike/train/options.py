@@ -41,20 +41,21 @@ def epochs_for(data: str, epochs: int | None) -> int:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser and its schedule: a linear warm-up, then half a cosine or stairs down, stepped every batch.
+    """The optimiser and its learning rate, which changes with every batch: a linear warm-up, then half a cosine or
+    stairs down.
 
     Attributes:
         name: "sgd" (with momentum) or "adamw".
-        lr: the highest learning rate.
-        lr_min: the learning rate at the cosine's end.
-        milestones: epochs after each of which the learning rate is multiplied by `decay`: stairs instead of the cosine.
-        decay: the factor of the stairs.
-        warmup: length of the warm-up in epochs; fractions count.
+        lr: The highest learning rate.
+        lr_min: The learning rate at the end of the cosine.
+        milestones: Epochs after each of which `decay` multiplies the learning rate. These stairs replace the cosine.
+        decay: The factor of the stairs.
+        warmup: Length of the warm-up in epochs. It may be a fraction.
         weight_decay: L2 penalty (sgd) or decoupled decay (adamw).
-        decay_all: apply the decay to norm weights and biases too.
-        momentum: sgd's momentum.
-        nesterov: sgd looks ahead.
-        clip: largest norm of the gradient; None for no limit.
+        decay_all: Apply the decay also to norm weights and biases.
+        momentum: The momentum of sgd.
+        nesterov: Use Nesterov's momentum in sgd.
+        clip: The largest norm of the gradient. None means no limit.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -90,18 +91,19 @@ class Optim:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the loss sees.
+    """The loss, and how images and labels are mixed for it.
 
     Attributes:
-        label_smoothing: share of the target spread over all classes.
-        mixup: alpha of the Beta distribution by which pairs of images are mixed; 0 for none.
-        cutmix: alpha of the Beta distribution of the pasted area; 0 for none. With both, one is drawn for each batch.
-        mix_share: share of the batches that are mixed.
-        mix_epochs: epochs in which they are, the first ones; None for all.
-        ema: decay per step of an exponential moving average of the weights, which is then what is validated, tested and
-            exported; None for no average.
-        loss: "ce", cross-entropy of the mean over time; "tet", cross-entropy of every step (spiking networks).
-        tet_lambda: weight of TET's regulariser, the squared distance of every logit from 1.
+        label_smoothing: The share of the target that is spread over all classes.
+        mixup: Alpha of the Beta distribution that mixes pairs of images. 0 means no mixing.
+        cutmix: Alpha of the Beta distribution of the pasted area. 0 means no pasting. If mixup is set too, each batch
+            draws one of both.
+        mix_share: The share of the batches that are mixed.
+        mix_epochs: Mix only in this many first epochs. None means all epochs.
+        ema: Decay per step of a moving average of the weights. The average is then validated, tested and exported. None
+            means no average.
+        loss: "ce", cross-entropy of the mean over time; or "tet", cross-entropy of every step (spiking networks).
+        tet_lambda: Weight of TET's regulariser, the squared distance of every logit from 1.
     """
 
     label_smoothing: float = 0.0
@@ -128,12 +130,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Machine:
-    """What to compute on, and how.
+    """The devices that compute, and the precision.
 
     Attributes:
         precision: "32-true" or "bf16-mixed".
         accelerator: "auto", "cpu" or "gpu".
-        devices: how many, or "auto" for all GPUs or one CPU process. Under torchrun its number of processes counts.
+        devices: The number of devices. "auto" means all GPUs, or one CPU process. Under torchrun its number of
+            processes counts.
     """
 
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -152,16 +155,17 @@ class TrainOptions:
     """Everything that `fit` needs to know beside the network and the images.
 
     Attributes:
-        epochs: passes over the training images.
-        seed: of the order of images, augmentation and dropout (the network's first weights are its maker's).
-        keep: whose weights are handed back: those of the "last" epoch, or of the epoch "best" on validation images.
-        steps: time steps T for a spiking network, which then sees every image T times; None for an ANN.
-        optim: the optimiser.
-        recipe: the loss and its regularisers.
-        machine: devices and precision.
+        epochs: Passes over the training images.
+        seed: Seed of the order of images, the augmentation and dropout. The network's first weights are set by the
+            function that makes it.
+        keep: Return the weights of the "last" epoch, or of the epoch "best" on the validation images.
+        steps: Time steps T of a spiking network, which then sees every image T times. None for an ANN.
+        optim: The optimiser.
+        recipe: The loss and its regularisers.
+        machine: Devices and precision.
 
     Raises:
-        ConfigError: for a value out of range, naming the option.
+        ConfigError: A value is out of range. The message names the option.
 
     >>> TrainOptions(epochs=0)
     Traceback (most recent call last):

@@ -75,8 +75,8 @@ class Outlook(L.Callback):
         if trainer.is_global_zero and row["epoch"] == due(options) and at_chance(row, classes):
             warnings.warn(
                 f"after {int(row['epoch'])} epochs the network still guesses: {row['train_accuracy']:.1%} of the "
-                f"training images right, and chance gives {1 / classes:.1%} of {classes} classes. Check that the "
-                "labels belong to the images, and that these are normalised; lower or raise optim.lr "
+                f"training images are right, and chance gives {1 / classes:.1%} with {classes} classes. Check that the "
+                "labels belong to the images, and that the images are normalised; lower or raise optim.lr "
                 f"({options.optim.lr:g}).",
                 stacklevel=1,
             )

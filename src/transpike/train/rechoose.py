@@ -29,7 +29,7 @@ CHOSEN_ON = 48
 
 @dataclass(frozen=True)
 class Silencing:
-    """What is asked of silent steps.
+    """The limit of silent steps, and how they are judged.
 
     Attributes:
         silent: The most silent steps of a layer that the bound allows for; layers that had fewer keep theirs.
@@ -98,8 +98,8 @@ def rechoose(
 
 def _fewer(network: SpikingNetwork, waits: Mapping[str, int], images: Tensor) -> list[tuple[str, SpikingNetwork]]:
     """The network with fewer silent steps, a choice a latency, the least latency first."""
-    asked = network.timed(waits)
-    found = {asked.latency: ("as asked", asked)}
+    limited = network.timed(waits)
+    found = {limited.latency: ("at the limit", limited)}
     for price, one in proposals(network, images):
         found.setdefault(one.latency, (f"price {price:g}", one))
     return [found[latency] for latency in sorted(found)]

@@ -58,13 +58,13 @@ def python_run(
         yield RunFolder(folder)
         return
     sets = loaders.sets
-    told: dict[str, object] = {"model": network_name(model), "seed": options.seed, "steps": options.steps}
+    record: dict[str, object] = {"model": network_name(model), "seed": options.seed, "steps": options.steps}
     if sets is not None and sets.root is not None:
-        told |= {"data": sets.name, "root": sets.root, "loading": sets.loading}
-    told |= {"options": asdict(options), **(more or {})}
+        record |= {"data": sets.name, "root": sets.root, "loading": sets.loading}
+    record |= {"options": asdict(options), **(more or {})}
     again = f"{verb}(..., folder={str(folder)!r}, resume=True)"
     with training_run(
-        f"transpike.train.{verb}", told, resume=folder if resume else None, out=folder, again=again
+        f"transpike.train.{verb}", record, resume=folder if resume else None, out=folder, again=again
     ) as run:
         yield run
 
@@ -80,7 +80,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     earlier = [name for name in ("last.ckpt", "best.ckpt") if (folder / name).exists()]
     if earlier and not resume:
         raise ConfigError(
-            f"{folder}: holds an earlier training ({earlier[0]}). Go on with it by resume=True, or name another folder."
+            f"{folder}: holds an earlier training ({earlier[0]}). Continue it with resume=True, or name another folder."
         )
 
 
@@ -111,7 +111,7 @@ def leave(
     about = made or {"name": network_name(model), "own": True}
     if odd := [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]:
         warnings.warn(
-            f"{run.folder}: the weights lie in its checkpoints alone, for {few(odd)} is no tensor.", stacklevel=3
+            f"{run.folder}: only the checkpoints hold the weights, because {few(odd)} is not a tensor.", stacklevel=3
         )
     else:
         save_network(model, {**about, **image_facts(loaders.sets), "steps": classifier.options.steps}, run.folder)

@@ -57,7 +57,7 @@ def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str
     """
     found = read_archive(path, remedy=remedy, values=values)
     if not isinstance(found, dict) or not all(isinstance(found.get(name), Mapping) for name in PARTS):
-        raise ModelError(f"{path} is no checkpoint of this version, or lacks parts: {', '.join(PARTS)}. {remedy}")
+        raise ModelError(f"{path} is not a checkpoint of this version, or lacks parts: {', '.join(PARTS)}. {remedy}")
     if changed := list(_differences(found[CONTENTS], dict(_contents(found)))):
         raise ModelError(f"{path} has been changed since it was written: {few(changed)}. {remedy}")
     return found
@@ -80,7 +80,7 @@ def check_resumable(
         ConfigError: if it is of another network, other options or other images.
     """
     best = checkpoint.with_name("best.ckpt")
-    remedy = f"Copy {best} over it to go on from there, or start anew." if best.is_file() else "Start anew."
+    remedy = f"Copy {best} over it to continue from there, or start a new run." if best.is_file() else "Start anew."
     found = read_checkpoint(checkpoint, remedy=remedy, values=False)
     _check_origin(checkpoint, found, module, callbacks, facts)
     if keep == "best" and found["callbacks"]["Checkpoints"]["best_epoch"]:

@@ -97,5 +97,7 @@ def student_steps(model: str, data: str, steps: int | None) -> int | None:
         return STEPS if steps is None else steps
     for fact, holds in ((f"{data} gives frames of events", data in EVENT_SOURCES), (f"steps={steps}", steps)):
         if holds:
-            raise ConfigError(f"{fact}, which is for spiking networks; {name} is none. Take {', '.join(SPIKING)}.")
+            raise ConfigError(
+                f"{fact}, which is for spiking networks; {name} does not spike. Take {', '.join(SPIKING)}."
+            )
     return None

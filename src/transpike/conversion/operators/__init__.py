@@ -30,4 +30,4 @@ SIZED = (
     | set(shapes.RESHAPES)
     | {"slice", "view_copy", "split_with_sizes", "conv2d", "convolution"}
 )
-"""Operators that may be told the number of samples, as a size."""
+"""Operators whose arguments may hold the number of samples, as a size."""

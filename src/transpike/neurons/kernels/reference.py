@@ -39,7 +39,7 @@ class Dynamics(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Spikes [T, N, *], the membrane after the last step [N, *] and, if asked for, after every step [T, N, *]."""
+    """Spikes [T, N, *], the membrane after the last step [N, *] and, if requested, after every step [T, N, *]."""
 
     spikes: Tensor
     v: Tensor

@@ -27,11 +27,11 @@ _pool: ThreadPoolExecutor | None = None
 class _Announce(event.Listener):
     """Numba sends this event only for a kernel that its cache on disk does not hold."""
 
-    told = False
+    announced = False
 
     def on_start(self, event: Any) -> None:
-        if not self.told and event.data["dispatcher"] in _ours:
-            self.told = True
+        if not self.announced and event.data["dispatcher"] in _ours:
+            self.announced = True
             _log.warning("compiling the CPU kernels of the neurons; they are then kept on disk: a few seconds, once")
 
     def on_end(self, event: Any) -> None:
