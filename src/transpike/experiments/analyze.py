@@ -12,7 +12,7 @@ from transpike import files
 from transpike.checks import whole
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data, Source, load_data, load_subject, recorded_teacher
 from transpike.report import PAGE, build_page
 from transpike.report.curves import curve_tables
@@ -26,7 +26,7 @@ __all__ = ["Analyze", "analyze"]
 
 
 @dataclass(frozen=True)
-class Analyze:
+class Analyze(Paths):
     """Look at students and their teacher: what frequencies their features and logits have, and where they look.
 
     Measured are the radial power spectra of the features after each stage, the student's before and after what SRD or

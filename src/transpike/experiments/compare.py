@@ -16,7 +16,7 @@ from transpike.coding.operations import Memory, Node, Technology
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.convert import limits_of, load_inputs, measured_rows, read_conversion
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data, Source
 from transpike.report import check_outputs, write_report, write_rows
 from transpike.report.terminal import conversion_table, least_table, stops_tables
@@ -39,7 +39,7 @@ __all__ = ["Compare", "compare"]
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Paths):
     """Compare coding schemes on one trained network: each converts it, at several numbers of steps, and is measured.
 
     All rows share network, images and the way of counting: accuracy lost and same predictions against T, against

@@ -16,7 +16,7 @@ from transpike.checks import whole
 from transpike.conversion.stopping import least_images
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, ModelError
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data, Source, load_data, load_subject
 from transpike.report.terminal import conversion_table, early_tables
 from transpike.results import Conversion, Evaluation, copy_results, start_run
@@ -28,7 +28,7 @@ __all__ = ["Evaluate", "evaluate"]
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Paths):
     """Measure a converted network (a folder of `transpike convert`) or a trained one (a run of `transpike train`,
     `distill` or `hybrid`, whose images pass through the run's own encoder).
 

@@ -16,6 +16,7 @@ from transpike import files
 from transpike.checks import choice, whole
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, ModelError
+from transpike.experiments.options import Paths
 from transpike.train.recorded import read_options, recorded_loading
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, q
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Paths):
     """Write a converted network for other simulators, runtimes and chips.
 
     onnx: step.onnx, one step of the network in standard operators, and schedule.json, its clock; docs/deploy.md runs

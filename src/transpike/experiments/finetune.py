@@ -12,7 +12,7 @@ from rich.console import Console
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
-from transpike.experiments.options import check_resumed, read_record, record
+from transpike.experiments.options import Paths, check_resumed, read_record, record
 from transpike.experiments.source import Data
 from transpike.report import write_report
 from transpike.report.terminal import finetuning_table
@@ -26,7 +26,7 @@ __all__ = ["Finetune", "finetune"]
 
 
 @dataclass(frozen=True)
-class Finetune:
+class Finetune(Paths):
     """Train the weights of a converted network under its own spikes, so that its layers need fewer silent steps.
 
     A silent step, in which a layer listens before it fires, costs a step of latency. Layers need them because early
