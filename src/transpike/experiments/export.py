@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -105,7 +106,7 @@ def export(options: Export) -> Path:
         snn = snn.quantise(8 if options.bits is None else options.bits)
     if options.to == "integers":
         integers(snn, folder)
-        print(footprint(snn))
+        Console().print(footprint(snn))
         print(f"Whole numbers: {folder}")
         return folder
     if options.to == "nir":

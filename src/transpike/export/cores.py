@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from rich import box
 from rich.table import Table
 from torch import Tensor
 
@@ -81,7 +82,7 @@ class Footprint:
     rows: tuple[Layer, ...]
 
     def __rich__(self) -> Table:
-        table = Table()
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for heading in ("layer", "function"):
             table.add_column(heading)
         for heading in ("neurons", "fan-in", "fan-out", "weights", "bits", "state bits", "bytes", "cores"):
