@@ -52,8 +52,9 @@ def test_to_integers(
     description = json.loads((tmp_path / "whole" / "integers.json").read_text())
     assert {op["bits"] for op in description["ops"] if "bits" in op} == {6}
     told = capsys.readouterr().out.splitlines()
-    assert {"fan-in", "bytes", "cores"} <= {word for line in told for word in line.split()}
+    assert {"weights", "bytes", "cores"} <= {word for line in told for word in line.split()}
     assert all(len(line) <= 80 for line in told if str(tmp_path) not in line), "the table fits a narrow terminal"
+    assert not any("…" in line for line in told), "every name stands whole"
     words = ["--to", "events", "--bits", "6", "--data", "digits", "--out", str(tmp_path / "events")]
     assert main(["export", str(converted), *words]) == 0
     found = json.loads((tmp_path / "events" / "events.json").read_text())

@@ -222,7 +222,12 @@ def _schemes(given: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | str)
         name = settings.pop("name", None)
         if not isinstance(name, str):
             raise refuse("schemes", one, "a name, or an object with one, such as {name: css, levels: [1, 2, 4, 8]}")
-        found += _at_steps(name, settings)
+        try:
+            found += _at_steps(name, settings)
+        except ConfigError as error:
+            if name not in SCHEMES:
+                raise
+            raise ConfigError(f"schemes: {name}: {error}") from error  # which of them
     if not found:
         raise ConfigError(f"schemes: give at least one of {', '.join(SCHEMES)}")
     return list(dict.fromkeys(found))
@@ -234,9 +239,9 @@ def _at_steps(name: str, settings: dict[str, Any]) -> list[Scheme]:
     one = create_scheme(name, settings)
     if not any(field.name == "steps" for field in fields(one)):  # type: ignore[arg-type]
         if steps is not None:
-            raise ConfigError(f"schemes: {name} has no number of steps to set")
+            raise ConfigError("it has no number of steps to set")
         return [one]
     counts = one.compared if steps is None else steps if isinstance(steps, list | tuple) else [steps]
     if not counts:
-        raise ConfigError(f"schemes: {name}: steps=[]: give at least one number of steps, or leave steps out")
+        raise ConfigError("steps=[]: give at least one number of steps, or leave steps out")
     return [create_scheme(name, {**settings, "steps": count}) for count in counts]
