@@ -33,6 +33,7 @@ VERBS = {
     "train": "train a network on a data set",
     "distill": "train a student network by a trained teacher and the labels",
     "hybrid": "train a network, balance its spiking twin's thresholds, train the twin over time (DCT-SNN)",
+    "study": "compare methods, settings, networks and data by many runs, paired by seed, from one file",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
     "finetune": "train a converted network's weights under its spikes, so that layers need fewer silent steps",
     "compare": "compare coding schemes on one trained network, in one run",

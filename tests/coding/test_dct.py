@@ -234,6 +234,20 @@ def test_a_threshold_of_zero_takes_the_others_magnitude_two_are_an_error() -> No
     assert DCTEncoder(steps=16, percentile=100).fit(dots).thresholds.tolist()[1] == pytest.approx(0.1821, rel=1e-3)
 
 
+def test_an_offset_of_chroma_is_a_first_frequency_and_nothing_else() -> None:
+    """128/255 added to two channels: of each 4 x 4 block only coefficient (0, 0) changes, by four times as much."""
+    batch = images(4, 3, 8, 8)
+    plain, shifted = (DCTEncoder(color=color, steps=16).layout(batch) for color in ("ycbcr", "ycbcr-offset"))
+    torch.testing.assert_close(shifted[:, 0], plain[:, 0])
+    torch.testing.assert_close(shifted[:, 1:], plain[:, 1:] + 128 / 255)
+    encoder = DCTEncoder(color="ycbcr-offset", steps=16, stride=4)
+    encoder.thresholds.copy_(torch.tensor([-2.0, 0.5]))  # between 0 and what the offset gives, 4 * 128/255 / 4
+    spikes = encoder(torch.zeros(1, 3, 4, 4))
+    assert spikes[0, 0, 0].unique().tolist() == [0] and spikes[0, 0, 1:].unique().tolist() == [1]
+    encoder = DCTEncoder(color="ycbcr-offset", steps=640, percentile=99).fit(batch)
+    assert (encoder.decode(encoder(batch)) - batch).abs().mean() < 0.05  # in RGB, and without the offset
+
+
 def test_chroma_of_grey_is_zero_and_luma_keeps_it() -> None:
     grey = images(2, 1, 5, 5).expand(2, 3, 5, 5)
     mixed = ycbcr(grey)

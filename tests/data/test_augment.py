@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Generator, Tensor
+from torchvision.transforms import v2
 
 from transpike.data import Loading, load_images
 from transpike.data.augment import augmentation, cutout
@@ -54,6 +56,62 @@ def test_draws_come_back_by_seed_differ_within_a_batch_and_leave_the_global_stat
     assert torch.equal(one, augmented(name, images, seed=1))
     assert not torch.equal(one, augmented(name, images, seed=2))
     assert len(one.unique(dim=0)) >= 4
+
+
+@pytest.mark.parametrize(("text", "count"), [("randaugment", 2), ("randaugment:27", 2), ("randaugment:27/1", 1)])
+def test_randaugment_of_so_many_operations(text: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = []
+    whole = v2.RandAugment._apply_image_or_video_transform
+
+    def apply(self: Any, *given: Any, **named: Any) -> Any:
+        applied.append(given[1])
+        return whole(self, *given, **named)
+
+    monkeypatch.setattr(v2.RandAugment, "_apply_image_or_video_transform", apply)
+    augmented(text, torch.zeros(8, 3, 8, 8, dtype=torch.uint8))
+    assert len(applied) == count
+
+
+def test_wide_moves_a_point_across_or_down_by_at_most_five_pixels() -> None:
+    images = torch.zeros(3000, 4, 33, 33)
+    images[:, :, 16, 16] = 1
+    moved = augmented("wide", images)
+    assert torch.equal(moved, moved[:, :1].expand_as(moved))  # all frames alike
+    seen = moved[:, 0].flatten(1)
+    left = seen.any(1)
+    assert set(seen.sum(1).tolist()) == {0, 1}
+    places = seen[left].argmax(1)
+    down, across = places // 33 - 16, places % 33 - 16
+    assert not (down * across).any() and down.abs().max() == across.abs().max() == 5
+    # One in six shifts, and 26 of 31 magnitudes are a pixel or more.
+    assert (down != 0).sum() / 3000 == pytest.approx(26 / 31 / 6, abs=0.02)
+    assert (across != 0).sum() / 3000 == pytest.approx(26 / 31 / 6, abs=0.02)
+
+
+def test_wide_cuts_squares_turns_and_shears() -> None:
+    images = torch.zeros(3000, 1, 100, 100)
+    images[:, :, 50, :] = 1  # a line across, which a turn and a shift down move, and a shear does not
+    out = augmented("wide", images)[:, 0]
+    kept = (out == images[:, 0]).flatten(1).all(1)
+    # nothing; shears; shifts across lose the line's end; a cut that misses the line, of which most do
+    assert 1 / 6 < kept.float().mean() < 4 / 6
+    whole = augmented("wide", torch.ones(3000, 1, 100, 100))[:, 0]
+    shares = []
+    for image in whole:
+        rows, columns = ((image == 0).any(axis) for axis in (1, 0))
+        if rows.any() and not rows.all() and not columns.all() and (image[rows][:, columns] == 0).all():
+            sides = {int(rows.sum()), int(columns.sum())}
+            inside = not (image[0] == 0).all() and not (image[-1] == 0).all()
+            if len(sides) == 1 and inside:
+                shares.append(sides.pop() ** 2 / 1e4)
+    assert len(shares) / 3000 == pytest.approx(1 / 6, abs=0.03)
+    assert min(shares) < 0.01 and 0.09 < max(shares) <= 0.115
+
+
+def test_a_flip_of_its_own() -> None:
+    images = torch.arange(3.0).expand(400, 1, 1, 3)
+    flipped = augmented("flip", images)
+    assert (flipped[:, 0, 0, 0] == 2).float().mean() == pytest.approx(0.5, abs=0.08)
 
 
 def test_erasing_meets_the_share_it_is_given() -> None:
@@ -111,6 +169,8 @@ def test_image_files_are_augmented_before_they_are_normalised(tmp_path: Path, wo
         ("cutout:0", "'0' is no value for cutout"),
         ("cutout:wide", "'wide' is no value for cutout"),
         ("randaugment:31", "'31' is no value for randaugment"),
+        ("randaugment:9/0", "'9/0' is no value for randaugment"),
+        ("wide:2", "'2' is no value for wide"),
         ("erasing:2", "'2' is no value for erasing"),
         ("erasing:nan", "'nan' is no value for erasing"),
         ("shift:5000", "'5000' is no value for shift"),

@@ -64,6 +64,34 @@ def test_semantic_invariances(shape: tuple[int, int, int]) -> None:
     assert loss <= (student - teacher).square().mean() + 1e-12
 
 
+def test_semantic_summed_over_classes_by_numpy() -> None:
+    draw = np.random.default_rng(0)
+    student, teacher = draw.normal(size=(3, 7)), draw.normal(size=(3, 7))
+    mine = spectral_semantic(torch.from_numpy(student), torch.from_numpy(teacher), reduction="sum")
+    assert mine.item() == pytest.approx(7 * numpy_semantic(student, teacher, 0.5), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3)])
+def test_residual_of_an_unnormalised_transform_by_numpy(size: tuple[int, int]) -> None:
+    """F^ = IFFT(FFT(F) + W2 modReLU(FFT(F))), and a penalty on what the unnormalised transform gives: H W times it."""
+    draw = np.random.default_rng(1)
+    student, teacher = draw.normal(size=(2, 2, 3, *size))
+    residual = SpectralResidual(size, norm="backward").double()
+    residual.w2.data[..., 0] = 0.5  # real and constant, so that the full spectrum has the same
+    spectrum = np.fft.fft2(student)
+    adapted = np.fft.ifft2(1.5 * spectrum).real
+    expected = (((adapted - teacher) ** 2).sum() + 0.01 * (np.abs(0.5 * spectrum) ** 2).sum()) / 2
+    mine = spectral_residual(torch.from_numpy(student), torch.from_numpy(teacher), residual)
+    assert mine.item() == pytest.approx(expected, rel=1e-9)
+    # By Parseval the penalty is H W times that of the orthonormal transform.
+    plain = SpectralResidual(size).double()
+    plain.w2.data[..., 0] = 0.5
+    area = size[0] * size[1]
+    assert mine.item() == pytest.approx(
+        spectral_residual(torch.from_numpy(student), torch.from_numpy(teacher), plain, penalty=0.01 * area).item()
+    )
+
+
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
 def test_semantic_sees_no_slow_difference(classes: int) -> None:
     teacher = torch.arange(classes, 0, -1.0, dtype=torch.float64)[None]

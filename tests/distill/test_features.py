@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transpike.distill.bispectrum import SRDDistillation
 from transpike.distill.features import (
     BKDSNNDistillation,
     KDSNNDistillation,
@@ -179,6 +180,30 @@ def test_bkdsnn_by_its_parts() -> None:
     restored = F.conv2d(F.conv2d(maps, first.weight, first.bias, padding=1).relu(), second.weight, second.bias, 1, 1)
     assert terms["features"].item() == pytest.approx(3 * ((restored - teacher["b"]) ** 2).sum().item() / N, rel=1e-5)
     assert terms["weighted_logits"] == 2 * weighted_logits(student_logits, teacher_logits, target)
+
+
+def test_bkdsnn_of_means_over_space_by_numpy() -> None:
+    given = batch(SAME)
+    _, _, student, teacher, _ = given
+    method = BKDSNNDistillation(SAME, beta=3.0, pooled=True, rescale=True).eval()
+    own, other = student["high"].mean(0), teacher["b"].double().numpy().mean((2, 3))
+    with torch.no_grad():
+        restored = method.restore(own).double().numpy().mean((2, 3))
+    target = other / other.max() * own.max().item()
+    expected = 3 * np.sum((restored - target) ** 2) / N
+    assert method(*given)["features"].item() == pytest.approx(expected, rel=1e-5)
+    whole = BKDSNNDistillation(SAME, beta=3.0, rescale=True).eval()
+    whole.load_state_dict(method.state_dict())
+    maps = teacher["b"] / teacher["b"].max() * own.max()
+    summed = 3 * (whole.restore(own) - maps).square().sum().item() / N
+    assert whole(*given)["features"].item() == pytest.approx(summed, rel=1e-5)
+
+
+def test_lasnn_of_normalized_maps_is_srd_without_its_filter() -> None:
+    given = batch(SAME, seed=5)
+    ours = LaSNNDistillation(SAME, alpha=0, beta=2.0, normalize=True)
+    theirs = SRDDistillation(SAME, alpha=0, beta=2.0, normalize=True)  # whose residual begins as zero
+    assert ours(*given)["features"].item() == pytest.approx(theirs(*given)["srd"].item(), rel=1e-5)
 
 
 def test_bkdsnn_masks_by_the_seed_and_in_training_alone() -> None:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from transpike.distill import fused
-from transpike.distill.bsd import SpectralResidualDistillation, spectral_residual
+from transpike.distill.bsd import Norm, SpectralResidualDistillation, spectral_residual
 
 
-def trained(student: int, teacher: int, size: tuple[int, int]) -> SpectralResidualDistillation:
+def trained(student: int, teacher: int, size: tuple[int, int], norm: Norm = "ortho") -> SpectralResidualDistillation:
     torch.manual_seed(0)
-    loss = SpectralResidualDistillation(student, teacher, size=size, penalty=0.3).double()
+    loss = SpectralResidualDistillation(student, teacher, size=size, penalty=0.3, norm=norm).double()
     for parameter in loss.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return loss
@@ -24,12 +24,13 @@ def plain(loss: SpectralResidualDistillation, student: Tensor, teacher: Tensor) 
 
 
 @pytest.mark.parametrize("together", [1, 10**9], ids=["an image at a time", "all at once"])
+@pytest.mark.parametrize("norm", ["ortho", "backward"])
 @pytest.mark.parametrize("size", [(4, 6), (5, 5), (1, 3), (2, 2), (1, 1)])
 def test_value_and_gradients_are_those_of_autograd(
-    size: tuple[int, int], together: int, monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int], norm: Norm, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused, "TOGETHER", together)
-    loss = trained(3, 5, size)
+    loss = trained(3, 5, size, norm)
     student = torch.randn(2, 4, 3, *size, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(4, 5, *size, dtype=torch.float64)
     wanted = [student, *loss.parameters()]

@@ -94,11 +94,10 @@ def test_sharing_by_loops() -> None:
     total = 0.0
     for n in range(3):
         right = [step for step in student[:, n].numpy() if step.argmax() == target[n]]
-        if right:
-            shared = softmax(np.mean(right, 0) / temperature)
-            total += sum(
-                rel_entr(shared, softmax(step / temperature)).sum() * temperature**2 for step in student[:, n].numpy()
-            )
+        shared = softmax(np.mean(right, 0) / temperature) if right else np.full(5, 1 / 5)
+        total += sum(
+            rel_entr(shared, softmax(step / temperature)).sum() * temperature**2 for step in student[:, n].numpy()
+        )
     assert total > 0
     assert temporal_sharing(student, target).item() == pytest.approx(total / (4 * 3), rel=1e-6)
     assert temporal_sharing(student, one_hot(target, 5)) == temporal_sharing(student, target)
@@ -112,13 +111,26 @@ def test_sharing_teaches_wrong_steps_by_right_ones_alone() -> None:
     assert gradient[1, 0, 0] < 0 < gradient[1, 0, 1]
 
 
-def test_sharing_without_a_right_step_teaches_nothing() -> None:
+def test_sharing_without_a_right_step_teaches_that_nothing_is_known() -> None:
     student = logits(4, 3, 5).requires_grad_()
     nowhere = student.detach().mean(0).argmin(-1)
     student.data.scatter_(-1, nowhere.expand(4, 3).unsqueeze(-1), -20.0)
-    loss = temporal_sharing(student, nowhere)
+    loss = temporal_sharing(student, nowhere, temperature=1.0)
     (gradient,) = torch.autograd.grad(loss, student)
-    assert loss == 0 and not gradient.any()
+    torch.testing.assert_close(gradient, (student.detach().softmax(-1) - 1 / 5) / 12, rtol=1e-5, atol=1e-9)
+
+
+def test_sharing_leaves_out_classes_that_are_ruled_out() -> None:
+    student = logits(4, 3, 5)
+    cut = torch.cat([student, torch.full((4, 3, 1), -torch.inf)], -1).requires_grad_()
+    target = torch.tensor([5, 5, 5])  # which no step names
+    loss = temporal_sharing(cut, target)
+    # Of the five others none is right either: the same as without the sixth.
+    shared = torch.full((3, 5), 1 / 5, dtype=student.dtype)
+    expected = 9 * (shared * (shared.log() - (student / 3).log_softmax(-1))).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, cut)
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["indices", "mixup"])

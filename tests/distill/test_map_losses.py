@@ -19,6 +19,7 @@ from transpike.distill.map_losses import (
     gaussian_low_pass,
     gaussian_response,
     info_nce,
+    pooled_info_nce,
 )
 from transpike.errors import ConfigError, DataError
 
@@ -119,7 +120,18 @@ def test_info_nce_spelt_out() -> None:
     assert info_nce(student[:1], teacher[:1]) == 0
 
 
-@pytest.mark.parametrize("loss", [gaussian_frequency_loss, info_nce])
+def test_pooled_info_nce_sees_means_alone() -> None:
+    student, teacher = two_maps(3, 2, 4, 4)
+    own, other = (maps.mean((2, 3)) for maps in (student, teacher))
+    cosine = np.array([[F.cosine_similarity(s, t, dim=0) for t in other] for s in own])
+    likelihood = np.exp(cosine / 0.2)
+    expected = -np.log(np.diag(likelihood) / likelihood.sum(1)).mean()
+    loss = pooled_info_nce(student, teacher, temperature=0.2)
+    assert loss.item() == pytest.approx(expected)
+    torch.testing.assert_close(pooled_info_nce(student.flip(-1), teacher, temperature=0.2), loss)
+
+
+@pytest.mark.parametrize("loss", [gaussian_frequency_loss, info_nce, pooled_info_nce])
 @pytest.mark.parametrize("size", [(3, 4), (4, 3)])
 def test_gradients(loss: Callable[[Tensor, Tensor], Tensor], size: tuple[int, int]) -> None:
     student, teacher = two_maps(2, 2, *size)

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import pywt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transpike.distill import METHODS, create_method, method_needs
 from transpike.distill.logits import knowledge_distillation
-from transpike.distill.map_losses import focal_frequency_loss, gaussian_frequency_loss, info_nce
+from transpike.distill.map_losses import focal_frequency_loss, gaussian_frequency_loss, info_nce, pooled_info_nce
 from transpike.distill.sfkd import SFKDDistillation, SpatialFrequencyDistillation, standardize
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError, DataError
+from transpike.spectral.wavelet import wavedec2, waverec2
 
 T, N = 2, 4
 STAGES = (Stage("low", "a", 3, 5, (32, 16), (14, 14)), Stage("high", "b", 6, 7, (4, 5), (7, 7)))
@@ -40,7 +42,7 @@ def shake(module: nn.Module) -> None:
 
 
 def test_hooked_up() -> None:
-    assert METHODS["sfkd"] is SFKDDistillation and method_needs("sfkd") == {"features"}
+    assert METHODS["sfkd"] is SFKDDistillation and method_needs("sfkd") == {"features", "classes"}
     method = create_method("sfkd", STAGES, {"levels": 1, "loss": "mse"})
     assert set(method(*batch())) == {"kd", "mse"}
 
@@ -83,6 +85,8 @@ def test_grid_bounds_the_larger_maps() -> None:
         ({"sigma": None}, "gffl", F.mse_loss),
         ({"refine": "none"}, "gffl", gaussian_frequency_loss),
         ({"refine": "both"}, "gffl", gaussian_frequency_loss),
+        ({"refine": "projector"}, "gffl", gaussian_frequency_loss),
+        ({"loss": "pooled_infonce"}, "pooled_infonce", pooled_info_nce),
         ({"levels": 0}, "gffl", gaussian_frequency_loss),
         ({"levels": 1, "wavelet": "db2"}, "gffl", gaussian_frequency_loss),
     ],
@@ -115,6 +119,50 @@ def test_refinement_is_switched_off_and_on() -> None:
         assert torch.allclose(student, adapted) != student_moves
         assert torch.allclose(teacher, given) != teacher_moves
         assert not teacher.requires_grad
+
+
+def test_bands_are_compared_one_by_one() -> None:
+    """Against PyWavelets: the mean over LL and three details a level of each band's own loss."""
+    method = SFKDDistillation(STAGES[:1], beta=1.0, bands=True, sigma=0.3)
+    shake(method)
+    _, _, own, other, _ = batch()
+    pair = method.distances[0].pair(own["low"], other["a"])  # type: ignore[operator]
+    bands = []
+    for maps in pair:
+        low, *details = pywt.wavedec2(maps.detach().numpy(), "haar", "periodization", level=2)
+        bands.append([low, *(band for level in details for band in level)])
+    losses = [gaussian_frequency_loss(torch.tensor(a), torch.tensor(b), sigma=0.3) for a, b in zip(*bands, strict=True)]
+    assert len(losses) == 7
+    assert method(*batch())["gffl"].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+
+
+def test_an_anchor_refines_the_teacher_and_neither_loss_trains_what_is_the_others() -> None:
+    method = SFKDDistillation(STAGES[:1], beta=1.0, refine="anchored", classes=10)
+    shake(method)
+    student, teacher, own, other, target = batch()
+    own = {name: maps.requires_grad_() for name, maps in own.items()}
+    terms = method(student, teacher, own, other, target)
+    [distance] = method.distances
+    seen = distance.pair(own["low"], other["a"])[1]  # type: ignore[operator]
+    given = standardize(F.adaptive_avg_pool2d(other["a"], (8, 8)))
+    assert not torch.allclose(seen, given) and not seen.requires_grad
+    anchored = [*distance.anchor.parameters(), *distance.head.parameters()]  # type: ignore[union-attr]
+    logits = distance.head(distance.anchor(given).mean((2, 3)))  # type: ignore[operator,misc]
+    torch.testing.assert_close(terms["anchor"], knowledge_distillation(logits, teacher, temperature=1.0))
+    by_anchor = torch.autograd.grad(terms["anchor"], [own["low"], *anchored], allow_unused=True, retain_graph=True)
+    assert by_anchor[0] is None and all(gradient is not None for gradient in by_anchor[1:])
+    by_loss = torch.autograd.grad(terms["gffl"], [own["low"], *anchored], allow_unused=True)
+    assert by_loss[0].abs().max() > 0 and by_loss[1:] == (None,) * len(anchored)
+
+
+def test_a_projector_has_no_shortcut_and_no_norm() -> None:
+    [distance] = SFKDDistillation(STAGES[:1], refine="projector").distances
+    refine, maps = distance.refine, noise(2, 5, 8, 8)
+    assert isinstance(refine.refine.norm, nn.Identity)  # type: ignore[union-attr]
+    coeffs = wavedec2(refine.enter(maps), "haar", "periodization", 2)  # type: ignore[operator,union-attr]
+    expected = refine.leave(waverec2(refine.refine(coeffs), "haar", "periodization"))  # type: ignore[operator,union-attr]
+    torch.testing.assert_close(refine(maps), expected)
+    assert refine(maps).abs().max() > 0  # type: ignore[operator]
 
 
 def test_without_wavelets_refines_the_maps_themselves() -> None:
@@ -191,7 +239,7 @@ def test_gradcheck() -> None:
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"beta": -1.0}, "beta=-1.0"),
         ({"sigma": 0.0}, "sigma=0.0"),
-        ({"loss": "gfl"}, "loss='gfl': expected one of gffl, mse, infonce, focal_frequency"),
+        ({"loss": "gfl"}, "loss='gfl': expected one of gffl, mse, infonce, pooled_infonce"),
         ({"refine": "teacher"}, "refine='teacher'"),
         ({"grid": 0}, "grid=0"),
         ({"grid": 1.5}, "grid=1.5: expected a whole number"),

@@ -65,6 +65,17 @@ def test_a_run_that_the_other_commands_read(teacher: str, tmp_path: Path, capsys
     assert "spiking_resnet19 on digits" in capsys.readouterr().out
 
 
+def test_ckdsnn_takes_the_weights_of_the_teachers_last_layer(
+    teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["distill", "--teacher", teacher, *STUDENT, "--method", "ckdsnn"]
+    assert main([*given, "--out", str(tmp_path / "run")]) == 0
+    told = read(tmp_path / "run")["distillation"]
+    assert isinstance(told, dict) and set(told["first_terms"]) == {"cross_entropy", "noisy_kd", "activity"}
+    assert main([*given, "--taps", '{"layers.7": "layers.2"}', "--out", str(tmp_path / "other")]) == 2
+    assert "weighs the teacher's maps at 'layers.2' by its last layer" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_teacher_by_name_at_its_own_size_and_normalisation(tmp_path: Path) -> None:
     # timm's network takes three channels of 224 pixels: digits have one, so its own sizes are given.
     weights = tmp_path / "w.safetensors"

@@ -275,7 +275,7 @@ def test_every_row_is_a_run_whose_networks_and_encoder_can_be_built(each: Comman
     height, _ = encoder.output_size((size, size))
     shape = {"image_size": height, "in_channels": 1 if "mnist" in told.data else 3, **(told.network or {})}
     with torch.device("meta"):
-        transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape), steps=told.steps)
+        transfer(create_model(told.ann, **shape), create_model(f"spiking_{told.ann}", **shape))
     published = {"vgg9": 60, "vgg11": 60, "vgg13": 64}
     assert height == published.get(told.ann, height)
     if "interleaved" in each.name:

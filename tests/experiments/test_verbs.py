@@ -24,6 +24,7 @@ from transpike.experiments.learning import recorded, settled
 from transpike.experiments.options import read_record, record
 from transpike.experiments.report import Report
 from transpike.experiments.source import Source, load_model
+from transpike.experiments.study import Study
 from transpike.results import RunFolder, read_result, read_run, start_run
 from transpike.train import Machine, Optim
 from transpike.train.recorded import read_options, recorded_loading
@@ -189,7 +190,7 @@ def test_from_python_paths_may_be_text_and_text_a_path(tmp_path: Path) -> None:
     assert Analyze([Path("runs/a"), "runs/b"]).student == ["runs/a", "runs/b"]
     for kind, words in (
         *((Analyze, ["a"]), (Compare, ["a"]), (Demo, []), (distill.Distill, ["a"]), (Evaluate, ["a"])),
-        *((Export, ["a"]), (Finetune, ["a"]), (hybrid_options.Hybrid, [])),
+        *((Export, ["a"]), (Finetune, ["a"]), (hybrid_options.Hybrid, []), (Study, ["a"])),
     ):
         assert kind(*words, out="runs/x").out == Path("runs/x")
     with pytest.raises(ConfigError, match=r"^out=3: expected a path\.$"):

@@ -18,7 +18,8 @@ from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 from transpike.models import create_model, read_weights
 from transpike.models.spiking import OverTime
 from transpike.neurons import IFNode
-from transpike.train import Loaders, Optim, Recipe, TrainOptions, evaluate, fit
+from transpike.train import Loaders, Optim, Recipe, TrainOptions, classify, evaluate, fit
+from transpike.train.mix import mix
 
 from . import small
 from .small import CPU, OPTIONS, PLAIN, Interrupting, images, loaders, network
@@ -176,6 +177,20 @@ def test_a_loss_that_is_no_number_stops_and_is_explained(tmp_path):
     told = r"at step 1 \(epoch 1\): .* no epoch had ended yet.* look for such values in the images"
     with pytest.raises(TranspikeError, match=told):
         fit(network(), loaders(Poisoned(images(), after=0)), PLAIN, folder=tmp_path / "first")
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "mixed"), [(1.0, None, 8), (1.0, 2, 4), (0.5, None, (1, 7)), (0.0, None, 0)]
+)
+def test_a_share_of_the_batches_is_mixed_in_the_first_epochs(share, epochs, mixed, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(classify, "mix", lambda *given, **named: calls.append(1) or mix(*given, **named))
+    recipe = Recipe(mixup=0.5, mix_share=share, mix_epochs=epochs)
+    batches = len(loaders().train)
+    fit(network(), loaders(), replace(PLAIN, epochs=4, recipe=recipe), folder=tmp_path)
+    whole = 4 * batches
+    expected = {8: whole, 4: whole // 2, 0: 0}.get(mixed) if isinstance(mixed, int) else None
+    assert len(calls) == expected if expected is not None else 0 < len(calls) < whole
 
 
 class PerStep(nn.Module):

@@ -10,7 +10,7 @@ from transpike.coding import DCTEncoder
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.models import create_model
 from transpike.models.spiking import OverTime
-from transpike.neurons import DCTLIFNode, IFNode
+from transpike.neurons import DCTLIFNode, IFNode, reset_net
 from transpike.train import Loaders, Machine, Optim, TrainOptions, evaluate, fit
 from transpike.train.hybrid import balance_thresholds, check_constrained, transfer
 
@@ -47,9 +47,8 @@ def test_a_network_outside_the_constraints_is_refused_by_its_layer(make, told):
 def test_weights_are_copied_and_the_mean_over_steps_is_the_papers_sum():
     ann, snn = create_model("mlp", hidden=5, **SHAPE), create_model("spiking_mlp", hidden=5, **SHAPE)
     before = [weight.clone() for weight in ann.parameters()]
-    transfer(ann, snn, steps=2)
-    for ours, theirs, factor in zip(snn.parameters(), before, (1, 2), strict=True):
-        assert torch.equal(ours, factor * theirs)
+    transfer(ann, snn)
+    assert all(torch.equal(*pair) for pair in zip(snn.parameters(), before, strict=True))
     assert all(torch.equal(*pair) for pair in zip(ann.parameters(), before, strict=True))
     spikes = []
     snn.layers[1].register_forward_hook(lambda _, __, out: spikes.append(out.detach()))
@@ -58,12 +57,39 @@ def test_weights_are_copied_and_the_mean_over_steps_is_the_papers_sum():
     assert torch.allclose(logits, spikes[0].sum(0) @ before[1].T, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "given"), [("mlp", {"hidden": 5}), ("vgg5", {"layers": (4, 0, 4, 4, 0), "hidden": 6, "dropout": 0.0})]
+)
+def test_a_step_of_adam_moves_the_logits_as_it_does_where_spikes_are_summed(name, given):
+    """The paper's form: cross-entropy of the last layer's sum of what it is given in T steps."""
+    torch.manual_seed(0)
+    snn = create_model(f"spiking_{name}", **SHAPE, **given, v_threshold=0.1).eval()
+    images, labels = 3 * steps(torch.randn(6, 1, 8, 8)), torch.arange(6) % 3
+    spikes = []
+    last = [module for module in snn.modules() if isinstance(module, nn.Linear)][-1]
+    last.register_forward_pre_hook(lambda _, inputs: spikes.append(inputs[0].detach()))
+    weight = last.weight.detach().clone().requires_grad_()
+    optimizers = [torch.optim.Adam([one], lr=0.01) for one in (last.weight, weight)]
+    for _ in range(3):
+        reset_net(snn)
+        spikes.clear()
+        logits = snn(images).mean(0)
+        summed = spikes[0].unflatten(0, (len(images), -1)).sum(0) if spikes[0].ndim == 2 else spikes[0].sum(0)
+        theirs = summed @ weight.T
+        assert float(summed.sum()) > 0
+        torch.testing.assert_close(logits, theirs, rtol=1e-4, atol=1e-5)
+        for optimizer, given_logits in zip(optimizers, (logits, theirs), strict=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(given_logits, labels).backward()
+            optimizer.step()
+
+
 def test_no_twin_and_no_constrained_network_are_told():
     ann = create_model("mlp", hidden=5, **SHAPE)
     with pytest.raises(ModelError, match=r"SpikingMLP is no spiking twin of this MLP: layers\.0\.weight, layers\.3"):
-        transfer(ann, create_model("spiking_mlp", hidden=6, **SHAPE), steps=2)
+        transfer(ann, create_model("spiking_mlp", hidden=6, **SHAPE))
     with pytest.raises(ModelError, match="has a bias"):
-        transfer(nn.Linear(2, 2), nn.Linear(2, 2), steps=2)
+        transfer(nn.Linear(2, 2), nn.Linear(2, 2))
 
 
 def by_hand(weights, images, percentile):
@@ -158,7 +184,7 @@ def test_from_an_artificial_network_to_a_trained_spiking_one(tmp_path):
     ann, snn = create_model("mlp", hidden=12, **SHAPE), create_model("spiking_mlp", hidden=12, **SHAPE)
     options = TrainOptions(epochs=8, machine=CPU, optim=Optim(lr=0.05))
     fit(ann, Loaders(loader, None), options, folder=tmp_path / "ann", encode=encoder.layout)
-    transfer(ann, snn, steps=8)
+    transfer(ann, snn)
     found = balance_thresholds(snn, loader, encode=encoder)
     before = evaluate(snn, loader, machine=CPU, encode=encoder)
     options = TrainOptions(epochs=4, steps=8, machine=CPU, optim=Optim(name="adamw", lr=1e-2))

@@ -22,6 +22,9 @@ __all__ = ["DCTEncoder"]
 
 _FIT_BATCH = 64
 
+OFFSETS = {"ycbcr": 0.0, "ycbcr-offset": 128 / 255}
+"""What a choice of colours adds to both chroma channels."""
+
 
 class DCTEncoder(Encoder):
     r"""Images [N, C, H, W] to ternary spikes [T, N, C, H', W'], of which each step shows one frequency of every block.
@@ -55,6 +58,8 @@ class DCTEncoder(Encoder):
         frequencies: how many of the lowest, or which zigzag ranks, to show; all by default.
         percentile: of the shown values, for `high`; `low` is the (100 - percentile)-th.
         color: "ycbcr" turns three channels to luma and chroma first, as for the paper's CIFAR; None leaves them.
+            "ycbcr-offset" adds 128/255 to both chroma channels, which the authors' code does with normalised images:
+            grey then has chroma, and spikes of it.
 
     Attributes:
         schedule: the zigzag rank that each step shows, T of them.
@@ -98,8 +103,8 @@ class DCTEncoder(Encoder):
         color: str | None = None,
     ) -> None:
         super().__init__(steps)
-        if color not in (None, "ycbcr"):
-            raise ConfigError(f'color={color!r}: either None or "ycbcr".')
+        if color is not None and color not in OFFSETS:
+            raise ConfigError(f"color={color!r}: None, or {' or '.join(map(repr, OFFSETS))}.")
         self.block = whole("block", block)
         self.stride = self.block if stride is None else whole("stride", stride, most=self.block)
         self.period = period(order, frequencies, block=block)
@@ -220,7 +225,7 @@ class DCTEncoder(Encoder):
             shown[self._rows[k], self._columns[k]] += 1
         coefficients = torch.where(shown > 0, dctn(blocks) / shown.clamp(min=1), 0.0)
         images = block_idct(coefficients, stride=self.stride, size=size)
-        return images if self.color is None else rgb(images)
+        return images if self.color is None else rgb(images - self._offset(images))
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H', W') for images of size (H, W).
@@ -248,9 +253,15 @@ class DCTEncoder(Encoder):
         >>> DCTEncoder(block=4, stride=2, steps=16).layout(torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 3, 60, 60])
         """
-        colored = images if self.color is None else ycbcr(images)
-        blocks = idctn(block_dct(colored, block=self.block, stride=self.stride))
+        blocks = idctn(block_dct(self._colored(images), block=self.block, stride=self.stride))
         return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).to(images.dtype)
+
+    def _colored(self, images: Tensor) -> Tensor:
+        """The images in the encoder's colours."""
+        return images if self.color is None else ycbcr(images) + self._offset(images)
+
+    def _offset(self, images: Tensor) -> Tensor:
+        return images.new_tensor([0.0, 1.0, 1.0]).view(3, 1, 1) * OFFSETS[self.color or "ycbcr"]
 
     def digits(self, step: int) -> tuple[float, ...]:
         """A spike of either sign, or none."""
@@ -331,9 +342,7 @@ class DCTEncoder(Encoder):
             raise DataError(
                 f"DCTEncoder takes images [N, C, H, W] of floats, not {images.dtype} of shape {list(images.shape)}."
             )
-        images = images.double()
-        if self.color is not None:
-            images = ycbcr(images)
+        images = self._colored(images.double())
         blocks = block_dct(images, block=self.block, stride=self.stride)
         batch, channels, rows, columns = blocks.shape[:4]
         ordered = blocks[..., self._rows, self._columns].flatten(0, 3).mT.float().contiguous()

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from transpike.checks import choice, refuse
+from transpike.data.wide import wide
 from transpike.errors import ConfigError
 
 __all__ = ["Augment", "augment_names", "augmentation", "cutout", "random_flip", "random_shift", "shift_and_flip"]
@@ -29,12 +30,12 @@ _FARTHEST = 1024
 def augmentation(text: str, *, standard: Augment | None = None) -> Augment | None:
     """What ``text`` asks for: names joined by ``+``, applied in that order, each with its number or without.
 
-    ``none``; ``standard``, the set's own; a random ``shift`` by up to ``:1`` pixel; ``autoaugment`` with the policy
-    ``:cifar10``, ``:svhn`` or ``:imagenet``;
-    ``randaugment`` of two operations with the magnitude ``:9`` of 31; ``cutout`` of a square of ``:16`` pixels, by
-    default half the image's side; ``erasing`` of a rectangle in a share ``:0.25`` of the images. What these empty is
-    black. AutoAugment, RandAugment and erasing are torchvision's; a few images of a batch share their draws, which
-    follow the same distribution as alone.
+    ``none``; ``standard``, the set's own; a random ``shift`` by up to ``:1`` pixel; ``flip``, left to right in half of
+    the images; ``autoaugment`` with the policy ``:cifar10``, ``:svhn`` or ``:imagenet``; ``randaugment`` with the
+    magnitude ``:9`` of 31, of two operations, or of ``:9/1`` operation; ``wide``, one operation for frames of events;
+    ``cutout`` of a square of ``:16`` pixels, by default half the image's side; ``erasing`` of a rectangle in a share
+    ``:0.25`` of the images. What these empty is black. AutoAugment, RandAugment and erasing are torchvision's; a few
+    images of a batch share their draws, which follow the same distribution as alone.
 
     Args:
         text: The names.
@@ -104,10 +105,27 @@ def _autoaugment(value: str) -> Augment:
 def _randaugment(value: str) -> Augment:
     from torchvision.transforms import v2
 
-    magnitude = int(value or 9)
-    if not 0 <= magnitude <= 30:
+    first, slash, second = value.partition("/")
+    magnitude, operations = int(first or 9), int(second) if slash else 2
+    if not 0 <= magnitude <= 30 or not 1 <= operations <= 10:
         raise ValueError
-    return partial(_drawn, transform=v2.RandAugment(num_ops=2, magnitude=magnitude))
+    return partial(_drawn, transform=v2.RandAugment(num_ops=operations, magnitude=magnitude))
+
+
+def _flip(value: str) -> Augment:
+    if value:
+        raise ValueError
+    return _flipped
+
+
+def _flipped(images: Tensor, generator: Generator) -> Tensor:
+    return random_flip(images, generator=generator)
+
+
+def _wide(value: str) -> Augment:
+    if value:
+        raise ValueError
+    return wide
 
 
 def _erasing(value: str) -> Augment:
@@ -141,6 +159,8 @@ def _shifted(images: Tensor, generator: Generator, *, pixels: int) -> Tensor:
 
 _MAKERS: dict[str, Callable[[str], Augment]] = {
     "shift": _shift,
+    "flip": _flip,
+    "wide": _wide,
     "autoaugment": _autoaugment,
     "randaugment": _randaugment,
     "cutout": _cutout,

@@ -26,6 +26,8 @@ from transpike.errors import ConfigError, DataError, reason
 __all__ = ["EventFrames", "EventSets", "augmented", "collected", "event_augmentation", "event_frames", "load_events"]
 
 _SPLITS = ("number", "time")
+FOR_FRAMES = ("standard", "shift", "flip", "wide", "cutout")
+"""Augmentations that frames of events can take."""
 
 
 @dataclass(frozen=True)
@@ -230,10 +232,10 @@ def event_augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment |
     """The augmentation that the options ask for, of those that frames can take."""
     if unfit := [field for field in ("size", "mean", "std") if getattr(loading, field) is not None]:
         raise ConfigError(f"loading.{unfit[0]} is for images: event frames keep the sensor's size and their counts.")
-    if foreign := set(augment_names(loading.augment)) - {"none", "standard", "cutout"}:
+    if foreign := set(augment_names(loading.augment)) - {"none", *FOR_FRAMES}:
         raise ConfigError(
             f"loading.augment: {', '.join(sorted(foreign))} is for images; frames of events take "
-            "standard, cutout or none."
+            f"{', '.join(FOR_FRAMES)} or none."
         )
     return augmentation(loading.augment, standard=partial(shift_and_flip, shift=shift, flip=flip))
 

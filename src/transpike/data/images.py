@@ -40,8 +40,9 @@ class Loading:
         seed: Fixes the validation split, the order of the epochs and the augmentation.
         workers: Processes that read files (``folder`` only; the other sets lie in memory and need none).
         augment: ``none``, or ``standard``: a random shift, for ``folder`` a random resized crop; for all but digits
-            mirroring. ``shift``, ``autoaugment``, ``randaugment``, ``cutout`` and ``erasing`` come after it or alone,
-            joined by ``+``, as in ``standard+autoaugment+cutout:16``; see :func:`~transpike.data.augment.augmentation`.
+            mirroring. ``shift``, ``flip``, ``autoaugment``, ``randaugment``, ``wide``, ``cutout`` and ``erasing`` come
+            after it or alone, joined by ``+``, as in ``standard+autoaugment+cutout:16``; see
+            :func:`~transpike.data.augment.augmentation`.
         size: Side of the images in pixels; by default the set's own, for ``folder`` 224.
         crop: For ``folder``, the share of the resized image's side that evaluation's centre crop keeps, in (0, 1]; by
             default 0.875, for timm's networks their own.
@@ -318,7 +319,7 @@ def _statistics(
     chosen = loading.mean or mean, loading.std or std
     if any(len(values) != len(mean) for values in chosen):
         raise ConfigError(
-            f"loading.mean and loading.std need {len(mean)} values, one per channel: got {loading.mean}, {loading.std}. "
-            "A run hands on those of its own images: give --data like them."
+            f"loading.mean and loading.std need {len(mean)} values, one per channel: got {loading.mean}, {loading.std}."
+            " A run hands on those of its own images: give --data like them."
         )
     return chosen

@@ -22,7 +22,13 @@ from transpike.distill.decoupled import DISTDistillation, DKDDistillation
 from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
 from transpike.distill.hints import ATDistillation, FitNetDistillation, OFDDistillation
 from transpike.distill.logits import LogitsDistillation, TKSDistillation, TLDDistillation, knowledge_distillation
-from transpike.distill.map_losses import focal_frequency_loss, gaussian_frequency_loss, info_nce
+from transpike.distill.map_losses import (
+    band_loss,
+    focal_frequency_loss,
+    gaussian_frequency_loss,
+    info_nce,
+    pooled_info_nce,
+)
 from transpike.distill.matching import default_taps, match_taps, pair_taps
 from transpike.distill.method import Method
 from transpike.distill.methods import METHODS, check_method, create_method, method_needs
@@ -66,6 +72,7 @@ __all__ = [
     "Tap",
     "Taps",
     "WaveletRefinement",
+    "band_loss",
     "check_method",
     "create_method",
     "default_taps",
@@ -77,6 +84,7 @@ __all__ = [
     "match_taps",
     "method_needs",
     "pair_taps",
+    "pooled_info_nce",
     "spectral_residual",
     "spectral_semantic",
 ]

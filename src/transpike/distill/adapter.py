@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transpike.distill.taps import Stage
 from transpike.errors import DataError
 
-__all__ = ["Adapter", "Pairs", "mean_over_time", "on_grid"]
+__all__ = ["Adapter", "Pairs", "mean_over_time", "on_grid", "unit_energy"]
 
 Pairs: TypeAlias = dict[Stage, tuple[Tensor, Tensor]]
 """By stage, a student's maps and its teacher's, both [N, C', H, W]."""
@@ -43,6 +43,15 @@ def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if height % size[0] or width % size[1]:
         return F.adaptive_avg_pool2d(maps, size)
     return F.avg_pool2d(maps, (height // size[0], width // size[1]))  # the same, and costs less
+
+
+def unit_energy(maps: Tensor) -> Tensor:
+    """Maps divided by the root of their mean square over the batch, so that no loss depends on their scale.
+
+    >>> unit_energy(torch.tensor([3.0, -3.0]))
+    tensor([ 1., -1.])
+    """
+    return maps / maps.square().mean().sqrt().clamp(min=1e-12)
 
 
 class Adapter(nn.Module):

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from transpike.distill.adapter import Pairs
-from transpike.distill.bsd import Domain, SpectralResidualDistillation, SpectralSemanticDistillation
+from transpike.distill.bsd import (
+    Domain,
+    Norm,
+    Reduction,
+    SpectralResidualDistillation,
+    SpectralSemanticDistillation,
+)
 from transpike.distill.feature_method import FeatureMethod
 from transpike.distill.logits import knowledge_distillation
 from transpike.distill.method import NONE, Features, Method
@@ -31,6 +37,7 @@ class SSDDistillation(Method):
         gamma: weight of SSD.
         temperature: of logits KD.
         keep: share of frequencies that SSD sees.
+        reduction: SSD's over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars "kd" and
     "ssd".
@@ -48,9 +55,10 @@ class SSDDistillation(Method):
         gamma: float = 0.5,
         temperature: float = 2.0,
         keep: float = 0.5,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(alpha=alpha, gamma=gamma, temperature=temperature)
-        self.ssd = SpectralSemanticDistillation(keep)
+        self.ssd = SpectralSemanticDistillation(keep, reduction=reduction)
 
     def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         terms = {}
@@ -73,6 +81,7 @@ class SRDDistillation(FeatureMethod):
         penalty: weight of the residual's size in SRD.
         domain: "spatial" for SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
+        norm: of SRD's Fourier transform: "ortho", or "backward", by which the penalty weighs H W times as much.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "kd" and "srd".
 
@@ -95,6 +104,7 @@ class SRDDistillation(FeatureMethod):
         penalty: float = 0.01,
         domain: Domain = "frequency",
         normalize: bool = False,
+        norm: Norm = "ortho",
     ) -> None:
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
         check_weights(penalty=penalty)
@@ -106,6 +116,7 @@ class SRDDistillation(FeatureMethod):
                 penalty=penalty,
                 domain=domain,
                 normalize=normalize,
+                norm=norm,
             )
             for stage in self.stages
         )
@@ -141,6 +152,8 @@ class BiSpectrumDistillation(SRDDistillation):
         penalty: weight of the residual's size in SRD.
         domain: "spatial" for SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
+        norm: of SRD's Fourier transform: "ortho", or "backward", by which the penalty weighs H W times as much.
+        reduction: SSD's over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "srd" and "ssd".
@@ -165,6 +178,8 @@ class BiSpectrumDistillation(SRDDistillation):
         penalty: float = 0.01,
         domain: Domain = "frequency",
         normalize: bool = False,
+        norm: Norm = "ortho",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(
             stages,
@@ -174,10 +189,11 @@ class BiSpectrumDistillation(SRDDistillation):
             penalty=penalty,
             domain=domain,
             normalize=normalize,
+            norm=norm,
         )
         check_weights(gamma=gamma)
         self.gamma = gamma
-        self.ssd = SpectralSemanticDistillation(keep)
+        self.ssd = SpectralSemanticDistillation(keep, reduction=reduction)
 
     def forward(
         self,

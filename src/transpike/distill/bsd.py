@@ -6,21 +6,23 @@ Knowledge Transfer". What the paper leaves open is settled by an argument each a
 
 from __future__ import annotations
 
-from typing import Literal
+from math import sqrt
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from transpike.checks import number
-from transpike.distill.adapter import Adapter, mean_over_time, on_grid
+from transpike.checks import choice, number
+from transpike.distill.adapter import Adapter, mean_over_time, on_grid, unit_energy
 from transpike.distill.fused import fused_residual
 from transpike.distill.inputs import feature_pair, mean_logit_pair
 from transpike.distill.settings import check_weights
-from transpike.errors import ConfigError
 from transpike.spectral.fourier import full_precision, half_spectrum_energy, high_pass, irfft2, rfft2
 
 __all__ = [
     "Domain",
+    "Norm",
+    "Reduction",
     "SpectralResidual",
     "SpectralResidualDistillation",
     "SpectralSemanticDistillation",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 Domain = Literal["frequency", "spatial"]
+Norm = Literal["ortho", "backward"]
+Reduction = Literal["mean", "sum"]
 
 
 SMALL = 1e-3
@@ -72,32 +76,37 @@ def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidu
     return ((adapted - teacher).square().sum() + penalty * size) / len(student)
 
 
-def spectral_semantic(student_logits: Tensor, teacher_logits: Tensor, *, keep: float = 0.5) -> Tensor:
+def spectral_semantic(
+    student_logits: Tensor, teacher_logits: Tensor, *, keep: float = 0.5, reduction: Reduction = "mean"
+) -> Tensor:
     """Mean squared distance of the high frequencies of logits that are sorted as the teacher's are: a scalar.
 
     L_SSD = mean (HP(z_s[phi]) - HP(z_t[phi]))^2,  phi sorts z_t in descending order
 
-    Equations 12 to 15. Our reading: the mean over classes and batch. Relabelling the classes changes nothing, nor does
-    a constant added to all logits of an image.
+    Equations 12 to 15. Our reading: the mean over classes and batch; Eq. 15 may be read as a sum over classes, too.
+    Relabelling the classes changes nothing, nor does a constant added to all logits of an image.
 
     Args:
         student_logits: [N, classes], or [T, N, classes], whose mean over time counts.
         teacher_logits: [N, classes].
         keep: the share of frequencies that passes; those above (1 - keep) / 2 cycles per class.
+        reduction: "mean" over classes, or their "sum", which is the mean times their number.
 
     Raises:
-        ConfigError: for `keep` outside (0, 1).
+        ConfigError: for `keep` outside (0, 1), and another reduction.
         DataError: for other shapes.
 
     >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
     >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
     (0.0, 1.0)
     """
+    choice("reduction", reduction, get_args(Reduction))
     student_logits, teacher_logits = mean_logit_pair(mean_over_time(student_logits), teacher_logits)
     order = teacher_logits.argsort(dim=-1, descending=True, stable=True)
     # The filter is linear, and so is sorting by a given order: one transform of the difference.
     difference = (student_logits - teacher_logits).gather(-1, order)
-    return high_pass(difference, keep=keep).square().mean()
+    squares = high_pass(difference, keep=keep).square()
+    return squares.mean() if reduction == "mean" else squares.sum(-1).mean()
 
 
 class SpectralResidual(nn.Module):
@@ -109,6 +118,8 @@ class SpectralResidual(nn.Module):
         size: (H, W) of the maps.
         domain: "frequency": complex, on half spectra [H, W // 2 + 1]; "spatial", the paper's control experiment: real,
             on the maps [H, W] themselves, without Fourier transforms.
+        norm: of the Fourier transform: "ortho" keeps the energy of the maps, "backward" gives H W times as much. The
+            penalty of a residual then weighs as many times more: at "ortho" 0.01 of what it saves, whatever the size.
 
     Shapes: half spectra or maps [N, C, *] -> the same.
 
@@ -119,11 +130,12 @@ class SpectralResidual(nn.Module):
     360
     """
 
-    def __init__(self, size: tuple[int, int], *, domain: Domain = "frequency") -> None:
+    def __init__(self, size: tuple[int, int], *, domain: Domain = "frequency", norm: Norm = "ortho") -> None:
         super().__init__()
-        if domain not in ("frequency", "spatial"):
-            raise ConfigError(f"domain={domain!r}: expected 'frequency' or 'spatial'.")
+        choice("domain", domain, get_args(Domain))
+        choice("norm", norm, get_args(Norm))
         self.size = (size[0], size[1])
+        self.norm = norm
         self.domain = domain
         height, width = size
         places = (height, width // 2 + 1) if domain == "frequency" else (height, width)
@@ -141,21 +153,26 @@ class SpectralResidual(nn.Module):
         w1, b1, w2, b2 = (self._values(p) for p in (self.w1, self.b1, self.w2, self.b2))
         return torch.addcmul(b2, w2, modrelu(torch.addcmul(b1, w1, x), self.bias))
 
+    @property
+    def scale(self) -> float:
+        """What the orthonormal transform is multiplied by."""
+        return 1.0 if self.norm == "ortho" else sqrt(self.size[0] * self.size[1])
+
     def adapt(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The maps [N, C, H, W] with the residual added, and the sum of squares of the residual."""
         if self.domain == "spatial":
             residual = self(maps)
             return maps + residual, residual.square().sum()
-        spectrum = rfft2(maps)
+        spectrum = rfft2(maps) * self.scale
         residual = self(spectrum)
         width = maps.shape[-1]
-        return irfft2(spectrum + residual, width=width), half_spectrum_energy(residual, width=width)
+        return irfft2((spectrum + residual) / self.scale, width=width), half_spectrum_energy(residual, width=width)
 
     def _values(self, parameter: Tensor) -> Tensor:
         return torch.view_as_complex(parameter) if self.domain == "frequency" else parameter
 
     def extra_repr(self) -> str:
-        return f"{self.size}, domain={self.domain!r}"
+        return f"{self.size}, domain={self.domain!r}, norm={self.norm!r}"
 
 
 class SpectralResidualDistillation(nn.Module):
@@ -174,6 +191,7 @@ class SpectralResidualDistillation(nn.Module):
         domain: "frequency", or "spatial" for the paper's control experiment.
         normalize: divide the teacher's maps by the root of their mean square over the batch, so that the loss does not
             depend on the teacher's scale. The paper does not.
+        norm: of the Fourier transform; see `SpectralResidual`.
 
     Shapes: student [T, N, C, H, W] or [N, C, H, W], teacher [N, C', H', W'] -> a scalar.
 
@@ -195,11 +213,12 @@ class SpectralResidualDistillation(nn.Module):
         penalty: float = 0.01,
         domain: Domain = "frequency",
         normalize: bool = False,
+        norm: Norm = "ortho",
     ) -> None:
         super().__init__()
         check_weights(penalty=penalty)
         self.adapter = Adapter(student_channels, teacher_channels)
-        self.residual = SpectralResidual(size, domain=domain)
+        self.residual = SpectralResidual(size, domain=domain, norm=norm)
         self.penalty = penalty
         self.normalize = normalize
 
@@ -224,10 +243,12 @@ class SpectralResidualDistillation(nn.Module):
             assert adapter.projection.bias is not None
             projection = (adapter.projection.weight, adapter.projection.bias)
             parts = (residual.w1, residual.b1, residual.w2, residual.b2, residual.bias)
-            return fused_residual(student, teacher, projection, parts, penalty=self.penalty, small=SMALL)
+            return fused_residual(
+                student, teacher, projection, parts, penalty=self.penalty, small=SMALL, scale=residual.scale
+            )
 
     def _target(self, teacher: Tensor) -> Tensor:
-        return teacher / teacher.square().mean().sqrt().clamp(min=1e-12) if self.normalize else teacher
+        return unit_energy(teacher) if self.normalize else teacher
 
     def extra_repr(self) -> str:
         return f"penalty={self.penalty}, normalize={self.normalize}"
@@ -238,6 +259,7 @@ class SpectralSemanticDistillation(nn.Module):
 
     Args:
         keep: the share of frequencies that passes, in (0, 1).
+        reduction: over classes: "mean" or "sum".
 
     Shapes: student [T, N, classes] or [N, classes], teacher [N, classes] -> a scalar.
 
@@ -245,13 +267,15 @@ class SpectralSemanticDistillation(nn.Module):
     0.0
     """
 
-    def __init__(self, keep: float = 0.5) -> None:
+    def __init__(self, keep: float = 0.5, *, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.keep = number("keep", keep, above=0, below=1)
+        self.reduction: Reduction = reduction
+        choice("reduction", reduction, get_args(Reduction))
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         with torch.autocast(student_logits.device.type, enabled=False):
-            return spectral_semantic(student_logits, teacher_logits, keep=self.keep)
+            return spectral_semantic(student_logits, teacher_logits, keep=self.keep, reduction=self.reduction)
 
     def extra_repr(self) -> str:
-        return f"keep={self.keep}"
+        return f"keep={self.keep}, reduction={self.reduction!r}"

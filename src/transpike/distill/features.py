@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.distill.adapter import Adapter, Pairs, on_grid
+from transpike.distill.adapter import Adapter, Pairs, on_grid, unit_energy
 from transpike.distill.feature_method import FeatureMethod, smallest_of_norms, stage_maps
 from transpike.distill.inputs import feature_pair, labels
 from transpike.distill.logits import weighted_logits
@@ -110,6 +110,7 @@ class LaSNNDistillation(FeatureMethod):
         beta: weight of the features.
         attention: weight of the attention maps, whose distance is at most 2 a stage.
         temperature: of logits KD.
+        normalize: divide the teacher's maps by their root mean square; with it this is what SRD is without its filter.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "features" and "attention".
@@ -133,13 +134,18 @@ class LaSNNDistillation(FeatureMethod):
         beta: float = 7e-5,
         attention: float = 0.0,
         temperature: float = 2.0,
+        normalize: bool = False,
     ) -> None:
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta, attention=attention)
         self.adapters = _Adapters(self.stages if beta else ())
+        self.normalize = normalize
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's maps and the teacher's, both [N, C', H, W]."""
-        return dict(self.adapters(student, teacher))
+        pairs: Pairs = self.adapters(student, teacher)
+        if not self.normalize:
+            return pairs
+        return {stage: (own, unit_energy(other)) for stage, (own, other) in pairs.items()}
 
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         terms = {}
@@ -186,6 +192,9 @@ class KDSNNDistillation(LaSNNDistillation):
 class BKDSNNDistillation(FeatureMethod):
     """alpha * `weighted_logits` + beta * `feature_distance` at the last stage, from student maps that were blurred.
 
+    The form of its public code for CNNs and events. That for transformers on images compares means over space: `pooled`
+    and `rescale`.
+
     F_s = conv3x3(ReLU(conv3x3(mask * align(features)))): each channel of each image is masked with the probability
     `drop`, and two convolutions learn to restore what the teacher has. In evaluation mode nothing is masked.
 
@@ -199,6 +208,10 @@ class BKDSNNDistillation(FeatureMethod):
         beta: weight of the features.
         temperature: of the weighted logits.
         drop: the probability of a channel to be masked, in [0, 1).
+        pooled: compare the means over space of the restored maps and of the teacher's, vectors of its channels. (The
+            public code takes the vector before the teacher's head, which may be a class token.)
+        rescale: multiply the teacher's maps, or its vector, by the largest value of the student's projected maps and
+            divide them by their own; not where either is 0 or below. The result is a constant to the gradient.
 
     Shapes: as `LaSNNDistillation`; target: class indices [N] or probabilities [N, classes] -> weighted scalars
     "weighted_logits" and "features".
@@ -224,11 +237,13 @@ class BKDSNNDistillation(FeatureMethod):
         beta: float = 7e-5,
         temperature: float = 2.0,
         drop: float = 0.15,
+        pooled: bool = False,
+        rescale: bool = False,
     ) -> None:
         super().__init__(stages[-1:], alpha=alpha, temperature=temperature, beta=beta)
         if not 0 <= drop < 1:
             raise ConfigError(f"drop={drop}: the probability to mask a channel lies in [0, 1).")
-        self.drop = drop
+        self.drop, self.pooled, self.rescale = drop, pooled, rescale
         self.adapters = _Adapters(self.stages)
         self.restore = _restoration(self.stages[0].teacher_channels) if self.stages else nn.Identity()
 
@@ -246,8 +261,12 @@ class BKDSNNDistillation(FeatureMethod):
 
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         [(own, other)] = self.adapters(student, teacher).values()
-        blurred = drop_channels(own, self.drop) if self.training else own
-        return {"features": self.weights["beta"] * feature_distance(self.restore(blurred), other)}
+        restored = self.restore(drop_channels(own, self.drop) if self.training else own)
+        if self.pooled:
+            restored, other = (maps.mean((-2, -1), keepdim=True) for maps in (restored, other))
+        if self.rescale and own.max() > 0 and other.max() > 0:
+            other = other / other.max() * own.max()
+        return {"features": self.weights["beta"] * feature_distance(restored, other)}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, drop={self.drop}"

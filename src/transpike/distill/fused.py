@@ -27,6 +27,7 @@ def fused_residual(
     *,
     penalty: float,
     small: float,
+    scale: float = 1.0,
 ) -> Tensor:
     """`spectral_residual` of the projected mean over time, with a gradient to all but the teacher.
 
@@ -37,6 +38,7 @@ def fused_residual(
         residual: W1, B1, W2, B2, pairs of reals [H, W // 2 + 1, 2], and modReLU's bias [H, W // 2 + 1].
         penalty: weight of the residual's size.
         small: magnitudes below it count as that in modReLU's quotient.
+        scale: of the spectra, 1 for the orthonormal transform.
 
     >>> maps, spectra = torch.ones(2, 3, 4, 8, 8), [torch.zeros(8, 5, 2) for _ in range(4)]
     >>> projection = (torch.eye(4).view(4, 4, 1, 1), torch.zeros(4))
@@ -45,7 +47,7 @@ def fused_residual(
     >>> round(loss.item(), 3)
     256.0
     """
-    loss: Tensor = _Fused.apply(student, teacher, penalty, small, *projection, *residual)
+    loss: Tensor = _Fused.apply(student, teacher, penalty, small, scale, *projection, *residual)
     return loss
 
 
@@ -63,7 +65,7 @@ class _Context(Protocol):
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _Context, student: Tensor, teacher: Tensor, penalty: float, small: float, *parameters: Tensor
+        ctx: _Context, student: Tensor, teacher: Tensor, penalty: float, small: float, scale: float, *parameters: Tensor
     ) -> Tensor:
         dtype = parameters[0].dtype
         steps, samples = student.shape[:2]
@@ -75,7 +77,7 @@ class _Fused(torch.autograd.Function):
         for start in range(0, samples, count):
             part = slice(start, start + count)
             mean = student[:, part].to(dtype).mean(0)
-            loss, back[part], *gradients = _chunk(mean, teacher[part].to(dtype), parameters, penalty, small)
+            loss, back[part], *gradients = _chunk(mean, teacher[part].to(dtype), parameters, penalty, small, scale)
             total += loss
             for total_gradient, gradient in zip(sums, gradients, strict=True):
                 total_gradient += gradient
@@ -88,11 +90,11 @@ class _Fused(torch.autograd.Function):
         back, *sums = ctx.saved_tensors
         scale = upstream / ctx.samples
         student = (back * (scale / ctx.steps)).to(ctx.dtype)
-        return student.expand(ctx.steps, *student.shape), None, None, None, *(total * scale for total in sums)
+        return student.expand(ctx.steps, *student.shape), None, None, None, None, *(total * scale for total in sums)
 
 
 def _chunk(
-    mean: Tensor, teacher: Tensor, parameters: tuple[Tensor, ...], penalty: float, small: float
+    mean: Tensor, teacher: Tensor, parameters: tuple[Tensor, ...], penalty: float, small: float, scale: float
 ) -> tuple[Tensor, ...]:
     """The sum of the loss over a few images, and its gradients by all that it depends on but the teacher."""
     weight, shift, w1, b1, w2, b2, bias = parameters
@@ -104,6 +106,8 @@ def _chunk(
     flat, matrix = mean.flatten(2), weight.flatten(1)
     projected = torch.baddbmm(shift.view(1, -1, 1), matrix.expand(len(mean), -1, -1), flat)
     spectrum = rfft2(projected.view_as(teacher))
+    if scale != 1:
+        spectrum.mul_(scale)
     w1, b1, w2, b2 = (torch.view_as_complex(part) for part in (w1, b1, w2, b2))
 
     # R = W2 * gain * Z + B2, gain = relu(|Z| + bias) / max(|Z|, small), Z = W1 * X + B1
@@ -114,12 +118,15 @@ def _chunk(
     gain = lifted / divisor
     activated = torch.view_as_complex(z * gain.unsqueeze(-1))
     extra = torch.addcmul(b2, w2, activated)
-    difference = irfft2(spectrum + extra, width=width).sub_(teacher)
+    difference = irfft2(spectrum + extra, width=width)
+    if scale != 1:
+        difference.div_(scale)
+    difference.sub_(teacher)
     size = torch.view_as_real(extra).square().sum((0, 1, 2, 4))
     loss = difference.square().sum() + penalty * (size * columns).sum()
 
     # A half spectrum's inner columns act twice on the maps.
-    outer = rfft2(difference.mul_(2)).mul_(columns)
+    outer = rfft2(difference.mul_(2 / scale)).mul_(columns)
     by_extra = torch.addcmul(outer, extra, (2 * penalty * columns).to(extra.dtype))
     by_activated = torch.view_as_real(by_extra * w2.conj())
     along = (z * by_activated).sum(-1)
@@ -129,6 +136,8 @@ def _chunk(
     by_z = torch.view_as_complex(torch.addcmul(by_activated * gain.unsqueeze(-1), z, (along * slope).unsqueeze(-1)))
     by_spectrum = torch.addcmul(outer, by_z, w1.conj())
     by_projected = irfft2(by_spectrum / columns, width=width).flatten(2)
+    if scale != 1:
+        by_projected.mul_(scale)
 
     by_matrix = torch.einsum("nop,nip->oi", by_projected, flat)
     by_mean = (matrix.mT @ by_projected).view_as(mean)

@@ -93,11 +93,12 @@ def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: flo
     L = tau^2 / (T N) * sum_n sum_t KL(q_n || p_n[t]),
     q_n = softmax(z_n / tau),  z_n = mean of student_logits[t, n] over the steps t whose largest logit is n's class
 
+    Where no step is right, z_n is 0: all steps learn that they do not know, the uniform distribution over the classes
+    whose logits are finite. q is a constant to the gradient.
+
     Source: Dong, Zhao, Zeng, "Temporal Knowledge Sharing enable Spiking Neural Network Learning from Past and Future",
-    IEEE Transactions on Artificial Intelligence 2024. Our reading: q is a constant to the gradient; an image that no
-    step gets right adds 0; both sides are softened. (The paper's public code adds the right steps up, softens q alone,
-    lets gradients through it, and has such an image learn the uniform distribution. That of Yu et al., ICML 2025,
-    averages and softens as here.)
+    IEEE Transactions on Artificial Intelligence 2024, in the form of the public code of Yu et al., ICML 2025. (That of
+    the first paper adds the right steps up, softens q alone and lets gradients through it.)
 
     Args:
         student_logits: [T, N, classes].
@@ -114,7 +115,7 @@ def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: flo
     0.0
     >>> temporal_sharing(torch.stack([right, wrong]), target) > 0
     tensor(True)
-    >>> temporal_sharing(torch.stack([wrong, wrong]), target).item()
+    >>> temporal_sharing(torch.stack([0 * right, 0 * right]), torch.tensor([1])).item()  # unsure already
     0.0
     """
     check_settings(temperature=temperature)
@@ -124,9 +125,9 @@ def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: flo
     right = student.argmax(-1) == classes
     count = right.sum(0).unsqueeze(-1)
     shared = torch.where(right.unsqueeze(-1), student.detach(), 0).sum(0) / count.clamp(min=1)
-    # Where no step is right the divergence does not count, but has to be finite, also of classes that are ruled out.
-    student, shared = logit_pair(student, torch.where(count > 0, shared, student.detach().mean(0)))
-    return (_divergence(student, shared.expand_as(student), temperature) * (count > 0).squeeze(-1)).mean()
+    ruled_out = (student.detach() == -torch.inf).any(0)
+    student, shared = logit_pair(student, shared.masked_fill(ruled_out, -torch.inf))
+    return _divergence(student, shared.expand_as(student), temperature).mean()
 
 
 def weighted_logits(

@@ -6,6 +6,9 @@ Multi-Level Wavelet Spectral Interaction", 2026. Public is its idea; the equatio
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,8 +16,21 @@ from torch import Tensor
 from transpike.distill.inputs import feature_pair
 from transpike.errors import ConfigError, DataError
 from transpike.spectral.fourier import full_precision, half_spectrum_energy, rfft2
+from transpike.spectral.wavelet import wavedec2
 
-__all__ = ["focal_frequency_loss", "gaussian_frequency_loss", "gaussian_low_pass", "gaussian_response", "info_nce"]
+__all__ = [
+    "Loss",
+    "band_loss",
+    "focal_frequency_loss",
+    "gaussian_frequency_loss",
+    "gaussian_low_pass",
+    "gaussian_response",
+    "info_nce",
+    "pooled_info_nce",
+]
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Of two maps [N, C, H, W], a scalar."""
 
 SMALL = 64
 """Pixels of a map up to which one product with a matrix of all pixels beats one an axis."""
@@ -145,6 +161,48 @@ def info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> T
     with torch.autocast(student.device.type, enabled=False):
         own, other = F.normalize(student.flatten(1)), F.normalize(teacher.flatten(1))
         return F.cross_entropy(own @ other.mT / temperature, torch.arange(len(own), device=own.device))
+
+
+def pooled_info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """`info_nce` of maps averaged over space: vectors of channels, in which no place has to match.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C, H, W].
+        temperature: tau.
+
+    >>> maps = torch.eye(3).view(3, 3, 1, 1).expand(3, 3, 2, 2)
+    >>> round(pooled_info_nce(maps, maps, temperature=1.0).item(), 4)
+    0.5514
+    """
+    student, teacher = _alike(student, teacher)
+    means = (maps.mean((-2, -1), keepdim=True) for maps in (student, teacher))
+    return info_nce(*means, temperature=temperature)
+
+
+def band_loss(student: Tensor, teacher: Tensor, *, loss: Loss, wavelet: str = "haar", levels: int = 2) -> Tensor:
+    """A loss of maps on each sub-band of their wavelet transforms, averaged over the bands: a scalar.
+
+    L = mean_b loss(DWT(F_s)_b, DWT(F_t)_b),  b = LL_J, and LH, HL, HH at each of J levels
+
+    Args:
+        student: [N, C, H, W], the sides multiples of 2^levels.
+        teacher: [N, C, H, W].
+        loss: of two maps, such as `gaussian_frequency_loss`, whose sigma is then in cycles per coefficient.
+        wavelet: a discrete wavelet of PyWavelets, by name.
+        levels: J; 0 is the loss of the maps.
+
+    >>> maps = torch.eye(4).view(1, 1, 4, 4)
+    >>> round(band_loss(maps, 0 * maps, loss=F.mse_loss, levels=1).item(), 4)  # of 16 squares a fourth is 1
+    0.25
+    """
+    student, teacher = _alike(student, teacher)
+    own, other = (_bands(wavedec2(maps, wavelet, "periodization", levels)) for maps in (student, teacher))
+    return torch.stack([loss(*pair) for pair in zip(own, other, strict=True)]).mean()
+
+
+def _bands(coeffs: Sequence[Any]) -> list[Tensor]:
+    return [coeffs[0], *(band for level in coeffs[1:] for band in level)]
 
 
 def _alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ __all__ = ["Features", "Method", "Need"]
 Features = Mapping[str, Tensor]
 """Maps by tap."""
 
-Need = Literal["features", "time", "labels", "classes"]
+Need = Literal["features", "time", "labels", "classes", "head"]
 
 NONE: Features = MappingProxyType({})
 
@@ -34,7 +34,8 @@ class Method(nn.Module):
 
     Attributes:
         needs: what the method takes beside the logits of both networks: "features" at stages, pairs of taps; "time",
-            the student's logits at every step; "labels", the target; "classes", how many there are, as an argument.
+            the student's logits at every step; "labels", the target; "classes", how many there are, as an argument;
+            "head", the weights of the teacher's last layer, by a method `see_head`.
         smallest_batch: how many images a batch must have in training, where features are compared.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's

@@ -9,6 +9,7 @@ from torch import nn
 
 from transpike.checks import keywords, near
 from transpike.distill.bispectrum import BiSpectrumDistillation, SRDDistillation, SSDDistillation
+from transpike.distill.ckdsnn import CKDSNNDistillation
 from transpike.distill.decoupled import DISTDistillation, DKDDistillation
 from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
 from transpike.distill.hints import ATDistillation, FitNetDistillation, OFDDistillation
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "lasnn": LaSNNDistillation,
     "bkdsnn": BKDSNNDistillation,
     "sakd": SAKDDistillation,
+    "ckdsnn": CKDSNNDistillation,
     "tks": TKSDistillation,
     "tld": TLDDistillation,
     "sfkd": SFKDDistillation,
@@ -62,7 +64,7 @@ def method_needs(method: MethodLike) -> frozenset[Need]:
         ConfigError: for an unknown name; near matches are listed.
 
     >>> sorted(method_needs("tld")), [name for name in METHODS if "classes" in method_needs(name)]
-    (['labels', 'time'], ['ofa'])
+    (['labels', 'time'], ['sfkd', 'ofa'])
     """
     if isinstance(method, str):
         return _known(method).needs

@@ -150,6 +150,7 @@ class DualStreamRefinement(nn.Module):
         width: channels of every band, a multiple of 8.
         levels: of the decomposition. With 0 there is one band, the maps themselves, and one stream.
         heads: of the attention.
+        norm: end with a layer norm, after which every coefficient has the same energy.
 
     Shapes: ``[cA_n, (cH_n, cV_n, cD_n), ..., (cH_1, cV_1, cD_1)]``, each band [N, width, H, W] -> the same.
 
@@ -163,14 +164,14 @@ class DualStreamRefinement(nn.Module):
     (torch.Size([2, 8, 2, 2]), torch.Size([2, 8, 2, 2]))
     """
 
-    def __init__(self, width: int = 32, *, levels: int = 2, heads: int = 1) -> None:
+    def __init__(self, width: int = 32, *, levels: int = 2, heads: int = 1, norm: bool = True) -> None:
         super().__init__()
         _check_width(width)
         self.width, self.levels = width, levels
         # No second stream where there are no details: DDP refuses parameters that no loss depends on.
         self.streams = nn.ModuleList(ResConvBlock(width) for _ in range(min(levels, 1) + 1))
         self.interact = TransBlock(width, heads=heads)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
 
     def forward(self, coeffs: Sequence[Any]) -> list[Any]:
         if len(coeffs) != self.levels + 1:
@@ -206,6 +207,8 @@ class WaveletRefinement(nn.Module):
         wavelet: a discrete wavelet of PyWavelets, by name.
         width: channels that the work is done in.
         refine: makes coefficients of coefficients [N, width, *]; by default a `DualStreamRefinement`.
+        shortcut: add the correction to the maps. Without it the result is W_out IDWT(refine(DWT(W_in F))) alone, from a
+            refinement that does not end with a norm: it is what projects the maps.
 
     Shapes: [N, C, H, W] -> the same, in the parameters' precision.
 
@@ -232,14 +235,17 @@ class WaveletRefinement(nn.Module):
         wavelet: str = "haar",
         width: int = 32,
         refine: nn.Module | None = None,
+        shortcut: bool = True,
     ) -> None:
         super().__init__()
         self.size, self.levels, self.wavelet = (size[0], size[1]), levels, wavelet
         self._check_size()
         self.enter, self.leave = nn.Conv2d(channels, width, 1), nn.Conv2d(width, channels, 1)
-        self.refine = DualStreamRefinement(width, levels=levels) if refine is None else refine
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.refine = DualStreamRefinement(width, levels=levels, norm=shortcut) if refine is None else refine
+        self.shortcut = shortcut
+        if shortcut:
+            nn.init.zeros_(self.leave.weight)
+            nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor) -> Tensor:
         if maps.ndim != 4 or maps.shape[-2:] != self.size:
@@ -247,8 +253,8 @@ class WaveletRefinement(nn.Module):
         with torch.autocast(maps.device.type, enabled=False):
             maps = maps.to(self.enter.weight.dtype)
             coeffs = wavedec2(self.enter(maps), self.wavelet, MODE, self.levels)
-            refined: Tensor = maps + self.leave(waverec2(self.refine(coeffs), self.wavelet, MODE))
-        return refined
+            refined: Tensor = self.leave(waverec2(self.refine(coeffs), self.wavelet, MODE))
+        return maps + refined if self.shortcut else refined
 
     def extra_repr(self) -> str:
         return f"size={self.size}, levels={self.levels}, wavelet={self.wavelet!r}"

@@ -9,24 +9,28 @@ is a setting.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transpike.checks import whole
-from transpike.distill.adapter import Adapter, Pairs
+from transpike.checks import choice, whole
+from transpike.distill.adapter import Adapter, Pairs, on_grid
 from transpike.distill.feature_method import FeatureMethod
+from transpike.distill.logits import knowledge_distillation
 from transpike.distill.map_losses import (
+    Loss,
+    band_loss,
     focal_frequency_loss,
     gaussian_frequency_loss,
     gaussian_response,
     info_nce,
+    pooled_info_nce,
 )
-from transpike.distill.method import Features
+from transpike.distill.method import NONE, Features
 from transpike.distill.refinement import WaveletRefinement, check_refinement
 from transpike.distill.taps import Stage
 from transpike.errors import ConfigError
@@ -39,7 +43,7 @@ __all__ = [
     "standardize",
 ]
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Refine: TypeAlias = Literal["student", "projector", "both", "anchored", "none"]
 
 
 def standardize(maps: Tensor) -> Tensor:
@@ -68,6 +72,9 @@ class SpatialFrequencyDistillation(nn.Module):
         refine: makes maps of maps [N, C', H, W], such as a `WaveletRefinement`; None compares them as they are.
         loss: of two maps [N, C', H, W], a scalar.
         refine_teacher: let the same refinement, without its gradient, act on the teacher's maps too.
+        anchor: a refinement of the teacher's maps of its own, which `anchoring` trains; the loss sees its result as a
+            constant.
+        classes: answers of the anchor's head; 0 without one.
         normalize: `standardize` the teacher's maps, so that the loss depends neither on the teacher's scale nor on the
             few channels that are largest in a transformer.
 
@@ -92,9 +99,13 @@ class SpatialFrequencyDistillation(nn.Module):
         refine: nn.Module | None = None,
         loss: Loss = gaussian_frequency_loss,
         refine_teacher: bool = False,
+        anchor: nn.Module | None = None,
+        classes: int = 0,
         normalize: bool = True,
     ) -> None:
         super().__init__()
+        self.anchor = anchor
+        self.head = nn.Linear(teacher_channels, classes) if anchor is not None else None
         self.adapter = Adapter(student_channels, teacher_channels)
         self.refine = nn.Identity() if refine is None else refine
         self.size, self.loss = size, loss
@@ -106,10 +117,23 @@ class SpatialFrequencyDistillation(nn.Module):
             student, teacher = self.adapter(student, teacher, size=self.size)
             if self.normalize:
                 teacher = standardize(teacher)
-            if self.refine_teacher:
+            own = self.refine if self.refine_teacher else self.anchor
+            if own is not None:
                 with torch.no_grad():
-                    teacher = self.refine(teacher)
+                    teacher = own(teacher)
             return self.refine(student), teacher
+
+    def anchoring(self, teacher_features: Tensor, teacher_logits: Tensor) -> Tensor:
+        """What keeps the anchor's maps the teacher's: KD of a head of their means over space, a scalar.
+
+        No gradient of it reaches the student.
+        """
+        assert self.anchor is not None and self.head is not None
+        with torch.autocast(teacher_features.device.type, enabled=False):
+            maps = on_grid(full_precision(teacher_features), self.size)
+            refined = self.anchor(standardize(maps) if self.normalize else maps)
+            logits = self.head(refined.mean((-2, -1)))[:, : teacher_logits.shape[-1]]
+            return knowledge_distillation(logits, teacher_logits, temperature=1.0)
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         with torch.autocast(student_features.device.type, enabled=False):
@@ -127,6 +151,11 @@ class SFKDDistillation(FeatureMethod):
     teacher's maps are the target as they are. Were they, too, refined by what the loss trains (`refine="both"`), the
     loss could fall by the refinement making both alike.
 
+    Other readings of the public text are settings: `bands=True` compares each refined sub-band, each with a Gaussian of
+    its own, and no inverse transform; `refine="anchored"` refines both networks' maps, the teacher's by a DS2S of its
+    own that learns to keep the teacher's answer; `refine="projector"` has DS2S make the maps, without a shortcut or a
+    last norm. Of the last, grids stay powers of two.
+
     Ablations are settings: `levels=0` for maps that are refined without wavelets, `refine="none"` for no DS2S (and
     then no wavelets, which alone change nothing), `sigma=None` for no Gaussian, `loss`, `wavelet`.
 
@@ -138,16 +167,18 @@ class SFKDDistillation(FeatureMethod):
         temperature: of logits KD.
         levels: of the wavelet transform.
         wavelet: a discrete wavelet of PyWavelets, by name.
-        refine: whose maps DS2S refines: "student", "both" or "none".
+        refine: whose maps DS2S refines: "student", "projector", "both", "anchored" or "none".
+        bands: whether the loss is of each sub-band of the maps, averaged, and not of the maps.
         width: channels inside DS2S, a multiple of 8.
-        loss: "gffl", "mse", "infonce", "focal_frequency", or a function of two maps [N, C, H, W].
+        loss: "gffl", "mse", "infonce", "pooled_infonce", "focal_frequency", or a function of two maps [N, C, H, W].
         sigma: of the Gaussian of "gffl", in cycles per pixel of the grid; None, or infinity, for none.
         grid: its largest side; larger maps are pooled to it, which bounds what the attention costs.
         normalize: `standardize` the teacher's maps.
+        classes: answers of the anchors' heads, at least as many as there are classes. The trainer gives their number.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd" and one by the loss's name,
-    "gffl" (of a function: "features").
+    "gffl" (of a function: "features"); with anchors "anchor", whose gradient does not reach the student.
 
     Raises:
         ConfigError: without stages, for settings out of range, and for maps too small for the levels, with the largest
@@ -160,6 +191,7 @@ class SFKDDistillation(FeatureMethod):
     {'kd': 0.0, 'gffl': 0.0}
     """
 
+    needs = frozenset({"features", "classes"})
     adapts = (
         "SFKD projects them to the teacher’s channels and refines them in sub-bands (DS2S); it may standardize the "
         "teacher’s channels before it compares."
@@ -174,39 +206,64 @@ class SFKDDistillation(FeatureMethod):
         temperature: float = 2.0,
         levels: int = 2,
         wavelet: str = "haar",
-        refine: Literal["student", "both", "none"] = "student",
+        refine: Refine = "student",
+        bands: bool = False,
         width: int = 32,
         loss: str | Loss = "gffl",
         sigma: float | None = 0.25,
         grid: int = 8,
         normalize: bool = True,
+        classes: int = 1000,
     ) -> None:
         super().__init__(stages, alpha=alpha, temperature=temperature, beta=beta)
-        if refine not in ("student", "both", "none"):
-            raise ConfigError(f"refine={refine!r}: expected 'student', 'both' or 'none'.")
+        choice("refine", refine, get_args(Refine))
         whole("grid", grid)
+        whole("classes", classes)
         check_refinement(levels=levels, wavelet=wavelet, width=width)
         self.term, distance = _loss(loss, sigma)
+        if bands:
+            distance = partial(band_loss, loss=distance, wavelet=wavelet, levels=levels)
         self.distances = nn.ModuleList()
         for stage in self.stages:
             channels, size = stage.teacher_channels, powers_of_two(stage.size, grid)
-            refinement = None
-            if refine != "none":
+            refinement, anchor = None, None
+            make = partial(WaveletRefinement, channels, size=size, levels=levels, wavelet=wavelet, width=width)
+            if refine != "none" or bands:  # both need maps that can be taken apart
                 try:
-                    refinement = WaveletRefinement(channels, size=size, levels=levels, wavelet=wavelet, width=width)
+                    refinement = make(shortcut=refine != "projector")
                 except ConfigError as error:
                     raise ConfigError(f"{stage.student!r} and {stage.teacher!r}: {error}") from None
+            if refine == "anchored":
+                anchor = make()
             self.distances.append(
                 SpatialFrequencyDistillation(
                     stage.student_channels,
                     channels,
                     size=size,
-                    refine=refinement,
+                    refine=None if refine == "none" else refinement,
                     loss=distance,
                     refine_teacher=refine == "both",
+                    anchor=anchor,
+                    classes=classes,
                     normalize=normalize,
                 )
             )
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Features = NONE,
+        teacher_features: Features = NONE,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        terms = super().forward(student_logits, teacher_logits, student_features, teacher_features, target)
+        anchored = [
+            distance.anchoring(teacher_features[stage.teacher], teacher_logits)  # type: ignore[operator]
+            for distance, stage in zip(self.distances, self.stages, strict=True)
+            if distance.anchor is not None
+        ]
+        return terms | ({"anchor": torch.stack(anchored).sum()} if anchored else {})
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
         """What is compared at each stage: the student's refined maps and the teacher's, both [N, C', H, W]."""
@@ -235,6 +292,7 @@ def _loss(loss: str | Loss, sigma: float | None) -> tuple[str, Loss]:
         "gffl": partial(gaussian_frequency_loss, sigma=sigma),
         "mse": F.mse_loss,
         "infonce": info_nce,
+        "pooled_infonce": pooled_info_nce,
         "focal_frequency": focal_frequency_loss,
     }
     if loss not in known:

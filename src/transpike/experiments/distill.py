@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import lcm
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transpike.checks import whole
 from transpike.data.event_files import EVENT_SOURCES
@@ -21,7 +23,12 @@ from transpike.train.options import Arguments
 from transpike.train.processes import first_process
 from transpike.train.runs import has_epochs, training_run
 
-__all__ = ["Distill", "distill"]
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
+    from transpike.train.teacher import TargetCache
+
+__all__ = ["Distill", "check_settings", "distill"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Teaching:
         teacher: The folder of a `transpike train` or `hybrid` run, or a network's name with --teacher-weights.
         student: sew_resnet19, spiking_resnet19, spikingformer_4_384, qkformer_4_384, ... as for `transpike train`.
         method: bsd; ssd or srd, logits KD with one half of it; kd, logits KD; for spiking students kdsnn, lasnn,
-            bkdsnn, sakd, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
+            bkdsnn, sakd, ckdsnn, tks, tld; for any sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
         settings: What else the method takes, such as {"beta": 7e-4} or {"normalize": true}.
         taps: Modules of the student whose features are compared, each with the teacher's module; by default each
             network's stages, {"layers.2": "layer1", ...}.
@@ -104,8 +111,13 @@ spikingformer_4_384 --data cifar100
         return lcm(self.steps, theirs) if self.steps and theirs and self.data in EVENT_SOURCES else self.steps
 
 
-def distill(options: Distill) -> Training:
+def distill(options: Distill, *, watching: Sequence[Callback] = (), cache: TargetCache | None = None) -> Training:
     """Train a student by a teacher, and write its run's folder.
+
+    Args:
+        options: of the command.
+        watching: further callbacks of Lightning.
+        cache: what the teacher said in other runs, in place of a new one of ``options.cache`` mebibytes.
 
     Returns:
         What results.json says: as of `train`, and what was learned from whom.
@@ -117,7 +129,7 @@ def distill(options: Distill) -> Training:
     if options.resume is None:
         chosen = settled(options)
         _check_teacher(chosen)
-        _check_method(chosen)
+        check_settings(chosen)
     else:
         chosen = read_record(options.resume, "distill", Distill, renamed={"model": "student"})
         check_resumed(options, chosen, options.resume)
@@ -135,11 +147,12 @@ def distill(options: Distill) -> Training:
             Loaders.of(sets),
             chosen.training,
             folder=run,
+            watching=watching,
             method=chosen.method,
             settings=chosen.settings,
             taps=chosen.taps,
             given=teacher.given,
-            cache=TargetCache(chosen.cache) if chosen.cache else None,
+            cache=TargetCache(chosen.cache) if cache is None and chosen.cache else cache,
             resume=options.resume is not None and has_epochs(run.folder),
         )
         learned = fitted.record(teacher=chosen.source.model, method=chosen.method, settings=chosen.settings or {})
@@ -155,7 +168,7 @@ def _recorded(chosen: Distill) -> dict[str, object]:
     return {"model": options.pop("student"), **options}
 
 
-def _check_method(chosen: Distill) -> None:
+def check_settings(chosen: Distill) -> None:
     """Refuse a method, its settings or its taps before anything is loaded."""
     check_method(chosen.method, chosen.settings or {}, batch=chosen.loading.batch_size)
     if chosen.steps is None and "time" in method_needs(chosen.method):

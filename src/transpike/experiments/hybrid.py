@@ -181,7 +181,7 @@ def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network
     # A network of an earlier run knows its own shape; one trained here may have had options that it alone took.
     kwargs = (ann.kwargs if stage_folder(options.ann, "ann") else {}) | (options.network or {}) | (options.neuron or {})
     twin = Network(create_model(f"spiking_{ann.name}", **data.shape, **kwargs), f"spiking_{ann.name}", kwargs)
-    transfer(ann.model, twin.model, steps=options.steps)
+    transfer(ann.model, twin.model)
     batches = data.sets.calibration(options.calibration)
     columns = (TextColumn("balancing thresholds"), BarColumn(bar_width=30), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not first_process()) as bar:

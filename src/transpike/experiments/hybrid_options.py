@@ -166,5 +166,4 @@ def _check(chosen: Hybrid) -> None:
             network=chosen.network or {},
             alone=chosen.pretraining.network,
             neuron=chosen.neuron or {},
-            steps=chosen.steps,
         )

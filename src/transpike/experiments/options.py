@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from transpike.checks import near, refuse
 from transpike.errors import ConfigError, TranspikeError
@@ -17,8 +18,9 @@ from transpike.train.recorded import read_options
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from jsonargparse import ArgumentParser
 
-__all__ = ["Paths", "begun_otherwise", "check_resumed", "read_record", "record", "same"]
+__all__ = ["Paths", "begun_otherwise", "check_resumed", "parsed", "read_record", "record", "same"]
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
@@ -84,7 +86,7 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
         hints = get_type_hints(kind)
         if empty := [name for name in names if found[name] is None and NoneType not in get_args(hints[name])]:
             raise ValueError(f"option {empty[0]} is null")
-        return _parsed(kind, found)
+        return _instance(kind, found)
     except (TranspikeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         end = "" if reason.endswith((".", "?")) else "."
@@ -145,12 +147,46 @@ def _changed(
             yield f"{outer}{name}"
 
 
-def _parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
-    """The dataclass, its values checked as those of a command line are."""
-    from jsonargparse import ArgumentError, ArgumentParser
+def parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
+    """A verb's dataclass of options that a file names; what it does not name is as by default.
+
+    Raises:
+        ValueError: naming the option that is unknown, with the nearest, or of another type.
+
+    >>> from transpike.train.options import Optim
+    >>> parsed(Optim, {"lr": 1, "warm_up": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: option warm_up is unknown. Did you mean warmup?
+    """
+    _check_names(kind, found)
+    return _instance(kind, found)
+
+
+def _check_names(kind: Any, found: Mapping[str, object], outer: str = "") -> None:
+    hints = get_type_hints(kind)
+    names = [one.name for one in fields(kind)]
+    for name, value in found.items():
+        if name not in names:
+            raise ValueError(f"option {outer}{name} is unknown.{near(name, names)}")
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
+            _check_names(hints[name], value, f"{outer}{name}.")
+
+
+@cache
+def _parser(kind: type) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, as_group=False)
+    return parser
+
+
+def _instance(kind: type[Options], found: Mapping[str, object]) -> Options:
+    """The dataclass, its values checked as those of a command line are."""
+    from jsonargparse import ArgumentError
+
+    parser = _parser(kind)
     try:
         return kind(**vars(parser.instantiate(parser.parse_object(dict(found)))))
     except ArgumentError as error:

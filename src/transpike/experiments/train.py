@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from transpike.experiments.learning import Learning, recorded, settled
 from transpike.experiments.options import check_resumed, read_record
@@ -10,6 +12,9 @@ from transpike.experiments.training import finish, make_student
 from transpike.results import Training, copy_results
 from transpike.train.processes import first_process
 from transpike.train.runs import has_epochs, training_run
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
 __all__ = ["Train", "train"]
 
@@ -52,8 +57,12 @@ class Train(Learning):
         return self.model
 
 
-def train(options: Train) -> Training:
+def train(options: Train, *, watching: Sequence[Callback] = ()) -> Training:
     """Train a network, and write its run's folder.
+
+    Args:
+        options: of the command.
+        watching: further callbacks of Lightning.
 
     Returns:
         What results.json says: accuracy in [0, 1] on the test images, a row an epoch, and of a spiking network what it
@@ -72,7 +81,7 @@ def train(options: Train) -> Training:
         sets = chosen.images.load(chosen.frames)
         model = make_student(chosen, sets)
         resume = options.resume is not None and has_epochs(run.folder)
-        fitted = fit(model, Loaders.of(sets), chosen.training, folder=run, resume=resume)
+        fitted = fit(model, Loaders.of(sets), chosen.training, folder=run, resume=resume, watching=watching)
         results = finish(chosen, sets, fitted, run)
     if first_process():
         copy_results(results, options.json)

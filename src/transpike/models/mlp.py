@@ -76,7 +76,9 @@ class MLP(nn.Module):
 
 
 class SpikingMLP(MLP):
-    """`MLP` over time; for the arguments see there, `activation` makes one neuron. The last layer only accumulates.
+    """`MLP` over time; for the arguments see there, `activation` makes one neuron.
+
+    The last layer only accumulates: its outputs times T, whose mean over time is DCT-SNN's final membrane.
 
     Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.
 
@@ -90,4 +92,4 @@ class SpikingMLP(MLP):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layers(sequence(x, self).flatten(2))
-        return out
+        return out * len(out)

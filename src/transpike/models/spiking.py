@@ -209,8 +209,9 @@ class SpikingResNet(ResNet):
 class SpikingVGG(VGG):
     """`VGG` over time; for the arguments see there, `activation` makes one neuron.
 
-    The last layer only accumulates: the mean of its outputs over time is DCT-SNN's final membrane divided by T. A layer
-    fires on the membrane of the same step, so a spike crosses the network within one step.
+    The last layer only accumulates. Without normalisation, as DCT-SNN's networks are, it gives its outputs times T,
+    whose mean over time is the paper's final membrane: a sum over the steps. A layer fires on the membrane of the same
+    step, so a spike crosses the network within one step.
 
     Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.
 
@@ -225,6 +226,8 @@ class SpikingVGG(VGG):
         super().__init__(*args, **kwargs)
         self.features = OverTime(*self.features)
         self.classifier = OverTime(*self.classifier)
+        self.sums = not any(isinstance(module, nn.BatchNorm2d) for module in self.features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._read_out(self.features(sequence(x, self)).flatten(2))
+        out = self._read_out(self.features(sequence(x, self)).flatten(2))
+        return out * len(out) if self.sums else out

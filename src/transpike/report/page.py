@@ -21,8 +21,9 @@ from transpike.report.parts import Section
 from transpike.report.plots import DARK, LIGHT
 from transpike.report.rows import check_rows
 from transpike.report.series import FAITHFUL, Series, find_series
+from transpike.report.study import describe_study
 from transpike.report.training import describe_training
-from transpike.results import Analysis, Conversion, Finished, read
+from transpike.results import Analysis, Conversion, Findings, Finished, read
 from transpike.results.records import to_json
 
 __all__ = ["PAGE", "build_page", "check_outputs", "write_report"]
@@ -126,6 +127,8 @@ def _section(run: Finished, curves: Iterator[Sequence[Series]], key: str) -> Sec
         return describe_conversion(run.result, next(curves), key)
     if isinstance(run.result, Analysis):
         return describe_analysis(run.result, key)
+    if isinstance(run.result, Findings):
+        return describe_study(run.result, key)
     return describe_training(run.result, key)
 
 

@@ -1,8 +1,8 @@
 """What a run wrote, as frozen dataclasses: `read`, `write`, a version.
 
 Two files of a run's folder are described here: ``run.json`` (`Run`), and ``results.json``, which is a `Conversion`, a
-`Training`, an `Evaluation` or an `Analysis`. Reading them names whatever is unknown, missing or of the wrong type, by
-file and path.
+`Training`, an `Evaluation`, an `Analysis` or `Findings`. Reading them names whatever is unknown, missing or of the
+wrong type, by file and path.
 """
 
 from transpike.results.analysis import (
@@ -27,6 +27,7 @@ from transpike.results.provenance import provenance
 from transpike.results.run import Hardware, Run
 from transpike.results.runs import RunFolder, copy_results, located, resumable, resume_run, start_run
 from transpike.results.stages import Bands, Energies, Features, Left, Picture, Similarity, Spectrum
+from transpike.results.study import Arm, Findings, Mean, MeanAt, Outcome
 from transpike.results.training import (
     AtSteps,
     Distillation,
@@ -42,6 +43,7 @@ __all__ = [
     "VERSION",
     "Analysis",
     "Ann",
+    "Arm",
     "AtSteps",
     "Bands",
     "Calibration",
@@ -54,6 +56,7 @@ __all__ = [
     "Evaluation",
     "Features",
     "Filter",
+    "Findings",
     "Finetuning",
     "Finished",
     "FiringLayer",
@@ -65,9 +68,12 @@ __all__ = [
     "LogitCurve",
     "LogitRow",
     "Logits",
+    "Mean",
+    "MeanAt",
     "Network",
     "Neuron",
     "Operations",
+    "Outcome",
     "Part",
     "Picture",
     "Pictured",

@@ -13,6 +13,7 @@ from transpike.results.analysis import Analysis
 from transpike.results.conversion import Conversion
 from transpike.results.records import Mistake, Record, from_json, to_json
 from transpike.results.run import Run
+from transpike.results.study import Findings
 from transpike.results.training import Evaluation, Training
 
 __all__ = ["VERSION", "Finished", "Result", "as_json", "read", "read_result", "read_run", "write"]
@@ -20,11 +21,12 @@ __all__ = ["VERSION", "Finished", "Result", "as_json", "read", "read_result", "r
 VERSION = 2
 """Of both files. A reader takes no other."""
 
-Result = Conversion | Training | Evaluation | Analysis
+Result = Conversion | Training | Evaluation | Analysis | Findings
 KINDS: dict[str, type[Result]] = {
     "analysis": Analysis,
     "conversion": Conversion,
     "evaluation": Evaluation,
+    "study": Findings,
     "training": Training,
 }
 RESULTS = files.json_kind("results of transpike", kind=str, version=int)

@@ -149,7 +149,7 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
         images, labels = batch
         recipe = self.options.recipe
-        if recipe.mixup or recipe.cutmix:
+        if self._mixes():
             images, mixture = mix(images, mixup=recipe.mixup, cutmix=recipe.cutmix, dim=self._samples(images))
             outputs = self._comparable(images, labels)
             target = mixture.target(labels, outputs.shape[-1])
@@ -161,6 +161,15 @@ class Classifier(L.LightningModule):
         self._count("train", readout(outputs.detach()), labels, loss.detach(), *(t.detach() for t in terms.values()))
         loss = loss * self._share(len(labels)) if self.trainer.world_size > 1 else loss
         return {"loss": loss, "terms": {name: term.detach() for name, term in terms.items()}}
+
+    def _mixes(self) -> bool:
+        """Whether this batch is mixed."""
+        recipe = self.options.recipe
+        if not (recipe.mixup or recipe.cutmix):
+            return False
+        if recipe.mix_epochs is not None and self.current_epoch >= recipe.mix_epochs:
+            return False
+        return recipe.mix_share == 1 or bool(torch.rand(()) < recipe.mix_share)
 
     def _comparable(self, images: Tensor, labels: Tensor) -> Tensor:
         outputs = self.outputs(images)

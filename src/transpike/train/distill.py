@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from transpike.train.inputs import check_loader
 from transpike.train.loop import fit_module, tested
 from transpike.train.options import TrainOptions
 from transpike.train.record import leave, network_name, python_run
-from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
+from transpike.train.teacher import TargetCache, Teacher, TeacherInput, head_weight, merge_frames
 
 __all__ = ["Distilled", "Distiller", "distill"]
 
@@ -169,6 +169,7 @@ def distill(
     resume: bool = False,
     encode: Callable[[Tensor], Tensor] | None = None,
     reset: Callable[[nn.Module], object] | None = None,
+    watching: Sequence[L.Callback] = (),
 ) -> Distilled:
     """Train a student by labels and by a teacher.
 
@@ -191,6 +192,7 @@ def distill(
         resume: continue from the folder's `last.ckpt`.
         encode: as in `fit`.
         reset: as in `fit`.
+        watching: as in `fit`.
 
     Raises:
         ModelError: for taps that do not exist or have no spatial axes, for networks of different classes, and for one
@@ -206,6 +208,8 @@ def distill(
     )  # fmt: skip
     found = _survey(probe, loaders, taps if "features" in method_needs(method) else {})
     compare = create_method(method, found.stages, settings or {}, classes=found.classes)
+    if isinstance(compare, Method) and "head" in compare.needs:
+        compare.see_head(head_weight(teacher, found.classes))  # type: ignore[operator]
     if isinstance(compare, Method):
         compare.check_batch(_smallest_batch(loaders.train, first=found.batch))
     distiller = Distiller(
@@ -218,20 +222,28 @@ def distill(
         reset=reset,
     )
     if isinstance(folder, RunFolder):
-        return _fit(distiller, loaders, found.stages, folder=folder.folder, resume=resume)
+        return _fit(distiller, loaders, found.stages, folder=folder.folder, resume=resume, watching=watching)
     name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
     told = {"method": name, "settings": settings or {}, "taps": taps}
     with python_run("distill", student, loaders, options, folder=Path(folder), resume=resume, more=told) as run:
-        fitted = _fit(distiller, loaders, found.stages, folder=run.folder, resume=resume)
+        fitted = _fit(distiller, loaders, found.stages, folder=run.folder, resume=resume, watching=watching)
         learned = fitted.record(teacher=network_name(teacher), method=name, settings=settings or {})
         leave(run, fitted, tested(distiller, loaders), loaders=loaders, classifier=distiller, distillation=learned)
     return fitted
 
 
-def _fit(distiller: Distiller, loaders: Loaders, stages: tuple[Stage, ...], *, folder: Path, resume: bool) -> Distilled:
+def _fit(
+    distiller: Distiller,
+    loaders: Loaders,
+    stages: tuple[Stage, ...],
+    *,
+    folder: Path,
+    resume: bool,
+    watching: Sequence[L.Callback],
+) -> Distilled:
     terms = Terms()
     try:
-        fitted = fit_module(distiller, loaders, folder=folder, resume=resume, watching=[terms])
+        fitted = fit_module(distiller, loaders, folder=folder, resume=resume, watching=[terms, *watching])
     finally:
         distiller.recorded.close()
     _save_adapters(distiller.method, folder)

@@ -71,24 +71,19 @@ def check_constrained(model: nn.Module) -> None:
         )
 
 
-def transfer(ann: nn.Module, snn: nn.Module, *, steps: int) -> None:
-    """Copy an artificial network's weights to its spiking twin; those of the last layer T times as large.
-
-    [I] The paper classifies by the last layer's membrane after T steps, the sum of what it is given (Eq. 4 to 6). Here
-    a spiking network's logits are the mean of its outputs over the steps, which for T times the weights is that sum:
-    the logits, and the loss, are those of the paper with the weights as they were.
+def transfer(ann: nn.Module, snn: nn.Module) -> None:
+    """Copy an artificial network's weights to its spiking twin.
 
     Args:
         ann: the trained network.
         snn: its twin, whose weights have the same names; changed in place.
-        steps: T.
 
     Raises:
         ModelError: as `check_constrained`, or if a name or a shape differs.
 
     >>> ann, snn = nn.Linear(2, 3, bias=False), nn.Linear(2, 3, bias=False)
-    >>> transfer(ann, snn, steps=4)
-    >>> bool((snn.weight == 4 * ann.weight).all())
+    >>> transfer(ann, snn)
+    >>> bool((snn.weight == ann.weight).all())
     True
     """
     check_constrained(ann)
@@ -103,9 +98,6 @@ def transfer(ann: nn.Module, snn: nn.Module, *, steps: int) -> None:
             f"{type(snn).__name__} is no spiking twin of this {type(ann).__name__}: {', '.join(wrong[:5])} differ."
         )
     snn.load_state_dict(source)
-    *_, last = snn.parameters()
-    with torch.no_grad():
-        last.mul_(steps)
 
 
 def check_twin(
@@ -114,7 +106,6 @@ def check_twin(
     kwargs: Mapping[str, Any],
     *,
     twin: Mapping[str, Any],
-    steps: int,
     given: Mapping[str, object],
 ) -> None:
     """Make sure that an artificial network and its spiking twin can be made: both without weights, and a neuron fires.
@@ -124,7 +115,6 @@ def check_twin(
         shape: num_classes, in_channels and image_size; `LARGE` where it is not known.
         kwargs: what else the artificial network takes.
         twin: what else its twin takes.
-        steps: T.
         given: the options that these come from, for the message.
 
     Raises:
@@ -140,7 +130,7 @@ def check_twin(
     with _explained_by(given):
         with torch.device("meta"):
             snn = create_model(other, **shape, **twin)
-        transfer(ann, snn, steps=steps)
+        transfer(ann, snn)
         _fire(snn)
 
 

@@ -91,6 +91,7 @@ def fit(
     resume: bool = False,
     encode: Callable[[Tensor], Tensor] | None = None,
     reset: Callable[[nn.Module], object] | None = None,
+    watching: Sequence[Callback] = (),
 ) -> Fitted:
     """Train a classifier.
 
@@ -116,6 +117,7 @@ def fit(
         encode: turns images [N, *] into what a spiking network takes; by default they are repeated over time, and
             frames [T, N, C, H, W] are taken as they are.
         reset: puts a spiking network's state back to its start; called before each batch. `reset_net` by default.
+        watching: further callbacks of Lightning.
 
     Returns:
         The trained network and its curves. Its weights are those of the last epoch, or of the best on the validation
@@ -142,9 +144,9 @@ def fit(
     options = options or TrainOptions()
     classifier = Classifier(model, options, encode=encode, reset=reset)
     if isinstance(folder, RunFolder):
-        return fit_module(classifier, loaders, folder=folder.folder, resume=resume)
+        return fit_module(classifier, loaders, folder=folder.folder, resume=resume, watching=watching)
     with python_run("fit", model, loaders, options, folder=Path(folder), resume=resume) as run:
-        fitted = fit_module(classifier, loaders, folder=run.folder, resume=resume)
+        fitted = fit_module(classifier, loaders, folder=run.folder, resume=resume, watching=watching)
         leave(run, fitted, tested(classifier, loaders), loaders=loaders, classifier=classifier)
     return fitted
 

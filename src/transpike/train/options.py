@@ -96,6 +96,8 @@ class Recipe:
         label_smoothing: share of the target spread over all classes.
         mixup: alpha of the Beta distribution by which pairs of images are mixed; 0 for none.
         cutmix: alpha of the Beta distribution of the pasted area; 0 for none. With both, one is drawn for each batch.
+        mix_share: share of the batches that are mixed.
+        mix_epochs: epochs in which they are, the first ones; None for all.
         ema: decay per step of an exponential moving average of the weights, which is then what is validated, tested and
             exported; None for no average.
         loss: "ce", cross-entropy of the mean over time; "tet", cross-entropy of every step (spiking networks).
@@ -105,6 +107,8 @@ class Recipe:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mix_share: float = 1.0
+    mix_epochs: int | None = None
     ema: float | None = None
     loss: Literal["ce", "tet"] = "ce"
     tet_lambda: float = 0.05
@@ -113,6 +117,9 @@ class Recipe:
         number("recipe.label_smoothing", self.label_smoothing, least=0, below=1)
         number("recipe.mixup", self.mixup, least=0)
         number("recipe.cutmix", self.cutmix, least=0)
+        number("recipe.mix_share", self.mix_share, least=0, most=1)
+        if self.mix_epochs is not None:
+            whole("recipe.mix_epochs", self.mix_epochs)
         if self.ema is not None:
             number("recipe.ema", self.ema, above=0, below=1)
         number("recipe.tet_lambda", self.tet_lambda, least=0, below=1)

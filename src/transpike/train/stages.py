@@ -59,7 +59,7 @@ def stage_folder(name: str, stage: str) -> Path | None:
     return inner if os.path.isfile(inner / "model.json") else folder
 
 
-def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Arguments, steps: int) -> None:
+def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Arguments) -> None:
     """Make sure that an artificial network and its spiking twin can be made.
 
     Args:
@@ -67,7 +67,6 @@ def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Ar
         network: what both take.
         alone: what it alone takes.
         neuron: what its twin alone takes.
-        steps: T.
 
     Raises:
         ConfigError: as `check_twin`.
@@ -78,14 +77,14 @@ def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Ar
     if folder is None:
         check_name(ann)
         shape = {"num_classes": 10, "in_channels": 3, "image_size": LARGE}
-        check_twin(ann, shape, network | alone, twin=network | neuron, steps=steps, given=given)
+        check_twin(ann, shape, network | alone, twin=network | neuron, given=given)
         return
     about = read_description(folder)
     if about.get("steps") is not None:
         raise ModelError(f"{folder}: {about['name']} is a spiking network; --ann takes an artificial one.")
     shape = {name: about[name] for name in ("num_classes", "in_channels", "image_size") if name in about}
     own = about.get("kwargs", {})
-    check_twin(about["name"], shape, own, twin=own | network | neuron, steps=steps, given=given)
+    check_twin(about["name"], shape, own, twin=own | network | neuron, given=given)
 
 
 def check_images(folder: Path, about: Mapping[str, object], wanted: Mapping[str, object]) -> None:

@@ -19,7 +19,7 @@ from transpike.errors import ConfigError, DataError
 from transpike.neurons import reset_net
 from transpike.train.losses import readout
 
-__all__ = ["TargetCache", "Teacher", "TeacherInput", "input_of", "merge_frames"]
+__all__ = ["TargetCache", "Teacher", "TeacherInput", "head_weight", "input_of", "merge_frames"]
 
 LOGITS = ""
 """The name of the whole network, as in `named_modules()`: its output."""
@@ -132,6 +132,19 @@ def merge_frames(frames: Tensor, steps: int) -> Tensor:
     if len(frames) % steps:
         raise DataError(f"{len(frames)} frames cannot be merged into {steps}: load a multiple of {steps}.")
     return frames if len(frames) == steps else frames.unflatten(0, (steps, -1)).sum(1)
+
+
+def head_weight(model: nn.Module, classes: int) -> Tensor | None:
+    """The weights [classes, C] of the last linear layer, or 1x1 convolution, that gives so many; None without one.
+
+    >>> head_weight(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), 2).shape
+    torch.Size([2, 3])
+    """
+    found = None
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and len(module.weight) == classes:
+            found = module.weight.flatten(1)
+    return found
 
 
 class TargetCache:

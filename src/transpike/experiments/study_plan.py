@@ -1,0 +1,300 @@
+"""A study's file, read and checked: every run that it asks for, as options of `train`, `distill` or `hybrid`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from yaml import YAMLError
+
+from transpike.checks import choice, listed, near, number, refuse, shown, whole
+from transpike.errors import ConfigError, TranspikeError
+from transpike.experiments import hybrid_options, learning
+from transpike.experiments.distill import Distill, Teaching, check_settings
+from transpike.experiments.hybrid_options import Hybrid
+from transpike.experiments.options import parsed
+from transpike.experiments.train import Train
+from transpike.files import plain, read_text
+from transpike.files.yaml import LARGEST, first_line, load_yaml
+from transpike.train.options import Arguments, checked_seed
+
+__all__ = ["Cell", "Job", "Plan", "Stop", "Verb", "read_plan"]
+
+Verb: TypeAlias = Train | Distill | Hybrid
+VERBS: dict[str, type[Verb]] = {"train": Train, "distill": Distill, "hybrid": Hybrid}
+KEYS = ("title", "verb", "options", "before", "over", "arms", "seeds", "baseline", "measure", "stop")
+PLACES = ("resume", "out", "json", "root", "download", "cache")
+"""Options that do not tell one run from another."""
+
+OF_TEACHING = [one.name for one in fields(Teaching)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: its options, but for where it lies.
+
+    Attributes:
+        name: of its folder within the study's; the same options have the same name.
+        verb: the command.
+        options: of the command; a value `$NAME` is the folder of the job of that name.
+        needs: folders of jobs that must be finished before, by how the options name them.
+    """
+
+    name: str
+    verb: str
+    options: Arguments
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    def settled(self, folder: Path) -> Verb:
+        """The command's options, with the folders of what it needs."""
+        places = {f"${name}": str(folder / job) for name, job in self.needs.items()}
+        return _parsed(self.verb, _filled(self.options, places), self.name)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm at a setting, at a seed; its run is a job, or a folder that there is already."""
+
+    arm: str
+    setting: str
+    seed: int
+    job: Job | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run is hopeless: so many percentage points behind the baseline's validation accuracy, from an epoch on."""
+
+    after: int
+    behind: float
+
+    def __post_init__(self) -> None:
+        whole("stop.after", self.after)
+        number("stop.behind", self.behind, above=0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study's file asks for.
+
+    Attributes:
+        title: of the study.
+        measure: what is compared.
+        baseline: an arm's label.
+        before: jobs that others need, each after those that it needs.
+        cells: every run, setting by setting, seed by seed; a seed's baseline first.
+        stop: when a run is hopeless; None for never.
+    """
+
+    title: str
+    measure: Literal["test", "validation"]
+    baseline: str
+    before: tuple[Job, ...]
+    cells: tuple[Cell, ...]
+    stop: Stop | None
+
+
+def read_plan(path: Path, *, root: Path | None = None) -> Plan:
+    """The plan of a study's file; every run's options are checked, before anything is run.
+
+    Args:
+        path: the file.
+        root: where the data sets lie, for all runs; None where the file says so.
+
+    Raises:
+        ConfigError: naming the file, the key or the arm, and what is wrong; for a wrong key the nearest.
+    """
+    text = read_text(path, error=ConfigError, largest=LARGEST)
+    try:
+        content = load_yaml(text)
+    except YAMLError as error:
+        raise ConfigError(f"{path}: {first_line(error)}") from error
+    try:
+        return _plan(_mapping("the file", content, KEYS), path.stem, {} if root is None else {"root": str(root)})
+    except TranspikeError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _plan(content: Arguments, stem: str, always: Arguments) -> Plan:
+    verb = choice("verb", content.get("verb", "distill"), VERBS)
+    common = _mapping("options", content.get("options", {}))
+    arms = {
+        str(name): _mapping(f"arms.{name}", arm or {}) for name, arm in _mapping("arms", content.get("arms")).items()
+    }
+    if not arms:
+        raise refuse("arms", arms, "a mapping of labels to options")
+    baseline = choice("baseline", content.get("baseline", next(iter(arms))), arms)
+    measure = choice("measure", content.get("measure", "test"), ("test", "validation"))
+    seeds = _seeds(content.get("seeds", 1))
+    stop = content.get("stop")
+    rule = Stop(**_mapping("stop", stop, ("after", "behind"), whole=True)) if stop is not None else None
+    before = _mapping("before", content.get("before", {}))
+    maker = _Maker(verb, {name: _mapping(f"before.{name}", job) for name, job in before.items()}, always)
+    cells = []
+    ordered = sorted(arms, key=lambda name: name != baseline)
+    for setting, chosen, values in _settings(_mapping("over", content.get("over", {}))):
+        for seed in seeds:
+            for name in ordered:
+                if "runs" not in arms[name]:
+                    job = maker.job(name, _merged(common, chosen, arms[name]), values, seed)
+                    cells.append(Cell(name, setting, seed, job))
+        for name in ordered:
+            if "runs" in arms[name]:
+                _mapping(f"arms.{name}", arms[name], ("runs",))
+                cells += [Cell(name, setting, -1, folder=Path(str(run))) for run in _list(name, arms[name]["runs"])]
+    if rule is not None and any(cell.job is not None and cell.job.verb == "hybrid" for cell in cells):
+        raise ConfigError("stop: runs of `transpike hybrid` are trained to the end; leave it out.")
+    return Plan(str(content.get("title", stem)), measure, baseline, tuple(maker.before.values()), tuple(cells), rule)  # type: ignore[arg-type]
+
+
+class _Maker:
+    """Makes jobs, and once each those that they need."""
+
+    def __init__(self, verb: str, asked: Mapping[str, Arguments], always: Arguments) -> None:
+        self.verb, self.asked, self.always = verb, asked, always
+        self.before: dict[str, Job] = {}
+
+    def job(self, label: str, options: Arguments, values: Mapping[str, object], seed: int, *, main: bool = True) -> Job:
+        """A job; ``values`` are those of the study's settings, by name."""
+        options = {**options, **self.always}
+        verb = choice(f"{label}: verb", options.pop("verb", self.verb if main else "train"), VERBS)
+        if main:
+            options.setdefault("seed", seed)
+            if verb == "train" and self.verb == "distill":  # a student without its teacher
+                options = {"model": options.get("student", Distill.student), **options}
+                options = {name: value for name, value in options.items() if name not in OF_TEACHING}
+        options = _filled(options, {f"${name}": value for name, value in values.items()} | {"$seed": seed})
+        needs = {name: self._needed(name, values, seed, label) for name in _names(options)}
+        settled = _parsed(verb, options, label)
+        told = json.dumps([verb, _told(settled), needs], sort_keys=True)
+        name = f"{_slug(label)}-seed{settled.seed}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        return Job(name, verb, options, needs)
+
+    def _needed(self, name: str, values: Mapping[str, object], seed: int, label: str) -> str:
+        if name not in self.asked:
+            known = ["seed", *values, *self.asked]
+            raise ConfigError(f"{label}: ${name} is nothing of this file.{near(name, known)} There is {listed(known)}.")
+        job = self.job(name, self.asked[name], values, seed, main=False)
+        return self.before.setdefault(job.name, job).name
+
+
+def _settings(over: Mapping[str, object]) -> Iterator[tuple[str, Arguments, Arguments]]:
+    """Each combination of the settings: its label, the options that it stands for, and its values by name.
+
+    >>> [label for label, _, _ in _settings({"steps": [2, 4], "net": {"slim": {"network": {"width": 4}}}})]
+    ['steps 2, slim', 'steps 4, slim']
+    """
+    axes = []
+    for name, values in over.items():
+        if isinstance(values, Mapping):
+            axes.append([(str(label), _mapping(f"over.{name}", one), (name, label)) for label, one in values.items()])
+        else:
+            axes.append([(f"{name} {value}", {name: value}, (name, value)) for value in _list(f"over.{name}", values)])
+    for chosen in itertools.product(*axes):
+        label = ", ".join(one[0] for one in chosen)
+        yield label, _merged(*(one[1] for one in chosen)), dict(one[2] for one in chosen)
+
+
+def _parsed(verb: str, options: Arguments, where: str) -> Verb:
+    """Options of a command, checked as its own."""
+    try:
+        chosen = parsed(VERBS[verb], options)
+        if isinstance(chosen, Hybrid):
+            return hybrid_options.settled(chosen) if not _names(options) else chosen
+        if isinstance(chosen, Distill):
+            if not _names({"student": chosen.student}):
+                check_settings(learning.settled(chosen))
+            return chosen
+        return learning.settled(chosen) if not _names({"model": chosen.model}) else chosen
+    except (TranspikeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where} (`transpike {verb}`): {reason}") from error
+
+
+def _told(options: Any) -> Arguments:
+    """What of the options is not as by default: what is added to a command later leaves a study's runs as they are."""
+    told: Arguments = {}
+    for one in fields(options):
+        value = getattr(options, one.name)
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        if one.name in PLACES:
+            continue
+        if is_dataclass(value) and not isinstance(value, type):
+            if inner := _told(value):
+                told[one.name] = inner
+        elif plain(value) != plain(default) and value is not None and value != {}:
+            told[one.name] = plain(value)
+    return told
+
+
+def _filled(value: Any, names: Mapping[str, object]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _filled(item, names) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _names(value: object) -> list[str]:
+    """What `$NAME` stands in options for what is not known yet."""
+    if isinstance(value, Mapping):
+        return [name for item in value.values() for name in _names(item)]
+    return [value[1:]] if isinstance(value, str) and re.fullmatch(r"\$\w+", value) else []
+
+
+def _merged(*all_: Mapping[str, Any]) -> Arguments:
+    """Options over options: those within options one by one.
+
+    >>> _merged({"settings": {"alpha": 1.0}, "epochs": 2}, {"settings": {"beta": 2.0}})
+    {'settings': {'alpha': 1.0, 'beta': 2.0}, 'epochs': 2}
+    """
+    merged: Arguments = {}
+    for options in all_:
+        for name, value in options.items():
+            inner = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+            merged[name] = _merged(merged[name], value) if inner else value
+    return merged
+
+
+def _mapping(name: str, value: object, keys: Sequence[str] = (), *, whole: bool = False) -> Arguments:
+    if not isinstance(value, Mapping):
+        raise refuse(name, value, "names with values, one a line")
+    for key, inner in value.items():
+        if key is None or isinstance(key, bool):
+            raise ConfigError(f"{name} has the name {key}: YAML reads it as no text; write it within quotes.")
+        if isinstance(inner, Mapping):
+            _mapping(f"{name}.{key}", inner)
+    if keys:
+        for key in value:
+            if key not in keys:
+                raise ConfigError(f"{name} has no {shown(key)}.{near(str(key), keys)} It takes {', '.join(keys)}.")
+        if whole and (missing := [key for key in keys if key not in value]):
+            raise ConfigError(f"{name} lacks {', '.join(missing)}.")
+    return {str(key): one for key, one in value.items()}
+
+
+def _list(name: str, value: object) -> list[object]:
+    if not isinstance(value, list) or not value:
+        raise refuse(name, value, "a list of values, or labels with options")
+    return value
+
+
+def _seeds(value: object) -> list[int]:
+    """Seeds as a list; a number stands for so many, from 0."""
+    if not isinstance(value, list):
+        return list(range(whole("seeds", value, most=1000)))
+    seeds = [checked_seed(seed) for seed in value]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise refuse("seeds", value, "how many, or a list of seeds without any twice")
+    return seeds
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.") or "arm"
