@@ -198,3 +198,11 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"transpike {transpike.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "export", "finetune"])
+def test_a_wrong_folder_is_told_before_pytorch_is_imported(verb: str, tmp_path: Path) -> None:
+    """PyTorch alone takes a second or two."""
+    program = f"import sys; from transpike.cli import main; print(main(['{verb}', 'nosuch']), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "2 False\n" and done.stderr.startswith("transpike: nosuch: no ")

@@ -23,6 +23,7 @@ from yaml import YAMLError
 from transpike.arguments import Arguments
 from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError, reason
+from transpike.experiments.places import PLACES
 from transpike.files import check_target
 from transpike.files.yaml import load_yaml
 
@@ -83,6 +84,8 @@ def _run(verb: str, given: list[str]) -> None:
             names = ["--help", "--version"] if verb.startswith("-") else [*VERBS]
             raise ConfigError(f"no {what} {verb!r}.{near(verb, names)} Choose from {', '.join(names)}.")
         build_parser(verb).parse_args([verb, *given])
+    if verb in PLACES and given and not given[0].startswith("-"):
+        PLACES[verb](Path(given[0]))
     function, kind = _verb(verb)
     words = Arguments(verb, kind, given)
     try:

@@ -138,7 +138,7 @@ def test_batch_and_chunk_sizes_change_at_most_rounding(snn: SpikingNetwork, imag
 def test_no_chunk_is_so_small_that_it_is_computed_otherwise(
     snn: SpikingNetwork, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "BUDGET", {"cpu": 1, "cuda": 1})
+    monkeypatch.setattr(running, "cached", lambda: 1)
     least = -(-16 // snn.steps)
     assert snn.default_chunk == least > 1
     assert [len(part) for part in snn.chunks(images[: 2 * least + 1])] == [least + 1, least]

@@ -148,6 +148,13 @@ def test_a_network_of_too_few_classes_is_refused(tmp_path: Path) -> None:
         load_model(Source(str(run)), load_images("digits"))
 
 
+def test_a_network_of_timm_in_a_size_of_its_own_takes_images_of_that_size() -> None:
+    name = "timm/vit_tiny_patch16_224"
+    assert Source(name).prepare(Loading(), "cifar10").size == 224
+    loading = Source(name, network={"img_size": 32, "patch_size": 4}).prepare(Loading(), "cifar10")
+    assert loading == Loading(size=32)
+
+
 def test_how_a_network_takes_images_of_another_normalisation() -> None:
     sets = load_images("digits", loading=Loading(mean=(0.5,), std=(0.25,)))
     known = {"mean": [0.25], "std": [0.5], "image_size": 12}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transpike.neurons import pieces
-from transpike.neurons.kernels import advance_reference
+from transpike.neurons import tsa
+from transpike.neurons.kernels import track_reference
 from transpike.neurons.pieces import Accumulated, Pieces, kept
 from transpike.neurons.tsa import IDENTITY, RELU, Code, Piecewise, accumulate, estimate, track
 
@@ -37,12 +37,13 @@ def in_pieces(rows: Tensor, make: Pieces, cuts: list[int]) -> Tensor:
 @given(data=st.data())
 def test_pieces_of_steps_fire_as_a_whole_run(backend: str, layout: torch.memory_format, data: st.DataObject) -> None:
     code, function = data.draw(st.sampled_from(CODES)), data.draw(st.sampled_from(FUNCTIONS))
+    usual = tsa._prepare
     seed, cuts = data.draw(st.integers(0, 2**31)), data.draw(st.lists(st.integers(0, 20), max_size=5))
     z = 2 * torch.randn(code.steps * 3, 2, 4, 5, generator=torch.Generator().manual_seed(seed))
     z = z.contiguous(memory_format=layout).unflatten(0, (code.steps, 3))
     with pytest.MonkeyPatch.context() as patch:
         if backend == "reference":
-            patch.setattr(pieces, "_backend", lambda source: advance_reference)
+            patch.setattr(tsa, "_prepare", lambda z, *, rows: (track_reference, usual(z, rows=rows)[1]))
         idle = z.new_zeros(code.silent, *z.shape[1:])
         got = in_pieces(torch.cat([z, idle]), Pieces(code, function, gain=0.7), cuts)
         assert torch.equal(got, track(z, code=code, function=function, gain=0.7).spikes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -288,6 +289,26 @@ def test_compilation_is_announced_once(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stderr.count("compiling the CPU kernels") == 1
     assert list(tmp_path.rglob("*.nbi")), "the next process finds it in the cache"
+
+
+def test_a_damaged_cache_of_kernels_is_made_anew(tmp_path: Path) -> None:
+    program = (
+        "import torch; from transpike.neurons.tsa import *; print(accumulate(torch.ones(2, 1), beta=2.0, silent=0))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    whole = run().stdout
+    files = list(tmp_path.rglob("*_accumulate*.nb[ic]"))
+    assert {file.suffix for file in files} == {".nbi", ".nbc"}
+    for file, damage in zip(sorted(files), itertools.cycle([b"", b"nothing", b"\x80\x04\x95"])):
+        file.write_bytes(damage)
+    again = run()
+    assert again.stdout == whole and "are damaged" in again.stderr
+    assert "damaged" not in run().stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_gpu, track_reference
-from transpike.neurons.kernels.track_reference import Final
+from transpike.neurons.kernels.track_reference import PLAIN, Carried, Feed, Final, Pattern
 
 CODES = (
     tsa.Code(steps=5, beta=2.0),
@@ -37,15 +37,52 @@ def tracked(
     accumulated: bool,
     unit: float | None,
     gain: float,
+    feed: Feed = PLAIN,
 ) -> list[Tensor]:
     """Spikes, residuals and targets, and the spikes written over the input."""
     neurons, tables = source.shape[1], tsa._tables(code, function, unit, gain)
     spikes = torch.empty(code.steps, neurons, device=source.device)
     ends = torch.empty(2, neurons, device=source.device)
-    backend.track(source, spikes, Final(*ends), tables, accumulated=accumulated)
+    backend.track(source, spikes, Final(*ends), tables, accumulated=accumulated, feed=feed)
     over, nothing = source.clone(), torch.empty(0, device=source.device)
-    backend.track(over, over[: code.steps], Final(nothing, nothing), tables, accumulated=accumulated)
+    backend.track(over, over[: code.steps], Final(nothing, nothing), tables, accumulated=accumulated, feed=feed)
     return [spikes.cpu(), ends.cpu(), over[: code.steps].cpu()]
+
+
+def in_pieces(backend: ModuleType, source: Tensor, code: tsa.Code, *, accumulated: bool, cut: int) -> list[Tensor]:
+    """Spikes of two pieces of steps, and the state behind each; the last rows hold on, or are zeros of currents."""
+    tables, neurons = tsa._tables(code, tsa.RELU, 0.3 if accumulated else None, 0.7), source.shape[1]
+    idle = code.steps + code.silent - len(source)
+    last = source[-1:] if accumulated else torch.zeros_like(source[-1:])
+    rows = torch.cat([source, last.expand(idle, neurons)])
+    state, nothing, found = torch.full((2, neurons), 7.0, device=source.device), source.new_empty(0), []
+    for a, b in ((0, cut), (cut, len(rows))):
+        fired = max(b - max(a, code.silent), 0)
+        spikes = torch.zeros(fired, neurons, device=source.device)
+        carried = Carried(state, a)
+        backend.track(rows[a:b], spikes, Final(nothing, nothing), tables, accumulated=accumulated, carried=carried)
+        found += [spikes.cpu(), state.cpu().clone()]
+    sums, state = torch.zeros_like(rows), torch.full((1, neurons), 7.0, device=source.device)
+    units = tuple(1 + step / 7 for step in range(len(rows)))
+    for a, b in ((0, cut), (cut, len(rows))):
+        given = {"beta": code.beta, "units": units[a:b], "gain": 0.7, "carried": Carried(state, a)}
+        backend.accumulate(rows[a:b].nan_to_num(), sums[a:b], **given)
+        found += [sums.cpu().clone(), state.cpu().clone()]
+    return found
+
+
+def feeds(steps: int, neurons: int, device: str) -> list[Feed]:
+    """A scale, a bias with and without a ramp, a second current: patterns along channels that are last, or not."""
+    generator = torch.Generator().manual_seed(steps)
+    values = {n: torch.randn(n, generator=generator).to(device) for n in (1, 3, 5)}
+    other = torch.randn(steps, neurons, generator=generator).to(device)
+    ramp = tuple(0.3 * step for step in range(steps))
+    return [
+        Feed(shift=Pattern(values[3], 1), shares=(1.0,) * steps),
+        Feed(shift=Pattern(values[5], 7), shares=ramp),
+        Feed(Pattern(values[3], 7), Pattern(values[5], 1), ramp, other, Pattern(values[1], 1)),
+        Feed(other=other, factor=Pattern(values[5], 11)),
+    ]
 
 
 def undefined(z: Tensor) -> Tensor:
@@ -70,6 +107,19 @@ def main() -> None:
                 wanted = tracked(track_reference, source, code, function, **how)
                 found = tracked(track_gpu, source.to(DEVICE), code, function, **how)
                 assert all(map(torch.equal, wanted, found)), (code, function)
+        how = {"accumulated": False, "unit": None, "gain": 1.3}
+        for feed, same in zip(feeds(code.steps, neurons, "cpu"), feeds(code.steps, neurons, DEVICE), strict=True):
+            wanted = tracked(track_reference, z, code, FUNCTIONS[1], **how, feed=feed)
+            found = tracked(track_gpu, z.to(DEVICE), code, FUNCTIONS[1], **how, feed=same)
+            assert all(map(torch.equal, wanted, found)), (code, feed)
+            track_reference.accumulate(z, held, beta=code.beta, units=units, gain=0.7, feed=feed)
+            track_gpu.accumulate(z.to(DEVICE), ours, beta=code.beta, units=units, gain=0.7, feed=same)
+            assert torch.equal(held, ours.cpu()), (code, feed)
+        for accumulated, source in ((False, z), (True, undefined(z))):
+            for cut in (1, code.silent + 1):
+                wanted = in_pieces(track_reference, source, code, accumulated=accumulated, cut=cut)
+                found = in_pieces(track_gpu, source.to(DEVICE), code, accumulated=accumulated, cut=cut)
+                assert all(map(torch.equal, wanted, found)), (code, accumulated, cut)
         digits, start = tsa._digits(code.levels, scale=1.0), code.beta**-code.steps
         spikes, ours = torch.empty(code.steps, neurons), torch.empty(code.steps, neurons, device=DEVICE)
         track_reference.encode(z[0] * 9, spikes, beta=code.beta, start=start, digits=digits)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from transpike.coding.evaluation import COMPARISONS, Evaluation
 from transpike.coding.operations import Operations
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.pieces import Change
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["CORRECTION", "Correction", "Neuron", "SteppingNeuron", "Steps", "WholeNeuron", "gained"]
+__all__ = ["CORRECTION", "Correction", "FedNeuron", "Neuron", "SteppingNeuron", "Steps", "WholeNeuron", "gained"]
 
 CORRECTION = "correction"
 """The constant of a layer of neurons that says its correction, in units of theta."""
@@ -59,6 +60,23 @@ class WholeNeuron(Neuron, Protocol):
 
     def train(self, values: Tensor, steps: range) -> Tensor:
         """These steps of the trains of such values: [steps, N, \\*]."""
+
+
+@runtime_checkable
+class FedNeuron(Protocol):
+    """A `Neuron` of one operand whose kernel makes the current itself: with a bias, a skip, a factor a channel."""
+
+    def fed(
+        self,
+        z: Tensor,
+        inflow: Inflow | None,
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        """As called with the current that ``inflow`` makes of ``z``, to the bit."""
 
 
 class Steps(Protocol):

@@ -17,6 +17,7 @@ from transpike.coding.function import Function
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
 from transpike.coding.stepping import Moves, TrackingSteps
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, decode, estimate, track
 
 __all__ = ["TrackingNeuron"]
@@ -69,13 +70,28 @@ class TrackingNeuron:
         Any other function is applied, as it is, to the running estimate of each operand.
         """
         gains = gains or (1.0,) * len(currents)
+        if self.function.tracked:
+            return self.fed(currents[0], None, constants, gains=gains, inplace=inplace, final=final)
+        fired = self._estimated(currents, None, constants, gains, inplace=inplace, final=final)
+        return fired if self.last == 1 else _rescaled(fired, self.last)
+
+    def fed(
+        self,
+        z: Tensor,
+        inflow: Inflow | None,
+        constants: Mapping[str, Tensor],
+        *,
+        gains: Sequence[float] = (),
+        inplace: bool,
+        final: bool,
+    ) -> Tracked:
+        """As called with the current that ``inflow`` makes of ``z``, which the kernel does itself."""
+        (gain,) = gains or (1.0,)
         if not self.function.tracked:
-            fired = self._estimated(currents, constants, gains, inplace=inplace, final=final)
-            return fired if self.last == 1 else _rescaled(fired, self.last)
-        (z,), (gain,) = currents, gains
-        if self.function.head.calls:
+            fired = self._estimated([z], inflow, constants, (gain,), inplace=inplace, final=final)
+        elif self.function.head.calls:
             fired = track(
-                self.heard(z, constants, gain=gain),
+                self.heard(z, constants, gain=gain, inflow=inflow),
                 code=self.code,
                 function=self._tail,
                 accumulated=True,
@@ -84,7 +100,8 @@ class TrackingNeuron:
             )
             fired = replace(fired, spikes=fired.spikes.to(z.dtype))
         else:
-            fired = track(z, code=self.code, function=self._tail, gain=gain, inplace=inplace, final=final)
+            tail = self._tail
+            fired = track(z, code=self.code, function=tail, gain=gain, inflow=inflow, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
 
     @property
@@ -93,9 +110,11 @@ class TrackingNeuron:
         tail, unit = self.function.tail, self.amplitude * self.last
         return Piecewise(slope=tail.slope, low=tail.low / unit, high=tail.high / unit)
 
-    def heard(self, z: Tensor, constants: Mapping[str, Tensor], *, gain: float = 1.0) -> Tensor:
+    def heard(
+        self, z: Tensor, constants: Mapping[str, Tensor], *, gain: float = 1.0, inflow: Inflow | None = None
+    ) -> Tensor:
         """What has been accumulated by each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
-        heard = accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain)
+        heard = accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain, inflow=inflow)
         if not self.function.head.calls:
             return heard
         found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
@@ -124,6 +143,7 @@ class TrackingNeuron:
     def _estimated(
         self,
         currents: Sequence[Tensor],
+        inflow: Inflow | None,
         constants: Mapping[str, Tensor],
         gains: Sequence[float],
         *,
@@ -135,10 +155,11 @@ class TrackingNeuron:
         The kernel takes its value to the scale of each step, and waits where the first digits leave a quotient
         undefined.
         """
-        unit = self.amplitude * self.last
+        beta, unit = self.code.beta, self.amplitude * self.last
+        firsts = [(inflow, inplace), *[(None, False)] * (len(currents) - 1)]
         real = [
-            estimate(z, beta=self.code.beta, unit=unit, gain=gain, inplace=inplace and k == 0).flatten(0, 1)
-            for k, (z, gain) in enumerate(zip(currents, gains, strict=True))
+            estimate(z, beta=beta, unit=unit, gain=gain, inflow=made, inplace=over).flatten(0, 1)
+            for z, gain, (made, over) in zip(currents, gains, firsts, strict=True)
         ]
         value = self.function(*real, constants=_like(real[0], constants), overwrite=True)
         value = value.unflatten(0, (self.code.steps, -1))

@@ -9,17 +9,18 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from transpike.checks import whole
-from transpike.coding.neuron import Neuron, gained
+from transpike.coding.neuron import FedNeuron, Neuron, gained
 from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
+from transpike.conversion.course import Course, course, plan
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
 from transpike.conversion.fired import Trace, Watch, joined
@@ -28,6 +29,7 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
+from transpike.conversion.room import in_chunks
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
@@ -36,13 +38,15 @@ from transpike.conversion.stopping import Changed, Score, StopRule, least_images
 from transpike.conversion.stream import Moment, moments
 from transpike.conversion.timing import Timing
 from transpike.conversion.values import activations
-from transpike.conversion.walk import finished, plan, walk
+from transpike.conversion.walk import finished, walk
 from transpike.errors import ConfigError, ConversionError
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.tsa import Tracked
 from transpike.results import Try
 
 __all__ = ["SpikingNetwork"]
 
+T = TypeVar("T")
 _SIZES = 64  # of images, whose graphs are kept
 
 
@@ -62,7 +66,8 @@ class SpikingNetwork(nn.Module):
         residuals: root mean square of what each layer's trains miss of its target, on a few calibration images, in
             units of theta; about 0.3 where a layer follows its input.
         search: what a search for it tried; empty where its scheme was given.
-        chunk: samples simulated at a time, which bounds memory; None chooses by the largest layer.
+        chunk: samples simulated at a time, which bounds memory; None chooses, see `default_chunk`. Where a GPU's memory
+            does not suffice, half as many are tried, once in a call, and a note is logged.
         stop: when an answer is sure enough, as `calibrate_stop` has learned; None before.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
@@ -100,6 +105,7 @@ class SpikingNetwork(nn.Module):
                 self.register_buffer(op.key(key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self.readouts, self.plan = graph.readouts, plan(graph)
+        self._courses: dict[bool, Course] = {}
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
@@ -126,7 +132,9 @@ class SpikingNetwork(nn.Module):
         decoded values in place of spikes, where the network carries such.
         """
         snn = self._fitting(x)
-        parts = [finished(snn, run(snn, part, watch, final=final, trains=trains)) for part in snn.chunks(x)]
+        parts = snn._in_chunks(
+            x, lambda part: finished(snn, run(snn, part, watch, final=final, trains=trains)), again=watch is None
+        )
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()
@@ -135,10 +143,13 @@ class SpikingNetwork(nn.Module):
 
         With ``analog``, those of the network that this one was made from.
         """
-        snn, found = self._fitting(x), list[dict[str, Tensor]]()
-        for part in (x,) if analog else snn.chunks(x):
+        snn = self._fitting(x)
+
+        def read(part: Tensor) -> dict[str, Tensor]:
             values = activations(snn, part) if analog else run(snn, part, None, final=False, trains=False)
-            found.append(values | finished(snn, values))
+            return values | finished(snn, values)
+
+        found = [read(x)] if analog else snn._in_chunks(x, read)
         together = {name: torch.cat([part[name] for part in found]) for name in found[0]}
         return self.graph.pack(together), together
 
@@ -212,12 +223,21 @@ class SpikingNetwork(nn.Module):
             )
         return anytime.until(snn, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
-    def chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows."""
-        count = math.ceil(len(x) / (self.chunk or self.default_chunk))
-        if self.chunk is None:
+    def chunks(self, x: Tensor, size: int | None = None) -> tuple[Tensor, ...]:
+        """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows.
+
+        ``size`` takes the place of `chunk`.
+        """
+        size = size or self.chunk
+        count = math.ceil(len(x) / (size or self.default_chunk))
+        if size is None:
             count = min(count, len(x) // least(self))
         return x.tensor_split(max(1, count))
+
+    def _in_chunks(self, x: Tensor, run: Callable[[Tensor], T], *, again: bool = True) -> list[T]:
+        """What ``run`` makes of each chunk; with ``again``, half a chunk is tried where memory does not suffice."""
+        parts = self.chunks(x)
+        return in_chunks(parts, self.chunks, run) if again else [run(part) for part in parts]
 
     def trace(self, x: Tensor) -> Trace:
         """Spikes, residuals and targets of every layer for images ``x``, by name; the input's code comes first."""
@@ -297,8 +317,32 @@ class SpikingNetwork(nn.Module):
     def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
         """The spikes of a layer of neurons over all steps, of its currents [T*N, \\*]."""
         z = [x.unflatten(0, (self.steps, -1)) for x in inputs]
-        inplace = op.inputs[0] in self.plan.own
-        return self.neurons[op.name](z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
+        neuron, inplace = self.neurons[op.name], op.inputs[0] in self.course.plan.own
+        if (inflow := self.inflow(op, z[1:])) is None:
+            return neuron(z, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
+        assert isinstance(neuron, FedNeuron)
+        return neuron.fed(z[0], inflow, self.tensors(op), gains=op.gains, inplace=inplace, final=final)
+
+    @property
+    def course(self) -> Course:
+        """What trains go through: the graph without what the kernels of its neurons do."""
+        bare = self._bare
+        if bare not in self._courses:
+            self._courses[bare] = course(self.graph, self.neurons, bare=bare)
+        return self._courses[bare]
+
+    @property
+    def _bare(self) -> bool:
+        """Whether a bias costs less in the kernel of the neurons than in the layer that has it."""
+        return constant_entry(self.scheme) is None or self.device.type == "cuda"
+
+    def inflow(self, op: Op, others: Sequence[Tensor], *, steps: slice = slice(None)) -> Inflow | None:
+        """What the kernel of a layer of the course does to its current, on all steps or on these."""
+        joint = self.course.joints.get(op.name)
+        if joint is None:
+            return None
+        shares = self.scheme.entry[steps] if constant_entry(self.scheme) is None else ()
+        return joint.inflow({part.name: self.tensors(part) for part in joint.ops}, others, shares)
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
         """An operation's weights and constants as the network has them now: on its device, in its data type."""
@@ -339,14 +383,15 @@ class SpikingNetwork(nn.Module):
                 del self._sizes[next(iter(self._sizes))]
         other = copy.copy(self)  # shares all tensors
         other.graph = self._sizes[shape]
-        other._sizes = {}
+        other._sizes, other._courses = {}, {}
         return other
 
     @property
     def default_chunk(self) -> int:
-        """How many samples at a time keep the largest layer, over all steps, within 8 MiB (128 MiB on a GPU).
+        """How many samples are simulated at a time.
 
-        Over one piece of steps, where trains travel in such.
+        On a processor as many as keep the largest layer, over all steps (over one piece, where trains travel in such),
+        within a quarter of its last-level cache; on a GPU as many as half of its free memory holds.
         They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
         A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
         """

@@ -43,7 +43,7 @@ class Pipeline:
         self, snn: Network, x: Tensor, watch: Watch | None = None, *, final: bool = False, rows: int = ROWS
     ) -> None:
         self.watch, self.final, self.rows = watch, final, rows
-        self.snn, self.graph, self.samples = snn, snn.graph, len(x)
+        self.snn, self.graph, self.samples = snn, snn.course.graph, len(x)
         self.total = len(snn.scheme.weights)
         self.arrived = max(snn.timing.first_spike[name] for name in snn.readouts)
         x = x[torch.arange(max(rows, len(x))) % max(len(x), 1)] if len(x) < rows and len(x) else x
@@ -115,7 +115,9 @@ class Pipeline:
         if op.kind == "input":
             self._send(op, begin, self.train[begin:end])
         elif op.fires:
-            spikes = self.layers[op.name](inputs, idle=end - begin - (come.stop - come.start))
+            if (inflow := self.snn.inflow(op, inputs[1:], steps=come)) is not None:
+                inputs = [inflow.apply(inputs[0])]
+            spikes = self.layers[op.name](inputs, idle=end - begin - (come.stop - come.start)).to(self.snn.dtype)
             self._show(op, spikes, last=end == self.total + wait)
             self._send(op, max(begin - wait, 0), spikes)
         elif op.name in self.products:
@@ -138,7 +140,9 @@ class Pipeline:
     def _show(self, op: Op, spikes: Tensor, *, last: bool) -> None:
         if self.watch and len(spikes):
             ends = self.layers[op.name].ended() if last and self.final else ()
-            self.watch(op, Tracked(spikes[:, : self.samples], *(end[: self.samples] for end in ends)))
+            self.watch(
+                self.snn.graph[op.name], Tracked(spikes[:, : self.samples], *(end[: self.samples] for end in ends))
+            )
 
     def _forget(self, name: str) -> None:
         """Let go of what all readers of a result have read; of all, once they are at their ends."""

@@ -12,13 +12,14 @@ from transpike.conversion.fired import Watch
 from transpike.conversion.kinds import KINDS
 from transpike.conversion.op import Op
 from transpike.conversion.pipeline import ROWS, Pipeline
+from transpike.conversion.room import cached, free, largest, taken
 from transpike.conversion.values import said
 from transpike.conversion.walk import Network, walk
 
 __all__ = ["chunk", "decoded", "least", "run"]
 
 LONG, PIECE = 128, 64  # steps above which trains travel in pieces, of at most so many steps
-BUDGET = {"cpu": 2**21, "cuda": 2**25}  # values of one layer at all steps of a chunk; a processor's caches are small
+OTHERS = 2**27  # bytes of one layer at all steps of a chunk, on devices that are neither processors nor CUDA's
 
 
 def run(snn: Network, x: Tensor, watch: Watch | None, *, final: bool, trains: bool) -> dict[str, Tensor]:
@@ -32,10 +33,10 @@ def _whole(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict
     def spikes(op: Op, *inputs: Tensor) -> Tensor:
         fired = snn.encode(snn.scaled(op, *inputs)) if op.kind == "input" else snn.fire(op, inputs, final=final)
         if watch:
-            watch(op, fired)
+            watch(snn.graph[op.name], fired)
         return fired.spikes.flatten(0, 1)
 
-    return walk(snn, x, spikes, snn.current, lambda op, z: decoded(snn, op, z))
+    return walk(snn, x, spikes, snn.current, lambda op, z: decoded(snn, op, z), snn.course)
 
 
 def _stepped(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict[str, Tensor]:
@@ -77,12 +78,10 @@ def least(snn: Network) -> int:
 
 def chunk(snn: Network) -> int:
     """Samples at a time: see `transpike.conversion.network.SpikingNetwork.default_chunk`."""
-    sizes = {op.name: math.prod(op.shape) for op in snn.graph}
-    held = dict(sizes)
-    for op in snn.graph:
-        if op.fires and not op.function.tracked:
-            held[op.name] = max(sizes[op.name], sum(sizes[name] for name in op.inputs))
-        elif KINDS[op.kind].product:
-            held[op.name] += sum(sizes[name] for name in op.inputs)
     steps = min(snn.timing.interval, PIECE) if snn.scheme.whole or _travels(snn) else snn.timing.interval
-    return max(least(snn), BUDGET.get(snn.device.type, BUDGET["cuda"]) // (max(held.values()) * steps))
+    graph, spiking = snn.course.graph, snn.graph.spiking
+    if snn.device.type == "cuda":
+        each, most = taken(graph, spiking, steps=steps, bytes_each=snn.dtype.itemsize)
+        return max(least(snn), min(free(snn.device) // each, most))
+    budget = cached() if snn.device.type == "cpu" else OTHERS
+    return max(least(snn), budget // (4 * largest(graph, spiking) * steps))

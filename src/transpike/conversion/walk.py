@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -11,38 +10,15 @@ from torch import Tensor
 
 from transpike.coding.neuron import Neuron
 from transpike.coding.scheme import Scheme
+from transpike.conversion.course import Course, Plan
 from transpike.conversion.graph import Graph
-from transpike.conversion.kinds import KINDS, apply
+from transpike.conversion.kinds import apply
 from transpike.conversion.op import Op
 from transpike.conversion.timing import Timing
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["Network", "Plan", "finished", "plan", "walk"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is known of a run before any image.
-
-    Attributes:
-        last: the results that each operation is the last to read, by its name.
-        own: operations whose results one other reads, in memory that nothing else does: it may overwrite them.
-    """
-
-    last: Mapping[str, Sequence[str]]
-    own: Set[str]
-
-
-def plan(graph: Graph) -> Plan:
-    """What is known of a run through a graph."""
-    final = {name: ops[-1].name for name, ops in graph.consumers.items()}
-    last = {op.name: [name for name in set(op.inputs) if final[name] == op.name] for op in graph}
-    own: set[str] = set()
-    for op in graph:
-        fresh = KINDS[op.kind].fresh or op.gains[:1] not in ((), (1.0,))
-        if not op.fires and (fresh or own.issuperset(op.inputs)) and len(graph.consumers.get(op.name, ())) == 1:
-            own |= {op.name} if op.inputs else set()
-    return Plan(last, own)
+__all__ = ["Network", "finished", "walk"]
 
 
 class Network(Protocol):
@@ -64,6 +40,13 @@ class Network(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """Of its weights."""
+
+    @property
+    def course(self) -> Course:
+        """What trains go through."""
+
+    def inflow(self, op: Op, others: Sequence[Tensor], *, steps: slice = slice(None)) -> Inflow | None:
+        """What the kernel of a layer of the course does to its current, on all steps or on these."""
 
     @property
     def default_chunk(self) -> int:
@@ -91,11 +74,16 @@ def walk(
     fire: Callable[..., Tensor],
     current: Callable[..., Tensor],
     decode: Callable[[Op, Tensor], Tensor],
+    course: Course | None = None,
 ) -> dict[str, Tensor]:
-    """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end."""
+    """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end.
+
+    Without a ``course`` every operation is one of its own.
+    """
+    graph, plan = (course.graph, course.plan) if course else (snn.graph, snn.plan)
     currents: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
-    for op in snn.graph:
+    for op in graph:
         if op.name not in snn.graph.spiking:
             continue
         if op.kind == "input" or op.fires:
@@ -104,7 +92,7 @@ def walk(
             currents[op.name] = current(op, *(currents[name] for name in op.inputs))
         if op.name in snn.readouts:
             values[op.name] = decode(op, currents[op.name])
-        for name in snn.plan.last[op.name]:
+        for name in plan.last[op.name]:
             currents.pop(name, None)
     return values
 

@@ -15,8 +15,9 @@ from rich.progress import track
 from transpike.checks import whole
 from transpike.conversion.stopping import least_images
 from transpike.data import Loading, load_images
-from transpike.errors import ConfigError, ModelError
+from transpike.errors import ConfigError
 from transpike.experiments.options import Paths, record
+from transpike.experiments.places import check_measured
 from transpike.experiments.source import Data, Source, load_data, load_subject
 from transpike.report.terminal import conversion_table, early_tables
 from transpike.results import Conversion, Evaluation, copy_results, start_run
@@ -86,9 +87,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
     """
     checked_device(options.device)
     network = options.network
-    if not os.path.isdir(network):
-        found = "a file; give the folder" if os.path.lexists(network) else "no such folder; give one"
-        raise ModelError(f"{network}: {found} that `transpike convert` or `transpike train` wrote.")
+    check_measured(network)
     converted = os.path.isfile(network / "network.json")
     if options.agreement is not None:
         if not converted:
@@ -98,8 +97,6 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
             raise ConfigError(f"agreement={options.agreement} needs held_out={needed} or more, not {options.held_out}.")
     elif options.held_out is not None:
         raise ConfigError(f"held_out={options.held_out}: it sets the threshold of an agreement; give --agreement, too.")
-    if not converted and (inner := sorted(str(path.parent) for path in network.glob("*/network.json"))):
-        raise ModelError(f"{network}: holds several converted networks; give one of them: {', '.join(inner[:8])}")
     begun = ({} if converted else read_options(network)) or read_options(network.parent)
     known = recorded_loading(begun, network)
     chosen = replace(

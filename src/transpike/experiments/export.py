@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +15,9 @@ from torch.utils.data import DataLoader
 from transpike import files
 from transpike.checks import choice, whole
 from transpike.data import Loading, load_images
-from transpike.errors import ConfigError, ModelError
+from transpike.errors import ConfigError
 from transpike.experiments.options import Paths
+from transpike.experiments.places import check_exported
 from transpike.train.recorded import read_options, recorded_loading
 
 if TYPE_CHECKING:
@@ -91,13 +91,7 @@ def export(options: Export) -> Path:
     for name, targets in OWN.items():
         if getattr(options, name) != getattr(Export, name) and options.to not in targets:
             raise ConfigError(f"{name}: --to {options.to} takes no such option; it is of {', '.join(targets)}")
-    if not os.path.isdir(options.network):
-        raise ModelError(f"{options.network}: no such folder; give one that `transpike convert` wrote, such as RUN/T8.")
-    inner = sorted(str(path.parent) for path in options.network.glob("*/network.json"))
-    if inner and not os.path.isfile(options.network / "network.json"):
-        raise ModelError(
-            f"{options.network}: holds several converted networks; give one of them: {', '.join(inner[:8])}"
-        )
+    check_exported(options.network)
     folder = options.out or options.network / options.to
     if options.to == "events":
         return _events(options, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,8 +10,9 @@ from rich.console import Console
 
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
-from transpike.errors import ConfigError, DataError, ModelError
+from transpike.errors import ConfigError, DataError
 from transpike.experiments.options import Paths, check_resumed, read_record, record
+from transpike.experiments.places import check_converted
 from transpike.experiments.source import Data
 from transpike.report import write_report
 from transpike.report.terminal import finetuning_table
@@ -135,10 +135,7 @@ def finetune(options: Finetune) -> Training:
 def _settled(options: Finetune) -> Finetune:
     """The options with what the run of the converted network says."""
     folder = options.converted
-    if not os.path.isfile(folder / "network.json"):
-        inner = sorted(str(path.parent) for path in folder.glob("*/network.json"))
-        remedy = f"give one of the networks in it: {', '.join(inner[:8])}" if inner else "give RUN/T8, or the like"
-        raise ModelError(f"{folder}: no converted network (network.json) of `transpike convert` is there; {remedy}.")
+    check_converted(folder)
     began = read_options(folder.parent)
     data = options.data or began.get("data")
     if data is None:

@@ -161,7 +161,8 @@ class Source:
     def _images(self) -> Arguments:
         """What timm, or its file, says of its images."""
         if self.file is None:
-            return describe_images(self.name)
+            own = self.network.get("img_size")  # not timm's, and so not trained as timm's
+            return describe_images(self.name) if own is None else {"image_size": own}
         size = self.file.sizes[-1] if len(self.file.sizes) == 3 else None
         return {} if size is None else {"image_size": size}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transpike.neurons import tsa
-from transpike.neurons.kernels import advance_reference
+from transpike.neurons.kernels.track_reference import Carried, Final
 from transpike.neurons.tsa import RELU, Code, Piecewise
 
 __all__ = ["Accumulated", "Change", "Pieces", "joined", "kept"]
@@ -51,13 +51,15 @@ class Pieces:
 
         Rows are zero for currents after the last of the T, and the last estimate for estimates.
         """
-        source, self.state = _laid_out(rows, self.state, 2)
+        backend, source, self.state = _laid_out(rows, self.state, 2)
         silent = max(self.code.silent - self.step, 0)
         spikes = tsa._allocate(max(len(source) - silent, 0), source[0], source.dtype)
         if rows.numel():
             tables = tsa._tables(self.code, self.function, self.unit, self.gain)
-            places = (tsa._flat(source), tsa._flat(spikes), *tsa._flat(self.state))
-            _backend(source).advance(*places, tables, begin=self.step, accumulated=self.accumulated)
+            nothing = Final(empty := source.new_empty(0), empty)
+            carried = Carried(tsa._flat(self.state), self.step)
+            given = (tsa._flat(source), tsa._flat(spikes), nothing, tables)
+            backend.track(*given, accumulated=self.accumulated, carried=carried)
         self.step += len(rows)
         return spikes.to(rows.dtype)
 
@@ -98,13 +100,13 @@ class Accumulated:
     @torch.no_grad()
     def __call__(self, rows: Tensor) -> Tensor:
         """Sums [steps, N, \\*] after each of the next steps, for currents [steps, N, \\*]."""
-        source, self.state = _laid_out(rows, self.state, 1)
+        backend, source, self.state = _laid_out(rows, self.state, 1)
         held = tsa._allocate(len(rows), source[0], tsa._state(source))
         if rows.numel():
             units = self.worths[self.step : self.step + len(rows)]
-            places = (tsa._flat(source), tsa._flat(held), tsa._flat(self.state)[0])
-            fresh = self.step == 0
-            _backend(source).accumulate(*places, beta=self.beta, gain=self.gain, units=units, fresh=fresh)
+            carried = Carried(tsa._flat(self.state), self.step)
+            given = (tsa._flat(source), tsa._flat(held))
+            backend.accumulate(*given, beta=self.beta, units=units, gain=self.gain, carried=carried)
         self.step += len(rows)
         return held
 
@@ -138,19 +140,11 @@ def joined(parts: Sequence[Tensor], *, axis: int) -> Tensor:
     return rows.permute([order.index(k) for k in range(parts[0].ndim)])
 
 
-def _laid_out(rows: Tensor, state: Tensor | None, values: int) -> tuple[Tensor, Tensor]:
-    """Rows in the layout of the state [values, N, \\*], which is that of the first rows there were."""
-    _, source = tsa._prepare(rows, rows=len(rows))
+def _laid_out(rows: Tensor, state: Tensor | None, values: int) -> tuple[ModuleType, Tensor, Tensor]:
+    """The backend, and rows in the layout of the state [values, N, \\*], which is that of the first rows there were."""
+    backend, source = tsa._prepare(rows, rows=len(rows))
     if state is None:
-        return source, tsa._allocate(values, source[0], tsa._state(source))
+        return backend, source, tsa._allocate(values, source[0], tsa._state(source))
     if state.stride()[1:] != source.stride()[1:]:
         source = tsa._allocate(len(source), state[0], source.dtype).copy_(source)
-    return source, state
-
-
-def _backend(source: Tensor) -> ModuleType:
-    if source.device.type == "cpu" and source.dtype == torch.float32:
-        from transpike.neurons.kernels import advance_cpu  # Numba is slow to import
-
-        return advance_cpu
-    return advance_reference
+    return backend, source, state

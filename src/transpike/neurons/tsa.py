@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from transpike.errors import ConfigError
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.kernels import memory, track_reference
-from transpike.neurons.kernels.track_reference import Digits, Final, Tables
+from transpike.neurons.kernels.track_reference import Digits, Feed, Final, Tables
 
 __all__ = [
     "IDENTITY",
@@ -142,6 +143,7 @@ def track(
     accumulated: bool = False,
     unit: float | None = None,
     gain: float = 1.0,
+    inflow: Inflow | None = None,
     inplace: bool = False,
     final: bool = False,
 ) -> Tracked:
@@ -167,7 +169,8 @@ def track(
             applied to `accumulate`'s result by the caller, then tracked with ``accumulated=True`` and `IDENTITY`.
         accumulated: whether ``z`` is the accumulated input.
         unit: theta in the units of the estimates, if ``z`` holds such.
-        gain: multiplies each current first, if ``z`` holds currents.
+        gain: multiplies each current, if ``z`` holds currents.
+        inflow: what becomes of each current before.
         inplace: let the spikes overwrite ``z``, which saves allocating them.
         final: whether to return the final residual and target too.
 
@@ -181,7 +184,7 @@ def track(
         ([1.0, -1.0, -1.0, 1.0], 0.0)
     """
     rows = code.steps + (code.silent if accumulated else 0)
-    backend, source = _prepare(z, rows=rows)
+    backend, source, feed = _fed(z, inflow, rows=rows)
     if code.levels[-1] > 2 / torch.finfo(z.dtype).eps:
         raise ValueError(f"{z.dtype} does not hold the integers to {code.levels[-1]}, the highest level: use float32")
     reuse = inplace or source.data_ptr() != z.data_ptr()
@@ -190,20 +193,22 @@ def track(
     if z.numel():
         places = Final(*(_flat(end)[0] for end in ends)) if final else Final(nothing := source.new_empty(0), nothing)
         tables = _tables(code, function, unit, gain)
-        backend.track(_flat(source), _flat(spikes), places, tables, accumulated=accumulated or unit is not None)
+        heard = accumulated or unit is not None
+        backend.track(_flat(source), _flat(spikes), places, tables, accumulated=heard, feed=feed)
     spikes = spikes.to(z.dtype)
     return Tracked(spikes, *(end[0] for end in ends)) if final else Tracked(spikes)
 
 
 @torch.no_grad()
-def accumulate(z: Tensor, *, beta: float, silent: int, gain: float = 1.0) -> Tensor:
+def accumulate(z: Tensor, *, beta: float, silent: int, gain: float = 1.0, inflow: Inflow | None = None) -> Tensor:
     """Accumulate currents as `track` does: ``H[t] = beta H[t-1] + gain z[t]``, with no current in the silent steps.
 
     Args:
         z: currents ``[T, N, *]`` in units of theta.
         beta: the radix.
         silent: Ts, how many steps follow the last current.
-        gain: multiplies each current first.
+        gain: multiplies each current.
+        inflow: what becomes of each current before.
 
     Returns:
         H, ``[T + Ts, N, *]``, float32 (float64 for float64 currents), in the memory format of ``z``.
@@ -215,22 +220,25 @@ def accumulate(z: Tensor, *, beta: float, silent: int, gain: float = 1.0) -> Ten
         >>> accumulate(torch.ones(2, 1), beta=2.0, silent=1).flatten().tolist()
         [1.0, 3.0, 6.0]
     """
-    backend, source = _prepare(z, rows=len(z))
+    backend, source, feed = _fed(z, inflow, rows=len(z))
     held = _allocate(len(z) + silent, source[0], _state(z))
     if z.numel():
-        backend.accumulate(_flat(source), _flat(held), beta=beta, units=(1.0,) * len(held), gain=gain)
+        backend.accumulate(_flat(source), _flat(held), beta=beta, units=(1.0,) * len(held), gain=gain, feed=feed)
     return held
 
 
 @torch.no_grad()
-def estimate(z: Tensor, *, beta: float, unit: float, gain: float = 1.0, inplace: bool = False) -> Tensor:
+def estimate(
+    z: Tensor, *, beta: float, unit: float, gain: float = 1.0, inflow: Inflow | None = None, inplace: bool = False
+) -> Tensor:
     """Running estimates of what currents or trains say: ``sum_(i <= t) unit beta^(T-1-i) gain z[i]``.
 
     Args:
         z: currents or trains ``[T, N, *]``.
         beta: the radix.
         unit: the worth of one in the last step.
-        gain: multiplies each current first.
+        gain: multiplies each current.
+        inflow: what becomes of each current before.
         inplace: let the estimates overwrite ``z``, which saves allocating them.
 
     Returns:
@@ -243,11 +251,12 @@ def estimate(z: Tensor, *, beta: float, unit: float, gain: float = 1.0, inplace:
         >>> estimate(torch.tensor([[1.0], [0.0], [-1.0]]), beta=2.0, unit=0.5).flatten().tolist()
         [2.0, 2.0, 1.5]
     """
-    backend, source = _prepare(z, rows=len(z))
+    backend, source, feed = _fed(z, inflow, rows=len(z))
     reuse = (inplace or source.data_ptr() != z.data_ptr()) and source.dtype == _state(z)
     held = source if reuse else _allocate(len(z), source[0], _state(z))
     if z.numel():
-        backend.accumulate(_flat(source), _flat(held), beta=beta, units=_units(beta, unit, len(z)), gain=gain)
+        units = _units(beta, unit, len(z))
+        backend.accumulate(_flat(source), _flat(held), beta=beta, units=units, gain=gain, feed=feed)
     return held
 
 
@@ -346,6 +355,16 @@ def _prepare(z: Tensor, *, rows: int) -> tuple[ModuleType, Tensor]:
 
         return track_cpu, z.float()
     return track_reference, z.float()
+
+
+def _fed(z: Tensor, inflow: Inflow | None, *, rows: int) -> tuple[ModuleType, Tensor, Feed]:
+    """As `_prepare`, and what the kernel is to make of the currents; what it cannot is done to them before."""
+    backend, source = _prepare(z, rows=rows)
+    if inflow is None:
+        return backend, source, Feed()
+    if (feed := inflow.feed(source)) is not None:
+        return backend, source, feed
+    return *_prepare(inflow.apply(z), rows=rows), Feed()
 
 
 def _state(z: Tensor) -> torch.dtype:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -40,13 +42,31 @@ event.register("numba:compile", _Announce())  # type: ignore[no-untyped-call]
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile without the GIL, without fast-math, and without checks of division that would stop vectorisation."""
+    """Compile without the GIL, without fast-math, and without checks of division that would stop vectorisation.
+
+    Numba keeps what it compiled on disk, for each kind of processor by itself.
+    """
     try:
-        kernel: Callable[..., None] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        kernel: Any = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError:  # Numba found no folder that it may write its cache to.
         kernel = numba.njit(nogil=True, error_model="numpy")(function)
+    else:
+        kernel._cache.load_overload = partial(_load, kernel._cache, kernel._cache.load_overload)
     _ours.add(kernel)
-    return kernel
+    return kernel  # type: ignore[no-any-return]
+
+
+def _load(cache: Any, load: Callable[..., Any], *signature: Any) -> Any:
+    """What is kept of a kernel; where that cannot be read, nothing, and it is written anew."""
+    try:
+        return load(*signature)
+    except Exception as error:
+        _log.warning(
+            "the compiled CPU kernels kept in %s are damaged (%s): they are made anew", cache.cache_path, error
+        )
+        with contextlib.suppress(OSError):
+            cache.flush()
+        return None
 
 
 def _forget_pool() -> None:

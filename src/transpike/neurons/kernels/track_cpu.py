@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from transpike.neurons.kernels.feed_cpu import NOTHING, arguments, spread_pattern
 from transpike.neurons.kernels.threads import compiled, spread
-from transpike.neurons.kernels.track_reference import Digits, Final, Tables
+from transpike.neurons.kernels.track_reference import PLAIN, Carried, Digits, Feed, Final, Tables
 
 __all__ = ["accumulate", "change", "encode", "track"]
 
@@ -51,6 +52,10 @@ def _track(  # type: ignore[no-untyped-def]
     spikes,
     residual,
     target,
+    state,
+    steps,
+    begin,
+    feed,
     accumulated,
     silent,
     constants,
@@ -70,30 +75,53 @@ def _track(  # type: ignore[no-untyped-def]
     second, third, fourth = (0, 0, 0) if single else (1, 2, 3)
     r0, r1, r2, r3 = rising[0], rising[second], rising[third], rising[fourth]
     i0, i1, i2, i3 = increments[0], increments[second], increments[third], increments[fourth]
+    other, shares, patterns, inner = feed
+    feeds, joined, carried = len(shares) > 0, other.shape[1] > 0, state.shape[1] > 0
     held, sent, value = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    by, plus, factor = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         width = stop - start
-        held[:] = zero
-        sent[:] = zero
-        for step in range(len(low)):
+        if begin > 0:
+            held[:width] = state[0, start:stop]
+            sent[:width] = state[1, start:stop]
+        else:
+            held[:] = zero
+            sent[:] = zero
+        if feeds:
+            spread_pattern(patterns[0], inner[0], by[:width], start)
+            spread_pattern(patterns[1], inner[1], plus[:width], start)
+            spread_pattern(patterns[2], inner[2], factor[:width], start)
+        for k in range(steps):
+            step = begin + k
             if accumulated:
                 unit = units[step]
-                row = source[min(step, len(source) - 1), start:stop]
+                row = source[min(k, len(source) - 1), start:stop]
                 for j in range(width):
                     h = row[j] * unit
                     held[j] = h if h == h else zero
-            elif step < len(source):
-                row = source[step, start:stop]
-                for j in range(width):
-                    held[j] = held[j] * beta + row[j] * gain
+            elif k < len(source):
+                row = source[k, start:stop]
+                if not feeds:
+                    for j in range(width):
+                        held[j] = held[j] * beta + row[j] * gain
+                elif joined:
+                    more, share = other[k, start:stop], shares[k]
+                    for j in range(width):
+                        current = (row[j] * by[j] + plus[j] * share) + more[j] * factor[j]
+                        held[j] = held[j] * beta + current * gain
+                else:
+                    share = shares[k]
+                    for j in range(width):
+                        current = row[j] * by[j] + plus[j] * share
+                        held[j] = held[j] * beta + current * gain
             else:
                 for j in range(width):
                     held[j] = held[j] * beta
             if step < silent:
                 continue
             bottom, ceiling = low[step], high[step]
-            digit = spikes[step - silent, start:stop]
+            digit = spikes[step - max(silent, begin), start:stop]
             if few:  # in one pass
                 plain = slope == 1 and bottom == -np.inf and ceiling == np.inf
                 for j in range(width):
@@ -123,6 +151,9 @@ def _track(  # type: ignore[no-untyped-def]
             _digit(value[:width], digit, rising, increments, rounding)
             for j in range(width):
                 sent[j] = sent[j] + digit[j] * scale
+        if carried:
+            state[0, start:stop] = held[:width]
+            state[1, start:stop] = sent[:width]
         if len(target) > 0:
             bottom, ceiling = low[-1], high[-1]
             for j in range(width):
@@ -135,24 +166,48 @@ def _track(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _accumulate(source, held, constants, units, first, last):  # type: ignore[no-untyped-def]
+def _accumulate(source, held, state, begin, feed, constants, units, first, last):  # type: ignore[no-untyped-def]
     beta, gain = constants[0], constants[1]
-    state = np.empty(_BLOCK, np.float32)
+    other, shares, patterns, inner = feed
+    feeds, joined, carried = len(shares) > 0, other.shape[1] > 0, state.shape[1] > 0
+    by, plus, factor = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    kept = np.empty(_BLOCK, np.float32)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
-        state[:] = np.float32(0)
+        width = stop - start
+        if begin > 0:
+            kept[:width] = state[0, start:stop]
+        else:
+            kept[:] = np.float32(0)
+        if feeds:
+            spread_pattern(patterns[0], inner[0], by[:width], start)
+            spread_pattern(patterns[1], inner[1], plus[:width], start)
+            spread_pattern(patterns[2], inner[2], factor[:width], start)
         for step in range(len(held)):
             out = held[step, start:stop]
             if step < len(source):
                 row = source[step, start:stop]  # read whole before it may be written over
-                for j in range(stop - start):
-                    state[j] = state[j] * beta + row[j] * gain
+                if not feeds:
+                    for j in range(width):
+                        kept[j] = kept[j] * beta + row[j] * gain
+                elif joined:
+                    more, share = other[step, start:stop], shares[step]
+                    for j in range(width):
+                        current = (row[j] * by[j] + plus[j] * share) + more[j] * factor[j]
+                        kept[j] = kept[j] * beta + current * gain
+                else:
+                    share = shares[step]
+                    for j in range(width):
+                        current = row[j] * by[j] + plus[j] * share
+                        kept[j] = kept[j] * beta + current * gain
             else:
-                for j in range(stop - start):
-                    state[j] = state[j] * beta
+                for j in range(width):
+                    kept[j] = kept[j] * beta
             unit = units[step]
-            for j in range(stop - start):
-                out[j] = state[j] * unit
+            for j in range(width):
+                out[j] = kept[j] * unit
+        if carried:
+            state[0, start:stop] = kept[:width]
 
 
 @compiled
@@ -204,18 +259,40 @@ def _constants(tables: Tables) -> tuple[Any, ...]:
     return tuple(np.array(x, np.float32) for x in (constants, tables.low, tables.high, tables.units))
 
 
-def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accumulated: bool) -> None:
+def track(
+    source: Tensor,
+    spikes: Tensor,
+    final: Final,
+    tables: Tables,
+    *,
+    accumulated: bool,
+    feed: Feed = PLAIN,
+    carried: Carried | None = None,
+) -> None:
     """See ``track_reference.track``."""
     places = (source.numpy(), spikes.numpy(), final.residual.numpy(), final.target.numpy())
-    rule = (accumulated, tables.silent, *_constants(tables), *_arrays(tables.digits))
-    spread(_track, (*places, *rule), items=source.shape[1], cost=len(tables.low), align=_ALIGN)
+    state, begin = (carried.values.numpy(), carried.begin) if carried else (NOTHING, 0)
+    steps = len(source) if carried else len(tables.low)
+    given = (*places, state, steps, begin, arguments(feed, len(source)), accumulated, tables.silent)
+    rule = (*_constants(tables), *_arrays(tables.digits))
+    spread(_track, (*given, *rule), items=source.shape[1], cost=steps, align=_ALIGN)
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...], gain: float = 1.0) -> None:
+def accumulate(
+    source: Tensor,
+    held: Tensor,
+    *,
+    beta: float,
+    units: tuple[float, ...],
+    gain: float = 1.0,
+    feed: Feed = PLAIN,
+    carried: Carried | None = None,
+) -> None:
     """See ``track_reference.accumulate``."""
-    constants = np.array((beta, gain), np.float32)
-    arguments = (source.numpy(), held.numpy(), constants, np.array(units, np.float32))
-    spread(_accumulate, arguments, items=held.shape[1], cost=len(held), align=_ALIGN)
+    state, begin = (carried.values.numpy(), carried.begin) if carried else (NOTHING, 0)
+    rule = (np.array((beta, gain), np.float32), np.array(units, np.float32))
+    given = (source.numpy(), held.numpy(), state, begin, arguments(feed, len(source)))
+    spread(_accumulate, (*given, *rule), items=held.shape[1], cost=len(held), align=_ALIGN)
 
 
 def change(held: Tensor, *, shares: tuple[float, ...]) -> None:

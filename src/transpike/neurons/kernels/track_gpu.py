@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from transpike.neurons.kernels.track_reference import Digits, Final, Tables
+from transpike.neurons.kernels.track_reference import PLAIN, Carried, Digits, Feed, Final, Pattern, Tables
 
 __all__ = ["accumulate", "encode", "track"]
 
@@ -36,25 +36,54 @@ def _digit(value, rising, falling, increments, top, inverse, offset, mirror, LEV
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _current(  # type: ignore[no-untyped-def]
+    read, extra, shares, step, there, scale, shift, factor,
+    SCALE: tl.constexpr, SHIFT: tl.constexpr, OTHER: tl.constexpr,
+):  # fmt: skip
+    """One row of currents as `Feed` says; 0 where it is not there."""
+    current = tl.load(read, mask=there, other=0.0).to(tl.float32)
+    if SCALE:
+        current = current * scale
+    if SHIFT:
+        current = current + tl.where(there, shift * tl.load(shares + step), 0.0)
+    if OTHER:
+        current = current + tl.load(extra, mask=there, other=0.0).to(tl.float32) * factor
+    return current
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _track(  # type: ignore[no-untyped-def]
-    source, spikes, residual, target, neurons, rows, silent, simulated, beta, gain, scale, unscale, slope, low, high,
-    units, rising, falling, increments, top, inverse, offset, mirror,
-    ACCUMULATED: tl.constexpr, FINAL: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+    source, spikes, residual, target, state, neurons, rows, begin, silent, simulated, beta, gain, scale, unscale, slope,
+    low, high, units, rising, falling, increments, top, inverse, offset, mirror,
+    scales, shifts, factors, shares, other, scale_inner, scale_size, shift_inner, shift_size, factor_inner, factor_size,
+    ACCUMULATED: tl.constexpr, FINAL: tl.constexpr, CARRIED: tl.constexpr, LEVELS: tl.constexpr,
+    SCALE: tl.constexpr, SHIFT: tl.constexpr, OTHER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < neurons
-    read, write = source + index, spikes + index
+    read, write, extra = source + index, spikes + index, other + index
     held = tl.zeros([BLOCK], tl.float32)
     sent = tl.zeros([BLOCK], tl.float32)
     value = tl.zeros([BLOCK], tl.float32)
-    for step in range(simulated):
+    if CARRIED:
+        old = inside & (tl.full([BLOCK], begin, tl.int32) > 0)
+        held = tl.load(state + index, mask=old, other=0.0)
+        sent = tl.load(state + neurons + index, mask=old, other=0.0)
+    by = tl.load(scales + index // scale_inner % scale_size) if SCALE else held
+    add = tl.load(shifts + index // shift_inner % shift_size) if SHIFT else held
+    join = tl.load(factors + index // factor_inner % factor_size) if OTHER else held
+    for k in range(simulated):
+        step = begin + k
         if ACCUMULATED:
             held = tl.load(read, mask=inside, other=0.0).to(tl.float32) * tl.load(units + step)
             held = tl.where(held == held, held, 0.0)
-            read += tl.where(step < rows - 1, neurons, 0)
+            read += tl.where(k < rows - 1, neurons, 0)
         else:
-            current = tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(tl.float32)
+            there = inside & (tl.full([BLOCK], k, tl.int32) < rows)
+            row = tl.minimum(k, rows - 1)
+            current = _current(read, extra, shares, row, there, by, add, join, SCALE, SHIFT, OTHER)
             read += neurons
+            extra += neurons
             held = held * beta + current * gain
         value = tl.where(held > 0, held, held * slope)
         value = tl.minimum(tl.maximum(value, tl.load(low + step)), tl.load(high + step))
@@ -64,23 +93,41 @@ def _track(  # type: ignore[no-untyped-def]
             sent = sent + digit * scale
             tl.store(write, digit.to(spikes.dtype.element_ty), mask=inside)
             write += neurons
+    if CARRIED:
+        tl.store(state + index, held, mask=inside)
+        tl.store(state + neurons + index, sent, mask=inside)
     if FINAL:
         tl.store(residual + index, (value - sent) * unscale, mask=inside)
         tl.store(target + index, value * unscale, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _accumulate(source, held, neurons, rows, simulated, beta, gain, units, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _accumulate(  # type: ignore[no-untyped-def]
+    source, held, carried, neurons, rows, begin, simulated, beta, gain, units,
+    scales, shifts, factors, shares, other, scale_inner, scale_size, shift_inner, shift_size, factor_inner, factor_size,
+    CARRIED: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, OTHER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < neurons
-    read, write = source + index, held + index
+    read, write, extra = source + index, held + index, other + index
     state = tl.zeros([BLOCK], tl.float32)
-    for step in range(simulated):
-        current = tl.load(read, mask=inside & (tl.full([BLOCK], step, tl.int32) < rows), other=0.0).to(tl.float32)
+    if CARRIED:
+        old = inside & (tl.full([BLOCK], begin, tl.int32) > 0)
+        state = tl.load(carried + index, mask=old, other=0.0)
+    by = tl.load(scales + index // scale_inner % scale_size) if SCALE else state
+    add = tl.load(shifts + index // shift_inner % shift_size) if SHIFT else state
+    join = tl.load(factors + index // factor_inner % factor_size) if OTHER else state
+    for k in range(simulated):
+        there = inside & (tl.full([BLOCK], k, tl.int32) < rows)
+        row = tl.minimum(k, rows - 1)
+        current = _current(read, extra, shares, row, there, by, add, join, SCALE, SHIFT, OTHER)
         state = state * beta + current * gain
-        tl.store(write, state * tl.load(units + step), mask=inside)
+        tl.store(write, state * tl.load(units + k), mask=inside)
         read += neurons
+        extra += neurons
         write += neurons
+    if CARRIED:
+        tl.store(carried + index, state, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -120,7 +167,29 @@ def _rule(device: torch.device, digits: Digits) -> dict[str, Tensor | float | in
     }
 
 
-def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accumulated: bool) -> None:
+def _feed(feed: Feed, source: Tensor) -> dict[str, Tensor | float | int]:
+    """The arguments of a kernel that `Feed` makes; what is absent points to anything."""
+    given: dict[str, Tensor | float | int] = {"other": source if feed.other is None else feed.other}
+    shift = feed.shift is not None
+    given["shares"] = _on(source.device, feed.shares) if shift else source
+    named: dict[str, Pattern | None] = {"scale": feed.scale, "shift": feed.shift, "factor": feed.factor}
+    for name, pattern in named.items():
+        given[f"{name}s"] = source if pattern is None else pattern.values
+        given[f"{name}_inner"] = 1 if pattern is None else pattern.inner
+        given[f"{name}_size"] = 1 if pattern is None else len(pattern.values)
+    return given | {"SCALE": feed.scale is not None, "SHIFT": shift, "OTHER": feed.other is not None}
+
+
+def track(
+    source: Tensor,
+    spikes: Tensor,
+    final: Final,
+    tables: Tables,
+    *,
+    accumulated: bool,
+    feed: Feed = PLAIN,
+    carried: Carried | None = None,
+) -> None:
     """See ``track_reference.track``."""
     neurons, device = source.shape[1], source.device
     with torch.cuda.device(source.get_device()):
@@ -129,10 +198,12 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
             spikes,
             final.residual,
             final.target,
+            carried.values if carried else source,
             neurons,
             len(source),
+            carried.begin if carried else 0,
             tables.silent,
-            len(tables.low),
+            len(source) if carried else len(tables.low),
             tables.beta,
             tables.gain,
             tables.scale,
@@ -142,18 +213,42 @@ def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accum
             _on(device, tables.high),
             _on(device, tables.units),
             **_rule(device, tables.digits),
+            **_feed(feed, source),
             ACCUMULATED=accumulated,
             FINAL=final.target.numel() > 0,
+            CARRIED=carried is not None,
         )
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...], gain: float = 1.0) -> None:
+def accumulate(
+    source: Tensor,
+    held: Tensor,
+    *,
+    beta: float,
+    units: tuple[float, ...],
+    gain: float = 1.0,
+    feed: Feed = PLAIN,
+    carried: Carried | None = None,
+) -> None:
     """See ``track_reference.accumulate``."""
     neurons = held.shape[1]
-    sizes = (neurons, len(source), len(held))
+    state, begin = (carried.values, carried.begin) if carried else (source, 0)
     with torch.cuda.device(source.get_device()):
         _accumulate[(triton.cdiv(neurons, _BLOCK),)](
-            source, held, *sizes, beta, gain, _on(source.device, units), BLOCK=_BLOCK, enable_fp_fusion=False
+            source,
+            held,
+            state,
+            neurons,
+            len(source),
+            begin,
+            len(held),
+            beta,
+            gain,
+            _on(source.device, units),
+            **_feed(feed, source),
+            CARRIED=carried is not None,
+            BLOCK=_BLOCK,
+            enable_fp_fusion=False,
         )
 
 

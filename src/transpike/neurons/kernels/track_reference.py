@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Digits", "Final", "Tables", "accumulate", "encode", "track"]
+__all__ = ["PLAIN", "Carried", "Digits", "Feed", "Final", "Pattern", "Tables", "accumulate", "encode", "track"]
 
 
 class Digits(NamedTuple):
@@ -57,6 +57,61 @@ class Final(NamedTuple):
     target: Tensor
 
 
+class Pattern(NamedTuple):
+    """One value a channel: that of neuron ``j`` is ``values[j // inner % len(values)]``."""
+
+    values: Tensor
+    inner: int
+
+    def spread(self, neurons: int) -> Tensor:
+        """Of every neuron."""
+        index = torch.arange(neurons, device=self.values.device) // self.inner % len(self.values)
+        return self.values[index]
+
+
+class Feed(NamedTuple):
+    """What becomes of each row of currents before anything else, every product and every sum rounded on its own::
+
+        row[t] <- row[t] * scale + shift * shares[t] + other[t] * factor
+
+    Each is left out where it is None; ``other`` ``[T, neurons]`` is a second current, ``factor`` given with it.
+    """
+
+    scale: Pattern | None = None
+    shift: Pattern | None = None
+    shares: tuple[float, ...] = ()
+    other: Tensor | None = None
+    factor: Pattern | None = None
+
+    def rows(self, source: Tensor) -> list[Tensor]:
+        """All rows of currents, in the type of the state."""
+        rows = list(source if source.dtype == torch.float64 else source.float())
+        if self.scale:
+            scale = self.scale.spread(source.shape[1])
+            rows = [row * scale for row in rows]
+        if self.shift:
+            shift = self.shift.spread(source.shape[1])
+            rows = [row + shift * share for row, share in zip(rows, self.shares, strict=True)]
+        if self.other is not None and self.factor:
+            factor = self.factor.spread(source.shape[1])
+            rows = [row + other * factor for row, other in zip(rows, self.other.to(rows[0].dtype), strict=True)]
+        return rows
+
+
+PLAIN = Feed()
+"""Currents as they are."""
+
+
+class Carried(NamedTuple):
+    """The state ``[2, neurons]`` of a run in pieces (of `accumulate` ``[1, neurons]``), and the first step of this one.
+
+    It is read unless ``begin`` is 0, and written.
+    """
+
+    values: Tensor
+    begin: int
+
+
 def _digit(value: Tensor, digits: Digits) -> Tensor:
     if digits.top:
         magnitude = torch.where(value > 0, value, value * digits.mirror)
@@ -69,41 +124,80 @@ def _digit(value: Tensor, digits: Digits) -> Tensor:
     return digit
 
 
-def track(source: Tensor, spikes: Tensor, final: Final, tables: Tables, *, accumulated: bool) -> None:
+def track(
+    source: Tensor,
+    spikes: Tensor,
+    final: Final,
+    tables: Tables,
+    *,
+    accumulated: bool,
+    feed: Feed = PLAIN,
+    carried: Carried | None = None,
+) -> None:
     """Write the digits that track ``source`` into ``spikes`` ``[T, neurons]``.
 
     ``source`` holds currents ``[T, neurons]`` or, if ``accumulated``, the accumulated input: ``[T + silent, neurons]``,
     or ``[T, neurons]`` if the last row holds on. NaN counts as 0 there: the neuron waits. ``spikes`` may be the first
     rows of ``source``: a row is read before it is written.
+
+    Where the state is ``carried``, ``source`` has a row for each of the next steps, and ``spikes`` one for each of them
+    that is not silent.
     """
-    held = torch.zeros_like(source[0])
-    sent = torch.zeros_like(held)
-    for step, (low, high) in enumerate(zip(tables.low, tables.high, strict=True)):
+    begin, steps = (carried.begin, len(source)) if carried else (0, len(tables.low))
+    state = carried.values if carried else source.new_empty(2, source.shape[1], dtype=_state(source))
+    held, sent = (x.clone() if begin else torch.zeros_like(x) for x in state)
+    rows = list(source) if accumulated else feed.rows(source)
+    for k in range(steps):
+        step = begin + k
         if accumulated:
-            held = (source[min(step, len(source) - 1)] * tables.units[step]).nan_to_num(0.0, torch.inf, -torch.inf)
+            held = (rows[min(k, len(rows) - 1)] * tables.units[step]).nan_to_num(0.0, torch.inf, -torch.inf)
         else:
             held = held * tables.beta
-            if step < len(source):
-                held = held + source[step] * tables.gain
-        value = torch.where(held > 0, held, held * tables.slope).clamp(low, high)
+            if k < len(rows):
+                held = held + rows[k] * tables.gain
+        if step < tables.silent:
+            continue
+        value = torch.where(held > 0, held, held * tables.slope).clamp(tables.low[step], tables.high[step])
         sent = sent * tables.beta
-        if step >= tables.silent:
-            digit = _digit(value - sent, tables.digits)
-            sent = sent + digit * tables.scale
-            spikes[step - tables.silent] = digit
+        digit = _digit(value - sent, tables.digits)
+        sent = sent + digit * tables.scale
+        spikes[step - max(tables.silent, begin)] = digit
+    if carried:
+        state[0], state[1] = held, sent
     if final.target.numel():
         final.residual.copy_((value - sent) * tables.inverse)
         final.target.copy_(value * tables.inverse)
 
 
-def accumulate(source: Tensor, held: Tensor, *, beta: float, units: tuple[float, ...], gain: float = 1.0) -> None:
-    """Write ``units[t] * sum[t]``: ``sum[t] = beta * sum[t - 1] + gain * source[t]``, with zeros after the source."""
+def accumulate(
+    source: Tensor,
+    held: Tensor,
+    *,
+    beta: float,
+    units: tuple[float, ...],
+    gain: float = 1.0,
+    feed: Feed = PLAIN,
+    carried: Carried | None = None,
+) -> None:
+    """Write ``units[t] * sum[t]``: ``sum[t] = beta * sum[t - 1] + gain * source[t]``, with zeros after the source.
+
+    ``units`` are those of these rows.
+    """
     state = torch.zeros_like(held[0])
-    for step in range(len(held)):
+    if carried and carried.begin:
+        state = carried.values[0].clone()
+    rows = feed.rows(source)
+    for k, unit in enumerate(units):
         state = state * beta
-        if step < len(source):
-            state = state + source[step] * gain
-        held[step] = state * units[step]
+        if k < len(rows):
+            state = state + rows[k] * gain
+        held[k] = state * unit
+    if carried:
+        carried.values[0] = state
+
+
+def _state(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def encode(values: Tensor, spikes: Tensor, *, beta: float, start: float, digits: Digits) -> None:

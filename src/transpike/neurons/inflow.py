@@ -1,0 +1,93 @@
+"""What a layer's kernel does to its current before the neuron takes it: a factor, a bias, a second current.
+
+They are what a convolution's bias and a skip connection are. In the kernel they cost no pass over memory of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transpike.neurons.kernels.track_reference import Feed, Pattern
+
+__all__ = ["Inflow"]
+
+
+@dataclass(frozen=True)
+class Inflow:
+    """What becomes of a current: ``z * scale + shift * shares[t] + other * factor``, each left out where None.
+
+    Every product and every sum is rounded on its own, to float32 (float64 for float64).
+
+    Args:
+        scale: broadcasts against one sample.
+        shift: likewise.
+        shares: of ``shift``, one a step; as by default 1 at each.
+        other: a second current ``[T, N, *]``.
+        factor: of ``other``; broadcasts against one sample.
+
+    Example:
+        >>> inflow = Inflow(shift=torch.tensor([1.0]), shares=(0.5, 0.0), other=torch.ones(2, 1, 1))
+        >>> inflow.apply(torch.zeros(2, 1, 1)).flatten().tolist()
+        [1.5, 1.0]
+    """
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    shares: Sequence[float] = ()
+    other: Tensor | None = None
+    factor: Tensor | None = None
+
+    def apply(self, z: Tensor) -> Tensor:
+        """The current ``[T, N, *]``, by PyTorch operations."""
+        z = z if z.dtype == torch.float64 else z.float()
+        if self.scale is not None:
+            z = z * self.scale.to(z.dtype)
+        if self.shift is not None:
+            shift = self.shift.to(z.dtype)
+            shares = torch.tensor(self._shares(len(z)), dtype=z.dtype, device=z.device)
+            z = z + shift * shares.view(len(z), *(1,) * (z.ndim - 1))
+        if self.other is not None:
+            other = self.other.to(z.dtype)
+            z = z + (other if self.factor is None else other * self.factor.to(z.dtype))
+        return z
+
+    def feed(self, source: Tensor) -> Feed | None:
+        """The same for a kernel that reads ``source`` [T, N, \\*], dense; None where no kernel can do it.
+
+        It can where each factor varies along one axis, and the second current lies in memory as the first does.
+        """
+        other, factor = self.other, self.factor
+        if other is not None:
+            if other.shape != source.shape or other.stride() != source.stride() or other.dtype != source.dtype:
+                return None
+            width = source[0].numel()
+            other = other.as_strided((len(other), width), (width, 1))
+            factor = source.new_ones(()) if factor is None else factor
+        patterns = []
+        for values in (self.scale, self.shift, factor):
+            pattern = None if values is None else _pattern(values, source)
+            if pattern is None and values is not None:
+                return None
+            patterns.append(pattern)
+        scale, shift, by = patterns
+        return Feed(scale, shift, self._shares(len(source)), other, by)
+
+    def _shares(self, steps: int) -> tuple[float, ...]:
+        return tuple(self.shares) or (1.0,) * steps
+
+
+def _pattern(values: Tensor, source: Tensor) -> Pattern | None:
+    """What broadcasts against one sample of ``source`` [T, N, \\*], by its place in memory."""
+    dtype = torch.float64 if source.dtype == torch.float64 else torch.float32
+    along = [axis for axis in range(-values.ndim, 0) if values.shape[axis] > 1]
+    flat = values.detach().to(dtype).reshape(-1)
+    if not along:
+        return Pattern(flat, 1)
+    if len(along) > 1 or math.prod(values.shape) != source.shape[along[0]]:
+        return None
+    return Pattern(flat.contiguous(), source.stride(along[0]))

@@ -1,0 +1,55 @@
+"""What becomes of currents within the CPU kernels of the tracking neuron: see ``track_reference.Feed``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from transpike.neurons.kernels.threads import compiled
+from transpike.neurons.kernels.track_reference import Feed
+
+__all__ = ["NOTHING", "arguments", "spread_pattern"]
+
+NOTHING = np.empty((1, 0), np.float32)
+_ONE, _ZERO = np.ones(1, np.float32), np.zeros(1, np.float32)
+_PLAIN = (NOTHING, NOTHING[0], (_ONE, _ZERO, _ONE), (1, 1, 1))
+
+
+def arguments(feed: Feed, rows: int) -> tuple[Any, ...]:
+    """A second current, the shares of each row, the patterns, and how each is spread.
+
+    Without any feed there are no shares; a pattern that is absent changes nothing.
+    """
+    patterns = (feed.scale, feed.shift, feed.factor)
+    if not any(patterns):
+        return _PLAIN
+    values = tuple(without if p is None else p.values.numpy() for p, without in zip(patterns, _PLAIN[2], strict=True))
+    other = NOTHING if feed.other is None else feed.other.numpy()
+    shares = np.array(feed.shares or (0.0,) * rows, np.float32)
+    return other, shares, values, tuple(p.inner if p else 1 for p in patterns)
+
+
+@compiled
+def spread_pattern(values, inner, out, start):  # type: ignore[no-untyped-def]
+    """Write a pattern's values of the neurons from ``start`` on."""
+    channels = len(values)
+    if channels == 1:
+        out[:] = values[0]
+        return
+    at = start // inner
+    left, channel = (at + 1) * inner - start, at % channels
+    j = 0
+    while j < len(out):
+        if inner == 1:
+            n = min(channels - channel, len(out) - j)
+            for k in range(n):
+                out[j + k] = values[channel + k]
+            channel = 0
+        else:
+            n = min(left, len(out) - j)
+            value = values[channel]
+            for k in range(n):
+                out[j + k] = value
+            channel, left = (channel + 1) % channels, inner
+        j += n

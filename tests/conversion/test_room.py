@@ -1,0 +1,86 @@
+"""How many samples at a time, and what happens when memory does not suffice."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transpike.coding import CSS
+from transpike.conversion import SpikingNetwork, network, prepare
+from transpike.conversion.room import cached
+
+
+@pytest.fixture(scope="module")
+def ready() -> tuple[SpikingNetwork, Tensor]:
+    torch.manual_seed(0)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)]
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 16, 3), nn.ReLU(), *head)
+    images = torch.randn(40, 3, 12, 12)
+    return prepare(model.eval(), images).convert(CSS(steps=8, silent=1, amplitude="layer")), images
+
+
+@pytest.mark.parametrize(("size", "found"), [("32768K\n", 2**23), ("1024K", 2**22), ("320M", 2**25), ("odd", 2**23)])
+def test_a_quarter_of_the_last_cache_within_bounds(size: str, found: int, tmp_path: Path) -> None:
+    (tmp_path / "size").write_text(size)
+    assert cached(str(tmp_path / "size")) == found
+
+
+def test_on_a_gpu_as_many_as_half_of_its_free_memory_holds(
+    ready: tuple[SpikingNetwork, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snn = ready[0]
+    monkeypatch.setattr(SpikingNetwork, "device", property(lambda snn: torch.device("cuda", 0)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 2**20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2**20)
+    # GELU's operand in single precision, beside the current and the spikes, at 9 steps
+    layer = 16 * 12 * 12 * 4 * 9
+    for gib in (1, 4):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, gib=gib: (gib * 2**30, 80 * 2**30))
+        assert snn.default_chunk == (gib * 2**30 + 2 * 2**20) // 2 // (3 * layer)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**46, 2**46))
+    assert snn.default_chunk == (2**31 - 1) // (16 * 12 * 12 * 9)  # what one tensor can count
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 2**46))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2**20)
+    assert snn.default_chunk == 2  # sixteen rows
+
+
+def failing(limit: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Memory for so many images at a time; the sizes that were tried."""
+    sizes, usual = list[int](), network.run
+
+    def run(snn: SpikingNetwork, x: Tensor, *args: object, **options: object) -> object:
+        sizes.append(len(x))
+        if len(x) > limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return usual(snn, x, *args, **options)
+
+    monkeypatch.setattr(network, "run", run)
+    return sizes
+
+
+def test_out_of_memory_goes_on_with_half_once(
+    ready: tuple[SpikingNetwork, Tensor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    snn, images = ready
+    monkeypatch.setattr(SpikingNetwork, "default_chunk", property(lambda snn: 20))
+    whole = snn(images)
+    sizes = failing(10, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(snn(images), whole)
+        assert sizes == [20, 10, 10, 10, 10]
+        assert torch.equal(snn.readings(images)[0], whole)
+    assert [record.getMessage() for record in caplog.records] == 2 * [
+        "out of memory with 20 images at a time: going on with 10; set the network's `chunk` to choose"
+    ]
+    sizes = failing(9, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        snn(images)
+    assert sizes == [20, 10]
+    with pytest.raises(torch.OutOfMemoryError):  # who watches would see some spikes twice
+        snn.observe(images, lambda op, fired: None)
+    monkeypatch.setattr(snn, "chunk", 5)
+    assert torch.equal(snn(images), whole)
