@@ -154,6 +154,7 @@ def test_two_processes_compare_as_one_does(trained: Path, tmp_path: Path) -> Non
         ("[{levels: [1]}]", "a name, or an object with one"),
         ("[{name: css, levles: [1]}]", "has no setting 'levles'. Did you mean levels?"),
         ("[]", "schemes: give at least one of css"),
+        ("[css, {name: tsc, steps: 1}]", "schemes: tsc: steps=1: expected a whole number from 2"),
         ("[{name: css, steps: []}]", "schemes: css: steps=[]: give at least one number of steps"),
         ("{levels: [1]}", "a name, or an object with one"),
         ("[{name: rate, steps: 0}]", "steps=0: expected a whole number"),

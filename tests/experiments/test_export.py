@@ -44,11 +44,17 @@ def test_to_onnx_and_torch_beside_the_network(converted: Path) -> None:
     assert {path.name for path in (converted / "torch").iterdir()} == {"step.pt2", "schedule.json"}
 
 
-def test_to_integers(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_to_integers(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["export", str(converted), "--to", "integers", "--bits", "6", "--out", str(tmp_path / "whole")]) == 0
     description = json.loads((tmp_path / "whole" / "integers.json").read_text())
     assert {op["bits"] for op in description["ops"] if "bits" in op} == {6}
-    assert "state bits" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert {"weights", "bytes", "cores"} <= {word for line in told for word in line.split()}
+    assert all(len(line) <= 80 for line in told if str(tmp_path) not in line), "the table fits a narrow terminal"
+    assert not any("…" in line for line in told), "every name stands whole"
     words = ["--to", "events", "--bits", "6", "--data", "digits", "--out", str(tmp_path / "events")]
     assert main(["export", str(converted), *words]) == 0
     found = json.loads((tmp_path / "events" / "events.json").read_text())

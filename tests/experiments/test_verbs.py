@@ -13,12 +13,18 @@ from transpike.coding import DCTEncoder
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, DataError
 from transpike.experiments import distill, hybrid_options, train
+from transpike.experiments.analyze import Analyze
+from transpike.experiments.compare import Compare
 from transpike.experiments.convert import Convert, convert
 from transpike.experiments.demo import Demo, demo
 from transpike.experiments.evaluate import Evaluate, evaluate
+from transpike.experiments.export import Export
+from transpike.experiments.finetune import Finetune
 from transpike.experiments.learning import recorded, settled
 from transpike.experiments.options import read_record, record
+from transpike.experiments.report import Report
 from transpike.experiments.source import Source, load_model
+from transpike.experiments.study import Study
 from transpike.results import RunFolder, read_result, read_run, start_run
 from transpike.train import Machine, Optim
 from transpike.train.recorded import read_options, recorded_loading
@@ -181,3 +187,20 @@ def test_the_demo_looks_at_its_options_first(wrong: dict[str, int], tmp_path: Pa
     with pytest.raises(ConfigError, match=f"^{name}="):
         demo(Demo(out=tmp_path / "demo", **wrong))
     assert not (tmp_path / "demo").exists()
+
+
+def test_from_python_paths_may_be_text_and_text_a_path(tmp_path: Path) -> None:
+    assert Convert(tmp_path, out=str(tmp_path)) == Convert(str(tmp_path), out=tmp_path)
+    assert train.Train(root="images", weights="w.pt", resume="run").resume == Path("run")
+    assert Report("runs/a", out="page.html") == Report(Path("runs/a"), out=Path("page.html"))
+    assert Report(("runs/a", Path("runs/b"))).folders == [Path("runs/a"), Path("runs/b")]
+    assert Analyze([Path("runs/a"), "runs/b"]).student == ["runs/a", "runs/b"]
+    for kind, words in (
+        *((Analyze, ["a"]), (Compare, ["a"]), (Demo, []), (distill.Distill, ["a"]), (Evaluate, ["a"])),
+        *((Export, ["a"]), (Finetune, ["a"]), (hybrid_options.Hybrid, []), (Study, ["a"])),
+    ):
+        assert kind(*words, out="runs/x").out == Path("runs/x")
+    with pytest.raises(ConfigError, match=r"^out=3: expected a path\.$"):
+        Convert("resnet20", out=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^folders=3: expected a path\.$"):
+        Report(["runs/a", 3])  # type: ignore[list-item]

@@ -239,6 +239,9 @@ def test_several_results_are_compared_and_keep_their_colours() -> None:
     )
     curves = text[text.index("<h2>vgg16") :].partition("Error by layer")[0]
     assert "var(--s2)" in curves and "var(--s0)" not in curves
+    joint = text[: text.index("<h2>resnet20")]
+    assert "thin stair" not in joint, "what one network loses says nothing of another"
+    assert "thin stair" in page_of(first, make_conversion({"beta": 1.5})).partition("<h2>resnet20")[0]
 
 
 def test_training_is_drawn(training: dict[str, Any]) -> None:

@@ -322,5 +322,6 @@ def _statistics(
     if any(len(values) != len(mean) for values in chosen):
         raise ConfigError(
             f"loading.mean and loading.std need {len(mean)} values, one per channel: got {loading.mean}, {loading.std}."
+            " A run hands on those of its own images: give --data like them."
         )
     return chosen

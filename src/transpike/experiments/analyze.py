@@ -12,7 +12,7 @@ from transpike import files
 from transpike.checks import whole
 from transpike.data import Loading
 from transpike.errors import ConfigError
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data, Source, load_data, load_subject, recorded_teacher
 from transpike.report import PAGE, build_page
 from transpike.report.curves import curve_tables
@@ -26,7 +26,7 @@ __all__ = ["Analyze", "analyze"]
 
 
 @dataclass(frozen=True)
-class Analyze:
+class Analyze(Paths):
     """Compare students with their teacher: which frequencies their features and logits contain, and where they look.
 
     The analysis measures:

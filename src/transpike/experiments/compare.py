@@ -16,7 +16,7 @@ from transpike.coding.operations import Memory, Node, Technology
 from transpike.data import Loading
 from transpike.errors import ConfigError
 from transpike.experiments.convert import limits_of, load_inputs, measured_rows, read_conversion
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data, Source
 from transpike.report import check_outputs, write_report, write_rows
 from transpike.report.terminal import conversion_table, least_table, stops_tables
@@ -39,7 +39,7 @@ __all__ = ["Compare", "compare"]
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Paths):
     """Compare coding schemes on one trained network: convert it by each scheme at several numbers of steps, and measure
     it.
 
@@ -226,7 +226,12 @@ def _schemes(given: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | str)
         name = settings.pop("name", None)
         if not isinstance(name, str):
             raise refuse("schemes", one, "a name, or an object with one, such as {name: css, levels: [1, 2, 4, 8]}")
-        found += _at_steps(name, settings)
+        try:
+            found += _at_steps(name, settings)
+        except ConfigError as error:
+            if name not in SCHEMES:
+                raise
+            raise ConfigError(f"schemes: {name}: {error}") from error  # which of them
     if not found:
         raise ConfigError(f"schemes: give at least one of {', '.join(SCHEMES)}")
     return list(dict.fromkeys(found))
@@ -238,9 +243,9 @@ def _at_steps(name: str, settings: dict[str, Any]) -> list[Scheme]:
     one = create_scheme(name, settings)
     if not any(field.name == "steps" for field in fields(one)):  # type: ignore[arg-type]
         if steps is not None:
-            raise ConfigError(f"schemes: {name} has no number of steps to set")
+            raise ConfigError("it has no number of steps to set")
         return [one]
     counts = one.compared if steps is None else steps if isinstance(steps, list | tuple) else [steps]
     if not counts:
-        raise ConfigError(f"schemes: {name}: steps=[]: give at least one number of steps, or leave steps out")
+        raise ConfigError("steps=[]: give at least one number of steps, or leave steps out")
     return [create_scheme(name, {**settings, "steps": count}) for count in counts]

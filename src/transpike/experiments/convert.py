@@ -15,7 +15,7 @@ from transpike.coding import Scheme, create_scheme
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError, ModelError
-from transpike.experiments.options import begun_otherwise, record, same
+from transpike.experiments.options import Paths, begun_otherwise, record, same
 from transpike.experiments.source import Data, Source, load_data, load_model
 from transpike.files import plain
 from transpike.models.zoo import SPIKING
@@ -50,7 +50,7 @@ _SEARCHED = ("goal", "max_latency", "payload_bits", "max_energy", "max_mean_late
 
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(Paths):
     """Convert a trained network into spiking networks with one or several numbers of steps, and measure each of them.
 
     The conversion trains nothing. Training images set the amplitudes, and test images give the accuracy. The run's

@@ -10,7 +10,7 @@ from transpike.coding import create_scheme
 from transpike.data import Loading
 from transpike.experiments.convert import load_inputs, run_sweep
 from transpike.experiments.distill import Distill, distill
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data, Source
 from transpike.experiments.train import Train, train
 from transpike.results import Conversion, copy_results, start_run
@@ -23,7 +23,7 @@ SETTINGS: tuple[dict[str, object], ...] = ({}, {"levels": (1, 2, 4, 8)})
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Paths):
     """Train a ResNet-20 on scikit-learn's digits, convert it, train a spiking student with it, and write a report.
 
     The demo compares two codes at several numbers of steps: ternary spikes with silent steps, and multi-level spikes

@@ -16,7 +16,7 @@ from transpike.checks import whole
 from transpike.conversion.stopping import least_images
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.places import check_measured
 from transpike.experiments.source import Data, Source, load_data, load_subject
 from transpike.report.terminal import conversion_table, early_tables
@@ -29,7 +29,7 @@ __all__ = ["Evaluate", "evaluate"]
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Paths):
     """Measure a converted network or a trained network on test images.
 
     A converted network is a folder of `transpike convert`. It is compared with the network that it was made from:

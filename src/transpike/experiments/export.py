@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -15,6 +16,7 @@ from transpike import files
 from transpike.checks import choice, whole
 from transpike.data import Loading, load_images
 from transpike.errors import ConfigError
+from transpike.experiments.options import Paths
 from transpike.experiments.places import check_exported
 from transpike.train.recorded import read_options, recorded_loading
 
@@ -35,7 +37,7 @@ EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, q
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Paths):
     """Write a converted network for other simulators, runtimes and chips.
 
     - onnx: step.onnx holds one step of the network in standard operators, and schedule.json holds its clock.
@@ -101,7 +103,7 @@ def export(options: Export) -> Path:
         snn = snn.quantise(8 if options.bits is None else options.bits)
     if options.to == "integers":
         integers(snn, folder)
-        print(footprint(snn))
+        Console().print(footprint(snn))
         print(f"Whole numbers: {folder}")
         return folder
     if options.to == "nir":

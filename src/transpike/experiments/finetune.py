@@ -11,7 +11,7 @@ from rich.console import Console
 from transpike.data import ImageSets, Loading
 from transpike.data.event_files import EVENT_SOURCES
 from transpike.errors import ConfigError, DataError
-from transpike.experiments.options import check_resumed, read_record, record
+from transpike.experiments.options import Paths, check_resumed, read_record, record
 from transpike.experiments.places import check_converted
 from transpike.experiments.source import Data
 from transpike.report import write_report
@@ -26,7 +26,7 @@ __all__ = ["Finetune", "finetune"]
 
 
 @dataclass(frozen=True)
-class Finetune:
+class Finetune(Paths):
     """Train the weights of a converted network under its own spikes, so that its layers need fewer silent steps.
 
     In a silent step a layer listens before it fires. Each silent step adds one step of latency. Layers need silent

@@ -11,6 +11,7 @@ from transpike.checks import number, whole
 from transpike.coding import create_encoder
 from transpike.data import Loading
 from transpike.errors import ConfigError
+from transpike.experiments.options import Paths
 from transpike.models import check_beside
 from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, checked_seed, epochs_for
 from transpike.train.runs import checked_steps
@@ -39,7 +40,7 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
-class Hybrid:
+class Hybrid(Paths):
     """Train an artificial network, copy its weights to a spiking twin, balance the twin's thresholds, and train the
     twin.
 

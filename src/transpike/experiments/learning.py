@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from transpike.data import Loading
-from transpike.experiments.options import record
+from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data
 from transpike.models import check_beside
 from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, checked_seed, epochs_for
@@ -19,7 +19,7 @@ Options = TypeVar("Options", bound="Learning")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learning:
+class Learning(Paths):
     """How a network is trained, on what, and where the run's folder lies.
 
     Attributes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import KW_ONLY, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from transpike.checks import near
+from transpike.checks import near, refuse
 from transpike.errors import ConfigError, TranspikeError
 from transpike.files import plain
 from transpike.results import read_run
@@ -20,12 +20,27 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from jsonargparse import ArgumentParser
 
-__all__ = ["begun_otherwise", "check_resumed", "parsed", "read_record", "record", "same"]
+__all__ = ["Paths", "begun_otherwise", "check_resumed", "parsed", "read_record", "record", "same"]
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
 PLACES = ("resume", "out", "json")
 """Options that say where results go: run.json, which lies there, leaves them out."""
+
+
+class Paths:
+    """What the dataclass of a verb's options inherits, so that from Python a path may be text, and text a path.
+
+    >>> from transpike.experiments.convert import Convert
+    >>> options = Convert(Path("runs/train"), out="runs/convert")
+    >>> options.model, options.out
+    ('runs/train', PosixPath('runs/convert'))
+    """
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if hint is not KW_ONLY:
+                object.__setattr__(self, name, _placed(name, getattr(self, name), hint))
 
 
 def record(options: DataclassInstance, **settled: object) -> dict[str, object]:
@@ -106,6 +121,18 @@ def same(now: object, before: object) -> bool:
         both = os.path.exists(now) and os.path.exists(before)
         return str(now) == str(before) or (both and Path(now).samefile(before))
     return plain(now) in (plain(before), [plain(before)]) or [plain(now)] == plain(before)
+
+
+def _placed(name: str, value: object, hint: object) -> object:
+    """A value whose paths are paths and whose text is text, as the type of the option says."""
+    kinds = get_args(hint) or (hint,)
+    if isinstance(value, list | tuple) and (inner := [get_args(one)[0] for one in kinds if get_origin(one) is list]):
+        return [_placed(name, one, inner[0]) for one in value]
+    if isinstance(value, str | os.PathLike) and (Path in kinds or str in kinds):
+        return Path(value) if Path in kinds else os.fspath(value)
+    if Path in kinds and value is not None:
+        raise refuse(name, value, "a path")
+    return value
 
 
 def _changed(

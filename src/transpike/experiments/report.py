@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from transpike.experiments.options import Paths
 from transpike.report import write_report
 
 __all__ = ["Report", "report"]
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Paths):
     """Turn one or several result folders into one HTML page.
 
     The page holds tables and plots (accuracy against T and latency, error and firing of each layer, energy), and shows

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from transpike.checks import whole
 from transpike.errors import ConfigError
+from transpike.experiments.options import Paths
 from transpike.experiments.study_plan import Plan, read_plan
 from transpike.experiments.study_runs import Task, run_all
 from transpike.experiments.study_table import tabulate
@@ -21,7 +22,7 @@ __all__ = ["Study", "study"]
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Paths):
     """Run a study from one file: compare methods, settings, networks or data by many runs, paired by seed.
 
     The file names arms. An arm is one side of the comparison, with options of `transpike distill`, `train` or `hybrid`.

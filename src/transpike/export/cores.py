@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from rich import box
 from rich.table import Table
 from torch import Tensor
 
@@ -81,10 +82,10 @@ class Footprint:
     rows: tuple[Layer, ...]
 
     def __rich__(self) -> Table:
-        table = Table()
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for heading in ("layer", "function"):
-            table.add_column(heading)
-        for heading in ("neurons", "fan-in", "fan-out", "weights", "bits", "state bits", "bytes", "cores"):
+            table.add_column(heading, overflow="fold")
+        for heading in ("neu-\nrons", "fan\nin", "fan\nout", "weights", "bits", "state\nbits", "bytes", "cores"):
             table.add_column(heading, justify="right")
         for row in self.rows:
             numbers = (row.neurons, row.fan_in, row.fan_out, row.weights, row.weight_bits, row.state_bits, row.bytes)

@@ -157,10 +157,11 @@ def compare(results: Sequence[Conversion], curves: Sequence[Sequence[Series]]) -
         for one in own
     ]
     sources = [(result, [(one.label, one) for one in own]) for result, own in zip(results, curves, strict=True)]
+    one_network = len({(result.model, result.dataset) for result in results}) == 1
     return Section(
         headline=f"{len(every)} codings from {len(results)} results, side by side.",
         legend=_legend(every, "joint"),
-        plots=[*_curve_plots(every, "joint", "All results"), *_energy_plot(sources, "joint")],
+        plots=[*_curve_plots(every, "joint", "All results", stair=one_network), *_energy_plot(sources, "joint")],
         table=Table(groups),
     )
 
@@ -209,7 +210,8 @@ def _tiles(result: Conversion, row: Row) -> list[tuple[str, str, str]]:
     return [tile for tile in tiles if not tile[1].startswith("–")]
 
 
-def _curve_plots(named: Named, key: str, place: str, note: str = "ANN") -> list[Plot]:
+def _curve_plots(named: Named, key: str, place: str, note: str = "ANN", *, stair: bool = True) -> list[Plot]:
+    """Loss and error against what they cost; a ``stair`` of the best points only where all are of one network."""
     labelled = all(known(row.loss_pp) for _, one in named for row in one.rows)
     measure = "accuracy lost (pp)" if labelled else "predictions changed (%)"
 
@@ -219,6 +221,7 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN") -> list[
     def lost(row: Row) -> float | None:
         return row.loss_pp if labelled else 100 * (1 - row.agreement)
 
+    stair &= len(named) > 1
     found = []
     costs: list[tuple[Callable[[Row], float], str, str, str]] = [
         (lambda row: row.steps, "steps", "T (steps)", "T"),
@@ -239,10 +242,10 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN") -> list[
                 scale="loss",
                 note=note,
                 whole=name in ("steps", "latency"),
-                front=[] if len(curves) < 2 else front(point for line in curves for point in line.points),
+                front=front(point for line in curves for point in line.points) if stair else [],
             )
-            stair = "The thin stairs join the points that no other point beats." if len(curves) > 1 else ""
-            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stair))
+            stairs = "The thin stairs join the points that no other point beats." if stair else ""
+            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stairs))
     errors = lines(lambda row: row.steps, lambda row: 100 * row.logit_error if known(row.logit_error) else None)
     if any(y > 0 for line in errors for _, y in line.points):
         alt = f"{place}: logit error in percent against T. {spoken(errors, 'T')}"
