@@ -260,7 +260,10 @@ def test_a_folder_without_results_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"kind": "horoscope"}, "kind='horoscope': expected 'analysis', 'conversion', 'evaluation' or 'training'."),
+        (
+            {"kind": "horoscope"},
+            "kind='horoscope': expected 'analysis', 'conversion', 'evaluation', 'study' or 'training'.",
+        ),
         ({"kind": ["conversion"]}, r"kind=\['conversion'\]: expected"),
         ({"version": 3}, "written in a newer format, version 3, not 2. Update transpike."),
         ({"version": 1}, "written in an older format, version 1, not 2. Run the experiment again."),

@@ -146,7 +146,7 @@ def test_an_artificial_network_sees_images_laid_out_as_the_spikes_are(name: str)
 def test_settings_of_an_encoder(name: str) -> None:
     known = ENCODERS[name].settings({})
     assert encoder_scheme(name, {}, steps=4) == {"name": name, "steps": 4, **known}
-    with pytest.raises(ConfigError, match=f"settings={{'mean': 0.5}} are not the {name} encoder's"):
+    with pytest.raises(ConfigError, match=f"settings={{'mean': 0.5}} do not fit the {name} encoder"):
         encoder(name, mean=0.5)
     for setting in known:
         with pytest.raises(ConfigError, match=f"{setting}={{'wrong': 1}}"):

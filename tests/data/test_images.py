@@ -181,7 +181,10 @@ def test_an_unknown_name_gets_its_neighbours() -> None:
         ({"validation": float("nan")}, "a number in [0, 1)"),
         ({"workers": -1}, "a whole number from 0 to 1024"),
         ({"seed": 2**80}, "a whole number from 0 to 9223372036854775807"),
-        ({"augment": "lots"}, "'none', 'standard', 'shift', 'autoaugment', 'randaugment', 'cutout' or 'erasing'"),
+        (
+            {"augment": "lots"},
+            "'none', 'standard', 'shift', 'flip', 'wide', 'autoaugment', 'randaugment', 'cutout' or 'erasing'",
+        ),
         ({"augment": 3}, "names joined by +"),
         ({"interpolation": "bilinar"}, "'nearest', 'bilinear' or 'bicubic'. Did you mean 'bilinear'?"),
         ({"crop": 0.0}, "a number in (0, 1]"),

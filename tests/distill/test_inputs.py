@@ -118,7 +118,10 @@ def test_masks_of_every_step_and_of_the_mean() -> None:
     shared = torch.tensor([[[1.0, -INF, 0.0]], [[0.0, -INF, 1.0]]])
     for label in (0, 1, 2):  # a step is right, none is, a step is right
         value = temporal_sharing(shared, torch.tensor([label])).item()
-        expected = temporal_sharing(shared[..., [0, 2]], torch.tensor([min(label, 1)])).item() if label != 1 else 0.0
+        expected = temporal_sharing(shared[..., [0, 2]], torch.tensor([min(label, 1)])).item()
+        if label == 1:  # no step is right: uniform over the two classes that are not ruled out
+            steps = (shared[..., [0, 2]] / 3).log_softmax(-1)
+            expected = (9 * (0.5 * (math.log(0.5) - steps)).sum(-1)).mean().item()
         assert value == pytest.approx(expected) and math.isfinite(value)
 
 

@@ -141,9 +141,15 @@ def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
         ),
         (["--teacher", "vgg5", "--teacher-weights", "{run}"], "does not fit VGG, "),
         (["--teacher", "{run}", "--teacher-size", "0"], "teacher_size=0: expected a whole number of at least 1."),
-        (["--teacher", "{run}", "--teacher-steps", "4"], "--teacher-steps is T of a spiking teacher; resnet20 is none"),
+        (
+            ["--teacher", "{run}", "--teacher-steps", "4"],
+            "--teacher-steps is T of a spiking teacher; resnet20 does not spike",
+        ),
         (["--teacher", "{run}", "--teacher-network", '{"width": 4}'], "a run's folder knows its network"),
-        (["--teacher", "spiking_vgg5", "--teacher-weights", "w.safetensors"], "spiking_vgg5 spikes: give --teacher-st"),
+        (
+            ["--teacher", "spiking_vgg5", "--teacher-weights", "w.safetensors"],
+            "spiking_vgg5 is a spiking network: give --teacher-st",
+        ),
         (["--teacher", "{run}", "--cache", "-1"], "cache=-1: expected a whole number of at least 0."),
         (
             ["--teacher", "{run}", "--data", "nmnist", "--root", "nowhere"],

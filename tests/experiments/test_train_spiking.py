@@ -61,7 +61,7 @@ def test_frames_of_events(events: Path, tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--model", "resnet20", "--steps", "4"], "steps=4, which is for spiking networks; resnet20 is none"),
+        (["--model", "resnet20", "--steps", "4"], "steps=4, which is for spiking networks; resnet20 does not spike"),
         (["--model", "resnet20", "--data", "nmnist"], "nmnist gives frames of events"),
         (["--model", "resnet20", "--recipe.loss", "tet"], "give steps"),
         ([*TINY, "--steps", "0"], "steps=0"),

@@ -32,7 +32,7 @@ Reader: TypeAlias = Callable[[Path, Path, Path], object]
 """Takes the folder of the input, the damaged file in it, and the folder of the whole files."""
 
 LOADING = Loading(batch_size=4, size=8, validation=0.0)
-VERBS = {"bsd": Distill, "sfkd": Distill, "dct": Hybrid, "convert": Convert}
+VERBS = {"distill": Distill, "hybrid": Hybrid, "convert": Convert}
 
 
 def _command(*words: object) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import sys
 import warnings
@@ -214,7 +215,9 @@ def _configs(folder: Path) -> None:
     folder.mkdir()
     draw = random.Random(0)
     for path in draw.sample(sorted((ROOT / "configs").rglob("*.yaml")), 12):
-        (folder / f"{path.parent.name}-{path.name}").write_text(path.read_text())
+        text = path.read_text()
+        (verb,) = re.findall(rf"transpike (\w+) .*{path.parent.name}/{path.name}", text)[:1]
+        (folder / f"{verb}-{path.parent.name}-{path.name}").write_text(text)
     every = {"model": "mlp", "network": {"hidden": 4}, "epochs": 2, "steps": None, "test_steps": [1, 2],
              "loading": {"batch_size": 4, "mean": [0.5], "std": [0.5], "augment": "standard+cutout", "workers": 0},
              "optim": {"lr": 0.1, "milestones": [1], "clip": 1.0, "name": "sgd"}, "seed": 1, "keep": "best",

@@ -189,7 +189,7 @@ def test_the_same_images_give_the_same_network_saved_and_loaded(
         (
             {"same": 99},
             {"latency": 7, "payload_bits": 1},
-            r"latency 7, 1 payload bits a spike\). The closest is ternary",
+            r"latency 7, 1 payload bits per spike\). The closest is ternary",
         ),
     ],
 )
@@ -336,7 +336,7 @@ def test_a_mean_latency_out_of_reach_says_what_binds(net: nn.Module, images: Ten
     ("goal", "limits", "said"),
     [
         ({"error": 2}, {"mean_latency": 9}, "the goal error is not about predictions; give a goal of same or loss"),
-        ({"same": 99}, {"mean_latency": 9, "agreement": 0.999}, "agreement=0.999 needs 999 images that judge"),
+        ({"same": 99}, {"mean_latency": 9, "agreement": 0.999}, "agreement=0.999 needs 999 judging images"),
         ({"same": 99}, {"agreement": 0.99}, "give a mean_latency too"),
         ({"same": 99}, {"mean_latency": 0}, "limits: mean_latency=0: expected a number above 0"),
         ({"same": 99}, {"mean_latency": 9, "agreement": 1}, "limits: agreement=1: expected a number"),

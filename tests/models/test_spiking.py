@@ -186,7 +186,8 @@ def test_a_sequence_in_pieces_gives_what_the_whole_gives(name):
     net, x = settled(name), images(seed=1)
     whole = net(x)
     reset_net(net)
-    pieces = torch.cat([net(piece) for piece in x.split([2, 1, 1])])
+    summed = name in ("spiking_vgg5", "spiking_mlp")  # outputs times the steps of a call, whose mean is a sum
+    pieces = torch.cat([net(piece) * (len(x) / len(piece) if summed else 1) for piece in x.split([2, 1, 1])])
     torch.testing.assert_close(pieces, whole)
     assert len(whole[:, 0].unique(dim=0)) > 1
     reset_net(net)
@@ -230,7 +231,8 @@ def test_a_twin_with_relu_is_the_artificial_network_at_every_step(name):
         ann = create_model(name, **options).double()
     ann.load_state_dict(twin.state_dict())
     x = images()
-    torch.testing.assert_close(twin.eval()(x), torch.stack([ann.eval()(step) for step in x]))
+    scale = len(x) if name == "vgg5" else 1  # a readout that sums over the steps
+    torch.testing.assert_close(twin.eval()(x), torch.stack([scale * ann.eval()(step) for step in x]))
 
 
 def test_convolutions_read_spikes_or_counts_of_spikes():

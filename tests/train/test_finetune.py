@@ -133,7 +133,7 @@ def test_what_cannot_be_tuned_is_one_error(
 
 def test_a_scheme_without_a_bound_is_one_error(tmp_path: Path) -> None:
     rate = transpike.convert(cancelling(), task(64, 0).tensors[0], scheme=Rate(steps=16))
-    with pytest.raises(ModelError, match="under Rate no bound is known"):
+    with pytest.raises(ModelError, match="Rate has no known bound"):
         finetune(rate, loaders(), OPTIONS, folder=tmp_path / "run")
 
 

@@ -156,7 +156,7 @@ def test_what_cannot_be_balanced_is_told():
     with pytest.raises(ModelError, match="Linear has no neurons"):
         balance_thresholds(nn.Linear(64, 2), [images], encode=lambda x: x.flatten(1))
     nn.init.zeros_(snn.layers[3].weight)
-    with pytest.raises(ModelError, match=r"threshold of layers\.4 comes out zero"):
+    with pytest.raises(ModelError, match=r"threshold of layers\.4 is zero"):
         balance_thresholds(snn, [images], encode=steps)
     assert not snn.layers[1]._forward_pre_hooks
 

@@ -103,7 +103,7 @@ class DCTEncoder(Encoder):
         color: str | None = None,
     ) -> None:
         super().__init__(steps)
-        if color is not None and color not in OFFSETS:
+        if color is not None and color not in [*OFFSETS]:  # also of what has no hash
             raise ConfigError(f"color={color!r}: expected None, or {' or '.join(map(repr, OFFSETS))}.")
         self.block = whole("block", block)
         self.stride = self.block if stride is None else whole("stride", stride, most=self.block)

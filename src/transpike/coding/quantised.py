@@ -57,7 +57,7 @@ class Quantised(Scheme):
     >>> Quantised(steps=8)
     Traceback (most recent call last):
     ...
-    transpike.errors.ConfigError: steps=8: a quantised network has one step; what grows here is bits.
+    transpike.errors.ConfigError: steps=8: a quantised network has one step; set bits instead.
     """
 
     bits: int = 8

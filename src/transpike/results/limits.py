@@ -24,7 +24,7 @@ class Limits:
         agreement: the share of these answers that must be as those of full runs.
 
     >>> print(Limits(latency=32, payload_bits=3))
-    latency 32, 3 payload bits a spike
+    latency 32, 3 payload bits per spike
     >>> Limits(latency=32).keep(latency=40, payload_bits=1, energy=2.0)
     False
     >>> print(Limits(mean_latency=9))

@@ -76,7 +76,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         ConfigError: saying what to do.
     """
     if resume and not (folder / "last.ckpt").is_file():
-        raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Remove the folder and start anew.")
+        raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Remove the folder and start a new run.")
     earlier = [name for name in ("last.ckpt", "best.ckpt") if (folder / name).exists()]
     if earlier and not resume:
         raise ConfigError(

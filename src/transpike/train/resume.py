@@ -80,11 +80,13 @@ def check_resumable(
         ConfigError: if it is of another network, other options or other images.
     """
     best = checkpoint.with_name("best.ckpt")
-    remedy = f"Copy {best} over it to continue from there, or start a new run." if best.is_file() else "Start anew."
+    remedy = (
+        f"Copy {best} over it to continue from there, or start a new run." if best.is_file() else "Start a new run."
+    )
     found = read_checkpoint(checkpoint, remedy=remedy, values=False)
     _check_origin(checkpoint, found, module, callbacks, facts)
     if keep == "best" and found["callbacks"]["Checkpoints"]["best_epoch"]:
-        _check_origin(best, read_checkpoint(best, remedy="Start anew.", values=False), module, callbacks, facts)
+        _check_origin(best, read_checkpoint(best, remedy="Start a new run.", values=False), module, callbacks, facts)
 
 
 def _check_origin(
@@ -102,7 +104,7 @@ def _check_origin(
     if other := list(_differences(dict(_contents(theirs)), dict(_contents(own)))):
         raise ConfigError(
             f"{path} is of another run: {few(other)}. Resume with the network, the options and the images that it "
-            "began with, or start anew in another folder."
+            "began with, or start a new run in another folder."
         )
 
 
