@@ -24,6 +24,8 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times, which change with every run
+        if "outputs" in cell:  # without rich's warning, which names a folder of this machine
+            cell.outputs = [output for output in cell.outputs if "ipywidgets" not in str(output)]
     return notebook
 
 
