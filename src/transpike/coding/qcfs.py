@@ -20,14 +20,14 @@ from torch import Tensor
 from transpike.checks import choice, whole
 from transpike.coding.calibration import Percentile
 from transpike.coding.evaluation import COMPARISONS, Evaluation
-from transpike.coding.function import Function, Result
+from transpike.coding.function import Function
 from transpike.coding.neuron import gained
 from transpike.coding.operations import Operations
 from transpike.coding.residuals import Binding
+from transpike.coding.rounding import Rounded, levelled, unrounded
 from transpike.coding.scheme import Scheme
-from transpike.coding.stepping import Moves, TrackingSteps
+from transpike.coding.stepping import Moves
 from transpike.coding.tracking import TrackingNeuron
-from transpike.neurons.pieces import Change
 from transpike.neurons.tsa import Code, Tracked
 
 __all__ = ["QCFS"]
@@ -106,8 +106,8 @@ class QCFS(Scheme):
 
     def given(self, function: Function) -> float | None:
         """The bound of a rounded clip: the activation in units of its own levels, which the weights around it take."""
-        tail = _unrounded(function).tail
-        return tail.high if function != _unrounded(function) and math.isfinite(tail.high) else None
+        tail = unrounded(function).tail
+        return tail.high if function != unrounded(function) and math.isfinite(tail.high) else None
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """The maximum for clipping, steps before for coupling, else twice as many steps."""
@@ -115,81 +115,15 @@ class QCFS(Scheme):
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"pre": 4} if binding == "coupling" and not self.pre else {"steps": 2 * self.steps}
 
-    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | _Rounded | _Mended | str:
-        real = _unrounded(function)
+    def neuron(self, function: Function, *, amplitude: float, wait: int) -> TrackingNeuron | Rounded | _Mended | str:
+        real = unrounded(function)
         if reason := TrackingNeuron.refusal(real, signed=False):
             return reason
         code = Code(steps=self.steps, beta=1.0, silent=wait, signed=False, start=0.5)
         inner = TrackingNeuron(code=code, function=real, amplitude=amplitude, last=1 / self.steps)
         if self.pre:
             return _Mended(inner, self.pre, self.mend, real != function)
-        return _Rounded(inner) if real != function else inner
-
-
-def _unrounded(function: Function) -> Function:
-    """Without the rounding at its end, which the neuron does."""
-    rounded = Function.of("round.default", Result(len(function.calls) - 2)).calls
-    return replace(function, calls=function.calls[:-1]) if function.calls[-1:] == rounded else function
-
-
-@dataclass(frozen=True)
-class _Rounded:
-    """Neurons whose function rounds, to the levels that they fire."""
-
-    inner: TrackingNeuron
-
-    def __call__(
-        self,
-        currents: Sequence[Tensor],
-        constants: Mapping[str, Tensor],
-        *,
-        gains: Sequence[float] = (),
-        inplace: bool,
-        final: bool,
-    ) -> Tracked:
-        fired = self.inner(currents, constants, gains=gains, inplace=inplace, final=final)
-        return _levelled(fired, self.inner.amplitude)
-
-    def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> _Steps:
-        """The layer before its first step, to run in pieces of steps."""
-        return _Steps(self.inner.begin(constants, gains=gains), self.inner.amplitude)
-
-    def operations(
-        self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
-    ) -> Operations:
-        """Those of the neurons: rounding is what they do."""
-        return self.inner.operations(neurons=neurons, spikes=spikes, inputs=inputs, evaluation=evaluation)
-
-
-@dataclass
-class _Steps:
-    """`_Rounded` in pieces of steps."""
-
-    inner: TrackingSteps
-    amplitude: float
-
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
-        return self.inner(currents, idle=idle)
-
-    def rebatch(self, change: Change) -> None:
-        self.inner.rebatch(change)
-
-    def ended(self) -> tuple[Tensor, Tensor]:
-        residual, target = self.inner.ended()
-        rounded = _nearest(target, self.amplitude)
-        return residual + rounded - target, rounded
-
-
-def _levelled(fired: Tracked, amplitude: float) -> Tracked:
-    """With the rounded target, if any."""
-    if fired.target is None or fired.residual is None:
-        return fired
-    target = _nearest(fired.target, amplitude)
-    return replace(fired, target=target, residual=fired.residual + target - fired.target)
-
-
-def _nearest(target: Tensor, amplitude: float) -> Tensor:
-    return (target * amplitude).round() / amplitude
+        return Rounded(inner) if real != function else inner
 
 
 @dataclass(frozen=True)
@@ -229,7 +163,7 @@ class _Mended:
             silenced = (fired.spikes - spikes).sum(0) * self.inner.last
             fired = replace(fired, residual=fired.residual + silenced)
         fired = replace(fired, spikes=torch.cat([tried, spikes]))
-        return _levelled(fired, self.inner.amplitude) if self.rounds else fired
+        return levelled(fired, self.inner.amplitude) if self.rounds else fired
 
     def _shift(self, held: Tensor, tried: Tensor) -> Tensor:
         """Makes the most excited silent step fire where too few did, the least excited spike fail where too many."""
