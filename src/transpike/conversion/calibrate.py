@@ -1,4 +1,4 @@
-"""What the calibration images say about each neuron: the distribution of its activation, in bounded memory."""
+"""Measures each neuron's distribution of activations on the calibration images, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class Statistics:
-    """|activation| of the input and of every neuron (by name) over ``images`` calibration images.
+    """The statistics of |activation| for the input and every neuron (by name), over ``images`` calibration images.
 
     Attributes:
         seen: the distributions.
-        axes: which axis of one sample counts the channels, where one does.
-        images: how many.
+        axes: the axis of one sample that counts channels, for layers that have such an axis.
+        images: the number of images.
     """
 
     seen: dict[str, Seen]
@@ -39,12 +39,12 @@ class Statistics:
 
 
 def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
-    """The first ``images`` images of an iterable of batches; a batch is a tensor [N, \\*] or begins with one.
+    """Return the first ``images`` images of an iterable of batches. A batch is a tensor [N, \\*] or begins with one.
 
-    Batches on other devices follow the first.
+    Batches on other devices are moved to the device of the first.
 
     Raises:
-        ConversionError: for no images, integers, values that are not finite, or batches of different image shapes.
+        ConversionError: There are no images, or they are integers, not finite, or of different shapes.
 
     >>> collect([(torch.zeros(3, 2), torch.arange(3)), torch.ones(3, 2)], images=5).shape
     torch.Size([5, 2])
@@ -76,7 +76,7 @@ def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
 
 
 def check_images(x: object, what: str, remedy: str = "pass a tensor") -> Tensor:
-    """``x``, if it is a tensor of finite floating-point images [N, \\*]; ConversionError otherwise."""
+    """Return ``x`` if it is a tensor of finite floating-point images [N, \\*]; raise ConversionError otherwise."""
     if isinstance(x, Mapping):
         keys = ", ".join(map(repr, list(x)[:6]))
         raise ConversionError(
@@ -100,12 +100,12 @@ def check_images(x: object, what: str, remedy: str = "pass a tensor") -> Tensor:
 def measure(
     graph: Graph, images: Tensor, *, chunk: int = _CHUNK, progress: Callable[[int], None] | None = None
 ) -> Statistics:
-    """Run the analog network on ``images``, ``chunk`` at a time, and keep each neuron's distribution of |activation|.
+    """Run the analog network on ``images``, ``chunk`` at a time, and collect each distribution of |activation|.
 
-    ``progress`` is called with the number of images done.
+    ``progress`` is called with the number of finished images.
 
     Raises:
-        ConversionError: if an activation is NaN or infinite, naming the layer.
+        ConversionError: An activation is NaN or infinite. The message names the layer.
     """
     axes = channel_axes(graph)
     shapes = {op.name: op.shape for op in graph}

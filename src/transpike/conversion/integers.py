@@ -1,13 +1,13 @@
 r"""A network whose weights, biases and thresholds are whole numbers times powers of two.
 
-A weight of output channel c becomes ``round(w 2^k_c) 2^-k_c``, with the largest k_c for which ``bits`` hold all of the
-channel's; a bias keeps a few bits more. In units of ``2^-e`` (the finest exponent that reaches a layer) currents,
-states and the threshold ``2^Ts 2^e / 2`` are whole, and with a radix of 2 a neuron needs shifts and additions alone. A
-bound of every current follows from the weights and the largest digit, and with it the bits that a state can need,
-whatever the image.
+A weight of output channel c becomes ``round(w 2^k_c) 2^-k_c``, with the largest k_c for which ``bits`` hold all weights
+of the channel. A bias keeps a few more bits. Currents, states and the threshold ``2^Ts 2^e / 2`` are then whole in
+units of ``2^-e`` (the finest exponent that reaches a layer). With a radix of 2 a neuron needs only shifts and
+additions. The weights and the largest digit bound every current, and so also the bits that a state can need for any
+image.
 
-Every spiking operation has ``args["exponent"]``: its result (of neurons, their states) times 2 to that is whole. Layers
-of neurons and readouts have ``args["state_bits"]``, too.
+Every spiking operation has ``args["exponent"]``: its result (for neurons, their states) times 2 to this power is whole.
+Layers of neurons and readouts also have ``args["state_bits"]``.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ __all__ = ["Reach", "finest", "quantised", "reaches", "state_bits"]
 _NEVER = -(2**20)
 
 FRACTION = 4
-"""Bits of a bias beyond those of the weights of its channel: it is added at each of the T steps."""
+"""Extra bits of a bias beyond those of the weights of its channel, because it is added at each of the T steps."""
 
 MULTIPLIER = 12
-"""Bits of the factor that stands for an average over a number of values that is no power of two."""
+"""Bits of the factor of an average over a number of values that is not a power of two."""
 
 
 LARGEST = 50
-"""Bits of a state, at most: double precision holds all whole numbers of so many."""
+"""The largest number of bits of a state, because double precision holds all whole numbers with so many bits."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What a result can be, value by value: a multiple of ``2^-exponent``, of magnitude at most ``bound`` in a step."""
+    """The range of each value of a result: a multiple of ``2^-exponent`` with magnitude at most ``bound`` in a step."""
 
     exponent: Tensor
     bound: Tensor
 
 
 def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: int) -> Graph:
-    """``graph`` with whole weights and biases, in double precision.
+    """Return ``graph`` with whole weights and biases, in double precision.
 
     Raises:
-        ConversionError: if the radix is no whole number, or an operation has no whole form.
+        ConversionError: The radix is not a whole number, or an operation has no whole form.
     """
     name, beta = type(scheme).__name__, ratio(scheme)
     if beta is None or beta != int(beta) or constant_entry(scheme) is None:
@@ -87,7 +87,7 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
 
 
 def reaches(graph: Graph, scheme: Scheme) -> dict[str, Reach]:
-    """What the result of each spiking operation can be; of a layer of neurons, what its current can be."""
+    """Return the range of each spiking operation's result; for a layer of neurons, the range of its current."""
     found: dict[str, Reach] = {}
     sent = float(max(scheme.digits)), float(max(scheme.encoded or (math.inf,)))
     for op in graph:
@@ -106,11 +106,10 @@ def reaches(graph: Graph, scheme: Scheme) -> dict[str, Reach]:
 
 
 def state_bits(op: Op, reach: Reach, scheme: Scheme, wait: int) -> int:
-    """Bits, the sign's among them, that hold every state of a layer, or of the output, whatever the image.
+    """Return the bits, including the sign, that hold every state of a layer or of the output for any image.
 
-    A state counts in units of ``2^-exponent`` of its own channel.
-
-    H is at most ``bound sum_t beta^t beta^Ts``; G at most the largest train; what is compared is their difference.
+    A state counts in units of ``2^-exponent`` of its own channel. The accumulated input H is at most ``bound sum_t
+    beta^t beta^Ts``, and the accumulated output G at most the largest train. Neurons compare their difference.
     """
     beta = ratio(scheme) or 1.0
     steps = sum(beta**t for t in range(len(scheme.weights)))
@@ -131,7 +130,7 @@ def _times(reach: Reach, gain: float) -> Reach:
 
 
 def _merged(op: Op, inputs: list[Reach]) -> Reach:
-    """The operands of a function, each on its own; of all together the finest and the largest."""
+    """Return the range of the joined operands of a function: the finest exponent and the largest bound of all."""
     finest = max(float(reach.exponent.max()) for reach in inputs)
     largest = max(float(reach.bound.max()) for reach in inputs)
     if len(inputs) == 1 and inputs[0].bound.shape == (1, *op.shape):
@@ -170,7 +169,7 @@ def _through(op: Op, inputs: list[Reach]) -> Reach:
 
 
 def _channels(op: Op, values: Tensor) -> Tensor:
-    """One value an output channel, as it stands in the result; or one for all."""
+    """Return one value for each output channel, in the layout of the result, or one value for all."""
     if values.numel() == 1:
         return values.flatten()
     axes = 0 if op.kind == "linear" else op.tensors["weight"].ndim - 2
@@ -192,7 +191,7 @@ def finest(t: Tensor, *, channels: bool | None = False) -> Tensor:
 
 
 def _averaged(op: Op, shape: torch.Size) -> float:
-    """The power of two over which an average goes."""
+    """Return the power of two over which an average is taken."""
     probe = torch.ones(shape, dtype=torch.float64)
     probe[:] = 0
     probe.view(-1)[0] = 1
@@ -238,7 +237,7 @@ def _whole(graph: Graph, op: Op, bits: int) -> Op:
 
 
 def _exponents(rows: Tensor, bits: int) -> Tensor:
-    """The largest for which the row's magnitudes stay within ``2^(bits-1) - 1``."""
+    """Return the largest exponents with which the rows' magnitudes stay within ``2^(bits-1) - 1``."""
     peak = rows.abs().amax(1).clamp_min(2.0**-40)
     return torch.floor(torch.log2((2 ** (bits - 1) - 1) / peak))
 
@@ -249,7 +248,7 @@ def _rounded(values: Tensor, bits: int) -> Tensor:
 
 
 def _summed(op: Op, shape: tuple[int, ...]) -> Op:
-    """An average over a number of values that is no power of two: a sum, times a number of `MULTIPLIER` bits."""
+    """A sum times a number of `MULTIPLIER` bits, for an average over a number of values that is no power of two."""
     pooled = op.kind == "resample" and op.args["operator"].startswith("adaptive_avg")
     count = math.prod(shape) // max(math.prod(op.shape), 1)
     if not (op.kind == "mean" or (pooled and set(op.args["args"][0]) == {1})) or count & (count - 1) == 0:
