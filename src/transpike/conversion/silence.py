@@ -172,7 +172,7 @@ class Silences:
 
     @cached_property
     def amplitudes(self) -> Mapping[str, Tensor]:
-        """The given amplitudes, but a finer one for the input if its last digit would dominate. It needs several levels.
+        """The given amplitudes, but a finer one for the input if its last digit would dominate (with several levels).
 
         The encoder knows its value before the first step, so it can use larger digits for range. Halving the amplitude
         costs it spikes, but no silent step. A train can still represent twice the calibrated peak.
