@@ -26,13 +26,13 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 
 FORMAT, VERSION = "transpike spiking network", 4
 LARGEST = 2**30
-"""Values of one image in all operations together; beyond it nobody meant the shapes."""
+"""The largest number of values of one image in all operations together. Larger shapes are surely a mistake."""
 
 LONGEST = 2**14
-"""Steps of a wait, a delay or an interval; beyond it nobody meant the clock."""
+"""The largest number of steps of a wait, a delay or an interval. Larger ones are surely a mistake."""
 
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
-"""What a file that was changed can cause in who takes it for whole."""
+"""The exceptions that a changed file can cause in code that expects a valid one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +63,15 @@ class Bundle:
     """A saved network.
 
     Attributes:
-        nodes: in an order in which they can run.
-        outputs: names of those that leave the network, in the form that ``container`` says.
-        spiking: names of those through which spikes travel; the others work on decoded values.
-        readouts: the spiking ones whose results are decoded.
+        nodes: the operations, in an order in which they can run.
+        outputs: the names of the outputs, which are returned in the form ``container``.
+        spiking: the names of the operations with spikes or currents. The others use decoded values.
+        readouts: the spiking operations whose results are decoded.
         weights, entry, encoded, ratio, wait: the code.
         latency, interval, delays: the clock.
-        dtype: float32, or float64 where the network was saved so.
-        stop: when an image may stop; None where the network was saved without such a rule.
-        scheme: name of the coding scheme.
+        dtype: float32, or float64 if the network was saved so.
+        stop: the rule for when an image may stop. None if the network was saved without one.
+        scheme: the name of the coding scheme.
     """
 
     nodes: tuple[Node, ...]
@@ -101,7 +101,7 @@ class Bundle:
         return "exponent" in self.input.args
 
     def exponent(self, name: str) -> int:
-        """A result times 2 to this is whole; trains are whole as they are."""
+        """Return the power of 2 that makes an operation's result whole. Trains are already whole."""
         node = self.by_name[name]
         return 0 if node.fires or node.kind == "input" else int(node.args["exponent"])
 
@@ -114,7 +114,7 @@ class Bundle:
         return self.nodes[0]
 
     def pack(self, values: Mapping[str, Array]) -> Any:
-        """The outputs in the form in which the network returned them."""
+        """Return the outputs in the form in which the network returned them."""
         found = [values[name] for name in self.outputs]
         match self.container:
             case "tensor":
@@ -128,10 +128,10 @@ class Bundle:
 
 
 def whole_numbers(values: Any, exponent: int, *, of: str) -> Array:
-    """``values`` times 2 to the exponent, as whole numbers.
+    """Return ``values`` times 2 to the exponent, as whole numbers.
 
     Raises:
-        ModelError: if they are not.
+        ModelError: They are not whole.
     """
     scaled = np.asarray(values, np.float64) * 2.0**exponent
     found = scaled.astype(np.int64)
@@ -143,10 +143,10 @@ def whole_numbers(values: Any, exponent: int, *, of: str) -> Array:
 
 
 def read(folder: Path | str) -> Bundle:
-    """Read what `SpikingNetwork.save` wrote.
+    """Read the files that `SpikingNetwork.save` wrote.
 
     Raises:
-        ModelError: if the folder is missing, damaged, or holds something else.
+        ModelError: The folder is missing or damaged, or holds something else.
     """
     source = Path(folder)
     with files.reading(source) as place:
@@ -169,7 +169,7 @@ def read(folder: Path | str) -> Bundle:
 
 
 def _read_whole(weights: Path) -> bytes | None:
-    """What the file holds, if it is as long as its header says: more than memory has may lie behind it."""
+    """Return the file's content if it is as long as its header says. A longer file might not fit in memory."""
     try:
         with safe_open(weights, "np"):
             return weights.read_bytes()
@@ -245,7 +245,7 @@ def _check(network: files.Record, nodes: Sequence[Node]) -> None:
 
 
 def _spiking(nodes: Sequence[Node]) -> frozenset[str]:
-    """Weighted layers, products of two trains, and all before one."""
+    """Return the weighted layers, the products of two trains, and all operations before one of them."""
     found: set[str] = set()
     for node in reversed(nodes):
         if node.name in found or node.kind in ("convolution", "linear", "contraction", "product"):

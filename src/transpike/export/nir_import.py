@@ -1,4 +1,4 @@
-"""Chains of integrate-and-fire neurons from NIR: what SpikingJelly, sinabs and norse write, as trainable layers."""
+"""Imports chains of integrate-and-fire neurons from NIR (SpikingJelly, sinabs, norse), as trainable layers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from transpike.neurons import IFNode, LIFNode
 __all__ = ["import_nir"]
 
 LARGEST = 2**30
-"""Bytes that a file may have."""
+"""The largest size of a file in bytes."""
 
 
 def import_nir(source: Path | str | Any, *, reset: str = "auto", step_mode: str = "s", dt: float = DT) -> nn.Sequential:
-    """A chain that SpikingJelly, sinabs, norse or `nir` wrote, as trainable layers and neurons.
+    """Import a chain that SpikingJelly, sinabs, norse or `nir` wrote, as trainable layers and neurons.
 
     Args:
         source: the file, or a ``nir.NIRGraph``.
-        reset: "hard", to the file's v_reset; "subtraction"; or "auto", what the metadata say, else hard.
-        step_mode: of the neurons.
-        dt: seconds of a step.
+        reset: "hard", to the file's v_reset; "subtraction"; or "auto", the reset in the metadata, otherwise hard.
+        step_mode: the step mode of the neurons.
+        dt: the length of a step in seconds.
 
     Raises:
-        ModelError: if the file is damaged, no chain, or holds a node that our neurons cannot say; with its name.
+        ModelError: The file is damaged or is no chain, or it has a node that our neurons cannot represent. The message
+            names the node.
 
     Example:
         >>> import tempfile
@@ -57,7 +58,7 @@ def import_nir(source: Path | str | Any, *, reset: str = "auto", step_mode: str 
         return nn.Sequential(*(_layer(each, node, reset, step_mode, dt) for each, node in _chain(graph)))
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
-    except Exception as error:  # h5py and nir raise anything over a damaged file
+    except Exception as error:  # h5py and nir raise anything for a damaged file
         reason = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{name}: not a readable NIR graph ({type(error).__name__}: {reason})") from error
 
@@ -134,7 +135,7 @@ def _neurons(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.
         values = np.unique(np.asarray(getattr(node, key)))
         if len(values) != 1 or not math.isfinite(values[0]):
             raise ModelError(f"{name}: {key} differs from neuron to neuron; transpike's nodes have one per layer")
-        return float(str(values[0]))  # the shortest decimal, which a number in float32 stands for
+        return float(str(values[0]))  # the shortest decimal with this float32 value
 
     said = (node.metadata or {}).get("reset", "hard")
     said = said.decode() if isinstance(said, bytes) else str(said)

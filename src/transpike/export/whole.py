@@ -1,4 +1,4 @@
-"""An integer network as whole numbers: weights of so many bits, a shift a channel, biases and thresholds."""
+"""Exports an integer network as whole numbers: weights, a shift for each channel, biases and thresholds."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ NUMBERS = files.safetensors_kind("whole numbers of a network that transpike wrot
 
 
 def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
-    """Write ``integers.json`` and ``integers.safetensors``: what a chip or an FPGA is to be loaded with.
+    """Write ``integers.json`` and ``integers.safetensors``, the data to load into a chip or an FPGA.
 
-    docs/format.md says what each field means.
+    docs/format.md explains each field.
 
     Args:
-        snn: what `SpikingNetwork.quantise` gave.
-        folder: made if it is missing; files of an earlier export there are replaced.
+        snn: the result of `SpikingNetwork.quantise`.
+        folder: the folder, which is created if it is missing. Files of an earlier export there are replaced.
 
     Returns:
         The folder.
 
     Raises:
-        ModelError: if the network was not quantised, or the files cannot be written.
+        ModelError: The network was not quantised, or the files cannot be written.
     """
     if not isinstance(snn, SpikingNetwork) or "exponent" not in snn.graph.input.args:
         raise ModelError("the network does not have whole numbers: pass the result of snn.quantise(bits=8)")
@@ -68,7 +68,7 @@ def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
 
 
 def _compressed(t: Tensor) -> Tensor:
-    """Without the axes along which it does not vary."""
+    """Return the tensor without the axes along which it does not vary."""
     for axis in range(t.ndim):
         first = t.narrow(axis, 0, 1)
         t = first if bool((t == first).all()) else t

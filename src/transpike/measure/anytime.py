@@ -1,4 +1,4 @@
-"""Early answers measured: how many are other ones, after how many steps, at what energy; beside one step for all."""
+"""Measures early answers: how many differ, after how many steps, at what energy; compared with one step for all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["AGREEMENTS", "early", "energies", "fixed", "stopped", "stopping"]
 
 
 AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
-"""Agreements that make a curve."""
+"""The agreements that make a curve."""
 
 
 def early(
@@ -37,20 +37,20 @@ def early(
     counted: int = 64,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Early, ...]:
-    """Answers at an agreement, then at those of `AGREEMENTS` that so many images can promise, then at each step.
+    """Measure answers at an agreement, at those of `AGREEMENTS` for which the images suffice, and at each step.
 
     Args:
-        snn: a converted network of one output of classes, of a scheme that streams.
-        batches: of images, or of pairs (images, labels).
-        agreement: the share of answers that are to be those of full runs.
-        held_out: how many images, the first ones, set the threshold; figures are of the others.
-        counted: how many of the others energies are counted on.
-        total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
-            rank; all then give the same.
+        snn: a converted network with one output of classes, and a scheme that streams.
+        batches: batches of images, or of pairs (images, labels).
+        agreement: the required share of answers that equal those of full runs.
+        held_out: the number of images, the first ones, that set the threshold. The figures are for the others.
+        counted: the number of the other images whose energies are counted.
+        total: sums a tensor over processes. Each process has every world-th of the images, starting from the one of its
+            rank. All processes then return the same.
 
     Raises:
-        ConfigError: if an agreement needs more images to set the threshold.
-        DataError: if no others are left.
+        ConfigError: An agreement needs more images to set the threshold.
+        DataError: No other images are left.
     """
     return stopping(snn, batches, agreement=agreement, held_out=held_out, counted=counted, total=total)[0]
 
@@ -64,7 +64,7 @@ def stopping(
     counted: int = 64,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[tuple[Early, ...], list[tuple[int, int]]]:
-    """`early`; and (number, steps) of the images that are measured on, from the surest answer to the least sure."""
+    """Return `early`, and (number, steps) of the measured images, from the surest answer to the least sure."""
     if held_out < least_images(agreement):
         raise ConfigError(
             f"agreement={agreement} needs at least {least_images(agreement)} held-out images, not {held_out}"
@@ -102,7 +102,7 @@ def stopping(
 
 
 def _gathered(own: Tensor, total: Callable[[Tensor], Tensor] | None, *, begin: int = 0) -> Tensor:
-    """Of all processes, in the images' order: each has every world-th from the image ``begin`` on."""
+    """Gather from all processes in the images' order: each has every world-th image, starting at ``begin``."""
     if total is None:
         return own
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -120,15 +120,15 @@ def stopped(
     labels: Tensor | None = None,
     energy: Tensor | None = None,
 ) -> Early:
-    """What answers of `SpikingNetwork.until` are, beside the outputs ``full`` [N, values] of full runs.
+    """Measure answers of `SpikingNetwork.until` against the outputs ``full`` [N, values] of full runs.
 
     Args:
         snn: the network.
-        answer: of ``until``.
-        full: what calling the network gives for the same images.
+        answer: the result of ``until``.
+        full: the network's outputs for the same images.
         agreement: the required share of equal answers.
         labels: classes [N].
-        energy: of `energies`, of the first of these images.
+        energy: the result of `energies` for the first of these images.
     """
     outputs: Tensor = torch.utils._pytree.tree_leaves(answer.outputs)[0]
     return _early(snn, answer.steps, outputs, full, agreement, labels, energy)
@@ -137,7 +137,7 @@ def stopped(
 def fixed(
     snn: SpikingNetwork, outputs: Tensor, *, labels: Tensor | None = None, energy: Tensor | None = None
 ) -> tuple[Early, ...]:
-    """The same where all images stop after one step, for each: ``outputs`` [T, N, values] of `trajectories`."""
+    """Do the same if all images stop after one step, for each step: ``outputs`` [T, N, values] of `trajectories`."""
     steps = torch.ones(outputs.shape[1], dtype=torch.long)
     return tuple(
         _early(snn, steps * (step + 1), now, outputs[-1], None, labels, energy) for step, now in enumerate(outputs)
@@ -179,11 +179,11 @@ def _early(
 
 
 def energies(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """Microjoules [N, T] of each image if it stops after each of the output's steps.
+    """Return the microjoules [N, T] of each image if it stops after each of the output's steps.
 
-    Counted as in `transpike.measure.conversion.compare`, which gives the mean of the last column. A layer that has
-    fired in some of its steps when the output stops has caused the operations of these spikes; updates that it makes
-    whether or not it fires are spread evenly over the steps in which it listens.
+    They are counted as in `transpike.measure.conversion.compare`, which gives the mean of the last column. A layer that
+    has fired in some of its steps when the output stops has caused the operations of these spikes. Updates that do not
+    depend on firing are spread evenly over the steps in which the layer receives input.
     """
     return _Energies(snn).of(images)
 
@@ -204,11 +204,11 @@ class _Energies:
         return (torch.cat(parts) + self._currents()) * 1e6
 
     def _add(self, op: Op, fired: Tracked) -> None:
-        """What one layer's spikes cause, and its own updates."""
+        """Add the operations that one layer's spikes cause, and its own updates."""
         scheme, steps, neurons = self.snn.scheme, self.snn.steps, math.prod(op.shape)
         digits = scheme.digits if op.fires else scheme.encoded
         wait = self.snn.timing.waits[op.name] if op.fires else 0
-        if digits is None:  # an analog current: the first layer's products are made once
+        if digits is None:  # an analog current: the first layer's products are computed once
             self.sums += float(self.fan_out[op.name].sum(dtype=torch.float64)) * MULTIPLY_ACCUMULATE
             return
         caused = torch.zeros(steps, fired.spikes.shape[1], dtype=torch.float64, device=self.snn.device)
@@ -224,7 +224,7 @@ class _Energies:
         self.sums += (so_far + own * torch.tensor(heard, dtype=torch.float64, device=caused.device)[:, None]).T
 
     def _own(self, op: Op, neurons: int) -> tuple[float, float]:
-        """Joules of a layer's own updates without spikes, and of one spike's."""
+        """Return the joules of a layer's own updates without spikes, and those of one spike."""
         if op.kind == "input":
             none, one = (encoder_operations(self.snn.scheme, values=neurons, spikes=k).joules for k in (0, 1))
             return none, one - none
@@ -235,7 +235,7 @@ class _Energies:
         return none, one - none
 
     def _currents(self) -> Tensor:
-        """[T]: currents that are passed on, and the sums that are decoded."""
+        """Return [T]: the cost of currents that are passed on, and of the decoded sums."""
         steps = self.snn.steps
         share = torch.arange(1, steps + 1, dtype=torch.float64, device=self.snn.device) / steps
         values = sum(math.prod(op.shape) for op in self.graph if weighted(op) and op.name in self.snn.readouts)
@@ -246,7 +246,7 @@ class _Energies:
         return found
 
     def _simulated(self, name: str, step: int, most: int | None = None) -> int:
-        """Steps in which a layer has fired when the output's step comes."""
+        """Return the steps in which a layer has fired at this step of the output."""
         return min(self.arrived + step - self.snn.timing.first_spike[name], most or self.snn.steps)
 
 

@@ -1,4 +1,4 @@
-"""What `transpike analyze` measures of a teacher and its students."""
+"""The measurements of `transpike analyze` on a teacher and its students."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ __all__ = ["Seen", "analysis", "filters", "look", "neurons", "saliency"]
 Batches = Iterable[Sequence[Tensor]]
 
 PICTURED = 2
-"""Images whose sub-bands are shown: the first of those that are shown at all."""
+"""The number of images whose sub-bands are shown: the first of the shown images."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the networks did on the images: see `look`."""
+    """The networks' results on the images: see `look`."""
 
     images: int
     accuracy: list[float]
@@ -71,15 +71,15 @@ def analysis(
     part: Literal["test", "validation"],
     shown: int,
 ) -> Analysis:
-    """All that is measured of a teacher, if there is one, and of students with their taps.
+    """Measure everything about a teacher, if there is one, and about students with their taps.
 
     Args:
-        teacher: that they are compared with.
-        students: one or more.
-        loader: of the images.
-        sets: that the images are of.
-        part: of it.
-        shown: how many images are shown one by one, of different classes if possible.
+        teacher: the network with which the students are compared.
+        students: one or more networks.
+        loader: the images.
+        sets: the data set of the images.
+        part: the part of the data set.
+        shown: how many images are shown individually, of different classes if possible.
     """
     subjects = [*([teacher] if teacher else []), *students]
     device = str(next(students[0].model.parameters()).device)
@@ -126,9 +126,9 @@ def look(
     Args:
         subjects: the teacher first if `taught`, then students with their taps.
         taught: whether there is a teacher.
-        loader: of the images.
-        class_names: what the images' labels are called.
-        device: where the networks are.
+        loader: the images.
+        class_names: the names of the labels.
+        device: the device of the networks.
         shown: how many images to keep, of different classes if possible.
     """
     observers = [subject.observer() for subject in subjects]
@@ -171,7 +171,7 @@ def look(
 
 
 def _of_new_classes(target: Tensor, known: Sequence[int], most: int) -> list[int]:
-    """The places of at most so many images whose classes differ from those known and from each other's."""
+    """Return the positions of at most so many images whose classes are new and differ from each other."""
     found: dict[int, int] = {}
     for place, label in enumerate(target.tolist()):
         if label not in known and label not in found and len(found) < most:
@@ -180,7 +180,7 @@ def _of_new_classes(target: Tensor, known: Sequence[int], most: int) -> list[int
 
 
 def _logits(logits: Sequence[Tensor], shown: int) -> Logits:
-    """Curves in the order of the first network's logits: means over images, and some images alone."""
+    """Return curves in the order of the first network's logits: means over images, and some single images."""
     ordered = [sort_logits(each, by=logits[0]) for each in logits]
     high = [high_pass(each) for each in ordered]
     some = torch.linspace(0, len(ordered[0]) - 1, min(shown, len(ordered[0]))).long().tolist()
@@ -206,7 +206,7 @@ def _logits(logits: Sequence[Tensor], shown: int) -> Logits:
 
 
 def filters(subjects: Sequence[Subject]) -> tuple[Filter, ...]:
-    """|W2| of each SRD filter, zero frequency in the middle; of a spatial one by place, as it is."""
+    """Return |W2| of each SRD filter: with zero frequency in the middle, or by place for a spatial filter."""
     found = []
     for number, subject in enumerate(subjects):
         for stage, adapter in subject.adapters.items():
@@ -228,7 +228,7 @@ def filters(subjects: Sequence[Subject]) -> tuple[Filter, ...]:
 
 
 def _high_over_low(weights: Tensor) -> float | None:
-    """Mean of centred weights at high frequencies over that at low ones."""
+    """Return the mean of centred weights at high frequencies over the mean at low ones."""
     vertical, horizontal = (torch.fft.fftshift(torch.fft.fftfreq(side)) for side in weights.shape)
     high = (vertical[:, None].square() + horizontal.square()).sqrt() > CUTOFF
     low = float(weights[~high].mean())
@@ -236,7 +236,7 @@ def _high_over_low(weights: Tensor) -> float | None:
 
 
 def neurons(subjects: Sequence[Subject]) -> tuple[Neuron, ...]:
-    """How each kind of spiking neuron filters: measured and by BSD's Eq. 3; one entry a kind, the most frequent."""
+    """Return how each network's most frequent kind of spiking neuron filters, measured and by BSD's Eq. 3."""
     found: dict[tuple[str, float, float], Neuron] = {}
     for number, subject in enumerate(subjects):
         nodes = [module for module in subject.model.modules() if hasattr(module, "v_threshold")]
@@ -271,7 +271,7 @@ def _neuron(node: nn.Module, network: int, *, layers: int, others: int) -> Neuro
 
 
 def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSets, *, device: str) -> Saliency:
-    """Grad-CAM of each network for the labels of the images that are shown, at its last tap; none if one has no tap."""
+    """Return Grad-CAM of each network for the labels of the shown images, at its last tap; none if one has no tap."""
     if not seen.shown or not all(subject.taps for subject in subjects):
         return Saliency(images=(), panels=())
     target = torch.tensor([label for _, label in seen.shown], device=device)
@@ -291,17 +291,17 @@ def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSet
 
 
 def _last(subjects: Sequence[Subject], number: int) -> str:
-    """The last tap of a student, and the teacher's that belongs to it."""
+    """Return the last tap of a student, and the corresponding tap of the teacher."""
     subject = subjects[number]
     is_teacher = number == 0 and not subject.stages and len(subjects) > 1 and bool(subjects[1].stages)
     return subjects[1].stages[-1].teacher if is_teacher else list(subject.taps)[-1]
 
 
 def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple[Tensor, list[int]]:
-    """Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
+    """Return Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
     reset_net(subject.model)
     with torch.enable_grad(), Taps(subject.model, [tap], on_path=True) as taps:
-        # An encoder passes no gradient on: it begins behind it.
+        # An encoder passes no gradient on, so the gradient starts after it.
         logits = readout(subject.model(subject.given(batch).detach().requires_grad_()))
         score = logits.gather(1, target[:, None]).squeeze(1)
         maps = grad_cam(score, taps[tap], read=subject.taps[tap].maps)
@@ -311,7 +311,7 @@ def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple
 
 
 def _png(image: Tensor, sets: ImageSets | EventSets) -> str:
-    """An image as it was before normalisation, or a recording's events, ON red and OFF blue, as PNG in base64."""
+    """Return an image before normalisation, or a recording's events (ON red, OFF blue), as PNG in base64."""
     if isinstance(sets, ImageSets):
         return png(pixels_of(image, sets))
     off, on = image.sum(0)
