@@ -1,4 +1,4 @@
-"""Operators of ONNX that work on windows of samples or move their values: convolution, pooling, padding, shapes."""
+"""Operators of ONNX on windows of samples, and moves of values: convolution, pooling, padding, shapes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["WINDOWS", "Array", "Sizes", "array", "ints"]
 
 Attributes = Mapping[str, Any]
 Array = np.ndarray[Any, Any]
-"""Sizes and places: whole numbers, of which some may be known for each number of samples alone."""
+"""Sizes and places: whole numbers. Some may be known only for each number of samples."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a step must know of its file.
+    """The facts that a step needs about its file.
 
     Attributes:
-        version: of the set of operators.
-        samples: the number of samples that the file was written for; None where it leaves it open.
-        results: how many values the step gives.
+        version: the version of the set of operators.
+        samples: the number of samples for which the file was written. None if it is open.
+        results: the number of values that the step returns.
     """
 
     version: int
@@ -40,7 +40,7 @@ class Sizes:
 
 
 def _pads(attributes: Attributes, x: Tensor, kernel: Sequence[int]) -> list[tuple[int, int]]:
-    """Padding before and behind each axis of an image."""
+    """Return the padding before and after each axis of an image."""
     axes, how = len(kernel), attributes.get("auto_pad", "NOTSET")
     if how in ("NOTSET", "VALID"):
         given = attributes.get("pads", [0] * 2 * axes) if how == "NOTSET" else [0] * 2 * axes
@@ -59,7 +59,7 @@ def _padded(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> T
 
 
 def _split(pads: Sequence[tuple[int, int]]) -> tuple[list[int], bool]:
-    """The padding that both sides have, and whether one side has more."""
+    """Return the padding that both sides have, and whether one side has more."""
     return [low for low, _ in pads], any(low != high for low, high in pads)
 
 
@@ -130,14 +130,14 @@ def _global(kind: str) -> Callable[[Attributes, Sizes], Callable[[Tensor], Tenso
 
 
 def ints(value: Any) -> list[Any]:
-    """Sizes or axes as a list."""
+    """Return sizes or axes as a list."""
     if isinstance(value, Tensor):
         raise ModelError("sizes that depend on the values of a tensor cannot be traced")
     return array(value).flatten().tolist()
 
 
 def array(value: Any) -> Array:
-    """Sizes as an array."""
+    """Return sizes as an array."""
     return value if isinstance(value, np.ndarray) else np.array(value, dtype=object)
 
 
@@ -151,7 +151,7 @@ def _reshape(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
         if not attributes.get("allowzero"):
             wanted = [x.shape[k] if type(n) is int and n == 0 else n for k, n in enumerate(wanted)]
         if isinstance(x, Tensor) and wanted and type(wanted[0]) is int and wanted[0] == sizes.samples:
-            wanted[0] = x.shape[0]  # the file was written for so many samples
+            wanted[0] = x.shape[0]  # the file was written for a fixed number of samples
         return x.reshape(wanted)
 
     return run
@@ -282,7 +282,7 @@ def _pad(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
         first = min(used) if how == "constant" else 2
         if not min(used):
             raise ModelError("a Pad of samples is not read")
-        if min(used) < first:  # of channels: one axis after the other, as if it were the last
+        if min(used) < first:  # channels: pad one axis after the other, as if it were the last
             for axis in used:
                 moved = x.movedim(axis, -1)
                 padded = F.pad(moved.unsqueeze(1).flatten(1, -2), found[axis], how)
