@@ -1,4 +1,4 @@
-"""``transpike export``: a converted network for other simulators, runtimes and chips."""
+"""``transpike export``: writes a converted network for other simulators, runtimes and chips."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OWN = {
     "bits": ("onnx", "torch", "integers", "events"),
     **dict.fromkeys(("images", "data", "root", "loading"), ("events",)),
 }
-"""Options that mean something for some targets alone."""
+"""The options that apply only to some targets."""
 
 EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
 
@@ -78,13 +78,13 @@ class Export(Paths):
 
 
 def export(options: Export) -> Path:
-    """Write the files.
+    """Write the files of a target.
 
     Returns:
         Their folder.
 
     Raises:
-        TranspikeError: The network or the images cannot be read, or the target cannot hold the network.
+        TranspikeError: The network or the images cannot be read, or the target cannot represent the network.
     """
     from transpike.conversion import load
     from transpike.export import footprint, integers, nir, onnx, torch_program
@@ -143,7 +143,7 @@ def _events(options: Export, folder: Path) -> Path:
 
 
 def _images(batches: DataLoader[Any], count: int) -> Tensor:
-    """The first test images."""
+    """Return the first test images."""
     parts: list[Tensor] = []
     for images, _ in batches:
         parts.append(images)

@@ -1,4 +1,4 @@
-"""What the page says of an analysis: where student and teacher differ."""
+"""The page's section of an analysis: how student and teacher differ."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from transpike.results import Analysis, Features, LogitCurve, LogitRow, Network,
 __all__ = ["describe_analysis"]
 
 GAUSSIAN = 23
-"""The index of a Gaussian: dotted."""
+"""The index of a Gaussian's line, which is dotted."""
 
 CYCLES = "cycles per pixel"
 
 
 def describe_analysis(result: Analysis, key: str) -> Section:
-    """The section of one analysis; `key` is its own on the page.
+    """Return the section of one analysis. `key` must be unique on the page.
 
     Raises:
-        DataError: a picture is damaged.
+        DataError: A picture is damaged.
     """
     networks = result.networks
     beside = f" beside its teacher {networks[0].model}" if networks[0].role == "teacher" else ""
@@ -59,7 +59,7 @@ def _plot(
     note: str = "",
     whole: bool = True,
 ) -> list[Plot]:
-    """A plot, if there are curves to draw."""
+    """Return a plot, if there are curves to draw."""
     lines = [line for line in lines if sum(y > 0 or scale != "log" for _, y in line.points) > 1]
     if not lines:
         return []
@@ -79,7 +79,7 @@ def _features(result: Analysis, key: str) -> Group | None:
         stages.setdefault((stage.tap, stage.teacher_tap, stage.size), []).append(stage)
     found, every, rows = [], [], []
     for number, ((tap, other, (height, width)), alike) in enumerate(stages.items()):
-        # The teacher is the same beside all students.
+        # The teacher is the same for all students.
         curves = {(curve.network, curve.adapted): curve for stage in alike for curve in stage.curves}
         lines = [_spectrum(curves[place], result.networks) for place in sorted(curves)]
         if any(len(line.points) > 1 for line in lines):
@@ -114,7 +114,7 @@ def _features(result: Analysis, key: str) -> Group | None:
 
 
 def _feature_note(networks: Sequence[Network], *, adapted: bool, weighted: bool) -> Iterator[str]:
-    """How to read the spectra, with the notes of the methods on this page."""
+    """Yield sentences on how to read the spectra, with the notes of the methods on this page."""
     yield (
         "Mean power of the maps against the distance from zero frequency, divided by the maps’ variance. The maps are "
         "averaged over time; compared maps are on a common grid. Zero frequency is left out. White noise is 1 "
@@ -128,14 +128,14 @@ def _feature_note(networks: Sequence[Network], *, adapted: bool, weighted: bool)
 
 
 def _spectrum(curve: Spectrum, networks: Sequence[Network]) -> plots.Line:
-    """Power divided by the variance; no points where there is none."""
+    """Return power divided by the variance, without points if there is no variance."""
     points = zip(curve.frequency, curve.power, strict=True)
     scaled = ((x, y / curve.variance) for x, y in points) if known(curve.variance) and curve.variance else ()
     return network_line(networks, curve.network, scaled, adapted=curve.adapted)
 
 
 def _gaussians(sigmas: Iterable[float | None]) -> list[plots.Line]:
-    """What a Gaussian filter leaves of power, H^2, by frequency."""
+    """Return the factor of a Gaussian filter on power, H^2, by frequency."""
     frequencies = [place / 64 for place in range(2, 33)]
     return [
         plots.curve("Gaussian, squared", GAUSSIAN, ((f, math.exp(-(min(f / sigma, 30.0) ** 2))) for f in frequencies))

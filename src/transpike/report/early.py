@@ -1,4 +1,4 @@
-"""What the page says of answers that are taken as soon as they are sure."""
+"""The page's section of answers that stop when they are sure."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TOGETHER: tuple[tuple[Figure, Callable[[Row], float | None], str], ...] = (
 
 
 def early_groups(named: Sequence[tuple[str, Series]], key: str) -> list[Group]:
-    """The groups of rows with early answers: one of all rows if there are several, then one of each code's best row."""
+    """The groups of rows with early answers: one of all rows if there are several, and one of each code's best."""
     every = [(label, row) for label, one in named for row in one.rows if row.early or row.unstreamed]
     rows = [(f"{label}, T = {row.steps}", row) for label, row in every if row.early]
     if len(every) < 2:
@@ -65,7 +65,7 @@ def early_groups(named: Sequence[tuple[str, Series]], key: str) -> list[Group]:
 
 
 def _together(named: Sequence[tuple[str, Series]], every: Sequence[tuple[str, Row]], key: str) -> Group:
-    """All codes at the required agreement, beside their full runs of T steps."""
+    """Return all codes at the required agreement, compared with their full runs of T steps."""
     found, drawn = list[Plot](), list[plots.Line]()
     for value, fixed_value, measure in TOGETHER:
         for x, full, axis in ACROSS:
@@ -126,7 +126,7 @@ def _group(label: str, row: Row, key: str) -> Group:
 
 
 def _pictures(row: Row, key: str) -> list[Plot]:
-    """The easiest and the hardest images."""
+    """Return plots of the easiest and the hardest images."""
     half, found = len(row.pictured) // 2, []
     for name, some in (("Surest", row.pictured[:half]), ("Least sure", row.pictured[half:])):
         try:
