@@ -106,35 +106,35 @@ class Arguments:
 
     def _explain(self, message: str) -> str:
         """Return a message of the parser as one line in our words."""
-        if found := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
-            word = found[1].split()[0]
+        if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
+            word = match[1].split()[0]
             first = next(name for name in self.types if name not in self.required)
             return (
                 f"{word!r}: `transpike {self.verb}` takes no argument at this place. Give options by name, such as "
                 f"--{first} {word}."
             )
-        if found := re.search(r"arguments are required: ([\w., ]+)", message):
-            names = [name.strip().removeprefix(f"{self.verb}.") for name in found[1].split(",")]
+        if match := re.search(r"arguments are required: ([\w., ]+)", message):
+            names = [name.strip().removeprefix(f"{self.verb}.") for name in match[1].split(",")]
             return f"`transpike {self.verb}` needs {' and '.join(names).upper()}.{self._see()}"
-        if found := re.search(r"argument --([\w.]+)\S*: expected", message):
-            return f"--{found[1]}: give {self._expected(found[1])} after it."
-        if found := re.search(r'(?:Parser key|Option|option) ["\']([\w.]+)["\']', message):
-            name = found[1].removeprefix(f"{self.verb}.")
+        if match := re.search(r"argument --([\w.]+)\S*: expected", message):
+            return f"--{match[1]}: give {self._expected(match[1])} after it."
+        if match := re.search(r'(?:Parser key|Option|option) ["\']([\w.]+)["\']', message):
+            name = match[1].removeprefix(f"{self.verb}.")
             if name in self.types:
                 return self._wrong(name, message)
         return " ".join(message.split())
 
     def _wrong(self, name: str, message: str) -> str:
         """Return what is wrong with an option's value, and its place. Of several values, it is the named one."""
-        found: list[tuple[str, object]] = [
+        candidates: list[tuple[str, object]] = [
             (f"--{name} {_short(value)}", value) for value in reversed(self._values(name))
         ]
         for path, content in reversed(self.files.items()):
             if (value := _within(content, name)) is not None:
-                found.append((f"{path}: {name}={shown(value)}", value))
+                candidates.append((f"{path}: {name}={shown(value)}", value))
         named = re.findall(r"value: (.*)", message)
-        first = found[0] if found else (f"--{name}", None)
-        where, value = next((each for each in found if str(each[1]) in named), first)
+        first = candidates[0] if candidates else (f"--{name}", None)
+        where, value = next((each for each in candidates if str(each[1]) in named), first)
         choices = [repr(each) for part in _members(self.types[name]) for each in _choices(part)]
         guess = near(repr(value), choices) if isinstance(value, str) else ""
         return f"{where}: expected {self._expected(name)}.{guess}"
@@ -161,12 +161,12 @@ class Arguments:
 
     def _values(self, name: str) -> list[str]:
         """Return the values of an option on the command line."""
-        found = []
+        values = []
         for index, word in enumerate(self.words):
             flag, equals, value = word.partition("=")
             if flag == f"--{name}":
-                found += [value] if equals else self.words[index + 1 : index + 2]
-        return found
+                values += [value] if equals else self.words[index + 1 : index + 2]
+        return values
 
     def _file(self, name: str) -> str | None:
         """Return the configuration file of an option's value, or None if it comes from the command line."""
@@ -238,10 +238,10 @@ def _flat(hints: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]
 
 def _within(content: Mapping[Any, Any], name: str) -> object:
     """An option's value in a configuration file, where its name may be one key or nested keys. None if missing."""
-    found: object = content
+    entry: object = content
     for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return content.get(name) if found is None else found
+        entry = entry.get(part) if isinstance(entry, Mapping) else None
+    return content.get(name) if entry is None else entry
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -258,15 +258,15 @@ def _words(hint: Any) -> str:
     >>> _words(list[int] | int | None), _words(Literal["last", "best"])
     ('a list of whole numbers, such as 4,6,8, or a whole number', "'last' or 'best'")
     """
-    said: list[str] = []
+    words: list[str] = []
     for member in _members(hint):
         if choices := _choices(member):
-            said.append(listed([repr(each) for each in choices]))
+            words.append(listed([repr(each) for each in choices]))
         elif get_origin(member) in (list, tuple):
             plural = WORDS.get(get_args(member)[0], "values").removeprefix("a ")
-            said.append(
+            words.append(
                 f"a list of {plural}s, such as {'4,6,8' if 'number' in plural else 'a,b'}".replace("texts", "names")
             )
         elif member is not type(None):
-            said.append(WORDS.get(get_origin(member) or member, "another value"))
-    return ", or ".join(said) if len(said) == 2 and "," in said[0] else listed(said)
+            words.append(WORDS.get(get_origin(member) or member, "another value"))
+    return ", or ".join(words) if len(words) == 2 and "," in words[0] else listed(words)

@@ -206,8 +206,8 @@ def near(name: str, names: Iterable[str], *, most: int = 1) -> str:
     >>> near("transformer", ["mlp"])
     ''
     """
-    found = difflib.get_close_matches(name, list(names), n=most)
-    return f" Did you mean {listed(found)}?" if found else ""
+    matches = difflib.get_close_matches(name, list(names), n=most)
+    return f" Did you mean {listed(matches)}?" if matches else ""
 
 
 def listed(names: Sequence[str]) -> str:

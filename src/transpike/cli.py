@@ -114,8 +114,8 @@ def _complain(message: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    said = Text.assemble(("transpike: ", "bold red"), message)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(said)
+    text = Text.assemble(("transpike: ", "bold red"), message)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text)
 
 
 class _Outliving:

@@ -148,8 +148,8 @@ class Percentile:
             return torch.stack([_fitted(values, of, float(most), full, largest, self.unit) for of, most in pairs])
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
-            found = channels.quantile(self.percentile).double()
-            return torch.where(found > 0, found, maxima)
+            quantiles = channels.quantile(self.percentile).double()
+            return torch.where(quantiles > 0, quantiles, maxima)
         return torch.minimum(_carried(channels, 1 / rare), maxima)
 
 

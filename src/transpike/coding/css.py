@@ -170,16 +170,16 @@ class CSS(Scheme):
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
         """Return silent steps or levels for coupling, the maximum or levels for clipping, otherwise two more steps."""
         levels: dict[str, object] = {"levels": (1, 2, 4, 8)} if self.levels == (1,) else {}
-        found: dict[str, object] = {"steps": self.steps + 2}
+        setting: dict[str, object] = {"steps": self.steps + 2}
         if binding == "clipping":
-            found = {"percentile": 100} if foreseen and self.percentile != 100 else levels
+            setting = {"percentile": 100} if foreseen and self.percentile != 100 else levels
         elif binding == "coupling":
-            found = {"silent": "auto"} if self.silent != "auto" else levels or found
+            setting = {"silent": "auto"} if self.silent != "auto" else levels or setting
         try:
-            replace(self, **found)  # type: ignore[arg-type]
+            replace(self, **setting)  # type: ignore[arg-type]
         except ConfigError:  # more steps than float32 can represent
             return None
-        return found or None
+        return setting or None
 
     def encode(self, x: Tensor) -> Tensor:
         return encode(x, code=self._code(0))

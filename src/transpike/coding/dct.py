@@ -267,8 +267,8 @@ class DCTEncoder(Encoder):
 
     def state(self) -> list[float]:
         """Return the thresholds (low, high); NaN before `fit`."""
-        found: list[float] = self.thresholds.tolist()
-        return found
+        thresholds: list[float] = self.thresholds.tolist()
+        return thresholds
 
     def restore(self, state: object) -> None:
         """Restore thresholds (low, high).
@@ -283,10 +283,10 @@ class DCTEncoder(Encoder):
     @classmethod
     def settings(cls, chosen: Mapping[str, object]) -> dict[str, object]:
         """Return all settings; for "intermittent" also how many frequencies it shows if none are chosen."""
-        found = super().settings(chosen)
-        if found["order"] == "intermittent" and found["frequencies"] is None:
-            found["frequencies"] = len(INTERMITTENT)
-        return found
+        settings = super().settings(chosen)
+        if settings["order"] == "intermittent" and settings["frequencies"] is None:
+            settings["frequencies"] = len(INTERMITTENT)
+        return settings
 
     @classmethod
     def words(cls, settings: Mapping[str, object]) -> dict[str, str]:

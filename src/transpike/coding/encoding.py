@@ -107,10 +107,10 @@ def read_encoder(model: Mapping[str, object], *, steps: int | None = None) -> En
 
 
 def _numbers(model: Mapping[str, object], name: str) -> tuple[float, ...]:
-    found = model.get(name)
-    if not isinstance(found, list | tuple) or not all(isinstance(value, Real) for value in found):
+    entry = model.get(name)
+    if not isinstance(entry, list | tuple) or not all(isinstance(value, Real) for value in entry):
         raise _damaged(name)
-    return tuple(float(value) for value in found)
+    return tuple(float(value) for value in entry)
 
 
 def _damaged(name: str) -> ModelError:

@@ -83,10 +83,10 @@ def _size(argument: Argument, operands: Sequence[Tensor], sizes: Sequence[torch.
 def _together(call: Call, size: torch.Size) -> int:
     """Return how many values of the first argument one result needs."""
     named = {argument.name: k for k, argument in enumerate(aten(call.operator)._schema.arguments)}  # type: ignore[attr-defined]
-    given = dict(call.kwargs)
+    keywords = dict(call.kwargs)
 
     def value(name: str) -> Argument:
-        return given[name] if name in given else call.args[named[name]] if named[name] < len(call.args) else None
+        return keywords[name] if name in keywords else call.args[named[name]] if named[name] < len(call.args) else None
 
     if call.operator == "group_norm.default":
         groups = value("num_groups")

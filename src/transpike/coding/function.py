@@ -112,8 +112,8 @@ class Function:
         for k, call in enumerate(self.calls):
             run, over = self._operators[k]
             args, kwargs = [value(a) for a in call.args], {key: value(a) for key, a in call.kwargs}
-            found = (over if overwrite and over and _fits(args) else run)(*args, **kwargs)
-            results[k] = found[0] if isinstance(found, tuple) else found  # adaptive pooling also returns indices
+            result = (over if overwrite and over and _fits(args) else run)(*args, **kwargs)
+            results[k] = result[0] if isinstance(result, tuple) else result  # adaptive pooling also returns indices
             if watch:
                 watch(results[k])
             for spent in self._spent[k]:
@@ -124,7 +124,7 @@ class Function:
     def _operators(self) -> list[tuple[Callable[..., Tensor], Callable[..., Tensor] | None]]:
         """For each call its operator, and the one that writes over its first argument if nothing else reads that."""
         places = [place for call in self.calls for place in _places((*call.args, *(a for _, a in call.kwargs)))]
-        found = []
+        operators = []
         for call in self.calls:
             match call.args[0]:
                 case Operand():
@@ -134,8 +134,8 @@ class Function:
                 case _:
                     own = False
             own = own and call.operator in INPLACE and sum(place == call.args[0] for place in places) == 1
-            found.append((operator(call.operator), aten(call.operator.replace(".", "_.")) if own else None))
-        return found
+            operators.append((operator(call.operator), aten(call.operator.replace(".", "_.")) if own else None))
+        return operators
 
     @cached_property
     def _spent(self) -> list[list[int]]:
@@ -306,13 +306,13 @@ def argument(value: object) -> Argument:
 
 def _places(arguments: tuple[Argument, ...]) -> list[Operand | Constant | Result]:
     """Return the places among arguments, in order."""
-    found: list[Operand | Constant | Result] = []
+    places: list[Operand | Constant | Result] = []
     for argument in arguments:
         if isinstance(argument, tuple):
-            found += _places(argument)
+            places += _places(argument)
         elif isinstance(argument, (Operand, Constant, Result)):
-            found.append(argument)
-    return found
+            places.append(argument)
+    return places
 
 
 def _fits(args: Sequence[object]) -> bool:

@@ -63,10 +63,10 @@ class Normal:
             if amplitudes[name].ndim == 0:
                 mean, variance = (torch.tensor(x, dtype=torch.float64) for x in each.heard.joined())
             peak = best_peak(mean, variance.sqrt(), levels=self.levels, signed=each.signed)
-            found = peak.isfinite()
-            if found.any():
-                least = peak[found].max() * _FLOOR
-                amplitudes[name] = torch.where(found, peak, least).clamp_min(least) / full
+            valid = peak.isfinite()
+            if valid.any():
+                least = peak[valid].max() * _FLOOR
+                amplitudes[name] = torch.where(valid, peak, least).clamp_min(least) / full
         return amplitudes
 
 

@@ -155,12 +155,12 @@ class _Mended:
     ) -> Tracked:
         (z,) = gained(currents, gains)
         before = replace(self.inner, code=replace(self.inner.code, steps=self.pre))
-        heard = before.heard(z[: self.pre], constants)
+        accumulated = before.heard(z[: self.pre], constants)
         tried = before([z[: self.pre]], constants, inplace=False, final=False).spikes
-        held = heard - tried.cumsum(0) + 0.5  # the potential after each step
-        first = self._shift(held, tried) if self.mend == "cos" else 0.0
+        potential = accumulated - tried.cumsum(0) + 0.5  # the potential after each step
+        first = self._shift(potential, tried) if self.mend == "cos" else 0.0
         fired = self.inner.moved(z[self.pre :], constants, Moves(first=first), final=final)
-        spikes = fired.spikes * (held[-1] >= 0) if self.mend == "srp" else fired.spikes
+        spikes = fired.spikes * (potential[-1] >= 0) if self.mend == "srp" else fired.spikes
         if fired.residual is not None:
             silenced = (fired.spikes - spikes).sum(0) * self.inner.last
             fired = replace(fired, residual=fired.residual + silenced)

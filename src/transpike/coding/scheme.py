@@ -207,9 +207,9 @@ def ratio(scheme: Scheme) -> float | None:
     weights = scheme.weights
     if not all(weights):
         return None
-    found = weights[-2] / weights[-1] if len(weights) > 1 else 1.0  # the last two give the radix most exactly
+    quotient = weights[-2] / weights[-1] if len(weights) > 1 else 1.0  # the last two give the radix most exactly
     pairs = itertools.pairwise(weights)
-    return found if all(math.isclose(a, b * found, rel_tol=1e-9) for a, b in pairs) else None
+    return quotient if all(math.isclose(a, b * quotient, rel_tol=1e-9) for a, b in pairs) else None
 
 
 def decode(scheme: Scheme, s: Tensor) -> Tensor:

@@ -117,8 +117,8 @@ class TrackingNeuron:
         heard = accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain, inflow=inflow)
         if not self.function.head.calls:
             return heard
-        found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
-        value: Tensor = found.unflatten(0, heard.shape[:2])
+        result = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
+        value: Tensor = result.unflatten(0, heard.shape[:2])
         return value
 
     def moved(

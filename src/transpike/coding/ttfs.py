@@ -131,8 +131,8 @@ class _Neuron:
 
     def values(self, operands: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tracked:
         target, steps = self.function.at(*operands, unit=self.amplitude, constants=constants), self.scheme.steps
-        said = (target * steps + 0.5).floor_().clamp_(0, steps).div_(steps)
-        return Tracked(said, target - said, target)
+        rounded = (target * steps + 0.5).floor_().clamp_(0, steps).div_(steps)
+        return Tracked(rounded, target - rounded, target)
 
     def train(self, values: Tensor, steps: range) -> Tensor:
         t = torch.tensor(steps, device=values.device).view(-1, *(1,) * values.ndim)

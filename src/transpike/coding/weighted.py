@@ -61,10 +61,10 @@ class WeightedNeuron:
         flat = [h.flatten(0, 1) for h in heard]
         like = {key: c.to(flat[0].dtype) if c.is_floating_point() else c for key, c in constants.items()}
         if function.tracked:
-            found = function.head(*flat, constants=like)
+            result = function.head(*flat, constants=like)
         else:
-            found = function(*(h * theta for h in flat), constants=like) / theta
-        value: Tensor = found.unflatten(0, (steps, -1))
+            result = function(*(h * theta for h in flat), constants=like) / theta
+        value: Tensor = result.unflatten(0, (steps, -1))
         return value
 
     @property
@@ -161,11 +161,11 @@ class WeightedSteps:
 
 def _accumulated(z: Tensor, weights: Sequence[float], before: Tensor | None = None) -> Tensor:
     """What each step's input has brought so far: in the kernel's own order, so that both round alike."""
-    held = z.to(torch.promote_types(z.dtype, torch.float32), copy=True)
+    weighted = z.to(torch.promote_types(z.dtype, torch.float32), copy=True)
     for step, weight in enumerate(weights):
-        held[step].mul_(weight)
+        weighted[step].mul_(weight)
         if step:
-            held[step].add_(held[step - 1])
+            weighted[step].add_(weighted[step - 1])
         elif before is not None:
-            held[step].add_(before)
-    return held
+            weighted[step].add_(before)
+    return weighted

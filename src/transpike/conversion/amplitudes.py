@@ -174,16 +174,16 @@ def _channelwise(op: Op, vector: Tensor, ops: _Ops) -> bool:
     if any(n not in (1, m) for n, m in zip(vector.shape, shape, strict=True)):
         return False
     probe = torch.arange(1.0, vector.numel() + 1, device=vector.device).view_as(vector).to(vector)
-    found = function(probe.expand(1, *shape), constants=op.tensors)
-    return torch.equal(found, probe.expand(1, *op.shape))
+    outputs = function(probe.expand(1, *shape), constants=op.tensors)
+    return torch.equal(outputs, probe.expand(1, *op.shape))
 
 
 def _read_by(op: Op, vectors: list[Tensor | None], ops: _Ops) -> tuple[Op, Tensor | None]:
     """Return ``op`` for operands that are divided by ``vectors``, and the vector by which its result is divided."""
     if len(vectors) == 1 and vectors[0] is not None:
-        found = _weighed(op, vectors[0]) if reads(op) else None
-        if found is not None:
-            return found, None
+        weighted_op = _weighed(op, vectors[0]) if reads(op) else None
+        if weighted_op is not None:
+            return weighted_op, None
         decoded = op.name in ops.graph.readouts  # in the units of the network
         moved = None if decoded else _moved(op, vectors[0], ops.made[op.inputs[0]])
         if moved is not None:
@@ -207,11 +207,11 @@ def _weighed(op: Op, vector: Tensor) -> Op | None:
         if any(left[1 + axis] not in letters for axis in axes):
             return None
         order = sorted(axes, key=lambda axis: letters.index(left[1 + axis]))
-        kept = vector.permute(*order, *(k for k in range(vector.ndim) if k not in axes)).reshape(
+        columns = vector.permute(*order, *(k for k in range(vector.ndim) if k not in axes)).reshape(
             [vector.shape[axis] for axis in order]
         )
         at = {letters.index(left[1 + axis]): vector.shape[axis] for axis in order}
-        factor = kept.reshape([at.get(k, 1) for k in range(weight.ndim)])
+        factor = columns.reshape([at.get(k, 1) for k in range(weight.ndim)])
     else:
         channel = vector.ndim - (1 if op.kind == "linear" else weight.ndim - 1)
         if axes != [channel]:

@@ -55,7 +55,7 @@ def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
             "batches"
         )
     batches: list[Tensor] = []
-    found = 0
+    count = 0
     for batch in [calibration] if isinstance(calibration, (Tensor, Mapping)) else calibration:
         first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
         x = check_images(first, "calibration", "pass a DataLoader, or a list of batches: images, or pairs (images, y)")
@@ -64,11 +64,11 @@ def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
                 f"calibration: images of shape {tuple(x.shape[1:])} after images of shape "
                 f"{tuple(batches[0].shape[1:])}; resize them to one shape"
             )
-        batches.append(x.detach()[: images - found].to(batches[0].device if batches else x.device))
-        found += len(batches[-1])
-        if found >= images:
+        batches.append(x.detach()[: images - count].to(batches[0].device if batches else x.device))
+        count += len(batches[-1])
+        if count >= images:
             break
-    if not found:
+    if not count:
         raise ConversionError(
             "calibration: no images; pass batches of training images, preprocessed as for the network"
         )
@@ -109,11 +109,11 @@ def measure(
     """
     axes = channel_axes(graph)
     shapes = {op.name: op.shape for op in graph}
-    seen = {}
+    statistics = {}
     for op in [graph.input, *graph.neurons]:
         channels = shapes[op.name][axes[op.name]] if op.name in axes else None
         straight = op.fires and op.function.tracked and op.function.tail in (RELU, IDENTITY)
-        seen[op.name] = Seen(
+        statistics[op.name] = Seen(
             Quantiles(),
             ChannelQuantiles(channels) if channels else None,
             Moments(channels or 1) if straight else None,
@@ -121,12 +121,12 @@ def measure(
         )
 
     def heard(op: Op, operand: Tensor) -> None:
-        if (moments := seen[op.name].heard) is not None:
+        if (moments := statistics[op.name].heard) is not None:
             axis = axes[op.name] + 1 if op.name in axes else None
             moments.update(op.function.head(operand, constants=op.tensors), axis=axis)
 
     def observe(op: Op, value: Tensor) -> None:
-        values, channels = seen[op.name].values, seen[op.name].channels
+        values, channels = statistics[op.name].values, statistics[op.name].channels
         try:
             values.update(value)
         except DataError as error:
@@ -142,7 +142,7 @@ def measure(
             graph.run(images[start : start + chunk], observe, heard)
             if progress:
                 progress(min(start + chunk, len(images)))
-    return Statistics(seen, axes, len(images))
+    return Statistics(statistics, axes, len(images))
 
 
 def _describe(value: object) -> str:

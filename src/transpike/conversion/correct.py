@@ -37,7 +37,7 @@ def corrected(snn: SpikingNetwork, images: Tensor, axes: Mapping[str, int]) -> S
     largest = max(math.prod(op.shape) for op in snn.graph)
     images = images[: min(IMAGES, max(_VALUES // (largest * snn.steps), 4))]
     means: dict[str, Tensor] = {}
-    found: dict[str, Tensor] = {}
+    corrections: dict[str, Tensor] = {}
 
     def sum_up(op: Op, value: Tensor) -> None:
         means[op.name] = means.get(op.name, 0.0) + value.double().sum(0)
@@ -53,12 +53,13 @@ def corrected(snn: SpikingNetwork, images: Tensor, axes: Mapping[str, int]) -> S
         missed = means[op.name] / len(images) - decode(snn.scheme, spikes).double().mean(0)
         if snn.scheme.correction == "bias" or missed.shape != currents[0].shape[2:]:
             missed = missed.mean([axis for axis in range(missed.ndim) if axis != axes.get(op.name)], keepdim=True)
-        found[op.name] = missed.float()
-        return neuron(currents, constants | {CORRECTION: found[op.name]}, inplace=False, final=False)
+        corrections[op.name] = missed.float()
+        return neuron(currents, constants | {CORRECTION: corrections[op.name]}, inplace=False, final=False)
 
     snn.simulate(images, fire)
     ops = (
-        replace(op, tensors={**op.tensors, CORRECTION: found[op.name]}) if op.name in found else op for op in snn.graph
+        replace(op, tensors={**op.tensors, CORRECTION: corrections[op.name]}) if op.name in corrections else op
+        for op in snn.graph
     )
     graph = replace(snn.graph, ops=tuple(ops))
     return SpikingNetwork(graph, snn.scheme, snn.units, waits=snn.timing.waits, clipped=snn.clipped)

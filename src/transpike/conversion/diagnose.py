@@ -164,9 +164,11 @@ class Diagnosis:
             return f"The error at the output is {self.error:.2%}: nothing needs to be done."
         name, whole = self.binding, self.caused
         share = self.worst.caused.part(name) / (whole.part(name) or 1.0)
-        found = f"{name.capitalize()} makes {whole.shares[name]:.0%} of the squared error at the output"
-        found += f", {share:.0%} of that in {self.worst.name}. "
-        return found + (f"What would help most: {spelled(self.advice)}." if self.advice else "No setting reduces it.")
+        sentence = f"{name.capitalize()} makes {whole.shares[name]:.0%} of the squared error at the output"
+        sentence += f", {share:.0%} of that in {self.worst.name}. "
+        return sentence + (
+            f"What would help most: {spelled(self.advice)}." if self.advice else "No setting reduces it."
+        )
 
     @property
     def worst(self) -> LayerDiagnosis:
@@ -182,10 +184,10 @@ class Diagnosis:
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
             numbers = [f"{x:.3g}" if x is not None else "" for x in (row.gain, row.current, row.bound)]
-            kept = "" if row.bounded is None else "all inputs" if row.certain else f"{row.bounded:.1%}"
+            bounded = "" if row.bounded is None else "all inputs" if row.certain else f"{row.bounded:.1%}"
             misses = (f"{row.residual:.3g}", f"{row.decoupled:.2%}")
             name = row.caused.binding if row.caused.total else ""
-            table.add_row(row.name, name, *_cells(row.caused), *misses, *numbers, kept, str(row.wait))
+            table.add_row(row.name, name, *_cells(row.caused), *misses, *numbers, bounded, str(row.wait))
         table.add_section()
         table.add_row("all", self.binding, *_cells(self.caused))
         table.add_row("measured", "", f"{self.error:.3%}")
@@ -219,12 +221,12 @@ def diagnose(snn: Network, images: Tensor) -> Diagnosis:
     most = gains(snn.graph, spike=max(map(abs, snn.scheme.digits)), constants=True)
     scale = spread(outputs) * PROBES
     rows = tuple(layer.row(scale, strongest.get(name), most.get(name)) for name, layer in layers.items())
-    found = Diagnosis(str(snn.scheme), rows, relative_error(torch.cat(got), outputs))
-    if found.error < _SIGNIFICANT:
-        return found
-    foreseen = snn.clipped.get(found.worst.name, 0.0) >= found.worst.clipped * 2 / 3
-    advice = snn.scheme.remedy(found.binding, foreseen=foreseen)
-    return replace(found, advice=advice or {})
+    diagnosis = Diagnosis(str(snn.scheme), rows, relative_error(torch.cat(got), outputs))
+    if diagnosis.error < _SIGNIFICANT:
+        return diagnosis
+    foreseen = snn.clipped.get(diagnosis.worst.name, 0.0) >= diagnosis.worst.clipped * 2 / 3
+    advice = snn.scheme.remedy(diagnosis.binding, foreseen=foreseen)
+    return replace(diagnosis, advice=advice or {})
 
 
 class _Layer:
@@ -268,10 +270,10 @@ class _Layer:
         (z,) = currents
         beyond = z.abs().amax(0) / self.bound
         if self.wait:
-            heard = accumulate(z[: self.wait], beta=self.beta, silent=max(self.wait - len(z), 0))[-1]
-            beyond = torch.maximum(beyond, heard.abs() * 2 / self.beta**self.wait)
-        kept = self.op.function.head(beyond, constants=self.snn.tensors(self.op))  # the largest of a window
-        self.bounded += int((kept <= 1).sum())
+            accumulated = accumulate(z[: self.wait], beta=self.beta, silent=max(self.wait - len(z), 0))[-1]
+            beyond = torch.maximum(beyond, accumulated.abs() * 2 / self.beta**self.wait)
+        target = self.op.function.head(beyond, constants=self.snn.tensors(self.op))  # the largest of a window
+        self.bounded += int((target <= 1).sum())
 
     def project(self, grad: Tensor) -> None:
         """Add, for each of the three parts, the square of the change that the residuals cause in one projection."""
@@ -301,5 +303,5 @@ class _Layer:
     def _certain(self, most: float) -> bool:
         """Whether currents of at most ``most`` in a step stay within the bound, in the silent steps too."""
         assert self.bound is not None
-        heard = most * sum(self.beta**step for step in range(self.wait))
-        return most <= self.bound and heard <= self.beta**self.wait / 2
+        accumulated = most * sum(self.beta**step for step in range(self.wait))
+        return most <= self.bound and accumulated <= self.beta**self.wait / 2

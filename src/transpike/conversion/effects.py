@@ -37,13 +37,13 @@ def needed(program: ExportedProgram) -> set[Node]:
     A running maximum, a histogram or a counter of calls is not among them, although it writes into buffers.
     """
     groups = _groups(program)
-    found = {node for node in outputs(program) if isinstance(node, Node)}
-    read = {groups[node] for node in found}
+    nodes = {node for node in outputs(program) if isinstance(node, Node)}
+    read = {groups[node] for node in nodes}
     for node in reversed(program.graph.nodes):
-        if node.op == "call_function" and (node in found or read.intersection(groups[n] for n in _written(node))):
-            found |= {node, *node.all_input_nodes}
+        if node.op == "call_function" and (node in nodes or read.intersection(groups[n] for n in _written(node))):
+            nodes |= {node, *node.all_input_nodes}
             read |= {groups[source] for source in node.all_input_nodes}
-    return found
+    return nodes
 
 
 def prune(program: ExportedProgram) -> None:
@@ -74,11 +74,11 @@ def _groups(program: ExportedProgram) -> dict[Node, Node]:
     """Return for every node one that represents all nodes that may share its memory."""
     groups: dict[Node, Node] = {}
     tensors: dict[int, Node] = {}
-    held = constants(program)
+    stored = constants(program)
     for node in program.graph.nodes:
         shared = [groups[source] for source in _sources(node)]
-        if node.name in held and node.op == "placeholder":
-            memory = held[node.name].untyped_storage().data_ptr() or id(held[node.name])
+        if node.name in stored and node.op == "placeholder":
+            memory = stored[node.name].untyped_storage().data_ptr() or id(stored[node.name])
             shared = [tensors.setdefault(memory, node)]
         groups[node] = shared[0] if shared else node
         if len(set(shared)) > 1:

@@ -119,10 +119,10 @@ class _Folding:
         index = _places(op, shapes)
         sizes = [torch.Size(shape).numel() for shape in shapes.values()]
         parts: list[list[Tensor]] = []
-        for wanted in (change.scale, change.shift):
-            flat = wanted.new_full((sum(sizes),), torch.nan)
-            flat[index] = wanted.reshape(-1)
-            if not torch.equal(flat[index].nan_to_num(0.5), wanted.reshape(-1).nan_to_num(0.5)):
+        for part in (change.scale, change.shift):
+            flat = part.new_full((sum(sizes),), torch.nan)
+            flat[index] = part.reshape(-1)
+            if not torch.equal(flat[index].nan_to_num(0.5), part.reshape(-1).nan_to_num(0.5)):
                 return None  # the move copies a value to two places
             parts.append([p.view(shape) for p, shape in zip(flat.split(sizes), shapes.values(), strict=True)])
         return [_Change(scale, shift) for scale, shift in zip(*parts, strict=True)]
@@ -137,15 +137,15 @@ class _Folding:
             axes = list(range(len(shape) - resampled(op), len(shape)))
         else:
             axes = [axis - 1 for axis in op.args["dim"]]
-        found = []
-        for wanted in (change.scale, change.shift / weights):
-            if wanted.ndim < len(shape):
-                wanted = wanted.view([1 if axis in axes else n for axis, n in enumerate(shape)])
-            first = wanted[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(len(shape)))]
-            if not bool(((wanted - first).abs() <= _ROUNDING * first.abs()).all()):
+        parts = []
+        for part in (change.scale, change.shift / weights):
+            if part.ndim < len(shape):
+                part = part.view([1 if axis in axes else n for axis, n in enumerate(shape)])
+            first = part[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(len(shape)))]
+            if not bool(((part - first).abs() <= _ROUNDING * first.abs()).all()):
                 return None
-            found.append(first.expand(shape))
-        return [_Change(*found)]
+            parts.append(first.expand(shape))
+        return [_Change(*parts)]
 
 
 def _places(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:

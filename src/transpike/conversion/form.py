@@ -54,8 +54,8 @@ class Form:
 
     def dims(self, own: Sequence[int]) -> list[int] | None:
         """Return the same for several axes, or None if the axis of samples is among them."""
-        found = [self.dim(axis) for axis in own]
-        return None if None in found else [axis for axis in found if axis is not None]
+        axes = [self.dim(axis) for axis in own]
+        return None if None in axes else [axis for axis in axes if axis is not None]
 
     def front(self, own: Tensor) -> Tensor:
         """Convert the model's own value to the graph's value."""
@@ -94,5 +94,5 @@ class Form:
 
 
 def _shape(axis: int, copies: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    held = (copies,) if copies > 1 else ()
-    return (*sizes[:axis], *held, *sizes[axis + 1 :])
+    merged = (copies,) if copies > 1 else ()
+    return (*sizes[:axis], *merged, *sizes[axis + 1 :])

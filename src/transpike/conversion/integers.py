@@ -68,41 +68,41 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
     ops = tuple(_whole(graph, op, bits) if op.name in graph.spiking else op for op in graph)
     ops = tuple(replace(op, tensors=_double(op.tensors), follows=()) for op in ops)
     result = replace(graph, ops=ops, step=0, fixed="its whole numbers belong to one size")
-    found = reaches(result, scheme)
+    ranges = reaches(result, scheme)
 
     def facts(op: Op) -> dict[str, int]:
-        if not found[op.name].bound.isfinite().all():
+        if not ranges[op.name].bound.isfinite().all():
             raise ConversionError(f"{op.name}: weights before it are not finite, or too large for whole numbers")
-        widths = {"exponent": int(found[op.name].exponent.max())}
+        widths = {"exponent": int(ranges[op.name].exponent.max())}
         if op.fires or op.name in graph.readouts:
-            widths["state_bits"] = state_bits(op, found[op.name], scheme, waits.get(op.name, 0))
+            widths["state_bits"] = state_bits(op, ranges[op.name], scheme, waits.get(op.name, 0))
         if max(widths.values()) > LARGEST:
             raise ConversionError(
                 f"{op.name}: its states would need {max(widths.values())} bits; the limit is {LARGEST}"
             )
         return widths
 
-    marked = (replace(op, args={**op.args, **facts(op)}) if op.name in found else op for op in result)
+    marked = (replace(op, args={**op.args, **facts(op)}) if op.name in ranges else op for op in result)
     return replace(result, ops=tuple(marked))
 
 
 def reaches(graph: Graph, scheme: Scheme) -> dict[str, Reach]:
     """Return the range of each spiking operation's result; for a layer of neurons, the range of its current."""
-    found: dict[str, Reach] = {}
+    ranges: dict[str, Reach] = {}
     sent = float(max(scheme.digits)), float(max(scheme.encoded or (math.inf,)))
     for op in graph:
         if op.name not in graph.spiking:
             continue
         shape = (1, *op.shape)
-        inputs = [_train(graph[n], sent) if graph[n].fires or not graph[n].inputs else found[n] for n in op.inputs]
+        inputs = [_train(graph[n], sent) if graph[n].fires or not graph[n].inputs else ranges[n] for n in op.inputs]
         if op.kind == "input":
-            found[op.name] = Reach(torch.zeros(shape), torch.full(shape, sent[1]).double())
+            ranges[op.name] = Reach(torch.zeros(shape), torch.full(shape, sent[1]).double())
         elif op.fires:
             gains = op.gains or (1.0,) * len(inputs)
-            found[op.name] = _merged(op, [_times(reach, gain) for reach, gain in zip(inputs, gains, strict=True)])
+            ranges[op.name] = _merged(op, [_times(reach, gain) for reach, gain in zip(inputs, gains, strict=True)])
         else:
-            found[op.name] = _through(op, inputs)
-    return found
+            ranges[op.name] = _through(op, inputs)
+    return ranges
 
 
 def state_bits(op: Op, reach: Reach, scheme: Scheme, wait: int) -> int:
@@ -114,9 +114,9 @@ def state_bits(op: Op, reach: Reach, scheme: Scheme, wait: int) -> int:
     beta = ratio(scheme) or 1.0
     steps = sum(beta**t for t in range(len(scheme.weights)))
     unit = torch.exp2(reach.exponent.double())
-    held = reach.bound * steps * beta**wait * unit
+    accumulated = reach.bound * steps * beta**wait * unit
     sent = max(scheme.digits) * steps * beta**wait * unit if op.fires else 0 * unit
-    largest = min(float((held.amax() + sent.amax()).clamp_min(1)), sys.float_info.max)
+    largest = min(float((accumulated.amax() + sent.amax()).clamp_min(1)), sys.float_info.max)
     return math.ceil(math.log2(largest + 1)) + 1
 
 
@@ -184,10 +184,10 @@ def finest(t: Tensor, *, channels: bool | None = False) -> Tensor:
     for shift in (32, 16, 8, 4, 2, 1):
         free = (scaled & ((1 << shift) - 1)) == 0
         trailing, scaled = trailing + shift * free, torch.where(free, scaled >> shift, scaled)
-    found = torch.where(t == 0, _NEVER, 53 - exponent - trailing).float()
+    exponents = torch.where(t == 0, _NEVER, 53 - exponent - trailing).float()
     if channels is not None:
-        found = found.flatten(1).amax(1) if channels else found.amax()
-    return torch.where(found == _NEVER, 0.0, found)
+        exponents = exponents.flatten(1).amax(1) if channels else exponents.amax()
+    return torch.where(exponents == _NEVER, 0.0, exponents)
 
 
 def _averaged(op: Op, shape: torch.Size) -> float:

@@ -62,13 +62,13 @@ class Lowered:
 
 def lower(program: ExportedProgram) -> Lowered:
     """Return the operations that ``program`` performs, and its parts that cannot be converted."""
-    start, held, results, live = image(program), constants(program), outputs(program), needed(program)
+    start, tensors, results, live = image(program), constants(program), outputs(program), needed(program)
     shape = start.meta["val"].shape
     to = Lowering(shape[0], {"input": Op("input", "input", (), tuple(shape[1:]))}, {"input": Form(tuple(shape[1:]))})
     to.env[start] = "input"
     for node in program.graph.nodes:
         if node.op == "placeholder" and node is not start:
-            to.env[node] = held[node.name]
+            to.env[node] = tensors[node.name]
         elif node.op == "call_function" and node in live:
             value = node.meta.get("val")
             sized = value is None or isinstance(value, _NUMBERS)

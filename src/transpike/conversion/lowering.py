@@ -115,16 +115,16 @@ class Lowering:
 
     def form(self, value: Tensor, inputs: Sequence[str]) -> Form | None:
         """Return the form of ``value``, computed from ``inputs``, or None if it has lost its samples."""
-        found = self.counted(value)
-        if found is None:
+        counted = self.counted(value)
+        if counted is None:
             return None
-        forms = [self.forms[name].like(*found, value.shape) for name in inputs if name not in self._astray]
+        forms = [self.forms[name].like(*counted, value.shape) for name in inputs if name not in self._astray]
         return next((form for form in forms if form), None)
 
     def same(self, value: Tensor, name: str) -> bool:
         """Whether ``value`` has the shape of the operation ``name``, with the samples in the same place."""
-        found, form = self.counted(value), self.forms[name]
-        return found == (form.axis, form.copies) and tuple(self.size(n, 2) for n in value.shape) == form.own(2)
+        counted, form = self.counted(value), self.forms[name]
+        return counted == (form.axis, form.copies) and tuple(self.size(n, 2) for n in value.shape) == form.own(2)
 
     def aligned(self, node: Node, name: str, form: Form) -> str | None:
         """Return ``name`` with leading axes of one, so that it broadcasts against ``form``. None if it cannot."""

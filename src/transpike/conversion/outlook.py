@@ -64,8 +64,8 @@ def outlook(graph: Graph, images: Tensor) -> Outlook:
     measure(graph, few)
     seconds = (time.perf_counter() - began) / len(few)
     weights = sum(t.numel() * t.element_size() for op in graph for t in op.tensors.values())
-    held = 2 * images.numel() * images.element_size() + weights + _HISTOGRAM * (1 + len(graph.neurons))
-    return Outlook(len(images), chunk, seconds * len(images), held + _KEPT * chunk * alive)
+    fixed = 2 * images.numel() * images.element_size() + weights + _HISTOGRAM * (1 + len(graph.neurons))
+    return Outlook(len(images), chunk, seconds * len(images), fixed + _KEPT * chunk * alive)
 
 
 def log(done: int, expected: Outlook) -> None:

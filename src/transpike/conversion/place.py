@@ -139,9 +139,9 @@ def _composed(graph: Graph, points: Set[str], inner: Set[str]) -> Graph:
         if op.name in points:
             region, waiting = {op.name}, [op.name]
             while waiting:
-                found = [n for n in graph[waiting.pop()].inputs if n in inner and n not in region]
-                region.update(found)
-                waiting += found
+                sources = [n for n in graph[waiting.pop()].inputs if n in inner and n not in region]
+                region.update(sources)
+                waiting += sources
             ops[op.name] = _neuron([graph[name] for name in sorted(region, key=graph.order.__getitem__)])
             joined |= dict.fromkeys(region - {op.name}, op.name)
         elif op.kind != "call" or op.name not in graph.spiking:

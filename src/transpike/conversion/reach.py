@@ -46,8 +46,8 @@ def reach(snn: Network) -> dict[str, Tensor]:
         }
         return apply(replace(op, gains=tuple(map(abs, op.gains))), sizes, *inputs)
 
-    found = _walked(snn, largest, most)
-    return {name: found[name][0] for name in snn.readouts}
+    largest_currents = _walked(snn, largest, most)
+    return {name: largest_currents[name][0] for name in snn.readouts}
 
 
 def _walked(snn: Network, fire: Callable[[Op], Tensor], current: Callable[..., Tensor]) -> Mapping[str, Tensor]:

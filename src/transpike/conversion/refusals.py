@@ -52,10 +52,10 @@ def refusal(name: str, problems: Iterable[Problem]) -> str:
     """
     places: dict[str, list[str]] = {}
     for problem in problems:
-        found = places.setdefault(problem.reason, [])
-        if problem.place not in found:
-            found.append(problem.place)
-    lines = [f"  - {listed(found)}: {reason.partition('; ')[0]}" for reason, found in places.items()]
+        names = places.setdefault(problem.reason, [])
+        if problem.place not in names:
+            names.append(problem.place)
+    lines = [f"  - {listed(names)}: {reason.partition('; ')[0]}" for reason, names in places.items()]
     if len(lines) > _LINES:
         lines[_LINES:] = [f"  - and {len(lines) - _LINES} more reasons"]
     remedies = dict.fromkeys(remedy for reason in places if (remedy := reason.partition("; ")[2]))

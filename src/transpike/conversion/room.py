@@ -37,10 +37,10 @@ def cached(place: str = "/sys/devices/system/cpu/cpu0/cache/index3/size") -> int
     """
     try:
         size = Path(place).read_text().strip()
-        found = int(size.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(size[-1:], 1)
+        size_in_bytes = int(size.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(size[-1:], 1)
     except (OSError, ValueError):
-        found = _CACHE
-    return min(max(found // 4, _LEAST), _MOST)
+        size_in_bytes = _CACHE
+    return min(max(size_in_bytes // 4, _LEAST), _MOST)
 
 
 def free(device: torch.device) -> int:
@@ -90,11 +90,11 @@ def in_chunks(
     parts: Sequence[Tensor], split: Callable[[Tensor, int], Sequence[Tensor]], run: Callable[[Tensor], T]
 ) -> list[T]:
     """Return the result of ``run`` for each part. If memory does not suffice once, halve the parts that remain."""
-    found: list[T] = []
+    results: list[T] = []
     waiting, halved = list(parts), False
     while waiting:
         try:
-            found.append(run(waiting[0]))
+            results.append(run(waiting[0]))
             del waiting[0]
             continue
         except torch.OutOfMemoryError:
@@ -109,4 +109,4 @@ def in_chunks(
             len(waiting[0]), half,
         )  # fmt: skip
         waiting = list(split(torch.cat(waiting), half))
-    return found
+    return results

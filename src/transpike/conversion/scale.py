@@ -41,17 +41,17 @@ def unscale(graph: Graph, scheme: Scheme, units: Mapping[str, float]) -> Graph:
 
 def _units(graph: Graph, amplitudes: Mapping[str, float]) -> dict[str, float]:
     """The unit of every result: of a train its amplitude, of a current the unit of the neuron that receives it."""
-    wanted: dict[str, float] = {}
+    own: dict[str, float] = {}
     for op in reversed(graph.ops):
-        unit = amplitudes.get(op.name, wanted.get(op.name))
+        unit = amplitudes.get(op.name, own.get(op.name))
         if op.name in graph.spiking and not reads(op) and unit is not None:
             for name in op.inputs:
-                wanted.setdefault(name, unit)
+                own.setdefault(name, unit)
     units: dict[str, float] = {}
     for op in graph:
         if op.name in graph.spiking:
             default = 1.0 if reads(op) else units[op.inputs[0]] if op.inputs else 1.0
-            units[op.name] = amplitudes.get(op.name, wanted.get(op.name, default))
+            units[op.name] = amplitudes.get(op.name, own.get(op.name, default))
     return units
 
 
@@ -68,8 +68,8 @@ def _rescaled(op: Op, shares: float, units: Mapping[str, float]) -> Op:
     if kind.constant in tensors:
         tensors[kind.constant] = _over(tensors[kind.constant], out * shares)
     gains = tuple(r * g for r, g in zip(ratios, op.gains or (1.0,) * len(ratios), strict=True))
-    kept = gains if op.kind == "add" or any(gain != 1 for gain in gains) else ()
-    return replace(op, tensors=tensors, gains=kept)
+    remaining = gains if op.kind == "add" or any(gain != 1 for gain in gains) else ()
+    return replace(op, tensors=tensors, gains=remaining)
 
 
 def _times(tensor: Tensor, ratio: float) -> Tensor:

@@ -89,11 +89,11 @@ def effects(graph: Graph, images: Tensor, axes: Mapping[str, int]) -> dict[str, 
                 squares[name] = squares.get(name, torch.zeros_like(square)) + square
         outputs.append(out)
     varying = spread(torch.cat(outputs))
-    found = {}
+    result = {}
     for name, square in squares.items():
         sensitivity = (square / (PROBES * varying)).nan_to_num(0.0, 0.0, 0.0)
-        found[name] = Effect(sensitivity, math.prod(graph[name].shape) // sensitivity.numel())
-    return found
+        result[name] = Effect(sensitivity, math.prod(graph[name].shape) // sensitivity.numel())
+    return result
 
 
 def gradients(run: Run, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Iterator[dict[str, Tensor]]]:
@@ -172,7 +172,7 @@ def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[
         spike: the largest magnitude of a spike, if not 1.
         constants: whether to add the currents of constants in a step.
     """
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     values: dict[str, Tensor | None] = {}
     for op in graph:
         if op.name not in graph.spiking:
@@ -182,7 +182,7 @@ def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[
         if op.kind == "input" or op.fires:
             if op.fires and len(known) == len(inputs):
                 factors = op.gains or (1.0,) * len(known)
-                found[op.name] = max(float(x.max()) * abs(gain) for x, gain in zip(known, factors, strict=True))
+                result[op.name] = max(float(x.max()) * abs(gain) for x, gain in zip(known, factors, strict=True))
             values[op.name] = torch.full((1, *op.shape), float(spike))
         elif KINDS[op.kind].product or len(known) < len(inputs):
             values[op.name] = None
@@ -190,4 +190,4 @@ def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[
             own = {key: t for key, t in op.tensors.items() if constants or key != KINDS[op.kind].constant}
             own = {key: t.cpu().float().abs() if t.is_floating_point() else t.cpu() for key, t in own.items()}
             values[op.name] = apply(replace(op, gains=tuple(map(abs, op.gains))), own, *known)
-    return found
+    return result

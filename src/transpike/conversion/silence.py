@@ -135,16 +135,16 @@ def _proposals(silences: Silences, progress: Progress | None = None) -> list[Cho
     """Return one proposal in which all layers wait as long as any could need, then one for each price."""
     images = silences.prepared.images[-silences.few :]
     want = None
-    found = []
+    choices = []
     for price in (None, *PRICES):
         silence = silences.at(price) if price else silences.patient()
         snn = silences.build(silence)
         want = flat_outputs(snn.analog(images)) if want is None else want
-        got = measured(snn, images)
-        found.append(Choice(silence, snn.latency, relative_error(got.outputs, want), got.residuals))
+        result = measured(snn, images)
+        choices.append(Choice(silence, snn.latency, relative_error(result.outputs, want), result.residuals))
         if progress:
-            progress(len(found), 1 + len(PRICES))
-    return found
+            progress(len(choices), 1 + len(PRICES))
+    return choices
 
 
 class Silences:

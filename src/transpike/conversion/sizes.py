@@ -43,14 +43,14 @@ def sized(graph: Graph, traced: Callable[[tuple[int, ...]], Graph]) -> Graph:
     """
     if len(graph.input.shape) == 1 and any(op.kind == "linear" for op in graph.consumers.get(graph.input.name, ())):
         return replace(graph, fixed="its first layer is linear")
-    found = _stepped(graph, traced, 1)
-    if isinstance(found, Graph):
-        return found
-    found = _stepped(graph, traced, _MOST)
-    if isinstance(found, str):
-        return replace(graph, fixed=found)
+    result = _stepped(graph, traced, 1)
+    if isinstance(result, Graph):
+        return result
+    result = _stepped(graph, traced, _MOST)
+    if isinstance(result, str):
+        return replace(graph, fixed=result)
     less = (_stepped(graph, traced, step) for step in _STEPS)
-    return next((each for each in less if isinstance(each, Graph)), found)
+    return next((each for each in less if isinstance(each, Graph)), result)
 
 
 def _stepped(graph: Graph, traced: Callable[[tuple[int, ...]], Graph], step: int) -> Graph | str:
@@ -63,8 +63,8 @@ def _stepped(graph: Graph, traced: Callable[[tuple[int, ...]], Graph], step: int
         sizes = [n + step * (2 * k + 1) for k, n in enumerate(shape[first:])]
     try:
         other = traced((*shape[:first], *sizes))
-        found = replace(_following(graph, other), step=step)
-        return _difference(at(found, other.input.shape), other) or found
+        result = replace(_following(graph, other), step=step)
+        return _difference(at(result, other.input.shape), other) or result
     except (ConversionError, _Fixed) as error:
         _, model, reason = str(error).partition("\n")[0].rpartition("torch.export says: ")
         return f"the model itself does not run at another size ({reason[:200].rstrip('.')})" if model else reason[:200]
@@ -90,12 +90,12 @@ def at(graph: Graph, shape: Sequence[int]) -> Graph:
     )
     if not ready or any((n - m) % (graph.step or 1) for n, m in zip(shape, own, strict=True)) or min(shape) < 1:
         raise ConversionError(_refusal(graph, shape))
-    made: dict[str, Op] = {}
+    ops: dict[str, Op] = {}
     values: dict[str, Tensor] = {}
     total = 0
     for op in graph:
         try:
-            new = _at(graph, op, made, shape)
+            new = _at(graph, op, ops, shape)
             inputs = [values[name] for name in op.inputs] or [torch.empty(2, *shape, device="meta")]
             own_tensors = {key: tensor.to("meta") for key, tensor in new.tensors.items()}
             value = apply(new, own_tensors, *(x.to(_dtype(op, x)) for x in inputs))
@@ -104,16 +104,16 @@ def at(graph: Graph, shape: Sequence[int]) -> Graph:
             raise ConversionError(
                 f"images of shape {list(shape)} do not go through {op.name} ({title(op)}): {reason}"
             ) from None
-        made[op.name], values[op.name] = replace(new, shape=tuple(value.shape[1:])), value
+        ops[op.name], values[op.name] = replace(new, shape=tuple(value.shape[1:])), value
         total += value[0].numel()
         if total > LARGEST:
             raise ConversionError(f"images of shape {list(shape)} make {total:,} values or more; give smaller ones")
-    return replace(graph, ops=tuple(made.values()))
+    return replace(graph, ops=tuple(ops.values()))
 
 
 def _dtype(op: Op, x: Tensor) -> torch.dtype:
-    held = [tensor.dtype for tensor in op.tensors.values() if tensor.is_floating_point()]
-    return held[0] if held and x.is_floating_point() else x.dtype
+    dtypes = [tensor.dtype for tensor in op.tensors.values() if tensor.is_floating_point()]
+    return dtypes[0] if dtypes and x.is_floating_point() else x.dtype
 
 
 def _refusal(graph: Graph, shape: Sequence[int]) -> str:
@@ -224,10 +224,10 @@ def _follow(
 
 
 def _put(plain: Any, path: Sequence[str | int], number: int) -> None:
-    held = plain
+    container = plain
     for key in path[:-1]:
-        held = held[key]
-    held[path[-1]] = number
+        container = container[key]
+    container[path[-1]] = number
 
 
 def _difference(found: Graph, traced: Graph) -> str | None:

@@ -47,16 +47,16 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 def _contents(waiting: list[object]) -> list[tuple[_Container, _Container]]:
     """Return the containers in ``waiting``, and those inside them, each with a copy that holds the same items."""
-    found: dict[int, tuple[_Container, _Container]] = {}
+    copies: dict[int, tuple[_Container, _Container]] = {}
     while waiting:
         value = waiting.pop()
-        if type(value) in _KINDS and id(value) not in found:
+        if type(value) in _KINDS and id(value) not in copies:
             assert isinstance(value, (dict, list, set, deque))
-            found[id(value)] = (value, copy.copy(value))
+            copies[id(value)] = (value, copy.copy(value))
             waiting.extend(value.values() if isinstance(value, dict) else value)
         elif type(value) is tuple:
             waiting.extend(value)
-    return list(found.values())
+    return list(copies.values())
 
 
 def _refill(container: _Container, items: _Container) -> None:
@@ -72,5 +72,5 @@ def _refill(container: _Container, items: _Container) -> None:
 def _tensors(modules: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
     """Return buffers and other tensors that are attributes, each with a copy."""
     values = [value for module in modules for value in (*vars(module).values(), *module._buffers.values())]
-    held = {id(v): v for v in values if isinstance(v, Tensor) and not isinstance(v, nn.Parameter)}
-    return [(tensor, tensor.detach().clone()) for tensor in held.values()]
+    tensors = {id(v): v for v in values if isinstance(v, Tensor) and not isinstance(v, nn.Parameter)}
+    return [(tensor, tensor.detach().clone()) for tensor in tensors.values()]

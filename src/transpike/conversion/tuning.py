@@ -112,17 +112,17 @@ class Tunable(SpikingNetwork):
             raise ConversionError(f"tuning takes images [N, {expected}] as in calibration, not {list(x.shape)}")
         self.violation = torch.zeros((), device=self.device)
         few = max(1, round(self.share * len(x)))
-        said: dict[str, list[Tensor]] = {}
-        self._listen(x[:few], said, watched=True)
+        decoded_values: dict[str, list[Tensor]] = {}
+        self._listen(x[:few], decoded_values, watched=True)
         if few < len(x):
             with torch.no_grad():
-                self._listen(x[few:], said, watched=False)
+                self._listen(x[few:], decoded_values, watched=False)
         reach = largest(self.scheme) + finest(self.scheme) / 2
 
         def fire(op: Op, *inputs: Tensor) -> Tensor:
             """Return the function's gradient with the value of the spikes."""
-            target, heard = value(self, op, *inputs), torch.cat(said[op.name])
-            return heard + (target - target.detach()) * (target.detach().abs() <= reach)
+            target, decoded_value = value(self, op, *inputs), torch.cat(decoded_values[op.name])
+            return decoded_value + (target - target.detach()) * (target.detach().abs() <= reach)
 
         return self.graph.pack(finished(self, carried(self, x, fire)))
 
@@ -152,12 +152,12 @@ class Tunable(SpikingNetwork):
 
     def _change(self, op: Op, z: Sequence[Tensor]) -> Tensor:
         """How much each step's input changes the function of the input so far: [T, N, \\*], in units of theta."""
-        heard = [(each * _like(self._weights, each)).cumsum(0) for each in z]
-        for each in heard:
+        accumulated = [(each * _like(self._weights, each)).cumsum(0) for each in z]
+        for each in accumulated:
             if each.requires_grad:  # a quotient without input has no derivative yet
                 each.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
         unit, constants = self.units[op.name], self.tensors(op)
-        target = op.function.at(*(each.flatten(0, 1) for each in heard), unit=unit, constants=constants)
+        target = op.function.at(*(each.flatten(0, 1) for each in accumulated), unit=unit, constants=constants)
         target = target.unflatten(0, (self.steps, -1)).nan_to_num()
         return torch.cat([target[:1], target[1:] - target[:-1]])
 

@@ -82,8 +82,8 @@ def _whole(name: str, values: object) -> Integers:
     if wrong.any():
         first = int(wrong.argmax())
         hint = ": times are in microseconds; multiply seconds by 1e6 and round them" if name == "t" else ""
-        found = f"{name}={array[first]}"
-        raise DataError(f"event {first} of {len(array)} has {found}, not a whole number of 64 bits{hint}.")
+        example = f"{name}={array[first]}"
+        raise DataError(f"event {first} of {len(array)} has {example}, not a whole number of 64 bits{hint}.")
     return whole
 
 
@@ -93,6 +93,6 @@ def _polarity(p: Integers) -> Integers:
         return p
     if low == -1 and high <= 1 and (p != 0).all():
         return (p > 0).astype(np.int64)
-    found = np.unique(p)
-    shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+    values = np.unique(p)
+    shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
     raise DataError(f"the polarity of events is 0 and 1, or -1 and 1, and here {shown}.")

@@ -155,9 +155,9 @@ def _item(given: Any, title: str, *, classes: int) -> tuple[Tensor, int]:
         if not isinstance(frames, Tensor) and not (isinstance(frames, np.ndarray) and frames.dtype.kind in "biuf"):
             raise TypeError
     except (TypeError, ValueError):
-        found = [type(part).__name__ for part in given] if isinstance(given, tuple | list) else type(given).__name__
+        kinds = [type(part).__name__ for part in given] if isinstance(given, tuple | list) else type(given).__name__
         raise DataError(
-            f"{title}: expected (frames, label), an array or a tensor [T, 2, H, W] and an integer, not {found}. "
+            f"{title}: expected (frames, label), an array or a tensor [T, 2, H, W] and an integer, not {kinds}. "
             "SpikingJelly's sets give frames with data_type='frame'."
         ) from None
     if frames.ndim != 4 or frames.shape[1] != 2 or 0 in frames.shape:

@@ -116,7 +116,7 @@ def load_events(
         recordings, tests = source.recordings(place_of(name, source, Path(root)))
     except OSError as error:
         raise DataError(f"{name}: {error.filename or root} cannot be read: {reason(error)}") from error
-    training, held = choose_training(len(recordings), loading)
+    training, validation = choose_training(len(recordings), loading)
 
     def frames(part: Sequence[Recording], chosen: Sequence[int], augment: Augment | None = None) -> EventFrames:
         picked = [part[index] for index in chosen]
@@ -126,7 +126,7 @@ def load_events(
         name,
         loading,
         train=frames(recordings, training, augmenting),
-        validation=frames(recordings, held),
+        validation=frames(recordings, validation),
         test=frames(tests, choose_tested(len(tests), loading)),
         class_names=source.class_names,
         size=source.size,

@@ -63,11 +63,11 @@ def list_images(folder: Path) -> dict[str, list[str]]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise DataError(f"{folder} holds no class folders: lay each class's images into a folder of its own.")
-    found = {path.name: sorted(_image_files(path)) for path in classes}
-    empty = [name for name, files in found.items() if not files]
+    images = {path.name: sorted(_image_files(path)) for path in classes}
+    empty = [name for name, files in images.items() if not files]
     if empty:
         raise DataError(f"{folder}: no images in the class folders {', '.join(empty[:5])}. Fill or remove them.")
-    return found
+    return images
 
 
 def class_names(folders: Sequence[str], outputs: int | None) -> tuple[str, ...]:

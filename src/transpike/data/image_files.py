@@ -48,11 +48,11 @@ def read_image(path: str) -> Image.Image:
     from PIL import Image
 
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is no regular file, and cannot be an image. Remove it.")
-        if found.st_size > LARGEST:
-            raise DataError(f"{path} has {found.st_size:,} bytes, more than any image that is read. Remove it.")
+        if status.st_size > LARGEST:
+            raise DataError(f"{path} has {status.st_size:,} bytes, more than any image that is read. Remove it.")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", message="Palette images with Transparency")

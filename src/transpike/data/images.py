@@ -189,7 +189,7 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
     source = SOURCES[name]
     mean, std = _statistics(source.mean, source.std, loading)
     raw = source.read(root, download)
-    training, held = choose_training(len(raw.train.labels), loading)
+    training, validation = choose_training(len(raw.train.labels), loading)
     standard = partial(shift_and_flip, shift=source.shift, flip=source.flip)
 
     def images(part: Part, chosen: Sequence[int], augment: Augment | None = None) -> MemoryImages:
@@ -201,7 +201,7 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
         loading,
         train=images(raw.train, training, augmentation(loading.augment, standard=standard)),
         plain=images(raw.train, training),
-        validation=images(raw.train, held),
+        validation=images(raw.train, validation),
         test=images(raw.test, choose_tested(len(raw.test.labels), loading)),
         class_names=raw.class_names,
         size=loading.size or raw.train.images.shape[-1],
@@ -223,7 +223,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     center = partial(evaluation_transform, size, mean, std, crop=crop, interpolation=interpolation)
     anywhere = partial(training_transform, size, mean, std, interpolation=interpolation)
     evaluating, cropping = center(), anywhere if "standard" in augment_names(loading.augment) else center
-    training, held = choose_training(len(samples), loading)
+    training, validation = choose_training(len(samples), loading)
 
     def images(part: Samples, chosen: Sequence[int], transform: Callable[[Any], Tensor] = evaluating) -> FolderImages:
         return FolderImages([part[index] for index in chosen], transform, seed=loading.seed)
@@ -233,7 +233,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
         loading,
         train=images(samples, training, cropping(augment=augmentation(loading.augment))),
         plain=images(samples, training),
-        validation=images(samples, held),
+        validation=images(samples, validation),
         test=images(tests, choose_tested(len(tests), loading)),
         class_names=names,
         size=size,

@@ -150,8 +150,8 @@ def _look(options: Analyze) -> Analysis:
 
 def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:
     """Return the students, their teacher if there is one, and whether it is the one from which they learned."""
-    given = (options.weights, options.network or {}, options.steps)
-    students = [Source(name, *given).checked("its weights", "show") for name in options.students]
+    named = (options.weights, options.network or {}, options.steps)
+    students = [Source(name, *named).checked("its weights", "show") for name in options.students]
     if options.teacher is not None:
         network = options.teacher_network or {}
         given_too = (options.teacher_weights, network, options.teacher_steps, options.teacher_size)

@@ -162,8 +162,8 @@ def compare(options: Compare) -> Conversion:
         agreement=options.agreement, held_out=held_out, metric=metric,
         technology=Technology.of(options.technology, options.memory), total=total,
     )  # fmt: skip
-    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
-    recorded = record(options, **found)
+    resolved = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    recorded = record(options, **resolved)
     free = ("schemes", "target_loss", "max_latency", "payload_bits", "max_energy")
     rows = measured_rows(options.resume, "compare", recorded, free=free) if options.resume else ()
     if not first_process():
@@ -220,21 +220,21 @@ def _schemes(given: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | str)
     >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
     [6, 8, 10, 12, 16, 16, 8]
     """
-    found: list[Scheme] = []
+    schemes: list[Scheme] = []
     for one in [given] if isinstance(given, str | Mapping) else given:
         settings = {"name": one} if isinstance(one, str) else dict(one)
         name = settings.pop("name", None)
         if not isinstance(name, str):
             raise refuse("schemes", one, "a name, or an object with one, such as {name: css, levels: [1, 2, 4, 8]}")
         try:
-            found += _at_steps(name, settings)
+            schemes += _at_steps(name, settings)
         except ConfigError as error:
             if name not in SCHEMES:
                 raise
             raise ConfigError(f"schemes: {name}: {error}") from error  # names the scheme
-    if not found:
+    if not schemes:
         raise ConfigError(f"schemes: give at least one of {', '.join(SCHEMES)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(schemes))
 
 
 def _at_steps(name: str, settings: dict[str, Any]) -> list[Scheme]:

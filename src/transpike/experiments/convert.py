@@ -153,7 +153,7 @@ def convert(options: Convert) -> Conversion:
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
     # Resolved from the data set's name and the network's own preprocessing, so that `evaluate` does the same.
-    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    resolved = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
     task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes, options.until)
     if sought:  # before there is a folder, because none is written if nothing meets the goal
         ann, images, console = ann.to(options.device), sets.calibration(options.calibration), Console(stderr=True)
@@ -170,7 +170,7 @@ def convert(options: Convert) -> Conversion:
             ),
         )
     counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
-    recorded = record(options, settings=options.settings or {}, steps=counts, **found)
+    recorded = record(options, settings=options.settings or {}, steps=counts, **resolved)
     rows = measured_rows(options.resume, "convert", recorded) if options.resume else ()
     if place := options.resume or options.out:
         check_outputs(place)

@@ -129,15 +129,15 @@ def _events(options: Export, folder: Path) -> Path:
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
     if options.bits is None:
-        found = run(options.network, images, record=True)
+        result = run(options.network, images, record=True)
     else:
         with TemporaryDirectory() as rounded:
             load(options.network).quantise(options.bits).save(rounded)
-            found = run(rounded, images, record=True)
+            result = run(rounded, images, record=True)
     with files.Change(folder) as change:
-        change.write("spikes.npz", found.write_spikes, kind=SPIKES)
-        change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
-    print(_summary(found))
+        change.write("spikes.npz", result.write_spikes, kind=SPIKES)
+        change.write("events.json", files.dumps(_counted(result)), kind=EVENTS)
+    print(_summary(result))
     print(f"Spikes and counts: {folder}")
     return folder
 

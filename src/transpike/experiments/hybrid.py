@@ -158,9 +158,9 @@ def train_ann(work: Work) -> tuple[Network, Evaluation]:
     encode, trained = data.encoder.layout, None
     if done := work.finished("ann"):
         return done
-    if given := stage_folder(options.ann, "ann"):
-        network = Network.load(given)
-        check_images(given, read_description(given), {**data.shape, "mean": data.sets.mean, "std": data.sets.std})
+    if earlier := stage_folder(options.ann, "ann"):
+        network = Network.load(earlier)
+        check_images(earlier, read_description(earlier), {**data.shape, "mean": data.sets.mean, "std": data.sets.std})
     else:
         torch.manual_seed(options.seed)
         kwargs = (options.network or {}) | options.pretraining.network
@@ -201,23 +201,23 @@ def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network
 def read_balanced(work: Work) -> tuple[Network, Evaluation]:
     """Return an earlier run's balanced twin. Its encoder must be the same, and passes on its thresholds."""
     name, sets = str(work.options.balanced), work.data.sets
-    given = stage_folder(name, "balance")
-    if given is None:
+    earlier = stage_folder(name, "balance")
+    if earlier is None:
         raise ModelError(f"{name}: no such folder; --balanced takes one of `transpike hybrid`.")
-    about = read_description(given)
+    about = read_description(earlier)
     if "encoder" not in about or about.get("steps") is None:
-        raise ModelError(f"{given}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
-    check_images(given, about, {**work.data.shape, "mean": sets.mean, "std": sets.std})
+        raise ModelError(f"{earlier}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
+    check_images(earlier, about, {**work.data.shape, "mean": sets.mean, "std": sets.std})
     options = work.options
     theirs = about["encoder"]
     ours = describe_encoder(options.encoder, options.settings or {}, work.data.encoder)
     if any(theirs[key] != files.plain(ours[key]) for key in ("name", "steps", "settings")):
         raise ConfigError(
-            f"{given}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
+            f"{earlier}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
             f"settings={theirs['settings']}; give the same, or begin with --ann."
         )
     work.data.encoder.load_state_dict(read_encoder(about).state_dict())
-    return _read(given)
+    return _read(earlier)
 
 
 def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:

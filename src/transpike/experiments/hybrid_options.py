@@ -141,8 +141,8 @@ def settled(options: Hybrid) -> Hybrid:
         ModelError: There is no such network, it has no spiking twin, or a layer is not allowed in one.
     """
     checked_seed(options.seed)
-    for given in (options.network, options.neuron, options.pretraining.network):
-        check_beside(given)
+    for arguments in (options.network, options.neuron, options.pretraining.network):
+        check_beside(arguments)
     chosen = replace(
         options,
         loading=replace(options.loading, seed=options.seed),

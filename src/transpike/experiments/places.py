@@ -20,8 +20,8 @@ def check_measured(folder: Path) -> None:
         ModelError: It is neither.
     """
     if not os.path.isdir(folder):
-        found = "a file; give the folder" if os.path.lexists(folder) else "no such folder; give one"
-        raise ModelError(f"{folder}: {found} that `transpike convert` or `transpike train` wrote.")
+        problem = "a file; give the folder" if os.path.lexists(folder) else "no such folder; give one"
+        raise ModelError(f"{folder}: {problem} that `transpike convert` or `transpike train` wrote.")
     if not os.path.isfile(folder / NETWORK):
         _check_single(folder)
         if not os.path.isfile(folder / TRAINED):

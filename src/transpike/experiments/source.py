@@ -255,10 +255,10 @@ def load_subject(source: Source, sets: Sets, *, label: str, device: str) -> Subj
     model, known = load_model(source, sets).to(device), source.known
     encoder = read_encoder(known, steps=source.time).to(device) if known.get("encoder") else None
     try:
-        given = input_of(known, sets, size=source.size, steps=source.time, encoder=encoder)
+        inputs = input_of(known, sets, size=source.size, steps=source.time, encoder=encoder)
     except ConfigError as error:
         raise ConfigError(f"{source.name} {error}") from error
-    return Subject(label, source.name, source.model, model.eval().requires_grad_(False), given)
+    return Subject(label, source.name, source.model, model.eval().requires_grad_(False), inputs)
 
 
 def recorded_teacher(folder: str) -> Source | None:

@@ -70,9 +70,9 @@ def stopped(folder: Path, stop: Stop | None) -> str:
     path = folder / "stopped.json"
     if stop is None or not os.path.isfile(path):
         return ""
-    found = read_json(path)
-    same = isinstance(found, dict) and found.get("rule") == asdict(stop)
-    return str(found["reason"]) if same and isinstance(found, dict) else ""
+    state = read_json(path)
+    same = isinstance(state, dict) and state.get("rule") == asdict(stop)
+    return str(state["reason"]) if same and isinstance(state, dict) else ""
 
 
 def run_all(tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, str]]:
@@ -119,10 +119,10 @@ def _run(task: Task) -> str:
     options = task.job.settled(task.study)
     begun = os.path.isfile(task.folder / "run.json")
     placed = type(options)(resume=task.folder) if begun else replace(options, out=task.folder)
-    with ExitStack() as kept:
-        kept.enter_context(redirect_stdout(io.StringIO()))
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
         if task.quiet:
-            kept.enter_context(redirect_stderr(io.StringIO()))
+            stack.enter_context(redirect_stderr(io.StringIO()))
         try:
             _begin(placed, options, task)
         except TranspikeError as error:

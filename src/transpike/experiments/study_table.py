@@ -51,8 +51,10 @@ def tabulate(plan: Plan, folder: Path, failures: Mapping[str, str]) -> Findings:
     arms = []
     for setting, group in groupby(plan.cells, key=lambda cell: cell.setting):
         cells = list(group)
-        found = {name: [cell for cell in cells if cell.arm == name] for name in dict.fromkeys(c.arm for c in cells)}
-        rows = {name: [_outcome(cell, plan, folder, failures) for cell in own] for name, own in found.items()}
+        cells_by_arm = {
+            name: [cell for cell in cells if cell.arm == name] for name in dict.fromkeys(c.arm for c in cells)
+        }
+        rows = {name: [_outcome(cell, plan, folder, failures) for cell in own] for name, own in cells_by_arm.items()}
         base = _accuracies(rows[plan.baseline])
         arms += [_arm(plan, name, setting, runs, base, folder) for name, runs in rows.items()]
     return Findings(title=plan.title, measure=plan.measure, baseline=plan.baseline, arms=tuple(arms))

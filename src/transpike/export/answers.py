@@ -76,43 +76,43 @@ class Answers:
             return False
         complete = self.values[image]
         some = {n.name: self._value(n) for n in self._bundle.nodes if n.name in self._bundle.readouts - complete.keys()}
-        said = self._finished(complete | some)
-        now = said[self._bundle.outputs[0]].astype(np.float32).ravel()
+        outputs = self._finished(complete | some)
+        now = outputs[self._bundle.outputs[0]].astype(np.float32).ravel()
         sure = stop.sure(now, self._before if step > stop.first else None, sum(weights[step:]) / sum(weights))
         self._before = now
         if sure > self._threshold:
-            self.values[image], self.steps[image], self.over[image] = said, step, True
+            self.values[image], self.steps[image], self.over[image] = outputs, step, True
         return bool(self.over[image])
 
     def outputs(self) -> Any:
         """Return the outputs of all images, in the form in which the network returns them."""
         whole = [self.values[k] if over else self._finished(self.values[k]) for k, over in enumerate(self.over)]
-        joined = {name: np.concatenate([found[name] for found in whole]) for name in self._bundle.outputs}
+        joined = {name: np.concatenate([values[name] for values in whole]) for name in self._bundle.outputs}
         return self._bundle.pack(joined)
 
     def _value(self, node: Node) -> Array:
         """Return the accumulated value, divided by the share of a constant that has arrived."""
-        bundle, heard = self._bundle, self._heard[node.name]
-        value, dtype, left = self._sums[node.name], bundle.dtype.type, bundle.steps - heard
+        bundle, steps = self._bundle, self._heard[node.name]
+        value, dtype, left = self._sums[node.name], bundle.dtype.type, bundle.steps - steps
         if bundle.whole:
             value = value.astype(dtype) * 2.0 ** -bundle.exponent(node.name)
         if bundle.ratio is not None:
             value = value * dtype(bundle.ratio**left) if left else value
             value = value * dtype(bundle.weights[-1]) if bundle.weights[-1] != 1 else value
         value = value * dtype(node.unit)
-        come = sum(weight * share for weight, share in zip(bundle.weights[:heard], bundle.entry, strict=False))
-        return value / dtype(come) if left else value
+        arrived_share = sum(weight * share for weight, share in zip(bundle.weights[:steps], bundle.entry, strict=False))
+        return value / dtype(arrived_share) if left else value
 
     def _finished(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return the results of the operations on decoded values."""
-        found = dict(values)
+        results = dict(values)
         for node in self._tail:
-            inputs = [found[name] for name in node.inputs]
+            inputs = [results[name] for name in node.inputs]
             if node.kind == "call":
-                found[node.name] = evaluate(node.calls, inputs, node.tensors).reshape(1, *node.shape)
+                results[node.name] = evaluate(node.calls, inputs, node.tensors).reshape(1, *node.shape)
             else:
-                found[node.name], _ = self._after[node.name](0, inputs)
-        return found
+                results[node.name], _ = self._after[node.name](0, inputs)
+        return results
 
 
 def _threshold(bundle: Bundle, agreement: float) -> float:

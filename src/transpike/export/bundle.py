@@ -115,16 +115,16 @@ class Bundle:
 
     def pack(self, values: Mapping[str, Array]) -> Any:
         """Return the outputs in the form in which the network returned them."""
-        found = [values[name] for name in self.outputs]
+        results = [values[name] for name in self.outputs]
         match self.container:
             case "tensor":
-                return found[0]
+                return results[0]
             case "tuple":
-                return tuple(found)
+                return tuple(results)
             case "list":
-                return found
+                return results
             case keys:
-                return dict(zip(keys, found, strict=True))
+                return dict(zip(keys, results, strict=True))
 
 
 def whole_numbers(values: Any, exponent: int, *, of: str) -> Array:
@@ -134,12 +134,12 @@ def whole_numbers(values: Any, exponent: int, *, of: str) -> Array:
         ModelError: They are not whole.
     """
     scaled = np.asarray(values, np.float64) * 2.0**exponent
-    found = scaled.astype(np.int64)
-    if not np.array_equal(found, scaled):
+    numbers = scaled.astype(np.int64)
+    if not np.array_equal(numbers, scaled):
         raise ModelError(
             f"{of}: its exponent says that its numbers are whole, but they are not. Save the network again."
         )
-    return found
+    return numbers
 
 
 def read(folder: Path | str) -> Bundle:
@@ -156,8 +156,8 @@ def read(folder: Path | str) -> Bundle:
         network = files.Record.read(place("network.json"), remedy="Save the network again.", error=ModelError)
         data = _read_whole(place("weights.safetensors"))
     if network.content.get("format") != FORMAT or network.content.get("version") != VERSION:
-        found = files.dumps([network.content.get(key) for key in ("format", "version")])
-        raise network.wrong(f"not a spiking network of format version {VERSION} ({' '.join(found.split())[:80]}).")
+        version = files.dumps([network.content.get(key) for key in ("format", "version")])
+        raise network.wrong(f"not a spiking network of format version {VERSION} ({' '.join(version.split())[:80]}).")
     if data is None or network.content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
         raise network.wrong("weights.safetensors is not the one it was written with.")
     try:
@@ -233,21 +233,21 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
 
 
 def _check(network: files.Record, nodes: Sequence[Node]) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for node in nodes:
-        if (node.kind == "input") != (not seen) or node.name in seen or not seen.issuperset(node.inputs):
+        if (node.kind == "input") != (not names) or node.name in names or not names.issuperset(node.inputs):
             raise network.wrong(f"{node.name[:80]} is out of place.")
         if node.kind != "input" and not node.inputs:
             raise network.wrong(f"{node.name[:80]} has no input.")
-        seen.add(node.name)
+        names.add(node.name)
     if not nodes or sum(node.size for node in nodes) > LARGEST:
         raise network.wrong("it has no operations, or their shapes are too large for any memory.")
 
 
 def _spiking(nodes: Sequence[Node]) -> frozenset[str]:
     """Return the weighted layers, the products of two trains, and all operations before one of them."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in reversed(nodes):
-        if node.name in found or node.kind in ("convolution", "linear", "contraction", "product"):
-            found |= {node.name, *node.inputs}
-    return frozenset(found)
+        if node.name in names or node.kind in ("convolution", "linear", "contraction", "product"):
+            names |= {node.name, *node.inputs}
+    return frozenset(names)

@@ -128,13 +128,13 @@ def _layer(graph: Graph, op: Op, core: Core, fan_ins: Mapping[str, int], fan_out
     state_bits = int(op.args.get("state_bits", FLOAT))
     biases = sum(_numbers(one, KINDS[one.kind].constant) for one in own)
     states = neurons * (1 + op.fires) * (len(op.inputs) if op.fires else 1)
-    taken = math.ceil((weights * weight_bits + (biases + states) * state_bits) / 8)
+    memory = math.ceil((weights * weight_bits + (biases + states) * state_bits) / 8)
     fan_in = fan_ins[op.name]
     fits = fan_in <= (core.fan_in or fan_in) and state_bits <= (core.state_bits or state_bits)
-    shares = ((neurons, core.neurons), (taken, core.memory))
+    shares = ((neurons, core.neurons), (memory, core.memory))
     cores = max([1, *(math.ceil(need / limit) for need, limit in shares if limit)]) if fits else None
     out = int(fan_outs[op.name].max()) if op.name in fan_outs else 0
-    return Layer(op.name, title(op), neurons, fan_in, out, weights, weight_bits, state_bits, taken, cores)
+    return Layer(op.name, title(op), neurons, fan_in, out, weights, weight_bits, state_bits, memory, cores)
 
 
 def _numbers(op: Op, key: str | None) -> int:
@@ -143,13 +143,13 @@ def _numbers(op: Op, key: str | None) -> int:
 
 def _leading(graph: Graph, op: Op) -> list[Op]:
     """Return the operations between the last layers of neurons and this one, including itself if it does not fire."""
-    found, ahead = ([], list(op.inputs)) if op.fires else ([op], list(op.inputs))
+    ops, ahead = ([], list(op.inputs)) if op.fires else ([op], list(op.inputs))
     while ahead:
         one = graph[ahead.pop()]
-        if not one.fires and one.inputs and one not in found:
-            found.append(one)
+        if not one.fires and one.inputs and one not in ops:
+            ops.append(one)
             ahead += one.inputs
-    return found
+    return ops
 
 
 @torch.no_grad()

@@ -70,17 +70,17 @@ def _chain(graph: Any) -> list[tuple[str, Any]]:
         following.setdefault(source, []).append(to)
     arriving = [to for _, to in graph.edges]
     starts = [name for name, node in graph.nodes.items() if isinstance(node, library.Input)]
-    found, here = [], starts[0] if len(starts) == 1 else ""
+    nodes, here = [], starts[0] if len(starts) == 1 else ""
     while here in following:
         ahead = following[here]
         if len(ahead) > 1 or arriving.count(ahead[0]) > 1:
             raise ModelError(f"{here}: the graph branches; only chains are imported")
         here = ahead[0]
         if not isinstance(graph.nodes[here], library.Output):
-            found.append((here, graph.nodes[here]))
-    if len(found) != len(graph.nodes) - 2:
+            nodes.append((here, graph.nodes[here]))
+    if len(nodes) != len(graph.nodes) - 2:
         raise ModelError("the graph is not a chain from one input to one output")
-    return found
+    return nodes
 
 
 def _layer(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.Module:
@@ -112,8 +112,8 @@ def _after(end: int) -> int:
 
 
 def _pair(value: Any) -> Any:
-    found = np.asarray(value)
-    return int(found) if found.ndim == 0 else tuple(int(one) for one in found)
+    values = np.asarray(value)
+    return int(values) if values.ndim == 0 else tuple(int(one) for one in values)
 
 
 def _weighted(layer: nn.Module, weight: Any, bias: Any) -> nn.Module:
@@ -137,9 +137,9 @@ def _neurons(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.
             raise ModelError(f"{name}: {key} differs from neuron to neuron; transpike's nodes have one per layer")
         return float(str(values[0]))  # the shortest decimal with this float32 value
 
-    said = (node.metadata or {}).get("reset", "hard")
-    said = said.decode() if isinstance(said, bytes) else str(said)
-    hard = (said if reset == "auto" else reset) == "hard"
+    reset_kind = (node.metadata or {}).get("reset", "hard")
+    reset_kind = reset_kind.decode() if isinstance(reset_kind, bytes) else str(reset_kind)
+    hard = (reset_kind if reset == "auto" else reset) == "hard"
     common: dict[str, Any] = {"v_threshold": one("v_threshold"), "v_reset": one("v_reset") if hard else None}
     common |= {"step_mode": step_mode}
     r = one("r")

@@ -183,8 +183,8 @@ def evaluate(calls: Sequence[Mapping[str, Any]], operands: Sequence[Array], cons
             case {"operand": int(index)}:
                 return operands[index]
             case {"constant": str(name)}:
-                held = constants[name]
-                return held.astype(operands[0].dtype) if held.dtype.kind == "f" else held
+                constant = constants[name]
+                return constant.astype(operands[0].dtype) if constant.dtype.kind == "f" else constant
             case {"result": int(index)}:
                 return results[index]
             case {"float": str(text)}:

@@ -99,9 +99,9 @@ class Step(nn.Module):
         for op in self.graph:
             if op.name not in self.graph.spiking:
                 inputs = [decoded[name] for name in op.inputs]
-                held = {key: t.float() if t.is_floating_point() else t for key, t in self._own(op).items()}
+                tensors = {key: t.float() if t.is_floating_point() else t for key, t in self._own(op).items()}
                 called = replace(op, function=exact(op.function))
-                decoded[op.name] = apply(called, held, *inputs)
+                decoded[op.name] = apply(called, tensors, *inputs)
         return [decoded[name] for name in self.graph.outputs], [after[name] for name in self._names]
 
     # -- controls ------------------------------------------------------------------------------------------------------
@@ -210,14 +210,14 @@ class Step(nn.Module):
         worth = self._control(start, weights)
         keep = self._control(start, [0.0] + [1.0] * (self.interval - 1))
         share = self._control(start, [1 / weight if weight else 0.0 for weight in weights])
-        held = [self._state(f"{op.name}.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
+        states = [self._state(f"{op.name}.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
         last = self._state(f"{op.name}.product", op.shape)
         gains = op.gains or (1.0, 1.0)
 
         def run(x: list[Tensor], control: Tensor, before: Mapping[str, Tensor], after: dict[str, Tensor]) -> Tensor:
-            for name, z, gain in zip(held, x, gains, strict=True):
+            for name, z, gain in zip(states, x, gains, strict=True):
                 after[name] = before[name] * keep(control) + z * gain * worth(control)
-            after[last] = apply(replace(op, gains=()), {}, *(after[name] for name in held))
+            after[last] = apply(replace(op, gains=()), {}, *(after[name] for name in states))
             return (after[last] - before[last] * keep(control)) * share(control)
 
         return run
@@ -238,16 +238,16 @@ class Step(nn.Module):
         tail, head = neuron.function.tail, neuron.function.head
         bounds = [b if math.isfinite(b) else None for b in (tail.low, tail.high)] if tracked else [None, None]
         low, high = (b if b is None else self._control(start, [b / unit * w for w in worth]) for b in bounds)
-        held = [self._state(f"{op.name}.held.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
+        states = [self._state(f"{op.name}.held.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
         sent = self._state(f"{op.name}.sent", op.shape)
         scale, start_at = code.beta**code.silent, code.start if code.start is not None else 0.5 * code.signed
         gains = op.gains or (1.0,) * len(op.inputs)
 
         def run(x: list[Tensor], control: Tensor, before: Mapping[str, Tensor], after: dict[str, Tensor]) -> Tensor:
-            for name, z, gain in zip(held, x, gains, strict=True):
+            for name, z, gain in zip(states, x, gains, strict=True):
                 z = z if gain == 1 else z * gain
                 after[name] = before[name] * keep(control) + z * listen(control)
-            own, sums = self._own(op), [after[name] for name in held]
+            own, sums = self._own(op), [after[name] for name in states]
             if tracked:
                 value = head(*sums, constants=own)
                 value = _sloped(value, tail.slope)

@@ -92,5 +92,5 @@ class Stop:
 
     def sure(self, now: Any, before: Any, left: float) -> float:
         """Return how sure an answer is, from float32 outputs now and a step earlier; -inf if it is not a number."""
-        found = float(_SCORES[self.score](now, before, np.float32(left)))
-        return -math.inf if math.isnan(found) else found
+        score = float(_SCORES[self.score](now, before, np.float32(left)))
+        return -math.inf if math.isnan(score) else score

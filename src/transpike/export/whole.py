@@ -42,10 +42,10 @@ def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
         raise ModelError("the network does not have whole numbers: pass the result of snn.quantise(bits=8)")
     tensors: dict[str, Tensor] = {}
     ops = []
-    found = reaches(snn.graph, snn.scheme)
+    ranges = reaches(snn.graph, snn.scheme)
     for op in snn.graph:
         if op.name in snn.graph.spiking:
-            own = _numbers(op, snn.tensors(op), found[op.name].exponent[0])
+            own = _numbers(op, snn.tensors(op), ranges[op.name].exponent[0])
             tensors |= {f"{op.name}.{key}": tensor.cpu() for key, tensor in own.items()}
             ops.append(_written(snn, op, list(own)))
     description = {
@@ -89,17 +89,20 @@ def _written(snn: SpikingNetwork, op: Op, tensors: list[str]) -> dict[str, objec
 
 def _numbers(op: Op, tensors: dict[str, Tensor], exponent: Tensor) -> dict[str, Tensor]:
     factor, constant = KINDS[op.kind].factor, KINDS[op.kind].constant
-    found: dict[str, Tensor] = {"exponent": _compressed(exponent).to(torch.int16)}
+    numbers: dict[str, Tensor] = {"exponent": _compressed(exponent).to(torch.int16)}
     for key, tensor in tensors.items():
         if key == factor:
             per = op.kind in ("convolution", "linear") and not op.args.get("transposed")
             shift = finest(tensor, channels=True) if per else finest(tensor, channels=None)
             grown = torch.exp2(shift.double()).view(*shift.shape, *[1] * (tensor.ndim - shift.ndim))
             width = torch.int8 if int(op.args["bits"]) <= 8 else torch.int16
-            found |= {key: (tensor * grown).to(width), f"{key}_shift": shift.to(torch.int16)}
+            numbers |= {key: (tensor * grown).to(width), f"{key}_shift": shift.to(torch.int16)}
         elif key == constant:
             shift = finest(tensor, channels=None)
-            found |= {key: (tensor * torch.exp2(shift.double())).to(torch.int64), f"{key}_shift": shift.to(torch.int16)}
+            numbers |= {
+                key: (tensor * torch.exp2(shift.double())).to(torch.int64),
+                f"{key}_shift": shift.to(torch.int16),
+            }
         else:
-            found[key] = tensor
-    return found
+            numbers[key] = tensor
+    return numbers

@@ -112,12 +112,12 @@ def _loads(text: str, nan: bool) -> JSON:
             raise ValueError(f"{name} is not a number in JSON")
         return float(name.replace("Infinity", "inf"))
 
-    found: JSON = json.loads(text, parse_int=whole, parse_float=real, parse_constant=constant)
+    result: JSON = json.loads(text, parse_int=whole, parse_float=real, parse_constant=constant)
     # json's own parser goes as deep as Python's stack. Code that reads the result should not have to.
     brackets = re.sub(r"[^][{}]+", "", re.sub(r'"(?:[^"\\]|\\.)*"', "", text))
     if max(itertools.accumulate(1 if each in "[{" else -1 for each in brackets), default=0) > DEEPEST:
         raise RecursionError
-    return found
+    return result
 
 
 def dumps(data: object) -> str:

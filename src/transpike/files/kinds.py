@@ -44,12 +44,12 @@ def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigEr
         ConfigError: The file is of another kind. Or `error`.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return  # it is missing, or its writer will find out why it cannot be written
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise error(f"cannot write {path}: {reason(IsADirectoryError(errno.EISDIR, ''))}")
-    if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         return
     try:
         own = kind.recognises(path)
@@ -68,10 +68,10 @@ def json_kind(name: str, /, **fields: type | str) -> Kind:
     """
 
     def recognises(path: Path) -> bool:
-        found = read_json(path)
-        return isinstance(found, dict) and all(
-            isinstance(found.get(key), wanted) if isinstance(wanted, type) else found.get(key) == wanted
-            for key, wanted in fields.items()
+        content = read_json(path)
+        return isinstance(content, dict) and all(
+            isinstance(content.get(key), expected) if isinstance(expected, type) else content.get(key) == expected
+            for key, expected in fields.items()
         )
 
     return Kind(name, recognises)

@@ -55,8 +55,8 @@ class Record:
     ) -> None:
         self.where, self.trail, self.remedy, self.error = where, trail, remedy, error
         if not isinstance(content, dict):
-            found = f"{trail}={checks.shown(content)}: expected an object." if trail else "expected an object."
-            raise self.wrong(found)
+            problem = f"{trail}={checks.shown(content)}: expected an object." if trail else "expected an object."
+            raise self.wrong(problem)
         self.content = content
 
     @classmethod

@@ -70,35 +70,40 @@ def stopping(
             f"agreement={agreement} needs at least {least_images(agreement)} held-out images, not {held_out}"
         )
     outputs, labels, few = [], [], []
-    seen = 0
+    count = 0
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if total else (0, 1)
     begin, end = (len(range(rank, most, world)) for most in (held_out, held_out + counted))  # of this process's images
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         outputs.append(trajectories(snn, x).flatten(2).cpu())
         labels.append(y)
-        few.append(x[max(begin - seen, 0) : max(end - seen, 0)])
-        seen += len(x)
-    said = _gathered(torch.cat(outputs, 1).movedim(1, 0), total).movedim(0, 1)
-    seen = said.shape[1]
-    if seen <= held_out:
-        raise DataError(f"{held_out} images set the threshold, and none of {seen} is left to measure on")
+        few.append(x[max(begin - count, 0) : max(end - count, 0)])
+        count += len(x)
+    outputs_by_step = _gathered(torch.cat(outputs, 1).movedim(1, 0), total).movedim(0, 1)
+    count = outputs_by_step.shape[1]
+    if count <= held_out:
+        raise DataError(f"{held_out} images set the threshold, and none of {count} is left to measure on")
     share = left(snn)
     known = None if any(y is None for y in labels) else _gathered(torch.cat(labels), total)[held_out:]
     images = torch.cat(few)
     energy = energies(snn, images).cpu() if len(images) else torch.zeros(0, snn.steps, dtype=torch.float64)
     energy = _gathered(energy, total, begin=held_out)
-    rule = learned(said[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps))
-    said = said[:, held_out:]
+    rule = learned(
+        outputs_by_step[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps)
+    )
+    outputs_by_step = outputs_by_step[:, held_out:]
     rows = []
     for required in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
-        steps = rule.stops(said, share, agreement=required)
-        answers = said[steps - 1, torch.arange(len(steps))]
-        rows.append(_early(snn, steps, answers, said[-1], required, known, energy))
-    steps, sure = rule.stops(said, share, agreement=agreement), rule.scores(said, share)[rule.first - 1]
+        steps = rule.stops(outputs_by_step, share, agreement=required)
+        answers = outputs_by_step[steps - 1, torch.arange(len(steps))]
+        rows.append(_early(snn, steps, answers, outputs_by_step[-1], required, known, energy))
+    steps, sure = (
+        rule.stops(outputs_by_step, share, agreement=agreement),
+        rule.scores(outputs_by_step, share)[rule.first - 1],
+    )
     order = sorted(range(len(steps)), key=lambda k: (int(steps[k]), -float(sure[k])))
-    found = [(held_out + k, int(steps[k])) for k in order]
-    return (*rows, *fixed(snn, said, labels=known, energy=energy)), found
+    shown = [(held_out + k, int(steps[k])) for k in order]
+    return (*rows, *fixed(snn, outputs_by_step, labels=known, energy=energy)), shown
 
 
 def _gathered(own: Tensor, total: Callable[[Tensor], Tensor] | None, *, begin: int = 0) -> Tensor:
@@ -218,10 +223,10 @@ class _Energies:
             synapse = synaptic_operations({level: 1}, digits=digits, fan_out=1).joules
             caused += _total(there * self.fan_out[op.name]) * synapse + _total(there) * each
             caused += _total(there * self.pairings[op.name]) * MULTIPLY_ACCUMULATE
-        come = [self._simulated(op.name, step + 1) for step in range(steps)]
-        heard = [self._simulated(op.name, step + 1 + wait, steps + wait) / (steps + wait) for step in range(steps)]
-        so_far = torch.cat([torch.zeros_like(caused[:1]), caused.cumsum(0)])[come]
-        self.sums += (so_far + own * torch.tensor(heard, dtype=torch.float64, device=caused.device)[:, None]).T
+        fired_steps = [self._simulated(op.name, step + 1) for step in range(steps)]
+        shares = [self._simulated(op.name, step + 1 + wait, steps + wait) / (steps + wait) for step in range(steps)]
+        so_far = torch.cat([torch.zeros_like(caused[:1]), caused.cumsum(0)])[fired_steps]
+        self.sums += (so_far + own * torch.tensor(shares, dtype=torch.float64, device=caused.device)[:, None]).T
 
     def _own(self, op: Op, neurons: int) -> tuple[float, float]:
         """Return the joules of a layer's own updates without spikes, and those of one spike."""
@@ -239,11 +244,11 @@ class _Energies:
         steps = self.snn.steps
         share = torch.arange(1, steps + 1, dtype=torch.float64, device=self.snn.device) / steps
         values = sum(math.prod(op.shape) for op in self.graph if weighted(op) and op.name in self.snn.readouts)
-        found = readout_operations(self.snn.scheme, values=values).joules * share
+        joules = readout_operations(self.snn.scheme, values=values).joules * share
         for name, count in relays(self.graph).items():
-            come = [self._simulated(name, step + 1) for step in range(steps)]
-            found += torch.tensor(come).to(found) * count * ACCUMULATE
-        return found
+            fired_steps = [self._simulated(name, step + 1) for step in range(steps)]
+            joules += torch.tensor(fired_steps).to(joules) * count * ACCUMULATE
+        return joules
 
     def _simulated(self, name: str, step: int, most: int | None = None) -> int:
         """Return the steps in which a layer has fired at this step of the output."""

@@ -105,8 +105,8 @@ def convert(
     """
     if isinstance(scheme, str) and scheme == "auto":
         console = Console(stderr=True, quiet=not verbose)
-        wanted = Goal.of(goal), Limits.of(limits or {})
-        return find(ann, calibration, *wanted, spikes=spikes, until=until, console=console).network
+        goal_and_limits = Goal.of(goal), Limits.of(limits or {})
+        return find(ann, calibration, *goal_and_limits, spikes=spikes, until=until, console=console).network
     for name, value in (("goal", goal), ("limits", limits)):
         if value is not None:
             raise ConfigError(f'{name}: only a search takes this; give scheme="auto" to search for one')
@@ -169,12 +169,12 @@ def find(
     try:
         with Progress(*columns, console=console, disable=console.quiet, transient=True) as progress:
             bar = progress.add_task("searching", total=SIMULATIONS)
-            found = search(prepared, held, limits, progress=partial(_show, progress, bar))
+            result = search(prepared, held, limits, progress=partial(_show, progress, bar))
     except GoalError as error:
         console.print(tries_table(error.tries, goal))
         raise
-    console.print(tries_table(found.tries, goal))
-    return found
+    console.print(tries_table(result.tries, goal))
+    return result
 
 
 def _check_stops(goal: Goal, agreement: float, images: int) -> None:

@@ -94,7 +94,7 @@ def compare(
         Raises:
         DataError: There are no images, or labels are not class indices.
     """
-    counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
+    counts, seconds, count = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
     labelled = known = True
     layers = _Layers(snn, technology)
     if total:
@@ -105,15 +105,15 @@ def compare(
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         labelled &= y is not None
-        if not seen and (sized := snn.at(x.shape[1:])) is not snn:  # costs are those of the images' size
+        if not count and (sized := snn.at(x.shape[1:])) is not snn:  # costs are those of the images' size
             snn, layers = sized, _Layers(sized, technology)
-        if seen < layer_images:
-            layers.update(x[: layer_images - seen])
+        if count < layer_images:
+            layers.update(x[: layer_images - count])
         outputs, readings = list[Any](), list[dict[str, Tensor]]()
         for k, analog in enumerate((True, False)):
             started = time.perf_counter()
-            found, decoded = snn.readings(x, analog=analog)
-            outputs.append(tree_map(Tensor.cpu, found))  # the copy waits for a GPU to finish
+            result, decoded = snn.readings(x, analog=analog)
+            outputs.append(tree_map(Tensor.cpu, result))  # the copy waits for a GPU to finish
             readings.append(decoded)
             seconds[k] += time.perf_counter() - started
         first = [logits(each) for each in outputs]
@@ -122,10 +122,10 @@ def compare(
         counts += _counts(first[0], first[1], y if known else None)
         scores.update(outputs[0], outputs[1], y if labelled else None)
         errors.update(readings[0], readings[1])
-        seen += len(x)
+        count += len(x)
         if progress:
             progress(len(x))
-    tally = torch.cat([counts, torch.tensor([seen], dtype=torch.float64)])
+    tally = torch.cat([counts, torch.tensor([count], dtype=torch.float64)])
     ann, right, same, error, norm, images = (total(tally) if total else tally).tolist()
     if not images:
         raise DataError("there are no images to measure on")
@@ -172,7 +172,7 @@ def compare(
             if joules or part not in ("macs", "products", "functions")
         },
         seconds=seconds[1],
-        images_per_second=images / seconds[1] if seen else 0.0,
+        images_per_second=images / seconds[1] if count else 0.0,
         layer_images=layers.images,
         layers=layers.rows(),
     )
@@ -181,7 +181,7 @@ def compare(
         measures=ann_measures,
         macs=float(ann_work.macs),
         energy_uj=ann_work.joules_in(technology) * 1e6,
-        images_per_second=images / seconds[0] if seen else 0.0,
+        images_per_second=images / seconds[0] if count else 0.0,
     )
     return Comparison(int(images), about, row)
 
@@ -209,11 +209,11 @@ def _counts(ann: Tensor, snn: Tensor, labels: Tensor | None) -> Tensor:
 def _counted(spikes: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
     """Return for each neuron, over steps and images: its positive spikes, then its spikes of each level or higher."""
     sums = [torch.zeros_like(spikes[0, 0], dtype=torch.float32) for _ in range(1 + len(levels))]
-    held = torch.empty_like(spikes[0, 0])
+    buffer = torch.empty_like(spikes[0, 0])
     for row in spikes.flatten(0, 1):  # one image at one step, in one buffer: allocation would cost more than counting
-        sums[0] += torch.clamp(row, 0, 1, out=held)
+        sums[0] += torch.clamp(row, 0, 1, out=buffer)
         for level, count in zip(levels, sums[1:], strict=True):
-            count += torch.abs(row, out=held).sub_(level - 1).clamp_(0, 1)
+            count += torch.abs(row, out=buffer).sub_(level - 1).clamp_(0, 1)
     return sums
 
 
@@ -255,8 +255,8 @@ class _Layers:
         for name in self.ops:
             self.errors[name].combine(total)
             for counts in (self.spikes[name], self.synapses[name], self.products[name]):
-                found = total(torch.tensor(list(counts.values()), dtype=torch.float64)).tolist()
-                counts.update(zip(counts, found, strict=True))
+                sums = total(torch.tensor(list(counts.values()), dtype=torch.float64)).tolist()
+                counts.update(zip(counts, sums, strict=True))
 
     def _watch(self, op: Op, fired: Tracked) -> None:
         spikes, name = fired.spikes, op.name
@@ -299,10 +299,10 @@ class _Layers:
 
     def evaluated_once(self) -> Operations:
         """Return the cost of one evaluation of each function, in the analog network, beyond comparisons."""
-        found = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons]
+        evaluations = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons]
         return Operations(
-            function_additions=sum(once.additions for once in found),
-            function_multiplications=sum(once.multiplications for once in found),
+            function_additions=sum(once.additions for once in evaluations),
+            function_multiplications=sum(once.multiplications for once in evaluations),
         )
 
     def operations(self) -> Operations:

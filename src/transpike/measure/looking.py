@@ -138,27 +138,27 @@ def look(
         for number, subject in enumerate(subjects) if number or not taught
     ]  # fmt: skip
     paired = {number: PairedStages(subject) for number, subject in enumerate(subjects) if subject.stages}
-    said: list[list[Tensor]] = [[] for _ in subjects]
+    logits_by_network: list[list[Tensor]] = [[] for _ in subjects]
     labels: list[Tensor] = []
     pictures: list[tuple[Tensor, int]] = []
     console = Console(stderr=True)
     for images, target in track(loader, description="looking", console=console):
         batch = images.to(device)
-        seen = [observer(batch) for observer in observers]
+        results = [observer(batch) for observer in observers]
         with torch.no_grad():
             for number, spectra in stages:
                 for one in spectra:
-                    one.update(seen[number][1], seen[0][1])
+                    one.update(results[number][1], results[0][1])
             first = [] if labels else _of_new_classes(target, (), min(shown, PICTURED))
             pictured = {place: class_names[int(target[place])] for place in first}
             for number, pair in paired.items():
-                pair.update(seen[number][1], seen[0][1], pictured=pictured)
-        for kept, (logits, _) in zip(said, seen, strict=True):
-            kept.append(logits.cpu())
+                pair.update(results[number][1], results[0][1], pictured=pictured)
+        for collected, (logits, _) in zip(logits_by_network, results, strict=True):
+            collected.append(logits.cpu())
         labels.append(target)
         places = _of_new_classes(target, [label for _, label in pictures], shown - len(pictures))
         pictures += [(images.select(int(images.ndim == 5), place), int(target[place])) for place in places]
-    everything, truth = [torch.cat(kept) for kept in said], torch.cat(labels)
+    everything, truth = [torch.cat(collected) for collected in logits_by_network], torch.cat(labels)
     return Seen(
         images=len(truth),
         accuracy=[accuracy(each, truth) for each in everything],
@@ -172,11 +172,11 @@ def look(
 
 def _of_new_classes(target: Tensor, known: Sequence[int], most: int) -> list[int]:
     """Return the positions of at most so many images whose classes are new and differ from each other."""
-    found: dict[int, int] = {}
+    positions: dict[int, int] = {}
     for place, label in enumerate(target.tolist()):
-        if label not in known and label not in found and len(found) < most:
-            found[label] = place
-    return list(found.values())
+        if label not in known and label not in positions and len(positions) < most:
+            positions[label] = place
+    return list(positions.values())
 
 
 def _logits(logits: Sequence[Tensor], shown: int) -> Logits:
@@ -207,7 +207,7 @@ def _logits(logits: Sequence[Tensor], shown: int) -> Logits:
 
 def filters(subjects: Sequence[Subject]) -> tuple[Filter, ...]:
     """Return |W2| of each SRD filter: with zero frequency in the middle, or by place for a spatial filter."""
-    found = []
+    result = []
     for number, subject in enumerate(subjects):
         for stage, adapter in subject.adapters.items():
             if not isinstance(adapter, SpectralResidualDistillation):
@@ -218,13 +218,13 @@ def filters(subjects: Sequence[Subject]) -> tuple[Filter, ...]:
                 weights = full_plane(torch.view_as_complex(weights).abs(), width=stage.size[1])
                 ratio = _high_over_low(weights)
             plane = matrix(weights.abs())
-            found.append(
+            result.append(
                 Filter(
                     network=number, tap=stage.student, domain=residual.domain, size=stage.size, weights=plane,
                     high_over_low=ratio,
                 )
             )  # fmt: skip
-    return tuple(found)
+    return tuple(result)
 
 
 def _high_over_low(weights: Tensor) -> float | None:
@@ -237,19 +237,19 @@ def _high_over_low(weights: Tensor) -> float | None:
 
 def neurons(subjects: Sequence[Subject]) -> tuple[Neuron, ...]:
     """Return how each network's most frequent kind of spiking neuron filters, measured and by BSD's Eq. 3."""
-    found: dict[tuple[str, float, float], Neuron] = {}
+    kinds_seen: dict[tuple[str, float, float], Neuron] = {}
     for number, subject in enumerate(subjects):
         nodes = [module for module in subject.model.modules() if hasattr(module, "v_threshold")]
         kinds = {id(node): (type(node).__name__, *leak(node)) for node in nodes}
         if not nodes:
             continue
         kind, layers = Counter(kinds.values()).most_common(1)[0]
-        if kind in found:
-            found[kind] = replace(found[kind], networks=(*found[kind].networks, number))
+        if kind in kinds_seen:
+            kinds_seen[kind] = replace(kinds_seen[kind], networks=(*kinds_seen[kind].networks, number))
         elif kind[1] <= 1:
             node = next(node for node in nodes if kinds[id(node)] == kind)
-            found[kind] = _neuron(node, number, layers=layers, others=len(nodes) - layers)
-    return tuple(found.values())
+            kinds_seen[kind] = _neuron(node, number, layers=layers, others=len(nodes) - layers)
+    return tuple(kinds_seen.values())
 
 
 def _neuron(node: nn.Module, network: int, *, layers: int, others: int) -> Neuron:

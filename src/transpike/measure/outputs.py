@@ -49,12 +49,12 @@ def _one(given: object) -> Metric:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # last, because installed modules have priority
         try:
-            found = getattr(importlib.import_module(module), name)
+            metric = getattr(importlib.import_module(module), name)
         except Exception as error:  # the user's module may raise anything
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ConfigError(f"metric: {given[:60]!r} cannot be imported: {why}") from error
-        if callable(found):
-            return found  # type: ignore[no-any-return]
+        if callable(metric):
+            return metric  # type: ignore[no-any-return]
     guess = near(given, METRICS) if isinstance(given, str) else ""
     raise ConfigError(
         f"metric: {str(given)[:60]!r} is none.{guess} There are: {', '.join(METRICS)}; module:function; or, from "
@@ -69,16 +69,16 @@ def scored(metric: Metric, outputs: Any, targets: Any, images: int) -> float:
         DataError: The measure returns neither a number nor one number for each image.
     """
     try:
-        found = torch.as_tensor(metric(outputs, targets)).double().cpu()
+        scores = torch.as_tensor(metric(outputs, targets)).double().cpu()
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         name = getattr(metric, "__name__", "metric")
         raise DataError(f"metric: {name} does not take these outputs and targets: {why}") from error
-    if found.numel() == 1:
-        return float(found) * images
-    if found.shape != (images,):
-        raise DataError(f"metric: expected a number, or one an image, not {list(found.shape)} for {images} images")
-    return float(found.sum())
+    if scores.numel() == 1:
+        return float(scores) * images
+    if scores.shape != (images,):
+        raise DataError(f"metric: expected a number, or one an image, not {list(scores.shape)} for {images} images")
+    return float(scores.sum())
 
 
 class Scores:
@@ -139,17 +139,17 @@ class OutputErrors:
     def update(self, ann: Mapping[str, Tensor], snn: Mapping[str, Tensor]) -> None:
         """Add both networks' values for some images, by operation."""
         for name in self.names:
-            want, got = (x[name].double().reshape(len(x[name]), -1).cpu() for x in (ann, snn))
-            sums = [(got - want).square().sum(), want.square().sum(), want.sum(0)]
+            want, actual = (x[name].double().reshape(len(x[name]), -1).cpu() for x in (ann, snn))
+            sums = [(actual - want).square().sum(), want.square().sum(), want.sum(0)]
             self._sums[name] = [a + b for a, b in zip(self._sums.get(name, [torch.zeros(())] * 3), sums, strict=True)]
 
     def result(self, images: float, total: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
         """The errors by the outputs' names. An output that never varies is measured without subtracting its mean."""
-        found = {}
+        errors = {}
         for name, sums in self._sums.items():
             error, whole, mean = [total(x) for x in sums] if total else sums
             varying = float(whole - mean.square().sum() / images)
             norm = varying if varying > 1e-12 * float(whole) else float(whole)
             if norm > 0:
-                found[self.names[name]] = float((error / norm).sqrt())
-        return found
+                errors[self.names[name]] = float((error / norm).sqrt())
+        return errors

@@ -151,17 +151,17 @@ class _Search:
 
     def _fewest(self, code: CSS, most: int) -> int | None:
         """Return the fewest steps with which a network that waits long enough meets the goal."""
-        low, high, found = min(2, most), most, None
+        low, high, fewest = min(2, most), most, None
         while low <= high:
             steps = (low + high) // 2
             silences = self._silences(code, steps)
             # Half the amplitude gives one more digit. Larger digits keep the range and are not needed otherwise.
             silence = silences.patient(0.5 if max(code.digits) > 1 else 1.0)
             if self._try(silences, silence, always=True).met:
-                found, high = steps, steps - 1
+                fewest, high = steps, steps - 1
             else:
                 low = steps + 1
-        return found
+        return fewest
 
     def _shorten(self, code: CSS, steps: int) -> None:
         """Try one network for each price of a silent step, the shortest first, until one meets goal and limits."""
@@ -199,8 +199,8 @@ class _Search:
         no_longer = self.best is None or (snn.latency if mean is None else soonest) <= self.best.reached
         if always or (tried.fits and no_longer):
             self._need(self.held.cost)
-            score, taken = self.held.judge(snn, agreement=None if mean is None else self.limits.agreement)
-            self.taken += taken
+            score, simulations = self.held.judge(snn, agreement=None if mean is None else self.limits.agreement)
+            self.taken += simulations
             tried = replace(tried, **asdict(score))
             if tried.mean_steps is not None:
                 late = waited + tried.mean_steps

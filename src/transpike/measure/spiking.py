@@ -118,8 +118,8 @@ def follow_steps(
         for images, labels in loader:
             shown = encoder(images.to(device))
             reset_net(model)
-            said = model(shown).float().cumsum(0).argmax(-1).cpu()
-            right += (said == labels).sum(1)
+            predictions = model(shown).float().cumsum(0).argmax(-1).cpu()
+            right += (predictions == labels).sum(1)
             spikes += float(shown.count_nonzero())
             count += len(labels)
     reset_net(model)

@@ -162,8 +162,8 @@ class PairedStages:
         return {"teacher": target, "student": own, "adapted": adapted}
 
     def _refinement(self, stage: Stage) -> WaveletRefinement | None:
-        found = getattr(self.student.adapters.get(stage), "refine", None)
-        return found if isinstance(found, WaveletRefinement) and found.levels else None
+        refine = getattr(self.student.adapters.get(stage), "refine", None)
+        return refine if isinstance(refine, WaveletRefinement) and refine.levels else None
 
     def _transform(self, stage: Stage) -> tuple[tuple[int, int], str, int]:
         """Return grid, wavelet and levels: those of SFKD, or others that fit the stage."""
@@ -214,16 +214,16 @@ def _pictures(maps: Maps, pictured: Mapping[int, str], *, wavelet: str, levels: 
 
     Network 0 is the teacher, and network 1 is its student.
     """
-    found = []
+    pictures = []
     for image, (place, label) in enumerate(pictured.items()):
         channel = int(maps["teacher"][place].var((-2, -1)).argmax())
         for name, values in maps.items():
             bands = tuple(map(matrix, sub_bands(values[place, channel], wavelet=wavelet, levels=levels)))
             network, adapted = int(name != "teacher"), name == "adapted"
-            found.append(
+            pictures.append(
                 Picture(network=network, adapted=adapted, image=image, label=label, channel=channel, bands=bands)
             )
-    return found
+    return pictures
 
 
 def curve(values: Tensor) -> Curve:

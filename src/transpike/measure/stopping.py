@@ -36,13 +36,13 @@ def held_out_images(agreement: float, held_out: int | None, images: int) -> int:
     needed = least_images(agreement)
     if held_out is not None and held_out < needed:
         raise ConfigError(f"agreement={agreement} needs held_out={needed} or more, not {held_out}.")
-    found = max(needed, min(512, images // 2)) if held_out is None else held_out
-    if found >= images:
+    chosen = max(needed, min(512, images // 2)) if held_out is None else held_out
+    if chosen >= images:
         raise ConfigError(
-            f"held_out={found}: these images set the threshold, and none of {images} test images is left to measure "
+            f"held_out={chosen}: these images set the threshold, and none of {images} test images is left to measure "
             "on; give a smaller --held-out, a smaller --agreement, or more images."
         )
-    return found
+    return chosen
 
 
 def early_row(

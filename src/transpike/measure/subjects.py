@@ -53,8 +53,8 @@ class Subject:
     @property
     def adapters(self) -> dict[Stage, SpectralResidualDistillation | SpatialFrequencyDistillation]:
         """For each stage, the module that distillation trained beside the student, if it was SRD or SFKD."""
-        found = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
-        return dict(zip(self.stages, found, strict=True)) if len(found) else {}
+        modules = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
+        return dict(zip(self.stages, modules, strict=True)) if len(modules) else {}
 
     def pairs(self, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Pairs:
         """Return by stage its maps and the teacher's as its distillation compared them; none if it compared no maps."""
@@ -93,14 +93,14 @@ def find_stages(
     if teacher is None:
         return
     others = list(pairs.values()) if isinstance(pairs, Mapping) else _default_taps(teacher.model)
-    found, their_classes = _find(teacher, others, images)
+    teacher_taps, their_classes = _find(teacher, others, images)
     if classes != their_classes:
         raise ModelError(f"{student.place} gives {classes} classes and the teacher, {teacher.place}, {their_classes}.")
-    matched = match_taps(student.taps, found) if found else []  # an MLP has no taps
+    matched = match_taps(student.taps, teacher_taps) if teacher_taps else []  # an MLP has no taps
     if isinstance(pairs, Mapping):
         matched = list(pairs.items())
-    student.stages = pair_taps(student.taps, found, matched)
-    teacher.taps |= {stage.teacher: found[stage.teacher] for stage in student.stages}
+    student.stages = pair_taps(student.taps, teacher_taps, matched)
+    teacher.taps |= {stage.teacher: teacher_taps[stage.teacher] for stage in student.stages}
     if own and learned and learned.taps == dict(matched):
         student.method = _method(student, learned)
 
@@ -120,10 +120,10 @@ def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str,
     samples, image = shown.shape[int(shown.ndim == 5)], (shown.shape[-2], shown.shape[-1])
     reset_net(subject.model)
     try:
-        found = find_taps(subject.model, names, run, samples=samples, image=image, steps=subject.given.steps)
+        found_taps = find_taps(subject.model, names, run, samples=samples, image=image, steps=subject.given.steps)
     finally:
         reset_net(subject.model)
-    return found, classes[0]
+    return found_taps, classes[0]
 
 
 def _distillation(place: str) -> Distillation | None:

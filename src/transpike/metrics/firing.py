@@ -139,9 +139,9 @@ class FiringMeter:
         kinds = ["macs", "synops", *(f"{kind} {name}" for kind in ("spikes", "negative") for name in names)]
         counts = [self.samples, self._steps, self._dense, *(self._updates[name] for name in names)]
         own = torch.tensor([*counts, *map(self._total, kinds)], dtype=torch.float64)
-        found = total(own).tolist()
-        self.samples, self._steps, self._dense, *updates = map(int, found[: len(counts)])
-        sums = torch.tensor(found[len(counts) :], dtype=torch.float64)
+        totals = total(own).tolist()
+        self.samples, self._steps, self._dense, *updates = map(int, totals[: len(counts)])
+        sums = torch.tensor(totals[len(counts) :], dtype=torch.float64)
         self._sums = dict(zip(kinds, sums, strict=True))
         summed = dict(zip(names, updates, strict=True))
         # In the order in which they ran.

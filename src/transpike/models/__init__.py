@@ -226,14 +226,14 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 def _described(folder: Path, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the description of the network to which a run's folder finally leads, and all arguments on the way."""
-    seen = set[str]()
+    places = set[str]()
     while True:
-        seen.add(os.path.realpath(folder))
+        places.add(os.path.realpath(folder))
         about = read_description(folder)
         kwargs = {**about.get("kwargs", {}), **kwargs}
         if not is_run(about["name"]):
             return about, kwargs
-        if os.path.realpath(about["name"]) in seen:
+        if os.path.realpath(about["name"]) in places:
             raise ModelError(f"{folder}/model.json: damaged: names its own folder as its network. Train again.")
         folder = Path(about["name"])
 

@@ -71,9 +71,9 @@ def activation_factory(activation: str | Activation, **arguments: Any) -> Activa
     """
     if not isinstance(activation, str):
         return activation
-    made = partial(ACTIVATIONS[choice("activation", activation, ACTIVATIONS, error=ModelError)], **arguments)
-    made()  # so that an error comes once, and early
-    return made
+    factory = partial(ACTIVATIONS[choice("activation", activation, ACTIVATIONS, error=ModelError)], **arguments)
+    factory()  # so that an error comes once, and early
+    return factory
 
 
 def activation_arguments(activation: object) -> dict[str, object]:

@@ -65,15 +65,17 @@ def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] 
     if name not in NETWORKS:
         return _of_library(name)
     entry = NETWORKS[name]
-    found: dict[str, object] = {}
+    arguments: dict[str, object] = {}
     if entry.plan is not None:
-        found = {each.name: getattr(entry.plan, each.name) for each in fields(entry.plan) if each.name not in OF_ALL}
+        arguments = {
+            each.name: getattr(entry.plan, each.name) for each in fields(entry.plan) if each.name not in OF_ALL
+        }
     if isinstance(entry.plan, ResNetPlan):
-        found = {"width": entry.plan.stem} | found
+        arguments = {"width": entry.plan.stem} | arguments
     if entry.neuron is None:
-        return found | _defaults(entry.network)
+        return arguments | _defaults(entry.network)
     neuron = neuron_factory(spiking_neuron or entry.neuron)
-    return found | {"spiking_neuron": _name(entry.neuron)} | _defaults(neuron, hidden=("step_mode",))
+    return arguments | {"spiking_neuron": _name(entry.neuron)} | _defaults(neuron, hidden=("step_mode",))
 
 
 def describe_arguments(name: str) -> str:
@@ -84,8 +86,8 @@ def describe_arguments(name: str) -> str:
     >>> describe_arguments("torchvision/densenet121")
     'growth_rate, block_config, num_init_features, bn_size, drop_rate, memory_efficient'
     """
-    found = network_arguments(name)
-    return _line(found) if name in NETWORKS else ", ".join(found) or "what its library documents"
+    arguments = network_arguments(name)
+    return _line(arguments) if name in NETWORKS else ", ".join(arguments) or "what its library documents"
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
@@ -154,12 +156,12 @@ def _of_library(name: str) -> dict[str, object]:
 
         maker = torchvision.models.get_model_builder(rest)
     try:
-        made = inspect.signature(maker, eval_str=True).return_annotation
+        annotation = inspect.signature(maker, eval_str=True).return_annotation
     except (NameError, TypeError):
         return {}
-    if not (isinstance(made, type) and issubclass(made, nn.Module)) or made is nn.Module:
+    if not (isinstance(annotation, type) and issubclass(annotation, nn.Module)) or annotation is nn.Module:
         return {}
-    return {key: value for key, value in _defaults(made).items() if isinstance(value, PLAIN)}
+    return {key: value for key, value in _defaults(annotation).items() if isinstance(value, PLAIN)}
 
 
 def _defaults(function: Callable[..., object], *, hidden: tuple[str, ...] = ()) -> dict[str, object]:

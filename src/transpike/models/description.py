@@ -36,8 +36,8 @@ FIELDS: dict[str, Callable[[Record, str], object]] = {
 
 
 def _describes(path: Path) -> bool:
-    found = read_json(path)
-    return isinstance(found, dict) and (found.get("own") is True or all(name in found for name in NEEDED))
+    content = read_json(path)
+    return isinstance(content, dict) and (content.get("own") is True or all(name in content for name in NEEDED))
 
 
 DESCRIPTION = files.Kind("a description of a network (model.json)", _describes)
@@ -56,21 +56,21 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder}: not the folder of a finished `transpike train` run: it has no model.json.{instead}"
         )
-    found = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
-    if found.has("own") and found.flag("own"):
+    record = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
+    if record.has("own") and record.flag("own"):
         raise ModelError(
-            f"{folder}: its network, {found.text('name')}, is a module of your own, which no command can make again. "
+            f"{folder}: its network, {record.text('name')}, is a module of your own, which no command can make again. "
             f"From Python: make it, transpike.models.load_weights(model, {str(folder)!r}), then "
             "transpike.train.evaluate(model, loader) or transpike.convert(model, images)."
         )
-    if missing := [name for name in NEEDED if name not in found.content]:
+    if missing := [name for name in NEEDED if name not in record.content]:
         raise ModelError(f"{path}: lacks {', '.join(missing)}; it was not written by `transpike train`.")
     for name, read in FIELDS.items():
-        if name in NEEDED or found.has(name):
-            read(found, name)
-    if found.has("kwargs") and (own := OWN & found.record("kwargs").content.keys()):
-        raise found.wrong(f"kwargs holds {', '.join(sorted(own))}, which stands beside it.")
-    return {name: value for name, value in found.content.items() if value is not None or name != "kwargs"}
+        if name in NEEDED or record.has(name):
+            read(record, name)
+    if record.has("kwargs") and (own := OWN & record.record("kwargs").content.keys()):
+        raise record.wrong(f"kwargs holds {', '.join(sorted(own))}, which stands beside it.")
+    return {name: value for name, value in record.content.items() if value is not None or name != "kwargs"}
 
 
 def _instead(folder: Path) -> str:

@@ -153,11 +153,11 @@ def _operator(target: str) -> Callable[..., Any] | None:
     if target.count(".") != 4 or parts[:3] != ["torch", "ops", "aten"]:
         return None
     packet = getattr(torch.ops.aten, parts[3], None)
-    found = getattr(packet, parts[4], None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
-    if not isinstance(found, torch._ops.OpOverload):
+    overload = getattr(packet, parts[4], None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
+    if not isinstance(overload, torch._ops.OpOverload):
         return None
-    texts = [a.name for a in found._schema.arguments if "str" in str(a.type) and a.name not in _TEXTS]
-    return None if texts else found
+    texts = [a.name for a in overload._schema.arguments if "str" in str(a.type) and a.name not in _TEXTS]
+    return None if texts else overload
 
 
 def _bound(run: torch._ops.OpOverload, given: Mapping[str, object]) -> tuple[tuple[object, ...], dict[str, object]]:
@@ -203,14 +203,14 @@ def _optional(item: Mapping[str, Any]) -> object:
 
 
 def _outputs(node: Mapping[str, Any]) -> tuple[str, ...]:
-    found: list[str] = []
-    for given in node["outputs"]:
-        ((kind, value),) = given.items()
+    names: list[str] = []
+    for output in node["outputs"]:
+        ((kind, value),) = output.items()
         if kind == "as_tensors":
-            found += [item["name"] for item in value]
+            names += [item["name"] for item in value]
         elif kind != "as_none":
-            found.append(value["name"] if "name" in value else value["as_name"])
-    return tuple(found)
+            names.append(value["name"] if "name" in value else value["as_name"])
+    return tuple(names)
 
 
 def _path(node: Mapping[str, Any]) -> str:

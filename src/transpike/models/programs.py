@@ -111,8 +111,8 @@ class Program(nn.Module):
         if type(x) is Tensor and not x.is_meta and x.shape not in self._known and not torch.compiler.is_compiling():
             self.check(x)  # first with sizes only, because an unknown file may need more memory than there is
             self._known.add(x.shape)
-        found = self._run(x, {name: getattr(self, place) for name, place in self._places.items()})
-        return found[0] if len(found) == 1 else found
+        outputs = self._run(x, {name: getattr(self, place) for name, place in self._places.items()})
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def check(self, x: Tensor) -> None:
         """Check that the network runs on samples like ``x``, without memory.
@@ -153,11 +153,11 @@ class Program(nn.Module):
             if named:
                 return ()
             raise ModelError(f"{self.title}: {missing[0]}")
-        found = [values.get(name) for name in self.outputs]
-        kept = tuple(value for value in found if isinstance(value, Tensor))
-        if len(kept) < len(found):
+        outputs = [values.get(name) for name in self.outputs]
+        tensors = tuple(value for value in outputs if isinstance(value, Tensor))
+        if len(tensors) < len(outputs):
             raise ModelError(f"{self.title}: an output is no tensor, or no step gives it. Export it again.")
-        return kept
+        return tensors
 
 
 def _names(argument: object) -> Iterator[str]:

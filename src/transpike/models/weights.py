@@ -67,8 +67,8 @@ def _read(path: str | Path) -> tuple[str, State]:
         except Exception as error:  # a parser may raise anything for unknown bytes
             raise ModelError(f"{path} is damaged ({brief(error)}). {AGAIN}") from error
     else:
-        names, found = _choose(read_archive(path), path)
-        place, state = ".".join(names), {str(name): value for name, value in found.items()}
+        names, state_dict = _choose(read_archive(path), path)
+        place, state = ".".join(names), {str(name): value for name, value in state_dict.items()}
     if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := _odd(value))]:
         raise ModelError(f"{path}: {len(odd)} tensor(s) without plain values: {few(odd)}. Save them as such.")
     return place, state
@@ -85,9 +85,9 @@ def _odd(tensor: Tensor) -> str:
 
 
 def _choose(content: object, path: Path) -> Found:
-    found = list(_states(content))
-    averages = [each for each in found if any(AVERAGES & _words(name) for name in each[0])]
-    ranks = [(_rank(names), (names, state)) for names, state in averages or found]
+    states = list(_states(content))
+    averages = [each for each in states if any(AVERAGES & _words(name) for name in each[0])]
+    ranks = [(_rank(names), (names, state)) for names, state in averages or states]
     best = min((rank for rank, _ in ranks), default=None)
     chosen = [each for rank, each in ranks if rank == best]
     if len(chosen) == 1:
@@ -104,12 +104,12 @@ def _choose(content: object, path: Path) -> Found:
 def _states(content: object) -> Iterator[Found]:
     """Yield the mappings of names to tensors in a file, except an optimiser's."""
     waiting: deque[tuple[tuple[str, ...], object]] = deque([((), content)])
-    seen = set()
+    visited = set()
     while waiting:
         names, value = waiting.popleft()
-        if not isinstance(value, Mapping) or not value or id(value) in seen:
+        if not isinstance(value, Mapping) or not value or id(value) in visited:
             continue
-        seen.add(id(value))
+        visited.add(id(value))
         if all(isinstance(each, Tensor) for each in value.values()):
             yield names, value
         else:
@@ -159,9 +159,9 @@ def _unprefixed(state: State, expected: State, nested: int = 0) -> State | None:
     likely += [head for head in PREFIXES if head in heads]
     for head in [*likely, *(heads if common else ())] if nested < NESTED else ():
         inner = {name[len(head) + 1 :]: value for name, value in state.items() if name.startswith(f"{head}.")}
-        found = _unprefixed(inner, expected, nested + 1)
-        if found is not None:
-            return found
+        inner_state = _unprefixed(inner, expected, nested + 1)
+        if inner_state is not None:
+            return inner_state
     return None
 
 
@@ -229,11 +229,11 @@ def _differences(state: State, expected: State) -> Iterator[str]:
     for name, value in expected.items():
         if name not in state or is_lazy(value):
             continue
-        given = state[name]
-        if given.shape != value.shape:
-            yield f"{name} has shape {tuple(given.shape)}, not {tuple(value.shape)}"
-        elif _numbers(given) != _numbers(value) and not (name in counters and given.is_floating_point()):
-            yield f"{name} holds {_numbers(given)} ({given.dtype}), not {_numbers(value)} ({value.dtype})"
+        tensor = state[name]
+        if tensor.shape != value.shape:
+            yield f"{name} has shape {tuple(tensor.shape)}, not {tuple(value.shape)}"
+        elif _numbers(tensor) != _numbers(value) and not (name in counters and tensor.is_floating_point()):
+            yield f"{name} holds {_numbers(tensor)} ({tensor.dtype}), not {_numbers(value)} ({value.dtype})"
 
 
 def _numbers(tensor: Tensor) -> str:

@@ -77,7 +77,7 @@ def _features(result: Analysis, key: str) -> Group | None:
     stages: dict[tuple[str, str | None, tuple[int, int]], list[Features]] = {}
     for stage in result.features:
         stages.setdefault((stage.tap, stage.teacher_tap, stage.size), []).append(stage)
-    found, every, rows = [], [], []
+    drawings, every, rows = [], [], []
     for number, ((tap, other, (height, width)), alike) in enumerate(stages.items()):
         # The teacher is the same for all students.
         curves = {(curve.network, curve.adapted): curve for stage in alike for curve in stage.curves}
@@ -86,7 +86,7 @@ def _features(result: Analysis, key: str) -> Group | None:
             lines += _gaussians(stage.sigma for stage in alike)
         every += lines
         name = f"{tap}, teacher’s {other}" if other else tap
-        found += _plot(
+        drawings += _plot(
             lines, f"{key}-features-{number}", f"{name} ({height} × {width})",
             (f"frequency ({CYCLES})", "power (white = 1)"), scale="log", whole=False,
         )  # fmt: skip
@@ -100,7 +100,7 @@ def _features(result: Analysis, key: str) -> Group | None:
         "Features: power by frequency",
         "".join(_feature_note(result.networks, adapted=adapted, weighted=weighted)),
         legend=_legend(every, f"{key}-features"),
-        plots=found,
+        plots=drawings,
         about="The share of the variance above ¼ cycle per pixel. For white noise this share depends on the grid."
         + (
             " The last columns show the difference that a method leaves between student and teacher, as a share of "
@@ -171,11 +171,11 @@ def _logits(result: Analysis, key: str) -> Group | None:
         "Above ¼ cycle per class. The transform treats the last rank as the neighbour of the first, so both ends "
         "contain the step between them."
     )
-    found = [
+    drawings = [
         *_plot(means, f"{key}-logits", "Sorted logits, mean over images", titles),
         *_plot(high, f"{key}-high", "Their high frequencies", ("rank", "root mean square"), note=edge),
     ]
-    if not found:
+    if not drawings:
         return None
     first = "the teacher’s" if networks[0].role == "teacher" else "the first student’s"
     singles = [
@@ -195,7 +195,7 @@ def _logits(result: Analysis, key: str) -> Group | None:
         f"Logits in {first} order",
         f"For each image the classes are sorted by {first} logits, from the largest to the smallest.",
         legend=_legend(means, f"{key}-logits"),
-        plots=found,
+        plots=drawings,
         wide=drawn,
         columns=("network", "root mean square", "of the high frequencies", f"their distance from {first}"),
         rows=[
@@ -274,11 +274,11 @@ def _neuron(neuron: Neuron, networks: Sequence[Network], key: str) -> Group:
 
 
 def _saliency(result: Analysis, key: str) -> Group | None:
-    images, found = result.saliency.images, result.saliency.panels
+    images, overlays = result.saliency.images, result.saliency.panels
     if not images:
         return None
     networks = [network.label for network in result.networks]
-    maps = {(panel.image, panel.network): panel for panel in found}
+    maps = {(panel.image, panel.network): panel for panel in overlays}
     rows = []
     for number, image in enumerate(images):
         own = [maps[number, place] for place in range(len(networks))]

@@ -72,12 +72,12 @@ def _outputs(ann: Ann, named: Named, row: Row) -> list[Group]:
         for name, value in one.measures.items()
     ]
     columns = ("measure", "code", "beside the ANN’s outputs", "beside labels", "the ANN’s beside labels")
-    found = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
+    groups = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
     if len(row.output_errors) > 1:
         note = "Relative to the ANN’s outputs minus their mean over images. A softmax hides errors: look before it."
         errors = [(name, percent(value)) for name, value in row.output_errors.items()]
-        found.append(Group("Error of each output", note, columns=("output", "relative error"), rows=errors))
-    return found
+        groups.append(Group("Error of each output", note, columns=("output", "relative error"), rows=errors))
+    return groups
 
 
 def _least(result: Conversion, series: Sequence[Series]) -> list[Group]:
@@ -222,7 +222,7 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN", *, stair
         return row.loss_pp if labelled else 100 * (1 - row.agreement)
 
     stair &= len(named) > 1
-    found = []
+    drawn = []
     costs: list[tuple[Callable[[Row], float], str, str, str]] = [
         (lambda row: row.steps, "steps", "T (steps)", "T"),
         (lambda row: row.latency, "latency", "latency (steps)", "latency"),
@@ -245,14 +245,14 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN", *, stair
                 front=front(point for line in curves for point in line.points) if stair else [],
             )
             stairs = "The thin stairs join the points that no other point beats." if stair else ""
-            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stairs))
+            drawn.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stairs))
     errors = lines(lambda row: row.steps, lambda row: 100 * row.logit_error if known(row.logit_error) else None)
     if any(y > 0 for line in errors for _, y in line.points):
         alt = f"{place}: logit error in percent against T. {spoken(errors, 'T')}"
         svg = plots.draw_lines(errors, f"{key}-logits", alt, titles=("T (steps)", "logit error (%)"), scale="log")
         note = "The error falls with T until clipping or coupling dominates it instead of the code’s resolution."
-        found.append(Plot(Markup(svg), "Logit error against T", note))
-    return found
+        drawn.append(Plot(Markup(svg), "Logit error against T", note))
+    return drawn
 
 
 def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[Plot]:

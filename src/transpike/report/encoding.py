@@ -108,7 +108,7 @@ def after_line(label: str, index: int, result: Evaluation) -> plots.Line:
 
 
 def _operations(work: Operations, key: str) -> Group:
-    found = work.by_part
+    parts = work.by_part
     own, (_, *size) = compared(work)
     rows = [
         (WORK[row.part], *(count(each) if each else "–" for each in _counts(row)), fixed(row.energy_uj, 3),
@@ -117,8 +117,8 @@ def _operations(work: Operations, key: str) -> Group:
     ]  # fmt: skip
     return Group(
         "Operations and energy for one image",
-        _in_words(work, found),
-        plots=_energy_plot(work, found, key),
+        _in_words(work, parts),
+        plots=_energy_plot(work, parts, key),
         columns=(
             *("", "MACs", "additions, comparisons", "products", "shifts", "energy (µJ)"),
             f"× artificial at {size[0]} × {size[1]}",

@@ -106,7 +106,7 @@ def _run_by_run(runs: Sequence[Encoded], labels: Sequence[str]) -> Group:
     after = [after_line(label, index, run.result) for index, (label, run) in named]
     training = [_epochs(label, index, run, lambda epoch: epoch.train_accuracy) for index, (label, run) in named]
     held_out = [_epochs(label, index, run, lambda epoch: epoch.validation_accuracy) for index, (label, run) in named]
-    found = []
+    drawings = []
     for every, name, caption, x in (
         (after, "after", "Accuracy by steps shown", "steps shown"),
         (training, "train", "Training accuracy by epoch", "epoch"),
@@ -116,11 +116,11 @@ def _run_by_run(runs: Sequence[Encoded], labels: Sequence[str]) -> Group:
             alt = f"{caption} (%). {spoken(lines, x)}"
             svg = plots.draw_lines(lines, f"encodings-{name}", alt, titles=(x, "accuracy (%)"))
             note = "Test images. Each network is read out before its last step." if every is after else ""
-            found.append(Plot(Markup(svg), caption, note))
+            drawings.append(Plot(Markup(svg), caption, note))
     return Group(
         "Run by run",
         legend=line_legend(after, "encodings"),
-        plots=found,
+        plots=drawings,
         columns=("run", "T", "accuracy", "artificial network", "thresholds balanced", "spikes per neuron", "SynOps",
                  "energy (µJ)", "× artificial, image as it is"),
         rows=[_run_row(label, run) for _, (label, run) in named],

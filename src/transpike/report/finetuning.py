@@ -29,15 +29,17 @@ def finetuning_words(tuned: Finetuning) -> str:
     """
     before, after = tuned.before, tuned.after
     alone = untrained(tuned)
-    found = f"{before.silent - after.silent} of {before.silent} silent steps removed: latency {before.latency} before, "
-    return f"{found}{after.latency} after, {alone} with fewer silent steps and the converted weights."
+    sentence = (
+        f"{before.silent - after.silent} of {before.silent} silent steps removed: latency {before.latency} before, "
+    )
+    return f"{sentence}{after.latency} after, {alone} with fewer silent steps and the converted weights."
 
 
 def untrained(tuned: Finetuning) -> int:
     """Return the least latency at which the converted weights are about as accurate as with all silent steps."""
     rows = [row for row in tuned.schedules if row.weights == "converted"]
-    wanted = rows[0].accuracy - tuned.tolerance / 100 if rows else 0.0
-    return min((row.latency for row in rows if row.accuracy >= wanted), default=tuned.before.latency)
+    least = rows[0].accuracy - tuned.tolerance / 100 if rows else 0.0
+    return min((row.latency for row in rows if row.accuracy >= least), default=tuned.before.latency)
 
 
 def schedule_rows(tuned: Finetuning) -> list[tuple[str, ...]]:

@@ -77,22 +77,22 @@ def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     >>> front([(8, 1.0), (4, 2.0), (12, 1.5), (12, 0.5), (4, 3.0)])
     [(4, 2.0), (8, 1.0), (12, 0.5)]
     """
-    found: list[tuple[float, float]] = []
+    best: list[tuple[float, float]] = []
     for cost, loss in sorted(points):
-        if not found or loss < found[-1][1]:
-            found.append((cost, loss))
-    return found
+        if not best or loss < best[-1][1]:
+            best.append((cost, loss))
+    return best
 
 
 def find_series(sources: Sequence[Source]) -> list[list[Series]]:
     """Return the series of each conversion, with labels from the differences between them. No label occurs twice."""
     groups: list[tuple[int, dict[str, object], list[Row]]] = []
     for number, (result, _) in enumerate(sources):
-        found: dict[str, list[Row]] = {}
+        rows_by_label: dict[str, list[Row]] = {}
         for row in result.rows:
             scheme = {**{name: value for name, value in row.scheme.items() if name != "steps"}, "spikes": row.spikes}
-            found.setdefault(json.dumps(scheme, sort_keys=True), []).append(row)
-        groups += [(number, json.loads(key), rows) for key, rows in found.items()]
+            rows_by_label.setdefault(json.dumps(scheme, sort_keys=True), []).append(row)
+        groups += [(number, json.loads(key), rows) for key, rows in rows_by_label.items()]
     schemes, words = [scheme for _, scheme, _ in groups], [rows[0].words for _, _, rows in groups]
     places = [f"{sources[number][0].model} on {sources[number][0].dataset}" for number, _, _ in groups]
     labels, shorts = label_schemes(schemes, words, places), label_schemes(schemes, words)

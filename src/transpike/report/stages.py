@@ -36,10 +36,10 @@ Row = TypeVar("Row", bound=_OfStudent)
 
 def _by_student(rows: Sequence[Row], result: Analysis) -> list[tuple[int, str, list[Row]]]:
     """Return number and label of each student that has rows, with these rows."""
-    found: dict[int, list[Row]] = {}
+    rows_by_student: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.student, []).append(row)
-    return [(number, result.networks[number].label, own) for number, own in found.items()]
+        rows_by_student.setdefault(row.student, []).append(row)
+    return [(number, result.networks[number].label, own) for number, own in rows_by_student.items()]
 
 
 def _sub_bands(stages: Sequence[Bands], result: Analysis, key: str) -> Group | None:

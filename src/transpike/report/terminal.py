@@ -55,8 +55,8 @@ def conversion_table(result: Conversion) -> Table:
     table.caption = f"spikes, SynOps and energy are means over the first {result.rows[0].layer_images} images"
     table.caption += _shares(result.rows)
     if result.limits is not None:
-        kept = picked(result.rows, result.limits)
-        named = f"{_name(kept)}, T = {kept.steps}, keeps the most predictions" if kept else "no row"
+        picked_row = picked(result.rows, result.limits)
+        named = f"{_name(picked_row)}, T = {picked_row.steps}, keeps the most predictions" if picked_row else "no row"
         table.caption += f"\nwithin {result.limits}: {named}"
     if best.diagnosis:
         table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
@@ -80,8 +80,8 @@ def _outputs(rows: Sequence[Row], best: Row, ann: Ann) -> Iterator[str]:
     for name in best.measures:
         yield f"{name}: {_values([(row, row.measures.get(name)) for row in rows])} beside the ANN's outputs"
         if name in best.label_measures:
-            found = _values([(row, row.label_measures.get(name)) for row in rows])
-            yield f"{name} beside labels: {found}, the ANN's {ann.measures.get(name, 0.0):.4g}"
+            text = _values([(row, row.label_measures.get(name)) for row in rows])
+            yield f"{name} beside labels: {text}, the ANN's {ann.measures.get(name, 0.0):.4g}"
     if len(best.output_errors) > 1:
         errors = (f"{name} {100 * value:.3g} %" for name, value in best.output_errors.items())
         yield f"relative error: {', '.join(errors)}"
@@ -158,11 +158,11 @@ def _name(row: Row) -> str:
 
 def _shares(rows: Sequence[Row]) -> str:
     """Return the share of functions and products in the energy, if a network has such."""
-    found = {
+    energies = {
         part: [100 * row.energy_parts_uj.get(part, 0.0) / row.energy_uj for row in rows if row.energy_uj]
         for part in ("functions", "products")
     }
-    parts = (f"{part} {min(shares):.0f} to {max(shares):.0f} %" for part, shares in found.items() if any(shares))
+    parts = (f"{part} {min(shares):.0f} to {max(shares):.0f} %" for part, shares in energies.items() if any(shares))
     text = " and ".join(parts)
     return f"\nof the energy, {text}: what neurons evaluate at every step, and products of two trains" if text else ""
 
@@ -281,8 +281,8 @@ def analysis_tables(result: Analysis) -> Iterator[Table | str]:
     elif any(stage.teacher_tap for stage in result.features):
         yield "CKA is left out: it takes a batch of four images or more."
     if result.filters:
-        found = [(names[one.network], one.tap, one.domain, _optional(one.high_over_low)) for one in result.filters]
-        yield _table("SRD's filters", ("student", "stage", "domain", "|W2| high / low"), found, names=3)
+        filters = [(names[one.network], one.tap, one.domain, _optional(one.high_over_low)) for one in result.filters]
+        yield _table("SRD's filters", ("student", "stage", "domain", "|W2| high / low"), filters, names=3)
     yield from map(_neuron, result.neurons)
 
 
@@ -306,7 +306,7 @@ def _feature_row(names: Sequence[str], stage: Features) -> tuple[str, ...]:
 
 def _similarities(names: Sequence[str], result: Analysis) -> list[tuple[str, ...]]:
     """Return the similarity of each stage with the teacher's stage from which it learned."""
-    found = {
+    similarities = {
         (one.student, one.adapted, tap, other): value
         for one in result.similarity
         for tap, values in zip(one.taps, one.cka, strict=True)
@@ -314,7 +314,11 @@ def _similarities(names: Sequence[str], result: Analysis) -> list[tuple[str, ...
     }
     places = [(stage.student, stage.tap, stage.teacher_tap or "") for stage in result.features]
     return [
-        (names[student], tap, *(_optional(found.get((student, adapted, tap, other))) for adapted in (False, True)))
+        (
+            names[student],
+            tap,
+            *(_optional(similarities.get((student, adapted, tap, other))) for adapted in (False, True)),
+        )
         for student, tap, other in places
     ]
 

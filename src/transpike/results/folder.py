@@ -77,12 +77,12 @@ def read_result(folder: Path | str) -> Result:
         raise DataError(
             f"{folder}: no results.json here. Give the folder of a run: of `transpike train`, `convert`, `analyze`, ..."
         )
-    found = _read_object(path)
-    kind = found.pop("kind", None)
+    content = _read_object(path)
+    kind = content.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         names = [repr(name) for name in KINDS]
         raise checks.refuse(f"{path}: kind", kind, checks.listed(names), error=DataError, guess=f" {AGAIN}")
-    return _read_record(KINDS[kind], found, path)
+    return _read_record(KINDS[kind], content, path)
 
 
 def read_run(folder: Path | str) -> Run | None:

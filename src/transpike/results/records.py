@@ -190,15 +190,15 @@ def _fields(kind: Any) -> dict[str, tuple[Read, bool]]:
 
 
 def _record(kind: Any, value: object) -> Any:
-    found, known = _object(value), _fields(kind)
-    for name in found:
+    entries, known = _object(value), _fields(kind)
+    for name in entries:
         if name not in known:
-            absent = [one for one in known if one not in found]
+            absent = [one for one in known if one not in entries]
             raise Mistake(_name(name), f" is unknown.{checks.near(name, absent)}")
     values = {}
     for name, (read, required) in known.items():
-        if name in found:
-            values[name] = _inside(name, read, found[name])
+        if name in entries:
+            values[name] = _inside(name, read, entries[name])
         elif required:
             raise Mistake(name, " is missing.")
     return kind(**values)

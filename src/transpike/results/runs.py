@@ -85,9 +85,9 @@ def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = No
     Raises:
         ConfigError: The folder cannot be created, has another run's results, or another run has just started there.
     """
-    begun, made = provenance(verb, options), out is None or not os.path.lexists(out)
+    begun, creates = provenance(verb, options), out is None or not os.path.lexists(out)
     folder = out or _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
-    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))), made)
+    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))), creates)
 
 
 @contextmanager

@@ -147,12 +147,12 @@ def _analyse2(x: Tensor, wavelet: pywt.Wavelet, mode: str) -> tuple[Tensor, Deta
 
 
 def _synthesise2(low: Tensor | None, details: Sequence[Any], wavelet: pywt.Wavelet, mode: str, where: str) -> Tensor:
-    given = [None if band is None else _maps(band) for band in (low, *details)]
-    found = [band for band in given if band is not None]
+    bands = [None if band is None else _maps(band) for band in (low, *details)]
+    found = [band for band in bands if band is not None]
     if not found or any(band.shape != found[0].shape for band in found):
         shapes = ", ".join(
             f"{name} {None if band is None else list(band.shape)}"
-            for name, band in zip(("cA", "cH", "cV", "cD"), given, strict=True)
+            for name, band in zip(("cA", "cH", "cV", "cD"), bands, strict=True)
         )
         raise DataError(f"{where}: the bands must have one shape, found {shapes}; pass them as wavedec2 returned them")
     least = 1 if mode == "periodization" else wavelet.rec_len // 2
@@ -161,7 +161,7 @@ def _synthesise2(low: Tensor | None, details: Sequence[Any], wavelet: pywt.Wavel
             f"{where}: bands of {list(found[0].shape[-2:])} are smaller than {wavelet.name} makes any, {least} a side; "
             "name the wavelet and mode that made them"
         )
-    cA, cH, cV, cD = (torch.zeros_like(found[0]) if band is None else band for band in given)
+    cA, cH, cV, cD = (torch.zeros_like(found[0]) if band is None else band for band in bands)
     y = torch.cat([torch.cat([cA, cV], -1), torch.cat([cH, cD], -1)], -2)
     with torch.autocast(y.device.type, enabled=False):
         return _synthesise(_synthesise(y, wavelet, mode, -2), wavelet, mode, -1)

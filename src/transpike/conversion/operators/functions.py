@@ -35,7 +35,7 @@ def called(to: Lowering, node: Node, arguments: Mapping[str, Value], values: Seq
         if dims is None or whole is None:
             return to.mixed(node, values)
         translated = dims[0] if isinstance(axes, int) else dims
-        args, kwargs = ({**held, "dim": translated} if "dim" in held else held for held in (args, kwargs))
+        args, kwargs = ({**part, "dim": translated} if "dim" in part else part for part in (args, kwargs))
     elif name in TRAILING and len(values) == 1:
         shape = args["normalized_shape"]
         assert isinstance(shape, (list, tuple))

@@ -38,9 +38,9 @@ def computed_convolution(
     Models usually write it with samples as groups: images [1, N * C, H, W], kernels [N * out, C / groups, ...].
     """
     image, weights = to.forms[x], to.forms[kernel]
-    found = to.counted(node.meta["val"])
+    counted = to.counted(node.meta["val"])
     merged = image.axis == 1 and image.ndim == 4 and image.outer == 1 and image.shape[0] == 1
-    if not merged or weights.axis or weights.outer > 1 or weights.ndim != 4 or not found or found[0] != 1:
+    if not merged or weights.axis or weights.outer > 1 or weights.ndim != 4 or not counted or counted[0] != 1:
         return UNSUPPORTED
     count, (channels, *size) = to.size(groups, 1), image.shape[-3:] if image.copies > 1 else (1, *image.shape[-2:])
     outputs, (inner, *taps) = weights.copies, weights.shape[-3:]

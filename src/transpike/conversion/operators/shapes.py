@@ -19,8 +19,8 @@ __all__ = ["OPERATORS", "image", "pad", "permuted", "reshaped", "restored"]
 
 def reshape(to: Lowering, node: Node, input: str, *_: Value, **__: Value) -> Value:
     value = node.meta["val"]
-    found = to.counted(value)
-    form = to.forms[input].reshaped(*found, value.shape) if found else None
+    counted = to.counted(value)
+    form = to.forms[input].reshaped(*counted, value.shape) if counted else None
     return to.mixed(node, [input]) if form is None else reshaped(to, node, input, form)
 
 
@@ -40,13 +40,13 @@ def permuted(to: Lowering, node: Node, x: str, dims: Sequence[int]) -> str:
     form = to.forms[x]
     order = [d % form.ndim for d in dims]
     axes = [form.dim(d) for d in order]
-    kept = [axis for axis in axes if axis is not None]
-    shape = tuple(form.shape[axis - 1] for axis in kept)
+    own_axes = [axis for axis in axes if axis is not None]
+    shape = tuple(form.shape[axis - 1] for axis in own_axes)
     moved = Form(shape, order.index(form.axis), form.outer, form.inner)
     if form.copies > 1:  # the copies are an axis of the graph too
-        kept = [form.axis + 1 if axis is None else axis for axis in axes]
-        moved = Form(tuple(form.shape[axis - 1] for axis in kept), moved.axis, form.outer, form.inner)
-    return to.emit(node, "permute", [x], value=moved, args={"dims": [0, *kept]})
+        own_axes = [form.axis + 1 if axis is None else axis for axis in axes]
+        moved = Form(tuple(form.shape[axis - 1] for axis in own_axes), moved.axis, form.outer, form.inner)
+    return to.emit(node, "permute", [x], value=moved, args={"dims": [0, *own_axes]})
 
 
 def transpose(to: Lowering, node: Node, input: str, *pair: int, **named: int) -> str:
