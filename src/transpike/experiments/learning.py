@@ -20,7 +20,7 @@ Options = TypeVar("Options", bound="Learning")
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Paths):
-    """How a network is trained, on what, and where the run's folder lies.
+    """How a network is trained, on which images, and where the results are saved.
 
     Attributes:
         root: The folder of the data set's files.
