@@ -1,4 +1,4 @@
-"""``transpike analyze``: where student and teacher differ: frequencies of features and logits, and where each looks."""
+"""``transpike analyze``: how student and teacher differ in the frequencies of features and logits, and in focus."""
 
 from __future__ import annotations
 
@@ -102,19 +102,19 @@ class Analyze(Paths):
 
     @property
     def students(self) -> list[str]:
-        """The students, also where there is one."""
+        """The students as a list, also if there is only one."""
         return [self.student] if isinstance(self.student, str) else list(self.student)
 
 
 def analyze(options: Analyze) -> Analysis:
-    """Look at students and their teacher, and write what is found to a folder.
+    """Analyse students and their teacher, and write the results to a folder.
 
     Returns:
-        What results.json says.
+        The content of results.json.
 
     Raises:
-        TranspikeError: A run, its teacher, the weights or the data cannot be had; a tap does not exist; teacher and
-            student are of different data or classes.
+        TranspikeError: A run, its teacher, the weights or the data are not available; a tap does not exist; or teacher
+            and student have different data or classes.
     """
     if not options.students:
         raise ConfigError("student: give at least one.")
@@ -153,9 +153,9 @@ def _look(options: Analyze) -> Analysis:
 
 
 def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:
-    """The students, their teacher if there is one, and whether it is the one that they learned from."""
-    given = (options.weights, options.network or {}, options.steps)
-    students = [Source(name, *given).checked("its weights", "show") for name in options.students]
+    """Return the students, their teacher if there is one, and whether it is the one from which they learned."""
+    named = (options.weights, options.network or {}, options.steps)
+    students = [Source(name, *named).checked("its weights", "show") for name in options.students]
     if options.teacher is not None:
         network = options.teacher_network or {}
         given_too = (options.teacher_weights, network, options.teacher_steps, options.teacher_size)
@@ -168,7 +168,7 @@ def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:
 
 
 def _labels(students: list[str]) -> list[str]:
-    """What tells the students apart: the last part of their folders' names, or all of it."""
+    """Return labels that distinguish the students: the last part of their folders' names, or all of it."""
     if len(students) == 1:
         return ["student"]
     short = [Path(name).name for name in students]

@@ -131,7 +131,7 @@ def compare(options: Compare) -> Conversion:
     """Convert a network under every scheme, measure each, and write the run's folder.
 
     Returns:
-        What results.json says: the network that was converted, and a row a scheme and number of steps.
+        The content of results.json: the converted network, and a row for each scheme and number of steps.
 
     Raises:
         TranspikeError: No scheme has neurons for the network, or an option, the weights or the images are wrong.
@@ -167,8 +167,8 @@ def compare(options: Compare) -> Conversion:
         agreement=options.agreement, held_out=held_out, metric=metric,
         technology=Technology.of(options.technology, options.memory), total=total,
     )  # fmt: skip
-    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
-    recorded = record(options, **found)
+    resolved = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    recorded = record(options, **resolved)
     free = ("schemes", "target_loss", "max_latency", "payload_bits", "max_energy")
     rows = measured_rows(options.resume, "compare", recorded, free=free) if options.resume else ()
     if not first_process():
@@ -191,7 +191,7 @@ def compare(options: Compare) -> Conversion:
 def _measured(
     task: Sweep, folder: Path | None, rows: Sequence[Row], write: Callable[[Conversion], object] = id
 ) -> Conversion:
-    """All rows, written as they come; those of the folder where nothing was left to measure."""
+    """Return all rows, written one by one, or those of the folder if nothing was left to measure."""
     from transpike.measure.sweep import sweep
 
     results = None
@@ -204,7 +204,7 @@ def _measured(
 
 
 def _tell(results: Conversion, folder: Path) -> None:
-    """Print the tables, and write those that others read."""
+    """Print the tables, and write those for other programs."""
     console = Console()
     console.print(conversion_table(results))
     if results.target_loss is not None:
@@ -220,30 +220,30 @@ def _tell(results: Conversion, folder: Path) -> None:
 
 
 def _schemes(given: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | str) -> list[Scheme]:
-    """One for every code and number of steps.
+    """Return one scheme for every code and number of steps.
 
     >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
     [6, 8, 10, 12, 16, 16, 8]
     """
-    found: list[Scheme] = []
+    schemes: list[Scheme] = []
     for one in [given] if isinstance(given, str | Mapping) else given:
         settings = {"name": one} if isinstance(one, str) else dict(one)
         name = settings.pop("name", None)
         if not isinstance(name, str):
             raise refuse("schemes", one, "a name, or an object with one, such as {name: css, levels: [1, 2, 4, 8]}")
         try:
-            found += _at_steps(name, settings)
+            schemes += _at_steps(name, settings)
         except ConfigError as error:
             if name not in SCHEMES:
                 raise
-            raise ConfigError(f"schemes: {name}: {error}") from error  # which of them
-    if not found:
+            raise ConfigError(f"schemes: {name}: {error}") from error  # names the scheme
+    if not schemes:
         raise ConfigError(f"schemes: give at least one of {', '.join(SCHEMES)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(schemes))
 
 
 def _at_steps(name: str, settings: dict[str, Any]) -> list[Scheme]:
-    """A code at the numbers of steps that its settings name, or at its own."""
+    """Return a code at the numbers of steps in its settings, or at its own."""
     steps = settings.pop("steps", None)
     one = create_scheme(name, settings)
     if not any(field.name == "steps" for field in fields(one)):  # type: ignore[arg-type]

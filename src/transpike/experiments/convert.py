@@ -1,4 +1,4 @@
-"""``transpike convert``: a trained network becomes spiking networks, one for every number of steps."""
+"""``transpike convert``: converts a trained network to spiking networks, one for every number of steps."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def convert(options: Convert) -> Conversion:
     """Convert a network at every number of steps, measure each, and write the run's folder.
 
     Returns:
-        What results.json says: the network that was converted, and a row a number of steps.
+        The content of results.json: the converted network, and a row for each number of steps.
 
     Raises:
         TranspikeError: The network has no spiking form, or an option, the weights or the images are wrong.
@@ -154,10 +154,10 @@ def convert(options: Convert) -> Conversion:
     source = Source(options.model, options.weights, options.network or {}, whole=options.until is None)
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
-    # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
-    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    # Resolved from the data set's name and the network's own preprocessing, so that `evaluate` does the same.
+    resolved = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
     task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes, options.until)
-    if sought:  # before there is a folder: where nothing meets the goal, none is written
+    if sought:  # before there is a folder, because none is written if nothing meets the goal
         ann, images, console = ann.to(options.device), sets.calibration(options.calibration), Console(stderr=True)
         task = replace(
             task,
@@ -172,7 +172,7 @@ def convert(options: Convert) -> Conversion:
             ),
         )
     counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
-    recorded = record(options, settings=options.settings or {}, steps=counts, **found)
+    recorded = record(options, settings=options.settings or {}, steps=counts, **resolved)
     rows = measured_rows(options.resume, "convert", recorded) if options.resume else ()
     if place := options.resume or options.out:
         check_outputs(place)
@@ -184,7 +184,7 @@ def convert(options: Convert) -> Conversion:
 
 
 def _schemes(options: Convert) -> Sequence[Scheme]:
-    """One for every number of steps."""
+    """Return one scheme for every number of steps."""
     steps = 8 if options.steps is None else options.steps
     counts = sorted({steps} if isinstance(steps, int) else set(steps))
     if not counts:
@@ -196,7 +196,7 @@ def _schemes(options: Convert) -> Sequence[Scheme]:
 
 
 def _sought(options: Convert) -> tuple[Goal, Limits] | None:
-    """What is searched for; None where the scheme is given."""
+    """Return the goal and the limits of a search, or None if the scheme is given."""
     from transpike.measure.goals import Goal
 
     limits = limits_of(
@@ -224,7 +224,7 @@ def limits_of(
     max_mean_latency: float | None = None,
     agreement: float | None = None,
 ) -> Limits:
-    """The limits that a command's options set; None is no limit."""
+    """Return the limits that a command's options set. None is no limit."""
     for name, value, least in (("max_latency", max_latency, 1), ("payload_bits", payload_bits, 0)):
         if value is not None:
             whole(name, value, least=least)
@@ -240,10 +240,10 @@ def limits_of(
 
 
 def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
-    """A network to convert, in evaluation mode, and images prepared as it was trained on them.
+    """Load a network to convert, in evaluation mode, and images prepared as for its training.
 
     Raises:
-        TranspikeError: if the network, its weights or its images cannot be had.
+        TranspikeError: The network, its weights or its images are not available.
     """
     described = source.checked("--weights", "convert").described
     if source.time is not None or source.model in SPIKING:
@@ -263,7 +263,7 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
 
 
 def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: Sequence[Path] = ()) -> Conversion:
-    """Convert and measure, write and print the results; the page shows those of the folders ``beside``, too."""
+    """Convert and measure, and write and print the results. The page also shows those of the folders ``beside``."""
     from transpike.measure.sweep import sweep
 
     for results in sweep(task, run.folder, rows=rows):
@@ -277,10 +277,10 @@ def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: 
 
 
 def read_conversion(folder: Path, verb: str) -> Conversion:
-    """What an earlier run of a verb found.
+    """Return the results of an earlier run of a verb.
 
     Raises:
-        ConfigError: it is another verb's.
+        ConfigError: The run belongs to another verb.
     """
     results = read_result(folder)
     if not isinstance(results, Conversion):
@@ -291,13 +291,13 @@ def read_conversion(folder: Path, verb: str) -> Conversion:
 def measured_rows(
     folder: Path, verb: str, options: Mapping[str, object], *, free: Sequence[str] = ("steps",)
 ) -> tuple[Row, ...]:
-    """The rows of a run that was broken off, if it was begun with the same options.
+    """Return the rows of an interrupted run, if it was started with the same options.
 
     Args:
-        folder: the run's.
-        verb: whose run it must be.
-        options: of the command that goes on with it.
-        free: options that may be others, beside where images lie and where to compute.
+        folder: the run's folder.
+        verb: the verb to which the run must belong.
+        options: the options of the command that continues it.
+        free: options that may differ, in addition to the place of images and the device.
     """
     run, began = read_run(folder), read_options(folder)
     if run is None or run.verb != verb:

@@ -1,4 +1,4 @@
-"""``transpike distill``: a student that learns from a trained teacher beside the labels."""
+"""``transpike distill``: a student learns from a trained teacher in addition to the labels."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Teaching:
 
     @property
     def source(self) -> Source:
-        """Where the teacher comes from."""
+        """The source of the teacher."""
         rest = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
         return Source(self.teacher or "", *rest)
 
@@ -110,25 +110,25 @@ spikingformer_4_384 --data cifar100
 
     @property
     def frames(self) -> int | None:
-        """Of events: from as many both networks' can be merged."""
+        """For events: the number of frames from which both networks' frames can be merged."""
         theirs = self.source.time
         return lcm(self.steps, theirs) if self.steps and theirs and self.data in EVENT_SOURCES else self.steps
 
 
 def distill(options: Distill, *, watching: Sequence[Callback] = (), cache: TargetCache | None = None) -> Training:
-    """Train a student by a teacher, and write its run's folder.
+    """Train a student with a teacher, and write its run's folder.
 
     Args:
-        options: of the command.
+        options: the command's options.
         watching: further callbacks of Lightning.
-        cache: what the teacher said in other runs, in place of a new one of ``options.cache`` mebibytes.
+        cache: the teacher's outputs from other runs, in place of a new cache of ``options.cache`` mebibytes.
 
     Returns:
-        What results.json says: as of `train`, and what was learned from whom.
+        The content of results.json: as for `train`, and what the student learned from.
 
     Raises:
-        TranspikeError: An option, the data set, the weights or the folder is not as it must be; teacher and student
-            have other classes; a tap does not exist; the loss is not finite.
+        TranspikeError: An option, the data set, the weights or the folder is wrong; teacher and student have different
+            classes; a tap does not exist; or the loss is not finite.
     """
     if options.resume is None:
         chosen = settled(options)
@@ -173,7 +173,7 @@ def _recorded(chosen: Distill) -> dict[str, object]:
 
 
 def check_settings(chosen: Distill) -> None:
-    """Refuse a method, its settings or its taps before anything is loaded."""
+    """Check the method, its settings and its taps before anything is loaded."""
     check_method(chosen.method, chosen.settings or {}, batch=chosen.loading.batch_size)
     if chosen.steps is None and "time" in method_needs(chosen.method):
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
@@ -183,7 +183,7 @@ def check_settings(chosen: Distill) -> None:
 
 
 def _check_teacher(chosen: Distill) -> None:
-    """Refuse, before anything is loaded, a teacher that cannot be had or cannot see the student's data."""
+    """Check, before anything is loaded, that the teacher is available and can process the student's data."""
     if chosen.teacher is None:
         raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
     source = chosen.source.checked("--teacher-weights", "teach")

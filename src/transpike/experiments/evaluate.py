@@ -1,4 +1,4 @@
-"""``transpike evaluate``: what a converted or a trained network does on test images."""
+"""``transpike evaluate``: tests a converted or a trained network on test images."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class Evaluate(Paths):
 
 
 def evaluate(options: Evaluate) -> Conversion | Evaluation:
-    """Measure a network on test images, and write what is found to a folder.
+    """Test a network on test images, and write the results to a folder.
 
     Returns:
-        What results.json says.
+        The content of results.json.
 
     Raises:
         TranspikeError: The network or the images cannot be read.
@@ -112,7 +112,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         model = Source(begun["model"]).model if "model" in begun else network.name
         measure: Callable[[], Conversion | Evaluation] = partial(_converted, chosen, model)
     else:
-        # What the network was trained and tested in.
+        # The precision of the network's training and test.
         precision = begun.get("options", begun).get("machine", {}).get("precision", "32-true")
         measure = partial(_trained, chosen, precision)
     if not first_process():
@@ -163,7 +163,7 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
 def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> Evaluation:
     from transpike.train import evaluate as test
 
-    source = Source(os.path.join(os.curdir, chosen.network))  # a folder, though a network be called so
+    source = Source(os.path.join(os.curdir, chosen.network))  # a folder, even if a network has this name
     data = Data(chosen.data, chosen.root, chosen.download, chosen.loading)
     sets = load_data([source], data)
     subject = load_subject(source, sets, label="", device="cpu")

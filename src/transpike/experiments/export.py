@@ -1,4 +1,4 @@
-"""``transpike export``: a converted network for other simulators, runtimes and chips."""
+"""``transpike export``: writes a converted network for other simulators, runtimes and chips."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OWN = {
     "bits": ("onnx", "torch", "integers", "events"),
     **dict.fromkeys(("images", "data", "root", "loading"), ("events",)),
 }
-"""Options that mean something for some targets alone."""
+"""The options that apply only to some targets."""
 
 EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
 
@@ -79,13 +79,13 @@ class Export(Paths):
 
 
 def export(options: Export) -> Path:
-    """Write the files.
+    """Write the files of a target.
 
     Returns:
         Their folder.
 
     Raises:
-        TranspikeError: The network or the images cannot be read, or the target cannot hold the network.
+        TranspikeError: The network or the images cannot be read, or the target cannot represent the network.
     """
     from transpike.conversion import load
     from transpike.export import footprint, integers, nir, onnx, torch_program
@@ -130,21 +130,21 @@ def _events(options: Export, folder: Path) -> Path:
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
     if options.bits is None:
-        found = run(options.network, images, record=True)
+        result = run(options.network, images, record=True)
     else:
         with TemporaryDirectory() as rounded:
             load(options.network).quantise(options.bits).save(rounded)
-            found = run(rounded, images, record=True)
+            result = run(rounded, images, record=True)
     with files.Change(folder) as change:
-        change.write("spikes.npz", found.write_spikes, kind=SPIKES)
-        change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
-    print(_summary(found))
+        change.write("spikes.npz", result.write_spikes, kind=SPIKES)
+        change.write("events.json", files.dumps(_counted(result)), kind=EVENTS)
+    print(_summary(result))
     print(f"Spikes and counts: {folder}")
     return folder
 
 
 def _images(batches: DataLoader[Any], count: int) -> Tensor:
-    """The first test images."""
+    """Return the first test images."""
     parts: list[Tensor] = []
     for images, _ in batches:
         parts.append(images)

@@ -1,4 +1,4 @@
-"""``transpike finetune``: a converted network's weights train under its spikes, so that it needs fewer silent steps."""
+"""``transpike finetune``: trains a converted network under its spikes, so that it needs fewer silent steps."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ def finetune(options: Finetune) -> Training:
     """Tune a converted network, and write the run's folder.
 
     Returns:
-        What results.json says: the curves, and the silent steps before and after.
+        The content of results.json: the curves, and the silent steps before and after.
 
-    Raises:
-        TranspikeError: An option, the network, the data set or the folder is not as it must be; the loss is not finite.
+        Raises:
+        TranspikeError: An option, the network, the data set or the folder is wrong, or the loss is not finite.
     """
     if options.resume is None:
         chosen = _settled(options)
@@ -138,7 +138,7 @@ def finetune(options: Finetune) -> Training:
 
 
 def _settled(options: Finetune) -> Finetune:
-    """The options with what the run of the converted network says."""
+    """Return the options with the facts from the run of the converted network."""
     folder = options.converted
     check_converted(folder)
     began = read_options(folder.parent)

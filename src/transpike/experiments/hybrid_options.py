@@ -1,4 +1,4 @@
-"""The options of ``transpike hybrid``, and what can be wrong with them before images are read or a folder is made."""
+"""The options of ``transpike hybrid``, and their checks before images are read or a folder is created."""
 
 from __future__ import annotations
 
@@ -125,27 +125,27 @@ class Hybrid(Paths):
 
     @property
     def first_training(self) -> TrainOptions:
-        """How the artificial network is trained."""
+        """The options for training the artificial network."""
         how = self.pretraining
         epochs = epochs_for(self.data, how.epochs)
         return TrainOptions(epochs, self.seed, self.keep, None, how.optim, how.recipe, self.machine)
 
     @property
     def last_training(self) -> TrainOptions:
-        """How its twin is trained over time."""
+        """The options for training its twin over time."""
         return TrainOptions(self.epochs, self.seed, self.keep, self.steps, self.optim, self.recipe, self.machine)
 
 
 def settled(options: Hybrid) -> Hybrid:
-    """The options with the seed of the images, if a run can begin with them.
+    """Return the options with the seed of the images, if a run can start with them.
 
     Raises:
-        ConfigError: an option is of the wrong type, out of range, or not the encoder's, the networks' or the neuron's.
-        ModelError: there is no such network, it has no spiking twin, or a layer has no place in one.
+        ConfigError: An option has a wrong type, is out of range, or does not belong to the encoder, networks or neuron.
+        ModelError: There is no such network, it has no spiking twin, or a layer is not allowed in one.
     """
     checked_seed(options.seed)
-    for given in (options.network, options.neuron, options.pretraining.network):
-        check_beside(given)
+    for arguments in (options.network, options.neuron, options.pretraining.network):
+        check_beside(arguments)
     chosen = replace(
         options,
         loading=replace(options.loading, seed=options.seed),
@@ -159,13 +159,13 @@ def settled(options: Hybrid) -> Hybrid:
 
 
 def _check(chosen: Hybrid) -> None:
-    """Refuse options before images are read or a folder is made."""
+    """Check options before images are read or a folder is created."""
     _ = chosen.first_training, chosen.last_training
     if chosen.balanced is not None and chosen.last != "tune":
         raise ConfigError(f"--balanced begins with the last stage: leave out --last {chosen.last}.")
     number("percentile", chosen.percentile, above=0, most=100)
     whole("calibration", chosen.calibration)
-    with warnings.catch_warnings(action="ignore"):  # the run's own encoder warns
+    with warnings.catch_warnings(action="ignore"):  # the run's own encoder will warn
         create_encoder(chosen.encoder, steps=chosen.steps, settings=chosen.settings or {}, mean=(0.0,), std=(1.0,))
     if chosen.balanced is None:
         check_networks(

@@ -1,4 +1,4 @@
-"""The options that `transpike train` and `distill` share, what follows from them, and what run.json says of them."""
+"""The options that `transpike train` and `distill` share, with derived values and their form in run.json."""
 
 from __future__ import annotations
 
@@ -70,31 +70,31 @@ class Learning(Paths):
 
     @property
     def learner(self) -> str:
-        """The network that is trained: its name, or the folder of a run that has one like it."""
+        """The network to train: its name, or the folder of a run with a network like it."""
         raise NotImplementedError
 
     @property
     def frames(self) -> int | None:
-        """Of events: T, or a multiple of it."""
+        """For events: T, or a multiple of it."""
         return self.steps
 
     @property
     def images(self) -> Data:
-        """What it is trained and tested on."""
+        """The data for training and test."""
         return Data(self.data, self.root, self.download, self.loading, self.split_by)
 
     @property
     def training(self) -> TrainOptions:
-        """How it is trained."""
+        """The options of the training."""
         epochs = epochs_for(self.data, self.epochs)
         return TrainOptions(epochs, self.seed, self.keep, self.steps, self.optim, self.recipe, self.machine)
 
 
 def settled(options: Options) -> Options:
-    """The options with what follows from them: T, the seed of the images.
+    """Return the options with derived values: T, the seed of the images.
 
     Raises:
-        ConfigError: network and data, or T, do not go together; an option is out of range.
+        ConfigError: Network and data, or network and T, do not fit together; or an option is out of range.
     """
     checked_seed(options.seed)
     check_beside(options.network)
@@ -110,7 +110,7 @@ def settled(options: Options) -> Options:
 
 
 def recorded(options: Learning, **more: object) -> dict[str, object]:
-    """What run.json says of the options: how to train stands in an object of its own."""
+    """Return the options in the form of run.json, in which the training options are an object of their own."""
     how = asdict(options.training)
     rest = {name: value for name, value in record(options).items() if name == "seed" or name not in how}
     return {**rest, "options": how, **more}

@@ -1,4 +1,4 @@
-"""``transpike report``: from the folders of runs to one HTML page."""
+"""``transpike report``: turns the folders of runs into one HTML page."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def report(options: Report) -> Path:
         Its path.
 
     Raises:
-        DataError: A folder has no results.json, or one that is damaged, foreign or of another version.
-        ConfigError: No folder is given, or the page cannot be written.
+        DataError: A folder has no results.json, or one that is damaged, of another origin or of another version.
+        ConfigError: There is no folder, or the page cannot be written.
     """
     folders = options.folders if isinstance(options.folders, list) else [options.folders]
     page = write_report(folders, options.out, title=options.title)

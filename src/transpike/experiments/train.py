@@ -1,4 +1,4 @@
-"""``transpike train``: a network, a data set, and in the end a folder that the other commands read."""
+"""``transpike train``: trains a network on a data set and writes a folder that the other commands read."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def train(options: Train, *, watching: Sequence[Callback] = ()) -> Training:
     """Train a network, and write its run's folder.
 
     Args:
-        options: of the command.
+        options: the command's options.
         watching: further callbacks of Lightning.
 
-    Returns:
-        What results.json says: accuracy in [0, 1] on the test images, a row an epoch, and of a spiking network what it
-        fires and spends.
+        Returns:
+        The content of results.json: accuracy in [0, 1] on the test images, a row for each epoch, and for a spiking
+            network its firing and energy.
 
-    Raises:
-        TranspikeError: An option, the data set, the weights or the folder is not as it must be; the loss is not finite.
+        Raises:
+        TranspikeError: An option, the data set, the weights or the folder is wrong, or the loss is not finite.
     """
     if options.resume is None:
         chosen = settled(options)

@@ -1,4 +1,4 @@
-"""How to train, as values: every field is a flag of `transpike train` and a key of the files in `configs/`."""
+"""Training options as values: every field is a flag of `transpike train` and a key of the files in `configs/`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from transpike.errors import ConfigError
 __all__ = ["EPOCHS", "Arguments", "Machine", "Optim", "Recipe", "TrainOptions", "checked_seed", "epochs_for"]
 
 Arguments = dict[str, Any]
-"""What a network, a neuron, an encoder or a method takes by keyword, as YAML or JSON write it."""
+"""Keyword arguments of a network, a neuron, an encoder or a method, as YAML or JSON write them."""
 
 EPOCHS = {
     **{"digits": 40, "mnist": 10, "fashion_mnist": 30, "cifar10": 100, "cifar100": 200, "folder": 100},
     **{"nmnist": 20, "cifar10_dvs": 100, "dvs128_gesture": 100},
 }
-"""Epochs by data set: enough for the default network and optimiser."""
+"""Default epochs for each data set: enough for the default network and optimiser."""
 
 
 def checked_seed(seed: object) -> int:
-    """``seed``, if it is one.
+    """Return ``seed`` if it is valid.
 
     Raises:
-        ConfigError: for another value.
+        ConfigError: It is not valid.
     """
     return whole("seed", seed, least=0, most=2**32 - 1)
 
 
 def epochs_for(data: str, epochs: int | None) -> int:
-    """``epochs``, or where there are none those of `EPOCHS`.
+    """Return ``epochs``, or if it is None the default in `EPOCHS`.
 
     >>> epochs_for("digits", None), epochs_for("digits", 3)
     (40, 3)
