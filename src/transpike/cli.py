@@ -33,14 +33,14 @@ VERBS = {
     "demo": "train a small network on digits, convert it and write a report",
     "train": "train a network on a data set",
     "distill": "train a student network with a trained teacher and the labels",
-    "hybrid": "train a network, balance the thresholds of its spiking twin, then train the twin (DCT-SNN)",
+    "hybrid": "train a network, copy it into a spiking one, set the thresholds, then train over time (DCT-SNN)",
     "study": "run a study from one file: compare methods, settings, networks and data, paired by seed",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
     "finetune": "train the weights of a converted network, so that its layers need fewer silent steps",
     "compare": "compare coding schemes on one trained network",
     "evaluate": "measure a trained or a converted network on test images",
-    "export": "write a converted network for other runtimes and chips: ONNX, NIR, whole numbers, its spikes",
-    "analyze": "show where a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
+    "export": "write a converted network for other runtimes and chips: as ONNX, NIR or whole numbers, or its spikes",
+    "analyze": "show how a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
     "report": "turn result folders into one self-contained HTML page",
 }
 
@@ -185,7 +185,7 @@ def build_parser(verb: str) -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    verbs = parser.add_subcommands(dest="verb", metavar="verb", required=True)
+    verbs = parser.add_subcommands(dest="verb", metavar="command", required=True)
     for name, summary in VERBS.items():
         child = ArgumentParser(description=summary, parser_mode="yaml_or_commas", allow_abbrev=False)
         if name == verb:

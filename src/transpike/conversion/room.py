@@ -91,11 +91,11 @@ def _accumulated(op: Op, sizes: dict[str, int]) -> int:
 
 
 def side_by_side(parts: Sequence[Tensor], run: Callable[[Tensor], T]) -> list[T]:
-    """What ``run`` makes of each part, as many parts at a time as PyTorch has threads, each part on one thread.
+    """Return the result of ``run`` for each part, with as many parts at a time as PyTorch has threads, one thread each.
 
     If several threads worked on one part, they would wait for each other at each layer.
     """
-    inference = torch.is_inference_mode_enabled()  # a mode holds for one thread alone
+    inference = torch.is_inference_mode_enabled()  # the mode applies only to one thread
 
     def one(part: Tensor) -> T:
         with torch.inference_mode(inference), torch.no_grad():
@@ -107,7 +107,7 @@ def side_by_side(parts: Sequence[Tensor], run: Callable[[Tensor], T]) -> list[T]
 
 @contextmanager
 def _one_thread_each() -> Iterator[int]:
-    """Let PyTorch use one thread for each caller; yields how many it used before."""
+    """Set PyTorch to one thread for each caller, and yield the former number of threads."""
     global _callers, _threads
     with _lock:
         if not _callers:

@@ -35,27 +35,30 @@ class Loading:
     """How images are split, batched, normalised and augmented.
 
     Attributes:
-        batch_size: Images in a batch. Each of several processes has its own batch. Training leaves an incomplete last
-            batch out.
+        batch_size: Images in a batch. If there are several processes, this is the batch of each process. Training
+            leaves an incomplete last batch out.
         validation: The share of the training images that is held back for validation, in [0, 1).
         seed: Seed of the validation split, the order of images in each epoch and the augmentation.
-        workers: The number of processes that read files. Only `folder` needs them; the other sets lie in memory.
+        workers: The number of processes that read files. Only `folder` needs them, because the other data sets are in
+            memory.
         augment: Names joined by `+`, as in `standard+autoaugment+cutout:16`, or `none`. `standard` shifts images at
             random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `flip`, `autoaugment`,
-            `randaugment`, `wide`, `cutout` and `erasing` follow it or stand alone.
-            `transpike.data.augment.augmentation` describes all.
-        size: Side of the images in pixels. By default that of the set; 224 for `folder`.
+            `randaugment`, `wide`, `cutout` and `erasing` can follow it, or be used alone.
+            `transpike.data.augment.augmentation` describes all names.
+        size: Side of the images in pixels. The default is the size in the data set; for `folder` it is 224.
         crop: For `folder`: the share of the resized image's side that the centre crop keeps in evaluation, in (0, 1].
-            The default is 0.875; timm's networks have their own.
-        interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. timm's
-            networks have their own.
+            The default is 0.875. A network of timm has its own default.
+        interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. A network
+            of timm has its own default.
         device: The device that holds the image sets in memory, and therefore their batches.
         train_images: Use this many of the training images, validation included. `seed` fixes which ones.
         test_images: Use this many of the test images, the same ones for every seed.
-        mean: Subtracted from pixels between 0 and 1, one value per channel. By default that of the set; for `folder`
-            ImageNet's.
-        std: Divides the pixels after the subtraction, one value per channel. The default is chosen like that of mean.
-        outputs: The number of outputs of the network. With 1000, `folder` sets named by synsets get ImageNet's labels.
+        mean: This value is subtracted from the pixels, which lie between 0 and 1. There is one value for each channel.
+            The default is the mean of the data set; for `folder` it is that of ImageNet.
+        std: After the subtraction, the pixels are divided by this value. There is one value for each channel. The
+            default is the deviation of the data set; for `folder` it is that of ImageNet.
+        outputs: The number of outputs of the network. If it is 1000 and the classes of a `folder` are named by
+            ImageNet's synsets, the labels are those of ImageNet.
     """
 
     batch_size: int = 128

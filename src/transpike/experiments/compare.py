@@ -43,9 +43,10 @@ class Compare(Paths):
     """Compare coding schemes on one trained network: convert it by each scheme at several numbers of steps, and measure
     it.
 
-    All rows have the same network, images and way of counting. The report shows the accuracy lost and the share of same
-    predictions against T, latency (with and without the encoder's delay), T x bits and energy. The run's folder
-    receives results.json, rows.csv and report.html. It does not hold the networks; `transpike convert` saves them.
+    All rows use the same network and the same images, and count operations in the same way. The report shows the lost
+    accuracy and the share of same predictions against T, latency (with and without the encoder's delay), T x bits and
+    energy. The run's folder receives results.json, rows.csv and report.html. It does not contain the networks. To save
+    a network, use `transpike convert`.
 
     Examples:
       transpike compare runs/train-20261121-110000
@@ -60,37 +61,41 @@ class Compare(Paths):
     Attributes:
         model: The folder of a `transpike train` run, or the name of a network (resnet20, timm/<name>,
             torchvision/<name>).
-        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. By default those of the training
-            run.
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. The default is the data set of the
+            training run.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or the folder of a training
             run.
         network: Arguments of the network, such as {"pool": "max"} for a VGG.
-        root: The folder of the data set's files. By default that of the training run, otherwise data.
+        root: The folder of the data set's files. The default is that of the training run. Without a run it is the
+            folder `data`.
         download: Download the data set into root if it is missing.
         loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
         schemes: Names of schemes, or objects with a name, settings and steps (one number or a list): {name: css,
             levels: [1, 2, 4, 8], steps: [4, 8]}. The default is every scheme, each at its own numbers of steps.
-        target_loss: Percentage points of accuracy. For each scheme, search between the measured numbers of steps for
-            the fewest steps that lose no more.
-        agreement: Also measure each scheme if every image stops as soon as its answer is sure. This share of the
-            answers, such as 0.995, must equal those after all steps.
-        held_out: The number of test images, taken from the first, that set the threshold of agreement. The others
-            measure it. The default is 512, or half of fewer than 1,024 images.
+        target_loss: A loss in percentage points of accuracy. For each scheme, find the fewest steps that lose at most
+            this much, also between the measured numbers of steps.
+        agreement: Measure each scheme a second time, with early stops: every image stops as soon as its answer is sure.
+            This share of the answers, such as 0.995, must equal those after all steps.
+        held_out: With agreement: how many of the first test images set the threshold. The other test images measure the
+            result. The default is 512, or half of the test images if there are fewer than 1,024.
         max_latency: Pick the best row among those whose output is complete after this many steps.
         payload_bits: Pick the best row among those whose spikes carry at most this many bits beside their address: 0
             for spikes that are all alike, 1 for a sign.
         max_energy: Pick the best row among those that take at most this many microjoules for an image.
         technology: The chip technology of the energies: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
-        memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. Its traffic is counted in the energy.
+        memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. The energy then includes its reads and
+            writes.
         metric: Another measure of the outputs, beside the classes: same, iou, boxes, correlation, or module:function.
-            Your own function takes outputs and targets, and returns one number or one for each image. Each measure is
-            taken against the network's own outputs, and against labels if it takes them.
-        spikes: Where neurons stand: only where spikes are needed (needed), also behind every residual block (blocks),
-            or at every operator, for hardware whose neurons compute one function each (operators).
+            Your own function takes outputs and targets, and returns one number or one for each image. transpike
+            compares the outputs with those of the original network. If the function also takes labels, it compares the
+            outputs with the labels too.
+        spikes: Where to place neurons: only where spikes are needed (needed); also behind every residual block
+            (blocks); or at every operator (operators), for hardware whose neurons compute one function each.
         calibration: The number of training images that set the amplitudes.
         device: The device that simulates: cpu, cuda, cuda:1, ...
         seed: Seed that chooses the calibration images.
-        resume: Continue the run in this folder. Rows that are in its results are kept. You may add schemes.
+        resume: Continue the run in this folder. Rows that it has already measured are not measured again. You may add
+            schemes.
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """

@@ -55,7 +55,7 @@ class Convert(Paths):
 
     The conversion trains nothing. Training images set the amplitudes, and test images give the accuracy. The run's
     folder receives one network for each number of steps (T8/ and so on; transpike.load reads them), results.json with
-    all figures layer by layer, and report.html.
+    the figures of the network and of every layer, and report.html.
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
@@ -70,19 +70,21 @@ class Convert(Paths):
     Attributes:
         model: The folder of a `transpike train` run, the name of a network (resnet20, timm/<name>, torchvision/<name>),
             or a network's file: ONNX, or a program of torch.export.save (.pt2).
-        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. By default those of the training
-            run.
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. The default is the data set of the
+            training run.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or the folder of a training
             run.
         network: Arguments of the network, such as {"pool": "max"} for a VGG.
-        root: The folder of the data set's files. By default that of the training run, otherwise data.
+        root: The folder of the data set's files. The default is that of the training run. Without a run it is the
+            folder `data`.
         download: Download the data set into root if it is missing.
         loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
         steps: T, the number of steps, or several to compare: 4,6,8,10,12. The default is 8. A search chooses T itself.
         scheme: The coding scheme with its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others
             of docs/schemes.md. auto searches for the scheme that meets a goal.
-        goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (of the outputs) or loss=0.2 (of
-            accuracy). Give same=99.5,margin=1 if the images are new to the network.
+        goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (relative error of the outputs) or
+            loss=0.2 (lost points of accuracy). If the calibration images are new to the network, write
+            same=99.5,margin=1.
         max_latency: Limit of a search: the most steps until the output is complete.
         payload_bits: Limit of a search: the most bits that a spike carries beside its address.
         max_energy: Limit of a search: the most microjoules for an image.
@@ -93,15 +95,15 @@ class Convert(Paths):
         settings: Settings of the scheme. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed": true,
             "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99};
             fs: {"percentile": 99.99}.
-        spikes: Where neurons stand: only where spikes are needed (needed), also behind every residual block (blocks),
-            or at every operator, for hardware whose neurons compute one function each (operators).
-        until: The name of a module, or of a step of an ONNX file. Its output becomes the network's output, and the rest
-            is left out.
+        spikes: Where to place neurons: only where spikes are needed (needed); also behind every residual block
+            (blocks); or at every operator (operators), for hardware whose neurons compute one function each.
+        until: The name of a module, or of an operation of an ONNX file. Its output becomes the network's output, and
+            the rest of the network is left out.
         calibration: The number of training images that set the amplitudes.
         device: The device that simulates: cpu, cuda, cuda:1, ...
         seed: Seed that chooses the calibration images.
-        resume: Continue the run in this folder. Steps that are in its results are kept. Other options must be as
-            before.
+        resume: Continue the run in this folder. Numbers of steps that it has already measured are not measured again.
+            All other options must be as before.
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """

@@ -33,7 +33,7 @@ class Demo(Paths):
     Attributes:
         epochs: Passes of the ResNet-20 over the 1,293 training images.
         student_epochs: Passes of the student over these images.
-        seed: Seed of the first weights and the order of images.
+        seed: Seed of the initial weights and of the order of the images.
         out: The folder for results. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """

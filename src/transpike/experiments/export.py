@@ -40,13 +40,13 @@ EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, q
 class Export(Paths):
     """Write a converted network for other simulators, runtimes and chips.
 
-    - onnx: step.onnx holds one step of the network in standard operators, and schedule.json holds its clock.
-      docs/deploy.md runs them in ten lines.
+    - onnx: step.onnx holds one step of the network in standard operators. schedule.json lists what each layer does in
+      each step. docs/deploy.md runs them in ten lines.
     - torch: step.pt2 holds the same step for torch.export.load.
     - nir: network.nir, only for networks of rate coding.
     - integers: weights, biases and thresholds as whole numbers, and a table of the memory of each layer.
-    - events: the network runs on test images; each image enters while the one before is still on its way. spikes.npz
-      lists every spike (step, layer, neuron, digit), and events.json holds the counts.
+    - events: the network runs on test images. Each image enters while the network still computes the image before.
+      spikes.npz lists every spike (step, layer, neuron, digit), and events.json holds the counts.
 
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
@@ -60,9 +60,10 @@ class Export(Paths):
             many bits first.
         opset: For onnx: the version of its operators.
         images: For events: the number of test images.
-        data: For events: the images. By default those of the run.
-        root: For events: the folder of the data set's files. By default that of the run, otherwise data.
-        loading: For events: image size, normalisation and batches. By default those of the run.
+        data: For events: the data set. The default is that of the run.
+        root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
+            the folder `data`.
+        loading: For events: image size, normalisation and batches. The default is the options of the run.
     """
 
     network: Path

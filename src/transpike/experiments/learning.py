@@ -20,26 +20,27 @@ Options = TypeVar("Options", bound="Learning")
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Paths):
-    """How a network is trained, on what, and where the run's folder lies.
+    """How a network is trained, on which images, and where the results are saved.
 
     Attributes:
         root: The folder of the data set's files.
         download: Download the data set into root if it is missing.
-        loading: Batches, augmentation and validation split. `seed` replaces its seed.
+        loading: Batches, augmentation and validation split. The seed of the run is used here too.
         network: Arguments of the network.
         weights: Start from these weights instead of random ones: a .safetensors file, a state dict or the folder of a
             run.
         steps: T, the number of time steps of a spiking network. The default is 4.
-        split_by: How to split a recording of events into T frames: into equal numbers of events, or equal times.
-        test_steps: Other numbers of steps to test a spiking network at. The default is 1, 2 and 2T.
+        split_by: How to split a recording of events into T frames: with equal numbers of events (number), or of equal
+            duration (time).
+        test_steps: Other numbers of steps at which a spiking network is tested. The default is 1, 2 and 2T.
         epochs: Passes over the training images. The default is 40 for digits, 10 for mnist, 100 for cifar10, ...
-        seed: Seed of the first weights, the order of images, the augmentation, dropout and the validation split.
+        seed: Seed of the initial weights, the order of images, the augmentation, dropout and the validation split.
         keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images.
         optim: The optimiser and its schedule.
         recipe: The loss and its regularisers.
         machine: Devices and precision.
         resume: Continue the run in this folder with its own options. A killed run continues after its last finished
-            epoch. Other options on the command line must equal the run's.
+            epoch. Other options on the command line must have the same values as in that run.
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """

@@ -16,7 +16,8 @@ class Report(Paths):
     """Turn one or several result folders into one HTML page.
 
     The page holds tables and plots (accuracy against T and latency, error and firing of each layer, energy), and shows
-    the source of each number. It loads nothing from elsewhere: open it in any browser, or send it as one file.
+    the source of each number. It loads nothing from other places. You can open it in any browser, or send it as one
+    file.
 
     Example:
       transpike report runs/ternary,runs/levels --out comparison.html

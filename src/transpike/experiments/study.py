@@ -23,16 +23,16 @@ __all__ = ["Study", "study"]
 
 @dataclass(frozen=True)
 class Study(Paths):
-    """Run a study from one file: compare methods, settings, networks or data by many runs, paired by seed.
+    """Run a study from one file. It compares methods, settings, networks or data in many runs, paired by seed.
 
-    The file names arms. An arm is one side of the comparison, with options of `transpike distill`, `train` or `hybrid`.
-    `options` holds the options that all arms share, `over` holds what varies in every arm, and `before` holds the runs
-    that others need, such as a teacher.
+    The file names arms. An arm is one of the things that the study compares, with options of `transpike distill`,
+    `train` or `hybrid`. `options` holds the options that all arms share. `over` holds options with several values:
+    every arm runs with each of them. `before` holds the runs that others need, such as a teacher.
 
-    The study's folder has a subfolder for each run. Give the same command again to continue a stopped study, or to run
-    what is new in the file. Runs with unchanged options are not repeated. The folder receives results.json, arms.csv,
-    runs.csv, and report.html with the curves of all arms. The table shows mean, deviation, and the difference from the
-    baseline with its 95 % interval (Student's t of the differences at each seed).
+    The study's folder has a subfolder for each run. Use the same command again to continue a stopped study, or to run
+    the new runs of a changed file. Runs with unchanged options are not repeated. The folder receives results.json,
+    arms.csv, runs.csv, and report.html with the curves of all arms. The table shows the mean, the standard deviation,
+    and the difference from the baseline with its 95 % interval (Student's t of the differences at each seed).
 
     Examples:
       transpike study studies/kd-seeds.yaml
@@ -41,8 +41,8 @@ class Study(Paths):
     Attributes:
         file: The file of the study.
         processes: The number of runs at the same time.
-        root: The folder of the data sets. The default is that of the file.
-        out: The study's folder. The default is runs/ and the file's name.
+        root: The folder of the data sets. The default is the root in the study's file.
+        out: The study's folder. The default is a folder under runs/ with the file's name.
         json: Also write results.json to this path.
     """
 

@@ -24,11 +24,11 @@ class Train(Learning):
     """Train a network on a data set. Without options, train a ResNet-20 on scikit-learn's digits.
 
     The run's folder receives the weights (weights.safetensors), the description of the network (model.json),
-    results.json, curves.csv, TensorBoard events, and checkpoints of the last and the best epoch. Give the folder to
-    `transpike convert`. The test images are used once, at the end.
+    results.json, curves.csv, TensorBoard events, and checkpoints of the last and the best epoch. `transpike convert`
+    takes this folder. The command uses the test images only once, at the end.
 
     A spiking network sees every image T times, or T frames of events. Its logits are the mean over time. At the end the
-    command prints its firing rates, operations and energy, and its accuracy at other T.
+    command prints the network's firing rates, operations and energy, and its accuracy at other T.
 
     Examples:
       transpike train
