@@ -59,8 +59,9 @@ class TSC(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
-    [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
+    Example:
+        >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
+        [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
     """
 
     compared: ClassVar[tuple[int, ...]] = (64, 128, 256)

@@ -36,8 +36,9 @@ def cached(place: str = "/sys/devices/system/cpu/cpu0/cache/index3/size") -> int
 
     This is a quarter of the cache. With larger layers, convolutions took 1.8 times as long on a cache of 32 MiB.
 
-    >>> cached("nowhere")
-    8388608
+    Example:
+        >>> cached("nowhere")
+        8388608
     """
     try:
         size = Path(place).read_text().strip()

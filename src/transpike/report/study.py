@@ -86,8 +86,9 @@ def _group(result: Findings, setting: str, arms: Sequence[Arm], key: str) -> Gro
 def arm_cells(arm: Arm) -> tuple[str, ...]:
     """Return an arm's row, with the columns of `ARM_COLUMNS`.
 
-    >>> arm_cells(Arm(label="kd", runs=(), mean=0.5, deviation=0.01))
-    ('kd', '0', '50.00 ± 1.00', '–', '–', '–', '–')
+    Example:
+        >>> arm_cells(Arm(label="kd", runs=(), mean=0.5, deviation=0.01))
+        ('kd', '0', '50.00 ± 1.00', '–', '–', '–', '–')
     """
     finished = sum(run.state == "finished" for run in arm.runs)
     mean = fixed(_percent(arm.mean)) + (f" ± {fixed(_percent(arm.deviation))}" if known(arm.deviation) else "")

@@ -21,9 +21,10 @@ class Mixture:
     def target(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return probabilities [N, classes] for class indices [N].
 
-        >>> Mixture(torch.tensor([1, 0]), 0.75).target(torch.tensor([0, 2]), 3)
-        tensor([[0.7500, 0.0000, 0.2500],
-                [0.2500, 0.0000, 0.7500]])
+        Example:
+            >>> Mixture(torch.tensor([1, 0]), 0.75).target(torch.tensor([0, 2]), 3)
+            tensor([[0.7500, 0.0000, 0.2500],
+                    [0.2500, 0.0000, 0.7500]])
         """
         own = F.one_hot(labels, num_classes).float()
         return self.share * own + (1 - self.share) * own[self.partner]
