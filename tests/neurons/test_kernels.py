@@ -280,12 +280,16 @@ def test_autocast():
     assert cosine > 0.9
 
 
-def test_only_the_input_is_kept_for_the_backward_pass():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("steps", [4, 32])
+def test_only_the_input_is_kept_for_the_backward_pass(steps, dtype):
+    """So a layer holds 4 bytes per element and step, 2 in half precision, as docs/training.md says."""
     kept = []
-    x = torch.randn(4, 1000, requires_grad=True)
+    x = torch.randn(steps, 1000).to(dtype).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        multi_step(x, None, LIF, Sigmoid())
+        spikes, v = multi_step(x, None, LIF, Sigmoid())
     assert [tensor.data_ptr() for tensor in kept] == [x.data_ptr()]
+    assert spikes.dtype == dtype and v.dtype == torch.float32
 
 
 @pytest.mark.parametrize("script", ["neuron_on_triton.py"] if find_spec("triton") else [])
