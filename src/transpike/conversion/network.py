@@ -20,6 +20,7 @@ from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
+from transpike.conversion.captured import Captures, captured
 from transpike.conversion.course import Course, course, plan
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -69,6 +70,8 @@ class SpikingNetwork(nn.Module):
         search: what a search for it tried; empty where its scheme was given.
         chunk: samples simulated at a time, which bounds memory; None chooses, see `default_chunk`. Where a GPU's memory
             does not suffice, half as many are tried, once in a call, and a note is logged.
+        capture: whether a GPU runs chunks of equal shape as one CUDA graph from the second on, which holds their
+            memory; None chooses: those that take at most 256 MiB.
         stop: when an answer is sure enough, as `calibrate_stop` has learned; None before.
         timing: how long each layer waits, when its spikes begin; latency and delays.
         neurons: the neurons of every layer that fires, by name.
@@ -97,6 +100,8 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self.capture: bool | None = None
+        self.captures = Captures()
         self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
         for op in graph:
@@ -133,9 +138,13 @@ class SpikingNetwork(nn.Module):
         decoded values in place of spikes, where the network carries such.
         """
         snn = self._fitting(x)
-        parts = snn._in_chunks(
-            x, lambda part: finished(snn, run(snn, part, watch, final=final, trains=trains)), again=watch is None
-        )
+
+        def answer(part: Tensor) -> dict[str, Tensor]:
+            return finished(snn, run(snn, part, watch, final=final, trains=trains))
+
+        places = tuple(tensor.data_ptr() for tensor in snn._tensors())
+        runs = answer if watch else captured(snn, answer, key=(final, trains, places))
+        parts = snn._in_chunks(x, runs, again=watch is None)
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()
