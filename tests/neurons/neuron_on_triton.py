@@ -27,6 +27,10 @@ def check(steps: int, dynamics: Dynamics, dtype: torch.dtype, learned: bool, sta
     given = x, v if state else None, torch.tensor([0.6, 0.3, 0.1]) if learned else None, dynamics
     for ours, wanted in zip(gpu.forward(*given), cpu.forward(*given), strict=True):
         assert torch.equal(ours, wanted), given
+    norm, at = torch.rand(2, 5), torch.arange(1100) // 7 % 5  # of channels that lie seven apart
+    scaled = (x.float() * norm[0, at] + norm[1, at], *given[1:])
+    for ours, wanted in zip(gpu.forward(*given, (*norm, 7)), cpu.forward(*scaled), strict=True):
+        assert torch.equal(ours.float(), wanted), given
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
     for surrogate, grads in zip(SURROGATES, ((g, gv), (None, gv), (g, None), (g, gv)), strict=True):
         shape = (surrogate.shape, surrogate.slope, surrogate.height)

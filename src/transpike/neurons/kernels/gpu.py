@@ -20,6 +20,8 @@ from transpike.neurons.kernels.reference import Dynamics
 
 __all__ = ["backward", "forward"]
 
+Norm = tuple[Tensor, Tensor, int]
+"""Scale and shift of each channel, float32, and how many neighbours in memory have the same one."""
 _SPAN = 16  # steps whose membranes stay in registers
 
 
@@ -52,9 +54,9 @@ def _derivative(x, slope, height, SHAPE: tl.constexpr):  # type: ignore[no-untyp
 
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]
-    x, v0, charge, s, last, steps, neurons,
+    x, v0, charge, scales, shifts, inner, channels, s, last, steps, neurons,
     threshold, decay, gain, bias, carry, rest, drop, keep, start,
-    STATE: tl.constexpr, LEARNED: tl.constexpr, TERNARY: tl.constexpr,
+    NORM: tl.constexpr, STATE: tl.constexpr, LEARNED: tl.constexpr, TERNARY: tl.constexpr,
     SPAN: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -62,10 +64,15 @@ def _forward(  # type: ignore[no-untyped-def]
     if LEARNED:
         decay, gain, bias = tl.load(charge), tl.load(charge + 1), tl.load(charge + 2)
     v = tl.load(v0 + i, inside, other=0.0) if STATE else tl.full([BLOCK], 0.0, tl.float32) + start
+    if NORM:
+        scale, shift = tl.load(scales + i // inner % channels), tl.load(shifts + i // inner % channels)
     for begin in range(0, steps, SPAN):
         for k in tl.static_range(SPAN):  # unrolled, so that the loads of all steps are under way at once
             there = inside if WHOLE else inside & (tl.full([BLOCK], begin + k, tl.int32) < steps)
-            h = decay * v + gain * tl.load(x + i, there, other=0.0).to(tl.float32) + bias
+            current = tl.load(x + i, there, other=0.0).to(tl.float32)
+            if NORM:
+                current = current * scale + shift
+            h = decay * v + gain * current + bias
             spike = _fire(h, threshold, TERNARY)
             after = _reset(h, spike, carry, rest, drop, keep)
             v = after if WHOLE else tl.where(there, after, v)
@@ -114,7 +121,7 @@ def _backward(  # type: ignore[no-untyped-def]
             there = inside if WHOLE else inside & (tl.full([BLOCK], begin + k, tl.int32) < steps)
             h = decay * v + gain * tl.load(x + at, there, other=0.0).to(tl.float32) + bias
             v = _reset(h, _fire(h, threshold, TERNARY), carry, rest, drop, keep)
-            charged = charged + (h,)
+            charged = charged + (h,)  # noqa: RUF005  (Triton unpacks nothing)
             at += neurons
         for k in tl.static_range(SPAN):
             at -= neurons
@@ -178,12 +185,19 @@ def _launch(kernel: Any, arguments: tuple[Any, ...], x: Tensor, dynamics: Dynami
         )
 
 
-def forward(x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous."""
+def forward(
+    x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float], norm: Norm | None = None
+) -> tuple[Tensor, Tensor]:
+    """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous.
+
+    With ``norm``, of the input times a scale and plus a shift, those of its channel.
+    """
     s, last = torch.empty_like(x), x.new_empty(x.shape[1], dtype=torch.float32)
-    given = {"STATE": v is not None, "LEARNED": charge is not None}
+    given = {"NORM": norm is not None, "STATE": v is not None, "LEARNED": charge is not None}
+    scale, shift, inner = norm or (None, None, 1)
+    channels = 1 if scale is None else len(scale)
     if last.numel():
-        _launch(_forward, (x, v, charge, s, last), x, Dynamics(*dynamics), **given)
+        _launch(_forward, (x, v, charge, scale, shift, inner, channels, s, last), x, Dynamics(*dynamics), **given)
     return s, last
 
 
