@@ -17,7 +17,20 @@ from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["choice", "few", "is_whole", "keywords", "listed", "near", "no_network", "number", "refuse", "shown", "tensor", "whole"]
+__all__ = [
+    "choice",
+    "few",
+    "is_whole",
+    "keywords",
+    "listed",
+    "near",
+    "no_network",
+    "number",
+    "refuse",
+    "shown",
+    "tensor",
+    "whole",
+]
 
 Error = Callable[[str], TranspikeError]
 """A class of errors, or what makes one of a message."""
