@@ -59,7 +59,7 @@ def over_time(x: Tensor, *layers: nn.Module) -> Tensor:
     tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
     """
     norm: tuple[Tensor, Tensor] | None = None
-    for layer, following in zip(layers, (*layers[1:], None), strict=True):
+    for layer, following in zip(layers, (*layers[1:], None), strict=False):
         if norm is not None:
             x, norm = layer(x, norm), None
         elif (norm := _taken_on(layer, following, x)) is not None:
