@@ -131,7 +131,7 @@ def converted(ann: torch.nn.Module, images: torch.Tensor, scheme: transpike.CSS,
         "analog": digest(*torch.utils._pytree.tree_leaves(snn.analog(images[:32]))),
         "spikes": digest(*(layer.spikes for layer in traced.values())),
         "residuals": digest(*(layer.residual for layer in traced.values() if layer.residual is not None)),
-        "amplitudes": digest([layer.amplitude for layer in traced.values()], snn.latency, snn.interval),
+        "amplitudes": digest(*(layer.amplitude for layer in traced.values()), snn.latency, snn.interval),
     }
 
 

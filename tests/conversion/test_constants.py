@@ -11,6 +11,8 @@ from torch import nn
 
 import transpike
 from transpike import export
+from transpike.coding import Rate
+from transpike.coding.scheme import Scheme
 from transpike.conversion import prepare
 from transpike.conversion.constants import APART, silent_values
 
@@ -39,11 +41,25 @@ def test_a_peak_that_is_a_constant_lies_on_no_threshold(
     snn = transpike.convert(net, images, scheme=scheme)
     share = snn.tensors(snn.graph["2"])["bias"]
     tied = share == share.max() if amplitude == "layer" else torch.ones(6, dtype=torch.bool)
-    assert share[tied] - 1 == pytest.approx(APART, rel=1e-2)
+    assert 1 - share[tied] == pytest.approx(APART, rel=1e-2)
     snn.save(tmp_path)
     assert export.run(tmp_path, images[:1].numpy()).nearest[0] > export.CLOSE
-    digits = torch.tensor([2.0, 0, 0, 0, 0, 0, 0, -1])  # 256 - 1: the threshold is reached
-    assert (snn.trace(images[:1])["3"].spikes[:, 0, tied] == digits[:, None]).all()
+    assert (snn.trace(images[:1])["3"].spikes[:, 0, tied] == 1).all()
+
+
+FLOORS = [
+    transpike.CSS(signed=False, silent=1, amplitude="layer", percentile=100),
+    Rate(steps=16, start=0.0, percentile=100),
+]
+
+
+@pytest.mark.parametrize("scheme", FLOORS, ids=lambda scheme: type(scheme).__name__)
+def test_without_negative_spikes_such_a_constant_fires_at_once(scheme: Scheme) -> None:
+    """It lies on the first threshold; below it, the first digit would be missing."""
+    net, images = network()
+    snn = transpike.convert(net, images, scheme=scheme)
+    largest = int(net[2].bias.argmax())
+    assert (snn.trace(images[:1])["3"].spikes[:, 0, largest] == 1).all()
 
 
 def test_other_amplitudes_stay() -> None:

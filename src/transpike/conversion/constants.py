@@ -18,19 +18,23 @@ from transpike.conversion.kinds import apply
 __all__ = ["APART", "apart", "silent_values"]
 
 APART = 2.0**-14
-"""By which share an amplitude moves: far more than rounding does, far less than the last digit of a train."""
+"""By which share an amplitude moves: far more than rounding does, less than the last digit of most trains."""
 
 
-def apart(amplitudes: Mapping[str, Tensor], graph: Graph, axes: Mapping[str, int], full: float) -> dict[str, Tensor]:
-    """``amplitudes``, lower by `APART` where a layer's constant is what its train says in full.
+def apart(
+    amplitudes: Mapping[str, Tensor], graph: Graph, axes: Mapping[str, int], *, full: float, signed: bool
+) -> dict[str, Tensor]:
+    """``amplitudes``, moved by `APART` where a layer's constant is what its train says in full.
 
-    Lower, so that the constant reaches its thresholds, as it does in exact arithmetic.
+    They grow, so that the train still says the constant. Where no spike is negative they fall: such neurons may round
+    down, and would fire too late if a constant came short of the first threshold.
 
     Args:
         amplitudes: theta by layer, [] or [channels].
         graph: the analog network.
         axes: which axis of one sample counts a layer's channels.
         full: what a train says in full, in units of theta.
+        signed: whether spikes may be negative.
 
     Example:
         >>> from transpike.conversion.prepare import prepare
@@ -38,16 +42,17 @@ def apart(amplitudes: Mapping[str, Tensor], graph: Graph, axes: Mapping[str, int
         >>> graph = prepare(ann.eval(), [torch.rand(8, 1)]).graph
         >>> _ = graph["0"].tensors["bias"].copy_(torch.tensor([3.0, 5.0]))
         >>> theta = torch.tensor([3.0, 4.0]) / 255
-        >>> apart({"1": theta}, graph, {"1": 0}, full=255.0)["1"] / theta == torch.tensor([1 - APART, 1])
+        >>> found = apart({"1": theta}, graph, {"1": 0}, full=255.0, signed=True)
+        >>> found["1"] / theta == torch.tensor([1 + APART, 1])
         tensor([True, True])
     """
-    moved = dict(amplitudes)
+    moved, factor = dict(amplitudes), 1 + APART if signed else 1 - APART
     for name, value in silent_values(graph).items():
         if name in amplitudes:
             theta = amplitudes[name]
             rows = value.movedim(axes[name], -1).reshape(-1, len(theta)) if theta.ndim else value.reshape(-1, 1)
             tied = ((rows.abs() / (theta * full).to(rows.device) - 1).abs() < APART).any(0).to(theta.device)
-            moved[name] = torch.where(tied.view(theta.shape), theta * (1 - APART), theta)
+            moved[name] = torch.where(tied.view(theta.shape), theta * factor, theta)
     return moved
 
 

@@ -166,7 +166,8 @@ class Prepared:
             residuals=lambda amplitudes: _residuals(self.build(scheme, amplitudes), self.images),
         )
         given = {op.name: scheme.given(op.function) for op in self.graph.neurons}
-        found = apart(found, self.graph, self.statistics.axes, scheme.full)
+        signed = min(scheme.digits) < 0
+        found = apart(found, self.graph, self.statistics.axes, full=scheme.full, signed=signed)
         return found | {name: torch.tensor(theta).double() for name, theta in given.items() if theta is not None}
 
     def build(
