@@ -29,13 +29,14 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
-from transpike.conversion.room import in_chunks
+from transpike.conversion.room import in_chunks, side_by_side
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
 from transpike.conversion.sizes import at
 from transpike.conversion.stopping import Changed, Score, StopRule, least_images
 from transpike.conversion.stream import Moment, moments
+from transpike.conversion.synapses import Products
 from transpike.conversion.timing import Timing
 from transpike.conversion.values import activations
 from transpike.conversion.walk import finished, walk
@@ -99,6 +100,7 @@ class SpikingNetwork(nn.Module):
         self.chunk: int | None = None
         self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
+        self._products = Products(graph, scheme)
         for op in graph:
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
@@ -238,9 +240,20 @@ class SpikingNetwork(nn.Module):
         return x.tensor_split(max(1, count))
 
     def _in_chunks(self, x: Tensor, run: Callable[[Tensor], T], *, again: bool = True) -> list[T]:
-        """What ``run`` makes of each chunk; with ``again``, half a chunk is tried where memory does not suffice."""
+        """What ``run`` makes of each chunk.
+
+        With ``again``, a chunk may run twice, or beside others: half of it is tried where a GPU's memory does not
+        suffice, and each of PyTorch's threads on a CPU takes chunks of its own, unless `chunk` bounds memory.
+        """
         parts = self.chunks(x)
-        return in_chunks(parts, self.chunks, run) if again else [run(part) for part in parts]
+        if not again:
+            return [run(part) for part in parts]
+        if self.device.type == "cpu" and not self.chunk and not torch.is_autocast_enabled("cpu"):
+            threads = torch.get_num_threads()
+            count = min(math.ceil(len(parts) / threads) * threads, len(x) // least(self))
+            if threads > 1 and count > 1:
+                return side_by_side(x.tensor_split(count), run)
+        return in_chunks(parts, self.chunks, run)
 
     def trace(self, x: Tensor) -> Trace:
         """Return spikes, residuals and targets of every layer for images ``x``, by name; the input comes first."""
@@ -308,14 +321,18 @@ class SpikingNetwork(nn.Module):
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
-            return apply(op, tensors, *inputs)
+            return self._linear(op, tensors, *inputs)
         shift = tensors.pop(constant)
         shares = self.scheme.entry[steps]
-        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (len(shares), -1))
+        z: Tensor = self._linear(op, tensors, *inputs).unflatten(0, (len(shares), -1))
         entry = torch.tensor(shares, dtype=z.dtype, device=z.device)
         trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
+
+    def _linear(self, op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        products = self._products
+        return products(op, tensors, *inputs) if products.take(op, inputs[0]) else apply(op, tensors, *inputs)
 
     def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
         """The spikes of a layer of neurons over all steps, of its currents [T*N, \\*]."""
