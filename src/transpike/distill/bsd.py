@@ -122,7 +122,7 @@ class SpectralResidual(nn.Module):
             The penalty of a residual then weighs H W times as much. With "ortho" it is 0.01 of what the residual saves,
             for any size.
 
-        Shapes: half spectra or maps [N, C, *] -> the same shape.
+    Shapes: half spectra or maps [N, C, *] -> the same shape.
 
     >>> residual = SpectralResidual((8, 8))
     >>> residual(rfft2(torch.rand(2, 4, 8, 8))).abs().sum().item()
