@@ -92,7 +92,7 @@ def load_events(
             ``cifar10_dvs``), and ``cutout``. Frames have the sensor's size and are not normalised, so ``size``,
             ``mean`` and ``std`` must not be set.
 
-        Raises:
+    Raises:
         DataError: The name is unknown, files are missing or damaged, or a recording has fewer events than frames. A
             faulty recording is found when it is read.
         ConfigError: ``steps``, ``split_by`` or ``loading`` have impossible values.

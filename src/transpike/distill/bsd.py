@@ -125,7 +125,7 @@ class SpectralResidual(nn.Module):
             The penalty of a residual then weighs H W times as much. With "ortho" it is 0.01 of what the residual saves,
             for any size.
 
-        Shapes: half spectra or maps [N, C, *] -> the same shape.
+    Shapes: half spectra or maps [N, C, *] -> the same shape.
 
     Example:
         >>> residual = SpectralResidual((8, 8))

@@ -43,9 +43,9 @@ def gaussian_response(size: int, *, sigma: float) -> Tensor:
         size: the number of samples along the axis.
         sigma: in cycles per sample, where 1/2 is the highest frequency. Infinity passes all frequencies.
 
-        Shapes: [size], in the order of `torch.fft.fftfreq`.
+    Shapes: [size], in the order of `torch.fft.fftfreq`.
 
-        Raises:
+    Raises:
         ConfigError: sigma is not above 0.
 
     Example:

@@ -35,7 +35,7 @@ def equation_13(name: str, kwargs: Arguments, *, shape: Shape) -> float:
         kwargs: the twin's other arguments.
         shape: num_classes, in_channels and image_size.
 
-        Raises:
+    Raises:
         ModelError: The network cannot have this shape.
 
     Example:

@@ -114,7 +114,7 @@ def block_dct(images: Tensor, *, block: int = 4, stride: int | None = None) -> T
     Returns:
         [*, rows, columns, block, block]: frequencies last. `block_count` counts rows and columns.
 
-        Raises:
+    Raises:
         ConfigError: The block is below 1, or the stride is outside 1 to `block`.
         DataError: The images are not real maps [*, H, W].
 

@@ -40,7 +40,7 @@ def mix(images: Tensor, *, mixup: float = 0.0, cutmix: float = 0.0, dim: int = 0
             draws one.
         dim: the axis of the samples: 1 for frames [T, N, C, H, W], so that all frames of a recording mix alike.
 
-        Returns:
+    Returns:
         The mixed images, and the pairs and shares of the mixture.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; Yun et al., "CutMix", ICCV 2019.
