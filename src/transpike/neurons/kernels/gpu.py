@@ -103,7 +103,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 h = decay * v + gain * tl.load(x + at, inside, other=0.0).to(tl.float32) + bias
                 v = _reset(h, _fire(h, threshold, TERNARY), carry, rest, drop, keep)
                 at += neurons
-            tl.store(marks + span * neurons + i, v, inside)
+            tl.store(marks + span.to(tl.int64) * neurons + i, v, inside)
         tl.debug_barrier()
     pull = tl.load(gv + i, inside, other=0.0) if LAST else nothing
     later = nothing
@@ -114,8 +114,9 @@ def _backward(  # type: ignore[no-untyped-def]
         at = i + begin.to(tl.int64) * neurons
         v = first
         if SPANS > 1:
+            before = marks + (span - 1).to(tl.int64) * neurons
             later_span = inside & (tl.full([BLOCK], span, tl.int32) > 0)
-            v = tl.where(later_span, tl.load(marks + (span - 1) * neurons + i, later_span, other=0.0), first)
+            v = tl.where(later_span, tl.load(before + i, later_span, other=0.0), first)
         charged = ()
         for k in tl.static_range(SPAN):
             there = inside if WHOLE else inside & (tl.full([BLOCK], begin + k, tl.int32) < steps)

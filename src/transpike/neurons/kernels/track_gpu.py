@@ -273,8 +273,9 @@ def track(
 ) -> None:
     """See ``track_reference.track``."""
     neurons, device = source.shape[1], source.device
+    block = _FEW if clip else _BLOCK  # so that registers suffice
     with torch.cuda.device(source.get_device()):
-        _track[(triton.cdiv(neurons, _BLOCK),)](
+        _track[(triton.cdiv(neurons, block),)](
             source,
             spikes,
             final.residual,
@@ -293,7 +294,7 @@ def track(
             _on(device, tables.low),
             _on(device, tables.high),
             _on(device, tables.units),
-            **_rule(device, tables.digits),
+            **_rule(device, tables.digits) | {"BLOCK": block},
             **_feed(feed, source),
             **_clip(clip, source),
             ACCUMULATED=accumulated,
