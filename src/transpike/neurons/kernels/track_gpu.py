@@ -94,7 +94,7 @@ def _track(  # type: ignore[no-untyped-def]
             if CLIP:
                 heard = held * tl.load(worths + row)
                 known = heard == heard
-                heard = tl.where(heard > 0, heard, heard * clip_slope)
+                heard = tl.where(heard > 0, heard, heard * clip_slope + 0.0)  # of ReLU 0, never -0
                 heard = tl.minimum(tl.maximum(heard, clip_low), clip_high)
                 heard = tl.where(known, tl.div_rn(heard, relative) * tl.load(units + step), 0.0)
         value = tl.where(heard > 0, heard, heard * slope)
