@@ -131,7 +131,7 @@ def _track(  # type: ignore[no-untyped-def]
                 worth, unit = worths[min(k, len(worths) - 1)], units[step]
                 for j in range(width):
                     h = held[j] * worth
-                    v = h if h > zero else h * leak
+                    v = h if h > zero else h * leak + zero  # of ReLU 0, never -0
                     v = v if v > least else least
                     v = v if v < most else most
                     said[j] = (v / relative[j]) * unit if h == h else zero

@@ -129,7 +129,7 @@ class Clip(NamedTuple):
     def value(self, held: Tensor, row: int) -> Tensor:
         """Of what has been accumulated by a row of currents."""
         x = held * self.worths[row]
-        x = torch.where(x > 0, x, x * self.slope).clamp(self.low, self.high)
+        x = torch.where(x > 0, x, x * self.slope + 0.0).clamp(self.low, self.high)  # of ReLU 0, never -0
         return x / self.relative.spread(len(x))
 
 
