@@ -13,7 +13,17 @@ from transpike.neurons.inflow import Inflow
 from transpike.neurons.pieces import Change
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["CORRECTION", "Correction", "FedNeuron", "Neuron", "SteppingNeuron", "Steps", "WholeNeuron", "gained"]
+__all__ = [
+    "CORRECTION",
+    "Correction",
+    "FedNeuron",
+    "FedSteps",
+    "Neuron",
+    "SteppingNeuron",
+    "Steps",
+    "WholeNeuron",
+    "gained",
+]
 
 CORRECTION = "correction"
 """The constant of a layer of neurons that says its correction, in units of theta."""
@@ -82,12 +92,13 @@ class FedNeuron(Protocol):
 class Steps(Protocol):
     """A layer of neurons that runs in pieces of steps, and keeps its state between them."""
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
         """The spikes [k, N, \\*] of the next steps, those that `Neuron` gives, to the bit.
 
         Args:
             currents: the next ones, [steps, N, \\*] an operand.
             idle: steps after them in which no input comes, once all T have come.
+            inplace: whether the spikes may be written over the first current.
         """
 
     def rebatch(self, change: Change) -> None:
@@ -95,6 +106,14 @@ class Steps(Protocol):
 
     def ended(self) -> tuple[Tensor, Tensor]:
         """After the last step: the residual and the target [N, \\*], in units of theta."""
+
+
+@runtime_checkable
+class FedSteps(Protocol):
+    """`Steps` of a `FedNeuron`."""
+
+    def fed(self, z: Tensor, inflow: Inflow, *, idle: int, inplace: bool) -> Tensor:
+        """As called with the current that ``inflow`` makes of ``z``, to the bit."""
 
 
 @runtime_checkable

@@ -120,8 +120,8 @@ class WeightedSteps:
         self.value: Tensor | None = None  # what is to be said by the last step
         self.state: Tensor | None = None  # of the kernel
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
-        """The spikes [k, N, \\*] of the next steps."""
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
+        """The spikes [k, N, \\*] of the next steps; never in place."""
         code, steps = self.layer.code, len(currents[0])
         parts = []
         if steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from transpike.checks import number
+from transpike.conversion.cuts import cuts
 from transpike.conversion.pipeline import ROWS, Pipeline
 from transpike.conversion.stopping import Changed, Said, Score, StopRule, beyond, learned, other_prediction
 from transpike.conversion.stream import chunk, chunks
@@ -88,18 +90,20 @@ def rule(
 def until(snn: Network, x: Tensor, stop: StopRule, *, agreement: float) -> Answer:
     """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch.
 
-    Up to the first step at which one may stop, early layers that others wait for run for most of their steps: so far
-    samples go in small chunks. What is left of several of them then goes on together, a step at a time.
+    In the first piece of steps, early layers that others wait for run for most of their steps: so far samples go in
+    small chunks. What is left of several of them then goes on together, in fewer steps a piece.
     """
-    most, answers, left_over = chunk(snn), _Answers(snn, stop, stop.threshold(agreement), len(x)), list[_Flight]()
-    places = torch.arange(len(x), device=snn.device).tensor_split(-(-len(x) // _few(snn, stop.first, most)) or 1)
+    most, threshold = chunk(snn), stop.threshold(agreement)
+    begin, *pieces = cuts(snn, stop, threshold)
+    answers, left_over = _Answers(snn, stop, threshold, len(x)), list[_Flight]()
+    places = torch.arange(len(x), device=snn.device).tensor_split(-(-len(x) // _few(snn, begin, most)) or 1)
     for part in places:
-        pipeline = Pipeline(snn, x[part.to(x.device)], rows=-(-ROWS // stop.first))
+        pipeline = Pipeline(snn, x[part.to(x.device)], rows=-(-ROWS // begin), every=True)
         flight = _Flight(pipeline, part, torch.ones_like(part, dtype=torch.bool))
-        if answers.advance(flight, stop.first):
+        if answers.advance(flight, begin):
             left_over.append(flight)
         if left_over and (part is places[-1] or sum(len(flight.places) for flight in left_over) >= most):
-            answers.finish(_joined(left_over), stop.first + 1)
+            answers.finish(_joined(left_over), pieces)
             left_over = []
     return answers.answer()
 
@@ -115,11 +119,12 @@ def _few(snn: Network, first: int, most: int) -> int:
 
 @dataclass
 class _Flight:
-    """Samples on their way: where they stand among all, which of them go on, and what was said a step earlier."""
+    """Samples on their way: where they stand among all, which go on, how far, and what was said a step earlier."""
 
     pipeline: Pipeline
     places: Tensor
     running: Tensor
+    step: int = 0
     before: Tensor | None = None
 
     def keep(self, samples: Tensor) -> None:
@@ -133,7 +138,7 @@ def _joined(flights: list[_Flight]) -> _Flight:
     first.pipeline.join([flight.pipeline for flight in others])
     before = [flight.before for flight in flights if flight.before is not None]
     places, running = (torch.cat([getattr(flight, key) for flight in flights]) for key in ("places", "running"))
-    return _Flight(first.pipeline, places, running, torch.cat(before) if before else None)
+    return _Flight(first.pipeline, places, running, first.step, torch.cat(before) if before else None)
 
 
 class _Answers:
@@ -146,8 +151,21 @@ class _Answers:
         self.values: dict[str, Tensor] = {}
 
     def advance(self, flight: _Flight, step: int) -> bool:
-        """Let samples go on to a step, and keep what those say that are sure; whether any go on."""
-        said, last = flight.pipeline.advance(step), step == len(self.left)
+        """Let samples go on to a step, and keep what those say that are sure at it or before; whether any go on."""
+        flight.pipeline.run(step)
+        for now in range(max(flight.step + 1, self.stop.first), step + 1):
+            self._look(flight, now)
+            if not flight.running.any():
+                return False
+        flight.step = step
+        remain = flight.running.nonzero().flatten()
+        if 0 < len(remain) <= _WORTH * len(flight.running):
+            flight.keep(remain)
+        return len(remain) > 0
+
+    def _look(self, flight: _Flight, step: int) -> None:
+        """Keep what samples say that are sure at a step."""
+        said, last = flight.pipeline.outputs(step), step == len(self.left)
         flat = said[self.snn.graph.outputs[0]].float().flatten(1)
         sure = torch.full_like(flat[:, 0], torch.inf)
         if not last:
@@ -160,15 +178,12 @@ class _Answers:
             self.values[name][flight.places[done]] = value[done]
         self.steps[flight.places[done]], self.scores[flight.places[done]] = step, sure[done].to(self.scores)
         flight.running, flight.before = flight.running & ~done, flat
-        remain = flight.running.nonzero().flatten()
-        if 0 < len(remain) <= _WORTH * len(flight.running):
-            flight.keep(remain)
-        return len(remain) > 0
 
-    def finish(self, flight: _Flight, step: int) -> None:
-        """Let samples go on until all have stopped."""
-        while self.advance(flight, step):
-            step += 1
+    def finish(self, flight: _Flight, pieces: Sequence[int]) -> None:
+        """Let samples go on, to the ends of pieces, until all have stopped."""
+        for step in pieces:
+            if not self.advance(flight, step):
+                return
 
     def answer(self) -> Answer:
         snn = self.snn

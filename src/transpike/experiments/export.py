@@ -29,7 +29,7 @@ TARGETS = ("onnx", "torch", "nir", "integers", "events")
 OWN = {
     "opset": ("onnx",),
     "bits": ("onnx", "torch", "integers", "events"),
-    **dict.fromkeys(("images", "data", "root", "loading"), ("events",)),
+    **dict.fromkeys(("images", "agreement", "data", "root", "loading"), ("events",)),
 }
 """Options that mean something for some targets alone."""
 
@@ -51,6 +51,7 @@ class Export(Paths):
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
       transpike export runs/convert-20261121-110000/T8 --to events --images 10 --out events
+      transpike export runs/convert-20261121-110000/T8 --to events --images 10 --agreement 0.99
 
     Attributes:
         network: A folder with network.json. `transpike convert` writes one for every number of steps.
@@ -60,6 +61,9 @@ class Export(Paths):
             many bits first.
         opset: For onnx: the version of its operators.
         images: For events: the number of test images.
+        agreement: For events: each image stops as soon as its answer is sure. This share of the answers must equal
+            those of full runs. The network must hold a stop rule: call snn.calibrate_stop(images) before
+            snn.save(folder).
         data: For events: the images. By default those of the run.
         root: For events: the folder of the data set's files. By default that of the run, otherwise data.
         loading: For events: image size, normalisation and batches. By default those of the run.
@@ -72,6 +76,7 @@ class Export(Paths):
     bits: int | None = None
     opset: int = 18
     images: int = 1
+    agreement: float | None = None
     data: str | None = None
     root: Path | None = None
     loading: Loading | None = None
@@ -94,6 +99,8 @@ def export(options: Export) -> Path:
     for name, targets in OWN.items():
         if getattr(options, name) != getattr(Export, name) and options.to not in targets:
             raise ConfigError(f"{name}: --to {options.to} does not take this option; it is for {', '.join(targets)}")
+    if options.agreement is not None and options.bits is not None:
+        raise ConfigError("agreement: the stop rule is that of the weights as they are; omit bits, or the agreement.")
     check_exported(options.network)
     folder = options.out or options.network / options.to
     if options.to == "events":
@@ -129,7 +136,7 @@ def _events(options: Export, folder: Path) -> Path:
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
     if options.bits is None:
-        found = run(options.network, images, record=True)
+        found = run(options.network, images, record=True, agreement=options.agreement)
     else:
         with TemporaryDirectory() as rounded:
             load(options.network).quantise(options.bits).save(rounded)
@@ -137,7 +144,7 @@ def _events(options: Export, folder: Path) -> Path:
     with files.Change(folder) as change:
         change.write("spikes.npz", found.write_spikes, kind=SPIKES)
         change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
-    print(_summary(found))
+    print(_summary(found, early=options.agreement is not None))
     print(f"Spikes and counts: {folder}")
     return folder
 
@@ -161,18 +168,20 @@ def _counted(found: Run) -> dict[str, object]:
         "synaptic_updates": found.synaptic_updates,
         "neuron_updates": found.neuron_updates,
         "queued": found.queued,
+        "steps": found.steps,
         "close": found.close,
         "nearest": found.nearest,
     }
 
 
-def _summary(found: Run) -> str:
+def _summary(found: Run, *, early: bool) -> str:
     count, events = len(found.close), sum(found.events.values())
     each = (events, found.synaptic_updates, found.neuron_updates)
     spikes, additions, updates = (f"{number / count:,.0f}" for number in each)
+    stops = f" On average, images stop after {found.steps.mean():.3g} steps of the output." if early else ""
     return (
         f"{count} images. The output is complete {found.latency} steps after an image enters; a new image enters every "
-        f"{found.interval} steps.\n"
+        f"{found.interval} steps.{stops}\n"
         f"An image takes {spikes} spikes, {additions} additions at synapses and {updates} updates of neurons. "
         f"At most {found.queued:,} events wait in delays."
     )
