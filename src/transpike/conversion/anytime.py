@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from transpike.checks import number
 from transpike.conversion.cuts import cuts
 from transpike.conversion.pipeline import ROWS, Pipeline
 from transpike.conversion.stopping import Changed, Said, Score, StopRule, beyond, learned, other_prediction
-from transpike.conversion.stream import chunk, chunks
+from transpike.conversion.stream import chunk
 from transpike.conversion.walk import Network
 from transpike.errors import ConfigError
 
@@ -21,6 +23,7 @@ __all__ = ["Answer", "left", "rule", "trajectories", "until"]
 
 _WORTH = 7 / 8  # share of a batch that is left when finished samples leave it: that copies the state of every layer
 _TIMES = 4  # by measurement
+_LONGEST = 64  # steps of a piece, where all are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +54,20 @@ def left(snn: Network) -> tuple[float, ...]:
     return tuple(sum(weights[step:]) / sum(weights) for step in range(1, len(weights) + 1))
 
 
+@torch.no_grad()
 def trajectories(snn: Network, x: Tensor) -> Tensor:
     """The first output after every step, [T, N, \\*]."""
-    parts = []
-    for part in chunks(snn, x):
-        pipeline = Pipeline(snn, part)
-        name = snn.graph.outputs[0]
-        parts.append(torch.stack([pipeline.advance(step)[name] for step in range(1, pipeline.total + 1)]))
-    found = torch.cat(parts, 1)
-    return found if found.is_floating_point() else found.float()
+    total, found = len(snn.scheme.weights), []
+    count, name = math.ceil(total / _LONGEST), snn.graph.outputs[0]
+    ends = [total * (k + 1) // count for k in range(count)]
+    for part in x.tensor_split(max(1, -(-len(x) // _few(snn, total, chunk(snn))))):
+        pipeline, rows = Pipeline(snn, part, rows=-(-ROWS // ends[0]), every=True), []
+        for begin, end in pairwise((0, *ends)):
+            pipeline.run(end)
+            rows += [pipeline.outputs(step)[name] for step in range(begin + 1, end + 1)]
+        found.append(torch.stack(rows))
+    outputs = torch.cat(found, 1)
+    return outputs if outputs.is_floating_point() else outputs.float()
 
 
 def rule(
