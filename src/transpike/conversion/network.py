@@ -29,7 +29,7 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
-from transpike.conversion.room import in_chunks
+from transpike.conversion.room import in_chunks, side_by_side
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
@@ -240,9 +240,20 @@ class SpikingNetwork(nn.Module):
         return x.tensor_split(max(1, count))
 
     def _in_chunks(self, x: Tensor, run: Callable[[Tensor], T], *, again: bool = True) -> list[T]:
-        """What ``run`` makes of each chunk; with ``again``, half a chunk is tried where memory does not suffice."""
+        """What ``run`` makes of each chunk.
+
+        With ``again``, a chunk may run twice, or beside others: half of it is tried where a GPU's memory does not
+        suffice, and each of PyTorch's threads on a CPU takes chunks of its own, unless `chunk` bounds memory.
+        """
         parts = self.chunks(x)
-        return in_chunks(parts, self.chunks, run) if again else [run(part) for part in parts]
+        if not again:
+            return [run(part) for part in parts]
+        if self.device.type == "cpu" and not self.chunk and not torch.is_autocast_enabled("cpu"):
+            threads = torch.get_num_threads()
+            count = min(math.ceil(len(parts) / threads) * threads, len(x) // least(self))
+            if threads > 1 and count > 1:
+                return side_by_side(x.tensor_split(count), run)
+        return in_chunks(parts, self.chunks, run)
 
     def trace(self, x: Tensor) -> Trace:
         """Return spikes, residuals and targets of every layer for images ``x``, by name; the input comes first."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import torch
@@ -16,13 +19,14 @@ from transpike.conversion.graph import Graph
 from transpike.conversion.kinds import KINDS, weighted
 from transpike.conversion.op import Op
 
-__all__ = ["cached", "free", "in_chunks", "largest", "taken"]
+__all__ = ["cached", "free", "in_chunks", "largest", "side_by_side", "taken"]
 
 _CACHE = 2**25  # bytes of a last-level cache where the system does not say
 _LEAST, _MOST = 2**22, 2**25  # bytes of one layer at all steps of a chunk, on a processor
 _SHARE = 0.5  # of a GPU's free memory; the rest is for what convolutions take and what the allocator cannot use
 _WIDEST = 2**31 - 1  # values that the kernels of PyTorch count in one tensor
 _log = logging.getLogger(__name__)
+_lock, _callers, _threads = Lock(), 0, 1
 T = TypeVar("T")
 
 
@@ -84,6 +88,39 @@ def _accumulated(op: Op, sizes: dict[str, int]) -> int:
     if op.fires and (not op.function.tracked or op.function.head.calls):
         return operands
     return 0
+
+
+def side_by_side(parts: Sequence[Tensor], run: Callable[[Tensor], T]) -> list[T]:
+    """What ``run`` makes of each part, as many parts at a time as PyTorch has threads, each part on one thread.
+
+    If several threads worked on one part, they would wait for each other at each layer.
+    """
+    inference = torch.is_inference_mode_enabled()  # a mode holds for one thread alone
+
+    def one(part: Tensor) -> T:
+        with torch.inference_mode(inference), torch.no_grad():
+            return run(part)
+
+    with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, parts))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Let PyTorch use one thread for each caller; yields how many it used before."""
+    global _callers, _threads
+    with _lock:
+        if not _callers:
+            _threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _callers += 1
+    try:
+        yield _threads
+    finally:
+        with _lock:
+            _callers -= 1
+            if not _callers:
+                torch.set_num_threads(_threads)
 
 
 def in_chunks(
