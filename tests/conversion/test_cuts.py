@@ -71,6 +71,27 @@ def test_answers_do_not_depend_on_the_pieces(
     assert torch.equal(answer.score, scores)
 
 
+def test_answers_do_not_depend_on_the_threads(
+    snn: SpikingNetwork, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = StopRule(lambda said: said.outputs.mul(1e4).sin().mean(1), 2, 999, ((0.1, 999.0),))  # stops wherever
+    threads, used = torch.get_num_threads(), list[int]()
+    monkeypatch.setattr(anytime, "_few", lambda *_: 16)
+    beside = anytime.side_by_side
+    monkeypatch.setattr(anytime, "side_by_side", lambda parts, run: [used.append(len(parts)), *beside(parts, run)][1:])
+    try:
+        torch.set_num_threads(1)
+        one, said = snn.until(images, agreement=0.9, stop=rule), anytime.trajectories(snn, images)
+        torch.set_num_threads(3)
+        three = snn.until(images, agreement=0.9, stop=rule)
+        assert torch.equal(anytime.trajectories(snn, images), said) and used == [3, 4]
+    finally:
+        torch.set_num_threads(threads)
+    assert len(one.steps.unique()) > 1
+    for name in ("outputs", "steps", "latency", "score"):
+        assert torch.equal(getattr(one, name), getattr(three, name)), name
+
+
 def test_a_rule_from_images_has_seen_their_scores(snn: SpikingNetwork, images: Tensor) -> None:
     rule = snn.calibrate_stop(images)
     scores = rule.scores(anytime.trajectories(snn, images), left(snn))

@@ -14,6 +14,7 @@ from torch import Tensor
 from transpike.checks import number
 from transpike.conversion.cuts import cuts
 from transpike.conversion.pipeline import ROWS, Pipeline
+from transpike.conversion.room import side_by_side
 from transpike.conversion.stopping import Changed, Said, Score, StopRule, beyond, learned, other_prediction
 from transpike.conversion.stream import chunk
 from transpike.conversion.walk import Network
@@ -57,17 +58,21 @@ def left(snn: Network) -> tuple[float, ...]:
 @torch.no_grad()
 def trajectories(snn: Network, x: Tensor) -> Tensor:
     """The first output after every step, [T, N, \\*]."""
-    total, found = len(snn.scheme.weights), []
+    total = len(snn.scheme.weights)
     count, name = math.ceil(total / _LONGEST), snn.graph.outputs[0]
     ends = [total * (k + 1) // count for k in range(count)]
-    for part in x.tensor_split(max(1, -(-len(x) // _few(snn, total, chunk(snn))))):
+
+    def said(part: Tensor) -> Tensor:
         pipeline, rows = Pipeline(snn, part, rows=-(-ROWS // ends[0]), every=True), []
         for begin, end in pairwise((0, *ends)):
             pipeline.run(end)
             rows += [pipeline.outputs(step)[name] for step in range(begin + 1, end + 1)]
-        found.append(torch.stack(rows))
-    outputs = torch.cat(found, 1)
-    return outputs if outputs.is_floating_point() else outputs.float()
+        return torch.stack(rows)
+
+    parts = x.tensor_split(max(1, -(-len(x) // _few(snn, total, chunk(snn)))))
+    together = _threads(snn) > 1 and len(parts) > 1
+    found = torch.cat(side_by_side(parts, said) if together else [said(part) for part in parts], 1)
+    return found if found.is_floating_point() else found.float()
 
 
 def rule(
@@ -96,24 +101,43 @@ def rule(
 
 @torch.no_grad()
 def until(snn: Network, x: Tensor, stop: StopRule, *, agreement: float) -> Answer:
-    """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch.
+    """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch."""
+    threshold, threads = stop.threshold(agreement), _threads(snn)
+    most, ends = chunk(snn), cuts(snn, stop, threshold)
+    few = _few(snn, ends[0], most)
 
-    In the first piece of steps, early layers that others wait for run for most of their steps: so far samples go in
-    small chunks. What is left of several of them then goes on together, in fewer steps a piece.
+    def answered(part: Tensor) -> _Answers:
+        return _answered(snn, part, _Answers(snn, stop, threshold, len(part)), ends, few, most)
+
+    if threads == 1 or len(x) < 2 * few:
+        return _joint(snn, [answered(x)])
+    return _joint(snn, side_by_side(x.tensor_split(min(threads, len(x) // few)), answered))
+
+
+def _answered(snn: Network, x: Tensor, answers: _Answers, ends: Sequence[int], few: int, most: int) -> _Answers:
+    """Samples in pieces of steps that end at ``ends``.
+
+    In the first one, early layers that others wait for run for most of their steps: so far samples go ``few`` at a
+    time. What is left of several of these chunks, about ``most``, then goes on together, in fewer steps a piece.
     """
-    most, threshold = chunk(snn), stop.threshold(agreement)
-    begin, *pieces = cuts(snn, stop, threshold)
-    answers, left_over = _Answers(snn, stop, threshold, len(x)), list[_Flight]()
-    places = torch.arange(len(x), device=snn.device).tensor_split(-(-len(x) // _few(snn, begin, most)) or 1)
+    begin, *others = ends
+    left_over: list[_Flight] = []
+    places = torch.arange(len(x), device=snn.device).tensor_split(-(-len(x) // few) or 1)
     for part in places:
         pipeline = Pipeline(snn, x[part.to(x.device)], rows=-(-ROWS // begin), every=True)
         flight = _Flight(pipeline, part, torch.ones_like(part, dtype=torch.bool))
         if answers.advance(flight, begin):
             left_over.append(flight)
         if left_over and (part is places[-1] or sum(len(flight.places) for flight in left_over) >= most):
-            answers.finish(_joined(left_over), pieces)
+            answers.finish(_joined(left_over), others)
             left_over = []
-    return answers.answer()
+    return answers
+
+
+def _threads(snn: Network) -> int:
+    """How many threads run samples of their own, as in a call of the network."""
+    alone = snn.device.type != "cpu" or snn.chunk or torch.is_autocast_enabled("cpu")
+    return 1 if alone else torch.get_num_threads()
 
 
 def _few(snn: Network, first: int, most: int) -> int:
@@ -193,7 +217,9 @@ class _Answers:
             if not self.advance(flight, step):
                 return
 
-    def answer(self) -> Answer:
-        snn = self.snn
-        outputs = snn.graph.pack({name: self.values[name] for name in snn.graph.outputs})
-        return Answer(outputs, self.steps, self.steps + snn.timing.latency - len(self.left), self.scores)
+
+def _joint(snn: Network, parts: Sequence[_Answers]) -> Answer:
+    """The answers of all samples."""
+    outputs = snn.graph.pack({name: torch.cat([part.values[name] for part in parts]) for name in snn.graph.outputs})
+    steps, scores = (torch.cat([getattr(part, key) for part in parts]) for key in ("steps", "scores"))
+    return Answer(outputs, steps, steps + snn.timing.latency - len(snn.scheme.weights), scores)
