@@ -38,14 +38,18 @@ def by_hand(snn: SpikingNetwork, going: dict[int, float], ends: tuple[int, ...])
     return total
 
 
-@pytest.mark.parametrize("shares", [(0.9, 0.1, 0.1, 0.0), (0.2, 0.2, 0.2, 0.1), (1.0, 1.0, 0.5, 0.5), (0.0,) * 4])
-def test_no_other_pieces_take_less_work(snn: SpikingNetwork, shares: tuple[float, ...]) -> None:
-    seen = tuple((0.0,) * round(10 * share) + (2.0,) * round(10 - 10 * share) for share in shares)
-    found = cuts.cuts(snn, StopRule("margin", 2, 10, (), seen), 1.0)
-    assert found[-1] == T and list(found) == sorted(set(found)) and found[0] >= 2
-    going = dict(enumerate(shares, start=2))
-    possible = [(*some, T) for k in range(T - 2) for some in combinations(range(2, T), k)]
-    assert by_hand(snn, going, found) == pytest.approx(min(by_hand(snn, going, ends) for ends in possible))
+@pytest.mark.parametrize("state", [0.1, 1.5, 6.0])
+def test_no_other_pieces_take_less_work(snn: SpikingNetwork, state: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "_STATE", state)
+    possible, found = [(*some, T) for k in range(T - 1) for some in combinations(range(2, T), k)], set()
+    for seed in range(40):
+        counts = torch.randint(11, (T - 2,), generator=torch.Generator().manual_seed(seed)).tolist()
+        seen = tuple((0.0,) * count + (2.0,) * (10 - count) for count in sorted(counts, reverse=True))
+        going = {step: count / 10 for step, count in enumerate(sorted(counts, reverse=True), start=2)}
+        ends = cuts.cuts(snn, StopRule("margin", 2, 10, (), seen), 1.0)
+        assert by_hand(snn, going, ends) == pytest.approx(min(by_hand(snn, going, one) for one in possible))
+        found.add(ends)
+    assert len(found) > 3
 
 
 def test_few_that_go_on_make_few_pieces(snn: SpikingNetwork) -> None:
