@@ -12,12 +12,25 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
-from transpike.errors import ConfigError, DataError, TranspikeError
+from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["choice", "few", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
+__all__ = [
+    "choice",
+    "few",
+    "is_whole",
+    "keywords",
+    "listed",
+    "near",
+    "no_network",
+    "number",
+    "refuse",
+    "shown",
+    "tensor",
+    "whole",
+]
 
 Error = Callable[[str], TranspikeError]
 """A class of errors, or a function that makes an error from a message."""
@@ -208,6 +221,18 @@ def near(name: str, names: Iterable[str], *, most: int = 1) -> str:
     """
     matches = difflib.get_close_matches(name, list(names), n=most)
     return f" Did you mean {listed(matches)}?" if matches else ""
+
+
+def no_network(name: str, known: Sequence[str]) -> ModelError:
+    """The error for a network's name that is none of those ``known``, nor a folder.
+
+    >>> print(no_network("resnet21", ["mlp", "resnet20"]))
+    no network 'resnet21', nor a folder of that name. Did you mean resnet20? Known: mlp, resnet20; timm/<name>, ...
+    """
+    return ModelError(
+        f"no network {shown(name)}, nor a folder of that name.{near(name, known, most=3)} Known: {', '.join(known)}; "
+        "timm/<name>, torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
+    )
 
 
 def listed(names: Sequence[str]) -> str:

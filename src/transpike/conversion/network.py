@@ -20,6 +20,7 @@ from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
+from transpike.conversion.captured import Captures, captured
 from transpike.conversion.course import Course, course, plan
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -71,6 +72,8 @@ class SpikingNetwork(nn.Module):
         chunk: the number of samples simulated at a time, which bounds memory. With None the network chooses it, see
             `default_chunk`. If a GPU's memory does not suffice, the network tries half as many, once in a call, and
             logs a note.
+        capture: whether a GPU runs chunks of equal shape as one CUDA graph from the second chunk on. The graph holds
+            its memory. With None, chunks that take at most 256 MiB run so.
         stop: the rule of `calibrate_stop` for when an answer is sure enough. None before.
         timing: the waits of the layers, the steps of their first spikes, the latency and the delays.
         neurons: the neurons of every layer that fires, by name.
@@ -99,6 +102,8 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self.capture: bool | None = None
+        self.captures = Captures()
         self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
         self._products = Products(graph, scheme)
@@ -136,9 +141,13 @@ class SpikingNetwork(nn.Module):
         decoded values in place of spikes, if the network computes with values.
         """
         snn = self._fitting(x)
-        parts = snn._in_chunks(
-            x, lambda part: finished(snn, run(snn, part, watch, final=final, trains=trains)), again=watch is None
-        )
+
+        def answer(part: Tensor) -> dict[str, Tensor]:
+            return finished(snn, run(snn, part, watch, final=final, trains=trains))
+
+        places = tuple(tensor.data_ptr() for tensor in snn._tensors())
+        runs = answer if watch else captured(snn, answer, key=(final, trains, places))
+        parts = snn._in_chunks(x, runs, again=watch is None)
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from transpike.coding import DEFAULT
 from transpike.coding.scheme import Scheme, largest, spelled
 from transpike.conversion.amplitudes import with_relative
 from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
+from transpike.conversion.constants import apart
 from transpike.conversion.correct import corrected
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
@@ -166,6 +167,8 @@ class Prepared:
             residuals=lambda amplitudes: _residuals(self.build(scheme, amplitudes), self.images),
         )
         given = {op.name: scheme.given(op.function) for op in self.graph.neurons}
+        signed = min(scheme.digits) < 0
+        found = apart(found, self.graph, self.statistics.axes, full=scheme.full, signed=signed)
         return found | {name: torch.tensor(theta).double() for name, theta in given.items() if theta is not None}
 
     def build(

@@ -85,7 +85,8 @@ def _accumulated(op: Op, sizes: dict[str, int]) -> int:
     operands = sum(sizes[name] for name in op.inputs)
     if KINDS[op.kind].product:
         return operands + sizes[op.name]
-    if op.fires and (not op.function.tracked or op.function.head.calls):
+    function = op.function
+    if op.fires and (not function.tracked or function.head.calls) and function.clipped is None:
         return operands
     return 0
 

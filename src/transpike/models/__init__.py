@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transpike import files
-from transpike.checks import near, shown, whole
+from transpike.checks import near, no_network, shown, whole
 from transpike.errors import ModelError, TranspikeError
 from transpike.models.arguments import (
     check_arguments,
@@ -101,13 +101,10 @@ def check_name(name: str) -> None:
         known = model_names()
     if name in known:
         return
-    guess = near(name, known, most=3)
     if library in LIBRARIES:
+        guess = near(name, known, most=3)
         raise ModelError(f"no network {shown(name)}.{guess} {LIBRARIES[library]} lists all.")
-    raise ModelError(
-        f"no network {shown(name)}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
-        "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
-    )
+    raise no_network(name, known)
 
 
 def create_model(
