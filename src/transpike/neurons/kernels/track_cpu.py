@@ -288,7 +288,7 @@ def track(
     """See ``track_reference.track``."""
     places = (source.numpy(), spikes.numpy(), final.residual.numpy(), final.target.numpy())
     state, begin = (carried.values.numpy(), carried.begin) if carried else (NOTHING, 0)
-    steps = len(source) if carried else len(tables.low)
+    steps = len(source) + carried.idle if carried else len(tables.low)
     given = (*places, state, steps, begin, arguments(feed, len(source)), clipped(clip), accumulated, tables.silent)
     rule = (*_constants(tables), *_arrays(tables.digits))
     spread(_track, (*given, *rule), items=source.shape[1], cost=steps, align=_ALIGN)

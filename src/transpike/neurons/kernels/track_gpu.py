@@ -292,7 +292,7 @@ def track(
             len(source),
             carried.begin if carried else 0,
             tables.silent,
-            len(source) if carried else len(tables.low),
+            len(source) + carried.idle if carried else len(tables.low),
             tables.beta,
             tables.gain,
             tables.scale,
