@@ -36,6 +36,7 @@ from transpike.conversion.sensitivity import flat_outputs
 from transpike.conversion.sizes import at
 from transpike.conversion.stopping import Changed, Score, StopRule, least_images
 from transpike.conversion.stream import Moment, moments
+from transpike.conversion.synapses import Products
 from transpike.conversion.timing import Timing
 from transpike.conversion.values import activations
 from transpike.conversion.walk import finished, walk
@@ -99,6 +100,7 @@ class SpikingNetwork(nn.Module):
         self.chunk: int | None = None
         self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
+        self._products = Products(graph, scheme)
         for op in graph:
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
@@ -308,14 +310,18 @@ class SpikingNetwork(nn.Module):
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
-            return apply(op, tensors, *inputs)
+            return self._linear(op, tensors, *inputs)
         shift = tensors.pop(constant)
         shares = self.scheme.entry[steps]
-        z: Tensor = apply(op, tensors, *inputs).unflatten(0, (len(shares), -1))
+        z: Tensor = self._linear(op, tensors, *inputs).unflatten(0, (len(shares), -1))
         entry = torch.tensor(shares, dtype=z.dtype, device=z.device)
         trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
+
+    def _linear(self, op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        products = self._products
+        return products(op, tensors, *inputs) if products.take(op, inputs[0]) else apply(op, tensors, *inputs)
 
     def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
         """The spikes of a layer of neurons over all steps, of its currents [T*N, \\*]."""
