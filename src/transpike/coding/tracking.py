@@ -1,8 +1,8 @@
 """The neuron of schemes whose weights fall by one ratio: it tracks a function of its running weighted input.
 
-At every step the neuron fires the digit nearest to what its train still misses of the function of what has come in. The
-equation stands in `transpike.neurons.tsa.track`; a soft-reset integrate-and-fire neuron is the case of ratio 1 and
-digits 0 and 1.
+At every step the neuron fires the digit nearest to the error of its train: the function of the input so far, minus what
+the train already represents. `transpike.neurons.tsa.track` contains the equation. A soft-reset integrate-and-fire
+neuron is the case of ratio 1 and digits 0 and 1.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["TrackingNeuron"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingNeuron:
-    """A layer that tracks ``function``; see `transpike.coding.scheme.Neuron`.
+    """A layer of neurons that tracks ``function``; see `transpike.coding.neuron.Neuron`.
 
     Args:
         code: steps, ratio of the weights, wait and digits.
-        function: of real values; see `refusal` for what it may be.
+        function: of real values. `refusal` tells which functions are possible.
         amplitude: theta.
-        last: the worth of a unit spike at the last step, in units of theta.
+        last: the value of a unit spike at the last step, in units of theta.
     """
 
     code: Code
@@ -41,7 +41,7 @@ class TrackingNeuron:
 
     @staticmethod
     def refusal(function: Function, *, signed: bool) -> str | None:
-        """Why there is no such neuron; None if there is.
+        """Return the reason why no such neuron exists, or None if one does.
 
         Example:
             >>> TrackingNeuron.refusal(Function.of("leaky_relu.default", 0, 0.1), signed=False)
@@ -65,9 +65,9 @@ class TrackingNeuron:
         inplace: bool,
         final: bool,
     ) -> Tracked:
-        """Track the function: its piecewise linear ending in the kernel, what comes before on the accumulated input.
+        """Track the function. The kernel computes its piecewise linear ending; the rest acts on the accumulated input.
 
-        Any other function is applied, as it is, to the running estimate of each operand.
+        A function of another form is applied as a whole to the running estimate of each operand.
         """
         gains = gains or (1.0,) * len(currents)
         if self.function.tracked:
@@ -85,7 +85,7 @@ class TrackingNeuron:
         inplace: bool,
         final: bool,
     ) -> Tracked:
-        """As called with the current that ``inflow`` makes of ``z``, which the kernel does itself."""
+        """Return the result of a call with the current that ``inflow`` computes from ``z``; the kernel computes it."""
         (gain,) = gains or (1.0,)
         if not self.function.tracked:
             fired = self._estimated([z], inflow, constants, (gain,), inplace=inplace, final=final)
@@ -113,12 +113,12 @@ class TrackingNeuron:
     def heard(
         self, z: Tensor, constants: Mapping[str, Tensor], *, gain: float = 1.0, inflow: Inflow | None = None
     ) -> Tensor:
-        """What has been accumulated by each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
+        """Return the accumulated input after each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
         heard = accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain, inflow=inflow)
         if not self.function.head.calls:
             return heard
-        found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
-        value: Tensor = found.unflatten(0, heard.shape[:2])
+        result = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
+        value: Tensor = result.unflatten(0, heard.shape[:2])
         return value
 
     def moved(
@@ -129,9 +129,9 @@ class TrackingNeuron:
         *,
         final: bool,
     ) -> Tracked:
-        """As called, with something added to the current of every step, and a membrane that starts higher.
+        """Return the result of a call with a current added at every step, and a higher first membrane potential.
 
-        For ratio 1. Residual and target are those of the current as it came.
+        This needs ratio 1. Residual and target are those of the current without the addition.
         """
         heard = self.heard(z + moves.each, constants).add_(moves.first)
         spikes = track(heard, code=self.code, function=self._tail, accumulated=True, inplace=True).spikes.to(z.dtype)
@@ -152,7 +152,7 @@ class TrackingNeuron:
     ) -> Tracked:
         """Track the function of the operands' running estimates.
 
-        The kernel takes its value to the scale of each step, and waits where the first digits leave a quotient
+        The kernel brings its value to the scale of each step. It waits while the first digits leave a quotient
         undefined.
         """
         beta, unit = self.code.beta, self.amplitude * self.last
@@ -167,7 +167,7 @@ class TrackingNeuron:
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
     def rule(self) -> dict[str, object]:
-        """How it fires, as plain data, for readers that have no such class.
+        """Return the firing rule as plain data, for readers without this class.
 
         Example:
             >>> TrackingNeuron(code=Code(steps=8, beta=2.0), function=Function(), amplitude=1.0).rule()
@@ -182,7 +182,7 @@ class TrackingNeuron:
     def begin(
         self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = (), moves: Moves | None = None
     ) -> TrackingSteps:
-        """The layer before its first step, to run in pieces of steps; with ``moves``, as `moved`."""
+        """Return the layer before its first step, to run in pieces of steps; with ``moves``, as in `moved`."""
         return TrackingSteps(
             self.code,
             self.function,
@@ -196,12 +196,12 @@ class TrackingNeuron:
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """The own updates over T and the waiting steps, whether or not the neurons fire.
+        """The operations of the layer's own updates over T and the silent steps, whether or not the neurons fire.
 
-        Each step amplifies two sums, of what came in and of what was sent; each input step adds the bias; each firing
-        step subtracts one from the other and compares the difference with the thresholds (a binary search); each spike
-        is added to what was sent. Where a neuron tracks the maximum of several inputs, each keeps its own sum, and is
-        compared once a firing step. Any other function is evaluated once a step.
+        Each step amplifies two sums: the input and the output so far. Each input step adds the bias. Each firing step
+        subtracts one sum from the other and compares the difference with the thresholds (a binary search). Each spike
+        is added to the sum of the output. If a neuron tracks the maximum of several inputs, each input has its own sum,
+        and the sums are compared once in each firing step. Any other function is evaluated once in each step.
 
         Example:
             >>> layer = TrackingNeuron(code=Code(steps=8, beta=2.0), function=Function(), amplitude=1.0)
@@ -226,5 +226,5 @@ def _rescaled(fired: Tracked, unit: float) -> Tracked:
 
 
 def _like(h: Tensor, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Constants in the type of the accumulated input; masks and indices as they are."""
+    """Return constants in the dtype of the accumulated input; masks and indices stay as they are."""
     return {key: c.to(h.dtype) if c.is_floating_point() else c for key, c in constants.items()}

@@ -1,4 +1,4 @@
-"""What is wrong with the folder that a verb was given: names of files tell it, before PyTorch is imported."""
+"""Checks the folder that a verb receives by the names of its files, before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NETWORK, TRAINED = "network.json", "model.json"
 
 
 def check_measured(folder: Path) -> None:
-    """Of ``transpike evaluate``: a converted network, or a run of ``transpike train``.
+    """Check the folder of ``transpike evaluate``: a converted network, or a run of ``transpike train``.
 
     Raises:
-        ModelError: if it is neither.
+        ModelError: It is neither.
     """
     if not os.path.isdir(folder):
-        found = "a file; give the folder" if os.path.lexists(folder) else "no such folder; give one"
-        raise ModelError(f"{folder}: {found} that `transpike convert` or `transpike train` wrote.")
+        problem = "a file; give the folder" if os.path.lexists(folder) else "no such folder; give one"
+        raise ModelError(f"{folder}: {problem} that `transpike convert` or `transpike train` wrote.")
     if not os.path.isfile(folder / NETWORK):
         _check_single(folder)
         if not os.path.isfile(folder / TRAINED):
@@ -29,10 +29,10 @@ def check_measured(folder: Path) -> None:
 
 
 def check_exported(folder: Path) -> None:
-    """Of ``transpike export``: a converted network.
+    """Check the folder of ``transpike export``: a converted network.
 
     Raises:
-        ModelError: if it is none.
+        ModelError: It is not.
     """
     if not os.path.isdir(folder):
         raise ModelError(f"{folder}: no such folder; give one that `transpike convert` wrote, such as RUN/T8.")
@@ -41,10 +41,10 @@ def check_exported(folder: Path) -> None:
 
 
 def check_converted(folder: Path) -> None:
-    """Of ``transpike finetune``: a converted network.
+    """Check the folder of ``transpike finetune``: a converted network.
 
     Raises:
-        ModelError: if it is none.
+        ModelError: It is not.
     """
     if not os.path.isfile(folder / NETWORK):
         remedy = f"give one of the networks in it: {', '.join(inner)}" if (inner := _inner(folder)) else ""
@@ -57,7 +57,7 @@ def check_converted(folder: Path) -> None:
 PLACES: Mapping[str, Callable[[Path], None]] = {
     "evaluate": check_measured, "export": check_exported, "finetune": check_converted,
 }  # fmt: skip
-"""By the verb whose first argument is such a folder."""
+"""The checks, by the verb whose first argument is such a folder."""
 
 
 def _check_single(folder: Path) -> None:
