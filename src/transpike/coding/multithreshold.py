@@ -35,10 +35,10 @@ class MultiThreshold(Scheme):
         V \leftarrow V + z_t, \qquad s_t = \mathrm{clip}(\lfloor V / \theta \rfloor, 0, 2^n - 1), \qquad
         V \leftarrow V - \theta s_t, \qquad V_0 = \theta / 2
 
-    as one spike with n payload bits, or as up to n binary spikes. The paper counts binary spikes. This Pos neuron
-    replaces a ReLU. For functions that may be negative, such as the identity, ``signed`` gives a pair of a Pos and a
-    Neg neuron. The two communicate, so that at most one of them fires. The pair fires the nearest of all integers up to
-    :math:`\pm(2^n - 1)` (Lemma 4.1).
+    as one spike with n payload bits, or as up to n binary spikes. The paper counts binary spikes. It calls
+    this a Pos neuron. It replaces a ReLU. For functions that may be negative, such as the identity, ``signed`` gives a
+    pair of a Pos and a Neg neuron. The two communicate, so that at most one of them fires. The pair fires the nearest
+    of all integers up to :math:`\pm(2^n - 1)` (Lemma 4.1).
 
     Args:
         steps: T.

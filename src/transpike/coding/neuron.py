@@ -70,7 +70,7 @@ class WholeNeuron(Neuron, Protocol):
     """A layer of a scheme that is `Scheme.whole`."""
 
     def values(self, operands: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tracked:
-        """Return the same for decoded operands [N, \\*]; ``spikes`` are the decoded values of the trains [N, \\*]."""
+        """Return what a call returns, but for decoded operands [N, \\*]; ``spikes`` are decoded trains [N, \\*]."""
 
     def train(self, values: Tensor, steps: range) -> Tensor:
         """Return these steps of the trains that represent ``values``: [steps, N, \\*]."""

@@ -52,9 +52,9 @@ class QCFS(Scheme):
     steps (pre-steps) show where this happens. They count for nothing in the value, and they are part of the latency.
     Then the potential is reset. With ``"srp"`` a neuron whose potential has become negative stays silent. With
     ``"cos"`` a neuron that still holds theta or more starts higher, so that it fires once more; a neuron below 0 that
-    has fired starts lower, so that it fires once less. The shift is at least theta. In the released code of COS each
-    layer receives the corrected input of the layer before twice. In a pipeline of ``pre`` + T steps all layers run
-    their pre-steps at once, as here and in SRP.
+    has fired starts lower, so that it fires once less. The shift is at least theta. In the released code of COS
+    each layer receives the corrected output of the previous layer two times. In a pipeline of ``pre`` + T steps all
+    layers run their pre-steps at once, as here and in SRP.
 
     Layers do not wait, and spikes carry no bits beside their address. A bias enters with every step. So does the image,
     as an analog current. QCFS, ReLU, clips and maxima over windows have neurons.

@@ -100,7 +100,7 @@ class TTFS(Scheme):
         return Percentile(percentile=self.percentile)
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """Return the maximum for clipping, otherwise two more steps; TTFS neurons know all input before they fire."""
+        """Return the maximum for clipping, otherwise twice as many steps. TTFS neurons know all input before firing."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps} if self.steps <= 2**15 else None

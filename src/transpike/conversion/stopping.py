@@ -74,7 +74,7 @@ def entropy(said: Said) -> Tensor:
 
 
 def bound(said: Said) -> Tensor:
-    """The margin over what can still change: in units of the share of a train's worth that is still to come.
+    """The margin divided by the share of a train's value that is still to come.
 
     >>> bound(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
     4.0
@@ -83,7 +83,7 @@ def bound(said: Said) -> Tensor:
 
 
 def steady(said: Said) -> Tensor:
-    """The largest change of an output in the last step, negative: for outputs that are no classes.
+    """Minus the largest change of an output in the most recent step. For outputs that are not classes.
 
     >>> steady(Said(torch.tensor([[3.0, 1.0]]), torch.tensor([[2.5, 1.0]]), 0.5)).item()
     -0.5
@@ -126,14 +126,14 @@ def least_images(agreement: float) -> int:
 
 @dataclass(frozen=True)
 class StopRule:
-    """When a sample stops, for any agreement: what calibration images have shown.
+    """The stop rule learned from calibration images. It gives a threshold for every agreement.
 
     Attributes:
         score: a name in `SCORES`, or a function of `Said`.
         first: the first step at which a sample may stop.
         images: how many calibration images it comes from.
-        losses: (threshold, loss) from the largest threshold down: what all images together lose more at this threshold
-            and below it.
+        losses: (threshold, loss) from the largest threshold down: the additional loss of all images when the threshold
+            falls below this value.
         seen: quantiles of the images' scores after each step from the first to the last but one. They decide how a run
             is cut into pieces, and nothing else; without them it has a piece for each step.
     """
@@ -231,7 +231,7 @@ class StopRule:
         """What `written` wrote, for a network of so many steps.
 
         Raises:
-            TranspikeError: that of the record, for anything else.
+            TranspikeError: the record's error, if the data has another form.
         """
         entry.only("score", "first", "images", "thresholds", "losses", "seen")
         score = entry.text("score", choices=tuple(SCORES))

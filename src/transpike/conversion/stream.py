@@ -26,10 +26,10 @@ class Moment:
     Attributes:
         step: 1 ... T, of the output.
         latency: steps since the image's arrival, waits of the layers included.
-        outputs: decoded so far, in the network's own form, and divided by the share of a constant that has come; after
-            step T, what calling the network gives.
-        bound: by how much each value can still change, in the form of the outputs: what all spikes that are still to
-            come could say. Sure for any image; infinite where no such bound is known, as behind a softmax.
+        outputs: decoded so far, in the network's own form, and divided by the share of a constant that has arrived so
+            far. After step T they equal the result of a call.
+        bound: for each value of the outputs, the most that all later spikes can change. It holds for every image. It
+            is infinite where no such bound is known, as behind a softmax.
     """
 
     step: int

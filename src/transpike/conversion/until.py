@@ -56,7 +56,7 @@ def _module(model: nn.Module, name: str) -> nn.Module:
 
 
 class Continued(nn.Module):
-    """A network in which a spiking network does the work of one of its modules, and of all before it.
+    """A network whose part up to and including one module is replaced by a spiking network.
 
     Args:
         ann: the network.

@@ -31,7 +31,7 @@ def event_sets(
     flip: bool = False,
     loading: Loading = Loading(),
 ) -> EventSets:
-    """Make anyone's frames of events an event set: SpikingJelly's data sets with ``data_type="frame"``, for one.
+    """Turn any data set of event frames into an event set, for example SpikingJelly's with ``data_type="frame"``.
 
     An item is ``(frames, label)``: counts ``[T, 2, H, W]`` as a NumPy array or a tensor, all of one shape, and an
     integer from 0. Validation items are held back from ``train`` as in :func:`load_events`. A transform of ``train``

@@ -78,8 +78,8 @@ def load_events(
     ``nmnist`` is read from ``NMNIST/{Train,Test}/<digit>/*.bin`` under ``root``, ``cifar10_dvs`` from
     ``CIFAR10DVS/<class>/*.aedat``, ``dvs128_gesture`` from ``DVS128Gesture/DvsGesture/*.aedat``. Each may also be in
     SpikingJelly's folder ``extract`` (as in ``NMNIST/extract/Train``), or in the published archives in its folder
-    ``download``. These are then checked and unpacked. CIFAR10-DVS has no split: of each class the first nine tenths by
-    file name train, and the rest test.
+    ``download``. These are then checked and unpacked. CIFAR10-DVS has no split: in each class, sorted by
+    file name, the first nine tenths are for training, the rest for testing.
 
     Recordings are read and turned into frames when a batch needs them. Nothing is written to the disk.
 

@@ -122,8 +122,8 @@ class SpectralResidual(nn.Module):
         domain: "frequency": complex, on half spectra [H, W // 2 + 1]; "spatial", the paper's control experiment: real,
             on the maps [H, W] themselves, without Fourier transforms.
         norm: the norm of the Fourier transform. "ortho" keeps the energy of the maps, "backward" multiplies it by H W.
-            The penalty of a residual then weighs H W times as much. With "ortho" it is 0.01 of what the residual saves,
-            for any size.
+            The penalty of a residual then weighs H W times as much. With "ortho" the penalty (at its default weight
+            0.01) is 1 % of what the residual saves, for any size.
 
     Shapes: half spectra or maps [N, C, *] -> the same shape.
 

@@ -112,7 +112,6 @@ class Taps:
 
     Raises:
         ModelError: The network has no module with a given name. The message lists its names.
-        ModelError: for a name that the network does not have; the names that it has are listed.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())

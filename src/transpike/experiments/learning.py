@@ -33,9 +33,9 @@ class Learning(Paths):
         network: Arguments of the network.
         weights: Start from these weights instead of random ones: a .safetensors file, a state dict or the folder of a
             run.
-        start: Start a spiking network from its trained artificial twin, which is converted on the way: the folder of
-            the twin's run, or its weights. It sets the first weights and thresholds. For spiking_resnet18, 19 and 20,
-            and spiking_vgg5 to 16.
+        start: The folder of a trained artificial network with the same layers, or its weights. It is converted, and the
+            spiking network starts from it: from its weights and thresholds. For spiking_resnet18, 19 and 20, and
+            spiking_vgg5 to 16.
         steps: T, the number of time steps of a spiking network. The default is 4.
         split_by: How to split a recording of events into T frames: with equal numbers of events (number), or of equal
             duration (time).

@@ -41,10 +41,10 @@ class Run:
         steps: of the output that each image ran: T, or fewer where it stopped.
         latency: steps from the arrival of an image to its complete output, as measured; an image that stopped had its
             output T - steps earlier.
-        interval: steps between two images, and as measured between two outputs that are complete.
+        interval: steps between two images. It equals the measured number of steps between two complete outputs.
         events: spikes by layer, the input's first; values where the input is an analog current.
         synaptic_updates: additions of a weight to a current.
-        neuron_updates: steps that values of neurons' states took.
+        neuron_updates: the number of updates of neurons' state values.
         queued: the most events that waited in delays at once.
         close: for each image, how many decisions were nearer to a threshold than `CLOSE`, or than the rounding of large
             values in float32.
@@ -77,7 +77,7 @@ class Run:
         return files.write(path, self.write_spikes, kind=SPIKES, error=ModelError)
 
     def write_spikes(self, place: Path) -> None:
-        """Write them to a new file, without care for what lies there."""
+        """Write the spikes, without a check for an existing file."""
         assert self.spikes is not None
         columns = {name: self.spikes[name] for name in self.spikes.dtype.names or ()}
         with place.open("wb") as file:

@@ -93,7 +93,7 @@ class Goal:
 
     @property
     def images(self) -> int:
-        """How many images can show it: enough that one of them may fail."""
+        """The number of images needed to check the goal: with so many, one image may fail."""
         share = {"same": 100 - self.value, "loss": self.value}.get(self.kind, 100.0)
         return ceil(100 / share - 1e-9) if share > 0 else 1
 

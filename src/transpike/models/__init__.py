@@ -145,9 +145,6 @@ def create_model(
     Returns:
         The network, in training mode. Its weights are new unless `weights` or a run's folder sets them.
 
-    Returns:
-        The network, in training mode, with new weights unless `weights` or a run's folder gives them.
-
     Raises:
         ModelError: The name is unknown (near matches are listed), the network does not take an argument, or the
             weights are missing, damaged or do not fit.

@@ -170,7 +170,7 @@ class Row:
         advice: the setting of the scheme, by name, that would reduce the error most. Empty if there is none.
         diagnosis: the main cause, its layer and a remedy, in a sentence or two.
         early: answers that stop when they are sure, then those of one step for all. Empty if not measured.
-        unstreamed: the reason why the network cannot have any.
+        unstreamed: the reason why the network cannot give early answers.
         pictured: images of early answers: the easiest, then as many of the hardest.
     """
 

@@ -120,9 +120,10 @@ def resumable(run: RunFolder) -> Iterator[None]:
 
 
 def located(run: Run, *, names: Collection[str] = ()) -> dict[str, object]:
-    """Return the options of a run.json, with its files relative to the command's directory or, if missing, to this one.
+    """Return the options of a run.json, with its files relative to the command's directory.
 
-    So a run finds them from any working directory, and from its own after the whole project has moved.
+    If a file is missing there, its path is relative to the current directory. So a run also works after the project
+    folder was moved.
 
     Args:
         run: the run.json.
