@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 import transpike
 from transpike.conversion import SpikingNetwork
+from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, DataError, GoalError
 from transpike.measure.conversion import compare
+from transpike.measure.outputs import find_metric
+from transpike.measure.sweep import Sweep, sweep
 from transpike.metrics.tasks import mean_iou
 
 
@@ -107,6 +110,20 @@ def test_a_goal_out_of_reach_tells_the_measure() -> None:
             return 0.5
 
         transpike.convert(net, X, scheme="auto", goal=never, limits={"payload_bits": 1})
+
+
+@pytest.mark.parametrize("metric", ["boxes", "iou"])
+def test_a_measure_that_does_not_fit_is_said_before_networks_are_made(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transpike.conversion.Prepared.build", pytest.fail)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+    with pytest.raises(DataError, match=f"{metric}: expected "):
+        transpike.convert(net, X, scheme="auto", goal={metric: 90})
+    sets = load_images("digits", loading=Loading(test_images=20))
+    task = Sweep("net", net, sets, [transpike.CSS()], calibration=20, metric=find_metric(metric))
+    with pytest.raises(DataError, match=f"{metric}: expected "):
+        next(sweep(task, None))
 
 
 @pytest.mark.parametrize("goal", [{"ious": 3}, {"metric": 3}, {"iou": 300}, {"metric": mean_iou, "most": 3}])

@@ -29,6 +29,7 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
+from transpike.conversion.ranges import warn_beyond
 from transpike.conversion.room import in_chunks
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
@@ -107,6 +108,7 @@ class SpikingNetwork(nn.Module):
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self.readouts, self.plan = graph.readouts, plan(graph)
         self._courses: dict[bool, Course] = {}
+        self._warned: set[str] = set()  # shared with the networks of other sizes
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
@@ -293,7 +295,10 @@ class SpikingNetwork(nn.Module):
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
         """Images in units of the input's theta."""
-        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
+        images = x.to(self.device, torch.float32)
+        x = apply(op, self.tensors(op), images) / self.units[op.name]
+        if "range" not in self._warned and warn_beyond(self.scheme, images, x, theta=self.amplitude(op.name)):
+            self._warned.add("range")
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def encode(self, x: Tensor) -> Tracked:

@@ -137,6 +137,9 @@ class Held:
         with torch.no_grad():
             outputs = [graph.pack(graph.run(x)) for x in self.images.split(BATCH)]
         self._outputs = [tree_map(Tensor.cpu, each) for each in outputs] if goal.measure else []
+        if goal.measure:  # one that does not fit fails before any network is made
+            first = self._outputs[0]
+            scored(goal.measure, first, first, len(self.images[:BATCH]))
         self._want = torch.cat([flat_outputs(each) for each in outputs]).double()
         self._scale = deviations(self._want)
         self._logits = torch.cat([logits(each) for each in outputs])
