@@ -141,7 +141,9 @@ def test_a_measure_that_does_not_fit_is_said_before_networks_are_made(
         next(sweep(task, None))
 
 
-@pytest.mark.parametrize("goal", [{"ious": 3}, {"metric": 3}, {"iou": 300}, {"metric": mean_iou, "most": 3}, {"iou": 9, "margin": 0}])
+@pytest.mark.parametrize(
+    "goal", [{"ious": 3}, {"metric": 3}, {"iou": 300}, {"metric": mean_iou, "most": 3}, {"iou": 9, "margin": 0}]
+)
 def test_what_is_no_goal_is_refused(goal: Any) -> None:
     with pytest.raises(ConfigError):
         transpike.convert(made()[0], X, scheme="auto", goal=goal)
