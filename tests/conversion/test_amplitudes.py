@@ -261,7 +261,7 @@ def test_scarce_channels_reach_beyond_what_was_seen() -> None:
     assert (peaks[40_000] <= 1).all()
 
 
-def test_a_channel_that_fires_seldom_has_its_maximum() -> None:
+def test_a_channel_that_fires_in_few_images_has_the_layers_amplitude() -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     torch.manual_seed(0)
     images = torch.randn(40_000, 3)
@@ -270,8 +270,23 @@ def test_a_channel_that_fires_seldom_has_its_maximum() -> None:
     with torch.no_grad():
         net[0].weight.copy_(torch.eye(3))
         net[0].bias.copy_(torch.tensor([0.0, -1.0, 0.0]))  # three images in 40,000 pass
-    prepared, scheme = prepare(net, images, images=len(images)), CSS(steps=8, silent=1)
-    assert 1 <= prepared.amplitudes(scheme)["1"][1] * scheme.full < 1.2
+    theta = prepare(net, images, images=len(images)).amplitudes(CSS(steps=8, silent=1))["1"]
+    assert theta[1] == theta.max()
+
+
+def test_places_of_one_image_are_not_as_many_values() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2)[..., None, None])
+        net[0].bias.zero_()
+    images = torch.rand(64, 2, 8, 8)
+    images[:, 1] -= 1
+    images[:8, 1, :4] = 0.01  # in eight images, at many places
+    theta = prepare(net, images).amplitudes(CSS(steps=8, silent=1))["1"]
+    assert theta[1] == theta[0] / 2
+    images[:, 1] = 0.01  # everywhere
+    theta = prepare(net, images).amplitudes(CSS(steps=8, silent=1))["1"]
+    assert theta[1] == theta[0] / 64
 
 
 @pytest.mark.parametrize(("images", "share"), [(512, 1 / 64), (64, 1 / 16), (8, 1 / 2), (3, 1)])

@@ -21,7 +21,7 @@ Amplitude = TypeVar("Amplitude", float, Tensor)
 
 _RESIDUAL = 99.9
 _FLOOR = 2**-6
-_SEEN = 4  # values of a channel, of which the largest says as much as that of the whole layer
+_SEEN = 4  # values of a channel up to which it takes the layer's amplitude
 _SHARES = tuple(2 ** (-k / 4) for k in range(17))
 
 
@@ -77,11 +77,11 @@ class Percentile:
 
     Of the input it is the largest. A layer or a channel so sparse that its percentile is 0 is given its maximum. A
     layer that is always 0 gets 1, with a warning, for nothing it could carry is known. A channel's amplitude is at
-    least a 64th of the layer's largest. In a layer of neurons of which calibration saw n values a channel, it is at
-    least 4 / n of it: new images often exceed the largest of few values. A channel has fewer values than its layer, so
-    new images exceed its maximum more often: the maximum is extrapolated to as many values as the layer has, for a
-    distribution that falls exponentially. Where a channel has too few values for its percentile, this is extrapolated
-    likewise.
+    least a 64th of the layer's largest. In a layer of neurons it is at least 4 / n of it, where n values were not 0;
+    in a channel that mostly is 0, where n images excited it: new images often exceed the largest of few values. A
+    channel has fewer values than its layer, so new images exceed its maximum more often: the maximum is extrapolated to
+    as many values as the layer has, for a distribution that falls exponentially. Where a channel has too few values for
+    its percentile, this is extrapolated likewise.
 
     Args:
         percentile: in (0, 100]; 100 is the maximum. ``"fit"`` takes the value that makes the squared error of a
@@ -133,9 +133,10 @@ class Percentile:
         if self.per == "channel" and seen.channels is not None:
             peaks = self._of_channels(name, seen.channels, full, largest)
             most = peaks.max()  # also of channels never excited: a small unit would follow what only seems to come
-            # The largest of few values says little: one in count + 1 new ones exceeds it, by however much.
-            floor = _FLOOR if name == "input" else max(_FLOOR, min(_SEEN / max(seen.channels.count, 1), 1.0))
-            return torch.where(peaks > 0, peaks.clamp_min(float(most) * floor), most)
+            floor = torch.tensor(_FLOOR, dtype=torch.float64)
+            if name != "input":  # the largest of few values says little: new ones often exceed it, by however much
+                floor = (_SEEN / seen.channels.informative().clamp_min(_SEEN).double()).clamp_min(_FLOOR)
+            return torch.where(peaks > 0, torch.maximum(peaks, most * floor), most)
         if self.percentile == "fit" and name != "input":
             return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest, self.unit)
         peak = seen.values.quantile(100 if name == "input" or self.percentile == "fit" else self.percentile)
