@@ -3,6 +3,7 @@
     python benchmarks/simulation.py
     python benchmarks/simulation.py --steps 8 --images 10 --by-operation
     python benchmarks/simulation.py --networks resnet20 resnet50 --threads 2
+    python benchmarks/simulation.py --precision high     # weights of 16 bits, multiplied with spikes as bytes
 
 Weights are random, which times do not depend on. Both run in turns, and the least processor time of several counts,
 which a busy machine disturbs least; with several threads the least time on the clock, which is worth something on a
@@ -57,10 +58,12 @@ def main() -> None:
     parser.add_argument("--amplitude", default="channel", help="one a channel or one a layer (default: channel)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["vit", "convnext"], help="which of them")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
+    parser.add_argument("--precision", choices=("highest", "high"), default="highest", help="of PyTorch's products")
     parser.add_argument("--repeats", type=int, default=7, help="times are the least of so many (default: 7)")
     parser.add_argument("--by-operation", action="store_true", help="tell what each kind of operation takes")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision(args.precision)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     how = {"amplitude": args.amplitude, "percentile": 100}
@@ -77,11 +80,21 @@ def main() -> None:
             runs["channels last"] = partial(deepcopy(model).to(**last), x.contiguous(**last))
         seconds = _seconds(runs, args.repeats, time.process_time if args.threads == 1 else time.perf_counter)
         floor = args.steps * min(t for run, t in seconds.items() if run != "snn")
-        rows.append({"network": name, **seconds, "ratio": seconds["snn"] / floor})
+        rows.append(
+            {
+                "network": name,
+                "images": args.images,
+                "threads": args.threads,
+                "precision": args.precision,
+                **seconds,
+                "ratio": seconds["snn"] / floor,
+            }
+        )
         if args.by_operation:
             _show_operations(name, prepared, snn, x)
     show(
-        f"{args.images} images, {scheme.label}, T = {args.steps}, {args.threads} threads; must hold: {MOST}",
+        f"{args.images} images, {scheme.label}, T = {args.steps}, {args.threads} threads, precision {args.precision}; "
+        f"must hold: {MOST}",
         ["", *(f"{key}, ms" for key in COLUMNS.values()), "over T passes"],
         [
             [r["network"], *(f"{1e3 * r[key]:.1f}" if key in r else "" for key in COLUMNS), f"{r['ratio']:.2f}"]
@@ -106,9 +119,9 @@ def _show_operations(name: str, prepared: Prepared, snn: SpikingNetwork, x: Tens
     best: dict[tuple[str, str], float] = defaultdict(lambda: float("inf"))
 
     def timed(side: str, run: Callable[..., Any], spent: dict[tuple[str, str], float]) -> Callable[..., Any]:
-        def timed_run(op: Op, *inputs: Any) -> Any:
+        def timed_run(op: Op, *inputs: Any, **how: Any) -> Any:
             start = time.process_time()
-            result = run(op, *inputs)
+            result = run(op, *inputs, **how)
             spent[side, op.name] += time.process_time() - start
             return result
 

@@ -1,7 +1,7 @@
-"""The methods of bi-spectrum distillation: logits KD with the spectral residual, the semantics of logits, or both.
+"""The methods of bi-spectrum distillation: logits KD with the spectral residual, with sorted logits, or with both.
 
 Source: Zhang, Sun, Yao, Deng, Li, "Bi-Spectrum Distillation: Addressing Spectral Mismatch in ANN-SNN
-Knowledge Transfer", Eq. 7 and Table 4; `transpike.distill.bsd` has the equations of the parts.
+Knowledge Transfer", Eq. 7 and Table 4. `transpike.distill.bsd` contains the equations of the parts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = ["BiSpectrumDistillation", "SRDDistillation", "SSDDistillation"]
 
 
 class SSDDistillation(Method):
-    """alpha * KD + gamma * `spectral_semantic`: what BSD does with logits, the row "+SSD" of its Table 4.
+    """alpha * KD + gamma * `spectral_semantic`: the part of BSD for logits, the row "+SSD" of its Table 4.
 
     Args:
         stages: not used.
         alpha: weight of logits KD. A term with weight 0 is left out.
         gamma: weight of SSD.
         temperature: the temperature of logits KD.
-        keep: share of frequencies that SSD sees.
+        keep: the share of frequencies that SSD compares.
         reduction: how SSD reduces over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars "kd" and
@@ -75,13 +75,14 @@ class SRDDistillation(FeatureMethod):
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
         alpha: weight of logits KD. A term with weight 0 is left out.
-        beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. It is tied to the size and scale
-            of the teacher's maps: look at the first step's terms, or set `normalize`.
+        beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. Its best value depends on the
+            size and scale of the teacher's maps. Look at the terms of the first step, or set `normalize`.
         temperature: the temperature of logits KD.
         penalty: weight of the residual's size in SRD.
-        domain: "spatial" for SRD without Fourier transforms.
+        domain: "spatial" computes SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
-        norm: of SRD's Fourier transform: "ortho", or "backward", by which the penalty weighs H W times as much.
+        norm: the norm of SRD's Fourier transform: "ortho", or "backward", with which the penalty weighs H W times as
+            much.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "kd" and "srd".
 
@@ -137,10 +138,10 @@ class SRDDistillation(FeatureMethod):
 
 
 class BiSpectrumDistillation(SRDDistillation):
-    """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: what is added to the task loss.
+    """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: the terms that BSD adds to the task loss (Eq. 7).
 
-    Equation 7. A term whose weight is 0 is left out, so that the paper's ablations are settings: logits KD
-    (beta = gamma = 0), +SSD (beta = 0), +SRD (gamma = 0).
+    A term with weight 0 is left out. So the paper's ablations are settings: logits KD (beta = gamma = 0), +SSD (beta =
+    0), +SRD (gamma = 0).
 
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
@@ -148,11 +149,12 @@ class BiSpectrumDistillation(SRDDistillation):
         beta: weight of SRD; see `SRDDistillation`.
         gamma: weight of SSD.
         temperature: the temperature of logits KD.
-        keep: share of frequencies that SSD sees.
+        keep: the share of frequencies that SSD compares.
         penalty: weight of the residual's size in SRD.
-        domain: "spatial" for SRD without Fourier transforms.
+        domain: "spatial" computes SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
-        norm: of SRD's Fourier transform: "ortho", or "backward", by which the penalty weighs H W times as much.
+        norm: the norm of SRD's Fourier transform: "ortho", or "backward", with which the penalty weighs H W times as
+            much.
         reduction: how SSD reduces over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's

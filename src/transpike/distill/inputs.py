@@ -1,4 +1,4 @@
-"""What a loss takes of two networks: of fitting shapes, in full precision, the teacher's a constant to the gradient."""
+"""Prepares the inputs of a loss: fitting shapes, full precision, and no gradient to the teacher."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["check_images", "feature_pair", "labels", "logit_pair", "mean_logit_p
 
 
 def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of both networks for a loss.
+    """Return logits of both networks for a loss.
 
-    A class that the teacher rules out by minus infinity gets a finite logit that softmax turns into exactly 0, in the
-    student's logits too where these rule it out as well: it then adds 0 to a loss, not NaN.
+    The teacher may exclude a class by minus infinity. Such a class gets a finite logit that softmax turns into exactly
+    0. The same is done in the student's logits if the student also excludes it. Then the class adds 0 to a loss, not
+    NaN.
 
     Args:
         student: [T, N, classes] or [N, classes].
@@ -39,7 +40,7 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """`logit_pair` of the student's mean over time: both [N, classes].
+    """Return `logit_pair` of the student's mean over time: both [N, classes].
 
     >>> mean_logit_pair(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]))
     (tensor([[2., 0.]]), tensor([[2., 0.]]))
@@ -49,10 +50,10 @@ def mean_logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def feature_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps or vectors of both networks for a loss, [N, *] each.
+    """Return maps or vectors of both networks for a loss, [N, *] each.
 
     Raises:
-        DataError: for unlike numbers of images, or none.
+        DataError: The numbers of images differ, or there are no images.
 
     >>> feature_pair(torch.ones(2, 3), torch.ones(1, 3))
     Traceback (most recent call last):
@@ -64,10 +65,10 @@ def feature_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_images(student: Tensor, teacher: Tensor, *, least: int = 1) -> None:
-    """Refuse features [N, *] of unlike numbers of images, and of too few.
+    """Raise an error for features [N, *] with different or too small numbers of images.
 
     Raises:
-        DataError: for either.
+        DataError: The numbers differ, or one is below ``least``.
     """
     if not student.ndim or student.shape[:1] != teacher.shape[:1] or len(student) < least:
         raise DataError(
@@ -77,10 +78,10 @@ def check_images(student: Tensor, teacher: Tensor, *, least: int = 1) -> None:
 
 
 def labels(target: Tensor | None) -> Tensor:
-    """The labels of a method that compares with them.
+    """Return the labels, for a method that needs them.
 
     Raises:
-        DataError: if there are none.
+        DataError: There are no labels.
     """
     if target is None:
         raise DataError("this method compares with the labels: give class indices [N] or probabilities [N, classes].")
@@ -98,5 +99,5 @@ def _check_logits(student: Tensor, teacher: Tensor) -> None:
 
 
 def _low(logits: Tensor) -> float:
-    """Far below any logit, and far enough from the largest number that sums of a few and quotients are finite."""
+    """Return a number far below any logit, for which sums of a few and quotients are still finite."""
     return -math.sqrt(torch.finfo(logits.dtype).max)

@@ -1,4 +1,4 @@
-"""``transpike export``: a converted network for other simulators, runtimes and chips."""
+"""``transpike export``: writes a converted network for other simulators, runtimes and chips."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OWN = {
     "bits": ("onnx", "torch", "integers", "events"),
     **dict.fromkeys(("images", "data", "root", "loading"), ("events",)),
 }
-"""Options that mean something for some targets alone."""
+"""The options that apply only to some targets."""
 
 EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
 
@@ -40,13 +40,13 @@ EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, q
 class Export(Paths):
     """Write a converted network for other simulators, runtimes and chips.
 
-    - onnx: step.onnx holds one step of the network in standard operators, and schedule.json holds its clock.
-      docs/deploy.md runs them in ten lines.
+    - onnx: step.onnx holds one step of the network in standard operators. schedule.json lists what each layer does in
+      each step. docs/deploy.md runs them in ten lines.
     - torch: step.pt2 holds the same step for torch.export.load.
     - nir: network.nir, only for networks of rate coding.
     - integers: weights, biases and thresholds as whole numbers, and a table of the memory of each layer.
-    - events: the network runs on test images; each image enters while the one before is still on its way. spikes.npz
-      lists every spike (step, layer, neuron, digit), and events.json holds the counts.
+    - events: the network runs on test images. Each image enters while the network still computes the image before.
+      spikes.npz lists every spike (step, layer, neuron, digit), and events.json holds the counts.
 
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
@@ -60,9 +60,10 @@ class Export(Paths):
             many bits first.
         opset: For onnx: the version of its operators.
         images: For events: the number of test images.
-        data: For events: the images. By default those of the run.
-        root: For events: the folder of the data set's files. By default that of the run, otherwise data.
-        loading: For events: image size, normalisation and batches. By default those of the run.
+        data: For events: the data set. The default is that of the run.
+        root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
+            the folder `data`.
+        loading: For events: image size, normalisation and batches. The default is the options of the run.
     """
 
     network: Path
@@ -78,13 +79,13 @@ class Export(Paths):
 
 
 def export(options: Export) -> Path:
-    """Write the files.
+    """Write the files of a target.
 
     Returns:
         Their folder.
 
     Raises:
-        TranspikeError: The network or the images cannot be read, or the target cannot hold the network.
+        TranspikeError: The network or the images cannot be read, or the target cannot represent the network.
     """
     from transpike.conversion import load
     from transpike.export import footprint, integers, nir, onnx, torch_program
@@ -129,21 +130,21 @@ def _events(options: Export, folder: Path) -> Path:
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
     if options.bits is None:
-        found = run(options.network, images, record=True)
+        result = run(options.network, images, record=True)
     else:
         with TemporaryDirectory() as rounded:
             load(options.network).quantise(options.bits).save(rounded)
-            found = run(rounded, images, record=True)
+            result = run(rounded, images, record=True)
     with files.Change(folder) as change:
-        change.write("spikes.npz", found.write_spikes, kind=SPIKES)
-        change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
-    print(_summary(found))
+        change.write("spikes.npz", result.write_spikes, kind=SPIKES)
+        change.write("events.json", files.dumps(_counted(result)), kind=EVENTS)
+    print(_summary(result))
     print(f"Spikes and counts: {folder}")
     return folder
 
 
 def _images(batches: DataLoader[Any], count: int) -> Tensor:
-    """The first test images."""
+    """Return the first test images."""
     parts: list[Tensor] = []
     for images, _ in batches:
         parts.append(images)

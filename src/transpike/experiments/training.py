@@ -1,4 +1,4 @@
-"""What `transpike train` and `distill` do alike: make the network with its first weights, and test the trained one."""
+"""The common parts of `transpike train` and `distill`: create the network, and test the trained one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = ["check_outputs", "finish", "make_student"]
 
 
 def check_outputs(sets: Sets) -> None:
-    """Refuse outputs that a network which is trained on these images will not have.
+    """Check ``outputs`` against the number of classes that a network trained on these images has.
 
     Raises:
-        ConfigError: saying how many classes there are.
+        ConfigError: The numbers differ. The message has the number of classes.
     """
     wanted = sets.loading.outputs
     if wanted is not None and wanted != sets.classes:
@@ -43,7 +43,7 @@ def check_outputs(sets: Sets) -> None:
 
 
 def make_student(options: Learning, sets: Sets) -> nn.Module:
-    """The network with its first weights, which the seed fixes.
+    """Return the network with its first weights, which the seed determines.
 
     Raises:
         ConfigError: as `check_outputs`.
@@ -72,7 +72,7 @@ def finish(
 
 
 def _test(options: Learning, sets: Sets, model: nn.Module) -> Evaluation:
-    """Accuracy on the test images; of a spiking network at several T, with what it spends."""
+    """Return accuracy on the test images; for a spiking network at several T, with its operations and energy."""
     from transpike.measure.spiking import measure_spiking
     from transpike.train import evaluate
 

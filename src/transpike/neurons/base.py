@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transpike.checks import choice, number
 from transpike.errors import ConfigError, DataError
-from transpike.neurons.kernels import Dynamics, multi_step, reference
+from transpike.neurons.kernels import Dynamics, multi_step, normed, reference
 
 __all__ = ["SpikingNode", "reset_net"]
 
@@ -120,21 +120,25 @@ class SpikingNode(nn.Module, ABC):
         if isinstance(self.v, Tensor):
             self.v = self.v.detach()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return spikes in the shape and dtype of x."""
+    def forward(self, x: Tensor, norm: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return spikes in the shape and dtype of x.
+
+        With ``norm``, of x times a scale and plus a shift, each [C]; see `transpike.neurons.multi_step`.
+        """
         sequence = x.unsqueeze(0) if self.step_mode == "s" else x
         v = self._membrane(sequence)
         dynamics, charge = self.dynamics, self.charge()
         if v is None:
             dynamics = dynamics._replace(start=float(self.v))
         if self.store_v_seq or self.backend == "torch":
+            sequence = sequence if norm is None else normed(sequence, norm)
             trace = reference.multi_step(
                 sequence, v, charge, dynamics, self.surrogate_function, store_v_seq=self.store_v_seq
             )
             spikes, self.v = trace.spikes, trace.v
             self._remember(trace.v_seq)
         else:
-            spikes, self.v = multi_step(sequence, v, dynamics, self.surrogate_function, charge=charge)
+            spikes, self.v = multi_step(sequence, v, dynamics, self.surrogate_function, charge=charge, norm=norm)
         return spikes.squeeze(0) if self.step_mode == "s" else spikes
 
     def _membrane(self, x: Tensor) -> Tensor | None:

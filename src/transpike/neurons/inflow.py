@@ -14,7 +14,7 @@ from torch import Tensor
 
 from transpike.neurons.kernels.track_reference import Feed, Pattern
 
-__all__ = ["Inflow"]
+__all__ = ["Inflow", "pattern"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,10 @@ class Inflow:
             z = z * self.scale.to(z.dtype)
         if self.shift is not None:
             shift = self.shift.to(z.dtype)
-            shares = torch.tensor(self._shares(len(z)), dtype=z.dtype, device=z.device)
-            z = z + shift * shares.view(len(z), *(1,) * (z.ndim - 1))
+            if self.shares:
+                shares = torch.tensor(self.shares, dtype=z.dtype, device=z.device)
+                shift = shift * shares.view(len(z), *(1,) * (z.ndim - 1))
+            z = z + shift
         if self.other is not None:
             other = self.other.to(z.dtype)
             z = z + (other if self.factor is None else other * self.factor.to(z.dtype))
@@ -70,10 +72,10 @@ class Inflow:
             factor = source.new_ones(()) if factor is None else factor
         patterns = []
         for values in (self.scale, self.shift, factor):
-            pattern = None if values is None else _pattern(values, source)
-            if pattern is None and values is not None:
+            found = None if values is None else pattern(values, source)
+            if found is None and values is not None:
                 return None
-            patterns.append(pattern)
+            patterns.append(found)
         scale, shift, by = patterns
         return Feed(scale, shift, self._shares(len(source)), other, by)
 
@@ -81,8 +83,11 @@ class Inflow:
         return tuple(self.shares) or (1.0,) * steps
 
 
-def _pattern(values: Tensor, source: Tensor) -> Pattern | None:
-    """What broadcasts against one sample of ``source`` [T, N, \\*], by its place in memory."""
+def pattern(values: Tensor, source: Tensor) -> Pattern | None:
+    """What broadcasts against one sample of ``source`` [T, N, \\*], by its place in memory.
+
+    None if it varies along several axes.
+    """
     dtype = torch.float64 if source.dtype == torch.float64 else torch.float32
     along = [axis for axis in range(-values.ndim, 0) if values.shape[axis] > 1]
     flat = values.detach().to(dtype).reshape(-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from transpike.errors import ConfigError
-from transpike.neurons.inflow import Inflow
+from transpike.neurons.inflow import Inflow, pattern
 from transpike.neurons.kernels import memory, track_reference
-from transpike.neurons.kernels.track_reference import Digits, Feed, Final, Tables
+from transpike.neurons.kernels.track_reference import Clip, Digits, Feed, Final, Tables
 
 __all__ = [
     "IDENTITY",
@@ -142,6 +142,7 @@ def track(
     function: Piecewise = RELU,
     accumulated: bool = False,
     unit: float | None = None,
+    relative: Tensor | None = None,
     gain: float = 1.0,
     inflow: Inflow | None = None,
     inplace: bool = False,
@@ -168,13 +169,16 @@ def track(
         function: what to track. Any other positively homogeneous function (a maximum over a window, PReLU) is
             applied to `accumulate`'s result by the caller, then tracked with ``accumulated=True`` and `IDENTITY`.
         accumulated: whether ``z`` is the accumulated input.
-        unit: theta in the units of the estimates, if ``z`` holds such.
+        unit: theta in the units of the estimates, if ``z`` holds such, or of ``function``, with ``relative``.
+        relative: amplitudes of the channels; broadcasts against one sample. With these, ``function`` is of real values,
+            and what is tracked is its value at the `estimate` of the currents, divided by them.
         gain: multiplies each current, if ``z`` holds currents.
         inflow: what becomes of each current before.
         inplace: let the spikes overwrite ``z``, which saves allocating them.
         final: whether to return the final residual and target too.
 
     Raises:
+        ConfigError: if the type of ``z`` does not hold all levels.
         ValueError: if ``z`` has not the number of steps that ``code`` says, or is not a floating-point tensor.
 
     Example:
@@ -185,16 +189,27 @@ def track(
     """
     rows = code.steps + (code.silent if accumulated else 0)
     backend, source, feed = _fed(z, inflow, rows=rows)
+    clip: Clip | None = None
+    if relative is not None and unit is not None:
+        if (spread := pattern(relative, source)) is None:
+            known = estimate(z, beta=code.beta, unit=unit, gain=gain, inflow=inflow, inplace=inplace)
+            known = function(known).div_(relative)
+            fired = track(known, code=code, function=IDENTITY, unit=unit, inplace=True, final=final)
+            return replace(fired, spikes=fired.spikes.to(z.dtype))
+        worths = _units(code.beta, unit, code.steps)
+        clip, function = Clip(worths, function.slope, function.low, function.high, spread), IDENTITY
     if code.levels[-1] > 2 / torch.finfo(z.dtype).eps:
-        raise ValueError(f"{z.dtype} does not hold the integers to {code.levels[-1]}, the highest level: use float32")
+        raise ConfigError(
+            f"{z.dtype} does not hold all integers to {code.levels[-1]}, the highest of a spike; use torch.float32."
+        )
     reuse = inplace or source.data_ptr() != z.data_ptr()
     spikes = source[: code.steps] if reuse else _allocate(code.steps, source[0], source.dtype)
     ends = [_allocate(1, source[0], _state(z)) for _ in range(2)] if final else []
     if z.numel():
         places = Final(*(_flat(end)[0] for end in ends)) if final else Final(nothing := source.new_empty(0), nothing)
         tables = _tables(code, function, unit, gain)
-        heard = accumulated or unit is not None
-        backend.track(_flat(source), _flat(spikes), places, tables, accumulated=heard, feed=feed)
+        heard = accumulated or (unit is not None and clip is None)
+        backend.track(_flat(source), _flat(spikes), places, tables, accumulated=heard, feed=feed, clip=clip)
     spikes = spikes.to(z.dtype)
     return Tracked(spikes, *(end[0] for end in ends)) if final else Tracked(spikes)
 

@@ -19,20 +19,22 @@ HEADING = ("scheme", "settings", *FIGURES, "measures", "output_errors")
 
 
 def check_rows(path: Path) -> None:
-    """Find out, before the work whose rows it is to hold, that `write_rows` could not write a file.
+    """Check, before the work, that `write_rows` can write the file for its rows.
 
     Raises:
-        ConfigError: it cannot be written, or another lies there.
+        ConfigError: It cannot be written, or is another kind of file.
     """
     check_target(path, csv_table(HEADING, [])[1])
 
 
 def write_rows(result: Conversion, path: Path) -> Path:
-    """Write a line a network as CSV: its scheme, its settings as JSON, and its figures as `transpike.results.Row` has
-    them, those of outputs by name as JSON too; the ANN first. What was not measured is left empty.
+    """Write a line for each network as CSV, the ANN first.
+
+    A line has its scheme, its settings as JSON, and its figures as in `transpike.results.Row`, with those of outputs by
+    name as JSON. Figures that were not measured stay empty.
 
     Raises:
-        ConfigError: the file cannot be written, or another lies there.
+        ConfigError: The file cannot be written, or is another kind of file.
     """
     return write_csv(path, HEADING, _lines(result))
 

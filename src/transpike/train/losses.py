@@ -10,7 +10,7 @@ __all__ = ["readout", "temporal_efficient_loss"]
 
 
 def readout(outputs: Tensor) -> Tensor:
-    """Logits [N, classes] in float32: a network's output itself, or the mean over time of [T, N, classes].
+    """Return logits [N, classes] in float32: a network's output itself, or the mean over time of [T, N, classes].
 
     >>> readout(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
     tensor([[2., 1.]])
@@ -22,7 +22,7 @@ def readout(outputs: Tensor) -> Tensor:
 def temporal_efficient_loss(
     outputs: Tensor, target: Tensor, *, label_smoothing: float = 0.0, lamb: float = 0.05, phi: float = 1.0
 ) -> dict[str, Tensor]:
-    """Temporal efficient training: cross-entropy of every time step, and a pull of every output towards `phi`.
+    """Temporal efficient training: cross-entropy of every time step, and a regulariser that pulls outputs to `phi`.
 
     L = (1 - lamb) * mean_t CE(outputs[t], target) + lamb * mean_t MSE(outputs[t], phi)
 
@@ -30,8 +30,8 @@ def temporal_efficient_loss(
         outputs: [T, N, classes].
         target: class indices [N] or probabilities [N, classes].
         label_smoothing: as in `torch.nn.functional.cross_entropy`.
-        lamb: the regulariser's share.
-        phi: the regulariser's goal; the firing threshold in the paper.
+        lamb: the share of the regulariser.
+        phi: the goal of the regulariser. In the paper it is the firing threshold.
 
     Returns:
         The two weighted terms, `cross_entropy` and `regulariser`; their sum is the loss.
@@ -44,7 +44,7 @@ def temporal_efficient_loss(
     (0.6931, 0.0)
     """
     outputs = outputs.float()
-    # Shape [N, classes, T] and the target repeated over T would average the same; flattening serves both target kinds.
+    # Shape [N, classes, T] and a target repeated over T would give the same mean. Flattening suits both target kinds.
     every = target.repeat(len(outputs), *[1] * (target.ndim - 1))
     cross_entropy = F.cross_entropy(outputs.flatten(0, 1), every, label_smoothing=label_smoothing)
     regulariser = F.mse_loss(outputs, torch.full_like(outputs, phi))

@@ -1,8 +1,9 @@
 """How the neurons are computed: a torch reference, Numba on the CPU, Triton on CUDA.
 
-The fused kernels are two operators of ``torch.library``, ``transpike::neuron`` and ``transpike::neuron_backward``, so
-that autograd, ``torch.compile`` and mixed precision see them. Autocast needs no rule: spikes have the dtype of the
-input, which half precision represents exactly, and the state is float32 whatever the input.
+The fused kernels are operators of ``torch.library``, ``transpike::neuron`` and ``transpike::neuron_backward``, and for
+inference on CUDA ``transpike::neuron_normed``, which takes on the normalisation before the neuron. So autograd,
+``torch.compile`` and mixed precision see them. Autocast needs no rule: spikes have the dtype of the input, which half
+precision represents exactly, and the state is float32 whatever the input.
 
 Kept for the backward pass is the input alone: 4 bytes per element and step in float32, 2 in half precision.
 """
@@ -24,7 +25,7 @@ from transpike.neurons.kernels import reference
 from transpike.neurons.kernels.reference import Dynamics
 from transpike.neurons.surrogate import Surrogate
 
-__all__ = ["Dynamics", "multi_step"]
+__all__ = ["Dynamics", "multi_step", "normed"]
 
 
 _DEVICES = ("cpu", "cuda") if find_spec("triton") else ("cpu",)
@@ -42,6 +43,7 @@ def multi_step(
     surrogate: Callable[[Tensor], Tensor],
     *,
     charge: Tensor | None = None,
+    norm: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a neuron over all steps of x in one fused pass, or by the reference where there is no kernel.
 
@@ -55,6 +57,8 @@ def multi_step(
         dynamics: the neuron, see `Dynamics` for its equation.
         surrogate: maps the distance to the threshold to a spike.
         charge: (decay, gain, bias) as a tensor [3], if they are learned.
+        norm: scale and shift [C] of the channels, the third axis of x: the neuron takes ``x * scale + shift``. On CUDA
+            and without gradients the kernel computes that by itself, in float32.
 
     Returns:
         Spikes [T, N, *] in x's dtype, exactly -1, 0 or 1, and the membrane [N, *] after the last step. NaN in gives
@@ -76,12 +80,28 @@ def multi_step(
     # The kernels drop tangents. Whether there are any cannot be seen from x: inside jvp(grad(f)) it shows none.
     forward_mode = forward_ad._current_level >= 0
     fused = x.dtype != torch.float64 and x.device.type in _DEVICES and not forward_mode
+    inside = fused and x.is_cuda and not torch.is_grad_enabled()
+    if norm is not None and not inside:
+        x = normed(x, norm)
     if isinstance(surrogate, Surrogate) and fused:
         state = (None if given is None else given.float() for given in (v, charge))
+        if norm is not None and inside:
+            spikes, last = _normed(x, *(values.float() for values in norm), *state, [float(n) for n in dynamics])
+            return spikes, last
         shape = [surrogate.shape, surrogate.slope, surrogate.height]
         spikes, last = _neuron(x, *state, [float(number) for number in dynamics], shape)
         return spikes, last
     return reference.multi_step(x, v, charge, dynamics, surrogate)[:2]
+
+
+def normed(x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
+    """x [T, N, C, *] times a scale and plus a shift, each [C].
+
+    >>> normed(torch.ones(1, 1, 2), (torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.0])))
+    tensor([[[2.5000, 3.0000]]])
+    """
+    scale, shift = (values.to(x.dtype).view(-1, *(1,) * (x.dim() - 3)) for values in norm)
+    return x * scale + shift
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -116,7 +136,13 @@ torch.library.define(
     f"(Tensor? grad_spikes, Tensor? grad_v, {_STATE}) -> (Tensor, Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
+torch.library.define(
+    "transpike::neuron_normed",
+    "(Tensor x, Tensor scale, Tensor shift, Tensor? v, Tensor? charge, float[] dynamics) -> (Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
 _neuron = torch.ops.transpike.neuron.default
+_normed = torch.ops.transpike.neuron_normed.default
 _neuron_backward = torch.ops.transpike.neuron_backward.default
 
 
@@ -145,6 +171,24 @@ def _(
     start = None if v is None else _flat(v, x)
     gx, gv, gc = _backend(x).backward(grads, _flat(x, x), start, charge, dynamics, surrogate)
     return _shaped(gx, x), gv if v is None else _shaped(gv, x), gc
+
+
+@torch.library.impl("transpike::neuron_normed", "cuda")
+def _(
+    x: Tensor, scale: Tensor, shift: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    x = _dense(x)
+    start = None if v is None else _flat(v, x)
+    spikes, last = _backend(x).forward(_flat(x, x), start, charge, dynamics, (scale, shift, max(1, x.stride(2))))
+    return _shaped(spikes, x), _shaped(last, x)
+
+
+@torch.library.register_fake("transpike::neuron_normed")  # type: ignore[untyped-decorator]
+def _(
+    x: Tensor, scale: Tensor, shift: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    x = _dense(x)
+    return torch.empty_like(x), _membrane_like(x)
 
 
 @torch.library.register_fake("transpike::neuron")  # type: ignore[untyped-decorator]
