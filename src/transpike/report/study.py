@@ -13,6 +13,7 @@ from rich.table import Table
 
 from transpike.files import write_csv
 from transpike.report import plots
+from transpike.report.intervals import Difference, draw_differences
 from transpike.report.parts import Group, Plot, Section, line_legend, spoken
 from transpike.report.wording import ABSENT, count, fixed, known
 from transpike.results import Arm, Findings, Outcome
@@ -26,7 +27,7 @@ ARM_COLUMNS = (
     "minus the baseline (points)",
     "95 % interval",
     "seeds for ±1 point",
-    "s a run",
+    "clock, s a run",
 )
 NUMBERS = ("mean", "deviation", "difference", "low", "high", "pairs", "seeds_for_point", "seconds")
 
@@ -71,15 +72,59 @@ def _group(result: Findings, setting: str, arms: Sequence[Arm], key: str) -> Gro
     ]
     if any(len(line.points) > 1 for line in by_steps):
         drawn.append(_plot(by_steps, key, "by-steps", ("T at the test", "accuracy (%)"), "linear"))
+    if differences := _differences(result, arms):
+        drawn.insert(0, _plot_differences(differences, result.baseline, key))
     return Group(
         heading=setting or "Arms",
-        note=f"Accuracy on {result.measure} images, mean ± sample deviation over seeds. Differences are those from "
-        f"{result.baseline} at the same seed; the interval is Student’s t of them. Where it leaves out 0, these "
-        "runs show a difference. Curves are means over finished runs.",
+        note=f"{_verdict(result, arms)}Accuracy on {result.measure} images, mean ± sample deviation over seeds. "
+        f"Differences are those from {result.baseline} at the same seed; the interval is Student’s t of them, at 95 %: "
+        "of twenty arms that differ in nothing, about one leaves out 0. “Seeds for ±1 point” are as many as give an "
+        "interval of that width; the baseline’s number is for two arms that are not paired. The clock’s seconds depend "
+        "on what else the machine did. Curves are means over finished runs.",
         legend=line_legend(by_steps, key),
         plots=drawn,
         columns=ARM_COLUMNS,
         rows=[arm_cells(arm) for arm in arms],
+    )
+
+
+def _verdict(result: Findings, arms: Sequence[Arm]) -> str:
+    """Which arms differ from the baseline; empty while no interval is known."""
+    compared = [arm for arm in arms if known(arm.low) and known(arm.high)]
+    if not compared:
+        return ""
+    above = [arm.label for arm in compared if arm.low is not None and arm.low > 0]
+    below = [arm.label for arm in compared if arm.high is not None and arm.high < 0]
+    if not above and not below:
+        return f"These runs show no difference from {result.baseline}: every interval contains 0. "
+    parts = [
+        f"{where} {result.baseline}: {', '.join(names)}."
+        for where, names in (("Above", above), ("Below", below))
+        if names
+    ]
+    return f"{' '.join(parts)} "
+
+
+def _differences(result: Findings, arms: Sequence[Arm]) -> list[Difference]:
+    """The arms that share seeds with the baseline, in percentage points."""
+    base = {run.seed: run.accuracy for arm in arms if arm.label == result.baseline for run in arm.runs}
+    rows = []
+    for index, arm in enumerate(arms):
+        if arm.difference is None:
+            continue
+        own = ((run.accuracy, base.get(run.seed)) for run in arm.runs)
+        seeds = tuple(100 * (one - other) for one, other in own if one is not None and other is not None)
+        ends = (100 * arm.low, 100 * arm.high) if arm.low is not None and arm.high is not None else None
+        rows.append(Difference(arm.label, index, seeds, 100 * arm.difference, ends))
+    return rows
+
+
+def _plot_differences(rows: Sequence[Difference], baseline: str, key: str) -> Plot:
+    told = (f"{row.label}: {row.mean:+.2f}" for row in rows)
+    alt = f"Difference from {baseline} in points, mean over seeds. {'; '.join(told)}."
+    return Plot(
+        Markup(draw_differences(rows, f"{key}-differences", alt)),
+        f"Points above {baseline}, each seed’s and 95 % interval",
     )
 
 
