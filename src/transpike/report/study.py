@@ -100,9 +100,7 @@ def _at_steps(setting: str, arms: Sequence[Arm]) -> list[Group]:
         if found:
             rows.append((arm.label, *(fixed(found.get(steps)) for steps in numbers)))
     heading = f"Accuracy by T{f', {setting}' if setting else ''}"
-    note = (
-        "Test accuracy (%), mean over seeds, of networks that were trained once, run for each number of steps."
-    )
+    note = "Test accuracy (%), mean over seeds, of networks that were trained once, run for each number of steps."
     return [Group(heading, note, columns=("", *(f"T = {steps}" for steps in numbers)), rows=rows)]
 
 
