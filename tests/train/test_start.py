@@ -59,6 +59,18 @@ def test_with_many_steps_it_computes_what_its_twin_does(name, kwargs):
     assert (given - wanted).norm() < 0.15 * wanted.norm()
 
 
+def test_with_few_steps_and_a_leak_biases_keep_the_mean_answer():
+    """Without their correction the distance is 74 %."""
+    ann, snn = trained_like("resnet20", width=4), create_model("spiking_resnet20", in_channels=1, width=4)
+    x = images(32)
+    start_from(snn, ann, x, steps=2)
+    with torch.no_grad():
+        wanted, given = ann(x).mean(0), snn(x.expand(2, *x.shape)).mean((0, 1))
+    reset_net(snn)
+    assert not snn.training
+    assert (given - wanted).norm() < 0.25 * wanted.norm()
+
+
 def test_a_neuron_that_scales_its_input_fires_at_the_same_values():
     """LIF with a decaying input takes in half of it: the same images excite it as one without."""
     ann = trained_like("resnet20", width=4)
