@@ -1,6 +1,6 @@
-"""transpike: carry a trained artificial neural network over to a spiking one.
+"""transpike: converts a trained artificial neural network to a spiking one.
 
-The names below are all that most work needs. They load on first use, so that ``import transpike`` is quick:
+The names below suffice for most work. They load on first use, so ``import transpike`` is quick:
 
 >>> import transpike
 >>> transpike.CSS(steps=8).steps
@@ -61,7 +61,7 @@ __all__ = [
 
 
 _PACKAGES = ("coding", "conversion", "data", "distill", "export", "measure", "models", "neurons", "spectral", "train")
-"""What of ``transpike.coding`` and so on can be written without an import of its own."""
+"""The names of ``transpike.coding`` and so on that need no import of their own."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the user typed or wrote into a configuration file, checked; whatever is wrong with it is said in one line."""
+"""Checks what the user typed or wrote into a configuration file. A mistake is explained in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transpike.files.yaml import LARGEST, first_line, load_yaml
 __all__ = ["Arguments"]
 
 ALWAYS = ("config", "help", "print_config")
-"""Options of every command."""
+"""The options of every command."""
 
 WORDS: dict[object, str] = {
     int: "a whole number",
@@ -41,15 +41,15 @@ LISTS: dict[object, str] = {
 
 
 class Arguments:
-    """The arguments of one command: its dataclass declares them, the user types them.
+    """The arguments of one command: its dataclass declares them, and the user sets them.
 
     Args:
         verb: the command.
         kind: the dataclass of its options.
-        words: what stands behind the verb.
+        words: the words after the verb.
 
     Raises:
-        ConfigError: for an option that does not exist, and a file that cannot be read or is no YAML.
+        ConfigError: An option does not exist, or a file cannot be read or is not YAML.
     """
 
     def __init__(self, verb: str, kind: type, words: Sequence[str]) -> None:
@@ -67,11 +67,11 @@ class Arguments:
             self._read(path)
 
     def parse(self, parser: ArgumentParser) -> dict[str, Any]:
-        """The values of the dataclass's fields.
+        """Return the values of the dataclass's fields.
 
         Raises:
-            ConfigError: for a value of another type or out of its range; it names the option and, if the value is from
-                there, the configuration file.
+            ConfigError: A value has a wrong type or is out of range. The message names the option and, if the value
+                comes from one, the configuration file.
         """
         try:
             options = parser.instantiate(parser.parse_args([self.verb, *self.words]))[self.verb]
@@ -84,7 +84,7 @@ class Arguments:
         return {name: value for name, value in options.items() if name != "config"}
 
     def located(self, error: TranspikeError) -> TranspikeError:
-        """An error with the configuration file before it that the wrong value is from, where there is one.
+        """Return an error preceded by the configuration file of the wrong value, if it comes from one.
 
         The error begins with the option's name, or quotes an entry of an option that takes any names.
         """
@@ -95,7 +95,7 @@ class Arguments:
         return type(error)(f"{place}: {error}") if place else error
 
     def _entry(self, message: str) -> str | None:
-        """The configuration file and the entry, such as `a.yaml: network.width`, that a message quotes."""
+        """Return the configuration file and the entry, such as `a.yaml: network.width`, that a message quotes."""
         for name, hint in self.types.items():
             path = self._file(name) if any(get_origin(each) is dict for each in _members(hint)) else None
             entries = _within(self.files[path], name) if path else None
@@ -105,36 +105,36 @@ class Arguments:
         return None
 
     def _explain(self, message: str) -> str:
-        """A message of the parser's in one line of ours."""
-        if found := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
-            word = found[1].split()[0]
+        """Return a message of the parser as one line in our words."""
+        if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
+            word = match[1].split()[0]
             first = next(name for name in self.types if name not in self.required)
             return (
                 f"{word!r}: `transpike {self.verb}` takes no argument at this place. Give options by name, such as "
                 f"--{first} {word}."
             )
-        if found := re.search(r"arguments are required: ([\w., ]+)", message):
-            names = [name.strip().removeprefix(f"{self.verb}.") for name in found[1].split(",")]
+        if match := re.search(r"arguments are required: ([\w., ]+)", message):
+            names = [name.strip().removeprefix(f"{self.verb}.") for name in match[1].split(",")]
             return f"`transpike {self.verb}` needs {' and '.join(names).upper()}.{self._see()}"
-        if found := re.search(r"argument --([\w.]+)\S*: expected", message):
-            return f"--{found[1]}: give {self._expected(found[1])} after it."
-        if found := re.search(r'(?:Parser key|Option|option) ["\']([\w.]+)["\']', message):
-            name = found[1].removeprefix(f"{self.verb}.")
+        if match := re.search(r"argument --([\w.]+)\S*: expected", message):
+            return f"--{match[1]}: give {self._expected(match[1])} after it."
+        if match := re.search(r'(?:Parser key|Option|option) ["\']([\w.]+)["\']', message):
+            name = match[1].removeprefix(f"{self.verb}.")
             if name in self.types:
                 return self._wrong(name, message)
         return " ".join(message.split())
 
     def _wrong(self, name: str, message: str) -> str:
-        """What is wrong with an option's value, and where it stands; of several values, the one the parser names."""
-        found: list[tuple[str, object]] = [
+        """Return what is wrong with an option's value, and its place. Of several values, it is the named one."""
+        candidates: list[tuple[str, object]] = [
             (f"--{name} {_short(value)}", value) for value in reversed(self._values(name))
         ]
         for path, content in reversed(self.files.items()):
             if (value := _within(content, name)) is not None:
-                found.append((f"{path}: {name}={shown(value)}", value))
+                candidates.append((f"{path}: {name}={shown(value)}", value))
         named = re.findall(r"value: (.*)", message)
-        first = found[0] if found else (f"--{name}", None)
-        where, value = next((each for each in found if str(each[1]) in named), first)
+        first = candidates[0] if candidates else (f"--{name}", None)
+        where, value = next((each for each in candidates if str(each[1]) in named), first)
         choices = [repr(each) for part in _members(self.types[name]) for each in _choices(part)]
         guess = near(repr(value), choices) if isinstance(value, str) else ""
         return f"{where}: expected {self._expected(name)}.{guess}"
@@ -149,7 +149,7 @@ class Arguments:
         return f" See `transpike {self.verb} --help`."
 
     def _knows(self, name: str) -> bool:
-        """Whether there is such an option, or one that takes any names of which it is one."""
+        """Whether this is an option, or an entry of an option that takes any names."""
         if name in ("", *self.types, *ALWAYS):
             return True
         outer = name
@@ -160,16 +160,16 @@ class Arguments:
         return False
 
     def _values(self, name: str) -> list[str]:
-        """The values of an option on the command line."""
-        found = []
+        """Return the values of an option on the command line."""
+        values = []
         for index, word in enumerate(self.words):
             flag, equals, value = word.partition("=")
             if flag == f"--{name}":
-                found += [value] if equals else self.words[index + 1 : index + 2]
-        return found
+                values += [value] if equals else self.words[index + 1 : index + 2]
+        return values
 
     def _file(self, name: str) -> str | None:
-        """The configuration file from which an option's value is; None if it is from the command line."""
+        """Return the configuration file of an option's value, or None if it comes from the command line."""
         if self._values(name):
             return None
         for path, content in reversed(self.files.items()):
@@ -178,7 +178,7 @@ class Arguments:
         return None
 
     def _read(self, path: str) -> None:
-        """Read a configuration file, or the text that stands in its place, and look for names that do not exist."""
+        """Read a configuration file, or the text in its place, and check that all names exist."""
         if path.lstrip().startswith("{"):
             text, path = path, "--config"
         else:
@@ -199,7 +199,7 @@ class Arguments:
                 raise ConfigError(f"{path}: {name}=None: expected {self._expected(name)}.")
 
     def _names(self, path: str, content: Mapping[Any, Any], outer: str = "") -> Iterator[str]:
-        """The full names of the options that a configuration file sets."""
+        """Yield the full names of the options that a configuration file sets."""
         for name, value in content.items():
             whole = f"{outer}{name}"
             inner = any(each.startswith(f"{whole}.") for each in self.types)
@@ -223,7 +223,7 @@ def _short(value: str) -> str:
 
 
 def _flat(hints: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
-    """The types of options by name, those within dataclasses by names with dots."""
+    """Yield the types of options by name. Options inside dataclasses have names with dots."""
     for name, hint in hints.items():
         if name == "return":
             continue
@@ -237,11 +237,11 @@ def _flat(hints: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]
 
 
 def _within(content: Mapping[Any, Any], name: str) -> object:
-    """The value of an option in a configuration file, where its name may stand in full or in parts; None if none."""
-    found: object = content
+    """An option's value in a configuration file, where its name may be one key or nested keys. None if missing."""
+    entry: object = content
     for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return content.get(name) if found is None else found
+        entry = entry.get(part) if isinstance(entry, Mapping) else None
+    return content.get(name) if entry is None else entry
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -253,20 +253,21 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 def _words(hint: Any) -> str:
-    """A type as the user reads of it.
+    """Return a type in words for the user.
 
-    >>> _words(list[int] | int | None), _words(Literal["last", "best"])
-    ('a list of whole numbers, such as 4,6,8, or a whole number', "'last' or 'best'")
+    Example:
+        >>> _words(list[int] | int | None), _words(Literal["last", "best"])
+        ('a list of whole numbers, such as 4,6,8, or a whole number', "'last' or 'best'")
     """
-    said: list[str] = []
+    words: list[str] = []
     for member in _members(hint):
         if choices := _choices(member):
-            said.append(listed([repr(each) for each in choices]))
+            words.append(listed([repr(each) for each in choices]))
         elif get_origin(member) in (list, tuple):
             plural = WORDS.get(get_args(member)[0], "values").removeprefix("a ")
-            said.append(
+            words.append(
                 f"a list of {plural}s, such as {'4,6,8' if 'number' in plural else 'a,b'}".replace("texts", "names")
             )
         elif member is not type(None):
-            said.append(WORDS.get(get_origin(member) or member, "another value"))
-    return ", or ".join(said) if len(said) == 2 and "," in said[0] else listed(said)
+            words.append(WORDS.get(get_origin(member) or member, "another value"))
+    return ", or ".join(words) if len(words) == 2 and "," in words[0] else listed(words)

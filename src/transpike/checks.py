@@ -1,4 +1,4 @@
-"""One phrasing for every wrong value: which one, what it is, what was expected."""
+"""Checks of values, with the same wording for every wrong value: its name, the value, and what was expected."""
 
 from __future__ import annotations
 
@@ -12,15 +12,28 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
-from transpike.errors import ConfigError, DataError, TranspikeError
+from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["choice", "few", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
+__all__ = [
+    "choice",
+    "few",
+    "is_whole",
+    "keywords",
+    "listed",
+    "near",
+    "no_network",
+    "number",
+    "refuse",
+    "shown",
+    "tensor",
+    "whole",
+]
 
 Error = Callable[[str], TranspikeError]
-"""A class of errors, or what makes one of a message."""
+"""A class of errors, or a function that makes an error from a message."""
 
 _LONGEST = 200
 _SHORT = reprlib.Repr()
@@ -36,24 +49,25 @@ def whole(
     most: int | None = None,
     error: Error = ConfigError,
 ) -> int:
-    """A whole number within its range, as an int; NumPy's are taken, true and false are not.
+    """Return a whole number within its range, as an int. NumPy's numbers are accepted; true and false are not.
 
     Args:
-        name: of the setting, for the message.
-        value: what was given.
-        least: the smallest that may be; None for any.
-        most: the largest that may be; None for any.
-        error: what to raise.
+        name: the name of the setting, for the message.
+        value: the value.
+        least: the smallest allowed value. None for no limit.
+        most: the largest allowed value. None for no limit.
+        error: the class of errors to raise.
 
     Raises:
-        ConfigError: for anything else, naming the setting; or `error`.
+        ConfigError: The value is not allowed. The message names the setting. Or `error`.
 
-    >>> whole("phases", 8, most=24)
-    8
-    >>> whole("phases", 2.5, most=24)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: phases=2.5: expected a whole number from 1 to 24.
+    Example:
+        >>> whole("phases", 8, most=24)
+        8
+        >>> whole("phases", 2.5, most=24)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: phases=2.5: expected a whole number from 1 to 24.
     """
     if not is_whole(value) or (least is not None and value < least) or (most is not None and value > most):
         limits = "" if least is None else f" of at least {least}"
@@ -73,30 +87,31 @@ def number(
     most: float | None = None,
     error: Error = ConfigError,
 ) -> float:
-    """A finite number within its range, as a float; NumPy's are taken, true and false are not.
+    """Return a finite number within its range, as a float. NumPy's numbers are accepted; true and false are not.
 
     Args:
-        name: of the setting, for the message.
-        value: what was given.
-        above: it must be larger.
-        least: the smallest that may be.
-        below: it must be smaller.
-        most: the largest that may be.
-        error: what to raise.
+        name: the name of the setting, for the message.
+        value: the value.
+        above: the value must be larger.
+        least: the smallest allowed value.
+        below: the value must be smaller.
+        most: the largest allowed value.
+        error: the class of errors to raise.
 
     Raises:
-        ConfigError: for anything else, naming the setting; or `error`.
+        ConfigError: The value is not allowed. The message names the setting. Or `error`.
 
-    >>> number("momentum", 0, least=0, below=1)
-    0.0
-    >>> number("beta", 1.0, above=1)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: beta=1.0: expected a number above 1.
-    >>> number("momentum", 1.0, least=0, below=1)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: momentum=1.0: expected a number in [0, 1).
+    Example:
+        >>> number("momentum", 0, least=0, below=1)
+        0.0
+        >>> number("beta", 1.0, above=1)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: beta=1.0: expected a number above 1.
+        >>> number("momentum", 1.0, least=0, below=1)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: momentum=1.0: expected a number in [0, 1).
     """
     real = _real(value)
     fits = (
@@ -121,23 +136,24 @@ def number(
 
 
 def choice(name: str, value: object, choices: Iterable[str], *, error: Error = ConfigError) -> str:
-    """One of several names.
+    """Return one of several names.
 
     Args:
-        name: of the setting, for the message.
-        value: what was given.
-        choices: the names that may be.
-        error: what to raise.
+        name: the name of the setting, for the message.
+        value: the value.
+        choices: the allowed names.
+        error: the class of errors to raise.
 
     Raises:
-        ConfigError: for anything else, with all names and the nearest; or `error`.
+        ConfigError: The value is not allowed. The message lists all names and the nearest. Or `error`.
 
-    >>> choice("keep", "best", ("last", "best"))
-    'best'
-    >>> choice("keep", "lst", ("last", "best"))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: keep='lst': expected 'last' or 'best'. Did you mean 'last'?
+    Example:
+        >>> choice("keep", "best", ("last", "best"))
+        'best'
+        >>> choice("keep", "lst", ("last", "best"))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: keep='lst': expected 'last' or 'best'. Did you mean 'last'?
     """
     names = list(choices)
     if isinstance(value, str) and value in names:
@@ -154,26 +170,27 @@ def tensor(
     floating: bool = True,
     error: Error = DataError,
 ) -> Tensor:
-    """A tensor of the shape and the kind that is expected.
+    """Return a tensor with the expected shape and kind of numbers.
 
     Args:
-        name: of the argument, for the message.
-        value: what was given.
-        shape: numbers of entries, one for each axis; a letter stands for any number, the same wherever it stands
-            again, and "*" for any further axes.
-        floating: whether its numbers are floating-point; otherwise they are whole.
-        error: what to raise.
+        name: the name of the argument, for the message.
+        value: the value.
+        shape: the size of each axis. A letter stands for any size, and the same letter for the same size. "*" stands
+            for any number of axes.
+        floating: whether its numbers are floating-point. Otherwise they must be whole.
+        error: the class of errors to raise.
 
     Raises:
-        DataError: for anything else, with the shape and type that it has; or `error`.
+        DataError: The value is not allowed. The message has its shape and type. Or `error`.
 
-    >>> import torch
-    >>> tensor("images", torch.zeros(2, 3, 8, 8), ("N", 3, "H", "W")).shape
-    torch.Size([2, 3, 8, 8])
-    >>> tensor("images", torch.zeros(2, 8, 8, dtype=torch.uint8), ("N", 3, 8, 8))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: images: expected a floating-point tensor [N, 3, 8, 8], got torch.uint8 [2, 8, 8].
+    Example:
+        >>> import torch
+        >>> tensor("images", torch.zeros(2, 3, 8, 8), ("N", 3, "H", "W")).shape
+        torch.Size([2, 3, 8, 8])
+        >>> tensor("images", torch.zeros(2, 8, 8, dtype=torch.uint8), ("N", 3, 8, 8))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: images: expected a floating-point tensor [N, 3, 8, 8], got torch.uint8 [2, 8, 8].
     """
     import torch
 
@@ -190,40 +207,56 @@ def tensor(
 
 
 def refuse(name: str, value: object, expected: str, *, error: Error = ConfigError, guess: str = "") -> TranspikeError:
-    """The error for a wrong value, to raise.
+    """Return the error for a wrong value. The caller raises it.
 
-    >>> refuse("steps", (1, 0), "numbers of steps, each of at least 1")
-    ConfigError('steps=(1, 0): expected numbers of steps, each of at least 1.')
+    Example:
+        >>> refuse("steps", (1, 0), "numbers of steps, each of at least 1")
+        ConfigError('steps=(1, 0): expected numbers of steps, each of at least 1.')
     """
     return error(f"{name}={shown(value)}: expected {expected}.{guess}")
 
 
 def near(name: str, names: Iterable[str], *, most: int = 1) -> str:
-    """A question that names what comes nearest to a wrong name, with a blank before it; empty where nothing does.
+    """Return a question with the names nearest to a wrong name, after a space. Empty if no name is near.
 
-    >>> near("resnet21", ["resnet20", "resnet19", "mlp"], most=2)
-    ' Did you mean resnet20 or resnet19?'
-    >>> near("transformer", ["mlp"])
-    ''
+    Example:
+        >>> near("resnet21", ["resnet20", "resnet19", "mlp"], most=2)
+        ' Did you mean resnet20 or resnet19?'
+        >>> near("transformer", ["mlp"])
+        ''
     """
-    found = difflib.get_close_matches(name, list(names), n=most)
-    return f" Did you mean {listed(found)}?" if found else ""
+    matches = difflib.get_close_matches(name, list(names), n=most)
+    return f" Did you mean {listed(matches)}?" if matches else ""
+
+
+def no_network(name: str, known: Sequence[str]) -> ModelError:
+    """The error for a network's name that is none of those ``known``, nor a folder.
+
+    >>> print(no_network("resnet21", ["mlp", "resnet20"]))
+    no network 'resnet21', nor a folder of that name. Did you mean resnet20? Known: mlp, resnet20; timm/<name>, ...
+    """
+    return ModelError(
+        f"no network {shown(name)}, nor a folder of that name.{near(name, known, most=3)} Known: {', '.join(known)}; "
+        "timm/<name>, torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
+    )
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them.
+    """Return names as a list for a sentence.
 
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b or c')
+    Example:
+        >>> listed(["a"]), listed(["a", "b", "c"])
+        ('a', 'a, b or c')
     """
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def few(sentences: Sequence[str], *, most: int = 10) -> str:
-    """The first of several sentences in one line, whatever a stranger's file puts into them.
+    """Return the first of several sentences in one line, whatever an unknown file puts into them.
 
-    >>> few(["a is missing", "b\\nis unknown", "c"], most=2)
-    'a is missing; b is unknown; ...'
+    Example:
+        >>> few(["a is missing", "b\\nis unknown", "c"], most=2)
+        'a is missing; b is unknown; ...'
     """
     short = [one if len(one) <= _LONGEST else f"{one[:_LONGEST]}..." for one in sentences[:most]]
     text = "; ".join([*short, "..."] if len(sentences) > most else short)
@@ -231,20 +264,21 @@ def few(sentences: Sequence[str], *, most: int = 10) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: short, whatever it is.
+    """Return a value as a message shows it: short, for any value.
 
-    >>> shown([0.5] * 100)
-    '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
+    Example:
+        >>> shown([0.5] * 100)
+        '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
     """
     try:
         text = " ".join(_SHORT.repr(value).split())
-    except ValueError:  # a whole number with more digits than Python writes
+    except ValueError:  # a whole number with more digits than Python prints
         return f"<{type(value).__name__} too long to show>"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value is a whole number, Python's or NumPy's; true and false are none."""
+    """Whether a value is a whole number of Python or NumPy. True and false are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -275,26 +309,27 @@ _KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: 
 
 
 def keywords(what: str, make: Callable[..., object], settings: Mapping[str, object]) -> None:
-    """Refuse settings that a class or function does not take, or of another type than it takes.
+    """Raise an error for settings that a class or function does not have, or of a wrong type.
 
     Args:
-        what: has the settings, for the message.
-        make: its keyword-only arguments are the settings; of a `partial` those that are left open.
-        settings: by name.
+        what: the owner of the settings, for the message.
+        make: a function whose keyword-only arguments are the settings; for a `partial`, those that are still open.
+        settings: the settings, by name.
 
     Raises:
-        ConfigError: naming the setting and what is known or expected.
+        ConfigError: The message names the setting, and the known names or the expected type.
 
-    >>> def make(stages, *, width: int = 8, sigma: float | None = None): ...
-    >>> keywords("method 'mine'", make, {"width": 4, "sigma": 1})
-    >>> keywords("method 'mine'", make, {"width": "4"})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: method 'mine': width='4': expected a whole number.
-    >>> keywords("method 'mine'", make, {"widht": 4})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: method 'mine' has no setting 'widht'. Did you mean width? It has: width, sigma.
+    Example:
+        >>> def make(stages, *, width: int = 8, sigma: float | None = None): ...
+        >>> keywords("method 'mine'", make, {"width": 4, "sigma": 1})
+        >>> keywords("method 'mine'", make, {"width": "4"})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: method 'mine': width='4': expected a whole number.
+        >>> keywords("method 'mine'", make, {"widht": 4})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: method 'mine' has no setting 'widht'. Did you mean width? It has: width, sigma.
     """
     function = make.func if isinstance(make, partial) else make
     fixed = make.keywords if isinstance(make, partial) else {}
@@ -311,7 +346,7 @@ def keywords(what: str, make: Callable[..., object], settings: Mapping[str, obje
 
 
 def _is_of(value: object, kind: object) -> bool:
-    """Whether a value is of a type as annotated: plain types, tuples of one type, literals, functions."""
+    """Whether a value fits an annotation: plain types, tuples of one type, literals, functions."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:

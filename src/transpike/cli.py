@@ -1,4 +1,4 @@
-"""The command line: ``transpike <verb>``. A verb's flags are the fields of its dataclass in ``experiments``."""
+"""The command line: ``transpike <verb>``. The flags of a verb are the fields of its dataclass in ``experiments``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from yaml import YAMLError
 from transpike.arguments import Arguments
 from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError, reason
-from transpike.experiments.places import PLACES
+from transpike.experiments.places import NAMED, PLACES, check_network
 from transpike.files import check_target
 from transpike.files.yaml import load_yaml
 
@@ -33,33 +33,35 @@ VERBS = {
     "demo": "train a small network on digits, convert it and write a report",
     "train": "train a network on a data set",
     "distill": "train a student network with a trained teacher and the labels",
-    "hybrid": "train a network, balance the thresholds of its spiking twin, then train the twin (DCT-SNN)",
+    "hybrid": "train a network, copy it into a spiking one, set the thresholds, then train over time (DCT-SNN)",
     "study": "run a study from one file: compare methods, settings, networks and data, paired by seed",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
     "finetune": "train the weights of a converted network, so that its layers need fewer silent steps",
     "compare": "compare coding schemes on one trained network",
     "evaluate": "measure a trained or a converted network on test images",
-    "export": "write a converted network for other runtimes and chips: ONNX, NIR, whole numbers, its spikes",
-    "analyze": "show where a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
+    "export": "write a converted network for other runtimes and chips: as ONNX, NIR or whole numbers, or its spikes",
+    "analyze": "show how a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
     "report": "turn result folders into one self-contained HTML page",
 }
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-"""What a system says of a disk whatever is written to it, be it by a library."""
+"""The system's errors for a disk that fails for any write, also by a library."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0; 2 for bad input and 1 for a goal that nothing meets, after one
-    message; 130 when interrupted.
+    """Run one command and return its exit code.
+
+    It is 0 for success. It is 2 for bad input, and 1 if nothing meets a goal; both come after one message. It is 130
+    after an interruption.
     """
-    # Threads that wait in a busy loop starve each other on a machine that others use; read when torch is imported.
+    # Threads that wait in a busy loop block each other on a shared machine. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)] or ["--help"]
     with _outliving():
         try:
             _run(arguments[0], arguments[1:])
         except TranspikeError as error:
-            # A DataLoader's worker process wraps the message into its traceback.
+            # A DataLoader's worker process includes the message in its traceback.
             _complain(
                 re.sub(r"(?s)^Caught \w+ in DataLoader worker.*\ntranspike\.errors\.\w+: ", "", str(error)).strip()
             )
@@ -86,6 +88,8 @@ def _run(verb: str, given: list[str]) -> None:
         build_parser(verb).parse_args([verb, *given])
     if verb in PLACES and given and not given[0].startswith("-"):
         PLACES[verb](Path(given[0]))
+    if verb in NAMED and given and not given[0].startswith("-"):
+        check_network(given[0])
     function, kind = _verb(verb)
     words = Arguments(verb, kind, given)
     try:
@@ -103,7 +107,7 @@ def _run(verb: str, given: list[str]) -> None:
 
 
 def _check_places(resume: Path | None, out: Path | None) -> None:
-    """Refuse a folder beside that of the run that goes on: it would stay empty."""
+    """Raise an error for a folder beside that of a resumed run, because it would stay empty."""
     if resume is not None and out is not None and os.path.realpath(resume) != os.path.realpath(out):
         raise ConfigError(f"out={out}: the run continues in its own folder, {resume}; omit --out.")
 
@@ -112,12 +116,12 @@ def _complain(message: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    said = Text.assemble(("transpike: ", "bold red"), message)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(said)
+    text = Text.assemble(("transpike: ", "bold red"), message)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text)
 
 
 class _Outliving:
-    """A stream that goes on, in silence, once nobody reads from it: files are written to the end all the same."""
+    """A stream that ignores writes when nobody reads it any more, so that files are still written to the end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -160,7 +164,7 @@ def _warned(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print our own warnings in one line; those of others keep the place in the source that they come from."""
+    """Print our own warnings in one line. Other warnings keep their place in the source."""
     if not Path(filename).is_relative_to(Path(__file__).parent):
         print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)
     elif os.environ.get("RANK", "0") == "0":
@@ -168,10 +172,10 @@ def _warned(
 
 
 def build_parser(verb: str) -> ArgumentParser:
-    """The whole command's parser, in which only ``verb`` has its flags: the others' modules are not imported."""
-    # Only this loader reads "4,6,8" as a list; jsonargparse asks it wherever a value is not plainly a string.
+    """Return the parser of the whole command. Only ``verb`` has its flags, so other verbs' modules are not imported."""
+    # Only this loader reads "4,6,8" as a list. jsonargparse uses it for every value that is not plainly a string.
     set_loader("yaml_or_commas", _load, exceptions=(YAMLError,), json_superset=True)
-    # An option that is a dataclass has a flag for each of its fields, also where its class has a parent.
+    # An option that is a dataclass has a flag for each of its fields, also if its class has a base class.
     set_parsing_settings(subclasses_disabled=[is_dataclass])
     parser = ArgumentParser(
         prog="transpike",
@@ -183,7 +187,7 @@ def build_parser(verb: str) -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    verbs = parser.add_subcommands(dest="verb", metavar="verb", required=True)
+    verbs = parser.add_subcommands(dest="verb", metavar="command", required=True)
     for name, summary in VERBS.items():
         child = ArgumentParser(description=summary, parser_mode="yaml_or_commas", allow_abbrev=False)
         if name == verb:
@@ -196,23 +200,23 @@ def build_parser(verb: str) -> ArgumentParser:
 
 
 class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """jsonargparse's help, with the description's paragraphs and examples left as written."""
+    """jsonargparse's help, with the paragraphs and examples of the description unchanged."""
 
 
 def _verb(verb: str) -> tuple[Callable[[object], object], type]:
-    """The verb's function, and the dataclass of its options."""
+    """Return the verb's function, and the dataclass of its options."""
     module = import_module(f"transpike.experiments.{verb}")
     return getattr(module, verb), getattr(module, verb.capitalize())
 
 
 def _underscored(argument: str) -> str:
-    """``--batch-size=8`` as ``--batch_size=8``: a flag is a Python name, which users may write either way."""
+    """Return ``--batch-size=8`` as ``--batch_size=8``. A flag is a Python name, and users may write it either way."""
     flag, equals, value = argument.partition("=")
     return flag[:2] + flag[2:].replace("-", "_") + equals + value if flag.startswith("--") else argument
 
 
 def _load(text: str) -> Any:
-    """YAML, with ``4,6,8`` read as the list ``[4, 6, 8]`` and ``4,`` as ``[4]``."""
+    """Read YAML, with ``4,6,8`` as the list ``[4, 6, 8]`` and ``4,`` as ``[4]``."""
     value = load_yaml(text)
     if isinstance(value, str) and "," in value and re.fullmatch(r"{0}(,{0})*,?".format(r"[^\s,:{}\[\]]+"), value):
         return [load_yaml(item) for item in value.removesuffix(",").split(",")]

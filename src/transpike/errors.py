@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each message says what was wrong, where, and what to do about it."""
+"""The errors that a user can cause. Each message says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["ConfigError", "ConversionError", "DataError", "GoalError", "ModelErr
 
 
 class TranspikeError(ValueError):
-    """Base of every error that bad input can raise; the command line prints it and exits with its code."""
+    """The base class of every error that bad input can raise. The command line prints it and exits with its code."""
 
     code = 2
 
 
 class ConfigError(TranspikeError):
-    """An option has a value it cannot have."""
+    """An option has a value that is not allowed."""
 
 
 class ConversionError(TranspikeError):
@@ -23,11 +23,11 @@ class ConversionError(TranspikeError):
 
 
 class GoalError(ConversionError):
-    """No spiking form that was tried meets the goal within the limits.
+    """No converted network meets the goal within the limits.
 
     Args:
-        message: what came closest, and what binds.
-        tries: what was tried: `transpike.results.Try`.
+        message: the closest try, and the limit that it breaks.
+        tries: the tried networks: `transpike.results.Try`.
     """
 
     code = 1
@@ -65,10 +65,11 @@ _REASONS = {
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a file could not be read or written, and what to do, to be put behind its path and a colon.
+    """Return why a file could not be read or written, and what to do, as text after its path and a colon.
 
-    >>> reason(OSError(errno.ENOSPC, "No space left on device"))
-    'no space is left on its disk. Free some, or name a place on another disk.'
+    Example:
+        >>> reason(OSError(errno.ENOSPC, "No space left on device"))
+        'no space is left on its disk. Free some, or name a place on another disk.'
     """
     number = getattr(error, "errno", None)
     if number in _REASONS:

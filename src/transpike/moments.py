@@ -1,4 +1,4 @@
-"""Mean and variance of a stream, of each of many channels."""
+"""Mean and variance of a stream, for each of many channels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Moments"]
 
 
 class Moments:
-    """Mean and variance of the values of each channel, whatever their number; by Chan's pairwise update.
+    """Mean and variance of any number of values of each channel, by Chan's pairwise update.
 
     Attributes:
-        count: how many values of each channel were seen.
+        count: the number of values of each channel.
         mean: [channels], float64.
 
     Example:
@@ -30,7 +30,7 @@ class Moments:
 
     @torch.no_grad()
     def update(self, x: Tensor, *, axis: int | None) -> None:
-        """Add the values of ``x``, whose ``axis`` counts the channels; None where there is one channel."""
+        """Add the values of ``x``, whose ``axis`` counts channels. None if there is only one channel."""
         values = x.detach().reshape(-1, 1) if axis is None else x.detach().movedim(axis, -1).reshape(-1, len(self.mean))
         if not len(values):
             return
@@ -47,6 +47,6 @@ class Moments:
         return self._squares / max(self.count, 1)
 
     def joined(self) -> tuple[float, float]:
-        """Mean and variance of all values together."""
+        """Return mean and variance of all values together."""
         mean = self.mean.mean()
         return float(mean), float((self.variance + (self.mean - mean).square()).mean())

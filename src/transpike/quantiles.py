@@ -1,4 +1,4 @@
-"""Percentiles of a stream of magnitudes in bounded memory, independent of the order and the batches it comes in."""
+"""Percentiles of a stream of magnitudes in bounded memory, independent of the order and the batches."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["ChannelQuantiles", "Quantiles"]
 
 _CHUNK = 1 << 20
 _MANTISSA = 10
-# A positive float32 sorts as its bits do: the exponent and the first bits of the mantissa number its bin.
+# Positive float32 numbers sort like their bits: the exponent and the first bits of the mantissa number the bin.
 _SHIFT = 23 - _MANTISSA
 _INFINITE = 255 << _MANTISSA
 _BINS = 256 << _MANTISSA
-_COARSE, _OCTAVES = 5, 12  # of channels: bins of 3 %, and how far below the largest magnitude they reach
+_COARSE, _OCTAVES = 5, 12  # for channels: bins of 3 %, and their range below the largest magnitude
 
 
 class Quantiles:
-    """A histogram of ``|x|`` whose bins are 0.1 % wide, whatever the magnitude: any percentile, to 0.1 %.
+    """A histogram of ``|x|`` with bins of 0.1 % relative width. It gives any percentile to 0.1 %.
 
-    It takes 2 MB however much it has seen, and equal values give equal results to the bit, in any order and any
-    division into batches. Magnitudes below 1.2e-41 count as zero; the maximum is exact.
+    It takes 2 MB for any number of values. Equal values give equal results to the bit, in any order and any division
+    into batches. Magnitudes below 1.2e-41 count as zero. The maximum is exact.
 
     Args:
-        name: what the values are, for messages.
+        name: a name of the values, for messages.
 
     Attributes:
-        count: how many values were seen.
-        maximum: the largest magnitude, 0 if none was seen.
+        count: the number of values.
+        maximum: the largest magnitude, 0 if there are no values.
 
     Example:
         >>> seen = Quantiles()
@@ -49,13 +49,13 @@ class Quantiles:
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Count the magnitudes of ``x``, a tensor of any shape, real data type and device.
+        """Count the magnitudes of ``x``, a tensor of any shape, real dtype and device.
 
         Raises:
-            DataError: if a value is NaN or infinite, also in float32; nothing of ``x`` is counted then.
+            DataError: A value is NaN or infinite, also in float32. Then nothing of ``x`` is counted.
         """
         counts, maximum = torch.zeros(_BINS, dtype=torch.int64, device=x.device), 0.0
-        # Memory order, so that channels-last activations are not copied; the order does not matter.
+        # In memory order, so that channels-last activations are not copied. The order does not matter.
         values = x.detach().as_strided((x.numel(),), (1,)) if _is_dense(x) else x.detach().flatten()
         for start in range(0, len(values), _CHUNK):
             magnitude = values[start : start + _CHUNK].to(torch.float32).abs()
@@ -69,11 +69,11 @@ class Quantiles:
         self.maximum = max(self.maximum, maximum)
 
     def quantile(self, q: float) -> float:
-        """The ``q``-th percentile of the magnitudes, as ``numpy.percentile`` defines it, to 0.1 %; 100 is exact.
+        """Return the ``q``-th percentile of the magnitudes, as ``numpy.percentile`` defines it, to 0.1 %. 100 is exact.
 
         Raises:
-            DataError: if nothing was seen.
-            ValueError: if ``q`` is outside [0, 100].
+            DataError: There are no values.
+            ValueError: ``q`` is outside [0, 100].
         """
         if not 0 <= q <= 100:
             raise ValueError(f"a percentile lies between 0 and 100, not {q}")
@@ -85,25 +85,25 @@ class Quantiles:
         return below + (above - below) * (position - rank)
 
     def histogram(self) -> tuple[Tensor, Tensor]:
-        """Magnitudes [bins], rising, and how many values have them."""
+        """Return magnitudes [bins], rising, and the number of values in each bin."""
         bins = self._counts.nonzero().flatten()
         edges = (bins.to(torch.int32) << _SHIFT).view(torch.float32)
         return torch.where(bins == 0, 0, edges * (1 + 2.0 ** -(_MANTISSA + 1))), self._counts[bins]
 
     def share_above(self, value: float) -> float:
-        """The share of the magnitudes that exceed ``value``, interpolated inside its bin; 0 if nothing was seen."""
+        """Return the share of the magnitudes above ``value``, interpolated inside its bin. 0 if there are no values."""
         if not self.count or value >= self.maximum:
             return 0.0
         if value < 0:
             return 1.0
         index = int(torch.tensor(value, dtype=torch.float32).view(torch.int32)) >> _SHIFT
         low, high = self._edges(index)
-        split = index and high > max(low, value)  # a maximum on its bin's edge leaves the bin no width
+        split = index and high > max(low, value)  # a maximum on the edge of its bin leaves the bin no width
         inside = int(self._counts[index]) * (high - value) / (high - low) if split else 0.0
         return (int(self._counts[index + 1 :].sum()) + inside) / self.count
 
     def _ordered(self, rank: int) -> float:
-        """The value with ``rank`` values before it, counted from 0."""
+        """Return the value with ``rank`` values before it, counted from 0."""
         if rank == self.count - 1:
             return self.maximum
         cumulated = self._counts.cumsum(0)
@@ -120,18 +120,18 @@ class Quantiles:
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Whether the elements fill their memory without gaps or overlaps, in whatever order of dimensions."""
+    """Whether the elements fill their memory without gaps or overlaps, in any order of dimensions."""
     return x.permute(sorted(range(x.ndim), key=x.stride, reverse=True)).is_contiguous()
 
 
 class ChannelQuantiles:
-    """Upper percentiles of ``|x|`` of each of many channels, to 3 %, from 12 octaves below the largest of them all.
+    """Upper percentiles of ``|x|`` for each of many channels, to 3 %, over 12 octaves below the largest magnitude.
 
-    It takes 3 KB a channel. Equal values give equal results to the bit, in any order and any division into batches.
-    Smaller magnitudes count as zero; the maxima are exact.
+    It takes 3 KB for each channel. Equal values give equal results to the bit, in any order and any division into
+    batches. Smaller magnitudes count as zero. The maxima are exact.
 
     Attributes:
-        count: how many values of each channel were seen.
+        count: the number of values of each channel.
         maximum: the largest magnitude of each channel, [channels].
 
     Example:
@@ -144,12 +144,12 @@ class ChannelQuantiles:
     def __init__(self, channels: int) -> None:
         self.count = 0
         self.maximum = torch.zeros(channels)
-        self._top = 0  # the bin of the largest magnitude; rows count from it downwards
+        self._top = 0  # the bin of the largest magnitude; rows count downwards from it
         self._counts = torch.zeros(channels, _OCTAVES << _COARSE, dtype=torch.int64)
 
     @torch.no_grad()
     def update(self, x: Tensor, *, axis: int) -> None:
-        """Count the magnitudes of ``x``, finite values whose ``axis`` counts the channels."""
+        """Count the magnitudes of ``x``, finite values whose ``axis`` counts channels."""
         channels, width = self._counts.shape
         values = x.detach().movedim(axis, -1).reshape(-1, channels).to(torch.float32).abs()
         if not len(values):
@@ -168,22 +168,22 @@ class ChannelQuantiles:
         self.count += len(values)
 
     def quantile(self, q: float) -> Tensor:
-        """The ``q``-th percentile of each channel's magnitudes, [channels]: the upper edge of its bin."""
+        """Return the ``q``-th percentile of each channel's magnitudes, [channels]: the upper edge of its bin."""
         above = math.floor((1 - q / 100) * max(self.count - 1, 0))
         bins = (self._counts.cumsum(1) <= above).sum(1)
         return torch.minimum(self._edges()[bins.clamp(max=self._counts.shape[1] - 1)], self.maximum)
 
     def histogram(self) -> tuple[Tensor, Tensor]:
-        """Magnitudes [bins], falling, and how many values of each channel have them, [channels, bins]."""
+        """Return magnitudes [bins], falling, and the number of values of each channel in them, [channels, bins]."""
         return self._edges() * 2 ** (-0.5 / (1 << _COARSE)), self._counts
 
     def share_above(self, values: Tensor) -> float:
-        """The share of all magnitudes that exceed their channel's of ``values``, [channels], to the width of a bin."""
+        """The share of all magnitudes above their channel's entry of ``values``, [channels], to a bin's width."""
         above = self._counts * (self._edges() > values.to(torch.float32)[:, None])
         return float(above[self.maximum > values].sum()) / max(self.count * len(values), 1)
 
     def _edges(self) -> Tensor:
-        """The upper edge of each bin; the last holds all that counts as zero."""
+        """Return the upper edge of each bin. The last bin holds all that counts as zero."""
         bins = self._top + 1 - torch.arange(self._counts.shape[1], dtype=torch.int32)
         edges = (bins.clamp(min=0) << (23 - _COARSE)).view(torch.float32)
         edges[-1] = 0
@@ -191,5 +191,5 @@ class ChannelQuantiles:
 
 
 def _coarse(magnitude: Tensor) -> Tensor:
-    """The number of a magnitude's bin: its exponent and the first bits of its mantissa."""
+    """Return the number of a magnitude's bin: its exponent and the first bits of its mantissa."""
     return magnitude.view(torch.int32).long() >> (23 - _COARSE)

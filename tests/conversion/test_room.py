@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -11,7 +14,8 @@ from torch import Tensor, nn
 
 from transpike.coding import CSS
 from transpike.conversion import SpikingNetwork, network, prepare
-from transpike.conversion.room import cached
+from transpike.conversion.room import cached, side_by_side
+from transpike.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,73 @@ def test_out_of_memory_goes_on_with_half_once(
         snn.observe(images, lambda op, fired: None)
     monkeypatch.setattr(snn, "chunk", 5)
     assert torch.equal(snn(images), whole)
+
+
+# -- chunks on several threads -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_each_thread_takes_chunks_of_its_own(
+    ready: tuple[SpikingNetwork, Tensor], two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snn, images = ready
+    torch.set_num_threads(1)
+    alone = snn(images)
+    torch.set_num_threads(2)
+    seen, usual, both = list[tuple[int, int]](), network.run, Barrier(2, timeout=60)
+
+    def run(snn: SpikingNetwork, x: Tensor, *args: object, **options: object) -> object:
+        seen.append((len(x), torch.get_num_threads()))
+        both.wait()  # until the other thread is here
+        return usual(snn, x, *args, **options)
+
+    monkeypatch.setattr(network, "run", run)
+    assert snn(images).equal(alone)
+    assert seen == [(20, 1), (20, 1)]
+    assert torch.get_num_threads() == 2
+
+
+def test_threads_keep_the_modes_of_the_caller(ready: tuple[SpikingNetwork, Tensor], two_threads: None) -> None:
+    snn, images = ready
+    with torch.inference_mode():
+        assert snn(images).is_inference()
+    assert not snn(images).is_inference()
+    assert not snn(images).requires_grad
+
+
+@pytest.mark.parametrize("why", ["chunk", "autocast", "few"])
+def test_one_chunk_at_a_time(
+    why: str, ready: tuple[SpikingNetwork, Tensor], two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snn, images = ready
+    monkeypatch.setattr(network, "side_by_side", None)
+    monkeypatch.setattr(snn, "chunk", 20 if why == "chunk" else None)
+    with torch.autocast("cpu", enabled=why == "autocast"):
+        snn(images[:3] if why == "few" else images)  # fewer than 16 rows each
+
+
+def test_the_threads_are_pytorch_s_again_after_an_error_and_after_both_of_two_calls(two_threads: None) -> None:
+    both = Barrier(2, timeout=60)
+
+    def failing(part: Tensor) -> None:
+        raise DataError("no")
+
+    def meeting(part: Tensor) -> int:
+        both.wait()
+        return torch.get_num_threads()
+
+    parts = torch.arange(2).tensor_split(2)
+    with pytest.raises(DataError):
+        side_by_side(parts, failing)
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(side_by_side, parts[:1], meeting) for _ in range(2)]
+        assert [call.result() for call in calls] == [[1], [1]]
+    assert torch.get_num_threads() == 2

@@ -1,4 +1,7 @@
-"""Coding schemes, how values become spikes and what a neuron is in each; and encoders, how images become spikes."""
+"""Coding schemes and encoders.
+
+A coding scheme states how values become spikes and what a neuron computes. An encoder turns images into spikes.
+"""
 
 from transpike.coding.burst import Burst
 from transpike.coding.color import ycbcr

@@ -1,8 +1,8 @@
 """Burst spikes: rate coding in which a neuron may fire up to five spikes in one step.
 
 Source: Y. Li and Y. Zeng, "Efficient and Accurate Conversion of Spiking Neural Network with Burst Spikes", IJCAI 2022:
-burst spikes and lateral inhibition pooling. `transpike.coding.BurstEncoder` is another burst, of Park et al. (DAC
-2019), whose spikes grow in weight while they follow one another; here all weigh the same.
+burst spikes and lateral inhibition pooling. `transpike.coding.BurstEncoder` implements a different code of the same
+name (Park et al., DAC 2019): its spikes grow in weight while they follow one another. Here all spikes weigh the same.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ __all__ = ["Burst"]
 class Burst(Scheme):
     r"""The burst code and its neurons.
 
-    A train ``s`` of spike counts means :math:`\theta \sum_t s_t / T`. A neuron is, in units of its threshold theta,
+    A train ``s`` of spike counts represents :math:`\theta \sum_t s_t / T`. In units of its threshold theta, a neuron is
 
     .. math::
         V \leftarrow V + z_t, \qquad s_t = \mathrm{clip}(\lfloor V \rfloor, 0, \Gamma), \qquad V \leftarrow V - s_t
 
-    With :math:`\Gamma = 1` it is ``Rate(start=0)``. Several spikes let a neuron send at once what has gathered above
-    its threshold. How far they are range too is ``span``: the calibrated peak is ``span`` spikes a step. (The authors'
-    program divides activations above 1 by :math:`\Gamma` before it takes their percentile: span :math:`\Gamma` for
-    large activations, span 1 for small ones.) With :math:`\Gamma = 2^n - 1` and a start of a half it is
-    `MultiThreshold` with one amplitude a layer. A maximum over windows is taken over what the inputs
-    have accumulated: the total that their lateral inhibition pooling lets through. The image enters as a constant
-    current.
+    With :math:`\Gamma = 1` this is ``Rate(start=0)``. With several spikes a step, a neuron can send at once what has
+    accumulated above its threshold. The calibrated peak of a layer is ``span`` spikes in every step, so a larger
+    ``span`` uses more of the spikes for range. (The authors' program divides activations above 1 by :math:`\Gamma`
+    before it takes their percentile. This is span :math:`\Gamma` for large activations and span 1 for small ones.) With
+    :math:`\Gamma = 2^n - 1` and ``start=0.5`` the code is `MultiThreshold` with one amplitude for each layer. A maximum
+    over windows compares what the inputs have accumulated. This is the total that the authors' lateral inhibition
+    pooling passes on. The image enters as a constant current.
 
     Args:
         steps: T, the steps for which the image is shown.
-        spikes: :math:`\Gamma`, the most spikes in a step.
-        span: spikes a step that say the calibrated peak, 1 to :math:`\Gamma`; None is :math:`\Gamma`.
-        start: the membrane's first value in units of theta: 0, as in the paper, or 0.5, which rounds to nearest.
-        percentile: of |activation| over the calibration images, from which theta follows; the paper has 99.9.
+        spikes: :math:`\Gamma`, the largest number of spikes in a step.
+        span: spikes in each step that represent the calibrated peak, 1 to :math:`\Gamma`. None means :math:`\Gamma`.
+        start: the first membrane potential in units of theta: 0, as in the paper, or 0.5, which rounds to nearest.
+        percentile: the percentile of |activation| over the calibration images that sets theta. The paper uses 99.9.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> Burst(steps=4).digits, Burst(steps=4).weights, Burst().full
-    ((0, 1, 2, 3, 4, 5), (0.25, 0.25, 0.25, 0.25), 5.0)
+    Example:
+        >>> Burst(steps=4).digits, Burst(steps=4).weights, Burst().full
+        ((0, 1, 2, 3, 4, 5), (0.25, 0.25, 0.25, 0.25), 5.0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 128)
@@ -96,7 +97,7 @@ class Burst(Scheme):
         return {"spikes": f"up to {self.spikes} spikes a step", "span": f"span {self.span or self.spikes}"}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """A higher percentile for clipping, else twice as many steps."""
+        """Return a higher percentile for clipping, otherwise twice as many steps."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps}

@@ -1,4 +1,4 @@
-"""From the distributions of activations to amplitudes, one a layer or one a channel."""
+"""Computes amplitudes (theta) from the distributions of activations, one for each layer or one for each channel."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SHARES = tuple(2 ** (-k / 4) for k in range(17))
 
 @dataclass(frozen=True)
 class Seen:
-    """What the calibration images say of a layer, or of the input.
+    """The statistics that calibration collects for one layer, or for the input.
 
     Attributes:
         values: the distribution of |activation|.
-        channels: that of each channel; None where no axis counts channels.
-        heard: mean and variance of the function's argument, by channel or of all values; None where it is no ReLU and
-            no identity.
+        channels: the same for each channel. None if no axis counts channels.
+        heard: mean and variance of the function's argument, for each channel or for all values together. None if the
+            function is neither a ReLU nor an identity.
         signed: whether the function passes on negative arguments, as an identity does.
     """
 
@@ -42,14 +42,14 @@ class Seen:
     signed: bool = False
 
     def share_above(self, value: Tensor) -> float:
-        """The share of the magnitudes that exceed ``value``, [] or [channels]."""
+        """Return the share of the magnitudes that exceed ``value``, [] or [channels]."""
         if value.ndim == 0 or self.channels is None:
             return self.values.share_above(float(value))
         return self.channels.share_above(value)
 
 
 class Calibration(Protocol):
-    """From what the calibration images say to amplitudes."""
+    """Computes amplitudes from the statistics of the calibration images."""
 
     def amplitudes(
         self,
@@ -59,33 +59,35 @@ class Calibration(Protocol):
         largest: float,
         residuals: Callable[[Mapping[str, Tensor]], Mapping[str, Quantiles]],
     ) -> dict[str, Tensor]:
-        """theta of the input and of every neuron layer, by name: [] or, one a channel, [channels].
+        """Return theta of the input and of every layer of neurons, by name: [], or [channels] if by channel.
 
         Args:
-            seen: what the calibration images say of each.
+            seen: the statistics of each layer, by name.
             full: `Scheme.full`.
-            largest: the largest value that a train can say, in units of theta.
-            residuals: runs a network of given amplitudes on the calibration images, and gives the distribution of
-                each layer's |residual| in units of theta.
+            largest: the largest value that a train can represent, in units of theta.
+            residuals: a function that runs the network with given amplitudes on the calibration images. It returns the
+                distribution of each layer's |residual| in units of theta.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Percentile:
-    """What a train says in full is a percentile of |activation|: of the layer's, or of each channel's.
+    """Sets the amplitudes so that the full value of a train is a percentile of |activation|, by layer or by channel.
 
-    Of the input it is the largest. A layer or a channel so sparse that its percentile is 0 is given its maximum. A
-    layer that is always 0 gets 1, with a warning, for nothing it could carry is known. A channel's amplitude is at
-    least a 64th of the layer's largest. A channel has fewer values than its layer, so new images exceed its maximum
-    more often: the maximum is extrapolated to as many values as the layer has, for a distribution that falls
-    exponentially. Where a channel has too few values for its percentile, this is extrapolated likewise.
+    The full value of the input is its maximum. If a layer or channel is so sparse that its percentile is 0, its maximum
+    is used. A layer that is always 0 gets 1, with a warning, because nothing is known about the values it could have. A
+    channel's amplitude is at least a 64th of the largest amplitude of its layer.
+
+    A channel has fewer values than its layer, so new images exceed its maximum more often. Therefore the maximum is
+    extrapolated to as many values as the layer has, for a distribution that falls exponentially. A percentile is
+    extrapolated in the same way if a channel has too few values for it.
 
     Args:
-        percentile: in (0, 100]; 100 is the maximum. ``"fit"`` takes the value that makes the squared error of a
-            decoded activation least: what is clipped, and half a unit of the last digit.
-        adjustments: how often amplitudes are enlarged by the residuals of the converted network (CSS, Appendix A.3).
+        percentile: in (0, 100]. 100 is the maximum. ``"fit"`` takes the value that minimises the squared error of a
+            decoded activation: the clipped part, and half a unit of the last digit.
+        adjustments: how often to enlarge the amplitudes by the residuals of the converted network (CSS, Appendix A.3).
         per: ``"layer"`` or ``"channel"``.
-        unit: what the last digit is worth, in units of theta.
+        unit: the value of the last digit, in units of theta.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -126,7 +128,7 @@ class Percentile:
         return amplitudes
 
     def _peaks(self, name: str, seen: Seen, full: float, largest: float) -> Tensor:
-        """What the trains say in full, in float64; 0 where nothing was seen but zeros."""
+        """Return the full values of the trains in float64, or 0 where the calibration images gave only zeros."""
         if self.per == "channel" and seen.channels is not None:
             peaks = self._of_channels(name, seen.channels, full, largest)
             most = peaks.max()  # also of channels never excited: a small unit would follow what only seems to come
@@ -146,23 +148,23 @@ class Percentile:
             return torch.stack([_fitted(values, of, float(most), full, largest, self.unit) for of, most in pairs])
         rare = 1 - self.percentile / 100
         if channels.count * rare >= 1:
-            found = channels.quantile(self.percentile).double()
-            return torch.where(found > 0, found, maxima)
+            quantiles = channels.quantile(self.percentile).double()
+            return torch.where(quantiles > 0, quantiles, maxima)
         return torch.minimum(_carried(channels, 1 / rare), maxima)
 
 
 def _expected(channels: ChannelQuantiles) -> Tensor:
-    """A maximum for each channel that new images exceed as seldom as they exceed the layer's."""
+    """Return a maximum for each channel that new images exceed as rarely as they exceed the layer's maximum."""
     return _carried(channels, channels.count * len(channels.maximum)).clamp_max(float(channels.maximum.max()))
 
 
 def _carried(channels: ChannelQuantiles, values: float) -> Tensor:
-    """The maxima that so many values of each channel should have, as of distributions that fall exponentially."""
+    """Return the expected maxima of so many ``values`` of each channel, if the distributions fall exponentially."""
     return channels.maximum.double() * max(math.log(values) / math.log(max(channels.count, 2)), 1)
 
 
 def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest: float, unit: float) -> Tensor:
-    """The peak whose clipped squares and last digits make the least squared error; one of 17 below the maximum."""
+    """Return the peak with the least squared error (clipping and last digit) among 17 candidates up to the maximum."""
     values, counts = values.double(), counts.double()
     peaks = torch.tensor(_SHARES, dtype=torch.float64) * maximum
     missed = (values - peaks[:, None] * (largest / full)).clamp_min(0).square() @ counts
@@ -171,9 +173,10 @@ def _fitted(values: Tensor, counts: Tensor, maximum: float, full: float, largest
 
 
 def adjusted(amplitude: Amplitude, residual: float, full: float) -> Amplitude:
-    """Eq. A18 of CSS in units of theta, with its first branch raised by 0.03 so that the three meet.
+    """Enlarge an amplitude by Eq. A18 of CSS, in units of theta.
 
-    As printed, growth falls from 0.08 to 0.05 where the excess over theta passes 0.05 of ``full``.
+    The first branch is raised by 0.03, so that the three branches meet. As printed in the paper, the growth falls from
+    0.08 to 0.05 where the excess over theta passes 0.05 of ``full``.
 
     Example:
         >>> adjusted(2.0, 1.0, 255), adjusted(2.0, 1 + 255 * 0.2, 255)

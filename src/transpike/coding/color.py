@@ -1,4 +1,4 @@
-"""Luma and chroma of images in colour."""
+"""Converts colour images to luma and chroma and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transpike.errors import DataError
 
 __all__ = ["rgb", "ycbcr"]
 
-# ITU-R BT.601, as in JPEG, without offsets: luma, and the scaled differences of blue and red from it.
+# ITU-R BT.601, as in JPEG, without offsets: luma, then the scaled differences of blue and red from luma.
 _YCBCR = (
     (0.299, 0.587, 0.114),
     (-0.299 / 1.772, -0.587 / 1.772, 0.5),
@@ -18,24 +18,28 @@ _YCBCR = (
 
 
 def ycbcr(images: Tensor) -> Tensor:
-    """Luma and two chroma channels of RGB, [N, 3, H, W] -> [N, 3, H, W] (ITU-R BT.601, as JPEG, without offsets).
+    """Return luma and two chroma channels of RGB images (ITU-R BT.601, as in JPEG, without offsets).
 
-    Linear, so that grey and colours normalised by one mean and deviation stay about 0.
+    The map is linear. So the chroma of grey stays about 0 if one mean and deviation normalised all three colours.
+
+    Shapes: [N, 3, H, W] -> [N, 3, H, W].
 
     Raises:
-        DataError: for another number of channels.
+        DataError: The images do not have three channels.
 
-    >>> ycbcr(torch.ones(1, 3, 1, 1)).flatten().round(decimals=4).abs()
-    tensor([1., 0., 0.])
+    Example:
+        >>> ycbcr(torch.ones(1, 3, 1, 1)).flatten().round(decimals=4).abs()
+        tensor([1., 0., 0.])
     """
     return _mix(images, torch.tensor(_YCBCR, dtype=torch.float64))
 
 
 def rgb(images: Tensor) -> Tensor:
-    """The inverse of `ycbcr`.
+    """Return RGB images from luma and chroma, the inverse of `ycbcr`.
 
-    >>> rgb(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten().round(decimals=4)
-    tensor([1., 1., 1.])
+    Example:
+        >>> rgb(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten().round(decimals=4)
+        tensor([1., 1., 1.])
     """
     return _mix(images, torch.tensor(_YCBCR, dtype=torch.float64).inverse())
 

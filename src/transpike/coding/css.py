@@ -1,9 +1,9 @@
-"""Canonic signed spikes (CSS): weighted ternary spikes, tracked by self-amplifying neurons, in 8 to 16 steps.
+"""Canonic signed spikes (CSS): weighted ternary spikes from self-amplifying neurons, in 8 to 16 steps.
 
-Source: "Canonic Signed Spike Coding for Efficient Spiking Neural Networks"; its neuron in the tracking form is that of
-Appendix A.6, and the equations stand in `transpike.neurons.tsa`. Beyond the paper: neurons that track any piecewise
-linear function or maximum, and spikes of several levels, whose redundancy replaces the silent period (the online delay
-of signed-digit arithmetic: Trivedi and Ercegovac, 1977).
+Source: "Canonic Signed Spike Coding for Efficient Spiking Neural Networks". The neurons have the tracking form of its
+Appendix A.6. `transpike.neurons.tsa` contains the equations. Two parts go beyond the paper: neurons that track any
+piecewise linear function or maximum, and spikes of several levels. The redundancy of these levels replaces the silent
+steps (the online delay of signed-digit arithmetic: Trivedi and Ercegovac, 1977).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ __all__ = ["CSS"]
 class CSS(Scheme):
     r"""The CSS code and its neurons.
 
-    A train ``s`` means :math:`\theta \sum_t \beta^{T-1-t} s_t` with every :math:`s_t` in {0, ±levels}. The amplitude
+    A train ``s`` represents :math:`\theta \sum_t \beta^{T-1-t} s_t` with every :math:`s_t` in {0, ±levels}. The
+    amplitude
     :math:`\theta` of a layer is its ``percentile`` of activations divided by :math:`\sum_t \beta^t` (Section 4.2.2).
 
     Args:
@@ -55,15 +56,16 @@ class CSS(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> CSS.paper(steps=12)
-    CSS(steps=12, beta=1.5, silent=1, levels=(1,), span=1, signed=True, amplitude='layer', percentile=99.99, ...)
-    >>> scheme = CSS(steps=4, beta=2.0, silent=1)
-    >>> scheme.weights, scheme.full, scheme.wait, scheme.digits
-    ((8.0, 4.0, 2.0, 1.0), 15.0, 1, (-1, 0, 1))
-    >>> CSS(steps=0)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: steps=0: expected a whole number of at least 1.
+    Example:
+        >>> CSS.paper(steps=12)
+        CSS(steps=12, beta=1.5, silent=1, levels=(1,), span=1, signed=True, amplitude='layer', percentile=99.99, ...)
+        >>> scheme = CSS(steps=4, beta=2.0, silent=1)
+        >>> scheme.weights, scheme.full, scheme.wait, scheme.digits
+        ((8.0, 4.0, 2.0, 1.0), 15.0, 1, (-1, 0, 1))
+        >>> CSS(steps=0)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: steps=0: expected a whole number of at least 1.
     """
 
     steps: int = 8
@@ -78,7 +80,7 @@ class CSS(Scheme):
 
     @classmethod
     def paper(cls, *, steps: int = 12, **others: Any) -> CSS:
-        """The paper's setting: beta 1.5, one silent step, one amplitude a layer; ``others`` are fields too."""
+        """The paper's setting: beta 1.5, one silent step, one amplitude for each layer. ``others`` are fields."""
         paper: dict[str, Any] = {"beta": 1.5, "silent": 1, "amplitude": "layer"}
         return cls(steps=steps, **paper | others)
 
@@ -167,18 +169,18 @@ class CSS(Scheme):
         }
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """Silent steps or levels for coupling, the maximum or levels for clipping, else two further steps."""
+        """Return silent steps or levels for coupling, the maximum or levels for clipping, otherwise two more steps."""
         levels: dict[str, object] = {"levels": (1, 2, 4, 8)} if self.levels == (1,) else {}
-        found: dict[str, object] = {"steps": self.steps + 2}
+        setting: dict[str, object] = {"steps": self.steps + 2}
         if binding == "clipping":
-            found = {"percentile": 100} if foreseen and self.percentile != 100 else levels
+            setting = {"percentile": 100} if foreseen and self.percentile != 100 else levels
         elif binding == "coupling":
-            found = {"silent": "auto"} if self.silent != "auto" else levels or found
+            setting = {"silent": "auto"} if self.silent != "auto" else levels or setting
         try:
-            replace(self, **found)  # type: ignore[arg-type]
-        except ConfigError:  # more steps than float32 holds
+            replace(self, **setting)  # type: ignore[arg-type]
+        except ConfigError:  # more steps than float32 can represent
             return None
-        return found or None
+        return setting or None
 
     def encode(self, x: Tensor) -> Tensor:
         return encode(x, code=self._code(0))

@@ -1,4 +1,4 @@
-"""DCT-SNN's input coding: the frequencies of an image's blocks, one a time step, as ternary spikes."""
+"""The input code of DCT-SNN: each time step shows one frequency of an image's blocks as ternary spikes."""
 
 from __future__ import annotations
 
@@ -23,69 +23,70 @@ __all__ = ["DCTEncoder"]
 _FIT_BATCH = 64
 
 OFFSETS = {"ycbcr": 0.0, "ycbcr-offset": 128 / 255}
-"""What a choice of colours adds to both chroma channels."""
+"""What each value of ``color`` adds to both chroma channels."""
 
 
 class DCTEncoder(Encoder):
-    r"""Images [N, C, H, W] to ternary spikes [T, N, C, H', W'], of which each step shows one frequency of every block.
+    r"""Encodes images [N, C, H, W] as ternary spikes [T, N, C, H', W']; each step shows one frequency of every block.
 
     Every block x block square of the image has coefficients :math:`F_k` and basis images :math:`B_k` (orthonormal 2-D
-    DCT, k in zigzag order; `transpike.spectral.cosine`). One neuron a pixel of a block integrates what its step shows,
-    without leak, and fires ternary spikes with soft reset::
+    DCT, k in zigzag order; `transpike.spectral.cosine`). One neuron for each pixel of a block integrates, without leak,
+    what its step shows. It fires ternary spikes with soft reset::
 
         u[t] = u[t-1] + F_k(t) B_k(t)
         s[t] = 1 if u[t] > high, -1 if u[t] < low, else 0
         u[t] = u[t] - high     after a 1,     u[t] - low     after a -1
 
-    A period shows each frequency once, so that its sum is the block itself. ``H' = rows * block`` and
-    ``W' = columns * block``: the blocks side by side, also where they overlap in the image (32 x 32 with block 4 and
-    stride 2 gives 60 x 60). Where the last blocks reach over the image, its last row and column are repeated.
+    A period shows each frequency once, so the sum over a period is the block itself. ``H' = rows * block`` and
+    ``W' = columns * block``: the blocks lie side by side, also if they overlap in the image (32 x 32 with block 4 and
+    stride 2 gives 60 x 60). If the last blocks extend beyond the image, its last row and column are repeated.
 
     Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency
-    Spiking Neural Networks", ICCV 2021, supplement, Eq. 12 and Section 6. Where the text is silent we read [I]:
-    the thresholds are percentiles over all pixels, channels and frequencies of a period, one for positive and one for
-    negative spikes; the authors take them of the batch at hand, we once of training images (`fit`), so that a sample's
-    spikes do not depend on its batch. Interleaving spreads T evenly where it is not a multiple of the period. Orders
-    that show less than a period show its beginning, with the thresholds of the whole.
+    Spiking Neural Networks", ICCV 2021, supplement, Eq. 12 and Section 6. Where the text is silent we interpret [I].
+    The thresholds are percentiles over all pixels, channels and frequencies of a period, one for positive and one for
+    negative spikes. The authors compute them from each batch. We compute them once from training images (`fit`), so the
+    spikes of a sample do not depend on its batch. The interleaved order spreads T evenly if T is not a multiple of the
+    period. An order that shows less than a period shows the beginning of the period, with the thresholds of the whole.
 
     Args:
         block: side of a block in pixels.
-        stride: pixels from block to block; `block` by default, without overlap. The paper's CIFAR input has 2.
+        stride: pixels from one block to the next. The default is `block`, without overlap. The paper uses 2 for CIFAR.
         steps: T.
-        order: "cyclic": 0, 1, 2, ..., 0, 1, 2, ...; "interleaved": 0, 0, 0, 1, 1, 1, ...; "intermittent": cyclic, of
-            the paper's eight frequencies 0, 2, 5, 7, 9, 10, 12, 15 unless `frequencies` says others; or the zigzag
-            ranks themselves, one a step, repeated until T.
-        frequencies: how many of the lowest, or which zigzag ranks, to show; all by default.
-        percentile: of the shown values, for `high`; `low` is the (100 - percentile)-th.
-        color: "ycbcr" turns three channels to luma and chroma first, as for the paper's CIFAR; None leaves them.
-            "ycbcr-offset" adds 128/255 to both chroma channels, which the authors' code does with normalised images:
-            grey then has chroma, and spikes of it.
+        order: ``"cyclic"``: 0, 1, 2, ..., 0, 1, 2, ...; ``"interleaved"``: 0, 0, 0, 1, 1, 1, ...; ``"intermittent"``:
+            cyclic over the paper's eight frequencies 0, 2, 5, 7, 9, 10, 12, 15 unless `frequencies` names others; or a
+            list of zigzag ranks, one for each step, which is repeated until T.
+        frequencies: how many of the lowest frequencies to show, or their zigzag ranks. The default is all.
+        percentile: the percentile of the shown values that sets `high`. `low` is the (100 - percentile)-th.
+        color: ``"ycbcr"`` first converts three channels to luma and chroma, as the paper does for CIFAR. None leaves
+            the colours. ``"ycbcr-offset"`` adds 128/255 to both chroma channels, as the authors' code does with
+            normalised images. Then grey has chroma too, and spikes of it.
 
     Attributes:
-        schedule: the zigzag rank that each step shows, T of them.
+        schedule: the zigzag rank that each of the T steps shows.
         period: the ranks of one period.
-        thresholds: buffer [2] = (low, high) in float32; NaN until `fit`.
+        thresholds: buffer [2] = (low, high) in float32; NaN before `fit`.
 
-    Shapes: [N, C, H, W], of any real range and size -> [T, N, C, H', W'] in {-1, 0, 1}, of the images' type. No
+    Shapes: [N, C, H, W], of any real range and size -> [T, N, C, H', W'] in {-1, 0, 1}, in the images' dtype. No
     gradient flows to the images.
 
     Raises:
         ConfigError: A value is outside its range.
-        ModelError: on call, if there are no thresholds yet.
+        ModelError: on call, if the thresholds are not set yet.
         DataError: on call, for another shape, for integers, and for values that are not finite.
 
     Warns:
-        UserWarning: if T is shorter than a period, so that frequencies are never shown.
+        UserWarning: if T is shorter than a period, so that some frequencies are never shown.
 
-    >>> images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    >>> encoder = DCTEncoder(steps=32).fit(images)
-    >>> spikes = encoder(images)
-    >>> spikes.shape, spikes.unique()
-    (torch.Size([32, 16, 1, 8, 8]), tensor([-1.,  0.,  1.]))
-    >>> encoder.schedule[:3], DCTEncoder(steps=48, order="interleaved").schedule[:4]
-    ((0, 1, 2), (0, 0, 0, 1))
-    >>> [round(float((encoder.decode(spikes[:t]) - images).abs().mean()), 2) for t in (1, 4, 16, 32)]
-    [0.5, 0.44, 0.1, 0.05]
+    Example:
+        >>> images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> encoder = DCTEncoder(steps=32).fit(images)
+        >>> spikes = encoder(images)
+        >>> spikes.shape, spikes.unique()
+        (torch.Size([32, 16, 1, 8, 8]), tensor([-1.,  0.,  1.]))
+        >>> encoder.schedule[:3], DCTEncoder(steps=48, order="interleaved").schedule[:4]
+        ((0, 1, 2), (0, 0, 0, 1))
+        >>> [round(float((encoder.decode(spikes[:t]) - images).abs().mean()), 2) for t in (1, 4, 16, 32)]
+        [0.5, 0.44, 0.1, 0.05]
     """
 
     thresholds: Tensor
@@ -103,7 +104,7 @@ class DCTEncoder(Encoder):
         color: str | None = None,
     ) -> None:
         super().__init__(steps)
-        if color is not None and color not in [*OFFSETS]:  # also of what has no hash
+        if color is not None and color not in [*OFFSETS]:  # a list also takes values that have no hash
             raise ConfigError(f"color={color!r}: expected None, or {' or '.join(map(repr, OFFSETS))}.")
         self.block = whole("block", block)
         self.stride = self.block if stride is None else whole("stride", stride, most=self.block)
@@ -133,29 +134,30 @@ class DCTEncoder(Encoder):
     def fit(self, images: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> DCTEncoder:
         """Set the thresholds from training images; a few thousand are enough.
 
-        The order of images and their division into batches do not matter; a percentile is met to 0.1 % of its value.
+        The order of the images and their division into batches do not matter. The percentiles are accurate to 0.1 %.
 
         Args:
-            images: [N, C, H, W], or batches of such: a loader, whose batches may be (images, labels).
+            images: [N, C, H, W], or batches of such images. A loader whose batches are (images, labels) works too.
 
         Returns:
             The encoder itself.
 
         Raises:
-            DataError: if there are no images, a batch has another shape, or both thresholds come out zero.
+            DataError: if there are no images, if a batch has another shape, or if both thresholds are zero.
 
         Warns:
-            UserWarning: if one threshold comes out zero; it then takes the other's magnitude.
+            UserWarning: if one threshold is zero; it then takes the other's magnitude.
 
-        >>> DCTEncoder(steps=16).fit(torch.linspace(-1, 1, 64).view(1, 1, 8, 8)).thresholds
-        tensor([-0.0463,  0.0463])
+        Example:
+            >>> DCTEncoder(steps=16).fit(torch.linspace(-1, 1, 64).view(1, 1, 8, 8)).thresholds
+            tensor([-0.0463,  0.0463])
         """
         above, below = Quantiles("shown values"), Quantiles("shown values")
         for batch in _batches(images):
             coefficients, _ = self._coefficients(batch.to(self.thresholds.device))
             for k in self.period:
                 shown = self.basis[k][:, None] * coefficients[k]
-                # Clipping at 0 commutes with percentiles, and leaves magnitudes.
+                # Clipping at 0 commutes with percentiles and leaves the magnitudes.
                 above.update(shown.clamp(min=0))
                 below.update(shown.clamp(max=0))
         if not above.count:
@@ -185,7 +187,7 @@ class DCTEncoder(Encoder):
         side = self.block
         size = (self.steps, batch, channels, rows, side, columns, side)
         spikes = torch.empty(size, dtype=images.dtype, device=images.device)
-        # [pixels of a block, blocks]: the long axis last, so that basis and coefficients broadcast over whole rows.
+        # [pixels of a block, blocks]: the long axis is last, so that basis and coefficients broadcast over whole rows.
         membrane = coefficients.new_zeros(side * side, coefficients.shape[1])
         for k, step in zip(self.schedule, spikes, strict=True):
             membrane.addcmul_(self.basis[k][:, None], coefficients[k])
@@ -195,19 +197,19 @@ class DCTEncoder(Encoder):
         return spikes.view(self.steps, batch, channels, rows * side, columns * side)
 
     def decode(self, spikes: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
-        """The images that the first steps tell of: the spikes' values, frequency by frequency, put together again.
+        """Rebuild the images that the first steps represent, frequency by frequency.
 
         Args:
-            spikes: the first t steps of a call's result, [t, N, C, H', W'].
-            size: (H, W) of the images, to cut the padding off.
+            spikes: the first t steps of the encoder's result, [t, N, C, H', W'].
+            size: (H, W) of the images, to remove the padding.
 
         Returns:
-            [N, C, H, W] in float32, in RGB again after ``color="ycbcr"``. The error is what is left on the membranes,
-            and the frequencies not yet shown.
+            [N, C, H, W] in float32, in RGB again after ``color="ycbcr"``. The error is what remains on the membranes,
+            and the frequencies that were not shown yet.
 
         Raises:
-            ModelError: if there are no thresholds yet.
-            DataError: for a shape that this encoder does not give.
+            ModelError: if the thresholds are not set yet.
+            DataError: for a shape that this encoder does not produce.
         """
         low, high = self._limits()
         side = self.block
@@ -226,55 +228,58 @@ class DCTEncoder(Encoder):
         return images if self.color is None else rgb(images - self._offset(images))
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(H', W') for images of size (H, W).
+        """Return (H', W') for images of size (H, W).
 
-        >>> DCTEncoder(block=4, stride=2).output_size((32, 32))
-        (60, 60)
+        Example:
+            >>> DCTEncoder(block=4, stride=2).output_size((32, 32))
+            (60, 60)
         """
         height, width = (block_count(n, block=self.block, stride=self.stride) * self.block for n in size)
         return height, width
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the images whose blocks, none of them padded, lie side by side as (H', W').
+        """Return the size (H, W) of the images whose blocks fill (H', W') without padding.
 
-        >>> DCTEncoder(block=4, stride=2).input_size((60, 60))
-        (32, 32)
+        Example:
+            >>> DCTEncoder(block=4, stride=2).input_size((60, 60))
+            (32, 32)
         """
         height, width = ((n // self.block - 1) * self.stride + self.block for n in size)
         return height, width
 
     def layout(self, images: Tensor) -> Tensor:
-        """The blocks side by side, in the encoder's colours: what a whole period of steps sums to.
+        """Return the blocks side by side, in the encoder's colours. This is the sum over a whole period of steps.
 
-        With blocks that do not overlap and fill the image they are the image.
+        If the blocks do not overlap and fill the image, the result is the image.
 
-        >>> DCTEncoder(block=4, stride=2, steps=16).layout(torch.zeros(1, 3, 32, 32)).shape
-        torch.Size([1, 3, 60, 60])
+        Example:
+            >>> DCTEncoder(block=4, stride=2, steps=16).layout(torch.zeros(1, 3, 32, 32)).shape
+            torch.Size([1, 3, 60, 60])
         """
         blocks = idctn(block_dct(self._colored(images), block=self.block, stride=self.stride))
         return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).to(images.dtype)
 
     def _colored(self, images: Tensor) -> Tensor:
-        """The images in the encoder's colours."""
+        """Return the images in the encoder's colours."""
         return images if self.color is None else ycbcr(images) + self._offset(images)
 
     def _offset(self, images: Tensor) -> Tensor:
         return images.new_tensor([0.0, 1.0, 1.0]).view(3, 1, 1) * OFFSETS[self.color or "ycbcr"]
 
     def digits(self, step: int) -> tuple[float, ...]:
-        """A spike of either sign, or none."""
+        """Return the values of a spike of either sign, and 0 for no spike."""
         return -1.0, 0.0, 1.0
 
     def state(self) -> list[float]:
-        """The thresholds (low, high); NaN until `fit`."""
-        found: list[float] = self.thresholds.tolist()
-        return found
+        """Return the thresholds (low, high); NaN before `fit`."""
+        thresholds: list[float] = self.thresholds.tolist()
+        return thresholds
 
     def restore(self, state: object) -> None:
-        """Take up thresholds (low, high).
+        """Restore thresholds (low, high).
 
         Raises:
-            ModelError: if these are no two numbers.
+            ModelError: if ``state`` is not two numbers.
         """
         if not isinstance(state, list | tuple) or len(state) != 2 or not all(isinstance(one, Real) for one in state):
             raise ModelError(f"thresholds={state!r}: a DCTEncoder has two numbers, the low one and the high one.")
@@ -282,11 +287,11 @@ class DCTEncoder(Encoder):
 
     @classmethod
     def settings(cls, chosen: Mapping[str, object]) -> dict[str, object]:
-        """All settings; of "intermittent" also how many frequencies it shows where none are chosen."""
-        found = super().settings(chosen)
-        if found["order"] == "intermittent" and found["frequencies"] is None:
-            found["frequencies"] = len(INTERMITTENT)
-        return found
+        """Return all settings; for "intermittent" also how many frequencies it shows if none are chosen."""
+        settings = super().settings(chosen)
+        if settings["order"] == "intermittent" and settings["frequencies"] is None:
+            settings["frequencies"] = len(INTERMITTENT)
+        return settings
 
     @classmethod
     def words(cls, settings: Mapping[str, object]) -> dict[str, str]:
@@ -295,22 +300,23 @@ class DCTEncoder(Encoder):
         return words if overlap else words | {"stride": "no overlap"}
 
     def operations(self, image: tuple[int, int, int], *, spikes: float) -> dict[str, float]:
-        """What it computes for one image in T steps, from pixels on.
+        """Return the operations that encode one image in T steps, starting from pixels.
 
-        The colours take 9 multiply-accumulates a pixel; the transform of a block (Eq. 12 of the supplement), by rows
-        and columns, 2 block^3. Every step takes, for each value laid out, the multiply-accumulate ``u + F_k B_k`` and
-        two comparisons; every spike an addition, its reset.
+        The colours need 9 multiply-accumulates for each pixel. The transform of a block (Eq. 12 of the supplement), by
+        rows and columns, needs 2 block^3. Every step needs, for each value laid out, the multiply-accumulate ``u + F_k
+        B_k`` and two comparisons. Every spike needs an addition, its reset.
 
         Args:
             image: (C, H, W).
-            spikes: of one image over all steps.
+            spikes: the number of spikes of one image over all steps.
 
         Returns:
-            Counts by the names of `transpike.metrics.energy.Operations`.
+            Counts by the field names of `transpike.metrics.energy.Operations`.
 
-        >>> work = DCTEncoder(steps=16).operations((1, 8, 8), spikes=100.0)
-        >>> work["macs"] == 4 * 2 * 4**3 + 16 * 64, work["neuron_accumulates"]
-        (True, 2148.0)
+        Example:
+            >>> work = DCTEncoder(steps=16).operations((1, 8, 8), spikes=100.0)
+            >>> work["macs"] == 4 * 2 * 4**3 + 16 * 64, work["neuron_accumulates"]
+            (True, 2148.0)
         """
         channels, height, width = image
         values = channels * math.prod(self.output_size((height, width)))
@@ -331,10 +337,10 @@ class DCTEncoder(Encoder):
         return low, high
 
     def _coefficients(self, images: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
-        """All [frequencies in zigzag order, blocks] in float32, and (N, C, rows, columns), whose product is `blocks`.
+        """All [frequencies in zigzag order, blocks] in float32 and (N, C, rows, columns), whose product is `blocks`.
 
-        In float64 first: a spike may hang on the last bit, which in float32 products depends on the size of the batch,
-        and on a GPU on the precision they are set to.
+        The transform is computed in float64. A spike may depend on the last bit. In float32 this bit depends on the
+        size of the batch, and on a GPU also on the precision set for products.
         """
         if images.ndim != 4 or not images.is_floating_point() or 0 in images.shape:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Differential coding with multi-threshold neurons: spikes say by how much a running mean changes.
+"""Differential coding with multi-threshold neurons: spikes represent the changes of a running mean.
 
 Source: Huang et al., "Differential Coding for Training-Free ANN-to-SNN Conversion", ICML 2025 (DCGS): differential
 coding, and the multi-threshold (MT) neuron, which fires one of its thresholds in a step.
@@ -27,30 +27,34 @@ __all__ = ["Differential"]
 class Differential(Scheme):
     r"""Differential coding and its multi-threshold neurons.
 
-    Rate coding says a value as the mean of what was sent. Differential coding sends only the difference from the mean
-    so far, which changes the mean by a t-th of it. A train s of zeros and signed powers of two means, step by step,
+    Rate coding represents a value by the mean of the spikes sent. Differential coding sends only the difference from
+    the mean so far. At step t this changes the mean by a t-th of the difference. A train s of zeros and signed powers
+    of two represents, step by step,
 
     .. math::
         A_t = A_{t-1} + \theta s_t / t, \qquad \text{so in all } \theta \sum_{t=1}^{T} s_t / t
 
-    and what no longer changes takes no spikes. A neuron's membrane holds :math:`t (A^{in}_t - A^{out}_{t-1})`, what the
-    mean of its output misses of the mean of its input. It fires the one threshold that is nearest to it, of
-    :math:`\pm\theta 2^{n-1}, \dots, \pm\theta`, if it has three quarters of the least: so the digit k from 3k/4 on.
-    A negative spike of a ReLU takes back no more than was sent. Biases and the image enter at the first step.
+    A value that no longer changes needs no spikes. A neuron's membrane holds :math:`t (A^{in}_t - A^{out}_{t-1})`, the
+    difference between the mean of its input and the mean of its output. The neuron fires the threshold that is nearest
+    to its membrane, among :math:`\pm\theta 2^{n-1}, \dots, \pm\theta`, if the membrane reaches three quarters of the
+    least threshold. So it fires the digit k from 3k/4 on. A negative spike of a ReLU takes back no more than was sent.
+    Biases and the image enter at the first step.
 
     Args:
         steps: T.
-        thresholds: n for each sign, up to 12; the largest is :math:`2^{n-1} \theta`.
-        amplitude: one for each ``"channel"`` of a layer, or one a ``"layer"``.
-        percentile: ``"normal"`` is threshold optimisation from mean and variance; a number the percentile of
-            |activation| that the largest spike of the first step says; ``"fit"`` least squares over what was seen.
+        thresholds: n for each sign, up to 12. The largest is :math:`2^{n-1} \theta`.
+        amplitude: one amplitude for each ``"channel"`` of a layer, or one for each ``"layer"``.
+        percentile: ``"normal"`` computes amplitudes from mean and variance (threshold optimisation). A number is the
+            percentile of |activation| that the largest spike of the first step represents. ``"fit"`` minimises the
+            squared error over the calibration images.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> scheme = Differential(steps=4, thresholds=3)
-    >>> scheme.weights, scheme.entry, scheme.digits, scheme.full
-    ((1.0, 0.5, 0.3333333333333333, 0.25), (1.0, 0.0, 0.0, 0.0), (-4, -2, -1, 0, 1, 2, 4), 4.0)
+    Example:
+        >>> scheme = Differential(steps=4, thresholds=3)
+        >>> scheme.weights, scheme.entry, scheme.digits, scheme.full
+        ((1.0, 0.5, 0.3333333333333333, 0.25), (1.0, 0.0, 0.0, 0.0), (-4, -2, -1, 0, 1, 2, 4), 4.0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (2, 4, 8, 16)
@@ -97,7 +101,7 @@ class Differential(Scheme):
         return {"thresholds": f"{self.thresholds} thresholds", "amplitude": f"one amplitude per {self.amplitude}"}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else twice as many steps."""
+        """Return the maximum for clipping, otherwise twice as many steps."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps}

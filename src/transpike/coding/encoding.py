@@ -1,4 +1,4 @@
-"""Input encoders by name: made with settings, described for a file, and read back from it."""
+"""Input encoders by name: creates them from settings, describes them for a file, and reads them from a file."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ ENCODERS: dict[str, type[Encoder]] = {
     "phase": PhaseEncoder,
     "burst": BurstEncoder,
 }
-"""By name, the encoders; nothing else keeps a list of their names."""
+"""The encoders by name. No other list of their names exists."""
 
 
 def create_encoder(
     name: str, *, steps: int, settings: Mapping[str, object], mean: Sequence[float], std: Sequence[float]
 ) -> Encoder:
-    """An encoder of `ENCODERS`, for images that were normalised by `mean` and `std`.
+    """Create an encoder of `ENCODERS`, for images that were normalised by `mean` and `std`.
 
     Args:
-        name: of the encoder.
+        name: the encoder's name.
         steps: T.
-        settings: what else it takes, by name.
-        mean: by which the images were normalised, one number a channel; what shows images as they are ignores it.
-        std: likewise.
+        settings: the encoder's other settings, by name.
+        mean: the mean by which the images were normalised, one number for each channel. Encoders that show images
+            unchanged ignore it.
+        std: the standard deviation, likewise.
 
     Raises:
-        ConfigError: for an unknown name, and for settings that it does not take, of the wrong type or out of range.
+        ConfigError: The name is unknown. Or a setting is unknown, of the wrong type or out of range.
 
-    >>> create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
-    PhaseEncoder(steps=4, mean=[0.5], std=[0.5], phases=4)
+    Example:
+        >>> create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
+        PhaseEncoder(steps=4, mean=[0.5], std=[0.5], phases=4)
     """
     if name not in ENCODERS:
         raise ConfigError(f"encoder={name!r} is not one of {', '.join(ENCODERS)}.{near(name, ENCODERS)}")
@@ -55,40 +57,43 @@ def create_encoder(
 
 
 def describe_encoder(name: str, settings: Mapping[str, object], encoder: Encoder) -> dict[str, object]:
-    """What `read_encoder` makes it from, as JSON.
+    """Return the description from which `read_encoder` creates the encoder, as JSON data.
 
-    >>> encoder = create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
-    >>> describe_encoder("phase", {"phases": 4}, encoder)
-    {'name': 'phase', 'steps': 4, 'settings': {'phases': 4}, 'thresholds': None}
+    Example:
+        >>> encoder = create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
+        >>> describe_encoder("phase", {"phases": 4}, encoder)
+        {'name': 'phase', 'steps': 4, 'settings': {'phases': 4}, 'thresholds': None}
     """
     return {"name": name, "steps": encoder.steps, "settings": dict(settings), "thresholds": encoder.state()}
 
 
 def encoder_scheme(name: str, settings: Mapping[str, object], *, steps: int) -> dict[str, object]:
-    """An encoder's name, T and all of its settings, also those left at their defaults.
+    """Return an encoder's name, T and all of its settings, including those that keep their defaults.
 
-    >>> encoder_scheme("phase", {}, steps=4)
-    {'name': 'phase', 'steps': 4, 'phases': 8}
-    >>> encoder_scheme("dct", {"order": "intermittent"}, steps=16)["frequencies"]
-    8
+    Example:
+        >>> encoder_scheme("phase", {}, steps=4)
+        {'name': 'phase', 'steps': 4, 'phases': 8}
+        >>> encoder_scheme("dct", {"order": "intermittent"}, steps=16)["frequencies"]
+        8
     """
     return {"name": name, "steps": steps, **ENCODERS[name].settings(settings)}
 
 
 def read_encoder(model: Mapping[str, object], *, steps: int | None = None) -> Encoder:
-    """The encoder that a run's model.json describes, with what it has learned.
+    """Create the encoder that a run's model.json describes, with what it has learned.
 
     Args:
-        model: the description, with `encoder` as `describe_encoder` gives it, `mean` and `std`.
-        steps: another T than the run's. What a period has and T leaves out is not warned of again.
+        model: the description: `encoder` as from `describe_encoder`, `mean` and `std`.
+        steps: another T than the run's. There is no second warning about frequencies that this T never shows.
 
     Raises:
-        ModelError: if the description lacks something, or has it of another type.
+        ModelError: The description lacks an entry, or an entry has another type.
         ConfigError: as `create_encoder`.
 
-    >>> encoder = create_encoder("phase", steps=4, settings={}, mean=(0.5,), std=(0.5,))
-    >>> read_encoder({"encoder": describe_encoder("phase", {}, encoder), "mean": [0.5], "std": [0.5]}, steps=8)
-    PhaseEncoder(steps=8, mean=[0.5], std=[0.5], phases=8)
+    Example:
+        >>> encoder = create_encoder("phase", steps=4, settings={}, mean=(0.5,), std=(0.5,))
+        >>> read_encoder({"encoder": describe_encoder("phase", {}, encoder), "mean": [0.5], "std": [0.5]}, steps=8)
+        PhaseEncoder(steps=8, mean=[0.5], std=[0.5], phases=8)
     """
     described = model.get("encoder")
     if not isinstance(described, Mapping):
@@ -106,10 +111,10 @@ def read_encoder(model: Mapping[str, object], *, steps: int | None = None) -> En
 
 
 def _numbers(model: Mapping[str, object], name: str) -> tuple[float, ...]:
-    found = model.get(name)
-    if not isinstance(found, list | tuple) or not all(isinstance(value, Real) for value in found):
+    entry = model.get(name)
+    if not isinstance(entry, list | tuple) or not all(isinstance(value, Real) for value in entry):
         raise _damaged(name)
-    return tuple(float(value) for value in found)
+    return tuple(float(value) for value in entry)
 
 
 def _damaged(name: str) -> ModelError:

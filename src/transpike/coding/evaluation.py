@@ -1,4 +1,4 @@
-"""What one evaluation of a neuron's function takes: operations, and values that must be known together."""
+"""The cost of one evaluation of a neuron's function: its operations, and the values that must be known together."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["COMPARISONS", "Evaluation", "evaluation"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One evaluation of the function of a whole layer, for one sample.
+    """The cost of one evaluation of the function of a whole layer, for one sample.
 
     Attributes:
-        additions: and comparisons.
-        multiplications: likewise.
-        group: values that one result needs together: those of a softmax's or a norm's group, of a maximum's window; 1
-            where each neuron works by itself.
+        additions: the number of additions and comparisons.
+        multiplications: the number of multiplications.
+        group: the number of values that one result needs together: the group of a softmax or a norm, or the window of a
+            maximum. 1 if each neuron works by itself.
     """
 
     additions: float = 0
@@ -32,18 +32,18 @@ class Evaluation:
 
 
 COMPARISONS = Evaluation()
-"""Of a function that a neuron's comparisons compute, such as ReLU."""
+"""The cost of a function that a neuron's comparisons compute anyway, such as ReLU."""
 
 
 def evaluation(
     function: Function, shapes: Sequence[Sequence[int]], *, constants: Mapping[str, Tensor] | None = None
 ) -> Evaluation:
-    """Count by `operators.work`, a value at a time: of the result, or of what is reduced.
+    """Count the operations by `operators.work` for each value of the result, or of the reduced argument.
 
     Args:
         function: see `Function`.
-        shapes: of one sample of each operand.
-        constants: of the function, by name.
+        shapes: the shape of one sample of each operand.
+        constants: the function's constants, by name.
 
     Example:
         >>> from transpike.coding.function import Operand
@@ -62,7 +62,7 @@ def evaluation(
             together = _together(call, read)
             if call.operator in DIMENSIONS | TRAILING:
                 values = read.numel()
-            elif call.operator in POOLS:  # an adaptive one names no window
+            elif call.operator in POOLS:  # an adaptive pool names no window
                 together = together if together > 1 else read.numel() // values
                 values *= together
         adds, products = work(call.operator)
@@ -81,12 +81,12 @@ def _size(argument: Argument, operands: Sequence[Tensor], sizes: Sequence[torch.
 
 
 def _together(call: Call, size: torch.Size) -> int:
-    """How many of the values of the first argument one result needs."""
+    """Return how many values of the first argument one result needs."""
     named = {argument.name: k for k, argument in enumerate(aten(call.operator)._schema.arguments)}  # type: ignore[attr-defined]
-    given = dict(call.kwargs)
+    keywords = dict(call.kwargs)
 
     def value(name: str) -> Argument:
-        return given[name] if name in given else call.args[named[name]] if named[name] < len(call.args) else None
+        return keywords[name] if name in keywords else call.args[named[name]] if named[name] < len(call.args) else None
 
     if call.operator == "group_norm.default":
         groups = value("num_groups")

@@ -1,8 +1,8 @@
-"""Few spikes (FS): the digits of a binary fraction, each layer after it has heard its whole input.
+"""Few spikes (FS): a layer first receives its whole input, then writes the digits of a binary fraction.
 
 Source: C. Stöckl and W. Maass, "Optimized spiking neurons can classify images with high accuracy through temporal
-coding with two spikes", Nature Machine Intelligence 2021, Eqs. 1 to 3, with their values for ReLU: thresholds, resets
-and weights are all alpha 2^-t.
+coding with two spikes", Nature Machine Intelligence 2021, Eqs. 1 to 3, with the paper's values for ReLU: thresholds,
+resets and weights are all alpha 2^-t.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ["FS"]
 class FS(Scheme):
     r"""The FS code and its neurons.
 
-    A train ``s`` of zeros and ones means :math:`\theta \sum_{t=1}^{T} 2^{-t} s_t`. A neuron listens for T steps and
-    then writes what it has heard, most significant digit first:
+    A train ``s`` of zeros and ones represents :math:`\theta \sum_{t=1}^{T} 2^{-t} s_t`. A neuron receives input for T
+    steps. Then it writes the accumulated value V, most significant digit first:
 
     .. math::
         s_t = [V \ge 2^{-t} \theta], \qquad V \leftarrow V - 2^{-t} \theta s_t
@@ -36,13 +36,15 @@ class FS(Scheme):
 
     Args:
         steps: T (K in the paper).
-        percentile: of |activation| over the calibration images, which a train of ones says; 100 is the maximum.
+        percentile: the percentile of |activation| over the calibration images that a train of ones represents. 100 is
+            the maximum.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> FS(steps=3).weights, FS(steps=3).wait
-    ((0.5, 0.25, 0.125), 3)
+    Example:
+        >>> FS(steps=3).weights, FS(steps=3).wait
+        ((0.5, 0.25, 0.125), 3)
     """
 
     compared: ClassVar[tuple[int, ...]] = (6, 8, 10, 12, 16)
@@ -75,7 +77,7 @@ class FS(Scheme):
         return Percentile(percentile=self.percentile)
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else two further steps: its neurons hear all before they write."""
+        """Return the maximum for clipping, otherwise two more steps; FS neurons know all input before they write."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": self.steps + 2} if self.steps <= 22 else None

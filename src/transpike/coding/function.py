@@ -1,8 +1,8 @@
-"""What a neuron computes, as data: a composition of PyTorch operators with places for operands and constants.
+"""The function that a neuron computes, as data: a composition of PyTorch operators on operands and constants.
 
-A `Function` is a list of calls. Each names an operator of a fixed list (`transpike.coding.operators`) and its
-arguments: plain values, operands of the neuron, constants of the network, results of earlier calls. So it can be
-written as JSON and read without any class of the network it came from.
+A `Function` is a list of calls. Each call names an operator from a fixed list (`transpike.coding.operators`) and its
+arguments: plain values, operands of the neuron, constants of the network, or results of earlier calls. So a function
+can be written as JSON, and read without any class of the network from which it came.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from torch.nn import functional
 
 from transpike.coding.operators import BOOLEAN, HOMOGENEOUS, INPLACE, MOVES, POOLS, aten, operator
 from transpike.neurons.tsa import IDENTITY, Piecewise
+from transpike.neurons.windows import Window
 
 __all__ = ["RELATIVE", "Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
 
 RELATIVE = "relative"
-"""The constant that holds the amplitudes of a layer's channels, relative to the largest: positive numbers."""
+"""The name of the constant with the amplitudes of a layer's channels, relative to the largest: positive numbers."""
 
 
 @dataclass(frozen=True)
 class Operand:
-    """The place of one of the function's operands."""
+    """Stands for one of the function's operands."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The place of a constant tensor, by its name."""
+    """Stands for a constant tensor, by its name."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """The place of what an earlier call gave, by its number."""
+    """Stands for the result of an earlier call, by its number."""
 
     call: int
 
@@ -61,9 +62,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Function:
-    """A composition of operators on ``operands`` tensors [N, \\*]; without calls, the identity of the one operand.
+    """A composition of operators on ``operands`` tensors [N, \\*]. Without calls, it is the identity of one operand.
 
-    The last call's result is the value.
+    The value is the result of the last call.
 
     Example:
         >>> import torch
@@ -81,7 +82,7 @@ class Function:
 
     @staticmethod
     def of(name: str, *args: Argument, operands: int = 1, **kwargs: Argument) -> Function:
-        """The function of one operator."""
+        """Return the function that consists of one operator."""
         return Function((Call(name, args, tuple(kwargs.items())),), operands)
 
     def __call__(
@@ -91,9 +92,9 @@ class Function:
         watch: Callable[[Tensor], None] | None = None,
         overwrite: bool = False,
     ) -> Tensor:
-        """The value for operands whose first axis counts samples (or steps times samples).
+        """Compute the value for operands whose first axis counts samples (or steps times samples).
 
-        ``watch`` sees the result of every call. With ``overwrite``, results may be written over operands.
+        ``watch`` is called with the result of every call. With ``overwrite``, results may be written over operands.
         """
         results: dict[int, Tensor] = {}
 
@@ -112,8 +113,8 @@ class Function:
         for k, call in enumerate(self.calls):
             run, over = self._operators[k]
             args, kwargs = [value(a) for a in call.args], {key: value(a) for key, a in call.kwargs}
-            found = (over if overwrite and over and _fits(args) else run)(*args, **kwargs)
-            results[k] = found[0] if isinstance(found, tuple) else found  # adaptive pooling gives places too
+            result = (over if overwrite and over and _fits(args) else run)(*args, **kwargs)
+            results[k] = result[0] if isinstance(result, tuple) else result  # adaptive pooling also returns indices
             if watch:
                 watch(results[k])
             for spent in self._spent[k]:
@@ -122,24 +123,24 @@ class Function:
 
     @cached_property
     def _operators(self) -> list[tuple[Callable[..., Tensor], Callable[..., Tensor] | None]]:
-        """For each call its operator, and the one that writes over its first argument, if nothing else reads that."""
+        """For each call its operator, and the one that writes over its first argument if nothing else reads that."""
         places = [place for call in self.calls for place in _places((*call.args, *(a for _, a in call.kwargs)))]
-        found = []
+        operators = []
         for call in self.calls:
             match call.args[0]:
                 case Operand():
                     own = True
-                case Result(k):  # what only moves values may lie in the memory of an operand or a constant
+                case Result(k):  # the result of an operator that only moves values may share the memory of its argument
                     own = self.calls[k].operator not in MOVES | BOOLEAN
                 case _:
                     own = False
             own = own and call.operator in INPLACE and sum(place == call.args[0] for place in places) == 1
-            found.append((operator(call.operator), aten(call.operator.replace(".", "_.")) if own else None))
-        return found
+            operators.append((operator(call.operator), aten(call.operator.replace(".", "_.")) if own else None))
+        return operators
 
     @cached_property
     def _spent(self) -> list[list[int]]:
-        """For each call, the results that it is the last to read."""
+        """Return for each call the results that no later call reads."""
         last = {len(self.calls) - 1: len(self.calls)}
         for k in reversed(range(len(self.calls))):
             for place in _places((*self.calls[k].args, *(a for _, a in self.calls[k].kwargs))):
@@ -148,7 +149,7 @@ class Function:
         return [[result for result, k in last.items() if k == call] for call in range(len(self.calls))]
 
     def at(self, *operands: Tensor, unit: float, constants: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The value in units of ``unit`` for operands in units of ``unit``: ``f(unit x, ...) / unit``."""
+        """Return the value in units of ``unit`` for operands in units of ``unit``: ``f(unit x, ...) / unit``."""
         if not self.tracked:
             return self(*(x * unit for x in operands), constants=constants) / unit
         x, tail = self.head(*operands, constants=constants), self.tail
@@ -157,14 +158,14 @@ class Function:
         return x.clamp(tail.low / unit, tail.high / unit) if bounded else x
 
     def then(self, other: Function) -> Function:
-        """``other`` of this function's value; ``other`` has one operand."""
+        """Return the composition that applies ``other``, a function of one operand, to this function's value."""
         last = Result(len(self.calls) - 1) if self.calls else Operand(0)
         return Function((*self.calls, *other.placed([last], after=len(self.calls))), self.operands)
 
     def placed(
         self, operands: Sequence[Argument], *, after: int, constants: Mapping[str, str] | None = None
     ) -> tuple[Call, ...]:
-        """The calls as they stand ``after`` so many others: ``operands`` in their places, ``constants`` renamed."""
+        """The calls, renumbered to follow ``after`` others, with ``operands`` put in and ``constants`` renamed."""
 
         def moved(argument: Argument) -> Argument:
             match argument:
@@ -182,43 +183,65 @@ class Function:
             Call(c.operator, tuple(map(moved, c.args)), tuple((k, moved(a)) for k, a in c.kwargs)) for c in self.calls
         )
 
-    # -- what the tracking kernel can do by itself ---------------------------------------------------------------------
+    # -- what the tracking kernel can compute by itself ----------------------------------------------------------------
 
     @cached_property
     def tail(self) -> Piecewise:
-        """The longest ending that is one piecewise linear function, in real units; the identity where there is none."""
+        """The longest ending that is one piecewise linear function, in real units; the identity if there is none."""
         return self._split[1]
 
     @cached_property
     def head(self) -> Function:
-        """What comes before the `tail`."""
+        """The part of the function before the `tail`."""
         return self._split[0]
 
     @property
     def homogeneous(self) -> bool:
-        """Whether f(c x) = c f(x) for every c > 0, so that the scale of its operand does not matter."""
+        """Whether f(c x) = c f(x) for every c > 0, so that the scale of the operand does not matter."""
         return all(call.operator in HOMOGENEOUS for call in self.calls)
 
     @property
     def tracked(self) -> bool:
-        """Whether a neuron tracks it at any scale: of one operand, maxima and slopes, then one piecewise ending."""
+        """Whether a neuron can track it at any scale: one operand, maxima and slopes, then one piecewise ending."""
         return self.operands == 1 and self.head.homogeneous
 
     @property
     def real(self) -> Function:
-        """Without a last division by the channels' amplitudes: what it computes in real units."""
+        """The function without a last division by the channels' amplitudes, in real units."""
         divided = bool(self.calls) and self.calls[-1].args[-1] == Constant(RELATIVE)
         return Function(self.calls[:-1], self.operands) if divided else self
 
     @property
+    def clipped(self) -> Piecewise | None:
+        """The piecewise linear function of one operand that it divides by the channels' amplitudes, if it does that."""
+        real, end = self.real, len(self.calls) - 1
+        if real is self or self.calls[end].operator != "div.Tensor" or not self._is_chained(end):
+            return None
+        return real.tail if self.operands == 1 and not real.head.calls else None
+
+    @property
     def decided(self) -> bool:
-        """Whether only decoded values can take it: an index of a maximum means nothing between two layers."""
+        """Whether it needs decoded values. An index of a maximum, for instance, cannot be represented by spikes."""
         return any(call.operator == "argmax.default" for call in self.calls)
 
     @property
     def pools(self) -> bool:
-        """Whether it takes the maximum over windows."""
+        """Whether it takes a maximum over windows."""
         return any(call.operator in POOLS for call in self.calls)
+
+    @cached_property
+    def window(self) -> Window | None:
+        """The windows over which it takes maxima, if it does nothing else, of two axes."""
+        if len(self.calls) != 1 or self.calls[0].operator != "max_pool2d.default" or self.calls[0].kwargs:
+            return None
+        values, defaults = list(self.calls[0].args[1:]), ((), 0, 1, False)
+        values += defaults[len(values) - 1 :]
+        if len(values) != 5:
+            return None
+        size, stride, padding, dilation = (_pair(value) for value in (values[0], values[1] or values[0], *values[2:4]))
+        if size is None or stride is None or padding is None or dilation is None:
+            return None
+        return Window(size, stride, padding, dilation, bool(values[4]))
 
     @cached_property
     def _split(self) -> tuple[Function, Piecewise]:
@@ -235,13 +258,13 @@ class Function:
         return Function(tuple(calls), self.operands), tail
 
     def _is_chained(self, call: int) -> bool:
-        """Whether a call reads, in first place, what the call before it gave, or the one operand."""
+        """Whether the first argument of a call is the result of the call before it, or the one operand."""
         first = self.calls[call].args[0]
         return first == (Result(call - 1) if call else Operand(0)) and (call > 0 or self.operands == 1)
 
     @property
     def name(self) -> str:
-        """What it computes, in the field's words."""
+        """The function's name in the terms of the field."""
         tail = self.tail
         others = [_short(call.operator) for call in self.head.calls if call.operator not in MOVES]
         if tail == IDENTITY:
@@ -253,13 +276,13 @@ class Function:
         else:
             low, high = (None if math.isinf(bound) else bound for bound in (tail.low, tail.high))
             words = [*others, f"hardtanh({low}, {high})"]
-        # A maximum comes first, but people say "relu + max_pool".
+        # A maximum comes first, but the usual name is "relu + max_pool".
         return " + ".join(sorted(words, key=lambda word: word == "max_pool") if self.tracked else words)
 
     # -- as plain data -------------------------------------------------------------------------------------------------
 
     def written(self) -> dict[str, object]:
-        """As JSON: places are objects such as ``{"operand": 0}``."""
+        """Return the function as JSON data; places are objects such as ``{"operand": 0}``."""
         calls = []
         for call in self.calls:
             entry: dict[str, object] = {"operator": call.operator, "args": [_plain(a) for a in call.args]}
@@ -270,11 +293,11 @@ class Function:
 
     @staticmethod
     def read(data: Mapping[str, object]) -> Function:
-        """The inverse of `written`.
+        """Read a function from JSON data, the inverse of `written`.
 
         Raises:
-            ConversionError: for an operator that is not on the list.
-            TypeError, KeyError, ValueError: for data of another form.
+            ConversionError: An operator is not on the list.
+            TypeError, KeyError, ValueError: The data have another form.
         """
         operands, entries = data["operands"], data["calls"]
         if type(operands) is not int or operands < 1 or not isinstance(entries, list):
@@ -292,10 +315,10 @@ class Function:
 
 
 def argument(value: object) -> Argument:
-    """A plain value as an argument; lists become tuples.
+    """Return a plain value as an argument; lists become tuples.
 
     Raises:
-        TypeError: for a value that is not plain.
+        TypeError: The value is not plain.
     """
     if isinstance(value, (list, tuple)):
         return tuple(argument(item) for item in value)
@@ -305,22 +328,34 @@ def argument(value: object) -> Argument:
 
 
 def _places(arguments: tuple[Argument, ...]) -> list[Operand | Constant | Result]:
-    """The places among arguments, in order."""
-    found: list[Operand | Constant | Result] = []
+    """Return the places among arguments, in order."""
+    places: list[Operand | Constant | Result] = []
     for argument in arguments:
         if isinstance(argument, tuple):
-            found += _places(argument)
+            places += _places(argument)
         elif isinstance(argument, (Operand, Constant, Result)):
-            found.append(argument)
-    return found
+            places.append(argument)
+    return places
 
 
 def _fits(args: Sequence[object]) -> bool:
-    """Whether the result has the shape and the type of the first argument."""
+    """Whether the result has the shape and dtype of the first argument."""
     first, *others = args
     tensors = [x for x in others if isinstance(x, Tensor)]
     assert isinstance(first, Tensor)
     return all(x.dtype == first.dtype and torch.broadcast_shapes(x.shape, first.shape) == first.shape for x in tensors)
+
+
+def _pair(value: Argument) -> tuple[int, int] | None:
+    """A number for two axes, or one for each."""
+    match value:
+        case int():
+            return value, value
+        case (int() as one,):
+            return one, one
+        case (int() as first, int() as second):
+            return first, second
+    return None
 
 
 def _bound(value: Argument, default: float) -> float:
@@ -328,7 +363,7 @@ def _bound(value: Argument, default: float) -> float:
 
 
 def _short(name: str) -> str:
-    """``max_pool`` of ``max_pool2d.default`` and of ``amax.default``; ``prelu`` of ``_prelu_kernel.default``."""
+    """``max_pool`` for ``max_pool2d.default`` and ``amax.default``; ``prelu`` for ``_prelu_kernel.default``."""
     if name in POOLS:
         return "max_pool"
     return name.partition(".")[0].removesuffix("_kernel").strip("_")
@@ -350,7 +385,7 @@ def _plain(argument: Argument) -> object:
 
 
 def _argument(value: object, operands: int, calls: int) -> Argument:
-    """An argument from JSON; its places must exist by then."""
+    """Read an argument from JSON data. Its places must already exist."""
     match value:
         case {"operand": int(index)} if 0 <= index < operands:
             return Operand(index)

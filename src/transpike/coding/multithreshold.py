@@ -26,31 +26,34 @@ __all__ = ["MultiThreshold"]
 class MultiThreshold(Scheme):
     r"""The code of H-MT neurons, and its neurons.
 
-    A train means :math:`\theta \sum_t s_t / T` with :math:`\theta = \lambda_{min}`, the least of n thresholds
-    :math:`\theta 2^{n-1}, \dots, 2 \theta, \theta`. In every step the membrane passes all of them, the highest first;
-    each fires if it is reached and is subtracted. So what a neuron sends in a step is a number of n bits,
+    A train represents :math:`\theta \sum_t s_t / T` with :math:`\theta = \lambda_{min}`, the smallest of n thresholds
+    :math:`\theta 2^{n-1}, \dots, 2 \theta, \theta`. In every step the membrane is compared with all of them, the
+    highest first. Each threshold that is reached fires and is subtracted. So a neuron sends a number of n bits in each
+    step,
 
     .. math::
         V \leftarrow V + z_t, \qquad s_t = \mathrm{clip}(\lfloor V / \theta \rfloor, 0, 2^n - 1), \qquad
         V \leftarrow V - \theta s_t, \qquad V_0 = \theta / 2
 
-    as one spike of n payload bits, or as up to n binary ones: the paper counts the latter. This Pos neuron stands for a
-    ReLU. For functions that may be negative, such as the identity, ``signed`` gives the pair of a Pos and a Neg neuron
-    with communication, of which one fires at most: the nearest of all integers to :math:`\pm(2^n - 1)` (Lemma 4.1).
+    as one spike with n payload bits, or as up to n binary spikes. The paper counts binary spikes. This Pos neuron
+    replaces a ReLU. For functions that may be negative, such as the identity, ``signed`` gives a pair of a Pos and a
+    Neg neuron. The two communicate, so that at most one of them fires. The pair fires the nearest of all integers up to
+    :math:`\pm(2^n - 1)` (Lemma 4.1).
 
     Args:
         steps: T.
         thresholds: n, up to 8.
         signed: whether functions that may be negative have neurons.
-        amplitude: one for each ``"channel"`` of a layer, or one a ``"layer"``.
-        percentile: ``"normal"`` is the paper's threshold optimisation from mean and variance; a number the percentile
-            of |activation| that the largest spike says (99.9 is its baseline); ``"fit"`` least squares over all seen.
-
+        amplitude: one amplitude for each ``"channel"`` of a layer, or one for each ``"layer"``.
+        percentile: ``"normal"`` is the paper's threshold optimisation from mean and variance. A number is the
+            percentile of |activation| that the largest spike represents (99.9 is the paper's baseline). ``"fit"``
+            minimises the squared error over the calibration images.
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> MultiThreshold(thresholds=3).digits, MultiThreshold(steps=2).weights, MultiThreshold().full
-    ((0, 1, 2, 3, 4, 5, 6, 7), (0.5, 0.5), 255.0)
+    Example:
+        >>> MultiThreshold(thresholds=3).digits, MultiThreshold(steps=2).weights, MultiThreshold().full
+        ((0, 1, 2, 3, 4, 5, 6, 7), (0.5, 0.5), 255.0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
@@ -94,7 +97,7 @@ class MultiThreshold(Scheme):
         return {"name": "H-MT", "thresholds": f"{self.thresholds} thresholds", "amplitude": amplitude}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else twice as many steps."""
+        """Return the maximum for clipping, otherwise twice as many steps."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps}

@@ -1,4 +1,4 @@
-"""Amplitudes from the mean and the variance of what a layer hears, taken as normal: threshold optimisation of H-MT."""
+"""Computes amplitudes from mean and variance of a layer's input, assumed normal: threshold optimisation of H-MT."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _HALVINGS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Normal:
-    """What a train says in full makes the expected squared error of a normal input least.
+    """Sets the full value of a train so that the expected squared error of a normal input is smallest.
 
     Source: Zhang et al., "Generalized Threshold Optimization with Harmony Multi-Threshold Neurons for Accurate
-    ANN-to-SNN Conversion", AAAI 2026, Section 4.2, after Huang et al. (ICML 2025). The input of each ReLU, or of each
-    identity, is taken as normal with the mean and the variance seen in calibration. Ours are a floor, a 64th of the
-    layer's largest amplitude, and bisection in place of an iteration. Functions of other forms and the network's input
-    are given the maximum, as by `Percentile`.
+    ANN-to-SNN Conversion", AAAI 2026, Section 4.2, after Huang et al. (ICML 2025). The input of each ReLU or identity
+    is assumed to be normal, with the mean and variance from calibration. Two parts are ours: a lower limit, a 64th of
+    the layer's largest amplitude, and bisection in place of an iteration. Other functions and the network's input take
+    their maximum, as in `Percentile`.
 
     Args:
-        levels: equal steps from 0 to the value said in full: all that the decoded train may be.
+        levels: the number of equal steps from 0 to the full value. A decoded train takes no values between them.
         per: ``"layer"`` or ``"channel"``.
 
     Raises:
-        ConfigError: for another ``per``.
+        ConfigError: ``per`` has another value.
     """
 
     levels: int
@@ -63,32 +63,32 @@ class Normal:
             if amplitudes[name].ndim == 0:
                 mean, variance = (torch.tensor(x, dtype=torch.float64) for x in each.heard.joined())
             peak = best_peak(mean, variance.sqrt(), levels=self.levels, signed=each.signed)
-            found = peak.isfinite()
-            if found.any():
-                least = peak[found].max() * _FLOOR
-                amplitudes[name] = torch.where(found, peak, least).clamp_min(least) / full
+            valid = peak.isfinite()
+            if valid.any():
+                least = peak[valid].max() * _FLOOR
+                amplitudes[name] = torch.where(valid, peak, least).clamp_min(least) / full
         return amplitudes
 
 
 def best_peak(mean: Tensor, deviation: Tensor, *, levels: int, signed: bool) -> Tensor:
-    r"""The peak :math:`\theta` of least expected squared error for normal inputs.
+    r"""Return the peak :math:`\theta` with the least expected squared error for normal inputs.
 
-    They are rounded to multiples of :math:`\theta / n` and clipped to :math:`[0, \theta]`, or to
-    :math:`[-\theta, \theta]` if ``signed``, with n = ``levels``. It is where the factor k of Eq. 29, here with the sums
-    of both signs apart so that nothing cancels, is 1:
+    Inputs are rounded to multiples of :math:`\theta / n` and clipped to :math:`[0, \theta]`, or to :math:`[-\theta,
+    \theta]` if ``signed``, with n = ``levels``. At the peak the factor k of Eq. 29 is 1. Here the sums of both signs
+    are separate, so that nothing cancels:
 
     .. math::
         k(\theta) = \frac{n}{\theta} \,
         \frac{\mu \sum_i \mathrm{erfc}(x_i) + \sigma \sqrt{2 / \pi} \sum_i e^{-x_i^2}}{\sum_i (2i - 1)
         \mathrm{erfc}(x_i)}, \qquad x_i = \frac{(2i - 1) \theta / 2n - \mu}{\sqrt 2 \sigma}, \quad i = 1 \dots n
 
-    k falls through 1 once (Lemma 4.7). NaN where a channel is constant, or nowhere near above 0.
+    k falls through 1 once (Lemma 4.7). The result is NaN if a channel is constant, or practically never above 0.
 
     Args:
         mean: :math:`\mu`, any shape.
         deviation: :math:`\sigma`, likewise.
         levels: n.
-        signed: whether negative inputs are said too.
+        signed: whether trains represent negative inputs too.
 
     Example:
         >>> zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)

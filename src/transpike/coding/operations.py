@@ -1,13 +1,13 @@
-"""How often each operation happens, and the energy of it in a technology.
+"""Counts of operations, and the energy of each operation in a technology.
 
-Figures of 45 nm: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
-doi:10.1109/ISSCC.2014.6757323. Of 7 nm: N. P. Jouppi et al., "Ten lessons from three generations shaped Google's
+Figures for 45 nm: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
+doi:10.1109/ISSCC.2014.6757323. For 7 nm: N. P. Jouppi et al., "Ten lessons from three generations shaped Google's
 TPUv4i", ISCA 2021, doi:10.1109/ISCA52012.2021.00010, Table 2. Both give 32-bit floating-point additions and
-multiplications, 32-bit integer additions, and 64-bit accesses to SRAM by its size. Neither has shifts: a product with a
-power of two adds to a number's exponent, so a shift is charged as an integer addition.
+multiplications, 32-bit integer additions, and 64-bit accesses to SRAM by its size. Neither gives shifts. A product with
+a power of two adds to a number's exponent, so a shift costs an integer addition here.
 
 Memory traffic is left out by default. With it, the figures compare arithmetic with memory of one size. They still do
-not compare chips: they leave out how spikes travel and what control takes.
+not compare chips, because they leave out the transport of spikes and the control.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ MEMORIES: tuple[Memory, ...] = ("none", "8KB", "32KB", "1MB")
 
 @dataclass(frozen=True)
 class Technology:
-    """What an operation takes, in joules; numbers have 32 bits.
+    """The energy of each operation, in joules, for numbers of 32 bits.
 
     Attributes:
-        name: of the technology, and of the memory if its traffic counts.
-        add: a floating-point addition, and a comparison.
+        name: the name of the technology, and of the memory if its traffic counts.
+        add: a floating-point addition, or a comparison.
         multiply: a floating-point multiplication.
         shift: an integer addition.
-        access: reading or writing a number in memory; 0 where memory is left out.
+        access: reading or writing a number in memory. 0 if memory is left out.
     """
 
     name: str
@@ -56,13 +56,14 @@ class Technology:
 
     @classmethod
     def of(cls, node: Node = "45nm", memory: Memory = "none") -> Technology:
-        """A technology by name, with weights and states in an SRAM of a size, or without memory.
+        """Return a technology by name, without memory, or with weights and states in an SRAM of this size.
 
         Raises:
-            ConfigError: for an unknown name or size.
+            ConfigError: The name or the size is unknown.
 
-        >>> Technology.of("7nm").add, Technology.of("45nm", "32KB").access
-        (3.8e-13, 1e-11)
+        Example:
+            >>> Technology.of("7nm").add, Technology.of("45nm", "32KB").access
+            (3.8e-13, 1e-11)
         """
         choice("technology", node, TECHNOLOGIES)
         technology = TECHNOLOGIES[node]
@@ -89,15 +90,15 @@ SHIFT = TECHNOLOGIES["45nm"].shift
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """How often each operation happens; counts add up with ``+`` and scale with ``*``.
+    """Counts of operations. Counts add up with ``+`` and scale with ``*``.
 
     Args:
-        macs: dense multiply-accumulates, of an ANN or of a layer fed with analog values.
-        accumulates: synaptic additions, one per spike and target.
-        shifts: synaptic shifts, one per spike and target where the spike's magnitude is 2, 4, 8 ...
+        macs: dense multiply-accumulates of an ANN, or of a layer with analog input.
+        accumulates: synaptic additions, one for each spike and target.
+        shifts: synaptic shifts, one for each spike and target if the spike's magnitude is 2, 4, 8 ...
         multiplications: synaptic multiplications, likewise for other magnitudes above 1.
-        products: multi-bit operations of products of two trains: one per spike and number of the other operand.
-        function_additions: additions and comparisons of evaluating the neurons' functions.
+        products: multi-bit operations of products of two trains: one for each spike and number of the other operand.
+        function_additions: additions and comparisons that evaluate the neurons' functions.
         function_multiplications: multiplications, likewise.
         neuron_accumulates: additions and comparisons of the neurons' own updates.
         neuron_shifts: shifts of the neurons' own updates.
@@ -132,22 +133,25 @@ class Operations:
 
     @property
     def synops(self) -> float:
-        """Synaptic operations: one per spike and target, whatever the spike's magnitude."""
+        """Synaptic operations: one for each spike and target, for any magnitude of the spike."""
         return self.accumulates
 
     @property
     def accesses(self) -> float:
-        """Numbers read from or written to memory.
+        """The number of reads from and writes to memory.
 
-        A synaptic operation reads its weight, and reads and writes the sum of the neuron that it reaches; so does a
-        product's. A multiply-accumulate of a dense layer reads a weight and an activation, and its sum stays in a
-        register. Each addition of a neuron's own update reads and writes a number of its state.
+        A synaptic operation reads its weight, and reads and writes the accumulated sum of the target neuron. An
+        operation of a product of trains does the same. A multiply-accumulate of a dense layer reads a weight and an
+        activation; its sum stays in a register. Each addition of a neuron's own update reads and writes a number of its
+        state.
         """
         return 3 * (self.accumulates + self.products) + 2 * (self.macs + self.neuron_accumulates)
 
     def energy(self, technology: Technology = TECHNOLOGIES["45nm"]) -> dict[str, float]:
-        """Joules by part: each synaptic operation, evaluations of functions, the neurons' other updates, and memory
-        where the technology counts it.
+        """Return the energy of each part in joules.
+
+        The parts are the synaptic operations, the evaluations of functions, the neurons' other updates, and memory if
+        the technology counts it.
 
         A product's multi-bit operation counts as a multiply-accumulate. That is an upper bound: where the spike is a
         power of two, the product of its value with the other number is a shift.
@@ -173,17 +177,17 @@ class Operations:
         } | memory
 
     def joules_in(self, technology: Technology) -> float:
-        """The energy of all parts in a technology."""
+        """Return the energy of all parts in a technology."""
         return sum(self.energy(technology).values())
 
     @property
     def joules(self) -> float:
-        """The energy of all parts in 45 nm, memory left out."""
+        """The energy of all parts in 45 nm, without memory."""
         return sum(self.energy().values())
 
 
 def amplification(factor: float) -> Operations:
-    """One product by ``factor``: nothing for 1, shifts and an addition where it is one or the sum of two powers of two.
+    """Return the cost of one product with ``factor``: nothing for 1, and shifts for one or a sum of two powers of two.
 
     Example:
         >>> work = amplification(1.5)

@@ -1,7 +1,7 @@
-"""The PyTorch operators that a neuron's function may hold, by name: safe, deterministic, alike for every sample.
+"""The PyTorch operators that a neuron's function may contain, by name. All are safe and deterministic.
 
-Nothing on these lists draws random numbers, keeps a state, reads files or mixes samples. The first axis of every tensor
-counts samples (or steps times samples).
+No operator on these lists draws random numbers, keeps a state, reads files or mixes samples. The first axis of every
+tensor counts samples (or steps times samples).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ POOLS = frozenset(
 )
 PIECEWISE = _named("relu leaky_relu clamp")
 HOMOGENEOUS = POOLS | _named("relu leaky_relu _prelu_kernel")
-"""f(c x) = c f(x) for every c > 0."""
+"""Operators with f(c x) = c f(x) for every c > 0."""
 BOOLEAN = (
     frozenset(f"{name}.{kind}" for name in ("gt", "ge", "lt", "le", "eq", "ne") for kind in ("Scalar", "Tensor"))
     | _named("logical_not logical_and logical_or bitwise_not")
     | _named("bitwise_and bitwise_or", "Tensor")
 )
-"""What gives true or false, which no train can say."""
+"""Operators that return true or false, which no train can represent."""
 ROUNDED = _named("round")
-"""What quantised networks are trained with as if it were the identity; so are its gradients here."""
+"""Operators that round in quantised networks. Training treats them as the identity, and so do the gradients here."""
 ELEMENTWISE = (
     PIECEWISE
     | BOOLEAN
@@ -71,7 +71,7 @@ ELEMENTWISE = (
     | _named("lerp", "Tensor")
     | _named("clamp_min clamp_max")
 )
-"""One result a value; several operands are broadcast."""
+"""Operators that give one result for each value; several operands are broadcast."""
 INPLACE = (
     PIECEWISE
     | _named("sigmoid tanh exp sqrt rsqrt abs square gelu silu mish hardswish hardsigmoid elu reciprocal neg")
@@ -87,15 +87,15 @@ DIMENSIONS = (
     | _named("norm", "ScalarOpt_dim")
     | _named("prod", "dim_int")
 )
-"""Over axes that the argument ``dim`` counts."""
+"""Operators over the axes that the argument ``dim`` names."""
 TRAILING = _named("layer_norm rms_norm")
-"""Over the last axes, as many as the constants have."""
+"""Operators over the last axes, as many as the constants have."""
 MOVES = (
     _named("reshape permute cat stack index_select constant_pad_nd pad expand_as")
     | _named("slice", "Tensor")
     | _named("select", "int")
 )
-"""What only moves values, repeats them or puts zeros between them."""
+"""Operators that only move or repeat values, or put zeros between them."""
 OPERATORS = POOLS | ELEMENTWISE | DIMENSIONS | TRAILING | MOVES | _named("group_norm")
 
 _NONE, _NORM = (0, 0), (4, 3)
@@ -113,21 +113,22 @@ _WORK = {
 
 
 def work(name: str) -> tuple[int, int]:
-    """About how many additions (or comparisons) and multiplications one value of the operator takes.
+    """Return about how many additions (or comparisons) and multiplications the operator needs for one value.
 
-    What has no entry, such as an exponential, counts as a polynomial of degree five.
+    An operator without an entry, such as an exponential, counts as a polynomial of degree five.
 
-    >>> work("mul.Tensor"), work("sigmoid.default")
-    ((0, 1), (5, 5))
+    Example:
+        >>> work("mul.Tensor"), work("sigmoid.default")
+        ((0, 1), (5, 5))
     """
     return _WORK.get(name.partition(".")[0], (5, 5))
 
 
 def operator(name: str) -> Callable[..., Tensor]:
-    """PyTorch's operator ``name`` (as ``"relu.default"``), if it is one that a function may hold.
+    """Return PyTorch's operator ``name`` (such as ``"relu.default"``) if a function may contain it.
 
     Raises:
-        ConversionError: for any other name.
+        ConversionError: The name is not on the lists.
     """
     if name not in OPERATORS:
         raise ConversionError(f"a converted network cannot hold the operator {name!r}")
@@ -142,7 +143,7 @@ def _straight(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def aten(name: str) -> Callable[..., Tensor]:
-    """PyTorch's operator of a name that the caller has found on a list of allowed ones."""
+    """Return PyTorch's operator of a name that the caller has found on a list of allowed operators."""
     base, overload = name.split(".")
     function: Callable[..., Tensor] = getattr(getattr(torch.ops.aten, base), overload)
     return function

@@ -1,8 +1,8 @@
-"""Phase coding: weighted spikes, whose worth halves from step to step of a period that recurs.
+"""Phase coding: weighted spikes, whose weight halves from step to step of a repeated period.
 
 Source: Kim, Kim, Huh, Lee, Choi, "Deep neural networks with weighted spikes", Neurocomputing 2018.
-`transpike.coding.PhaseEncoder` writes pixels in the same code; here the image enters as a current, as pixels may be
-negative once they are normalised.
+`transpike.coding.PhaseEncoder` encodes pixels in the same way. Here the image enters as a current, because normalised
+pixels may be negative.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Phase"]
 class Phase(Scheme):
     r"""The phase code and its neurons.
 
-    With P phases a period and K = T / P periods, a train ``s`` of zeros and ones means
+    With P phases in a period and K = T / P periods, a train ``s`` of zeros and ones represents
 
     .. math::
         \theta \sum_t w_t s_t, \qquad w_t = 2^{-(1 + t \bmod P)} / K
@@ -39,24 +39,26 @@ class Phase(Scheme):
     .. math::
         V \leftarrow V + w_t z_t, \qquad s_t = [V \ge w_t], \qquad V \leftarrow V - w_t s_t
 
-    No layer waits, so a phase that comes before its input has come is made up for in later periods: the error falls as
-    1 / K, as in rate coding, with P-bit numbers in place of single spikes. Biases and the image enter as constant
-    currents, whose part of each phase has the phase's weight.
+    No layer waits. So a phase may pass before its input has arrived; later periods correct this. The error falls as 1 /
+    K, as in rate coding, with P-bit numbers in place of single spikes. Biases and the image enter as constant currents,
+    multiplied by the weight of each phase.
 
     Args:
-        steps: T: whole periods, or fewer steps than one, which are its leading phases.
+        steps: T, either whole periods or fewer steps than one period. Fewer steps are the leading phases of a period.
         phases: P.
-        percentile: of |activation| over the calibration images, which a period of ones says; 100 is the maximum.
+        percentile: the percentile of |activation| over the calibration images that a period of ones represents. 100 is
+            the maximum.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> Phase(steps=4, phases=2).weights
-    (0.25, 0.125, 0.25, 0.125)
-    >>> Phase(steps=100)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: steps=100: expected whole periods of 8 phases, such as 104.
+    Example:
+        >>> Phase(steps=4, phases=2).weights
+        (0.25, 0.125, 0.25, 0.125)
+        >>> Phase(steps=100)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: steps=100: expected whole periods of 8 phases, such as 104.
     """
 
     compared: ClassVar[tuple[int, ...]] = (16, 32, 64, 128, 256)
@@ -95,7 +97,7 @@ class Phase(Scheme):
         return {"phases": f"{self.phases} phases"}
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else twice as many periods."""
+        """Return the maximum for clipping, otherwise twice as many periods."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * max(self.steps, self.phases)}

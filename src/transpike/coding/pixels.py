@@ -1,4 +1,4 @@
-"""What the encoders of pixels share: normalised images to pixels, and spikes to pixels and images."""
+"""The base class of encoders of pixels: normalised images to pixels, and spikes back to pixels and images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TOLERANCE = 1e-2
 
 
 class Pixels(Encoder):
-    """What codes intensities: maps normalised images back to pixels in [0, 1]."""
+    """The base class of encoders that encode intensities. It maps normalised images back to pixels in [0, 1]."""
 
     takes_pixels = True
     mean: Tensor
@@ -31,10 +31,10 @@ class Pixels(Encoder):
             raise ConfigError(f"std={std}: expected deviations above 0.")
 
     def pixels(self, images: Tensor) -> Tensor:
-        """``image * std + mean`` in float32, clipped to [0, 1] from within a hundredth.
+        """Return the pixels ``image * std + mean`` in float32, clipped to [0, 1] if they exceed it by at most 0.01.
 
         Raises:
-            DataError: for integers, channels that do not fit, NaN, and values that are no such pixels.
+            DataError: The images are integers, their channels do not fit, or values are NaN or further outside [0, 1].
         """
         if not images.is_floating_point():
             raise DataError(f"{type(self).__name__} takes floats, not {images.dtype}: divide bytes by 255.")
@@ -54,22 +54,22 @@ class Pixels(Encoder):
         return pixels.clamp_(0, 1)
 
     def decode(self, spikes: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
-        """The images that the first steps tell of, normalised as they were given.
+        """Rebuild the images that the first steps represent, normalised as the encoder's input was.
 
         Args:
-            spikes: the first t steps of a call's result, [t, N, *].
-            size: not needed, for what is shown is as large as the images.
+            spikes: the first t steps of the encoder's result, [t, N, *].
+            size: ignored, because the encoder's result has the images' size.
 
         Returns:
             [N, *] in float32.
 
         Raises:
-            DataError: for no step, or more than T.
+            DataError: There is no step, or there are more than T.
         """
         return (self._pixels_of(first(spikes, self.steps)) - self.mean) / self.std
 
     def _pixels_of(self, spikes: Tensor) -> Tensor:
-        """The pixels that spikes [t, N, *] tell of: the mean of what was shown."""
+        """Return the pixels that spikes [t, N, *] represent: here the mean over the steps."""
         return spikes.mean(0)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""QCFS: networks trained with the quantiser that an integrate-and-fire neuron is; steps before, by which it is mended.
+"""QCFS: networks trained with the quantiser that an integrate-and-fire neuron is; extra steps that correct its errors.
 
 Sources: T. Bu, W. Fang, J. Ding, P. Dai, Z. Yu, T. Huang, "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-
 latency Spiking Neural Networks", ICLR 2022 (the activation, `transpike.models.activations.QCFS`, and its conversion);
@@ -32,43 +32,46 @@ from transpike.neurons.tsa import Code, Tracked
 
 __all__ = ["QCFS"]
 
-_EDGE = 1e-3  # by how much a shift passes the threshold
+_EDGE = 1e-3  # how far a shift goes beyond the threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class QCFS(Scheme):
-    r"""The rate code of networks with QCFS activations, and steps before it.
+    r"""The rate code of networks with QCFS activations, with optional pre-steps.
 
-    The activation of L levels and its trained bound lambda is
+    The activation with L levels and its trained bound lambda is
 
     .. math::
         \lambda\, \mathrm{clip}(\lfloor x L / \lambda + 1/2 \rfloor / L,\; 0,\; 1)
 
-    and an integrate-and-fire neuron with soft reset, threshold :math:`\theta = \lambda` and first potential
-    :math:`\theta / 2` computes it with T levels, where its input comes evenly: the train means
-    :math:`\theta \sum_t s_t / T`. A layer with another function takes theta from a percentile, as in rate coding.
+    An integrate-and-fire neuron with soft reset, threshold :math:`\theta = \lambda` and first potential :math:`\theta /
+    2` computes this activation with T levels, if its input arrives evenly. The train represents :math:`\theta \sum_t
+    s_t / T`. A layer with another function takes theta from a percentile, as in rate coding.
 
-    Uneven input leaves a neuron's potential outside of [0, theta) after its last step. ``pre`` more steps before show
-    where, mean nothing themselves, and are part of the latency; then the potential is reset. By ``"srp"`` a neuron
-    whose potential has become negative stays silent. By ``"cos"`` one that still holds theta or more starts so much
-    higher that it fires once more, and one below 0 that has fired so much lower that it fires once less: by theta at
-    least. The released code of COS shows each layer the mended input of the layer before twice; in a pipeline of
-    ``pre`` + T steps all layers see the steps before at once, as here and in SRP.
+    Uneven input leaves a neuron's potential outside of [0, theta) after its last step. ``pre`` extra steps before the T
+    steps (pre-steps) show where this happens. They count for nothing in the value, and they are part of the latency.
+    Then the potential is reset. With ``"srp"`` a neuron whose potential has become negative stays silent. With
+    ``"cos"`` a neuron that still holds theta or more starts higher, so that it fires once more; a neuron below 0 that
+    has fired starts lower, so that it fires once less. The shift is at least theta. In the released code of COS each
+    layer receives the corrected input of the layer before twice. In a pipeline of ``pre`` + T steps all layers run
+    their pre-steps at once, as here and in SRP.
 
-    Layers do not wait; spikes carry no bits beside their address. A bias enters with every step, as the image does, as
-    an analog current. QCFS, ReLU, clips and maxima over windows have neurons.
+    Layers do not wait, and spikes carry no bits beside their address. A bias enters with every step. So does the image,
+    as an analog current. QCFS, ReLU, clips and maxima over windows have neurons.
 
     Args:
         steps: T.
-        pre: steps before.
-        mend: what these are for, ``"srp"`` or ``"cos"``.
-        percentile: of \|activation\| over the calibration images, for layers whose function states no bound.
+        pre: the number of pre-steps.
+        mend: how the pre-steps correct the neurons, ``"srp"`` or ``"cos"``.
+        percentile: the percentile of \|activation\| over the calibration images, for layers whose function has no
+            bound.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> QCFS(steps=2, pre=2).weights
-    (0.0, 0.0, 0.5, 0.5)
+    Example:
+        >>> QCFS(steps=2, pre=2).weights
+        (0.0, 0.0, 0.5, 0.5)
     """
 
     compared: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
@@ -105,12 +108,12 @@ class QCFS(Scheme):
         return {"pre": f"{self.pre} steps before" if self.pre else "no step before", "mend": self.mend.upper()}
 
     def given(self, function: Function) -> float | None:
-        """The bound of a rounded clip: the activation in units of its own levels, which the weights around it take."""
+        """Return the bound of a rounded clip, whose levels the weights around it absorb."""
         tail = unrounded(function).tail
         return tail.high if function != unrounded(function) and math.isfinite(tail.high) else None
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, steps before for coupling, else twice as many steps."""
+        """Return the maximum for clipping, pre-steps for coupling, otherwise twice as many steps."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"pre": 4} if binding == "coupling" and not self.pre else {"steps": 2 * self.steps}
@@ -128,13 +131,13 @@ class QCFS(Scheme):
 
 @dataclass(frozen=True)
 class _Mended:
-    """Neurons that look at their potential after some steps before, and begin again; see `QCFS`.
+    """Neurons that compare their potential with its bounds after some pre-steps, and start again; see `QCFS`.
 
     Args:
         inner: the neurons of the steps that count.
-        pre: steps before.
-        mend: what these are for.
-        rounds: whether their function rounds.
+        pre: the number of pre-steps.
+        mend: how the pre-steps correct the neurons.
+        rounds: whether the neurons' function rounds.
     """
 
     inner: TrackingNeuron
@@ -153,12 +156,12 @@ class _Mended:
     ) -> Tracked:
         (z,) = gained(currents, gains)
         before = replace(self.inner, code=replace(self.inner.code, steps=self.pre))
-        heard = before.heard(z[: self.pre], constants)
+        accumulated = before.heard(z[: self.pre], constants)
         tried = before([z[: self.pre]], constants, inplace=False, final=False).spikes
-        held = heard - tried.cumsum(0) + 0.5  # the potential after each step
-        first = self._shift(held, tried) if self.mend == "cos" else 0.0
+        potential = accumulated - tried.cumsum(0) + 0.5  # the potential after each step
+        first = self._shift(potential, tried) if self.mend == "cos" else 0.0
         fired = self.inner.moved(z[self.pre :], constants, Moves(first=first), final=final)
-        spikes = fired.spikes * (held[-1] >= 0) if self.mend == "srp" else fired.spikes
+        spikes = fired.spikes * (potential[-1] >= 0) if self.mend == "srp" else fired.spikes
         if fired.residual is not None:
             silenced = (fired.spikes - spikes).sum(0) * self.inner.last
             fired = replace(fired, residual=fired.residual + silenced)
@@ -166,9 +169,9 @@ class _Mended:
         return levelled(fired, self.inner.amplitude) if self.rounds else fired
 
     def _shift(self, held: Tensor, tried: Tensor) -> Tensor:
-        """Makes the most excited silent step fire where too few did, the least excited spike fail where too many."""
+        """Return the shift by which the most excited silent step fires, or the least excited spike does not."""
         nearest = held.masked_fill(tried > 0, -math.inf).amax(0)
-        weakest = held.masked_fill(tried == 0, math.inf).amin(0)  # after its reset
+        weakest = held.masked_fill(tried == 0, math.inf).amin(0)  # after the spike's reset
         more = (1 + _EDGE - nearest).clamp(min=1).nan_to_num(posinf=1.0) * (held[-1] >= 1)
         fewer = (weakest + _EDGE).clamp(min=1).nan_to_num(posinf=1.0) * ((held[-1] < 0) & (tried.amax(0) > 0))
         return more - fewer
@@ -176,7 +179,7 @@ class _Mended:
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """Those of the neurons over all steps, and two comparisons with the potential after the steps before."""
+        """Return those of the inner neurons over all steps, and two comparisons after the pre-steps."""
         code = replace(self.inner.code, steps=self.inner.code.steps + self.pre)
         own = replace(self.inner, code=code).operations(
             neurons=neurons, spikes=spikes, inputs=inputs, evaluation=evaluation

@@ -1,8 +1,8 @@
-"""Quantised: no spikes over time, but the network itself with activations of b bits, in one step.
+"""Quantised: the network itself in one step, with activations of b bits and no spikes over time.
 
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-CVPR 2018, here with scales from calibration and real weights; an amplitude a channel is Nagel et al.'s equalisation
-(ICCV 2019). Every coding scheme is to be compared with it at equal T times bits.
+CVPR 2018. Here the scales come from calibration, and the weights are real numbers. One amplitude for each channel is
+the equalisation of Nagel et al. (ICCV 2019). Compare every coding scheme with this one at equal T times bits.
 """
 
 from __future__ import annotations
@@ -29,35 +29,37 @@ __all__ = ["Quantised"]
 class Quantised(Scheme):
     r"""The artificial network with activations of ``bits`` bits, as a scheme of one step.
 
-    What every layer sends, the input too, is
+    The output of every layer, and the input, is
 
     .. math::
         s = \mathrm{clip}(\mathrm{round}(f(x) / \theta), -L, L), \qquad L = 2^{b-1} - 1, \qquad \theta = p / L
 
-    with p the ``percentile`` of \|f(x)\|. Unsigned activations have L = 2^b - 1 and no digit below 0; then only
-    functions that are never negative exist, such as ReLU, and the input carries a sign beside its b bits.
-    ``Quantised(bits=8)`` is ``CSS(steps=1, levels=range(1, 128), span=127)`` with other names: CSS with one step whose
-    digits are all range and no redundancy. It computes every function once, on what has come in; the latency is 1.
+    with p the ``percentile`` of \|f(x)\|. Unsigned activations have L = 2^b - 1 and no negative digits. Then only
+    functions that are never negative have neurons, such as ReLU, and the input carries a sign beside its b bits.
+    ``Quantised(bits=8)`` is ``CSS(steps=1, levels=range(1, 128), span=127)`` under other names: CSS with one step,
+    whose digits are all range and no redundancy. Each layer computes its function once, on its complete input. The
+    latency is 1.
 
     Args:
-        bits: of an activation, 2 to 8 with a sign, 1 to 8 without.
+        bits: the bits of an activation, 2 to 8 with a sign, 1 to 8 without.
         signed: whether an activation has a sign.
-        amplitude: one for each ``"channel"`` of a layer, or one a ``"layer"``.
-        percentile: of |activation| over the calibration images; 100 is the maximum, ``"fit"`` the value that makes the
-            squared error of an activation least.
-        steps: 1.
+        amplitude: one amplitude for each ``"channel"`` of a layer, or one for each ``"layer"``.
+        percentile: the percentile of |activation| over the calibration images that sets the amplitudes. 100 is the
+            maximum. ``"fit"`` takes the value with the least squared error of an activation.
+        steps: must be 1.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> Quantised(bits=4).digits
-    (-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)
-    >>> Quantised(bits=4, signed=False).full
-    15.0
-    >>> Quantised(steps=8)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: steps=8: a quantised network has one step; set bits instead.
+    Example:
+        >>> Quantised(bits=4).digits
+        (-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)
+        >>> Quantised(bits=4, signed=False).full
+        15.0
+        >>> Quantised(steps=8)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: steps=8: a quantised network has one step; set bits instead.
     """
 
     bits: int = 8
@@ -110,7 +112,7 @@ class Quantised(Scheme):
         }
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else another bit."""
+        """Return the maximum for clipping, otherwise one more bit."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"bits": self.bits + 1} if self.bits < 8 else None

@@ -1,4 +1,4 @@
-"""Rate coding: a value is the share of steps in which a neuron fires; soft-reset integrate-and-fire neurons.
+"""Rate coding: a value is the share of steps in which a soft-reset integrate-and-fire neuron fires.
 
 Sources: Rueckauer et al., Frontiers in Neuroscience 2017 (analog input as a constant current, thresholds from a
 percentile of the activations); Han, Srinivasan, Roy, "RMP-SNN", CVPR 2020 (reset by subtraction); Bu, Ding, Yu, Huang,
@@ -34,30 +34,34 @@ __all__ = ["Rate"]
 class Rate(Scheme):
     r"""The rate code and its neurons.
 
-    A train ``s`` of zeros and ones means :math:`\theta \sum_t s_t / T`. A neuron is, in units of its threshold theta,
+    A train ``s`` of zeros and ones represents :math:`\theta \sum_t s_t / T`. In units of its threshold theta, a neuron
+    is
 
     .. math::
         V \leftarrow V + z_t, \qquad s_t = [V \ge 1], \qquad V \leftarrow V - s_t, \qquad V_0 = \text{start}
 
-    A maximum over windows is taken over what the inputs have accumulated. The image enters as a constant current.
+    A maximum over windows compares what the inputs have accumulated. The image enters as a constant current.
 
     Args:
         steps: T, the steps for which the image is shown.
-        start: the membrane's first value in units of theta: 0, or 0.5, which rounds to nearest.
-        percentile: of |activation| over the calibration images, which becomes theta; 100 is the maximum, ``"fit"`` the
-            value that makes the squared error of decoded activations least at this T.
-        shift: whether a current of theta / 2T enters at every step, against the rounding down of a start at 0.
-        correction: what conversion adds to each layer such that its mean activation over the calibration images is that
-            of the original: a constant current, one a channel (``"bias"``), the first membrane potential of each
-            neuron (``"potential"``), or nothing. Layers are corrected one after the other, each on corrected inputs.
+        start: the first membrane potential in units of theta: 0, or 0.5, which rounds to nearest.
+        percentile: the percentile of |activation| over the calibration images that becomes theta. 100 is the maximum.
+            ``"fit"`` takes the value with the least squared error of decoded activations at this T.
+        shift: whether a current of theta / 2T enters at every step. It compensates for the rounding down of
+            ``start=0``.
+        correction: what conversion adds to each layer, so that its mean activation over the calibration images equals
+            the original's: a constant current for each channel (``"bias"``), the first membrane potential of each
+            neuron (``"potential"``), or nothing (None). Layers are corrected one after the other, each with corrected
+            inputs.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> scheme = Rate(steps=4)
-    >>> scheme.weights, scheme.digits, scheme.encoded
-    ((0.25, 0.25, 0.25, 0.25), (0, 1), None)
-    >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=0)
+    Example:
+        >>> scheme = Rate(steps=4)
+        >>> scheme.weights, scheme.digits, scheme.encoded
+        ((0.25, 0.25, 0.25, 0.25), (0, 1), None)
+        >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 128)
@@ -70,7 +74,7 @@ class Rate(Scheme):
 
     @classmethod
     def calibrated(cls, *, steps: int = 64, **others: Any) -> Rate:
-        """The light calibration of Li et al.: theta by least squares, the shift, a corrected bias a channel."""
+        """The light calibration of Li et al.: theta by least squares, the shift, and corrected biases of channels."""
         light: dict[str, Any] = {"start": 0.0, "percentile": "fit", "shift": True, "correction": "bias"}
         return cls(steps=steps, **light | others)
 
@@ -103,7 +107,7 @@ class Rate(Scheme):
         return " ".join(["rate", *words, *([f"{self.correction} corrected"] if self.correction else [])])
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else twice as many steps."""
+        """Return the maximum for clipping, otherwise twice as many steps."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps}
@@ -118,7 +122,7 @@ class Rate(Scheme):
 
 @dataclass(frozen=True)
 class _Corrected:
-    """Neurons with the shift, and with the correction that their layer's constants hold; see `Rate`."""
+    """Neurons with the shift, and with the correction in their layer's constants; see `Rate`."""
 
     inner: TrackingNeuron
     shift: bool
@@ -137,17 +141,17 @@ class _Corrected:
         return self.inner.moved(z, constants, self._moves(constants), final=final)
 
     def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> TrackingSteps:
-        """The layer before its first step, to run in pieces of steps."""
+        """Return the layer before its first step, to run in pieces of steps."""
         return self.inner.begin(constants, gains=gains, moves=self._moves(constants))
 
     def _moves(self, constants: Mapping[str, Tensor]) -> Moves:
         steps = self.inner.code.steps
-        moved = constants.get(CORRECTION, 0.0)  # none while it is being found
+        moved = constants.get(CORRECTION, 0.0)  # absent while the correction is being computed
         shift = 0.5 / steps * self.shift
         return Moves(moved + shift) if self.correction == "bias" else Moves(shift, moved * steps)
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """Those of the neurons without: shift and corrected bias are part of the bias."""
+        """Return those of the uncorrected neurons, because shift and corrected bias are part of the bias."""
         return self.inner.operations(neurons=neurons, spikes=spikes, inputs=inputs, evaluation=evaluation)

@@ -1,4 +1,4 @@
-"""What makes a neuron's residual, its target less what its train says: clipping, coupling, or the last digit."""
+"""The causes of a neuron's residual (its target minus its decoded train): clipping, coupling, or the last digit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ Binding = Literal["clipping", "coupling", "resolution"]
 
 
 def split(target: Tensor, residual: Tensor, *, largest: float) -> tuple[Tensor, Tensor]:
-    """Which residuals are clipping and which coupling; all others are resolution.
+    """Return which residuals are clipping and which are coupling; all others are resolution.
 
-    A value is clipped where its target is more than a train can say. It is coupled where its train could say the
-    target, and yet misses it by more than a unit (Theorem 1 of CSS asks for less): a digit was sent too early.
+    A value is clipped if its target is larger than any train can represent. A value is coupled if a train could
+    represent the target, but the neuron's train misses it by more than a unit: a digit was sent too early. (Theorem 1
+    of CSS uses a smaller limit.)
 
     Args:
-        target: of the neurons, in units of the last step.
-        residual: target less decoded value, likewise.
-        largest: the largest target that a train says with an error of half a unit.
+        target: the neurons' targets, in units of the last step.
+        residual: target minus decoded value, likewise.
+        largest: the largest target that a train represents with an error of at most half a unit.
 
     Example:
         >>> import torch
@@ -33,9 +34,9 @@ def split(target: Tensor, residual: Tensor, *, largest: float) -> tuple[Tensor, 
 
 
 def binding(*, resolution: float, clipping: float, coupling: float) -> Binding:
-    """The largest of three parts of an error, hence which setting helps.
+    """Return the largest of the three parts of an error. It shows which setting helps.
 
-    ``clipping``: a larger amplitude, or more levels. ``coupling``: more silent steps, or more levels. ``resolution``:
+    ``clipping``: a larger amplitude or more levels. ``coupling``: more silent steps or more levels. ``resolution``:
     more steps.
 
     Example:

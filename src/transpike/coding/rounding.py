@@ -1,4 +1,4 @@
-"""Neurons whose function ends in a rounding, as a QCFS activation does: they fire the levels that it rounds to."""
+"""Neurons whose function ends in a rounding, as a QCFS activation does. The digits that they fire do the rounding."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Rounded", "levelled", "unrounded"]
 
 
 def unrounded(function: Function) -> Function:
-    """Without the rounding at its end, which the neuron does."""
+    """Return the function without the rounding at its end, because the neuron rounds."""
     rounded = Function.of("round.default", Result(len(function.calls) - 2)).calls
     return replace(function, calls=function.calls[:-1]) if function.calls[-1:] == rounded else function
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """Neurons whose function rounds, to the levels that they fire."""
+    """Neurons whose function rounds to the levels that they fire."""
 
     inner: TrackingNeuron
 
@@ -43,25 +43,25 @@ class Rounded:
         return levelled(fired, self.inner.amplitude)
 
     def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> _Steps:
-        """The layer before its first step, to run in pieces of steps."""
+        """Return the layer before its first step, to run in pieces of steps."""
         return _Steps(self.inner.begin(constants, gains=gains), self.inner.amplitude)
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """Those of the neurons: rounding is what they do."""
+        """Return those of the inner neurons, because rounding needs no further operation."""
         return self.inner.operations(neurons=neurons, spikes=spikes, inputs=inputs, evaluation=evaluation)
 
 
 @dataclass
 class _Steps:
-    """`Rounded` in pieces of steps."""
+    """Runs `Rounded` in pieces of steps."""
 
     inner: TrackingSteps
     amplitude: float
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
-        return self.inner(currents, idle=idle)
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
+        return self.inner(currents, idle=idle, inplace=inplace)
 
     def rebatch(self, change: Change) -> None:
         self.inner.rebatch(change)
@@ -73,7 +73,7 @@ class _Steps:
 
 
 def levelled(fired: Tracked, amplitude: float) -> Tracked:
-    """With the rounded target, if any."""
+    """Return the result with its target rounded, if it has a target."""
     if fired.target is None or fired.residual is None:
         return fired
     target = _nearest(fired.target, amplitude)

@@ -1,8 +1,8 @@
-"""What a coding scheme is: its weights, as a solver is its tableau, and the neuron it gives to a function.
+"""The base class of coding schemes: a scheme is the weights of its steps, and the neuron for each function.
 
-A value is sent as a train ``s`` of T steps and read as ``theta * sum_t weights[t] s[t]``, with theta the amplitude of
-the layer. What follows from the weights is written once, as functions of a scheme; the converter, the measures and the
-report know no scheme by name.
+A value is sent as a train ``s`` of T steps and decoded as ``theta * sum_t weights[t] s[t]``, with theta the amplitude
+of the layer. Functions of a scheme compute once what follows from the weights. The converter, the measures and the
+report do not depend on the name of any scheme.
 """
 
 from __future__ import annotations
@@ -45,12 +45,11 @@ __all__ = [
 class Scheme(ABC):
     """A coding scheme: a frozen dataclass that states the facts below. Time is the first axis.
 
-    A scheme must give ``weights``, ``digits`` and ``neuron``; the other facts have the defaults that most schemes
-    share. Its fields are its settings.
-
+    A scheme must define ``weights``, ``digits`` and ``neuron``. The other facts have the defaults that most schemes
+    share. The fields of the dataclass are the scheme's settings.
     Attributes:
-        compared: The numbers of steps at which a comparison measures the scheme where none are given: from where it
-            begins to work to where it needs no more.
+        compared: The numbers of steps at which a comparison measures the scheme by default, from where it begins to
+            work to where it needs no more steps.
     """
 
     compared: ClassVar[tuple[int, ...]] = (4, 6, 8, 12, 16)
@@ -58,21 +57,21 @@ class Scheme(ABC):
     @property
     @abstractmethod
     def weights(self) -> tuple[float, ...]:
-        """The value of a unit spike at each of the T steps; 0 in steps that only prepare."""
+        """The value of a unit spike at each of the T steps. It is 0 in steps that only prepare."""
 
     @property
     @abstractmethod
     def digits(self) -> tuple[int, ...]:
-        """All values that a spike may have, 0 among them."""
+        """All values that a spike may have, including 0."""
 
     @abstractmethod
     def neuron(self, function: Function, *, amplitude: float, wait: int) -> Neuron | str:
-        """A layer of neurons that computes ``function`` (of real values), or the reason why there is none.
+        """Return a layer of neurons that computes ``function`` (of real values), or the reason why there is none.
 
         Args:
             function: see `transpike.coding.function`.
             amplitude: theta of the layer.
-            wait: steps in which it listens before its first spike.
+            wait: the number of silent steps before the layer's first spike.
         """
 
     @property
@@ -82,27 +81,27 @@ class Scheme(ABC):
 
     @property
     def wait(self) -> int | None:
-        """Steps that a layer listens before its first spike; None where conversion chooses them for each layer."""
+        """The silent steps of a layer before its first spike. None if conversion chooses them for each layer."""
         return 0
 
     @property
     def encoded(self) -> tuple[int, ...] | None:
-        """All values in the input's train; None where the input is an analog current."""
+        """All values in the input's train. None if the input is an analog current."""
         return None
 
     @property
     def reach(self) -> float:
-        """The largest value of a train, in units of theta; less than a train of ones if only few steps may spike."""
+        """The largest value of a train, in units of theta. It is less than a train of ones if few steps may spike."""
         return total(self) * max(self.digits)
 
     @property
     def full(self) -> float:
-        """The decoded value, in units of theta, that the calibrated peak of a layer takes."""
+        """The decoded value, in units of theta, that represents the calibrated peak of a layer."""
         return self.reach
 
     @property
     def calibration(self) -> Calibration:
-        """How amplitudes are found."""
+        """The way in which amplitudes are computed."""
         return Percentile()
 
     @property
@@ -122,56 +121,58 @@ class Scheme(ABC):
 
     @property
     def correction(self) -> Correction | None:
-        """What of each layer is moved after calibration, such that its mean over the images is the original's."""
+        """What is added to each layer after calibration, so that its mean over the images equals the original's."""
         return None
 
     @property
     def whole(self) -> bool:
-        """Whether every layer hears its whole input before it fires, and so reads nothing of it but decoded values.
+        """Whether every layer receives its whole input before it fires, and so depends only on decoded values.
 
-        A simulation may carry these in place of their trains: see `transpike.coding.neuron.WholeNeuron`.
+        Then a simulation may pass on these values in place of trains: see `transpike.coding.neuron.WholeNeuron`.
         """
         return False
 
     def given(self, function: Function) -> float | None:
-        """theta of a layer that computes ``function``, where the function itself says it; None to calibrate."""
+        """Return theta of a layer whose ``function`` itself determines it, or None to calibrate."""
         return None
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The setting, by name, that reduces the error most if this cause binds; None if there is none.
+        """Return the setting, by name, that reduces the error most if this cause is the largest. None if there is none.
 
         Args:
-            binding: what binds.
-            foreseen: for clipping, whether calibration saw about as much of it; new images alone exceed a maximum too.
+            binding: the largest cause of the error.
+            foreseen: for clipping, whether calibration saw about as much of it. New images alone can exceed a maximum
+                too.
         """
         return None
 
     def encode(self, x: Tensor) -> Tensor:
-        """The input's train: values [N, \\*] in units of theta to [T, N, \\*]."""
+        """Return the input's train: values [N, \\*] in units of theta to [T, N, \\*]."""
         return injected(self, x)
 
 
 def total(scheme: Scheme) -> float:
-    """The value of a train of ones, in units of theta."""
+    """Return the value of a train of ones, in units of theta."""
     return sum(scheme.weights)
 
 
 def largest(scheme: Scheme) -> float:
-    """The largest value of a train, in units of theta."""
+    """Return the largest value of a train, in units of theta."""
     return scheme.reach
 
 
 def finest(scheme: Scheme) -> float:
-    """The value of a unit spike in the last step, in units of theta."""
+    """Return the value of a unit spike in the last step, in units of theta."""
     return min(weight for weight in scheme.weights if weight)
 
 
 def followed(scheme: Scheme, wait: int) -> float | None:
-    r"""The current, in units of theta, below which a neuron follows its input whatever comes; None if none is known.
+    r"""Return the current, in units of theta, below which a neuron surely follows its input. None if none is known.
 
-    If no step brings more than :math:`(2L + 1 - \beta) \beta^{Ts} / 2`, and the Ts silent steps accumulate at most
-    :math:`\beta^{Ts} / 2`, the residual ends within half a unit. Levels 1 ... L are those without a gap; the function
-    must be one that a neuron tracks, with slopes of at most 1. The bound is ours; it is sufficient, not necessary.
+    The residual ends within half a unit if no step brings more than :math:`(2L + 1 - \beta) \beta^{Ts} / 2`, and the Ts
+    silent steps accumulate at most :math:`\beta^{Ts} / 2`. L is the last level before the first gap in 1 ... L. The
+    function must be one that a neuron tracks, with slopes of at most 1. The bound is ours; it is sufficient, but not
+    necessary.
 
     Example:
         >>> from transpike.coding import CSS, Rate
@@ -196,7 +197,7 @@ def spelled(settings: Mapping[str, object]) -> str:
 
 
 def ratio(scheme: Scheme) -> float | None:
-    """The ratio of each weight to the next, if it is constant; None if not.
+    """Return the ratio of each weight to the next, if it is constant, otherwise None.
 
     Example:
         >>> from transpike.coding import CSS, Rate
@@ -206,13 +207,13 @@ def ratio(scheme: Scheme) -> float | None:
     weights = scheme.weights
     if not all(weights):
         return None
-    found = weights[-2] / weights[-1] if len(weights) > 1 else 1.0  # of the last two, as exact as the radix itself
+    quotient = weights[-2] / weights[-1] if len(weights) > 1 else 1.0  # the last two give the radix most exactly
     pairs = itertools.pairwise(weights)
-    return found if all(math.isclose(a, b * found, rel_tol=1e-9) for a, b in pairs) else None
+    return quotient if all(math.isclose(a, b * quotient, rel_tol=1e-9) for a, b in pairs) else None
 
 
 def decode(scheme: Scheme, s: Tensor) -> Tensor:
-    """What a train or a current [T, N, \\*] says: [N, \\*], in units of theta, in float32 (float64 for float64 trains).
+    """Decode a train or a current [T, N, \\*] to values [N, \\*] in units of theta, in float32 (or float64 as given).
 
     Example:
         >>> from transpike.coding import CSS
@@ -228,7 +229,7 @@ def decode(scheme: Scheme, s: Tensor) -> Tensor:
 
 
 def injected(scheme: Scheme, x: Tensor) -> Tensor:
-    """Values [N, \\*] as an analog current [T, N, \\*] that enters as a constant does.
+    """Return values [N, \\*] as an analog current [T, N, \\*], which enters as a constant does.
 
     Example:
         >>> from transpike.coding import Rate
@@ -241,7 +242,9 @@ def injected(scheme: Scheme, x: Tensor) -> Tensor:
 
 
 def constant_entry(scheme: Scheme) -> float | None:
-    """The divisor of a constant that enters in equal shares, the value of a train of ones; otherwise None.
+    """Return the value of a train of ones, if a constant enters in equal shares, otherwise None.
+
+    A constant is divided by it.
 
     Example:
         >>> from transpike.coding import CSS
@@ -255,7 +258,7 @@ def constant_entry(scheme: Scheme) -> float | None:
 
 
 def payload_bits(digits: Sequence[int]) -> int:
-    """Bits that a spike carries beside its address: which of the digits it is.
+    """Return the bits that a spike carries beside its address, to name one of the digits.
 
     Example:
         >>> payload_bits((0, 1)), payload_bits((-1, 0, 1)), payload_bits((-8, -4, -2, -1, 0, 1, 2, 4, 8))
@@ -265,9 +268,9 @@ def payload_bits(digits: Sequence[int]) -> int:
 
 
 def train_bits(scheme: Scheme) -> float:
-    """Bits that a train may carry, T times those of a digit, zero being one: what a wire must be wide over all steps.
+    """Return the bits that a train may carry: T times those of a digit, including zero. This is the width of a wire.
 
-    A value of an 8-bit quantised network takes 8.
+    A value of an 8-bit quantised network takes 8 bits.
 
     Example:
         >>> from transpike.coding import CSS, Rate
@@ -278,14 +281,14 @@ def train_bits(scheme: Scheme) -> float:
 
 
 def comparisons(digits: Sequence[int]) -> int:
-    """Comparisons that find a digit by its magnitude, the sign known: a binary search."""
+    """Return the comparisons of a binary search that finds a digit by its magnitude, if the sign is known."""
     return math.ceil(math.log2(len({abs(digit) for digit in digits})))
 
 
 def encoder_operations(scheme: Scheme, *, values: float, spikes: float) -> Operations:
-    """What encoding takes for one image: a step amplifies and compares each value; a spike is subtracted.
+    """Return the operations that encode one image: each step amplifies and compares each value; a spike is subtracted.
 
-    An analog current takes nothing by itself; the first layer's products are counted with its synapses.
+    An analog current needs none. The products of the first layer count as its synapses.
     """
     if scheme.encoded is None:
         return Operations()
@@ -295,15 +298,15 @@ def encoder_operations(scheme: Scheme, *, values: float, spikes: float) -> Opera
 
 
 def readout_operations(scheme: Scheme, *, values: float) -> Operations:
-    """What neurons take that accumulate and never fire, such as a classifier's: each step weighs and adds the bias."""
+    """Return the operations of neurons that only accumulate: each step weighs its input and adds the bias."""
     steps = len(scheme.weights)
     return _weighting(scheme) * (values * steps) + Operations(neuron_accumulates=values * steps)
 
 
 def _weighting(scheme: Scheme) -> Operations:
-    """What a step takes to give the train its weight: an amplification of the sum, an addition, or a product.
+    """Return the operations that weigh one step of a train: an amplification of the sum, an addition, or a product.
 
-    Weights that fall by one difference down to it are a sum of sums: a spike switches a current on that stays.
+    Weights that fall by a constant difference need only sums of sums, because a spike switches on a lasting current.
     """
     beta, last = ratio(scheme), scheme.weights[-1]
     if beta is not None:

@@ -1,4 +1,4 @@
-"""Coding schemes by name, and a scheme as plain data."""
+"""Finds coding schemes by name, and writes a scheme as plain data."""
 
 from __future__ import annotations
 
@@ -35,28 +35,29 @@ SCHEMES: dict[str, Callable[..., Scheme]] = {
     "phase": Phase,
     "quantised": Quantised,
 }
-"""By name: the classes of coding schemes. Their fields are their settings."""
+"""The classes of coding schemes, by name. Their fields are their settings."""
 
 DEFAULT: Scheme = CSS()
 
 
 def create_scheme(name: str, settings: Mapping[str, object]) -> Scheme:
-    """A scheme of `SCHEMES` by name.
+    """Create a scheme of `SCHEMES` by name.
 
     Args:
         name: a key of `SCHEMES`.
-        settings: fields of the scheme, such as ``steps`` and ``beta``; lists stand for tuples.
+        settings: fields of the scheme, such as ``steps`` and ``beta``. Lists stand for tuples.
 
     Raises:
-        ConfigError: for an unknown name, and for settings that the scheme does not have, of the wrong type or out of
-            range; near matches are named.
+        ConfigError: The name or a setting is unknown (the message names near matches), or a setting has the wrong type
+            or is out of range.
 
-    >>> create_scheme("css", {"steps": 4, "levels": [1, 2]}) == CSS(steps=4, levels=(1, 2))
-    True
-    >>> create_scheme("css", {"betta": 2})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: scheme 'css' has no setting 'betta'. Did you mean beta? It has: steps, ...
+    Example:
+        >>> create_scheme("css", {"steps": 4, "levels": [1, 2]}) == CSS(steps=4, levels=(1, 2))
+        True
+        >>> create_scheme("css", {"betta": 2})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: scheme 'css' has no setting 'betta'. Did you mean beta? It has: steps, ...
     """
     make = SCHEMES[choice("scheme", name, SCHEMES)]
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
@@ -65,13 +66,14 @@ def create_scheme(name: str, settings: Mapping[str, object]) -> Scheme:
 
 
 def scheme_settings(scheme: Scheme) -> dict[str, object]:
-    """A scheme's name and all of its fields, as plain data; `create_scheme` makes it again.
+    """Return a scheme's name and all of its fields as plain data, from which `create_scheme` creates it again.
 
     Raises:
-        ConfigError: for a scheme that has no name.
+        ConfigError: The scheme has no name.
 
-    >>> scheme_settings(Rate(steps=16))
-    {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99, 'shift': False, 'correction': None}
+    Example:
+        >>> scheme_settings(Rate(steps=16))
+        {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99, 'shift': False, 'correction': None}
     """
     name = next((name for name, kind in SCHEMES.items() if type(scheme) is kind), None)
     if name is None:

@@ -1,4 +1,4 @@
-"""Which frequencies a `DCTEncoder` shows, and when."""
+"""Computes which frequencies a `DCTEncoder` shows, and when."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from transpike.errors import ConfigError
 __all__ = ["INTERMITTENT", "period"]
 
 INTERMITTENT = (0, 2, 5, 7, 9, 10, 12, 15)
-"""The eight of sixteen frequencies of DCT-SNN's supplement, Section 6."""
+"""The eight of sixteen frequencies in DCT-SNN's supplement, Section 6."""
 
 
 def period(order: str | Sequence[int], frequencies: int | Sequence[int] | None, *, block: int) -> tuple[int, ...]:
-    """The zigzag ranks of one period of a `DCTEncoder`.
+    """Return the zigzag ranks of one period of a `DCTEncoder`.
 
     Raises:
-        ConfigError: for an unknown order, and for ranks that are none.
+        ConfigError: The order is unknown, or a rank does not exist.
 
-    >>> period("cyclic", 3, block=4), period([0, 1, 0], None, block=4)
-    ((0, 1, 2), (0, 1, 0))
+    Example:
+        >>> period("cyclic", 3, block=4), period([0, 1, 0], None, block=4)
+        ((0, 1, 2), (0, 1, 0))
     """
     if isinstance(order, str):
         return _chosen(order, frequencies, block)
@@ -30,7 +31,7 @@ def period(order: str | Sequence[int], frequencies: int | Sequence[int] | None, 
 
 
 def _chosen(order: str, frequencies: int | Sequence[int] | None, block: int) -> tuple[int, ...]:
-    """The ranks that an order by name shows, each once."""
+    """Return the ranks that a named order shows, each once."""
     total = block * block
     if order not in ("cyclic", "interleaved", "intermittent"):
         raise ConfigError(

@@ -1,8 +1,8 @@
 """The neuron of schemes whose weights fall by one ratio: it tracks a function of its running weighted input.
 
-At every step the neuron fires the digit nearest to what its train still misses of the function of what has come in. The
-equation stands in `transpike.neurons.tsa.track`; a soft-reset integrate-and-fire neuron is the case of ratio 1 and
-digits 0 and 1.
+At every step the neuron fires the digit nearest to the error of its train: the function of the input so far, minus what
+the train already represents. `transpike.neurons.tsa.track` contains the equation. A soft-reset integrate-and-fire
+neuron is the case of ratio 1 and digits 0 and 1.
 """
 
 from __future__ import annotations
@@ -10,28 +10,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from transpike.coding.evaluation import COMPARISONS, Evaluation
-from transpike.coding.function import Function
+from transpike.coding.function import RELATIVE, Function
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
 from transpike.coding.stepping import Moves, TrackingSteps
 from transpike.neurons.inflow import Inflow
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, decode, estimate, track
+from transpike.neurons.windows import Window, track_windows
 
 __all__ = ["TrackingNeuron"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingNeuron:
-    """A layer that tracks ``function``; see `transpike.coding.scheme.Neuron`.
+    """A layer of neurons that tracks ``function``; see `transpike.coding.neuron.Neuron`.
 
     Args:
         code: steps, ratio of the weights, wait and digits.
-        function: of real values; see `refusal` for what it may be.
+        function: of real values. `refusal` tells which functions are possible.
         amplitude: theta.
-        last: the worth of a unit spike at the last step, in units of theta.
+        last: the value of a unit spike at the last step, in units of theta.
     """
 
     code: Code
@@ -41,7 +43,7 @@ class TrackingNeuron:
 
     @staticmethod
     def refusal(function: Function, *, signed: bool) -> str | None:
-        """Why there is no such neuron; None if there is.
+        """Return the reason why no such neuron exists, or None if one does.
 
         Example:
             >>> TrackingNeuron.refusal(Function.of("leaky_relu.default", 0, 0.1), signed=False)
@@ -65,12 +67,14 @@ class TrackingNeuron:
         inplace: bool,
         final: bool,
     ) -> Tracked:
-        """Track the function: its piecewise linear ending in the kernel, what comes before on the accumulated input.
+        """Track the function. The kernel computes its piecewise linear ending; the rest acts on the accumulated input.
 
-        Any other function is applied, as it is, to the running estimate of each operand.
+        A function of another form is applied as a whole to the running estimate of each operand.
+
+        The kernel also divides a function with bounds by the amplitudes of channels.
         """
         gains = gains or (1.0,) * len(currents)
-        if self.function.tracked:
+        if len(currents) == 1:
             return self.fed(currents[0], None, constants, gains=gains, inplace=inplace, final=final)
         fired = self._estimated(currents, None, constants, gains, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
@@ -85,10 +89,24 @@ class TrackingNeuron:
         inplace: bool,
         final: bool,
     ) -> Tracked:
-        """As called with the current that ``inflow`` makes of ``z``, which the kernel does itself."""
+        """Return the result of a call with the current that ``inflow`` computes from ``z``; the kernel computes it."""
         (gain,) = gains or (1.0,)
-        if not self.function.tracked:
+        if (clipped := self.function.clipped) is not None:
+            fired = track(
+                z,
+                code=self.code,
+                function=clipped,
+                unit=self.amplitude * self.last,
+                relative=constants[RELATIVE].to(z.dtype if z.dtype == torch.float64 else torch.float32),
+                gain=gain,
+                inflow=inflow,
+                inplace=inplace,
+                final=final,
+            )
+        elif not self.function.tracked:
             fired = self._estimated([z], inflow, constants, (gain,), inplace=inplace, final=final)
+        elif (window := self.function.head.window) and (found := self._pooled(z, window, gain, inflow, final)):
+            fired = found
         elif self.function.head.calls:
             fired = track(
                 self.heard(z, constants, gain=gain, inflow=inflow),
@@ -104,6 +122,10 @@ class TrackingNeuron:
             fired = track(z, code=self.code, function=tail, gain=gain, inflow=inflow, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
 
+    def _pooled(self, z: Tensor, window: Window, gain: float, inflow: Inflow | None, final: bool) -> Tracked | None:
+        """A maximum over windows in the kernel, where it can do that."""
+        return track_windows(z, window, code=self.code, function=self._tail, gain=gain, inflow=inflow, final=final)
+
     @property
     def _tail(self) -> Piecewise:
         """The piecewise linear ending, in units of the last step."""
@@ -113,12 +135,12 @@ class TrackingNeuron:
     def heard(
         self, z: Tensor, constants: Mapping[str, Tensor], *, gain: float = 1.0, inflow: Inflow | None = None
     ) -> Tensor:
-        """What has been accumulated by each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
+        """Return the accumulated input after each step [T + Ts, N, \\*], as the piecewise linear ending reads it."""
         heard = accumulate(z, beta=self.code.beta, silent=self.code.silent, gain=gain, inflow=inflow)
         if not self.function.head.calls:
             return heard
-        found = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
-        value: Tensor = found.unflatten(0, heard.shape[:2])
+        result = self.function.head(heard.flatten(0, 1), constants=_like(heard, constants), overwrite=True)
+        value: Tensor = result.unflatten(0, heard.shape[:2])
         return value
 
     def moved(
@@ -129,9 +151,9 @@ class TrackingNeuron:
         *,
         final: bool,
     ) -> Tracked:
-        """As called, with something added to the current of every step, and a membrane that starts higher.
+        """Return the result of a call with a current added at every step, and a higher first membrane potential.
 
-        For ratio 1. Residual and target are those of the current as it came.
+        This needs ratio 1. Residual and target are those of the current without the addition.
         """
         heard = self.heard(z + moves.each, constants).add_(moves.first)
         spikes = track(heard, code=self.code, function=self._tail, accumulated=True, inplace=True).spikes.to(z.dtype)
@@ -152,7 +174,7 @@ class TrackingNeuron:
     ) -> Tracked:
         """Track the function of the operands' running estimates.
 
-        The kernel takes its value to the scale of each step, and waits where the first digits leave a quotient
+        The kernel brings its value to the scale of each step. It waits while the first digits leave a quotient
         undefined.
         """
         beta, unit = self.code.beta, self.amplitude * self.last
@@ -167,7 +189,7 @@ class TrackingNeuron:
         return replace(fired, spikes=fired.spikes.to(currents[0].dtype))
 
     def rule(self) -> dict[str, object]:
-        """How it fires, as plain data, for readers that have no such class.
+        """Return the firing rule as plain data, for readers without this class.
 
         Example:
             >>> TrackingNeuron(code=Code(steps=8, beta=2.0), function=Function(), amplitude=1.0).rule()
@@ -182,7 +204,7 @@ class TrackingNeuron:
     def begin(
         self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = (), moves: Moves | None = None
     ) -> TrackingSteps:
-        """The layer before its first step, to run in pieces of steps; with ``moves``, as `moved`."""
+        """Return the layer before its first step, to run in pieces of steps; with ``moves``, as in `moved`."""
         return TrackingSteps(
             self.code,
             self.function,
@@ -196,12 +218,12 @@ class TrackingNeuron:
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """The own updates over T and the waiting steps, whether or not the neurons fire.
+        """The operations of the layer's own updates over T and the silent steps, whether or not the neurons fire.
 
-        Each step amplifies two sums, of what came in and of what was sent; each input step adds the bias; each firing
-        step subtracts one from the other and compares the difference with the thresholds (a binary search); each spike
-        is added to what was sent. Where a neuron tracks the maximum of several inputs, each keeps its own sum, and is
-        compared once a firing step. Any other function is evaluated once a step.
+        Each step amplifies two sums: the input and the output so far. Each input step adds the bias. Each firing step
+        subtracts one sum from the other and compares the difference with the thresholds (a binary search). Each spike
+        is added to the sum of the output. If a neuron tracks the maximum of several inputs, each input has its own sum,
+        and the sums are compared once in each firing step. Any other function is evaluated once in each step.
 
         Example:
             >>> layer = TrackingNeuron(code=Code(steps=8, beta=2.0), function=Function(), amplitude=1.0)
@@ -226,5 +248,5 @@ def _rescaled(fired: Tracked, unit: float) -> Tracked:
 
 
 def _like(h: Tensor, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Constants in the type of the accumulated input; masks and indices as they are."""
+    """Return constants in the dtype of the accumulated input; masks and indices stay as they are."""
     return {key: c.to(h.dtype) if c.is_floating_point() else c for key, c in constants.items()}

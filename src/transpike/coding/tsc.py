@@ -1,4 +1,6 @@
-"""Temporal switch coding (TSC): a spike switches a current on, its opposite switches it off; the interval is the value.
+"""Temporal switch coding (TSC): a spike switches a current on, an opposite spike switches it off.
+
+The interval between the two spikes represents the value.
 
 Source: B. Han and K. Roy, "Deep Spiking Neural Network: Energy Efficiency Through Time Based Coding", ECCV 2020.
 """
@@ -33,30 +35,33 @@ __all__ = ["TSC"]
 class TSC(Scheme):
     r"""The TSC code and its neurons.
 
-    A pixel p in [-1, 1] is two spikes: its sign at t = 1, the opposite at :math:`t = \lfloor |p| (T - 1) \rfloor + 1`,
-    and none where both would meet. At the synapse a positive spike switches a current on that stays, a negative one
-    switches it off, so a train ``s`` means :math:`\theta \sum_t s_t (T - t) / T` with t from 0: a sum of sums, no
-    product. A neuron integrates the switched currents and says when it starts and stops to fire:
+    A pixel p in [-1, 1] is two spikes: its sign at t = 1, and the opposite sign at :math:`t = \lfloor |p| (T - 1)
+    \rfloor + 1`. If both fall on one step, there is no spike. At the synapse a positive spike switches on a current
+    that stays, and a negative spike switches it off. So a train ``s`` represents :math:`\theta \sum_t s_t (T - t) / T`
+    with t from 0. This is a sum of sums and needs no product. A neuron integrates the switched currents, and its spikes
+    mark when it starts and stops to fire:
 
     .. math::
         I \leftarrow I + z_t, \quad V \leftarrow V + I, \quad r_t = [V \ge 1], \quad V \leftarrow V - r_t, \quad
         s_t = r_t - r_{t-1}, \qquad V_0 = 1/2
 
-    The values are those of rate coding with as many steps; spikes are fewer where a neuron fires step upon step. The
-    source gives the pixels' code and neurons that fire while they listen (its latency is T); that the neurons' own
-    trains switch in the same way is our reading of it. Layers do not wait. A spike carries its sign, one bit. A bias
-    enters with the first step. Functions that are never negative have neurons: ReLU, clips, maxima over windows.
+    The values are those of rate coding with as many steps. There are fewer spikes if a neuron fires in many steps in a
+    row. The source describes the code of pixels, and neurons that fire while they receive input (its latency is T).
+    That the neurons' own trains switch in the same way is our interpretation. Layers do not wait. A spike carries one
+    bit, its sign. A bias enters with the first step. Functions that are never negative have neurons: ReLU, clips,
+    maxima over windows.
 
     Args:
         steps: T, at least 2.
-        percentile: of \|activation\| over the calibration images, which becomes theta (T - 1) / T, the longest interval
-            of a pixel; 100 is the maximum.
+        percentile: the percentile of \|activation\| over the calibration images that becomes theta (T - 1) / T, the
+            longest interval of a pixel. 100 is the maximum.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
-    [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
+    Example:
+        >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
+        [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
     """
 
     compared: ClassVar[tuple[int, ...]] = (64, 128, 256)
@@ -97,13 +102,13 @@ class TSC(Scheme):
         return Percentile(percentile=self.percentile)
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else twice as many steps."""
+        """Return the maximum for clipping, otherwise twice as many steps."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps} if self.steps <= 2**15 else None
 
     def encode(self, x: Tensor) -> Tensor:
-        # The share added keeps a value that lies on a step there, whatever rounding did to it.
+        # The small factor keeps a value that lies on a step there, whatever its rounding error.
         length = (x.abs() * (self.steps * (1 + 1e-6))).floor_().clamp_(max=self.steps - 1)
         train = x.new_zeros(self.steps, *x.shape)
         train[0] = x.sign() * (length > 0)
@@ -118,10 +123,10 @@ class TSC(Scheme):
 
 @dataclass(frozen=True)
 class _Neuron:
-    """Soft-reset neurons on switched currents, whose trains are switched; see `transpike.coding.neuron.SteppingNeuron`.
+    """Soft-reset neurons with switched currents and switched trains; see `transpike.coding.neuron.SteppingNeuron`.
 
     Args:
-        inner: the neurons between.
+        inner: the soft-reset neurons.
     """
 
     inner: TrackingNeuron
@@ -140,15 +145,15 @@ class _Neuron:
         return replace(fired, spikes=_switched(fired.spikes, torch.zeros_like(fired.spikes[:1])).to(currents[0].dtype))
 
     def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> _Steps:
-        """The layer before its first step, to run in pieces of steps."""
+        """Return the layer before its first step, to run in pieces of steps."""
         return _Steps(self.inner.begin(constants), self.inner.code.steps, gains)
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """Those of soft-reset neurons, and an addition a step that lets each switched current flow.
+        """Return those of soft-reset neurons, and an addition in each step for each switched current.
 
-        How often a neuron resets its membrane is not known from its switches: it is charged for every step.
+        The switches do not show how often a neuron resets its membrane. So a reset counts in every step.
         """
         steps = self.inner.code.steps
         own = self.inner.operations(neurons=neurons, spikes=neurons * steps, inputs=inputs, evaluation=evaluation)
@@ -156,16 +161,16 @@ class _Neuron:
 
 
 class _Steps:
-    """`_Neuron` in pieces of steps."""
+    """Runs `_Neuron` in pieces of steps."""
 
     def __init__(self, inner: TrackingSteps, steps: int, gains: Sequence[float]) -> None:
         self.inner, self.gains = inner, gains
         self.flowing = Accumulated(1.0, (1.0,) * steps)
-        self.fired: Tensor | None = None  # by the last step, before it is switched
+        self.fired: Tensor | None = None  # the spikes of the last step before switching
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
         (z,) = gained(currents, self.gains)
-        fired = self.inner([self.flowing(z) if len(z) else z], idle=idle)
+        fired = self.inner([self.flowing(z, inplace=inplace) if len(z) else z], idle=idle, inplace=True)
         before = torch.zeros_like(fired[:1]) if self.fired is None else self.fired
         self.fired = fired[-1:].clone() if len(fired) else self.fired
         return _switched(fired, before).to(z.dtype)
@@ -180,5 +185,5 @@ class _Steps:
 
 
 def _switched(fired: Tensor, before: Tensor) -> Tensor:
-    """Where neurons start (1) and stop (-1) to fire."""
+    """Return 1 where neurons start to fire and -1 where they stop."""
     return fired.diff(dim=0, prepend=before.to(fired.dtype))

@@ -1,9 +1,9 @@
-"""Time to first spike (TTFS): one spike a neuron, the earlier the larger the value, in a window for each layer.
+"""Time to first spike (TTFS): one spike for each neuron, earlier for larger values, in a window for each layer.
 
 Sources: A. Stanojevic, S. Woźniak, G. Bellec, G. Cherubini, A. Pantazi and W. Gerstner, "An exact mapping from ReLU
 networks to spiking neural networks", Neural Networks 2023, and "High-performance deep spiking neural networks with 0.3
 spikes per neuron", Nature Communications 2024, where spike times are on a grid. LC-TTFS (Yang et al., 2023) is the same
-code with a falling threshold; what differs is that it trains the network within the code's range first.
+code with a falling threshold. Its difference is that it first trains the network to stay within the code's range.
 """
 
 from __future__ import annotations
@@ -34,31 +34,32 @@ __all__ = ["TTFS"]
 class TTFS(Scheme):
     r"""The TTFS code and its neurons.
 
-    A train holds one spike at most. At step t of its layer's window of T steps it means :math:`\theta (T - t) / T`; no
-    spike means 0. At the synapse a spike switches a current on, which stays: a sum of sums, so no product. A neuron
-    hears its whole input V, then rises by :math:`\theta / T` a step until it fires:
+    A train has at most one spike. At step t of its layer's window of T steps it represents :math:`\theta (T - t) / T`;
+    no spike represents 0. At the synapse a spike switches on a current that stays. This is a sum of sums and needs no
+    product. A neuron receives its whole input V, then rises by :math:`\theta / T` in each step until it fires:
 
     .. math::
         t = \min \{ t : f(V) + t\, \theta / T \ge \theta - \theta / 2T \}
 
-    The source's threshold has no half step; it rounds spike times up. The value is that of the nearest step here.
-    The window of a layer begins where that of the layer before ends: latency grows by T a layer, and a new image may
-    enter every 2T steps. A spike carries no bits beside its address. A bias enters with the first step, and so does
-    the image, as an analog current, since pixels may be negative. Functions that are never negative have neurons:
-    ReLU, clips and maxima over windows.
+    The source's threshold has no half step, so it rounds spike times up. Here the value is that of the nearest step.
+    The window of a layer begins at the end of the window of the layer before. So the latency grows by T for each layer,
+    and a new image may enter every 2T steps. A spike carries no bits beside its address. A bias enters with the first
+    step. So does the image, as an analog current, because normalised pixels may be negative. Functions that are never
+    negative have neurons: ReLU, clips and maxima over windows.
 
     Args:
         steps: T, the steps of a window.
-        percentile: of \|activation\| over the calibration images, which a spike at the first step says; 100 is the
-            maximum.
+        percentile: the percentile of \|activation\| over the calibration images that a spike at the first step
+            represents. 100 is the maximum.
 
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> scheme = TTFS(steps=4)
-    >>> scheme.weights, scheme.wait, scheme.full
-    ((1.0, 0.75, 0.5, 0.25), 4, 1.0)
-    >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=4)
+    Example:
+        >>> scheme = TTFS(steps=4)
+        >>> scheme.weights, scheme.wait, scheme.full
+        ((1.0, 0.75, 0.5, 0.25), 4, 1.0)
+        >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=4)
     """
 
     compared: ClassVar[tuple[int, ...]] = (16, 32, 64, 128)
@@ -99,7 +100,7 @@ class TTFS(Scheme):
         return Percentile(percentile=self.percentile)
 
     def remedy(self, binding: Binding, *, foreseen: bool = True) -> Mapping[str, object] | None:
-        """The maximum for clipping, else twice as many steps: its neurons hear all before they fire."""
+        """Return the maximum for clipping, otherwise two more steps; TTFS neurons know all input before they fire."""
         if binding == "clipping":
             return {"percentile": 100} if foreseen and self.percentile != 100 else None
         return {"steps": 2 * self.steps} if self.steps <= 2**15 else None
@@ -110,7 +111,7 @@ class TTFS(Scheme):
 
 @dataclass(frozen=True)
 class _Neuron:
-    """A layer that hears its whole input, then fires once; see `transpike.coding.neuron.WholeNeuron`."""
+    """A layer that receives its whole input, then fires once; see `transpike.coding.neuron.WholeNeuron`."""
 
     scheme: TTFS = field(repr=False)
     function: Function
@@ -131,8 +132,8 @@ class _Neuron:
 
     def values(self, operands: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tracked:
         target, steps = self.function.at(*operands, unit=self.amplitude, constants=constants), self.scheme.steps
-        said = (target * steps + 0.5).floor_().clamp_(0, steps).div_(steps)
-        return Tracked(said, target - said, target)
+        rounded = (target * steps + 0.5).floor_().clamp_(0, steps).div_(steps)
+        return Tracked(rounded, target - rounded, target)
 
     def train(self, values: Tensor, steps: range) -> Tensor:
         t = torch.tensor(steps, device=values.device).view(-1, *(1,) * values.ndim)
@@ -142,9 +143,12 @@ class _Neuron:
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """Each step of listening adds the switched current to each input's sum; each of firing adds the slope and
-        compares with the threshold, until the spike, which on average over uniform times is half of them and is
-        counted as all; each spike switches itself off. A maximum over windows is compared once."""
+        """Count the updates of a layer that first receives input, then fires.
+
+        Each input step adds the switched current to each input's sum. Each firing step adds the slope and compares with
+        the threshold until the spike. For uniform spike times this is half of the steps on average, but all are
+        counted. Each spike switches itself off. A maximum over windows is compared once.
+        """
         steps = self.scheme.steps
         additions = max(inputs, neurons) * steps + 2 * neurons * steps + spikes + max(inputs - neurons, 0)
         return Operations(neuron_accumulates=additions)

@@ -1,4 +1,4 @@
-"""The neuron of schemes whose weights fall by no single ratio; its equation stands in `transpike.neurons.weighted`."""
+"""The neuron of schemes whose weights have no single ratio. `transpike.neurons.weighted` contains its equation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["WeightedNeuron", "WeightedSteps"]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedNeuron:
-    """A layer of neurons that say ``function`` in ``code``; see `transpike.coding.scheme.Neuron`.
+    """A layer of neurons that represents ``function`` in ``code``; see `transpike.coding.neuron.Neuron`.
 
-    Which functions there are is what `transpike.coding.tracking.TrackingNeuron.refusal` says.
+    `transpike.coding.tracking.TrackingNeuron.refusal` tells which functions are possible.
 
     Args:
         code: weights, wait and digits.
@@ -45,7 +45,7 @@ class WeightedNeuron:
         inplace: bool,
         final: bool,
     ) -> Tracked:
-        """Say the function: its piecewise linear ending in the kernel, what comes before on the accumulated input."""
+        """Compute the spikes: the kernel computes the function's piecewise linear ending from the accumulated input."""
         function = self.function
         if any(gain != 1 for gain in gains):
             currents, inplace = gained(currents, gains), True
@@ -56,15 +56,15 @@ class WeightedNeuron:
         return Tracked(fired.spikes.to(currents[0].dtype), fired.residual, fired.target)
 
     def value(self, heard: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        """The function, up to its ending, of what each operand has brought by each step [steps, N, \\*]."""
+        """Return the function without its ending, of what each operand has brought by each step [steps, N, \\*]."""
         function, theta, steps = self.function, self.amplitude, len(heard[0])
         flat = [h.flatten(0, 1) for h in heard]
         like = {key: c.to(flat[0].dtype) if c.is_floating_point() else c for key, c in constants.items()}
         if function.tracked:
-            found = function.head(*flat, constants=like)
+            result = function.head(*flat, constants=like)
         else:
-            found = function(*(h * theta for h in flat), constants=like) / theta
-        value: Tensor = found.unflatten(0, (steps, -1))
+            result = function(*(h * theta for h in flat), constants=like) / theta
+        value: Tensor = result.unflatten(0, (steps, -1))
         return value
 
     @property
@@ -76,17 +76,18 @@ class WeightedNeuron:
         return Piecewise(slope=tail.slope, low=tail.low / theta, high=tail.high / theta)
 
     def begin(self, constants: Mapping[str, Tensor], *, gains: Sequence[float] = ()) -> WeightedSteps:
-        """The layer before its first step, to run in pieces of steps."""
+        """Return the layer before its first step, to run in pieces of steps."""
         return WeightedSteps(self, constants, gains)
 
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """The own updates over T and the waiting steps, whether or not the neurons fire.
+        """The operations of the layer's own updates over T and the silent steps, whether or not the neurons fire.
 
-        Each input step weighs and adds the current and the bias; each firing step subtracts what was sent, and compares
-        the difference with the thresholds, which follow the weight (a binary search); each spike is weighed and added
-        to what was sent. Each further input of a maximum keeps its own sum, and is compared once a firing step.
+        Each input step weighs and adds the current and the bias. Each firing step subtracts the sum of the output and
+        compares the difference with the thresholds (a binary search), which follow the weight. Each spike is weighed
+        and added to the sum of the output. Each further input of a maximum has its own sum, and is compared once in
+        each firing step.
 
         Example:
             >>> layer = WeightedNeuron(code=WeightedCode(weights=(0.5, 0.25)), function=Function(), amplitude=1.0)
@@ -105,23 +106,23 @@ class WeightedNeuron:
 
 
 class WeightedSteps:
-    """A layer of such neurons in pieces of steps, with its state: see `transpike.coding.neuron.Steps`.
+    """Runs a `WeightedNeuron` in pieces of steps and keeps its state: see `transpike.coding.neuron.Steps`.
 
     Args:
         layer: the neurons.
-        constants: of their function, by name.
-        gains: multiply the currents, one an operand; without any, all are 1.
+        constants: the constants of their function, by name.
+        gains: factors of the currents, one for each operand. Without gains, all are 1.
     """
 
     def __init__(self, layer: WeightedNeuron, constants: Mapping[str, Tensor], gains: Sequence[float]) -> None:
         self.layer, self.constants, self.gains = layer, constants, gains
         self.step = 0
-        self.sums: list[Tensor] = []  # what each operand has brought
-        self.value: Tensor | None = None  # what is to be said by the last step
-        self.state: Tensor | None = None  # of the kernel
+        self.sums: list[Tensor] = []  # the accumulated input of each operand
+        self.value: Tensor | None = None  # the value to represent after the last step
+        self.state: Tensor | None = None  # the kernel's state
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
-        """The spikes [k, N, \\*] of the next steps."""
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
+        """Return the spikes [k, N, \\*] of the next steps, never in place."""
         code, steps = self.layer.code, len(currents[0])
         parts = []
         if steps:
@@ -160,11 +161,11 @@ class WeightedSteps:
 
 def _accumulated(z: Tensor, weights: Sequence[float], before: Tensor | None = None) -> Tensor:
     """What each step's input has brought so far: in the kernel's own order, so that both round alike."""
-    held = z.to(torch.promote_types(z.dtype, torch.float32), copy=True)
+    weighted = z.to(torch.promote_types(z.dtype, torch.float32), copy=True)
     for step, weight in enumerate(weights):
-        held[step].mul_(weight)
+        weighted[step].mul_(weight)
         if step:
-            held[step].add_(held[step - 1])
+            weighted[step].add_(weighted[step - 1])
         elif before is not None:
-            held[step].add_(before)
-    return held
+            weighted[step].add_(before)
+    return weighted

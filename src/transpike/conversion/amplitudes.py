@@ -1,9 +1,10 @@
-"""An amplitude for each channel: which axis of a train counts its channels, and how the network takes a vector.
+"""One amplitude for each channel: which axis of a train counts channels, and how the network uses a vector.
 
-The vector of a layer is written into the graph before any scheme is applied: what a neuron says is divided by it, and
-what reads the train is multiplied by it. Where weights stand they take it, in their rows and columns (what quantisation
-calls cross-layer equalisation: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
-ICCV 2019); elsewhere, as on a skip connection, it stays as a weight of the edge. One amplitude a layer remains.
+The amplitudes of a layer's channels are a vector. It is written into the graph before any scheme is applied: the value
+of each neuron is divided by it, and every operation that reads the train multiplies by it. Weights absorb it, in their
+rows and columns (quantisation calls this cross-layer equalisation: Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction", ICCV 2019). Where there are no weights, as on a skip connection, it remains as a
+factor of the edge. One amplitude for each layer remains.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from transpike.conversion.sizes import at
 __all__ = ["channel_axes", "with_relative"]
 
 
-# -- which axis counts the channels -----------------------------------------------------------------------------------
+# -- which axis counts channels ---------------------------------------------------------------------------------------
 
 
 def channel_axes(graph: Graph) -> dict[str, int]:
-    """For the input and each neuron layer whose train only spiking operations read: the axis of one sample's channels.
+    """Return which axis of one sample counts channels, for the input and each layer of neurons.
 
-    It is the axis over which what reads the train takes its weighted sums: the channels of a convolution, the last axis
-    of a linear layer or of a product of two activations.
+    A layer is included if only spiking operations read its train. The axis is the one over which these operations take
+    weighted sums: the channels of a convolution, or the last axis of a linear layer or of a product of two activations.
     """
     other = _larger(graph)
     decoded = {name for op in graph if op.name not in graph.spiking for name in op.inputs} | set(graph.outputs)
@@ -41,20 +42,20 @@ def channel_axes(graph: Graph) -> dict[str, int]:
         if op.name in graph.spiking and op.name not in decoded and op.shape:
             axis = _read(graph, op)
             axis = len(op.shape) - 1 if axis is None else axis
-            if other[op.name].shape[axis] == op.shape[axis]:  # else there is a place, not a channel
+            if other[op.name].shape[axis] == op.shape[axis]:  # otherwise the axis counts places, not channels
                 axes[op.name] = axis
     return axes
 
 
 def _larger(graph: Graph) -> Graph:
-    """``graph`` for larger images, where their size may be another."""
+    """Return ``graph`` for larger images, if it can have another size."""
     shape = graph.input.shape
     first = min(1, len(shape) - 1)
     return at(graph, [*shape[:first], *(n + 32 for n in shape[first:])]) if graph.step else graph
 
 
 def _read(graph: Graph, source: Op) -> int | None:
-    """The axis of ``source`` by what first reads it; None where no reader says."""
+    """Return the channel axis of ``source`` by the first operation that reads it, or None if none determines it."""
     for op in graph.consumers.get(source.name, ()):
         if op.fires or op.name not in graph.spiking:
             continue
@@ -65,7 +66,7 @@ def _read(graph: Graph, source: Op) -> int | None:
 
 
 def _own(op: Op, source: Op) -> int | None:
-    """The axis that a reading operation sums over; None for a contraction that sums over none."""
+    """Return the axis over which a reading operation sums. None for a contraction that sums over none."""
     if op.kind == "convolution":
         return len(source.shape) + 1 - op.tensors["weight"].ndim
     if op.kind == "contraction":
@@ -75,7 +76,7 @@ def _own(op: Op, source: Op) -> int | None:
 
 
 def _before(op: Op, source: Op, axis: int | None) -> int | None:
-    """The axis before an unweighted operation that is ``axis`` behind it."""
+    """Return the axis before an unweighted operation that becomes ``axis`` after it."""
     if axis is None or op.kind in ("gather", "stack", "select"):
         return None
     if op.kind == "permute":
@@ -90,19 +91,19 @@ def _before(op: Op, source: Op, axis: int | None) -> int | None:
 
 
 def _axes(op: Op, source: Op) -> set[int]:
-    """The axes, that of the samples being 0, over which a mean or a sum goes."""
+    """Return the axes over which a mean or a sum is taken; axis 0 is that of the samples."""
     return {axis % (len(source.shape) + 1) for axis in op.args["dim"]}
 
 
-# -- into the graph ---------------------------------------------------------------------------------------------------
+# -- vectors in the graph ---------------------------------------------------------------------------------------------
 
 
 def with_relative(graph: Graph, vectors: Mapping[str, Tensor]) -> Graph:
-    """``graph`` whose layers say their values divided by a vector, and whose readers multiply by it.
+    """Return ``graph`` with the values of layers divided by a vector, and with readers that multiply by it.
 
     Args:
         graph: a network with its layers of neurons.
-        vectors: by name of a layer or of the input, positive numbers that broadcast against one sample.
+        vectors: by the name of a layer or of the input: positive numbers that broadcast against one sample.
     """
     vectors = {name: vector for name, vector in vectors.items() if bool((vector != 1).any())}
     if not vectors:
@@ -123,7 +124,7 @@ def with_relative(graph: Graph, vectors: Mapping[str, Tensor]) -> Graph:
 
 
 class _Ops:
-    """The operations made so far, and the factors on their edges."""
+    """The new operations so far, and the factors on their edges."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -132,14 +133,14 @@ class _Ops:
         self.like = next(t for op in graph for t in op.tensors.values() if t.is_floating_point())
 
     def times(self, source: str, reader: str, factor: Tensor) -> str:
-        """The name of ``source`` times ``factor``: an operation of its own, before sums that nothing else reads."""
+        """The name of ``source`` times ``factor``, a new operation, placed before sums that nothing else reads."""
         op = self.made[source]
         once = source in self.edges or self.graph.read_once(source)
         if op.kind == "affine" and once:
             self.made[source] = replace(op, tensors={"scale": factor} | {k: t * factor for k, t in op.tensors.items()})
             return source
         if op.kind == "add" and once and all(self._fits(factor, self.made[name].shape) for name in op.inputs):
-            del self.made[source]  # its one reader comes next
+            del self.made[source]  # its only reader follows
             inputs = tuple(self.times(name, f"{source}.{k}", factor) for k, name in enumerate(op.inputs))
             self.made[source] = replace(op, inputs=inputs)
             return source
@@ -154,7 +155,7 @@ class _Ops:
 
 
 def _saying(op: Op, vector: Tensor, ops: _Ops) -> Op:
-    """A layer that says its value divided by ``vector``; its operand is, where that is the same."""
+    """Return a layer whose value is divided by ``vector``; if equivalent, its operand is divided instead."""
     tensors = {**op.tensors, RELATIVE: vector}
     if op.kind == "input":
         return replace(op, tensors=tensors)
@@ -165,7 +166,7 @@ def _saying(op: Op, vector: Tensor, ops: _Ops) -> Op:
 
 
 def _channelwise(op: Op, vector: Tensor, ops: _Ops) -> bool:
-    """Whether the function of an operand divided by the vector is the function divided by the vector."""
+    """Whether dividing the operand by the vector equals dividing the function's value by it."""
     function, tail = op.function, op.function.tail
     shape = ops.made[op.inputs[0]].shape
     if not function.tracked or math.isfinite(tail.low) or math.isfinite(tail.high) or len(shape) != len(op.shape):
@@ -173,16 +174,16 @@ def _channelwise(op: Op, vector: Tensor, ops: _Ops) -> bool:
     if any(n not in (1, m) for n, m in zip(vector.shape, shape, strict=True)):
         return False
     probe = torch.arange(1.0, vector.numel() + 1, device=vector.device).view_as(vector).to(vector)
-    found = function(probe.expand(1, *shape), constants=op.tensors)
-    return torch.equal(found, probe.expand(1, *op.shape))
+    outputs = function(probe.expand(1, *shape), constants=op.tensors)
+    return torch.equal(outputs, probe.expand(1, *op.shape))
 
 
 def _read_by(op: Op, vectors: list[Tensor | None], ops: _Ops) -> tuple[Op, Tensor | None]:
-    """``op`` on operands that are divided by ``vectors``, and the vector by which its result is divided."""
+    """Return ``op`` for operands that are divided by ``vectors``, and the vector by which its result is divided."""
     if len(vectors) == 1 and vectors[0] is not None:
-        found = _weighed(op, vectors[0]) if reads(op) else None
-        if found is not None:
-            return found, None
+        weighted_op = _weighed(op, vectors[0]) if reads(op) else None
+        if weighted_op is not None:
+            return weighted_op, None
         decoded = op.name in ops.graph.readouts  # in the units of the network
         moved = None if decoded else _moved(op, vectors[0], ops.made[op.inputs[0]])
         if moved is not None:
@@ -193,7 +194,10 @@ def _read_by(op: Op, vectors: list[Tensor | None], ops: _Ops) -> tuple[Op, Tenso
 
 
 def _weighed(op: Op, vector: Tensor) -> Op | None:
-    """A weighted operation whose weights' columns are multiplied by the vector, if one number a column does."""
+    """Return a weighted operation whose weights' columns are multiplied by the vector, or None if this is not possible.
+
+    It is possible if the vector has one number for each column.
+    """
     weight = op.tensors.get("weight")
     if weight is None:
         return None
@@ -203,11 +207,11 @@ def _weighed(op: Op, vector: Tensor) -> Op | None:
         if any(left[1 + axis] not in letters for axis in axes):
             return None
         order = sorted(axes, key=lambda axis: letters.index(left[1 + axis]))
-        kept = vector.permute(*order, *(k for k in range(vector.ndim) if k not in axes)).reshape(
+        columns = vector.permute(*order, *(k for k in range(vector.ndim) if k not in axes)).reshape(
             [vector.shape[axis] for axis in order]
         )
         at = {letters.index(left[1 + axis]): vector.shape[axis] for axis in order}
-        factor = kept.reshape([at.get(k, 1) for k in range(weight.ndim)])
+        factor = columns.reshape([at.get(k, 1) for k in range(weight.ndim)])
     else:
         channel = vector.ndim - (1 if op.kind == "linear" else weight.ndim - 1)
         if axes != [channel]:
@@ -224,7 +228,7 @@ def _weighed(op: Op, vector: Tensor) -> Op | None:
 
 
 def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
-    """The vector behind an unweighted operation of one operand, where it only moves with the values."""
+    """The vector after an unweighted operation of one operand, if the vector only moves along with the values."""
     single = [n == 1 for n in vector.shape]
     if op.kind == "resample":
         operator = op.args["operator"]
@@ -243,7 +247,7 @@ def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
 
 
 def _compressed(vector: Tensor) -> Tensor:
-    """Without the axes along which it does not vary."""
+    """Return the vector without the axes along which it does not vary."""
     for axis in range(vector.ndim):
         first = vector.narrow(axis, 0, 1)
         if bool((vector == first).all()):

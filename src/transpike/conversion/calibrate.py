@@ -1,4 +1,4 @@
-"""What the calibration images say about each neuron: the distribution of its activation, in bounded memory."""
+"""Measures each neuron's distribution of activations on the calibration images, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class Statistics:
-    """|activation| of the input and of every neuron (by name) over ``images`` calibration images.
+    """The statistics of |activation| for the input and every neuron (by name), over ``images`` calibration images.
 
     Attributes:
         seen: the distributions.
-        axes: which axis of one sample counts the channels, where one does.
-        images: how many.
+        axes: the axis of one sample that counts channels, for layers that have such an axis.
+        images: the number of images.
     """
 
     seen: dict[str, Seen]
@@ -39,15 +39,16 @@ class Statistics:
 
 
 def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
-    """The first ``images`` images of an iterable of batches; a batch is a tensor [N, \\*] or begins with one.
+    """Return the first ``images`` images of an iterable of batches. A batch is a tensor [N, \\*] or begins with one.
 
-    Batches on other devices follow the first.
+    Batches on other devices are moved to the device of the first.
 
     Raises:
-        ConversionError: for no images, integers, values that are not finite, or batches of different image shapes.
+        ConversionError: There are no images, or they are integers, not finite, or of different shapes.
 
-    >>> collect([(torch.zeros(3, 2), torch.arange(3)), torch.ones(3, 2)], images=5).shape
-    torch.Size([5, 2])
+    Example:
+        >>> collect([(torch.zeros(3, 2), torch.arange(3)), torch.ones(3, 2)], images=5).shape
+        torch.Size([5, 2])
     """
     if not isinstance(calibration, Iterable):
         raise ConversionError(
@@ -55,7 +56,7 @@ def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
             "batches"
         )
     batches: list[Tensor] = []
-    found = 0
+    count = 0
     for batch in [calibration] if isinstance(calibration, (Tensor, Mapping)) else calibration:
         first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
         x = check_images(first, "calibration", "pass a DataLoader, or a list of batches: images, or pairs (images, y)")
@@ -64,11 +65,11 @@ def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
                 f"calibration: images of shape {tuple(x.shape[1:])} after images of shape "
                 f"{tuple(batches[0].shape[1:])}; resize them to one shape"
             )
-        batches.append(x.detach()[: images - found].to(batches[0].device if batches else x.device))
-        found += len(batches[-1])
-        if found >= images:
+        batches.append(x.detach()[: images - count].to(batches[0].device if batches else x.device))
+        count += len(batches[-1])
+        if count >= images:
             break
-    if not found:
+    if not count:
         raise ConversionError(
             "calibration: no images; pass batches of training images, preprocessed as for the network"
         )
@@ -76,7 +77,7 @@ def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
 
 
 def check_images(x: object, what: str, remedy: str = "pass a tensor") -> Tensor:
-    """``x``, if it is a tensor of finite floating-point images [N, \\*]; ConversionError otherwise."""
+    """Return ``x`` if it is a tensor of finite floating-point images [N, \\*]; raise ConversionError otherwise."""
     if isinstance(x, Mapping):
         keys = ", ".join(map(repr, list(x)[:6]))
         raise ConversionError(
@@ -100,20 +101,20 @@ def check_images(x: object, what: str, remedy: str = "pass a tensor") -> Tensor:
 def measure(
     graph: Graph, images: Tensor, *, chunk: int = _CHUNK, progress: Callable[[int], None] | None = None
 ) -> Statistics:
-    """Run the analog network on ``images``, ``chunk`` at a time, and keep each neuron's distribution of |activation|.
+    """Run the analog network on ``images``, ``chunk`` at a time, and collect each distribution of |activation|.
 
-    ``progress`` is called with the number of images done.
+    ``progress`` is called with the number of finished images.
 
     Raises:
-        ConversionError: if an activation is NaN or infinite, naming the layer.
+        ConversionError: An activation is NaN or infinite. The message names the layer.
     """
     axes = channel_axes(graph)
     shapes = {op.name: op.shape for op in graph}
-    seen = {}
+    statistics = {}
     for op in [graph.input, *graph.neurons]:
         channels = shapes[op.name][axes[op.name]] if op.name in axes else None
         straight = op.fires and op.function.tracked and op.function.tail in (RELU, IDENTITY)
-        seen[op.name] = Seen(
+        statistics[op.name] = Seen(
             Quantiles(),
             ChannelQuantiles(channels) if channels else None,
             Moments(channels or 1) if straight else None,
@@ -121,12 +122,12 @@ def measure(
         )
 
     def heard(op: Op, operand: Tensor) -> None:
-        if (moments := seen[op.name].heard) is not None:
+        if (moments := statistics[op.name].heard) is not None:
             axis = axes[op.name] + 1 if op.name in axes else None
             moments.update(op.function.head(operand, constants=op.tensors), axis=axis)
 
     def observe(op: Op, value: Tensor) -> None:
-        values, channels = seen[op.name].values, seen[op.name].channels
+        values, channels = statistics[op.name].values, statistics[op.name].channels
         try:
             values.update(value)
         except DataError as error:
@@ -142,7 +143,7 @@ def measure(
             graph.run(images[start : start + chunk], observe, heard)
             if progress:
                 progress(min(start + chunk, len(images)))
-    return Statistics(seen, axes, len(images))
+    return Statistics(statistics, axes, len(images))
 
 
 def _describe(value: object) -> str:

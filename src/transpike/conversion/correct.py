@@ -1,8 +1,8 @@
-"""Correct each layer such that the mean of what its trains say is that of the original: the light calibration of Li.
+"""Corrects each layer so that the mean of its decoded trains equals the original's: the light calibration of Li et al.
 
 Source: Li, Deng, Dong, Gong, Gu, "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks
-Calibration", ICML 2021 (its light pipeline). Layers come one after the other, each on the trains of
-corrected layers.
+Calibration", ICML 2021 (its light pipeline). Layers are corrected one after the other, each with the trains of
+corrected layers as input.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from transpike.neurons.tsa import Tracked
 __all__ = ["corrected"]
 
 IMAGES = 128
-"""At most; the source takes one batch."""
-_VALUES = 2**26  # of one layer at all steps of the images, which are simulated at once
+"""The largest number of images. The source takes one batch."""
+_VALUES = 2**26  # limit for one layer at all steps of the images, which are simulated at once
 
 
 def corrected(snn: SpikingNetwork, images: Tensor, axes: Mapping[str, int]) -> SpikingNetwork:
-    """``snn`` with a correction in each layer of neurons, as its scheme says.
+    """Return ``snn`` with a correction in each layer of neurons, of the kind that its scheme names.
 
     Args:
         snn: a network whose scheme's neurons take the constant `CORRECTION`.
-        images: of calibration [N, \\*].
-        axes: which axis of one sample counts the channels, by name of the layer; a layer without one gets one number.
+        images: the calibration images [N, \\*].
+        axes: the axis of one sample that counts channels, by name of the layer. A layer without one gets one number.
     """
     largest = max(math.prod(op.shape) for op in snn.graph)
     images = images[: min(IMAGES, max(_VALUES // (largest * snn.steps), 4))]
     means: dict[str, Tensor] = {}
-    found: dict[str, Tensor] = {}
+    corrections: dict[str, Tensor] = {}
 
     def sum_up(op: Op, value: Tensor) -> None:
         means[op.name] = means.get(op.name, 0.0) + value.double().sum(0)
@@ -53,12 +53,13 @@ def corrected(snn: SpikingNetwork, images: Tensor, axes: Mapping[str, int]) -> S
         missed = means[op.name] / len(images) - decode(snn.scheme, spikes).double().mean(0)
         if snn.scheme.correction == "bias" or missed.shape != currents[0].shape[2:]:
             missed = missed.mean([axis for axis in range(missed.ndim) if axis != axes.get(op.name)], keepdim=True)
-        found[op.name] = missed.float()
-        return neuron(currents, constants | {CORRECTION: found[op.name]}, inplace=False, final=False)
+        corrections[op.name] = missed.float()
+        return neuron(currents, constants | {CORRECTION: corrections[op.name]}, inplace=False, final=False)
 
     snn.simulate(images, fire)
     ops = (
-        replace(op, tensors={**op.tensors, CORRECTION: found[op.name]}) if op.name in found else op for op in snn.graph
+        replace(op, tensors={**op.tensors, CORRECTION: corrections[op.name]}) if op.name in corrections else op
+        for op in snn.graph
     )
     graph = replace(snn.graph, ops=tuple(ops))
     return SpikingNetwork(graph, snn.scheme, snn.units, waits=snn.timing.waits, clipped=snn.clipped)

@@ -1,5 +1,7 @@
-"""What a network costs: multiply-accumulates of the analog one; synapses that each neuron of the spiking one feeds, and
-what it must do in a step.
+"""The costs of a network.
+
+These are the multiply-accumulates of the analog network, the number of synapses of each neuron, and the work of a
+neuron in a step.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ __all__ = ["Step", "evaluated", "fan_out", "macs", "pairings", "relays", "step"]
 
 @torch.no_grad()
 def macs(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates of every weighted layer and product for one sample.
+    """Return the multiply-accumulates of every weighted layer and product for one sample, by name.
 
-    As synapses are counted: what meets zeros of the padding, or a weight of zero, is none. So where every neuron of a
-    network without average pooling fires once, it takes as many synaptic operations as the analog one takes these.
+    They are counted as synapses are: products with zeros of the padding or with weights of zero do not count. So if
+    every neuron of a network without average pooling fires once, the spiking network needs as many synaptic operations
+    as the analog one needs multiply-accumulates.
     """
     counts = {}
     for op in graph:
@@ -35,18 +38,18 @@ def macs(graph: Graph) -> dict[str, int]:
 
 
 def fan_out(graph: Graph) -> dict[str, Tensor]:
-    """For the input and every neuron layer, how many synapses each of its neurons feeds: {layer: [\\*] of one sample}.
+    """Return how many synapses each neuron feeds, for the input and every layer: {layer: [\\*] of one sample}.
 
-    A synapse is a path of non-zero weights from the neuron to the next one, or to the output. Paths that lead through
-    average pooling or interpolation are synapses of the composite layer (where windows overlap, each path counts); a
-    skip connection is one synapse. Counted exactly, borders included, as the gradient of a network of ones. A current
-    that several layers read, such as a residual stream, is summed once and passed on (`relays`).
+    A synapse is a path of non-zero weights from the neuron to the next neuron, or to the output. Paths through average
+    pooling or interpolation are synapses of the composite layer. If windows overlap, each path counts. A skip
+    connection is one synapse. The count is exact, also at borders, because it is the gradient of a network of ones. A
+    current that several layers read, such as a residual stream, is summed once and passed on (`relays`).
     """
     return _counted(graph)[0]
 
 
 def pairings(graph: Graph) -> dict[str, Tensor]:
-    """The same for products of two trains: how many numbers of the other operand each spike is multiplied with."""
+    """Return, for products of two trains, the count of numbers with which each spike is multiplied."""
     return _counted(graph)[1]
 
 
@@ -86,7 +89,7 @@ def _counted(graph: Graph) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _ones(op: Op, *inputs: Tensor) -> Tensor:
-    """The operation with every non-zero coefficient replaced by one."""
+    """Run the operation with every non-zero coefficient replaced by one."""
     count = KINDS[op.kind].ones
     return count(op, op.tensors, *inputs) if count else apply(replace(op, gains=()), {}, *inputs)
 
@@ -95,10 +98,10 @@ def _ones(op: Op, *inputs: Tensor) -> Tensor:
 
 
 def relays(graph: Graph) -> dict[str, int]:
-    """Additions a step that pass on currents which several layers read: {operation: how many, for one sample}.
+    """The additions in a step that pass on currents which several layers read: {operation: count for one sample}.
 
-    Where two such currents meet, one is added to the other; where one goes on to a single layer of neurons, it is added
-    to what these neurons accumulate.
+    Where two such currents meet, one is added to the other. Where one continues to a single layer of neurons, it is
+    added to the sum that these neurons accumulate.
     """
     shared = _shared(graph)
     counts: dict[str, int] = {}
@@ -116,7 +119,7 @@ def relays(graph: Graph) -> dict[str, int]:
 
 
 def _shared(graph: Graph) -> set[str]:
-    """Currents that more than one layer of neurons, or the output too, reads."""
+    """Return the currents that more than one layer of neurons reads, or one layer and the output."""
     ends: dict[str, set[str]] = {}
     for op in reversed(graph.ops):
         own = {""} if op.name in graph.outputs else set()
@@ -138,15 +141,16 @@ def _shared(graph: Graph) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a neuron of a layer must do in each step, beside summing its inputs.
+    """The work of a neuron of a layer in each step, beside summing its inputs.
 
     Attributes:
-        evaluations: of its function: 1, or 0 where comparisons with its bounds do, as for ReLU and maxima.
-        operations: additions, comparisons and multiplications of one evaluation, a mean over the layer's neurons.
-        state: values that it keeps: a sum for each input of its function, what it has sent, and the estimate of its
-            train wherever a product of two trains reads it. A mean over the layer's neurons.
-        group: values that one result needs together: 1, or those of a norm's or a softmax's group, of a maximum's
-            window.
+        evaluations: the evaluations of its function: 1, or 0 if comparisons with its bounds suffice, as for ReLU and
+            maxima.
+        operations: additions, comparisons and multiplications of one evaluation, averaged over the layer's neurons.
+        state: the values that the neuron keeps: a sum for each input of its function, its output so far, and the
+            estimate of its train if a product of two trains reads it. Averaged over the layer's neurons.
+        group: the number of values that one result needs together: the group of a norm or a softmax, the window of a
+            maximum, otherwise 1.
     """
 
     evaluations: int
@@ -156,9 +160,9 @@ class Step:
 
 
 def evaluated(graph: Graph, op: Op) -> Evaluation:
-    """What one evaluation of the function of a layer of neurons takes, for one sample: nothing where comparisons do.
+    """Return the cost of one evaluation of a layer's function for one sample. It is 0 if comparisons suffice.
 
-    The division by its channels' amplitudes is none: each channel compares with thresholds of its own.
+    The division by the amplitudes of its channels costs nothing, because each channel has its own thresholds.
     """
     function = op.function.real
     once = evaluation(function, [graph[name].shape for name in op.inputs], constants=op.tensors)
@@ -166,7 +170,7 @@ def evaluated(graph: Graph, op: Op) -> Evaluation:
 
 
 def step(graph: Graph, op: Op) -> Step:
-    """What a neuron of the input's encoder or of a layer of neurons must do in each step."""
+    """Return the work of a neuron in each step, for a layer of neurons or the input's encoder."""
     products = sum(reads(reader) and not weighted(reader) for reader in graph.consumers.get(op.name, ()))
     if op.kind == "input":
         return Step(evaluations=0, operations=0.0, state=1.0 + products, group=1)

@@ -1,4 +1,4 @@
-"""What a converted network is made of, in words and numbers."""
+"""The description of a converted network: its layers, in words and numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Description", "Layer", "describe", "printed"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What calibration gave each layer, by name: see `SpikingNetwork`."""
+    """The measurements that calibration took for each layer, by name: see `SpikingNetwork`."""
 
     units: Mapping[str, float]
     clipped: Mapping[str, float]
@@ -31,23 +31,24 @@ class Measured:
 
 @dataclass(frozen=True)
 class Layer:
-    """One row: the input's encoder or a layer of neurons.
+    """One row of the description: the input's encoder or a layer of neurons.
 
     Attributes:
-        name: of the layer.
-        function: what it computes, in the field's words.
-        neurons: how many.
-        amplitude: theta, the real value of a unit of its train; of the largest channel.
-        spread: the smallest amplitude of a channel over the largest; 1 with one amplitude a layer.
-        clipped: share of calibration activations beyond what its train can say; None where it was not measured.
-        gain: A, the largest current that inputs of unit spikes can send in a step; None where products of trains
-            enter. A layer follows its input while about A beta^-wait is at most the largest digit.
-        residual: root mean square of what its trains miss, in units of theta; None where it was not measured.
-        wait: steps it listens before its first spike.
-        first_spike: the step of its first spike, of an image that arrives at step 0.
-        evaluations: of its function by a neuron in a step; 0 where comparisons with bounds do, as for ReLU.
-        state: values that a neuron keeps from step to step, a mean.
-        group: values that one result needs together: 1, or those of a norm's or a softmax's group.
+        name: the layer's name.
+        function: the function that it computes, in the terms of the field.
+        neurons: the number of neurons.
+        amplitude: theta, the real value of a unit of its train, for the largest channel.
+        spread: the smallest amplitude of a channel over the largest. It is 1 with one amplitude for the layer.
+        clipped: the share of calibration activations that exceed the largest value of a train. None if not measured.
+        gain: A, the largest current that inputs of unit spikes can send in a step. None if products of trains enter. A
+            layer follows its input while about A beta^-wait is at most the largest digit.
+        residual: the root mean square of its trains' errors, in units of theta. None if not measured.
+        wait: the number of silent steps before its first spike.
+        first_spike: the step of its first spike, if the image arrives at step 0.
+        evaluations: the evaluations of its function by a neuron in a step. 0 if comparisons with bounds suffice, as for
+            ReLU.
+        state: the number of values that a neuron keeps from step to step, on average.
+        group: the number of values that one result needs together: the group of a norm or a softmax, otherwise 1.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Description:
-    """The layers of a network as ``rows``; printed, a table."""
+    """The layers of a network as ``rows``. Printing it shows a table."""
 
     title: str
     rows: tuple[Layer, ...]
@@ -93,7 +94,7 @@ class Description:
 
 
 def printed(table: ConsoleRenderable | RichCast) -> str:
-    """What a terminal of 160 columns shows of it, without colours."""
+    """Return what a terminal of 160 columns shows, without colours."""
     console = Console(file=io.StringIO(), width=160, force_terminal=False)
     with console.capture() as captured:
         console.print(table)
@@ -101,7 +102,7 @@ def printed(table: ConsoleRenderable | RichCast) -> str:
 
 
 def describe(graph: Graph, scheme: Scheme, timing: Timing, measured: Measured) -> Description:
-    """The layers of a spiking network: their functions, amplitudes, first spikes, what a neuron does in a step."""
+    """Describe the layers of a spiking network: functions, amplitudes, first spikes, and a neuron's work in a step."""
     layers, strongest = [graph.input, *graph.neurons], gains(graph)
     steps = {op.name: step(graph, op) for op in layers}
     rows = [

@@ -1,9 +1,9 @@
-"""What makes the error of a converted network: which layer, by resolution, clipping or coupling, and what would help.
+"""Finds the causes of a converted network's error: which layer, by resolution, clipping or coupling, and a remedy.
 
-Each layer's own error is its residual: the function of its whole input, less what its trains say. What it causes at the
-output is, to first order, the residual times the derivative of the outputs. Random projections of the outputs (see
-`transpike.conversion.sensitivity.gradients`) give the squared norm of that product for all layers at once, whatever the
-residuals of a layer have in common: clipping errs to one side.
+Each layer's own error is its residual: the function of its whole input minus its decoded trains. To first order, the
+residual changes the output by the residual times the derivative of the outputs. Random projections of the outputs (see
+`transpike.conversion.sensitivity.gradients`) give the squared norm of this product for all layers at once. This also
+holds if the residuals of a layer have a common part: clipping, for instance, always has the same sign.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from transpike.neurons.tsa import Tracked, accumulate
 
 __all__ = ["Diagnosis", "LayerDiagnosis", "Parts", "diagnose"]
 
-_CHUNK, _VALUES = 8, 2**26  # images at a time, and values of all layers of a chunk
-_SIGNIFICANT = 1e-3  # an error below which nothing needs to be done
+_CHUNK, _VALUES = 8, 2**26  # images at a time, and the values of all layers of a chunk
+_SIGNIFICANT = 1e-3  # a smaller error needs no advice
 _HEADINGS = (
     *("output\nerror", "reso-\nlution", "clip-\nping", "coup-\nling", "resid-\nual", "Eq. 10\nholds", "gain"),
     *("largest\ncurrent", "its\nbound", "holds", "silent\nsteps"),
@@ -39,7 +39,7 @@ _HEADINGS = (
 
 
 class Network(Protocol):
-    """What is diagnosed: see `transpike.conversion.network.SpikingNetwork`."""
+    """The network to diagnose: see `transpike.conversion.network.SpikingNetwork`."""
 
     graph: Graph
     scheme: Scheme
@@ -55,7 +55,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """The squared relative error at the output that each part of a layer's own error causes, to first order.
+    """The squared relative error at the output from each part of a layer's own error, to first order.
 
     Example:
         >>> parts = Parts(resolution=1e-4, coupling=3e-4)
@@ -73,22 +73,22 @@ class Parts:
 
     @property
     def error(self) -> float:
-        """The relative error that all three make."""
+        """The relative error that all three parts cause."""
         return math.sqrt(self.total)
 
     @property
     def binding(self) -> Binding:
-        """The largest of the three."""
+        """The largest of the three parts."""
         return binding(resolution=self.resolution, clipping=self.clipping, coupling=self.coupling)
 
     @property
     def shares(self) -> dict[Binding, float]:
-        """Each part of the whole; 0 where there is no error."""
+        """Each part over the total. 0 if there is no error."""
         names: tuple[Binding, ...] = ("resolution", "clipping", "coupling")
         return {name: self.part(name) / (self.total or 1.0) for name in names}
 
     def part(self, name: Binding) -> float:
-        """One of the three, by its name."""
+        """Return one of the three parts, by its name."""
         return {"resolution": self.resolution, "clipping": self.clipping, "coupling": self.coupling}[name]
 
     def __add__(self, other: Parts) -> Parts:
@@ -97,24 +97,24 @@ class Parts:
 
 @dataclass(frozen=True)
 class LayerDiagnosis:
-    """One row: the input's encoder or a layer of neurons; magnitudes in units of its theta.
+    """One row: the input's encoder or a layer of neurons. Magnitudes are in units of its theta.
 
     Attributes:
-        name: of the layer.
-        function: what it computes.
-        wait: steps it listens before its first spike.
-        caused: what its own error causes at the output.
-        residual: root mean square of what its trains miss of their target.
-        clipped: share of its values that are more than its trains can say.
-        decoupled: share of its values for which the decoupling condition (Eq. 10 of CSS) holds at every step, which is
-            necessary for a residual below a unit. Our neurons round to the nearest digit, and for these it is also
-            sufficient, so that it is counted by the residual.
-        gain: A, the largest current that inputs of unit spikes can send in a step; None where products of trains enter.
-        current: the largest current that was seen in a step.
-        bound: the current up to which it follows its input for certain (see `transpike.coding.scheme.followed`); None
-            for functions and codes of which none is known.
-        bounded: share of its values whose currents, and what they accumulate in the silent steps, keep to the bound.
-        certain: whether its weights and constants alone ensure that, whatever the images.
+        name: the layer's name.
+        function: the function that it computes.
+        wait: the number of silent steps before its first spike.
+        caused: the error that it causes at the output.
+        residual: the root mean square of the differences between its trains and their targets.
+        clipped: the share of its values that exceed the largest value of a train.
+        decoupled: the share of its values for which the decoupling condition (Eq. 10 of CSS) holds at every step. The
+            condition is necessary for a residual below a unit. Our neurons round to the nearest digit. For these it is
+            also sufficient, so the share is counted from the residuals.
+        gain: A, the largest current that inputs of unit spikes can send in a step. None if products of trains enter.
+        current: the largest measured current in a step.
+        bound: the current up to which the layer surely follows its input (see `transpike.coding.scheme.followed`). None
+            for functions and codes without a known bound.
+        bounded: the share of its values whose currents, and whose sums over the silent steps, stay within the bound.
+        certain: whether its weights and constants alone ensure this for all images.
     """
 
     name: str
@@ -133,13 +133,13 @@ class LayerDiagnosis:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What makes the error of a converted network on some images; printed, a table and a sentence.
+    """The causes of a converted network's error on some images. Printing it shows a table and a sentence.
 
     Attributes:
         title: the scheme.
         rows: the input's encoder, then every layer of neurons.
-        error: the relative error of the decoded outputs, measured.
-        advice: the setting of the scheme, by name, that would help most; empty where there is none, or no need.
+        error: the measured relative error of the decoded outputs.
+        advice: the setting of the scheme, by name, that would help most. Empty if there is none, or if none is needed.
     """
 
     title: str
@@ -149,28 +149,30 @@ class Diagnosis:
 
     @property
     def caused(self) -> Parts:
-        """What all layers cause, as if their errors were independent; its ``error`` stands beside the measured one."""
+        """The errors that all layers cause, as if independent. Compare its ``error`` with the measured one."""
         return sum((row.caused for row in self.rows), Parts())
 
     @property
     def binding(self) -> Binding:
-        """Which of the three binds the whole network."""
+        """The largest of the three causes for the whole network."""
         return self.caused.binding
 
     @property
     def words(self) -> str:
-        """What binds, where, and what to do, in a sentence or two."""
+        """The main cause, its layer and a remedy, in a sentence or two."""
         if self.error < _SIGNIFICANT:
             return f"The error at the output is {self.error:.2%}: nothing needs to be done."
         name, whole = self.binding, self.caused
         share = self.worst.caused.part(name) / (whole.part(name) or 1.0)
-        found = f"{name.capitalize()} makes {whole.shares[name]:.0%} of the squared error at the output"
-        found += f", {share:.0%} of that in {self.worst.name}. "
-        return found + (f"What would help most: {spelled(self.advice)}." if self.advice else "No setting reduces it.")
+        sentence = f"{name.capitalize()} makes {whole.shares[name]:.0%} of the squared error at the output"
+        sentence += f", {share:.0%} of that in {self.worst.name}. "
+        return sentence + (
+            f"What would help most: {spelled(self.advice)}." if self.advice else "No setting reduces it."
+        )
 
     @property
     def worst(self) -> LayerDiagnosis:
-        """The layer that has most of what binds."""
+        """The layer with the largest part of the main cause."""
         return max(self.rows, key=lambda row: row.caused.part(self.binding))
 
     def __rich__(self) -> Table:
@@ -182,10 +184,10 @@ class Diagnosis:
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
             numbers = [f"{x:.3g}" if x is not None else "" for x in (row.gain, row.current, row.bound)]
-            kept = "" if row.bounded is None else "all inputs" if row.certain else f"{row.bounded:.1%}"
+            bounded = "" if row.bounded is None else "all inputs" if row.certain else f"{row.bounded:.1%}"
             misses = (f"{row.residual:.3g}", f"{row.decoupled:.2%}")
             name = row.caused.binding if row.caused.total else ""
-            table.add_row(row.name, name, *_cells(row.caused), *misses, *numbers, kept, str(row.wait))
+            table.add_row(row.name, name, *_cells(row.caused), *misses, *numbers, bounded, str(row.wait))
         table.add_section()
         table.add_row("all", self.binding, *_cells(self.caused))
         table.add_row("measured", "", f"{self.error:.3%}")
@@ -201,7 +203,7 @@ def _cells(parts: Parts) -> list[str]:
 
 @torch.no_grad()
 def diagnose(snn: Network, images: Tensor) -> Diagnosis:
-    """The layers' own errors on ``images`` [N, \\*], what they cause at the output, and the setting that helps most."""
+    """Diagnose the layers on ``images`` [N, \\*]: their errors, their effect at the output, and the best setting."""
     layers = {op.name: _Layer(op, snn) for op in (snn.graph.input, *snn.graph.neurons)}
     sizes = [math.prod(op.shape) for op in snn.graph]
     values = max(sum(sizes), max(sizes) * len(snn.scheme.weights))
@@ -219,16 +221,16 @@ def diagnose(snn: Network, images: Tensor) -> Diagnosis:
     most = gains(snn.graph, spike=max(map(abs, snn.scheme.digits)), constants=True)
     scale = spread(outputs) * PROBES
     rows = tuple(layer.row(scale, strongest.get(name), most.get(name)) for name, layer in layers.items())
-    found = Diagnosis(str(snn.scheme), rows, relative_error(torch.cat(got), outputs))
-    if found.error < _SIGNIFICANT:
-        return found
-    foreseen = snn.clipped.get(found.worst.name, 0.0) >= found.worst.clipped * 2 / 3
-    advice = snn.scheme.remedy(found.binding, foreseen=foreseen)
-    return replace(found, advice=advice or {})
+    diagnosis = Diagnosis(str(snn.scheme), rows, relative_error(torch.cat(got), outputs))
+    if diagnosis.error < _SIGNIFICANT:
+        return diagnosis
+    foreseen = snn.clipped.get(diagnosis.worst.name, 0.0) >= diagnosis.worst.clipped * 2 / 3
+    advice = snn.scheme.remedy(diagnosis.binding, foreseen=foreseen)
+    return replace(diagnosis, advice=advice or {})
 
 
 class _Layer:
-    """What is gathered of one layer, chunk by chunk."""
+    """The sums for one layer, collected chunk by chunk."""
 
     def __init__(self, op: Op, snn: Network) -> None:
         self.op, self.snn = op, snn
@@ -241,7 +243,7 @@ class _Layer:
         self.caused = torch.zeros(3, dtype=torch.float64)
 
     def fire(self, currents: Sequence[Tensor]) -> Tracked:
-        """Fire the layer's neurons; the input's encoder for the values themselves."""
+        """Fire the layer's neurons. The input's encoder takes the values themselves."""
         if self.op.kind == "input":
             fired = self.snn.encode(*currents)
             target = currents[0]
@@ -261,20 +263,20 @@ class _Layer:
         return Tracked(fired.spikes)
 
     def _look(self, currents: Sequence[Tensor]) -> None:
-        """How large the currents are, against the bound."""
+        """Compare the currents with the bound."""
         self.current = max(self.current, *(float(z.abs().max()) for z in currents))
         if self.bound is None:
             return
         (z,) = currents
         beyond = z.abs().amax(0) / self.bound
         if self.wait:
-            heard = accumulate(z[: self.wait], beta=self.beta, silent=max(self.wait - len(z), 0))[-1]
-            beyond = torch.maximum(beyond, heard.abs() * 2 / self.beta**self.wait)
-        kept = self.op.function.head(beyond, constants=self.snn.tensors(self.op))  # the largest of a window
-        self.bounded += int((kept <= 1).sum())
+            accumulated = accumulate(z[: self.wait], beta=self.beta, silent=max(self.wait - len(z), 0))[-1]
+            beyond = torch.maximum(beyond, accumulated.abs() * 2 / self.beta**self.wait)
+        target = self.op.function.head(beyond, constants=self.snn.tensors(self.op))  # the largest of a window
+        self.bounded += int((target <= 1).sum())
 
     def project(self, grad: Tensor) -> None:
-        """Add what the residuals move one projection of the outputs by, squared, for each of the three parts."""
+        """Add, for each of the three parts, the square of the change that the residuals cause in one projection."""
         moved = (grad.float() * self.residual.float()).reshape(len(grad), -1)
         sums = [moved.sum(1, dtype=torch.float64)]
         for part in (self.clipped, self.late):
@@ -299,7 +301,7 @@ class _Layer:
         )
 
     def _certain(self, most: float) -> bool:
-        """Whether currents of at most ``most`` in a step keep to the bound, in the silent steps too."""
+        """Whether currents of at most ``most`` in a step stay within the bound, in the silent steps too."""
         assert self.bound is not None
-        heard = most * sum(self.beta**step for step in range(self.wait))
-        return most <= self.bound and heard <= self.beta**self.wait / 2
+        accumulated = most * sum(self.beta**step for step in range(self.wait))
+        return most <= self.bound and accumulated <= self.beta**self.wait / 2

@@ -1,4 +1,4 @@
-"""Work in place in an exported program: what of it the outputs need, and where its order matters."""
+"""In-place operations of an exported program: which of them the outputs need, and where their order matters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["aliased", "constants", "needed", "outputs", "prune"]
 
 
 def constants(program: ExportedProgram) -> dict[str, torch.Tensor]:
-    """Parameters, buffers and other tensors of ``program``, by the names of their places among its inputs."""
+    """Return parameters, buffers and other tensors of ``program``, by the names of their placeholders."""
     signature = program.graph_signature
     names = {
         **signature.inputs_to_parameters,
@@ -25,29 +25,29 @@ def constants(program: ExportedProgram) -> dict[str, torch.Tensor]:
 
 
 def outputs(program: ExportedProgram) -> list[object]:
-    """What the model returns, flat: nodes, and whatever else it returned. New values of buffers come before."""
+    """Return what the model returns, as a flat list: nodes and other values. New values of buffers are left out."""
     (results,) = next(iter(reversed(program.graph.nodes))).args
     assert isinstance(results, (list, tuple))
     return list(results[-len(program.graph_signature.user_outputs) :])
 
 
 def needed(program: ExportedProgram) -> set[Node]:
-    """The nodes that the outputs depend on, through values or through memory that both use.
+    """Return the nodes on which the outputs depend, through values or through shared memory.
 
-    A running maximum, a histogram, a counter of calls are none of them, though they write into buffers.
+    A running maximum, a histogram or a counter of calls is not among them, although it writes into buffers.
     """
     groups = _groups(program)
-    found = {node for node in outputs(program) if isinstance(node, Node)}
-    read = {groups[node] for node in found}
+    nodes = {node for node in outputs(program) if isinstance(node, Node)}
+    read = {groups[node] for node in nodes}
     for node in reversed(program.graph.nodes):
-        if node.op == "call_function" and (node in found or read.intersection(groups[n] for n in _written(node))):
-            found |= {node, *node.all_input_nodes}
+        if node.op == "call_function" and (node in nodes or read.intersection(groups[n] for n in _written(node))):
+            nodes |= {node, *node.all_input_nodes}
             read |= {groups[source] for source in node.all_input_nodes}
-    return found
+    return nodes
 
 
 def prune(program: ExportedProgram) -> None:
-    """Take out of ``program`` what its outputs do not need."""
+    """Remove from ``program`` what its outputs do not need."""
     keep = needed(program)
     for node in reversed(program.graph.nodes):
         if node.op == "call_function" and node not in keep:
@@ -56,7 +56,10 @@ def prune(program: ExportedProgram) -> None:
 
 
 def aliased(program: ExportedProgram) -> bool:
-    """Whether an in-place operator changes what something else reads too, as a view or a buffer: order matters then."""
+    """Whether an in-place operator changes memory that something else reads, such as a view or a buffer.
+
+    Then the order of operations matters.
+    """
     order = {node: k for k, node in enumerate(program.graph.nodes)}
     for node in program.graph.nodes:
         for changed in _written(node):
@@ -68,14 +71,14 @@ def aliased(program: ExportedProgram) -> bool:
 
 
 def _groups(program: ExportedProgram) -> dict[Node, Node]:
-    """For every node, one that stands for all that may share its memory."""
+    """Return for every node one that represents all nodes that may share its memory."""
     groups: dict[Node, Node] = {}
     tensors: dict[int, Node] = {}
-    held = constants(program)
+    stored = constants(program)
     for node in program.graph.nodes:
         shared = [groups[source] for source in _sources(node)]
-        if node.name in held and node.op == "placeholder":
-            memory = held[node.name].untyped_storage().data_ptr() or id(held[node.name])
+        if node.name in stored and node.op == "placeholder":
+            memory = stored[node.name].untyped_storage().data_ptr() or id(stored[node.name])
             shared = [tensors.setdefault(memory, node)]
         groups[node] = shared[0] if shared else node
         if len(set(shared)) > 1:
@@ -84,7 +87,7 @@ def _groups(program: ExportedProgram) -> dict[Node, Node]:
 
 
 def _sources(node: Node) -> list[Node]:
-    """The nodes whose memory the value of ``node`` may share."""
+    """Return the nodes whose memory the value of ``node`` may share."""
     if isinstance(node.target, OpOverload):
         places = zip(node.target._schema.arguments, node.args, strict=False)
         return [value for place, value in places if place.alias_info is not None and isinstance(value, Node)]
@@ -92,7 +95,7 @@ def _sources(node: Node) -> list[Node]:
 
 
 def _written(node: Node) -> list[Node]:
-    """The nodes whose values ``node`` changes in place."""
+    """Return the nodes whose values ``node`` changes in place."""
     if not isinstance(node.target, OpOverload):
         return []
     places = zip(node.target._schema.arguments, node.args, strict=False)
@@ -100,7 +103,7 @@ def _written(node: Node) -> list[Node]:
 
 
 def _is_view(node: Node) -> bool:
-    """Whether the value of ``node`` shares its memory with what it was made from."""
+    """Whether the value of ``node`` shares memory with its source."""
     if not isinstance(node.target, OpOverload):
         return node.target is getitem
     return any(result.alias_info is not None and not _writes(result) for result in node.target._schema.returns)

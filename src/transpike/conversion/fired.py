@@ -1,4 +1,4 @@
-"""What the layers of a spiking network fired, for those who look."""
+"""The spikes of a spiking network's layers, for inspection."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from transpike.neurons.tsa import Tracked
 __all__ = ["LayerTrace", "Trace", "Watch", "joined"]
 
 Watch = Callable[[Op, Tracked], None]
-"""Sees a layer's spikes as they are made: chunks, long trains in pieces of steps, the residual with the last."""
+"""A function that sees a layer's spikes: chunk by chunk, long trains in pieces of steps, the residual with the last."""
 
 
 @dataclass(frozen=True, repr=False)
 class LayerTrace:
-    """What one layer fired and what it left out.
+    """The spikes of one layer and their errors.
 
     Attributes:
-        spikes: digits [T, N, \\*] of the scheme; the input's may be an analog current.
-        residual: [N, \\*] in units of theta, target less decoded value; None for the input's code.
-        target: [N, \\*] in units of theta, the function of the layer's whole input; None for the input's code.
-        amplitude: theta, [], or one a channel, that broadcasts against one sample.
+        spikes: digits [T, N, \\*] of the scheme. The input may be an analog current.
+        residual: [N, \\*] in units of theta, target minus decoded value. None for the input.
+        target: [N, \\*] in units of theta, the function of the layer's whole input. None for the input.
+        amplitude: theta: [], or one for each channel, which broadcasts against one sample.
     """
 
     spikes: Tensor
@@ -36,7 +36,7 @@ class LayerTrace:
     amplitude: Tensor
 
     def __repr__(self) -> str:
-        """Shapes in place of values."""
+        """Show shapes in place of values."""
         residual = None if self.residual is None else list(self.residual.shape)
         return (
             f"LayerTrace(spikes={list(self.spikes.shape)}, residual={residual}, amplitude={self.amplitude.max():.4g})"
@@ -44,7 +44,7 @@ class LayerTrace:
 
 
 class Trace(dict[str, LayerTrace]):
-    """What every layer fired, by name. The error for a layer that sends no spikes names the layer that does."""
+    """The spikes of every layer, by name. For an operation without spikes, the error names the layer that has them."""
 
     def __init__(self, graph: Graph, layers: Mapping[str, LayerTrace]) -> None:
         super().__init__(layers)
@@ -69,7 +69,7 @@ class Trace(dict[str, LayerTrace]):
 
 
 def joined(parts: list[Tracked], amplitude: Tensor) -> LayerTrace:
-    """What one layer fired for all samples, of its parts for some of them."""
+    """Join the parts of one layer's spikes, each for some of the samples."""
 
     def cat(tensors: list[Tensor | None]) -> Tensor | None:
         some = [t for t in tensors if t is not None]

@@ -1,5 +1,8 @@
-"""Fold normalisation into weights: an affine step (BatchNorm, a constant factor or term) joins the weights of the layer
-before it, where nothing else reads what it changes; over moves (reshape, slice, cat, ...) and averages between, too."""
+"""Folds normalisation into weights.
+
+An affine step (BatchNorm, a constant factor or term) becomes part of the weights of the layer before it, if nothing
+else reads the changed values. Moves (reshape, slice, cat, ...) and averages may lie between the two.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _ROUNDING = 1e-6
 
 
 def fold(graph: Graph) -> Graph:
-    """``graph`` with affine steps in the weights before them, in one pass; a pair keeps the name of its first."""
+    """Return ``graph`` with affine steps folded into the weights before them. A folded pair keeps its first name."""
     folding = _Folding(graph)
     for op in graph:
         folding.add(op)
@@ -32,14 +35,14 @@ def fold(graph: Graph) -> Graph:
 
 @dataclass(frozen=True)
 class _Change:
-    """What an affine step does to a value of one sample: ``x * scale + shift``, NaN where it reads nothing."""
+    """The effect of an affine step on a value of one sample: ``x * scale + shift``. NaN where the step reads none."""
 
     scale: Tensor
     shift: Tensor
 
 
 class _Folding:
-    """The operations so far, who reads each (None stands for the world), and what became of those that are gone."""
+    """The new operations, the readers of each (None stands for the outputs), and the replacements of removed ones."""
 
     def __init__(self, graph: Graph) -> None:
         self.ops: dict[str, Op] = {}
@@ -62,7 +65,7 @@ class _Folding:
         self.readers[source] += self.readers[op.name]
 
     def _changed(self, affine: Op) -> dict[str, Op] | None:
-        """The operations that change so that the step is no longer needed; None where that is not possible."""
+        """Return the changed operations that make the step unnecessary, or None if there is no such change."""
         source = self.ops[affine.inputs[0]]
         scale, shift = affine.tensors.get("scale"), affine.tensors.get("shift")
         if source.kind == "affine":
@@ -77,7 +80,7 @@ class _Folding:
         return self._behind(source, affine.name, _Change(scale.expand(affine.shape), shift.expand(affine.shape)))
 
     def _behind(self, op: Op, reader: str, change: _Change) -> dict[str, Op] | None:
-        """The same for what ``reader`` reads of ``op``."""
+        """Return the same for the part of ``op`` that ``reader`` reads."""
         settled = self._settled(op, reader, change)
         if settled is None:
             return None
@@ -95,7 +98,7 @@ class _Folding:
         return changed or None
 
     def _settled(self, op: Op, reader: str, change: _Change) -> _Change | None:
-        """``change``, with nothing to change where others read; None if they read what is to change."""
+        """``change`` where only the step reads and the identity elsewhere, or None if others read changed values."""
         scale, shift = change.scale.clone(), change.shift.clone()
         for other in self.readers[op.name]:
             if other is not None and other.name == reader:
@@ -109,44 +112,44 @@ class _Folding:
         return _Change(scale, shift)
 
     def _moved(self, op: Op, change: _Change) -> list[_Change] | None:
-        """What the inputs of a move must become."""
+        """Return the changes that the inputs of a move need."""
         shapes = {name: self.ops[name].shape for name in op.inputs}
         if len(shapes) < len(op.inputs):
             return None
         index = _places(op, shapes)
         sizes = [torch.Size(shape).numel() for shape in shapes.values()]
         parts: list[list[Tensor]] = []
-        for wanted in (change.scale, change.shift):
-            flat = wanted.new_full((sum(sizes),), torch.nan)
-            flat[index] = wanted.reshape(-1)
-            if not torch.equal(flat[index].nan_to_num(0.5), wanted.reshape(-1).nan_to_num(0.5)):
-                return None  # a value that is moved to two places
+        for part in (change.scale, change.shift):
+            flat = part.new_full((sum(sizes),), torch.nan)
+            flat[index] = part.reshape(-1)
+            if not torch.equal(flat[index].nan_to_num(0.5), part.reshape(-1).nan_to_num(0.5)):
+                return None  # the move copies a value to two places
             parts.append([p.view(shape) for p, shape in zip(flat.split(sizes), shapes.values(), strict=True)])
         return [_Change(scale, shift) for scale, shift in zip(*parts, strict=True)]
 
     def _spread(self, op: Op, change: _Change) -> list[_Change] | None:
-        """What the input of an average must become, if the change is the same all over each window."""
+        """Return the change that the input of an average needs, if the change is constant within each window."""
         if not averages(op):
             return None
         shape = self.ops[op.inputs[0]].shape
-        weights = apply(op, {}, change.scale.new_ones(1, *shape))[0]  # of a window together; less where it has padding
+        weights = apply(op, {}, change.scale.new_ones(1, *shape))[0]  # a window's sum; less than 1 with padding
         if op.kind == "resample":
             axes = list(range(len(shape) - resampled(op), len(shape)))
         else:
             axes = [axis - 1 for axis in op.args["dim"]]
-        found = []
-        for wanted in (change.scale, change.shift / weights):
-            if wanted.ndim < len(shape):
-                wanted = wanted.view([1 if axis in axes else n for axis, n in enumerate(shape)])
-            first = wanted[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(len(shape)))]
-            if not bool(((wanted - first).abs() <= _ROUNDING * first.abs()).all()):
+        parts = []
+        for part in (change.scale, change.shift / weights):
+            if part.ndim < len(shape):
+                part = part.view([1 if axis in axes else n for axis, n in enumerate(shape)])
+            first = part[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(len(shape)))]
+            if not bool(((part - first).abs() <= _ROUNDING * first.abs()).all()):
                 return None
-            found.append(first.expand(shape))
-        return [_Change(*found)]
+            parts.append(first.expand(shape))
+        return [_Change(*parts)]
 
 
 def _places(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
-    """Which value of its inputs, counted one after the other, a move puts into each place of its result."""
+    """Return which value of a move's inputs, numbered one after the other, goes to each place of its result."""
     counts, start = [], 0
     for shape in shapes.values():
         size = torch.Size(shape).numel()
@@ -157,7 +160,7 @@ def _places(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
 
 
 def _chained(source: Op, scale: Tensor | None, shift: Tensor | None) -> Op:
-    """An affine step followed by another."""
+    """Return the composition of an affine step with another."""
     tensors = dict(source.tensors)
     if scale is not None:
         tensors = {key: value * scale for key, value in tensors.items()}
@@ -168,7 +171,7 @@ def _chained(source: Op, scale: Tensor | None, shift: Tensor | None) -> Op:
 
 
 def _weighted(source: Op, change: _Change) -> Op | None:
-    """A weighted layer followed by a change that is one for each channel; None where it is not."""
+    """Return a weighted layer followed by a change that is constant within channels, or None for another change."""
     weight, tensors = source.tensors["weight"], dict(source.tensors)
     scale, shift = _per_channel(change.scale, source, 1), _per_channel(change.shift, source, 0)
     if scale is None or shift is None:
@@ -184,8 +187,8 @@ def _weighted(source: Op, change: _Change) -> Op | None:
 
 
 def _per_channel(tensor: Tensor, source: Op, default: float) -> Tensor | None:
-    """``tensor`` (broadcast against one sample) as one number a channel; None where it varies inside a channel."""
-    axes = source.tensors["weight"].ndim - 1 if source.kind == "convolution" else 1  # before it: copies of the layer
+    """Return ``tensor`` (broadcast against one sample) as one number for each channel. None if a channel varies."""
+    axes = source.tensors["weight"].ndim - 1 if source.kind == "convolution" else 1  # earlier axes are copies
     channel = len(source.shape) - axes
     full = tensor.to(source.tensors["weight"]).expand(*(1,) * (len(source.shape) - tensor.ndim), *tensor.shape)
     rows = full.movedim(channel, 0).reshape(full.shape[channel], -1)

@@ -1,7 +1,7 @@
-"""The converter's own picture of a network: a list of named operations, each with plain arguments and its tensors.
+"""The converter's representation of a network: a list of named operations, each with plain arguments and tensors.
 
-Nothing here knows Python classes of a user's model, so a graph can be written as JSON beside safetensors and read back
-without the code it came from. `transpike.conversion.kinds` lists the kinds of operation and what each does.
+Nothing here depends on Python classes of a user's model. So a graph can be written as JSON and safetensors, and read
+without the code from which it came. `transpike.conversion.kinds` lists the kinds of operations and what each does.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["Graph"]
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Operations in an order in which they can run, and which of them leave the network.
+    """Operations in an order in which they can run, and the names of the outputs.
 
     Attributes:
         ops: the operations.
-        outputs: names of those that leave the network.
-        container: how outputs are returned: ``"tensor"``, ``"tuple"``, ``"list"``, or a list of dictionary keys.
-        joined: for layers of the model that became part of another operation, the name of that one.
-        step: images may have sides that differ from those it was traced at by multiples of it; 0 where they may not.
-        fixed: why they may not.
+        outputs: the names of the operations whose results are the network's outputs.
+        container: the form of the outputs: ``"tensor"``, ``"tuple"``, ``"list"``, or a list of dictionary keys.
+        joined: the name of the other operation, for layers of the model that became part of another operation.
+        step: the sides of images may differ from the traced ones by multiples of this number. 0 if they may not differ.
+        fixed: the reason why they may not.
         spikes: at which of the model's operators there are neurons: see `transpike.conversion.place`.
     """
 
@@ -55,7 +55,7 @@ class Graph:
 
     @cached_property
     def order(self) -> dict[str, int]:
-        """The place of every operation among all."""
+        """The position of every operation in the order."""
         return {op.name: k for k, op in enumerate(self.ops)}
 
     @property
@@ -68,7 +68,7 @@ class Graph:
 
     @cached_property
     def spiking(self) -> frozenset[str]:
-        """The operations from which spikes must still travel: weighted layers, products, and all before one."""
+        """The operations up to the last ones that need spikes: weighted layers, products, and all before them."""
         out: set[str] = set()
         for op in reversed(self.ops):
             if reads(op) or op.name in out:
@@ -77,13 +77,13 @@ class Graph:
 
     @cached_property
     def readouts(self) -> frozenset[str]:
-        """The spiking operations whose results are decoded: outputs, and what other operations read."""
+        """The spiking operations whose results are decoded: outputs, and inputs of operations that are not spiking."""
         readers = [name for op in self.ops if op.name not in self.spiking for name in op.inputs]
         return self.spiking.intersection([*readers, *self.outputs])
 
     @cached_property
     def consumers(self) -> dict[str, list[Op]]:
-        """For every operation that is read, those that read it (once per edge)."""
+        """The operations that read each operation (once for each edge)."""
         out: dict[str, list[Op]] = defaultdict(list)
         for op in self.ops:
             for name in op.inputs:
@@ -91,11 +91,11 @@ class Graph:
         return dict(out)
 
     def read_once(self, name: str) -> bool:
-        """Whether one operation reads it, once, and it is no output."""
+        """Whether only one operation reads the result, only once, and it is no output."""
         return len(self.consumers.get(name, ())) == 1 and name not in self.outputs
 
     def pack(self, values: Mapping[str, Tensor]) -> Any:
-        """The outputs in the form in which the network returned them."""
+        """Return the outputs in the form in which the original network returned them."""
         outputs = [values[name] for name in self.outputs]
         match self.container:
             case "tensor":
@@ -113,10 +113,10 @@ class Graph:
         observe: Callable[[Op, Tensor], None] | None = None,
         heard: Callable[[Op, Tensor], None] | None = None,
     ) -> dict[str, Tensor]:
-        """The analog network: every operation on real values, for ``x`` of shape [N, \\*].
+        """Run the analog network: every operation on real values, for ``x`` of shape [N, \\*].
 
-        ``observe(op, value)`` is called for the input and for every neuron, ``heard(op, operand)`` before for every
-        neuron of one operand. Returns the outputs by name.
+        ``observe(op, value)`` is called for the input and for every neuron. ``heard(op, operand)`` is called before it
+        for every neuron with one operand. Returns the outputs by name.
         """
         uses = {name: len(ops) for name, ops in self.consumers.items()}
         values: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Hooks on the user's layers: which only record, and by what name an operation inside one is blamed on it."""
+"""Hooks on the user's layers: which hooks only record, and how an error inside a hook names it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _FRAME = re.compile(r'File "<hook (.+?)>"')
 
 
 class Hook:
-    """A forward hook or forward pre-hook of the user, in a wrapper that leaves its name in every stack trace.
+    """A forward hook or forward pre-hook of the user, in a wrapper whose name appears in every stack trace.
 
     Attributes:
-        only_records: whether no call so far returned anything, wrote into a tensor it was given, or set an attribute.
-        skipped: whether calls do nothing: what only records need not be traced (it may print, or go through NumPy).
+        only_records: whether no call so far returned anything, wrote into an argument tensor, or set an attribute.
+        skipped: whether calls do nothing. A hook that only records need not be traced (it may print or use NumPy).
     """
 
     def __init__(self, hook: Callable[..., object]) -> None:
-        def forward(*args: object, **options: object) -> object:  # PyTorch keeps frames of this name
+        def forward(*args: object, **options: object) -> object:  # PyTorch keeps stack frames with this name
             return hook(*args, **options)
 
         name = getattr(hook, "__name__", type(hook).__name__)
@@ -43,21 +43,21 @@ class Hook:
 
 
 def wrap(model: nn.Module) -> None:
-    """Put a `Hook` around every hook of ``model``; who calls takes care that the old ones come back."""
+    """Put a `Hook` around every hook of ``model``. The caller must restore the original hooks."""
     for registered in _registered(model):
         for key, hook in registered.items():
             registered[key] = Hook(hook)
 
 
 def recorders(model: nn.Module) -> list[Hook]:
-    """Of the hooks that `wrap` went around, those that did nothing but record so far."""
+    """Return the hooks wrapped by `wrap` that have only recorded so far."""
     hooks = [hook for registered in _registered(model) for hook in registered.values()]
     return [hook for hook in hooks if isinstance(hook, Hook) and hook.only_records]
 
 
 @contextlib.contextmanager
 def skipped(hooks: list[Hook]) -> Iterator[None]:
-    """Calls of ``hooks`` do nothing for a while."""
+    """Make calls of ``hooks`` do nothing inside the context."""
     for hook in hooks:
         hook.skipped = True
     try:
@@ -72,13 +72,13 @@ def _registered(model: nn.Module) -> list[dict[int, Callable[..., object]]]:
 
 
 def blamed(trace: str) -> str | None:
-    """The name of the hook in whose call a stack trace lies, if it does."""
+    """Return the name of the hook in whose call a stack trace lies, or None."""
     names = _FRAME.findall(trace)
     return names[-1] if names else None
 
 
 def _versions(module: nn.Module, *values: object) -> list[tuple[object, int]]:
-    """What changes when a hook sets an attribute of its module, or writes into a tensor it was given."""
+    """Return versions that change if a hook sets an attribute of its module or writes into an argument tensor."""
     tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
     attributes = (*vars(module).items(), *module._buffers.items(), *module._parameters.items())
     return [

@@ -1,13 +1,13 @@
 r"""A network whose weights, biases and thresholds are whole numbers times powers of two.
 
-A weight of output channel c becomes ``round(w 2^k_c) 2^-k_c``, with the largest k_c for which ``bits`` hold all of the
-channel's; a bias keeps a few bits more. In units of ``2^-e`` (the finest exponent that reaches a layer) currents,
-states and the threshold ``2^Ts 2^e / 2`` are whole, and with a radix of 2 a neuron needs shifts and additions alone. A
-bound of every current follows from the weights and the largest digit, and with it the bits that a state can need,
-whatever the image.
+A weight of output channel c becomes ``round(w 2^k_c) 2^-k_c``, with the largest k_c for which ``bits`` hold all weights
+of the channel. A bias keeps a few more bits. Currents, states and the threshold ``2^Ts 2^e / 2`` are then whole in
+units of ``2^-e`` (the finest exponent that reaches a layer). With a radix of 2 a neuron needs only shifts and
+additions. The weights and the largest digit bound every current, and so also the bits that a state can need for any
+image.
 
-Every spiking operation has ``args["exponent"]``: its result (of neurons, their states) times 2 to that is whole. Layers
-of neurons and readouts have ``args["state_bits"]``, too.
+Every spiking operation has ``args["exponent"]``: its result (for neurons, their states) times 2 to this power is whole.
+Layers of neurons and readouts also have ``args["state_bits"]``.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ __all__ = ["Reach", "finest", "quantised", "reaches", "state_bits"]
 _NEVER = -(2**20)
 
 FRACTION = 4
-"""Bits of a bias beyond those of the weights of its channel: it is added at each of the T steps."""
+"""Extra bits of a bias beyond those of the weights of its channel, because it is added at each of the T steps."""
 
 MULTIPLIER = 12
-"""Bits of the factor that stands for an average over a number of values that is no power of two."""
+"""Bits of the factor of an average over a number of values that is not a power of two."""
 
 
 LARGEST = 50
-"""Bits of a state, at most: double precision holds all whole numbers of so many."""
+"""The largest number of bits of a state, because double precision holds all whole numbers with so many bits."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What a result can be, value by value: a multiple of ``2^-exponent``, of magnitude at most ``bound`` in a step."""
+    """The range of each value of a result: a multiple of ``2^-exponent`` with magnitude at most ``bound`` in a step."""
 
     exponent: Tensor
     bound: Tensor
 
 
 def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: int) -> Graph:
-    """``graph`` with whole weights and biases, in double precision.
+    """Return ``graph`` with whole weights and biases, in double precision.
 
     Raises:
-        ConversionError: if the radix is no whole number, or an operation has no whole form.
+        ConversionError: The radix is not a whole number, or an operation has no whole form.
     """
     name, beta = type(scheme).__name__, ratio(scheme)
     if beta is None or beta != int(beta) or constant_entry(scheme) is None:
@@ -68,56 +68,55 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
     ops = tuple(_whole(graph, op, bits) if op.name in graph.spiking else op for op in graph)
     ops = tuple(replace(op, tensors=_double(op.tensors), follows=()) for op in ops)
     result = replace(graph, ops=ops, step=0, fixed="its whole numbers belong to one size")
-    found = reaches(result, scheme)
+    ranges = reaches(result, scheme)
 
     def facts(op: Op) -> dict[str, int]:
-        if not found[op.name].bound.isfinite().all():
+        if not ranges[op.name].bound.isfinite().all():
             raise ConversionError(f"{op.name}: weights before it are not finite, or too large for whole numbers")
-        widths = {"exponent": int(found[op.name].exponent.max())}
+        widths = {"exponent": int(ranges[op.name].exponent.max())}
         if op.fires or op.name in graph.readouts:
-            widths["state_bits"] = state_bits(op, found[op.name], scheme, waits.get(op.name, 0))
+            widths["state_bits"] = state_bits(op, ranges[op.name], scheme, waits.get(op.name, 0))
         if max(widths.values()) > LARGEST:
             raise ConversionError(
                 f"{op.name}: its states would need {max(widths.values())} bits; the limit is {LARGEST}"
             )
         return widths
 
-    marked = (replace(op, args={**op.args, **facts(op)}) if op.name in found else op for op in result)
+    marked = (replace(op, args={**op.args, **facts(op)}) if op.name in ranges else op for op in result)
     return replace(result, ops=tuple(marked))
 
 
 def reaches(graph: Graph, scheme: Scheme) -> dict[str, Reach]:
-    """What the result of each spiking operation can be; of a layer of neurons, what its current can be."""
-    found: dict[str, Reach] = {}
+    """Return the range of each spiking operation's result; for a layer of neurons, the range of its current."""
+    ranges: dict[str, Reach] = {}
     sent = float(max(scheme.digits)), float(max(scheme.encoded or (math.inf,)))
     for op in graph:
         if op.name not in graph.spiking:
             continue
         shape = (1, *op.shape)
-        inputs = [_train(graph[n], sent) if graph[n].fires or not graph[n].inputs else found[n] for n in op.inputs]
+        inputs = [_train(graph[n], sent) if graph[n].fires or not graph[n].inputs else ranges[n] for n in op.inputs]
         if op.kind == "input":
-            found[op.name] = Reach(torch.zeros(shape), torch.full(shape, sent[1]).double())
+            ranges[op.name] = Reach(torch.zeros(shape), torch.full(shape, sent[1]).double())
         elif op.fires:
             gains = op.gains or (1.0,) * len(inputs)
-            found[op.name] = _merged(op, [_times(reach, gain) for reach, gain in zip(inputs, gains, strict=True)])
+            ranges[op.name] = _merged(op, [_times(reach, gain) for reach, gain in zip(inputs, gains, strict=True)])
         else:
-            found[op.name] = _through(op, inputs)
-    return found
+            ranges[op.name] = _through(op, inputs)
+    return ranges
 
 
 def state_bits(op: Op, reach: Reach, scheme: Scheme, wait: int) -> int:
-    """Bits, the sign's among them, that hold every state of a layer, or of the output, whatever the image.
+    """Return the bits, including the sign, that hold every state of a layer or of the output for any image.
 
-    A state counts in units of ``2^-exponent`` of its own channel.
-
-    H is at most ``bound sum_t beta^t beta^Ts``; G at most the largest train; what is compared is their difference.
+    A state counts in units of ``2^-exponent`` of its own channel. The accumulated input H is at most ``bound sum_t
+    beta^t beta^Ts``, and the accumulated output G at most the largest train. Neurons compare their difference.
     """
     beta = ratio(scheme) or 1.0
     steps = sum(beta**t for t in range(len(scheme.weights)))
     unit = torch.exp2(reach.exponent.double())
-    held = reach.bound * steps * beta**wait * unit
+    accumulated = reach.bound * steps * beta**wait * unit
     sent = max(scheme.digits) * steps * beta**wait * unit if op.fires else 0 * unit
-    largest = min(float((held.amax() + sent.amax()).clamp_min(1)), sys.float_info.max)
+    largest = min(float((accumulated.amax() + sent.amax()).clamp_min(1)), sys.float_info.max)
     return math.ceil(math.log2(largest + 1)) + 1
 
 
@@ -131,7 +130,7 @@ def _times(reach: Reach, gain: float) -> Reach:
 
 
 def _merged(op: Op, inputs: list[Reach]) -> Reach:
-    """The operands of a function, each on its own; of all together the finest and the largest."""
+    """Return the range of the joined operands of a function: the finest exponent and the largest bound of all."""
     finest = max(float(reach.exponent.max()) for reach in inputs)
     largest = max(float(reach.bound.max()) for reach in inputs)
     if len(inputs) == 1 and inputs[0].bound.shape == (1, *op.shape):
@@ -170,7 +169,7 @@ def _through(op: Op, inputs: list[Reach]) -> Reach:
 
 
 def _channels(op: Op, values: Tensor) -> Tensor:
-    """One value an output channel, as it stands in the result; or one for all."""
+    """Return one value for each output channel, in the layout of the result, or one value for all."""
     if values.numel() == 1:
         return values.flatten()
     axes = 0 if op.kind == "linear" else op.tensors["weight"].ndim - 2
@@ -185,14 +184,14 @@ def finest(t: Tensor, *, channels: bool | None = False) -> Tensor:
     for shift in (32, 16, 8, 4, 2, 1):
         free = (scaled & ((1 << shift) - 1)) == 0
         trailing, scaled = trailing + shift * free, torch.where(free, scaled >> shift, scaled)
-    found = torch.where(t == 0, _NEVER, 53 - exponent - trailing).float()
+    exponents = torch.where(t == 0, _NEVER, 53 - exponent - trailing).float()
     if channels is not None:
-        found = found.flatten(1).amax(1) if channels else found.amax()
-    return torch.where(found == _NEVER, 0.0, found)
+        exponents = exponents.flatten(1).amax(1) if channels else exponents.amax()
+    return torch.where(exponents == _NEVER, 0.0, exponents)
 
 
 def _averaged(op: Op, shape: torch.Size) -> float:
-    """The power of two over which an average goes."""
+    """Return the power of two over which an average is taken."""
     probe = torch.ones(shape, dtype=torch.float64)
     probe[:] = 0
     probe.view(-1)[0] = 1
@@ -238,7 +237,7 @@ def _whole(graph: Graph, op: Op, bits: int) -> Op:
 
 
 def _exponents(rows: Tensor, bits: int) -> Tensor:
-    """The largest for which the row's magnitudes stay within ``2^(bits-1) - 1``."""
+    """Return the largest exponents with which the rows' magnitudes stay within ``2^(bits-1) - 1``."""
     peak = rows.abs().amax(1).clamp_min(2.0**-40)
     return torch.floor(torch.log2((2 ** (bits - 1) - 1) / peak))
 
@@ -249,7 +248,7 @@ def _rounded(values: Tensor, bits: int) -> Tensor:
 
 
 def _summed(op: Op, shape: tuple[int, ...]) -> Op:
-    """An average over a number of values that is no power of two: a sum, times a number of `MULTIPLIER` bits."""
+    """A sum times a number of `MULTIPLIER` bits, for an average over a number of values that is no power of two."""
     pooled = op.kind == "resample" and op.args["operator"].startswith("adaptive_avg")
     count = math.prod(shape) // max(math.prod(op.shape), 1)
     if not (op.kind == "mean" or (pooled and set(op.args["args"][0]) == {1})) or count & (count - 1) == 0:

@@ -1,8 +1,9 @@
-"""From PyTorch's operators (as torch.export sees them) to the converter's operations.
+"""Translates PyTorch's operators (in a torch.export program) to the converter's operations.
 
-Every operator has one lowering, whether the model reached it as a module, a function or a method. Arithmetic on
-parameters alone (weight standardisation, a scaled buffer) is done here, once. What has no lowering is collected, so
-that one error can name every such place. What no output needs (a running maximum, a histogram) is left out.
+Every operator has one translation (its lowering), whether the model used it as a module, a function or a method.
+Arithmetic on parameters alone (weight standardisation, a scaled buffer) is computed here, once. Operators without a
+lowering are collected, so that one error can name all places. Operations that no output needs (a running maximum, a
+histogram) are left out.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Lowered:
     """An exported program as operations.
 
     Attributes:
-        ops: what the outputs need, in an order in which it can run.
-        outputs: their names.
+        ops: the operations that the outputs need, in an order in which they can run.
+        outputs: the names of the outputs.
         problems: every place without a spiking form.
-        unknown: operators without a form of their own, which may be made of others that have one.
-        hooked: where the operations stand that a hook on a layer performs.
+        unknown: operators without a lowering, which PyTorch may be able to decompose into others.
+        hooked: where the operations stand that run inside a hook of a layer.
     """
 
     ops: tuple[Op, ...]
@@ -60,14 +61,14 @@ class Lowered:
 
 
 def lower(program: ExportedProgram) -> Lowered:
-    """The operations that ``program`` performs, and what of it cannot be converted."""
-    start, held, results, live = image(program), constants(program), outputs(program), needed(program)
+    """Return the operations that ``program`` performs, and its parts that cannot be converted."""
+    start, tensors, results, live = image(program), constants(program), outputs(program), needed(program)
     shape = start.meta["val"].shape
     to = Lowering(shape[0], {"input": Op("input", "input", (), tuple(shape[1:]))}, {"input": Form(tuple(shape[1:]))})
     to.env[start] = "input"
     for node in program.graph.nodes:
         if node.op == "placeholder" and node is not start:
-            to.env[node] = held[node.name]
+            to.env[node] = tensors[node.name]
         elif node.op == "call_function" and node in live:
             value = node.meta.get("val")
             sized = value is None or isinstance(value, _NUMBERS)
@@ -87,7 +88,7 @@ def lower(program: ExportedProgram) -> Lowered:
 
 
 def _number(to: Lowering, node: Node) -> Value:
-    """A number of constants alone (a threshold kept in a buffer) is known; others are so for the example only."""
+    """Return a number, evaluated if it depends on constants alone. Others hold for the example only."""
     value: Value = node.meta.get("val")
     args, kwargs = _inputs(to, node)
     known = not any(isinstance(item, (str, *_SYMBOLIC)) for item in flat([*args, *kwargs.values()]))
@@ -95,7 +96,7 @@ def _number(to: Lowering, node: Node) -> Value:
 
 
 def _lower(to: Lowering, node: Node) -> Value:
-    """What ``node`` becomes: operations are emitted, problems noted."""
+    """Lower ``node``: emit its operations and note problems."""
     if node.target is getitem:
         source, index = node.args
         parts = to.env[source]  # type: ignore[index]
@@ -129,19 +130,19 @@ def _lower(to: Lowering, node: Node) -> Value:
 
 
 def _repeated(arguments: Mapping[str, Value], node: Node) -> int:
-    """For how many steps a recurrent cell runs; 0 where their number is open."""
+    """Return the number of steps of a recurrent cell, or 0 if it varies."""
     sequence = node.all_input_nodes[0].meta["val"].shape
     axis = int(bool(arguments.get("batch_first")))
     return sequence[axis] if len(sequence) == 3 and isinstance(sequence[axis], int) else 0
 
 
 def _same_type(node: Node) -> bool:
-    """Whether the input of ``node`` is moved, not turned into numbers of another kind."""
+    """Whether the result of ``node`` has the dtype of its first input."""
     return bool(node.all_input_nodes[0].meta["val"].dtype == node.meta["val"].dtype)
 
 
 def _as_float(to: Lowering, node: Node, x: str) -> str:
-    """``x``, or true and false as one and zero."""
+    """Return ``x``, with true and false as one and zero."""
     source = next((n.meta["val"] for n in node.all_input_nodes if to.env[n] == x), None)
     if source is None or source.is_floating_point() or not first_tensor(node).is_floating_point():
         return x
@@ -149,7 +150,7 @@ def _as_float(to: Lowering, node: Node, x: str) -> str:
 
 
 def _arguments(to: Lowering, node: Node) -> dict[str, Value]:
-    """All arguments of the operator by name, defaults filled in, nodes replaced by what they became."""
+    """Return all arguments of the operator by name, with defaults, and with nodes replaced by their results."""
     assert isinstance(node.target, OpOverload)
     args, kwargs = _inputs(to, node)
     schema = node.target._schema.arguments
@@ -163,7 +164,7 @@ def _inputs(to: Lowering, node: Node) -> tuple[tuple[Value, ...], dict[str, Valu
 
 
 def _constant(to: Lowering, node: Node) -> Value:
-    """Arithmetic on parameters and buffers alone is done once, now; for one sample, where their number matters."""
+    """Compute arithmetic on parameters and buffers alone, once. If the number of samples matters, it is for one."""
     args, kwargs = _inputs(to, node)
 
     def size(value: Value) -> Value:
@@ -185,7 +186,7 @@ def _evaluated(node: Node, args: tuple[Value, ...], kwargs: dict[str, Value]) ->
 
 
 def _finish(to: Lowering, outputs: tuple[str, ...]) -> tuple[Op, ...]:
-    """The operations the outputs need, tensors detached from the user's module."""
+    """Return the operations that the outputs need, with tensors detached from the user's module."""
     needed = {"input", *outputs}
     for op in reversed(list(to.ops.values())):
         if op.name in needed:
@@ -198,5 +199,5 @@ def _finish(to: Lowering, outputs: tuple[str, ...]) -> tuple[Op, ...]:
 
 
 def _renamed(arguments: dict[str, Value]) -> dict[str, Value]:
-    """The first argument, which operators call ``input`` or ``self``, under one name."""
+    """Return the arguments with one name for the first, which operators call ``input`` or ``self``."""
     return {{"self": "input"}.get(key, key): value for key, value in arguments.items()}

@@ -1,4 +1,4 @@
-"""What the lowering of an operator works with: the operations made so far, and how to add one or to refuse."""
+"""The state that the lowering of an operator works with: the operations so far, and how to add or refuse one."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Input: TypeAlias = str | Known
 Value: TypeAlias = (
     Input | torch.SymInt | torch.SymFloat | torch.SymBool | torch.dtype | torch.device | Sequence["Value"] | None
 )
-"""What an argument of an operator, or a node of the exported graph, becomes."""
+"""The result of lowering an argument of an operator, or a node of the exported graph."""
 UNSUPPORTED: Value = NotImplemented
-"""What the lowering of an operator returns where its arguments have no spiking form."""
+"""The value that the lowering of an operator returns if its arguments have no spiking form."""
 _SYNONYMS = {"true_divide": "div", "divide": "div", "multiply": "mul", "subtract": "sub"}
 
 
@@ -36,13 +36,13 @@ class Lowering:
 
     Attributes:
         samples: the size that torch.export gave the axis of samples.
-        ops: the operations made so far.
-        forms: how the model's own value stands in each.
-        env: what a node became: the name of an operation, a constant tensor (for one sample, where the number of
+        ops: the operations so far.
+        forms: for each operation, the relation between the model's own value and the graph's.
+        env: the result of each node: the name of an operation, a constant tensor (for one sample, if the number of
             samples is part of its shape), a number, or a list of these (the parts of a split).
         problems: every place without a spiking form.
-        unknown: operators without a form of their own.
-        hooked: where the operations stand that a hook on a layer performs.
+        unknown: operators without a lowering.
+        hooked: where the operations stand that run inside a hook of a layer.
     """
 
     samples: torch.SymInt
@@ -70,8 +70,8 @@ class Lowering:
     ) -> str:
         """Add an operation for ``node`` under a name that leads back to the model's source.
 
-        ``value`` has the shape of the result, or is its form; where it is missing, the result is the first tensor that
-        ``node`` gives. ``part`` names one of several operations that one node becomes.
+        ``value`` is the result's form, or has its shape. Without it, the result is the first tensor of ``node``.
+        ``part`` names one of several operations for the same node.
         """
         result = first_tensor(node) if value is None else value
         form = result if isinstance(result, Form) else self.form(result, inputs)
@@ -94,40 +94,40 @@ class Lowering:
     # -- the axis of samples -------------------------------------------------------------------------------------------
 
     def size(self, n: int | torch.SymInt, samples: int) -> int:
-        """A size of the model for so many samples.
+        """Return a size in the model for so many samples.
 
         Raises:
-            TypeError: if it depends on anything else.
+            TypeError: The size depends on anything else.
         """
         return n if isinstance(n, int) else int(n.node.expr.subs(self.samples.node.expr, samples))
 
     def counted(self, value: Tensor) -> tuple[int, int] | None:
-        """Which axis of ``value`` counts samples, and how many copies of each; None unless it is one axis."""
+        """Which axis of ``value`` counts samples, and the number of copies of each. None unless it is one axis."""
         axes = [axis for axis, n in enumerate(value.shape) if not isinstance(n, int)]
         if len(axes) != 1:
             return None
         try:
             sizes = {samples: self.size(value.shape[axes[0]], samples) for samples in (2, 3, 7)}
-        except TypeError:  # it depends on values
+        except TypeError:  # the size depends on values
             return None
         copies = sizes[2] // 2
         return (axes[0], copies) if all(n == copies * samples for samples, n in sizes.items()) else None
 
     def form(self, value: Tensor, inputs: Sequence[str]) -> Form | None:
-        """The form of ``value``, computed from ``inputs``; None where it has lost its samples."""
-        found = self.counted(value)
-        if found is None:
+        """Return the form of ``value``, computed from ``inputs``, or None if it has lost its samples."""
+        counted = self.counted(value)
+        if counted is None:
             return None
-        forms = [self.forms[name].like(*found, value.shape) for name in inputs if name not in self._astray]
+        forms = [self.forms[name].like(*counted, value.shape) for name in inputs if name not in self._astray]
         return next((form for form in forms if form), None)
 
     def same(self, value: Tensor, name: str) -> bool:
-        """Whether ``value`` has the shape of the operation ``name``, its samples in the same place."""
-        found, form = self.counted(value), self.forms[name]
-        return found == (form.axis, form.copies) and tuple(self.size(n, 2) for n in value.shape) == form.own(2)
+        """Whether ``value`` has the shape of the operation ``name``, with the samples in the same place."""
+        counted, form = self.counted(value), self.forms[name]
+        return counted == (form.axis, form.copies) and tuple(self.size(n, 2) for n in value.shape) == form.own(2)
 
     def aligned(self, node: Node, name: str, form: Form) -> str | None:
-        """``name`` with axes of one in front, so that it broadcasts against ``form``; None if it cannot."""
+        """Return ``name`` with leading axes of one, so that it broadcasts against ``form``. None if it cannot."""
         own = self.forms[name]
         missing = form.ndim - own.ndim
         if own.axis + missing != form.axis or (own.outer, own.inner) != (form.outer, form.inner):
@@ -140,9 +140,9 @@ class Lowering:
 
     @staticmethod
     def fitted(constant: Tensor, form: Form) -> Tensor | None:
-        """A constant that broadcasts against the model's own value, as it does against a sample of ``form``.
+        """Return a constant that broadcasts against a sample of ``form`` as it did against the model's own value.
 
-        None where each sample has a constant of its own.
+        Returns None if each sample has a constant of its own.
         """
         axis = form.axis - (form.ndim - constant.ndim)
         if axis < 0:
@@ -152,12 +152,12 @@ class Lowering:
         return constant.squeeze(axis) if form.copies == 1 else constant
 
     def problem(self, node: Node, reason: str) -> None:
-        """Note that ``node`` cannot be converted, and why: ``reason; remedy``."""
+        """Note that ``node`` cannot be converted, with ``reason; remedy``."""
         place = _path(node) or "the forward of the model"
         self.problems.append(Problem(f"{place}{_hook(node)}", reason))
 
     def refused(self, node: Node, values: Sequence[str], reason: str) -> Value:
-        """Note the problem and stand in for the result, so that all later places are found too."""
+        """Note the problem and return a placeholder for the result, so that all later problems are found too."""
         result = node.meta["val"]
         stray = isinstance(result, Tensor) and not self.counted(result)
         if not self.astray(values):
@@ -165,35 +165,35 @@ class Lowering:
         return self.stand_in(node, values)
 
     def mixed(self, node: Node, values: Sequence[str]) -> Value:
-        """The same where ``node`` works along the axis of samples."""
+        """Do the same if ``node`` works along the axis of samples."""
         return self.refused(node, values, _batch_axis(node))
 
     def stand_in(self, node: Node, values: Sequence[str]) -> Value:
-        """Operations of the shapes that ``node`` gives, which compute nothing: a problem has been noted already."""
+        """Return operations with the shapes of ``node`` that compute nothing, because a problem is already noted."""
         result = node.meta["val"]
         if isinstance(result, Tensor):
             return self.emit(node, "refused", values)
         return [self.emit(node, "refused", values, value=v) if isinstance(v, Tensor) else None for v in result]
 
     def astray(self, names: Sequence[str]) -> bool:
-        """Whether one of the operations ``names`` lost the batch axis, which is a problem noted there."""
+        """Whether one of the operations ``names`` lost the batch axis, where a problem is already noted."""
         return bool(self._astray.intersection(names))
 
     @staticmethod
     def full_name(node: Node) -> str:
-        """The operator's name and overload, as in ``avg_pool2d.default``; ``relu_.default`` is ``relu.default``."""
+        """The operator's name and overload, such as ``avg_pool2d.default``; ``relu_.default`` is ``relu.default``."""
         return f"{base_name(node)}.{str(node.target).rpartition('.')[2]}"
 
 
 def first_tensor(node: Node) -> Tensor:
-    """The shape of what ``node`` gives; of several results, of the first."""
+    """Return the shape of a node's result; of several results, the first one's."""
     value = node.meta["val"]
     result: Tensor = value[0] if isinstance(value, (list, tuple)) else value
     return result
 
 
 def base_name(node: Node) -> str:
-    """The operator's bare name: ``add_.Tensor`` is ``add``, ``true_divide`` is ``div``."""
+    """Return the operator's bare name: ``add_.Tensor`` is ``add``, ``true_divide`` is ``div``."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return str(getattr(node.target, "__name__", node.target))
     name = node.target._schema.name.split("::")[1].rstrip("_")
@@ -201,7 +201,7 @@ def base_name(node: Node) -> str:
 
 
 def flat(values: object) -> list[object]:
-    """The items of lists in lists in order."""
+    """Return the items of nested lists in order."""
     if not isinstance(values, (list, tuple)):
         return [values]
     return [item for value in values for item in flat(value)]
@@ -212,14 +212,14 @@ def _batch_axis(node: Node) -> str:
 
 
 def _path(node: Node) -> str:
-    """The path of the module in whose forward the operator stands."""
+    """Return the path of the module in whose forward the operator stands."""
     stack = node.meta.get("nn_module_stack") or {}
     path: str = list(stack.values())[-1][0] if stack else ""
     return "" if path.startswith("_empty") else path
 
 
 def _hook(node: Node) -> str:
-    """What tells that ``node`` stands in a hook of its module, and in which; nothing if it does not."""
+    """Return words that name the hook in which ``node`` stands, or an empty string."""
     hook = blamed(node.meta.get("stack_trace") or "")
     return f" (its hook {hook})" if hook else ""
 

@@ -1,4 +1,4 @@
-"""The converted network: it runs spikes through the graph, and describes its layers."""
+"""The converted network: it runs spikes through the graph and describes its layers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
+from transpike.conversion.captured import Captures, captured
 from transpike.conversion.course import Course, course, plan
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -29,7 +30,7 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
-from transpike.conversion.room import in_chunks
+from transpike.conversion.room import in_chunks, side_by_side
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
 from transpike.conversion.sensitivity import flat_outputs
@@ -48,7 +49,7 @@ from transpike.results import Try
 __all__ = ["SpikingNetwork"]
 
 T = TypeVar("T")
-_SIZES = 64  # of images, whose graphs are kept
+_SIZES = 64  # sizes of images whose graphs are cached
 
 
 class SpikingNetwork(nn.Module):
@@ -56,27 +57,30 @@ class SpikingNetwork(nn.Module):
 
     A call on images [N, \\*] encodes them, sends spikes through the layers for T steps and returns the decoded outputs:
     logits in the form and units of the ANN. The network keeps no state between calls. The samples of a batch do not
-    influence each other. There is one exception by rounding: with fewer than 16 rows (steps times samples) PyTorch adds
-    in another order. This happens in a batch of one image at T = 8, but not in a larger batch, whose chunks are never
-    that small. Such rounding may flip a spike and change the outputs: on most networks not at all, on a ResNet-50 with
+    influence each other, with one exception by rounding. With fewer than 16 rows (steps times samples) PyTorch adds in
+    another order. This happens in a batch of one image at T = 8, but not in a larger batch, whose chunks are never that
+    small. Such rounding may flip a spike and change the outputs: on most networks not at all, on a ResNet-50 with
     random weights by up to a tenth of their norm.
 
     Attributes:
         scheme: the coding scheme.
-        units: real value of one unit of every operation's result; for neurons, their amplitude theta.
-        clipped: share of calibration activations beyond what each neuron can encode.
-        residuals: root mean square of what each layer's trains miss of its target, on a few calibration images, in
-            units of theta; about 0.3 where a layer follows its input.
-        search: what a search for it tried; empty where its scheme was given.
-        chunk: samples simulated at a time, which bounds memory; None chooses, see `default_chunk`. Where a GPU's memory
-            does not suffice, half as many are tried, once in a call, and a note is logged.
-        stop: when an answer is sure enough, as `calibrate_stop` has learned; None before.
-        timing: how long each layer waits, when its spikes begin; latency and delays.
+        units: the real value of one unit of every operation's result. For neurons this is their amplitude theta.
+        clipped: the share of calibration activations that exceed the largest value that each neuron can represent.
+        residuals: the root mean square of the difference between each layer's target and its trains, on a few
+            calibration images, in units of theta. It is about 0.3 if a layer follows its input.
+        search: the results of the search for the scheme. Empty if the scheme was given.
+        chunk: the number of samples simulated at a time, which bounds memory. With None the network chooses it, see
+            `default_chunk`. If a GPU's memory does not suffice, the network tries half as many, once in a call, and
+            logs a note.
+        capture: whether a GPU runs chunks of equal shape as one CUDA graph from the second chunk on. The graph holds
+            its memory. With None, chunks that take at most 256 MiB run so.
+        stop: the rule of `calibrate_stop` for when an answer is sure enough. None before.
+        timing: the waits of the layers, the steps of their first spikes, the latency and the delays.
         neurons: the neurons of every layer that fires, by name.
         readouts: the operations whose results are decoded.
 
     Raises:
-        ConversionError: if the scheme has no neuron for a function of the graph.
+        ConversionError: The scheme has no neuron for a function of the graph.
     """
 
     def __init__(
@@ -98,13 +102,15 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self.capture: bool | None = None
+        self.captures = Captures()
         self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
         self._products = Products(graph, scheme)
         for op in graph:
             for key, tensor in op.tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-                # One layout whatever the model's was, so that a network read from files computes the same bits.
+                # The layout does not depend on the model's, so that a network read from files computes the same bits.
                 self.register_buffer(op.key(key), tensor.clone(memory_format=layout))
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self.readouts, self.plan = graph.readouts, plan(graph)
@@ -129,22 +135,26 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor, watch: Watch | None = None, *, final: bool = False, trains: bool = True) -> Any:
-        """Like calling the network; ``watch(op, tracked)`` sees each layer's spikes, see `Watch`.
+        """Run the network like a call; ``watch(op, tracked)`` sees each layer's spikes, see `Watch`.
 
-        With ``final``, each neuron's residual and target are computed too. Without ``trains``, what is seen may be
-        decoded values in place of spikes, where the network carries such.
+        With ``final``, each neuron's residual and target are computed too. Without ``trains``, ``watch`` may see
+        decoded values in place of spikes, if the network computes with values.
         """
         snn = self._fitting(x)
-        parts = snn._in_chunks(
-            x, lambda part: finished(snn, run(snn, part, watch, final=final, trains=trains)), again=watch is None
-        )
+
+        def answer(part: Tensor) -> dict[str, Tensor]:
+            return finished(snn, run(snn, part, watch, final=final, trains=trains))
+
+        places = tuple(tensor.data_ptr() for tensor in snn._tensors())
+        runs = answer if watch else captured(snn, answer, key=(final, trains, places))
+        parts = snn._in_chunks(x, runs, again=watch is None)
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()
     def readings(self, x: Tensor, *, analog: bool = False) -> tuple[Any, dict[str, Tensor]]:
-        """The outputs for images ``x`` [N, \\*]; by operation, these and what is decoded before them.
+        """Return the outputs for images ``x`` [N, \\*] and, by operation, these and the decoded values before them.
 
-        With ``analog``, those of the network that this one was made from.
+        With ``analog``, they are those of the original network.
         """
         snn = self._fitting(x)
 
@@ -189,17 +199,17 @@ class SpikingNetwork(nn.Module):
         999 for 0.999.
 
         Args:
-            images: like those that the network will see, [N, \\*].
+            images: images like those that the network will see, [N, \\*].
             score: how sure an answer is: ``"bound"``, ``"margin"``, ``"entropy"``, ``"steady"``, or a function of
-                `transpike.conversion.stopping.Said`. By default the first, with an ``error`` the last.
+                `transpike.conversion.stopping.Said`. The default is ``"bound"``, or ``"steady"`` with an ``error``.
             error: an answer counts as changed if an output differs by more than this. By default an answer counts as
                 changed if the prediction differs.
-            changed: instead of ``error``, a function that takes answers [N, \\*] and those of the full run, and returns
-                a loss [N] from 0 to 1.
+            changed: instead of ``error``, a function of answers [N, \\*] and the answers of the full run. It returns a
+                loss [N] from 0 to 1.
             first: the first step at which a sample may stop.
 
         Raises:
-            ConfigError: for an unknown score, or both an error and a loss.
+            ConfigError: The score is unknown, or both ``error`` and ``changed`` are set.
             ConversionError: as `stream`.
         """
         self.stop = anytime.rule(self._fitting(images), images, score=score, error=error, changed=changed, first=first)
@@ -229,9 +239,9 @@ class SpikingNetwork(nn.Module):
         return anytime.until(snn, x, stop or self.stop, agreement=agreement)  # type: ignore[arg-type]
 
     def chunks(self, x: Tensor, size: int | None = None) -> tuple[Tensor, ...]:
-        """The samples ``x`` in chunks of like sizes, none longer than `chunk` or, by default, of fewer than 16 rows.
+        """Split the samples ``x`` into chunks of similar sizes, at most `chunk` long.
 
-        ``size`` takes the place of `chunk`.
+        By default a chunk has at least 16 rows. ``size`` replaces `chunk`.
         """
         size = size or self.chunk
         count = math.ceil(len(x) / (size or self.default_chunk))
@@ -240,9 +250,20 @@ class SpikingNetwork(nn.Module):
         return x.tensor_split(max(1, count))
 
     def _in_chunks(self, x: Tensor, run: Callable[[Tensor], T], *, again: bool = True) -> list[T]:
-        """What ``run`` makes of each chunk; with ``again``, half a chunk is tried where memory does not suffice."""
+        """Return the result of ``run`` for each chunk.
+
+        With ``again``, a chunk may run twice or beside others. If a GPU's memory does not suffice, half of the chunk is
+        tried. On a CPU each of PyTorch's threads takes its own chunks, unless `chunk` bounds memory.
+        """
         parts = self.chunks(x)
-        return in_chunks(parts, self.chunks, run) if again else [run(part) for part in parts]
+        if not again:
+            return [run(part) for part in parts]
+        if self.device.type == "cpu" and not self.chunk and not torch.is_autocast_enabled("cpu"):
+            threads = torch.get_num_threads()
+            count = min(math.ceil(len(parts) / threads) * threads, len(x) // least(self))
+            if threads > 1 and count > 1:
+                return side_by_side(x.tensor_split(count), run)
+        return in_chunks(parts, self.chunks, run)
 
     def trace(self, x: Tensor) -> Trace:
         """Return spikes, residuals and targets of every layer for images ``x``, by name; the input comes first."""
@@ -250,7 +271,7 @@ class SpikingNetwork(nn.Module):
 
         def watch(op: Op, tracked: Tracked) -> None:
             parts = seen.setdefault(op.name, [])
-            if parts and len(parts[-1].spikes) < self.steps:  # the next piece of steps of the same samples
+            if parts and len(parts[-1].spikes) < self.steps:  # the next steps of the same samples
                 tracked = replace(tracked, spikes=torch.cat([parts.pop().spikes, tracked.spikes]))
             parts.append(tracked)
 
@@ -258,7 +279,7 @@ class SpikingNetwork(nn.Module):
         return Trace(self.graph, {name: joined(parts, self.amplitude(name)) for name, parts in seen.items()})
 
     def amplitude(self, name: str) -> Tensor:
-        """theta of the input or of a layer of neurons: [], or one a channel, that broadcasts against one sample."""
+        """Return theta of the input or of a layer: [], or one for each channel, which broadcasts against one sample."""
         op = self.graph[name]
         relative = self.tensors(op).get(RELATIVE)
         unit = torch.tensor(self.units[name], device=self.device)
@@ -266,7 +287,7 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def analog(self, x: Tensor, observe: Callable[[Op, Tensor], None] | None = None) -> Any:
-        """The network this one was made from, on the same weights: real values in place of spikes.
+        """Run the original network with the same weights: real values in place of spikes.
 
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
@@ -274,12 +295,12 @@ class SpikingNetwork(nn.Module):
         return self.graph.pack(finished(snn, activations(snn, x, observe)))
 
     def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
-        """`analog` up to the decoded values, [N, values], through which gradients flow."""
+        """Run `analog` up to the decoded values [N, values]. Gradients flow through them."""
         return flat_outputs(activations(self, x, observe))
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
-        """Decoded values [N, values] for ``x``, all at once, where ``fire`` makes each layer's spikes of its currents.
+        """Decoded values [N, values] for all ``x`` at once. ``fire`` computes each layer's spikes from its currents.
 
         The input's current is ``x`` in units of theta, without steps.
         """
@@ -294,16 +315,16 @@ class SpikingNetwork(nn.Module):
         return flat_outputs(walk(self, x, spikes, self.current, lambda op, z: decoded(self, op, z)))
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
-        """Images in units of the input's theta."""
+        """Return images in units of the input's theta."""
         x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def encode(self, x: Tensor) -> Tracked:
-        """The input's train for ``x`` in units of its theta."""
+        """Return the input's train for ``x`` in units of its theta."""
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
     def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
-        """One operation on all steps, or on these; a constant enters by the scheme's shares."""
+        """Run one operation on all steps, or on these. A constant enters by the scheme's shares."""
         if KINDS[op.kind].product:
             first, second = (name in self.plan.own for name in op.inputs)
             return multiplied(op, *inputs, scheme=self.scheme, inplace=(first, second))
@@ -324,7 +345,7 @@ class SpikingNetwork(nn.Module):
         return products(op, tensors, *inputs) if products.take(op, inputs[0]) else apply(op, tensors, *inputs)
 
     def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
-        """The spikes of a layer of neurons over all steps, of its currents [T*N, \\*]."""
+        """Return the spikes of a layer of neurons over all steps, from its currents [T*N, \\*]."""
         z = [x.unflatten(0, (self.steps, -1)) for x in inputs]
         neuron, inplace = self.neurons[op.name], op.inputs[0] in self.course.plan.own
         if (inflow := self.inflow(op, z[1:])) is None:
@@ -334,7 +355,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def course(self) -> Course:
-        """What trains go through: the graph without what the kernels of its neurons do."""
+        """The graph through which trains run, without the operations that the neurons' kernels compute."""
         bare = self._bare
         if bare not in self._courses:
             self._courses[bare] = course(self.graph, self.neurons, bare=bare)
@@ -342,11 +363,11 @@ class SpikingNetwork(nn.Module):
 
     @property
     def _bare(self) -> bool:
-        """Whether a bias costs less in the kernel of the neurons than in the layer that has it."""
+        """Whether a bias costs less in the neurons' kernel than in its own layer."""
         return constant_entry(self.scheme) is None or self.device.type == "cuda"
 
     def inflow(self, op: Op, others: Sequence[Tensor], *, steps: slice = slice(None)) -> Inflow | None:
-        """What the kernel of a layer of the course does to its current, on all steps or on these."""
+        """Return what a layer's kernel adds to its current, on all steps or on these."""
         joint = self.course.joints.get(op.name)
         if joint is None:
             return None
@@ -354,19 +375,19 @@ class SpikingNetwork(nn.Module):
         return joint.inflow({part.name: self.tensors(part) for part in joint.ops}, others, shares)
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
-        """An operation's weights and constants as the network has them now: on its device, in its data type."""
+        """Return an operation's weights and constants as the network has them now: on its device, in its dtype."""
         held = {key: getattr(self, op.key(key)) for key in op.tensors}
-        if op.kind == "gather":  # an index may be that of another size
+        if op.kind == "gather":  # the index may be that of another size
             held["index"] = op.tensors["index"].to(self.device)
         return held
 
     def timed(self, waits: Mapping[str, int]) -> SpikingNetwork:
-        """A network of the same weights, in memory of its own, whose layers wait so long."""
+        """Return a network with other waits and the same weights, in memory of its own."""
         graph = self.current_graph()
         return SpikingNetwork(graph, self.scheme, self.units, waits=waits, clipped=self.clipped)
 
     def current_graph(self) -> Graph:
-        """The graph with its tensors as the network has them now."""
+        """Return the graph with the network's tensors as they are now."""
         ops = (replace(op, tensors={k: t.detach() for k, t in self.tensors(op).items()}) for op in self.graph)
         return replace(self.graph, ops=tuple(ops))
 
@@ -375,13 +396,13 @@ class SpikingNetwork(nn.Module):
         return self.at(x.shape[1:])
 
     def at(self, shape: Sequence[int]) -> SpikingNetwork:
-        """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own.
+        """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own shape.
 
-        Calling the network does this by itself. Costs and layers are those of one shape: `describe`, `chunks`.
+        A call does this automatically. The costs and layers of `describe` and `chunks` are those of one shape.
 
         Raises:
-            ConversionError: if a part of it holds the size of the calibration images, as a linear layer over all of an
-                image does.
+            ConversionError: A part of the network depends on the size of the calibration images, such as a linear layer
+                over a whole image.
         """
         shape = tuple(shape)
         if shape == self.graph.input.shape:
@@ -397,12 +418,13 @@ class SpikingNetwork(nn.Module):
 
     @property
     def default_chunk(self) -> int:
-        """How many samples are simulated at a time.
+        """Return how many samples are simulated at a time.
 
-        On a processor as many as keep the largest layer, over all steps (over one piece, where trains travel in such),
-        within a quarter of its last-level cache; on a GPU as many as half of its free memory holds.
-        They are at least so many that steps times samples make 16 rows: below, PyTorch computes otherwise, and slower.
-        A layer is as large as its result, or as all that its neurons accumulate; a product as both with the operands.
+        On a CPU, the largest layer over all steps (or over one piece, if trains run in pieces) takes at most a quarter
+        of the last-level cache. On a GPU, a chunk takes at most half of the free memory. A chunk has at least 16 rows
+        (steps times samples), because with fewer rows PyTorch computes in another way, which is slower. The size of a
+        layer is that of its result, or of all that its neurons accumulate. The size of a product includes both
+        operands.
         """
         return chunk(self)
 
@@ -421,33 +443,33 @@ class SpikingNetwork(nn.Module):
 
     @cached_property
     def steps(self) -> int:
-        """T, the steps for which one image is encoded."""
+        """T, the number of steps that encode one image."""
         return len(self.scheme.weights)
 
     @property
     def depth(self) -> int:
-        """n: firing layers on the longest path, and the classifier, which accumulates."""
+        """n: the number of firing layers on the longest path, plus one for the classifier, which accumulates."""
         return self.timing.depth
 
     @property
     def latency(self) -> int:
-        """Steps from an image's arrival to its complete output, T + Ts * n for one wait Ts (the paper's T + n)."""
+        """Steps from an image's arrival to its complete output: T + Ts * n for one wait Ts (the paper's T + n)."""
         return self.timing.latency
 
     @property
     def interval(self) -> int:
-        """Steps between two images that enter one after the other: T and the largest wait of any one layer."""
+        """Steps between two images that enter one after the other: T plus the largest wait of any layer."""
         return self.timing.interval
 
     @property
     def delays(self) -> dict[tuple[str, str], int]:
-        """Steps by which each edge must wait for the slowest input of its target: skips around neurons need them."""
+        """The steps that each edge waits for the slowest input of its target. Skips around neurons need them."""
         return self.timing.delays
 
     def describe(self) -> Description:
-        """The layers: what each computes, its amplitude, the share it clips, and when its spikes begin.
+        """Describe the layers: their functions, amplitudes, clipped shares, and the steps of their first spikes.
 
-        ``print(snn.describe())`` shows a table; ``snn.describe().rows`` gives it as data.
+        ``print(snn.describe())`` shows a table; ``snn.describe().rows`` gives the data.
         """
         measured = Measured(self.units, self.clipped, self.residuals)
         return describe(self.graph, self.scheme, self.timing, measured)

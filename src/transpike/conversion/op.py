@@ -15,14 +15,14 @@ __all__ = ["Follow", "Op"]
 
 @dataclass(frozen=True)
 class Follow:
-    """A number of an operation that follows the size of the image: a product of axes of another operation's result.
+    """A number of an operation that depends on the size of the image: a product of axes of another operation's result.
 
     Attributes:
-        path: of the number, in the operation's arguments or its function as plain data.
-        name: of the other operation.
-        first: of its sample's axes, the first of the product.
-        last: the one behind the last.
-        factor: of the product.
+        path: the number's path in the operation's arguments, or in its function as plain data.
+        name: the other operation.
+        first: the first axis of its sample in the product.
+        last: one more than the last axis in the product.
+        factor: a factor of the product.
     """
 
     path: tuple[str | int, ...]
@@ -34,20 +34,20 @@ class Follow:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operation: its kind, what it reads (names of other operations), and the shape of one sample it yields.
+    """One operation: its kind, the names of the operations that it reads, and the shape of its result for one sample.
 
     Attributes:
         name: leads back to the model's source.
         kind: a key of `transpike.conversion.kinds.KINDS`.
-        inputs: names of operations, one an operand.
-        shape: of one sample.
+        inputs: the names of operations, one for each operand.
+        shape: the shape of one sample.
         args: plain values that the kind needs.
         tensors: weights and other constants, by name.
-        gains: factors of the inputs; they carry the ratio of spike amplitudes over edges that have no weights of their
-            own. Empty where all are 1.
-        function: what an operation of kind ``call`` computes.
-        fires: whether it is a layer of neurons: spikes leave it.
-        follows: its numbers that follow the size of the image; see `transpike.conversion.sizes`.
+        gains: factors of the inputs. They hold the ratio of spike amplitudes on edges that have no weights of their
+            own. Empty if all are 1.
+        function: the function that an operation of kind ``call`` computes.
+        fires: whether the operation is a layer of neurons, which sends spikes.
+        follows: the numbers that depend on the size of the image; see `transpike.conversion.sizes`.
     """
 
     name: str
@@ -62,5 +62,5 @@ class Op:
     follows: tuple[Follow, ...] = ()
 
     def key(self, name: str) -> str:
-        """The name of one of its tensors within the network."""
+        """Return the name of one of its tensors within the network."""
         return f"{self.name}.{name}".replace(".", "/")

@@ -1,4 +1,4 @@
-"""What calibration will take, said before it is spent."""
+"""Estimates the time and memory of calibration before it starts."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from transpike.conversion.graph import Graph
 __all__ = ["Outlook", "Progress", "log", "outlook"]
 
 SOON = 20.0
-"""Seconds; nothing is logged of a calibration that takes less."""
+"""Seconds. Nothing is logged about a calibration that takes less time."""
 
-_MOST, _FIRST = 32, 8  # images at a time, and those that are timed
-_BUDGET = 2**26  # bytes of all values that are alive at once
-_KEPT = 12  # times these: what kernels take and the system's allocator keeps, as seen on a ResNet-50
+_MOST, _FIRST = 32, 8  # images at a time, and images that are timed
+_BUDGET = 2**26  # bytes of all values that are in memory at once
+_KEPT = 12  # a factor for kernels' temporary memory and the system's allocator, measured on a ResNet-50
 _HISTOGRAM = 2**21  # bytes of a layer's distribution
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What calibration takes.
+    """The expected cost of calibration.
 
     Attributes:
-        images: how many it runs on.
-        chunk: how many at a time.
-        seconds: on this machine, as far as the first images tell.
-        bytes: of memory, beside the model's own; about, and with what was taken to gather the images.
+        images: the number of images.
+        chunk: the number of images at a time.
+        seconds: the expected time on this machine, estimated from the first images.
+        bytes: approximate memory without the model's own, including the memory for the images.
 
-    >>> str(Outlook(images=512, chunk=32, seconds=250.0, bytes=1717986918))
-    'calibration on 512 images takes about 4 min and 1.6 GiB of memory'
+    Example:
+        >>> str(Outlook(images=512, chunk=32, seconds=250.0, bytes=1717986918))
+        'calibration on 512 images takes about 4 min and 1.6 GiB of memory'
     """
 
     images: int
@@ -51,11 +52,11 @@ class Outlook:
 
 
 Progress = Callable[[int, Outlook], None]
-"""Called with the number of images that are done, first with 0, and what all of them take."""
+"""A function that is called with the number of finished images, starting from 0, and the expected total cost."""
 
 
 def outlook(graph: Graph, images: Tensor) -> Outlook:
-    """Of the time it takes on the first images: the second time, since much is made ready by a first run."""
+    """Estimate the cost from the first images. The second run is timed, because a first run also prepares kernels."""
     alive = _alive(graph) * images.element_size()
     chunk = max(1, min(_MOST, _BUDGET // alive))
     few = images[: min(_FIRST, chunk)]
@@ -64,12 +65,12 @@ def outlook(graph: Graph, images: Tensor) -> Outlook:
     measure(graph, few)
     seconds = (time.perf_counter() - began) / len(few)
     weights = sum(t.numel() * t.element_size() for op in graph for t in op.tensors.values())
-    held = 2 * images.numel() * images.element_size() + weights + _HISTOGRAM * (1 + len(graph.neurons))
-    return Outlook(len(images), chunk, seconds * len(images), held + _KEPT * chunk * alive)
+    fixed = 2 * images.numel() * images.element_size() + weights + _HISTOGRAM * (1 + len(graph.neurons))
+    return Outlook(len(images), chunk, seconds * len(images), fixed + _KEPT * chunk * alive)
 
 
 def log(done: int, expected: Outlook) -> None:
-    """Log what a long calibration takes as it begins, and each quarter of it."""
+    """Log the expected cost of a long calibration at its beginning, and then its progress at each quarter."""
     quarter = -(-expected.images // 4)
     if expected.seconds < SOON:
         return
@@ -80,7 +81,7 @@ def log(done: int, expected: Outlook) -> None:
 
 
 def _alive(graph: Graph) -> int:
-    """How many values of one sample are alive at the fullest moment of a run."""
+    """Return the largest number of values of one sample that are in memory at once during a run."""
     uses = {name: len(ops) for name, ops in graph.consumers.items()}
     sizes: dict[str, int] = {}
     most = 1

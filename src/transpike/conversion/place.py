@@ -1,15 +1,18 @@
-"""Say where neurons stand, and what the function of each is.
+"""Decides where neurons stand, and the function of each.
 
-- A weighted layer, or a product of two activations, reads trains. Back from each of its operands over linear operations
-  without weights, a function that is reached there is a layer of neurons (averages behind it are part of one composite
-  synapse); where a weighted layer or a product is reached, an identity neuron stands on the operand.
-- All other functions are part of one that is a layer of neurons: its composition reaches back to currents and trains,
-  and never over another layer of neurons. A function that two compositions would hold is a layer of its own.
-- Averages stay outside of compositions, so what they read is a train, unless their result meets what they read again
-  inside the same composition, as in a norm or a softmax.
+- A weighted layer, or a product of two activations, reads trains. From each of its operands the search goes back
+through linear operations without weights. If it reaches a function, this function becomes a layer of neurons; averages
+on the way become part of one composite synapse. If it reaches a weighted layer or a product, an identity neuron is
+placed on the operand.
+- All other functions become part of the function of a later layer of neurons. Such a composition reaches back to
+currents and trains, but never past another layer of neurons. A function that two compositions would contain becomes a
+layer of its own.
+- Averages stay outside of compositions, so their input is a train. There is one exception: an average whose result
+meets its own input again inside the same composition, as in a norm or a softmax.
 
 These are the ``needed`` neurons. With ``operators`` every function of the model is a layer of its own, for hardware
-whose neurons compute one each. With ``blocks`` there is an identity neuron behind every sum of a residual stream, too.
+whose neurons compute one operator each. With ``blocks`` there is also an identity neuron after every sum of a residual
+stream.
 """
 
 from __future__ import annotations
@@ -32,11 +35,11 @@ from transpike.results import Spikes
 
 __all__ = ["place"]
 
-_TRAIN = ""  # stands among the readers of a value for those that take nothing but trains
+_TRAIN = ""  # among the readers of a value, stands for those that accept only trains
 
 
 def place(graph: Graph, spikes: Spikes = "needed") -> Graph:
-    """``graph`` with a layer of neurons wherever spikes are made."""
+    """Return ``graph`` with a layer of neurons at every place that makes spikes."""
     single = spikes == "operators"
     points = _points(graph, single=single)
     placed = replace(_composed(graph, points, _inner(graph, points, single=single)), spikes=spikes)
@@ -44,16 +47,16 @@ def place(graph: Graph, spikes: Spikes = "needed") -> Graph:
 
 
 def _points(graph: Graph, *, single: bool) -> set[str]:
-    """The functions whose values are trains, found from the last operation to the first; if ``single``, all."""
+    """The functions whose values are trains, from the last operation to the first; with ``single``, all functions."""
     points: set[str] = set()
     roots = _roots(graph) if any(map(averages, graph)) else {}
     readers: dict[str, set[str]] = defaultdict(set)
     for name in [*graph.outputs, *(name for op in graph if op.name not in graph.spiking for name in op.inputs)]:
-        readers[name].add(_TRAIN)  # what is decoded
+        readers[name].add(_TRAIN)  # decoded values
     for op in reversed(graph.ops):
         if op.name not in graph.spiking:
             continue
-        needed = set(heapq.nsmallest(3, readers[op.name]))  # trains come first; of two functions, no third matters
+        needed = set(heapq.nsmallest(3, readers[op.name]))  # trains sort first; a third function would not matter
         if reads(op):
             needed = {_TRAIN}
         elif op.kind == "call":
@@ -72,13 +75,13 @@ def _is_boolean(op: Op) -> bool:
 
 
 def _meets(graph: Graph, average: Op, points: Set[str], roots: Mapping[str, int]) -> bool:
-    """Whether an average meets a value made of what it was made of again inside one composition."""
+    """Whether an average meets another value with the same source again inside one composition."""
     if average.kind == "resample":
         return False
     order, (source,) = graph.order, average.inputs
     behind, waiting = {average.name}, [order[op.name] for op in graph.consumers[average.name]]
     heapq.heapify(waiting)
-    while waiting:  # in the graph's order, so that all of what an operation reads from behind the average is known
+    while waiting:  # in the graph's order, so that all inputs that depend on the average are known
         op = graph.ops[heapq.heappop(waiting)]
         if op.name in behind or op.name not in graph.spiking or reads(op):
             continue
@@ -91,7 +94,7 @@ def _meets(graph: Graph, average: Op, points: Set[str], roots: Mapping[str, int]
 
 
 def _roots(graph: Graph) -> dict[str, int]:
-    """Of which weighted layers and products each value is made, without another between: bits of a number."""
+    """Return the weighted layers and products from which each value is made without another between, as bits."""
     roots: dict[str, int] = {}
     free = 1
     for op in graph:
@@ -103,10 +106,10 @@ def _roots(graph: Graph) -> dict[str, int]:
 
 
 def _inner(graph: Graph, points: Set[str], *, single: bool) -> set[str]:
-    """What is part of a composition: functions that are no neurons, and linear operations behind one.
+    """Return the operations inside compositions: functions that are not neurons, and linear operations after them.
 
-    So are constants on a product (a mask, a bias of attention) on its way to a function; if ``single``, only masks,
-    which no current can carry.
+    Constants on a product (a mask, a bias of attention) on its way to a function belong to them too. With ``single``,
+    only masks do, because no current can represent a mask.
     """
     inner: set[str] = set()
     products: set[str] = set()
@@ -129,16 +132,16 @@ def _is_mask(op: Op, products: Set[str]) -> bool:
 
 
 def _composed(graph: Graph, points: Set[str], inner: Set[str]) -> Graph:
-    """``graph`` with each composition in one operation; constants on a product stay where a current needs them too."""
+    """``graph`` with each composition as one operation. Constants on a product stay if a current needs them too."""
     joined: dict[str, str] = {}
     ops: dict[str, Op] = {}
     for op in graph:
         if op.name in points:
             region, waiting = {op.name}, [op.name]
             while waiting:
-                found = [n for n in graph[waiting.pop()].inputs if n in inner and n not in region]
-                region.update(found)
-                waiting += found
+                sources = [n for n in graph[waiting.pop()].inputs if n in inner and n not in region]
+                region.update(sources)
+                waiting += sources
             ops[op.name] = _neuron([graph[name] for name in sorted(region, key=graph.order.__getitem__)])
             joined |= dict.fromkeys(region - {op.name}, op.name)
         elif op.kind != "call" or op.name not in graph.spiking:
@@ -152,7 +155,7 @@ def _composed(graph: Graph, points: Set[str], inner: Set[str]) -> Graph:
 
 
 def _neuron(parts: list[Op]) -> Op:
-    """One layer of neurons for the operations of a composition, the last of which is its value."""
+    """Return one layer of neurons for the operations of a composition. The last operation gives its value."""
     inputs: dict[str, Argument] = {}
     places: dict[str, Argument] = {}
     tensors: dict[str, Tensor] = {}
@@ -173,9 +176,9 @@ def _neuron(parts: list[Op]) -> Op:
 
 
 def _pools_first(calls: tuple[Call, ...], tensors: Mapping[str, Tensor]) -> tuple[Call, ...]:
-    """A chain of calls with each maximum over windows before functions that never fall, with which it commutes.
+    """Move each maximum over windows in a chain of calls before functions that never fall, with which it commutes.
 
-    So a kernel can do the rest of it by itself.
+    Then a kernel can compute the rest of the chain by itself.
     """
     chain = list(calls)
     places = [*(Result(k) for k in range(len(chain) - 1))]
@@ -204,8 +207,8 @@ def _never_falls(call: Call, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _streams(graph: Graph) -> set[str]:
-    """The sums that go on as currents into a later sum, and into something else."""
-    ahead: dict[str, set[bool]] = defaultdict(set)  # whether it is a sum, of what a value reaches as a current
+    """Return the sums that continue as currents both into a later sum and into something else."""
+    ahead: dict[str, set[bool]] = defaultdict(set)  # for what a value reaches as a current: whether it is a sum
     for op in reversed(graph.ops):
         ends = op.kind == "add" or op.fires or reads(op)
         for name in op.inputs:
@@ -214,16 +217,16 @@ def _streams(graph: Graph) -> set[str]:
 
 
 def _identities(graph: Graph, streams: Set[str]) -> Graph:
-    """An identity neuron on every value that passed a weighted layer or a product and enters another.
+    """Add an identity neuron on every value that passed a weighted layer or a product and enters another.
 
-    So on ``streams``.
+    Do the same on ``streams``.
     """
     passed: set[str] = set()
     crossing = set(streams)
     for op in graph:
         if reads(op) or (not op.fires and passed.intersection(op.inputs)):
             passed.add(op.name)
-        if reads(op):  # a kernel computed from a train stays a current: its estimate is multiplied as it is
+        if reads(op):  # a kernel computed from a train stays a current; its estimate is multiplied unchanged
             bare = op.args.get("bare", ())
             crossing |= passed.intersection(name for k, name in enumerate(op.inputs) if k not in bare)
     names = {name: f"{name}.identity" for name in crossing}

@@ -1,4 +1,4 @@
-"""Conversion, from a trained network and calibration images to a spiking network."""
+"""Conversion from a trained network and calibration images to a spiking network."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transpike.coding import DEFAULT
 from transpike.coding.scheme import Scheme, largest, spelled
 from transpike.conversion.amplitudes import with_relative
 from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
+from transpike.conversion.constants import apart
 from transpike.conversion.correct import corrected
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
@@ -38,7 +39,7 @@ from transpike.results import Spikes
 
 __all__ = ["Prepared", "convert", "prepare"]
 
-_FEW = 8  # images on which residuals are measured where nothing is chosen by them
+_FEW = 8  # images for measuring residuals if they choose nothing
 _LAGS = 1.0
 
 
@@ -50,14 +51,15 @@ def convert(
     spikes: Spikes = "needed",
     until: str | None = None,
 ) -> SpikingNetwork:
-    """`transpike.convert` under a scheme that is given: the same arguments, results and errors, without a search.
+    """Run `transpike.convert` under a given scheme, with the same arguments, results and errors, but without a search.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> from transpike.coding import CSS
-    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    >>> convert(ann, torch.rand(64, 4), scheme=CSS(steps=12, silent=1)).latency
-    14
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from transpike.coding import CSS
+        >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> convert(ann, torch.rand(64, 4), scheme=CSS(steps=12, silent=1)).latency
+        14
     """
     return prepare(ann, calibration, spikes=spikes, until=until).convert(DEFAULT if scheme is None else scheme)
 
@@ -71,10 +73,10 @@ def prepare(
     until: str | None = None,
     progress: Progress = log,
 ) -> Prepared:
-    """Do the part of `convert` that no scheme changes: trace, fold, and measure the activations of ``images`` images.
+    """Do the part of `convert` that all schemes share: trace, fold, and measure activations of ``images`` images.
 
-    ``until`` names the module of ``ann`` whose output is the network's, if that is not the whole of it. ``progress`` is
-    called as they are measured; by default what a long calibration takes is logged.
+    ``until`` names the module of ``ann`` whose output is the network's output, if the network is not the whole of it.
+    ``progress`` is called during the measurement. By default the expected cost of a long calibration is logged.
 
     Raises:
         ConversionError, ConfigError: as `convert`.
@@ -106,11 +108,11 @@ def prepare(
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A folded network and what calibration measured; converts to any scheme and number of steps.
+    """A folded network and its calibration; converts to any scheme and number of steps.
 
     Attributes:
-        graph: the analog network with normalisation in its weights; ``graph.run(x)`` runs it.
-        statistics: distribution of every neuron's |activation|.
+        graph: the analog network with normalisation folded into its weights; ``graph.run(x)`` runs it.
+        statistics: the distribution of every neuron's |activation|.
         images: the calibration images.
     """
 
@@ -119,12 +121,13 @@ class Prepared:
     images: Tensor
 
     def convert(self, scheme: Scheme, *, progress: Callable[[int, int], None] | None = None) -> SpikingNetwork:
-        """The spiking network under ``scheme``.
+        """Return the spiking network under ``scheme``.
 
-        Where it chooses how long each layer waits, ``progress(done, proposals)`` is called as proposals are measured.
+        If the scheme lets conversion choose the waits, ``progress(done, proposals)`` is called after each measured
+        proposal.
 
         Raises:
-            ConversionError: if the scheme has no neuron for a function in the network, or is none.
+            ConversionError: The scheme has no neuron for a function of the network, or it is not a scheme.
         """
         if not isinstance(scheme, Scheme):
             raise ConversionError(
@@ -157,7 +160,7 @@ class Prepared:
         return snn
 
     def amplitudes(self, scheme: Scheme) -> dict[str, Tensor]:
-        """theta of the input and of every layer of neurons under ``scheme``, [] or [channels], in float64."""
+        """Return theta of the input and of every layer of neurons under ``scheme``, [] or [channels], in float64."""
         found = scheme.calibration.amplitudes(
             self.statistics.seen,
             full=scheme.full,
@@ -165,12 +168,14 @@ class Prepared:
             residuals=lambda amplitudes: _residuals(self.build(scheme, amplitudes), self.images),
         )
         given = {op.name: scheme.given(op.function) for op in self.graph.neurons}
+        signed = min(scheme.digits) < 0
+        found = apart(found, self.graph, self.statistics.axes, full=scheme.full, signed=signed)
         return found | {name: torch.tensor(theta).double() for name, theta in given.items() if theta is not None}
 
     def build(
         self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
     ) -> SpikingNetwork:
-        """The spiking network of these amplitudes, and waits of its layers (all the scheme's, if not given)."""
+        """The spiking network with these amplitudes and waits of layers (by default the scheme's wait for all)."""
         axes, seen = self.statistics.axes, self.statistics.seen
         layers = {name: float(theta.max()) for name, theta in amplitudes.items()}
         vectors = {}
@@ -185,7 +190,7 @@ class Prepared:
 
 
 def _residuals(snn: SpikingNetwork, images: Tensor) -> dict[str, Quantiles]:
-    """The distribution of every neuron's |residual|, in units of theta."""
+    """Return the distribution of every neuron's |residual|, in units of theta."""
     quantiles: dict[str, Quantiles] = {}
 
     def watch(op: Op, tracked: Tracked) -> None:

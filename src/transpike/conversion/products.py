@@ -1,4 +1,4 @@
-"""What a product of two trains sends on."""
+"""The current that a product of two trains sends."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["ProductSteps", "multiplied"]
 
 
 def multiplied(op: Op, a: Tensor, b: Tensor, *, scheme: Scheme, inplace: tuple[bool, bool] = (False, False)) -> Tensor:
-    r"""The current [T*N, \\*] of a product of the trains ``a`` and ``b`` [T*N, \\*] of a scheme of weights w.
+    r"""Return the current [T*N, \\*] of a product of the trains ``a`` and ``b`` [T*N, \\*] of a scheme with weights w.
 
-    With :math:`E_t = \sum_{i \le t} w_i s_i` the running estimate of each operand, what travels on at step t is the
-    change of the product of both, as a current of that step:
+    :math:`E_t = \sum_{i \le t} w_i s_i` is the running estimate of each operand. The product sends at step t the change
+    of the product of both estimates, as a current of that step:
 
     .. math::
         z_t = (E^a_t E^b_t - E^a_{t-1} E^b_{t-1}) / w_t
 
-    so that its decoded value is the product of the decoded operands. Hardware makes it from the step's spikes, as
+    So its decoded value is the product of the decoded operands. Hardware computes it from the spikes of the step, as
     :math:`E^a_{t-1} s^b_t + s^a_t E^b_{t-1} + w_t s^a_t s^b_t`.
 
-    The estimates may be written over the operands for which ``inplace`` says so.
+    The estimates may be written over the operands for which ``inplace`` is true.
     """
     weights, gains = scheme.weights, op.gains or (1.0, 1.0)
     first, second = (
@@ -48,7 +48,7 @@ def _estimates(scheme: Scheme, s: Tensor, gain: float, *, inplace: bool) -> Tens
 
 
 class ProductSteps:
-    """`multiplied` in pieces of steps, to the bit, for a scheme whose weights fall by one ratio."""
+    """Computes `multiplied` in pieces of steps, exactly, for a scheme whose weights fall by one ratio."""
 
     def __init__(self, op: Op, scheme: Scheme) -> None:
         beta = ratio(scheme)
@@ -59,21 +59,21 @@ class ProductSteps:
         self.sums = [Accumulated(beta, tuple(unit * power for power in powers)) for unit in units]
         self.before: Tensor | None = None
 
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """The currents [k, N, \\*] of the next steps, for trains [k, N, \\*]."""
-        first, second = (total(s).flatten(0, 1) for total, s in zip(self.sums, (a, b), strict=True))
+    def __call__(self, a: Tensor, b: Tensor, *, inplace: tuple[bool, bool] = (False, False)) -> Tensor:
+        """Return the currents [k, N, \\*] of the next steps, for trains [k, N, \\*]. Estimates as in `multiplied`."""
+        trains = zip(self.sums, (a, b), inplace, strict=True)
+        first, second = (total(s, inplace=over).flatten(0, 1) for total, s, over in trains)
         z: Tensor = apply(replace(self.op, gains=()), {}, first, second).unflatten(0, (len(a), -1))
-        out = torch.empty_like(z)
-        for k, row in enumerate(z):
-            weight = self.weights[self.step + k]
-            change = row if self.before is None else row - self.before
-            torch.mul(change, 1 / weight if weight else 0.0, out=out[k])
-            self.before = row
-        self.step += len(a)
-        return out.to(a.dtype)
+        weights = self.weights[self.step : self.step + len(a)]
+        before, self.before, self.step = self.before, z[-1].clone(), self.step + len(a)
+        head = None if before is None else (z[0] - before) * (1 / weights[0] if weights[0] else 0.0)
+        z = tsa.change(z, weights=weights)
+        if head is not None:
+            z[0] = head
+        return z.to(a.dtype)
 
     def rebatch(self, change: Change) -> None:
-        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
+        """Replace every tensor of the state by the result of ``change`` for it and its axis of samples."""
         for total in self.sums:
             total.rebatch(change)
         if self.before is not None:

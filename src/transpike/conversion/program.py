@@ -1,4 +1,4 @@
-"""From what a user calls a network to the program that torch.export makes of it."""
+"""Turns everything that a user may pass as a network into a program of torch.export."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from transpike.errors import ConversionError
 __all__ = ["decomposed", "export", "image", "network", "run"]
 
 _WRAPPERS = ("torch._dynamo", "torch.nn.parallel", "torch.optim.swa_utils", "timm.utils.model_ema")
-_MANY = 65535  # images: the smallest bound seen of a GPU's kernels
+_MANY = 65535  # images: the smallest limit seen in a GPU's kernels
 _OURS = Path(__file__).parents[1]
 
 
 def network(ann: object, example: Tensor | None = None) -> nn.Module:
-    """The module to trace: ``ann`` itself, what it wraps (compiled, parallel, averaged), or an exported program's.
+    """The module to trace: ``ann``, the module that it wraps (compiled, parallel, averaged), or an exported one's.
 
-    TorchScript becomes an exported program first, for which it takes an example [N, \\*].
+    TorchScript is first converted to an exported program, which needs an example [N, \\*].
 
     Raises:
-        ConversionError: if ``ann`` is no module, or one without weights of its own in memory.
+        ConversionError: ``ann`` is not a module, or has no weights of its own in memory.
     """
     if isinstance(ann, ExportedProgram):
         ann = ann.module()
@@ -70,7 +70,7 @@ def network(ann: object, example: Tensor | None = None) -> nn.Module:
 
 
 def _of_script(script: torch.jit.ScriptModule, example: Tensor) -> nn.Module:
-    """TorchScript as the module of an exported program, by PyTorch's own converter."""
+    """Return TorchScript as the module of an exported program, by PyTorch's own converter."""
     try:
         with _silence():
             from torch._export.converter import TS2EPConverter
@@ -92,7 +92,7 @@ def _inside(wrapper: object) -> object:
 
 
 def _unguarded(module: GraphModule) -> nn.Module:
-    """An exported program's module without its check of the batch's size, so that it can be traced for any."""
+    """Return an exported program's module without its check of the batch's size, so that any size can be traced."""
     if not hasattr(module, "_guards_fn"):
         return module
     graph = copy.deepcopy(module.graph)
@@ -102,15 +102,15 @@ def _unguarded(module: GraphModule) -> nn.Module:
 
 
 def run(ann: nn.Module, example: Tensor) -> list[Tensor]:
-    """The outputs of the user's own network, flat; its forward may work in place on what it gets.
+    """Run the user's own network and return its outputs as a flat list. Its forward may work in place on its input.
 
     Raises:
-        ConversionError: if it does not run on such images.
+        ConversionError: It does not run on such images.
     """
     try:
         return [leaf for leaf in torch.utils._pytree.tree_leaves(ann(example.clone())) if isinstance(leaf, Tensor)]
     except Exception as error:
-        cause = None if isinstance(error, RecursionError) else error  # a thousand frames that say nothing
+        cause = None if isinstance(error, RecursionError) else error  # a thousand stack frames would not help
         raise ConversionError(
             f"the network does not run on images of shape {tuple(example.shape[1:])}, {example.dtype}: "
             f"{_first_line(error)}"
@@ -118,10 +118,10 @@ def run(ann: nn.Module, example: Tensor) -> list[Tensor]:
 
 
 def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
-    """The program of ``ann`` for any number of images like ``example`` ([N, \\*], N > 1). No kernel is run.
+    """Export ``ann`` for any number of images like ``example`` ([N, \\*], N > 1). No kernel runs.
 
     Raises:
-        ConversionError: if torch.export cannot trace it, or finds that the number of images matters.
+        ConversionError: torch.export cannot trace it, or the result depends on the number of images.
     """
     shapes = ShapesCollection()
     shapes[example] = {0: Dim.AUTO}
@@ -134,7 +134,7 @@ def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
             if aliased(program):
                 program = program.run_decompositions({})
     except Exception as error:
-        raise ConversionError(_untraceable(error)) from None  # its own text may hold the whole graph
+        raise ConversionError(_untraceable(error)) from None  # its own text may contain the whole graph
     if conditions:
         raise ConversionError(
             f"the network cannot be traced: it fixes the batch size ({conditions[0]}), so that one sample's result "
@@ -144,7 +144,7 @@ def export(ann: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 def decomposed(program: ExportedProgram, operators: Set[OpOverload]) -> ExportedProgram | None:
-    """``program`` with PyTorch's own decomposition of ``operators``; None if it has none."""
+    """Return ``program`` with PyTorch's own decomposition of ``operators``, or None if there is none."""
     composite = default_decompositions()
     table = torch._decomp.get_decompositions(list(operators))
     table |= {operator: composite[operator] for operator in operators if operator in composite}
@@ -153,13 +153,13 @@ def decomposed(program: ExportedProgram, operators: Set[OpOverload]) -> Exported
     try:
         with _silence():
             finer: ExportedProgram = program.run_decompositions(table)
-    except Exception:  # then the operator itself is what has no spiking form
+    except Exception:  # then the operator itself has no spiking form
         return None
     return finer
 
 
 def _inline(program: ExportedProgram) -> None:
-    """Put the bodies of regions that change nothing here into ``program``: without autocast, without gradients."""
+    """Inline regions of ``program`` that change nothing here: without autocast, without gradients."""
     graph, modules = program.graph, dict(program.graph_module.named_modules())
     for node in list(graph.nodes):
         name = getattr(node.target, "__name__", "")
@@ -173,7 +173,7 @@ def _inline(program: ExportedProgram) -> None:
         assert isinstance(region, GraphModule)
         places = [n for n in region.graph.nodes if n.op == "placeholder"]
         if any(n.op == "get_attr" for n in region.graph.nodes):
-            continue  # a region inside a region
+            continue  # a region inside another region
         with graph.inserting_before(node):
             results = graph.graph_copy(region.graph, dict(zip(places, inputs, strict=True)))
         results = results if isinstance(results, (list, tuple)) else (results,)
@@ -185,10 +185,10 @@ def _inline(program: ExportedProgram) -> None:
 
 
 def _conditions(program: ExportedProgram) -> list[str]:
-    """What must hold of the number of images N for the program to be the network's.
+    """Return the conditions on the number of images N under which the program equals the network.
 
-    A large bound from above is no such condition: kernels for GPUs set them (65,535 images in a convolution), and
-    their results do not depend on it.
+    A large upper bound is no such condition. Kernels for GPUs set them (65,535 images in a convolution), and their
+    results do not depend on it.
     """
     batch = image(program).meta["val"].shape[0]
     if not isinstance(batch, torch.SymInt) or str(batch).isdigit():
@@ -201,7 +201,7 @@ def _conditions(program: ExportedProgram) -> list[str]:
 
 
 def image(program: ExportedProgram) -> Node:
-    """The place of the image among the program's inputs."""
+    """Return the placeholder of the image among the program's inputs."""
     (name,) = program.graph_signature.user_inputs
     nodes: list[Node] = [node for node in program.graph.nodes if node.op == "placeholder" and node.name == name]
     return nodes[0]
@@ -209,7 +209,7 @@ def image(program: ExportedProgram) -> Node:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing of what torch warns of, logs and prints (the graph so far) before it raises an error of its own."""
+    """Suppress what torch warns, logs and prints (the graph so far) before it raises an error of its own."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
@@ -230,7 +230,7 @@ def _untraceable(error: Exception) -> str:
 
 
 def _where(error: Exception) -> str:
-    """The user's own line that an error comes from, and the hook, if it is in one."""
+    """Return the user's own line in which an error arose, and the hook, if it lies in one."""
     frames = traceback.extract_tb(error.__traceback__)
     hook = blamed("".join(f'File "{frame.filename}"' for frame in frames))
     torch_home = Path(torch.__file__).parent

@@ -1,4 +1,4 @@
-"""What is sure of a network's outputs before its last spikes: constants still to come, and the most that spikes say."""
+"""Bounds on a network's outputs before its last spikes: the constants to come, and the largest possible spikes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["known", "reach"]
 
 @torch.no_grad()
 def known(snn: Network) -> dict[str, Tensor]:
-    """The current [T, 1, \\*] that constants make in each operation that is decoded: what it gets of silent trains."""
+    """The current [T, 1, \\*] of constants in each decoded operation, which is its current if no neuron fires."""
     steps = len(snn.scheme.weights)
     silent = _walked(snn, lambda op: torch.zeros(steps, *op.shape, device=snn.device, dtype=snn.dtype), snn.current)
     return {name: silent[name].unflatten(0, (steps, -1)) for name in snn.readouts}
@@ -25,10 +25,10 @@ def known(snn: Network) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def reach(snn: Network) -> dict[str, Tensor]:
-    r"""The largest current [\*] that one step can bring to each operation that is decoded, in either direction.
+    r"""Return the largest current [\*] that one step can bring to each decoded operation, in either direction.
 
-    It is the sum of all magnitudes of weights, times the largest digit. Where something that is not linear lies between
-    the last spikes and the output, such as a product of two trains, or where an analog image reaches it, there is none.
+    It is the sum of the weights' magnitudes, times the largest digit. There is no bound if a non-linear operation, such
+    as a product of two trains, lies between the last spikes and the output, or if an analog image reaches it.
     """
     digits = {True: snn.scheme.digits, False: snn.scheme.encoded}
 
@@ -37,7 +37,7 @@ def reach(snn: Network) -> dict[str, Tensor]:
         return torch.full((1, *op.shape), float(top), device=snn.device)
 
     def most(op: Op, *inputs: Tensor) -> Tensor:
-        bicubic = op.kind == "resample" and "cubic" in op.args["operator"]  # has negative coefficients
+        bicubic = op.kind == "resample" and "cubic" in op.args["operator"]  # its coefficients may be negative
         if KINDS[op.kind].product or bicubic or not all(x.isfinite().all() for x in inputs):
             return torch.full((1, *op.shape), torch.inf, device=snn.device)
         constant = KINDS[op.kind].constant
@@ -46,12 +46,12 @@ def reach(snn: Network) -> dict[str, Tensor]:
         }
         return apply(replace(op, gains=tuple(map(abs, op.gains))), sizes, *inputs)
 
-    found = _walked(snn, largest, most)
-    return {name: found[name][0] for name in snn.readouts}
+    largest_currents = _walked(snn, largest, most)
+    return {name: largest_currents[name][0] for name in snn.readouts}
 
 
 def _walked(snn: Network, fire: Callable[[Op], Tensor], current: Callable[..., Tensor]) -> Mapping[str, Tensor]:
-    """Carry trains through what lies between the last layers of neurons and the decoded operations."""
+    """Carry trains through the operations between the last layers of neurons and the decoded operations."""
     needed = set(snn.readouts)
     for op in reversed(snn.graph.ops):
         if op.name in needed and not op.fires:

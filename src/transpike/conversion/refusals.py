@@ -1,4 +1,4 @@
-"""Why a network cannot be converted, and what to use instead: one message, however many places stand in the way."""
+"""The message for a network that cannot be converted: one message for all places, with reasons and remedies."""
 
 from __future__ import annotations
 
@@ -26,36 +26,38 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A place without a spiking form: where in the model, and ``reason; remedy`` in words."""
+    """A place without a spiking form: its location in the model, and ``reason; remedy`` in words."""
 
     place: str
     reason: str
 
 
 def why(base: str) -> str:
-    """The reason and the remedy for the operator ``base``.
+    """Return the reason and the remedy for the operator ``base``.
 
-    >>> why("fft_rfft2")
-    'fft_rfft2 has no spiking form; replace it by supported operations'
+    Example:
+        >>> why("fft_rfft2")
+        'fft_rfft2 has no spiking form; replace it by supported operations'
     """
     return _REASONS.get(base, f"{base} has no spiking form; replace it by supported operations")
 
 
 def refusal(name: str, problems: Iterable[Problem]) -> str:
-    """One message for all places of the model ``name``: equal reasons once, and remedies that hold for all together.
+    """Return one message for all places of the model ``name``: equal reasons once, then remedies that apply to all.
 
-    >>> print(refusal("Net", [Problem("a", why("sort")), Problem("b", why("topk"))]).partition("Supported")[0])
-    Net cannot be converted:
-      - a, b: sorting has no spiking form
-    What helps: apply it to the network's output.
-    <BLANKLINE>
+    Example:
+        >>> print(refusal("Net", [Problem("a", why("sort")), Problem("b", why("topk"))]).partition("Supported")[0])
+        Net cannot be converted:
+          - a, b: sorting has no spiking form
+        What helps: apply it to the network's output.
+        <BLANKLINE>
     """
     places: dict[str, list[str]] = {}
     for problem in problems:
-        found = places.setdefault(problem.reason, [])
-        if problem.place not in found:
-            found.append(problem.place)
-    lines = [f"  - {listed(found)}: {reason.partition('; ')[0]}" for reason, found in places.items()]
+        names = places.setdefault(problem.reason, [])
+        if problem.place not in names:
+            names.append(problem.place)
+    lines = [f"  - {listed(names)}: {reason.partition('; ')[0]}" for reason, names in places.items()]
     if len(lines) > _LINES:
         lines[_LINES:] = [f"  - and {len(lines) - _LINES} more reasons"]
     remedies = dict.fromkeys(remedy for reason in places if (remedy := reason.partition("; ")[2]))
@@ -64,10 +66,11 @@ def refusal(name: str, problems: Iterable[Problem]) -> str:
 
 
 def listed(places: list[str]) -> str:
-    """Places in one line, of many the first.
+    """List places in one line; of many places, only the first.
 
-    >>> listed(["a", "b"]), listed(list("abcdefg"))
-    ('a, b', 'a, b, c, d and 3 more')
+    Example:
+        >>> listed(["a", "b"]), listed(list("abcdefg"))
+        ('a, b', 'a, b, c, d and 3 more')
     """
     if len(places) <= _PLACES + 1:
         return ", ".join(places)

@@ -1,4 +1,4 @@
-"""A converted network taken apart again, so that silent steps can be chosen anew for the weights that it has now."""
+"""Takes a converted network apart again, so that silent steps can be chosen anew for its present weights."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from transpike.conversion.silence import Silences
 __all__ = ["Reopened", "proposals", "reopen"]
 
 PRICES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
-"""Of a silent step, as in `transpike.conversion.silence`, and higher: accuracy decides here, not the error."""
+"""Prices of a silent step, as in `transpike.conversion.silence`, and higher ones, because accuracy decides here."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reopened:
-    """What `transpike.conversion.silence` chooses from; see `transpike.conversion.prepare.Prepared`.
+    """The data from which `transpike.conversion.silence` chooses; see `transpike.conversion.prepare.Prepared`.
 
     Attributes:
-        graph: the analog network; what its layers say is divided by their channels' amplitudes.
-        statistics: which axes count channels; distributions are not measured again.
-        images: to choose on.
-        clipped: share of values on these images beyond what each neuron can encode.
+        graph: the analog network. The values of its layers are divided by their channels' amplitudes.
+        statistics: the axes that count channels. Distributions are not measured again.
+        images: the images for the choice.
+        clipped: the share of values on these images that exceed the largest value that each neuron can represent.
     """
 
     graph: Graph
@@ -42,20 +42,21 @@ class Reopened:
     def build(
         self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
     ) -> SpikingNetwork:
-        """The network of these amplitudes of layers, and waits."""
+        """Return the network with these amplitudes and waits of layers."""
         graph, units = scale(self.graph, scheme, {name: float(theta) for name, theta in amplitudes.items()})
         return SpikingNetwork(graph, scheme, units, waits=waits, clipped=self.clipped)
 
 
 def reopen(snn: SpikingNetwork, images: Tensor) -> Reopened:
-    """Take ``snn`` apart, with images [N, \\*] to choose on.
+    """Take ``snn`` apart, with images [N, \\*] for the choice.
 
-    >>> import transpike
-    >>> from torch import nn
-    >>> ann, images = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(32, 4)
-    >>> opened = reopen(transpike.convert(ann, images), images)
-    >>> bool((opened.graph.run(images)[opened.graph.outputs[0]] - ann(images)).abs().max() < 1e-5)
-    True
+    Example:
+        >>> import transpike
+        >>> from torch import nn
+        >>> ann, images = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(32, 4)
+        >>> opened = reopen(transpike.convert(ann, images), images)
+        >>> bool((opened.graph.run(images)[opened.graph.outputs[0]] - ann(images)).abs().max() < 1e-5)
+        True
     """
     beyond: dict[str, float] = {}
     most = largest(snn.scheme)
@@ -69,7 +70,7 @@ def reopen(snn: SpikingNetwork, images: Tensor) -> Reopened:
 
 
 def proposals(snn: SpikingNetwork, images: Tensor) -> Iterator[tuple[float, SpikingNetwork]]:
-    """The networks that prices of a silent step make of ``snn``, from the highest price, with the fewest steps."""
+    """Yield the networks for each price of a silent step, from the highest price, which gives the fewest steps."""
     opened = reopen(snn, images)
     layers = [opened.graph.input, *opened.graph.neurons]
     amplitudes = {op.name: torch.tensor(snn.units[op.name], dtype=torch.float64) for op in layers}

@@ -1,6 +1,7 @@
-"""A converted network as files: ``network.json`` and ``weights.safetensors``, readable without the original classes.
+"""Writes a converted network as files: ``network.json`` and ``weights.safetensors``.
 
-Everything is data: operations by name from fixed lists, plain arguments, tensors. `transpike.load` reads it.
+The files contain only data: operations by name from fixed lists, plain arguments, tensors. So they can be read without
+the original classes. `transpike.load` reads them.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ def save(
     measured: Measured,
     stop: StopRule | None = None,
 ) -> None:
-    """Write a spiking network to ``folder``, whole or not at all; files of an earlier save there are replaced.
+    """Write a spiking network to ``folder``, completely or not at all. Files of an earlier save there are replaced.
 
     Raises:
-        ModelError: if the folder cannot be written, or holds files of these names that are no spiking network; if the
-            stop rule has a score of one's own.
+        ModelError: The folder cannot be written. Or it holds files with these names that are not a spiking network. Or
+            the score of the stop rule is the user's own function.
     """
     weights = {f"{op.name}.{key}": tensor for op in graph for key, tensor in op.tensors.items()}
     data = files.tensors(weights, WEIGHTS)
@@ -74,7 +75,7 @@ def save(
 
 
 def facts(scheme: Scheme, timing: Timing) -> dict[str, Any]:
-    """What follows from the scheme and the waits, written for readers that compute neither: see docs/format.md."""
+    """Return what follows from the scheme and the waits, for readers that compute neither: see docs/format.md."""
     code = {
         "weights": list(scheme.weights),
         "entry": list(scheme.entry),
@@ -87,7 +88,7 @@ def facts(scheme: Scheme, timing: Timing) -> dict[str, Any]:
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 of the weights' file, by which both files are known to belong together."""
+    """Return the SHA-256 of the weights' file. It shows that both files belong together."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -103,12 +104,12 @@ def _written(op: Op, neurons: Mapping[str, Neuron]) -> dict[str, object]:
 
 
 def rule(op: Op, neuron: Neuron) -> dict[str, object] | None:
-    """How a layer fires, as plain data; None if it does not as `TrackingNeuron` does, of the operation's function."""
+    """Return how a layer fires, as plain data. None if it does not fire as `TrackingNeuron` does for its function."""
     return neuron.rule() if isinstance(neuron, TrackingNeuron) and neuron.function == op.function else None
 
 
 def tail(function: Function) -> dict[str, float | None] | None:
-    """How a neuron tracks a function: the calls before its piecewise linear ending, and that; None by estimates."""
+    """Return a function's piecewise linear ending and the count of calls before it. None if estimates are tracked."""
     if not function.tracked:
         return None
     low, high = (bound if math.isfinite(bound) else None for bound in (function.tail.low, function.tail.high))

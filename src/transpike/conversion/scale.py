@@ -1,4 +1,4 @@
-"""Put spike amplitudes into the weights: trains carry digits, currents are in units of their neuron's theta."""
+"""Multiplies spike amplitudes into the weights: trains carry digits, currents are in units of their neuron's theta."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ __all__ = ["scale", "unscale"]
 
 
 def scale(graph: Graph, scheme: Scheme, amplitudes: Mapping[str, float]) -> tuple[Graph, dict[str, float]]:
-    """The graph in spike units, and the unit of every operation's result: real value = unit * decoded value.
+    """Return the graph in spike units, and the unit of every operation's result: real value = unit * decoded value.
 
-    Weights take theta_in / theta_out (Algorithm 2 of CSS). Constants are divided by theta_out and, where they enter in
-    equal shares, by the value of a train of ones. Where an edge has no weights (a skip connection, a concatenation),
-    the ratio of amplitudes stays on the edge as its gain; that of a product stays on its first operand.
+    Weights are multiplied by theta_in / theta_out (Algorithm 2 of CSS). Constants are divided by theta_out and, if they
+    enter in equal shares, by the value of a train of ones. If an edge has no weights (a skip connection, a
+    concatenation), the ratio of amplitudes stays on the edge as its gain. The ratio of a product stays on its first
+    operand.
     """
     units = _units(graph, amplitudes)
     shares = constant_entry(scheme) or 1.0
@@ -29,7 +30,7 @@ def scale(graph: Graph, scheme: Scheme, amplitudes: Mapping[str, float]) -> tupl
 
 
 def unscale(graph: Graph, scheme: Scheme, units: Mapping[str, float]) -> Graph:
-    """The graph in real units, of one in spike units and what `scale` said that these are worth.
+    """Return the graph in real units, from a graph in spike units and their values as `scale` returned them.
 
     It is scaled by one over each unit. The amplitudes of channels, relative to their layer's, stay in it.
     """
@@ -39,23 +40,23 @@ def unscale(graph: Graph, scheme: Scheme, units: Mapping[str, float]) -> Graph:
 
 
 def _units(graph: Graph, amplitudes: Mapping[str, float]) -> dict[str, float]:
-    """Trains have their own amplitude; a current takes the unit of the neuron it flows to, if it flows to one."""
-    wanted: dict[str, float] = {}
+    """The unit of every result: of a train its amplitude, of a current the unit of the neuron that receives it."""
+    own: dict[str, float] = {}
     for op in reversed(graph.ops):
-        unit = amplitudes.get(op.name, wanted.get(op.name))
+        unit = amplitudes.get(op.name, own.get(op.name))
         if op.name in graph.spiking and not reads(op) and unit is not None:
             for name in op.inputs:
-                wanted.setdefault(name, unit)
+                own.setdefault(name, unit)
     units: dict[str, float] = {}
     for op in graph:
         if op.name in graph.spiking:
             default = 1.0 if reads(op) else units[op.inputs[0]] if op.inputs else 1.0
-            units[op.name] = amplitudes.get(op.name, wanted.get(op.name, default))
+            units[op.name] = amplitudes.get(op.name, own.get(op.name, default))
     return units
 
 
 def _rescaled(op: Op, shares: float, units: Mapping[str, float]) -> Op:
-    """The operation in spike units, its tensors computed in float64: a current is a sum of many of them."""
+    """Return the operation in spike units. Its tensors are computed in float64, because a current sums many of them."""
     kind, out = KINDS[op.kind], units[op.name]
     ratios = tuple(units[name] / out for name in op.inputs)
     if kind.product:
@@ -67,8 +68,8 @@ def _rescaled(op: Op, shares: float, units: Mapping[str, float]) -> Op:
     if kind.constant in tensors:
         tensors[kind.constant] = _over(tensors[kind.constant], out * shares)
     gains = tuple(r * g for r, g in zip(ratios, op.gains or (1.0,) * len(ratios), strict=True))
-    kept = gains if op.kind == "add" or any(gain != 1 for gain in gains) else ()
-    return replace(op, tensors=tensors, gains=kept)
+    remaining = gains if op.kind == "add" or any(gain != 1 for gain in gains) else ()
+    return replace(op, tensors=tensors, gains=remaining)
 
 
 def _times(tensor: Tensor, ratio: float) -> Tensor:

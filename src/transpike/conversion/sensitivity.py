@@ -1,4 +1,4 @@
-"""How much an error in each layer of neurons moves the output."""
+"""How much an error in each layer of neurons changes the output."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ __all__ = [
 
 PROBES = 4
 _CHUNK = 8
-_ALIKE = 1e-12  # of the square of outputs: what rounding alone makes of equal samples
+_ALIKE = 1e-12  # of the square of outputs: the variance of equal samples by rounding alone
 
 Run = Callable[[Tensor, Callable[[Op, Tensor], None]], Tensor]
-"""An analog network: images, and what sees the values of the input and of each layer of neurons; to [N, values]."""
+"""An analog network: takes images and a function that sees the input's and each layer's values; gives [N, values]."""
 
 
 @dataclass(frozen=True)
 class Effect:
     r"""The relative squared error at the output that a unit of squared error in a layer causes.
 
-    To first order an error n of the layer's values moves the outputs by J n. With n independent between values, the
+    To first order, an error n of the layer's values changes the outputs by J n. If n is independent between values, the
     mean of :math:`|Jn|^2` is :math:`\sum_i E[n_i^2] \sum_k J_{ki}^2`.
 
     Attributes:
         sensitivity: the sum over outputs of the squared derivatives, over the outputs' variance (see `deviations`): [],
-            or one a channel, broadcast against one sample.
-        positions: values that share one entry.
+            or one for each channel, broadcast against one sample.
+        positions: the number of values that share one entry.
     """
 
     sensitivity: Tensor
     positions: int
 
     def of(self, residual: Tensor, theta: Tensor) -> float:
-        """What residuals [N, \\*] in units of ``theta`` cause, on average over samples."""
+        """Return the error that residuals [N, \\*] in units of ``theta`` cause, on average over samples."""
         squares = residual.double().square().mean(0)
         return float((squares * self._weights(theta)).sum())
 
     def floor(self, theta: Tensor) -> float:
-        """What the last digit causes: residuals spread evenly over one unit."""
+        """Return the error that the last digit causes: residuals spread evenly over one unit."""
         return float(self._weights(theta).sum()) * self.positions / 12
 
     def _weights(self, theta: Tensor) -> Tensor:
@@ -66,14 +66,15 @@ class Effect:
 
 
 def effects(graph: Graph, images: Tensor, axes: Mapping[str, int]) -> dict[str, Effect]:
-    """For the input and each layer of neurons, from four random projections of what is decoded and their gradients.
+    """Return the effect of the input and of each layer of neurons, by name.
 
-    What the network makes of decoded values (a softmax, an index of the largest) is left out: it may hide errors.
+    It comes from four random projections of the decoded values and their gradients. Operations on decoded values (a
+    softmax, an index of the largest) are left out, because they may hide errors.
 
     Args:
         graph: the analog network.
         images: [N, \\*].
-        axes: which axis of one sample counts the channels, by name of the layer.
+        axes: the axis of one sample that counts channels, by name of the layer.
     """
     spiking = [op for op in graph if op.name in graph.spiking]
     graph = replace(graph, ops=tuple(spiking), outputs=tuple(op.name for op in spiking if op.name in graph.readouts))
@@ -88,18 +89,18 @@ def effects(graph: Graph, images: Tensor, axes: Mapping[str, int]) -> dict[str, 
                 squares[name] = squares.get(name, torch.zeros_like(square)) + square
         outputs.append(out)
     varying = spread(torch.cat(outputs))
-    found = {}
+    result = {}
     for name, square in squares.items():
         sensitivity = (square / (PROBES * varying)).nan_to_num(0.0, 0.0, 0.0)
-        found[name] = Effect(sensitivity, math.prod(graph[name].shape) // sensitivity.numel())
-    return found
+        result[name] = Effect(sensitivity, math.prod(graph[name].shape) // sensitivity.numel())
+    return result
 
 
 def gradients(run: Run, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Iterator[dict[str, Tensor]]]:
-    """The outputs of ``run`` for ``x``; and of each of `PROBES` random projections the gradients, by layer.
+    """Return the outputs of ``run`` for ``x``, and the layers' gradients of each of `PROBES` random projections.
 
-    A projection multiplies each output by 1 or -1 at random: the mean square of what an error moves it by is the square
-    of the norm of what the error moves the outputs by.
+    A projection multiplies each output by 1 or -1 at random. The mean square of the change that an error causes in it
+    equals the squared norm of the change in the outputs.
     """
     values: dict[str, Tensor] = {}
     with torch.enable_grad():
@@ -115,12 +116,12 @@ def gradients(run: Run, x: Tensor, generator: torch.Generator) -> tuple[Tensor, 
 
 
 def _keep(values: dict[str, Tensor], op: Op, value: Tensor) -> None:
-    if value.requires_grad:  # a layer of constants alone has none
+    if value.requires_grad:  # false for a layer of constants alone
         values[op.name] = value
 
 
 def _summed(square: Tensor, axis: int | None) -> Tensor:
-    """Summed over samples, averaged over all of one sample but the channels."""
+    """Sum over samples, and average over all of one sample but the channels."""
     square = square.sum(0)
     others = [k for k in range(square.ndim) if k != axis]
     if axis is None:
@@ -129,12 +130,12 @@ def _summed(square: Tensor, axis: int | None) -> Tensor:
 
 
 def flat_outputs(outputs: object) -> Tensor:
-    """All outputs of a network as one tensor [N, values]."""
+    """Return all outputs of a network as one tensor [N, values]."""
     return torch.cat([value.reshape(len(value), -1) for value in torch.utils._pytree.tree_leaves(outputs)], 1)
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
-    """The norm of the difference [N, values] over that of ``want`` less its mean over the samples.
+    """Return the norm of the difference [N, values] over that of ``want`` minus its mean over the samples.
 
     Example:
         >>> round(relative_error(torch.tensor([[1.0], [4.0]]), torch.tensor([[1.0], [3.0]])) ** 2, 6)
@@ -144,12 +145,12 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 
 
 def spread(want: Tensor) -> float:
-    """The sum of `deviations`, above 0."""
+    """Return the sum of `deviations`, above 0."""
     return float(deviations(want).sum().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def deviations(want: Tensor) -> Tensor:
-    """The squared norm [N] of outputs [N, values] less their mean over the samples; of outputs, where these are alike.
+    """The squared norm [N] of outputs [N, values] minus their mean over samples, or of the outputs if all are equal.
 
     Example:
         >>> deviations(torch.tensor([[1.0], [3.0]])), deviations(torch.tensor([[2.0], [2.0]]))
@@ -161,17 +162,17 @@ def deviations(want: Tensor) -> Tensor:
 
 
 def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[str, float]:
-    """The gain A of each layer of neurons: the largest current that trains of unit spikes can send in one step.
+    """Return the gain A of each layer of neurons: the largest current that trains of unit spikes can send in one step.
 
-    It is what the whole network's weights, in units of theta, make of inputs that are all 1, each weight by its
-    magnitude. A layer that reads a product of two trains has none: what it gets depends on their values.
+    It is the result of the weights' magnitudes, in units of theta, for inputs that are all 1. A layer that reads a
+    product of two trains has none, because its input depends on their values.
 
     Args:
         graph: a network whose weights are in units of theta.
-        spike: the largest magnitude of a spike, if it is another.
-        constants: whether to add what constants on the currents bring in a step.
+        spike: the largest magnitude of a spike, if not 1.
+        constants: whether to add the currents of constants in a step.
     """
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     values: dict[str, Tensor | None] = {}
     for op in graph:
         if op.name not in graph.spiking:
@@ -181,7 +182,7 @@ def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[
         if op.kind == "input" or op.fires:
             if op.fires and len(known) == len(inputs):
                 factors = op.gains or (1.0,) * len(known)
-                found[op.name] = max(float(x.max()) * abs(gain) for x, gain in zip(known, factors, strict=True))
+                result[op.name] = max(float(x.max()) * abs(gain) for x, gain in zip(known, factors, strict=True))
             values[op.name] = torch.full((1, *op.shape), float(spike))
         elif KINDS[op.kind].product or len(known) < len(inputs):
             values[op.name] = None
@@ -189,4 +190,4 @@ def gains(graph: Graph, *, spike: float = 1.0, constants: bool = False) -> dict[
             own = {key: t for key, t in op.tensors.items() if constants or key != KINDS[op.kind].constant}
             own = {key: t.cpu().float().abs() if t.is_floating_point() else t.cpu() for key, t in own.items()}
             values[op.name] = apply(replace(op, gains=tuple(map(abs, op.gains))), own, *known)
-    return found
+    return result

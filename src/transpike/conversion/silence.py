@@ -1,10 +1,11 @@
-r"""How long each layer of neurons listens before its first spike, chosen by the error it causes at the output.
+r"""Chooses how long each layer of neurons waits before its first spike, by the error that it causes at the output.
 
-A layer whose inputs are worth :math:`\theta_{in}` a unit, with weights w, sees after t steps inputs that are still
-uncertain by half a unit each. Its target can then move by A / 2 of its own current unit, with the gain
-:math:`A = \sum |w| \theta_{in} / \theta_{out}`, so it needs about :math:`\log_\beta A` silent steps. A is 2 to 10 in
-ordinary layers, and above 1,000 in some of trained mobile networks: one wait for all layers fails in one of them, or
-makes all others wait for it. No published conversion chooses them one by one; the rule is ours.
+A layer has weights w, and a unit of its inputs has the value :math:`\theta_{in}`. After t steps each input is still
+uncertain by half a unit. So the layer's target can still change by A / 2 of its own current unit, with the gain
+:math:`A = \sum |w| \theta_{in} / \theta_{out}`. It needs about :math:`\log_\beta A` silent steps. A is 2 to 10 in
+ordinary layers, and above 1,000 in some layers of trained mobile networks. One wait for all layers is too short for
+some of them, or makes all others wait for the slowest. No published conversion chooses a wait for each layer; the rule
+is ours.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from transpike.neurons.tsa import Tracked
 __all__ = ["PRICES", "Choice", "Silence", "Silences", "allowed", "choose", "measured"]
 
 IMAGES = 24
-"""How many images to choose on, and as many others to measure on."""
+"""The number of images for the choice, and of other images for the measurement."""
 PRICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-"""Of a silent step, in units of the error that the last digits of all layers cause together."""
+"""Prices of a silent step, in units of the error that the last digits of all layers cause together."""
 Progress = Callable[[int, int], None]
 SLACK, ENOUGH = 1.25, 0.005
-"""How much larger the relative error may be than the least; an error that no longer matters."""
+"""The factor by which the relative error may exceed the least, and an error that no longer matters."""
 SMALL, SMALL_SLACK = 0.01, 1.6
-"""An error that changes few predictions, and how much larger than the least it may be below that."""
+"""An error that changes few predictions, and the factor by which a smaller error may exceed the least."""
 LARGE, LARGE_SLACK = 0.1, 1.1
-"""An error that should not grow much for a shorter latency, and how much larger than the least it may be above that."""
-_INPUT = 0.1  # of the error that all last digits cause together, the most that the input's should
-_VALUES = 2**26  # of one layer at all steps of the images to choose on
+"""An error that should not grow much for a shorter latency, and the factor for errors above it."""
+_INPUT = 0.1  # the largest part of the input's last digit in the error that all last digits cause together
+_VALUES = 2**26  # limit for one layer at all steps of the images for the choice
 
 
 class Prepared(Protocol):
-    """What is chosen from: see `transpike.conversion.prepare.Prepared`."""
+    """The data of the choice: see `transpike.conversion.prepare.Prepared`."""
 
     @property
     def graph(self) -> Graph:
@@ -52,7 +53,7 @@ class Prepared(Protocol):
 
     @property
     def statistics(self) -> Statistics:
-        """Of its activations."""
+        """The statistics of its activations."""
 
     @property
     def images(self) -> Tensor:
@@ -61,7 +62,7 @@ class Prepared(Protocol):
     def build(
         self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
     ) -> SpikingNetwork:
-        """The network of these amplitudes and waits."""
+        """Return the network with these amplitudes and waits."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Silence:
 
 @dataclass(frozen=True)
 class Choice:
-    """One proposal, and what was measured of it."""
+    """One proposal, and its measurements."""
 
     silence: Silence
     latency: int
@@ -106,11 +107,11 @@ def measured(snn: SpikingNetwork, images: Tensor) -> Measured:
 def choose(
     prepared: Prepared, scheme: Scheme, amplitudes: Mapping[str, Tensor], progress: Progress | None = None
 ) -> SpikingNetwork:
-    """The network whose layers wait no longer than its error needs.
+    """Return the network whose layers wait no longer than its error needs.
 
-    Each price of a silent step gives one proposal. Of those whose measured error is `allowed`, the one with the least
-    latency is taken. That takes fourteen simulations of at most 24 images; nothing in it is random but the projections
-    of `effects`, whose seed is fixed. ``progress(done, proposals)`` is called after each.
+    Each price of a silent step gives one proposal. Among the proposals whose measured error is `allowed`, the one with
+    the least latency is chosen. This takes fourteen simulations of at most 24 images. Only the projections of `effects`
+    are random, with a fixed seed. ``progress(done, proposals)`` is called after each.
     """
     silences = Silences(prepared, scheme, amplitudes)
     proposals = _proposals(silences, progress)
@@ -122,32 +123,33 @@ def choose(
 
 
 def allowed(least: float) -> float:
-    """The largest error that a shorter latency may cost, where the least is ``least``.
+    """Return the largest error that a shorter latency may cause, if the least error is ``least``.
 
-    >>> allowed(0.5), allowed(0.04), allowed(0.005), allowed(0.001)
-    (0.55, 0.05, 0.008, 0.005)
+    Example:
+        >>> allowed(0.5), allowed(0.04), allowed(0.005), allowed(0.001)
+        (0.55, 0.05, 0.008, 0.005)
     """
     return max(LARGE_SLACK * least, min(SLACK * least, LARGE), min(SMALL_SLACK * least, SMALL), ENOUGH)
 
 
 def _proposals(silences: Silences, progress: Progress | None = None) -> list[Choice]:
-    """All layers waiting for as long as any should need, then one proposal a price."""
+    """Return one proposal in which all layers wait as long as any could need, then one for each price."""
     images = silences.prepared.images[-silences.few :]
     want = None
-    found = []
+    choices = []
     for price in (None, *PRICES):
         silence = silences.at(price) if price else silences.patient()
         snn = silences.build(silence)
         want = flat_outputs(snn.analog(images)) if want is None else want
-        got = measured(snn, images)
-        found.append(Choice(silence, snn.latency, relative_error(got.outputs, want), got.residuals))
+        result = measured(snn, images)
+        choices.append(Choice(silence, snn.latency, relative_error(result.outputs, want), result.residuals))
         if progress:
-            progress(len(found), 1 + len(PRICES))
-    return found
+            progress(len(choices), 1 + len(PRICES))
+    return choices
 
 
 class Silences:
-    """How long the layers of one network may wait under one scheme.
+    """Computes how long the layers of one network may wait under one scheme.
 
     Args:
         prepared: the network.
@@ -159,22 +161,22 @@ class Silences:
         self.prepared, self.scheme, self._calibrated = prepared, scheme, amplitudes
         self.few = min(IMAGES, max(len(prepared.images) // 2, 1))
         beta = ratio(scheme) or 2
-        # Steps after which a gain of 64 is followed; in one step all has arrived.
+        # After so many steps a layer follows a gain of 64. In a single step all input has arrived.
         self._cap = math.ceil(math.log(64) / math.log(beta)) if beta > 1 else 0
 
     @cached_property
     def _images(self) -> Tensor:
-        """What is chosen on."""
+        """The images for the choice."""
         widest = max(math.prod(op.shape) for op in self.prepared.graph)
         few = max(_VALUES // (widest * (len(self.scheme.weights) + self._cap)), 2)
         return self.prepared.images[: min(self.few, few)]
 
     @cached_property
     def amplitudes(self) -> Mapping[str, Tensor]:
-        """As given, but of the input finer where spikes have several levels and its last digit would bind.
+        """The given amplitudes, but a finer one for the input if its last digit would dominate (with several levels).
 
-        The encoder knows its value before the first step, so that its larger digits may be range: halves cost it
-        spikes, but no silent step. Twice the calibrated peak can still be said.
+        The encoder knows its value before the first step, so it can use larger digits for range. Halving the amplitude
+        costs it spikes, but no silent step. A train can still represent twice the calibrated peak.
         """
         finest, name = 2 * self.scheme.full / largest(self.scheme), self.prepared.graph.input.name
         if finest > 0.5:
@@ -190,28 +192,28 @@ class Silences:
         return effects(self.prepared.graph, self._images, self.prepared.statistics.axes)
 
     def patient(self, factor: float = 1.0) -> Silence:
-        """All layers waiting for as long as any should need."""
+        """Return the waits in which all layers wait as long as any could need."""
         neurons = self.prepared.graph.neurons
         return Silence({op.name: self._cap for op in neurons}, {op.name: factor for op in neurons})
 
     def at(self, price: float) -> Silence:
-        """What a price of a silent step makes of it: one simulation."""
+        """Return the waits for this price of a silent step, from one simulation."""
         floor = sum(each.floor(self.amplitudes[name]) for name, each in self._effects.items())
         rule = _Rule(self.prepared, self.scheme, self.amplitudes, self._effects, 2 * self._cap)
         return Silence(*rule(self._images, price * floor))
 
     def build(self, silence: Silence) -> SpikingNetwork:
-        """The network that waits so."""
+        """Return the network with these waits."""
         scaled = {name: theta * silence.factors.get(name, 1.0) for name, theta in self.amplitudes.items()}
         return self.prepared.build(self.scheme, scaled, silence.waits)
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """Layer by layer, its inputs already coded: the wait with the least error at the output plus price.
+    """Chooses layer by layer, with coded inputs, the wait with the least sum of error at the output and price.
 
-    Where spikes have several levels, half the amplitude is tried as well: it costs no range, since larger digits say
-    what a digit of 1 said.
+    If spikes have several levels, half the amplitude is tried too. It costs no range, because larger digits represent
+    what a digit of 1 represented.
     """
 
     prepared: Prepared
@@ -248,7 +250,7 @@ class _Rule:
         best: tuple[float, int, float, Tracked] | None = None
         for wait in range(self.most + 1):
             if best is not None and best[0] <= price * wait:
-                break  # an error is not negative
+                break  # the error cannot be negative
             for factor in (1.0, 0.5) if max(self.scheme.digits) > 1 else (1.0,):
                 fired = run(wait, factor)
                 assert fired.residual is not None

@@ -1,8 +1,8 @@
-"""One conversion for images of any size: which numbers of a graph follow the image's, and the graph of another size.
+"""One conversion for images of any size: finds the numbers of a graph that depend on it, and computes other graphs.
 
-A graph holds shapes and other numbers of the size at which it was traced. The network is traced at a second size, on
-shapes alone; a number that differs there is written as what it follows: a product of axes of an earlier operation. The
-graph that these rules give at the second size must be the traced one, number by number; else the size is fixed.
+A graph contains shapes and other numbers for the size at which it was traced. The network is traced at a second size,
+on shapes alone. A number that differs there is written as a rule: a product of axes of an earlier operation. The graph
+that these rules give at the second size must equal the traced one in every number. Otherwise the size is fixed.
 """
 
 from __future__ import annotations
@@ -25,61 +25,61 @@ from transpike.errors import ConversionError
 __all__ = ["at", "sized"]
 
 _MOST, _STEPS = 32, (2, 4, 8, 16)
-"""Sizes may differ by multiples of one of these, where not by any number: of the least that works."""
+"""If sizes cannot differ by any number, they may differ by multiples of one of these: the smallest that works."""
 LARGEST = 2**30
-"""Values of one image in all operations together; beyond it nobody meant the size."""
+"""The largest number of values of one image in all operations together. A larger one is surely a mistake."""
 
 
 class _Fixed(Exception):
-    """Something that cannot follow the size of the image."""
+    """Raised for something that cannot follow the size of the image."""
 
 
 def sized(graph: Graph, traced: Callable[[tuple[int, ...]], Graph]) -> Graph:
-    """``graph`` with what follows the size of the image, if it can have another.
+    """Return ``graph`` with rules for the numbers that depend on the size of the image, if it can have another size.
 
     Args:
-        graph: with its neurons.
-        traced: gives the same for images of another shape; it raises ConversionError where there is none.
+        graph: a graph with its neurons.
+        traced: returns the same graph for images of another shape. It raises ConversionError if there is none.
     """
     if len(graph.input.shape) == 1 and any(op.kind == "linear" for op in graph.consumers.get(graph.input.name, ())):
         return replace(graph, fixed="its first layer is linear")
-    found = _stepped(graph, traced, 1)
-    if isinstance(found, Graph):
-        return found
-    found = _stepped(graph, traced, _MOST)
-    if isinstance(found, str):
-        return replace(graph, fixed=found)
+    result = _stepped(graph, traced, 1)
+    if isinstance(result, Graph):
+        return result
+    result = _stepped(graph, traced, _MOST)
+    if isinstance(result, str):
+        return replace(graph, fixed=result)
     less = (_stepped(graph, traced, step) for step in _STEPS)
-    return next((each for each in less if isinstance(each, Graph)), found)
+    return next((each for each in less if isinstance(each, Graph)), result)
 
 
 def _stepped(graph: Graph, traced: Callable[[tuple[int, ...]], Graph], step: int) -> Graph | str:
-    """``graph`` with what follows a size that differs by multiples of ``step``; else what does not."""
+    """``graph`` with rules for a size that differs by multiples of ``step``, or the reason why there are none."""
     shape = graph.input.shape
     first = _channels(shape)
-    if step == 1:  # one more than a multiple: halving rounds up and down differently at every level
+    if step == 1:  # one more than a multiple, because halving rounds up and down differently at every level
         sizes = [n // 32 * 32 + 33 + 32 * k for k, n in enumerate(shape[first:])]
     else:
         sizes = [n + step * (2 * k + 1) for k, n in enumerate(shape[first:])]
     try:
         other = traced((*shape[:first], *sizes))
-        found = replace(_following(graph, other), step=step)
-        return _difference(at(found, other.input.shape), other) or found
+        result = replace(_following(graph, other), step=step)
+        return _difference(at(result, other.input.shape), other) or result
     except (ConversionError, _Fixed) as error:
         _, model, reason = str(error).partition("\n")[0].rpartition("torch.export says: ")
         return f"the model itself does not run at another size ({reason[:200].rstrip('.')})" if model else reason[:200]
 
 
 def _channels(shape: Sequence[int]) -> int:
-    """How many axes of a sample come before those of its size."""
+    """Return the number of axes of a sample before those of its size."""
     return min(1, len(shape) - 1)
 
 
 def at(graph: Graph, shape: Sequence[int]) -> Graph:
-    """``graph`` for images of another shape.
+    """Return ``graph`` for images of another shape.
 
     Raises:
-        ConversionError: if it cannot have this size, or what it does with one is not known.
+        ConversionError: It cannot have this size, or its operations at another size are not known.
     """
     shape, own = tuple(shape), graph.input.shape
     if shape == own:
@@ -90,12 +90,12 @@ def at(graph: Graph, shape: Sequence[int]) -> Graph:
     )
     if not ready or any((n - m) % (graph.step or 1) for n, m in zip(shape, own, strict=True)) or min(shape) < 1:
         raise ConversionError(_refusal(graph, shape))
-    made: dict[str, Op] = {}
+    ops: dict[str, Op] = {}
     values: dict[str, Tensor] = {}
     total = 0
     for op in graph:
         try:
-            new = _at(graph, op, made, shape)
+            new = _at(graph, op, ops, shape)
             inputs = [values[name] for name in op.inputs] or [torch.empty(2, *shape, device="meta")]
             own_tensors = {key: tensor.to("meta") for key, tensor in new.tensors.items()}
             value = apply(new, own_tensors, *(x.to(_dtype(op, x)) for x in inputs))
@@ -104,16 +104,16 @@ def at(graph: Graph, shape: Sequence[int]) -> Graph:
             raise ConversionError(
                 f"images of shape {list(shape)} do not go through {op.name} ({title(op)}): {reason}"
             ) from None
-        made[op.name], values[op.name] = replace(new, shape=tuple(value.shape[1:])), value
+        ops[op.name], values[op.name] = replace(new, shape=tuple(value.shape[1:])), value
         total += value[0].numel()
         if total > LARGEST:
             raise ConversionError(f"images of shape {list(shape)} make {total:,} values or more; give smaller ones")
-    return replace(graph, ops=tuple(made.values()))
+    return replace(graph, ops=tuple(ops.values()))
 
 
 def _dtype(op: Op, x: Tensor) -> torch.dtype:
-    held = [tensor.dtype for tensor in op.tensors.values() if tensor.is_floating_point()]
-    return held[0] if held and x.is_floating_point() else x.dtype
+    dtypes = [tensor.dtype for tensor in op.tensors.values() if tensor.is_floating_point()]
+    return dtypes[0] if dtypes and x.is_floating_point() else x.dtype
 
 
 def _refusal(graph: Graph, shape: Sequence[int]) -> str:
@@ -124,11 +124,11 @@ def _refusal(graph: Graph, shape: Sequence[int]) -> str:
     return f"{message}; its size is fixed: {graph.fixed}" if graph.fixed else message
 
 
-# -- what follows the size ---------------------------------------------------------------------------------------------
+# -- rules for another size -------------------------------------------------------------------------------------------
 
 
 def _plain(op: Op) -> dict[str, Any]:
-    """The numbers of an operation, as lists that may be changed."""
+    """Return the numbers of an operation as lists, which may be changed."""
     return {"args": _lists(op.args), "function": op.function.written()}
 
 
@@ -139,7 +139,7 @@ def _lists(value: Any) -> Any:
 
 
 def _at(graph: Graph, op: Op, made: Mapping[str, Op], shape: Sequence[int]) -> Op:
-    """One operation of the graph at another size, its own shape left as it was; `_gathered` needs it right."""
+    """Return one operation at another size. Its own shape is not updated; `_gathered` needs it to be right."""
     if op.kind == "input":
         return replace(op, shape=tuple(shape))
     if op.follows:
@@ -155,14 +155,14 @@ def _at(graph: Graph, op: Op, made: Mapping[str, Op], shape: Sequence[int]) -> O
 
 
 def _source(graph: Graph, name: str, made: Mapping[str, Op]) -> Op:
-    """The operation of that name, or the one that it became part of."""
+    """Return the operation of this name, or the one of which it became part."""
     while name not in made and name in graph.joined:
         name = graph.joined[name]
     return made[name]
 
 
 def _moved(op: Op, shape: tuple[int, ...]) -> Op:
-    """A move by index, its index made anew."""
+    """Return a move by index with its index computed anew."""
     if "move" not in op.args:
         raise _Fixed(f"{op.name} moves values by their positions, which hold for one size")
     name, args = op.args["move"]
@@ -179,7 +179,7 @@ def _moved(op: Op, shape: tuple[int, ...]) -> Op:
 
 
 def _following(graph: Graph, other: Graph) -> Graph:
-    """``graph`` with what each number follows that is another in ``other``."""
+    """Return ``graph`` with a rule for each number that differs in ``other``."""
     if [(op.name, op.kind, op.inputs) for op in graph] != [(op.name, op.kind, op.inputs) for op in other]:
         raise _Fixed("the network differs at another size")
     ops: list[Op] = []
@@ -195,7 +195,7 @@ def _following(graph: Graph, other: Graph) -> Graph:
 
 
 def _changed(a: Any, b: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], int, int]]:
-    """The numbers that differ, and where."""
+    """Yield the numbers that differ, with their paths."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         for key in a:
             yield from _changed(a[key], b[key], (*path, key))
@@ -211,7 +211,7 @@ def _changed(a: Any, b: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tupl
 def _follow(
     name: str, path: tuple[str | int, ...], n: int, m: int, earlier: Sequence[tuple[Op, Op]], inputs: int
 ) -> Follow:
-    """What a number follows that is ``n`` at one size and ``m`` at another: sizes of what is read, or of others."""
+    """The rule for a number that is ``n`` at one size and ``m`` at another, by sizes of inputs or earlier results."""
     for factors in (False, True):
         for k, (op, twin) in enumerate(earlier[:inputs] if factors else earlier):
             for first in range(len(op.shape)):
@@ -224,14 +224,14 @@ def _follow(
 
 
 def _put(plain: Any, path: Sequence[str | int], number: int) -> None:
-    held = plain
+    container = plain
     for key in path[:-1]:
-        held = held[key]
-    held[path[-1]] = number
+        container = container[key]
+    container[path[-1]] = number
 
 
 def _difference(found: Graph, traced: Graph) -> str | None:
-    """Where the graph that the rules give differs from the traced one."""
+    """Return where the graph from the rules differs from the traced one, or None."""
     for op, twin in zip(found, traced, strict=True):
         alike = op.shape == twin.shape and list(_changed(_plain(op), _plain(twin), ())) == []
         if not alike or op.tensors.keys() != twin.tensors.keys():

@@ -1,7 +1,7 @@
-"""One linear layer for each part of its result that is read by itself, as attention's queries, keys and values are.
+"""Splits a linear layer into one for each part of its result that is read separately: queries, keys and values.
 
-Parts of one result lie interleaved in memory and share one unit: a layer of neurons on each would copy and scale its
-part first. Results of layers of their own are neither copied nor scaled.
+Parts of one result are interleaved in memory and share one unit. A layer of neurons on each part would first copy and
+scale it. The results of separate layers need neither.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ __all__ = ["split"]
 
 
 class _Chain(NamedTuple):
-    """A linear layer, whose result is reshaped and permuted, and then selected along ``axis`` of the reshaped one."""
+    """A linear layer, whose result is reshaped, permuted, and then selected along ``axis`` of the reshaped result."""
 
     linear: Op
     reshape: Op
     permute: Op
     axis: int
-    lead: int  # axes of the reshaped result that the linear layer does not mix
+    lead: int  # leading axes of the reshaped result that the linear layer does not mix
 
 
 def split(graph: Graph) -> Graph:
-    """``graph`` with a linear layer a selection, where one's result is reshaped, permuted and only selected of."""
+    """Return ``graph`` with one linear layer for each selection, if all uses of a result are selections.
+
+    The result may be reshaped and permuted before.
+    """
     chains = {op.name: chain for op in graph if op.kind == "permute" and (chain := _chain(graph, op))}
     joined = {op.name: graph.consumers[name][0].name for name, chain in chains.items() for op in chain[:3]}
     ops: list[Op] = []
@@ -61,7 +64,7 @@ def _chain(graph: Graph, permute: Op) -> _Chain | None:
 
 
 def _parts(chain: _Chain, selection: Op) -> list[Op]:
-    """The linear layer of one selection, and the moves behind it, the last of which takes the selection's name."""
+    """Return the linear layer of one selection, and the moves after it. The last move takes the selection's name."""
     linear, reshape, permute, axis, lead = chain
     shape, index = reshape.shape, selection.args["index"]
     rows = torch.arange(linear.shape[-1]).view(shape[lead:]).select(axis - lead, index).flatten()

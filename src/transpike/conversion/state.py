@@ -1,4 +1,4 @@
-"""The user's network while it is looked at: in evaluation mode, and afterwards as it was."""
+"""Sets the user's network to evaluation mode while it is inspected, and restores it afterwards."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ _KINDS = (dict, OrderedDict, defaultdict, list, set, deque)
 
 @contextlib.contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; what its forward and its hooks then change in the model is put back.
+    """Set evaluation mode inside the context, and restore what forward and hooks change in the model.
 
-    That is every module's mode, its attributes and what containers among them hold (counters, logs, hooks), and the
-    values of buffers and of other tensors that are attributes. Parameters are not copied.
+    Restored are every module's mode, its attributes and the contents of containers among them (counters, logs, hooks),
+    and the values of buffers and of other tensors that are attributes. Parameters are not copied.
 
-    >>> net = nn.Sequential(nn.Dropout())
-    >>> with evaluation(net):
-    ...     net[0].calls, training = 1, net[0].training
-    >>> training, net[0].training, hasattr(net[0], "calls")
-    (False, True, False)
+    Example:
+        >>> net = nn.Sequential(nn.Dropout())
+        >>> with evaluation(net):
+        ...     net[0].calls, training = 1, net[0].training
+        >>> training, net[0].training, hasattr(net[0], "calls")
+        (False, True, False)
     """
     modules = list(model.modules())
     contents, tensors = _contents([vars(module) for module in modules]), _tensors(modules)
     try:
-        with contextlib.suppress(NotImplementedError):  # an exported program's module has one mode only
+        with contextlib.suppress(NotImplementedError):  # an exported program's module has only one mode
             model.eval()
         yield
     finally:
@@ -46,17 +47,17 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def _contents(waiting: list[object]) -> list[tuple[_Container, _Container]]:
-    """The containers in ``waiting``, and those inside them, each with a copy that holds the same items."""
-    found: dict[int, tuple[_Container, _Container]] = {}
+    """Return the containers in ``waiting``, and those inside them, each with a copy that holds the same items."""
+    copies: dict[int, tuple[_Container, _Container]] = {}
     while waiting:
         value = waiting.pop()
-        if type(value) in _KINDS and id(value) not in found:
+        if type(value) in _KINDS and id(value) not in copies:
             assert isinstance(value, (dict, list, set, deque))
-            found[id(value)] = (value, copy.copy(value))
+            copies[id(value)] = (value, copy.copy(value))
             waiting.extend(value.values() if isinstance(value, dict) else value)
         elif type(value) is tuple:
             waiting.extend(value)
-    return list(found.values())
+    return list(copies.values())
 
 
 def _refill(container: _Container, items: _Container) -> None:
@@ -70,7 +71,7 @@ def _refill(container: _Container, items: _Container) -> None:
 
 
 def _tensors(modules: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
-    """Buffers, and other tensors that are attributes, each with a copy."""
+    """Return buffers and other tensors that are attributes, each with a copy."""
     values = [value for module in modules for value in (*vars(module).values(), *module._buffers.values())]
-    held = {id(v): v for v in values if isinstance(v, Tensor) and not isinstance(v, nn.Parameter)}
-    return [(tensor, tensor.detach().clone()) for tensor in held.values()]
+    tensors = {id(v): v for v in values if isinstance(v, Tensor) and not isinstance(v, nn.Parameter)}
+    return [(tensor, tensor.detach().clone()) for tensor in tensors.values()]

@@ -1,4 +1,7 @@
-"""Read a converted network from its files, data from a stranger: names must be on fixed lists, shapes must fit."""
+"""Reads a converted network from its files. The files may come from a stranger, so everything is checked.
+
+Names must be on fixed lists, and shapes must fit.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ __all__ = ["load"]
 
 AGAIN = "Convert and save the network again."
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
-_PLACES = {"gather": (torch.int64,), "call": (torch.int64, torch.bool)}  # indices and masks that these kinds may hold
+_PLACES = {"gather": (torch.int64,), "call": (torch.int64, torch.bool)}  # dtypes of indices and masks of these kinds
 LARGEST = 2**30
-"""Values of one image in all operations together; beyond it nobody meant the shapes."""
+"""The largest number of values of one image in all operations together. Larger shapes are surely a mistake."""
 
 
 def load(folder: Path | str) -> SpikingNetwork:
@@ -75,7 +78,7 @@ def load(folder: Path | str) -> SpikingNetwork:
 
 
 def _read_whole(weights: Path) -> bytes | None:
-    """What the file holds, if it is as long as its header says: more than memory has may lie behind it."""
+    """Return the file's content if it is as long as its header says. A longer file might not fit in memory."""
     try:
         with safe_open(weights, "pt"):
             return weights.read_bytes()
@@ -149,13 +152,13 @@ def _follow(entry: object) -> Follow:
 
 
 def _within(value: Tensor) -> None:
-    """What a function makes on the way has a size of the order of a network's values too."""
+    """Check that a function's intermediate results are no larger than a network's values may be."""
     if value.numel() > 2 * LARGEST:
         raise ValueError("its shapes are too large for any memory")
 
 
 def _check(graph: Graph, units: Mapping[str, float]) -> None:
-    """Run the graph on shapes alone, then on one image of zeros: what does not fit together is found now."""
+    """Run the graph on shapes alone, then on one image of zeros, to find at once what does not fit together."""
     dtypes = {t.dtype for op in graph for t in op.tensors.values() if t.dtype not in _PLACES.get(op.kind, ())}
     if len(dtypes) != 1 or not (dtype := dtypes.pop()).is_floating_point:
         raise ValueError("its tensors are not of one floating-point type")

@@ -1,4 +1,4 @@
-"""When the spikes of each layer begin, and what a network's skips wait for."""
+"""When the spikes of each layer begin, and how long a network's skip connections wait."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Timing"]
 
 
 class Timing:
-    """The clock of a spiking network: every layer of neurons listens for its wait, then answers step by step.
+    """The clock of a spiking network: every layer of neurons first waits, then answers step by step.
 
     Args:
         graph: the network.
-        readouts: operations whose results are decoded.
-        waits: of each layer of neurons, by name.
+        readouts: the operations whose results are decoded.
+        waits: the wait of each layer of neurons, by name.
         steps: T.
-        wait: of the classifier, which accumulates; the paper of CSS counts it as a layer.
+        wait: the wait of the classifier, which accumulates. The paper of CSS counts it as a layer.
     """
 
     def __init__(self, graph: Graph, readouts: Set[str], waits: Mapping[str, int], *, steps: int, wait: int) -> None:
@@ -27,7 +27,7 @@ class Timing:
 
     @cached_property
     def first_spike(self) -> dict[str, int]:
-        """The step at which each spiking operation's result begins: the waits on the longest path to it."""
+        """The step at which each spiking operation's result begins: the sum of waits on the longest path to it."""
         first: dict[str, int] = {}
         for op in self._graph:
             if op.name in self._graph.spiking:
@@ -37,7 +37,7 @@ class Timing:
 
     @cached_property
     def depths(self) -> dict[str, int]:
-        """How many neurons lie on the longest path from the image to each spiking operation, itself included."""
+        """The number of neurons on the longest path from the image to each spiking operation, including itself."""
         depths: dict[str, int] = {}
         for op in self._graph:
             if op.name in self._graph.spiking:
@@ -46,7 +46,7 @@ class Timing:
 
     @property
     def depth(self) -> int:
-        """n: firing layers on the longest path, and the classifier, which accumulates."""
+        """n: the number of firing layers on the longest path, plus one for the classifier, which accumulates."""
         return max(self.depths[name] + (not self._graph[name].fires) for name in self._readouts)
 
     @property
@@ -57,17 +57,17 @@ class Timing:
 
     @property
     def latency_zero_delay(self) -> int:
-        """The same where the encoder answers at once: one wait less."""
+        """The latency if the encoder answers at once: one wait less."""
         return self.latency - self._wait
 
     @property
     def interval(self) -> int:
-        """Steps between two images that enter one after the other: T and the largest wait of any one layer."""
+        """Steps between two images that enter one after the other: T plus the largest wait of any layer."""
         return self._steps + max(self.waits.values(), default=self._wait)
 
     @cached_property
     def delays(self) -> dict[tuple[str, str], int]:
-        """Steps by which each edge must wait for the slowest input of its target."""
+        """The steps that each edge waits for the slowest input of its target."""
         first = self.first_spike
         return {
             (name, op.name): max(first[n] for n in op.inputs) - first[name]

@@ -1,7 +1,7 @@
-"""From a PyTorch module to a `Graph`, through torch.export.
+"""Turns a PyTorch module into a `Graph`, through torch.export.
 
-torch.export runs the model's own code on shapes: functions, methods, in-place arithmetic, shared modules and
-subclasses with a forward of their own all arrive as the same few operators, each with the path of its module.
+torch.export runs the model's own code on shapes. Functions, methods, in-place arithmetic, shared modules and subclasses
+with a forward of their own all become the same few operators, each with the path of its module.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _ROUNDING = 3.0  # times the model's own error: two orders of summation differ b
 
 
 def trace(ann: nn.Module | ExportedProgram, example: Tensor) -> Graph:
-    """The operations that ``ann`` performs on images like ``example`` ([N, \\*], N >= 1), as in evaluation mode.
+    """Return the operations that ``ann`` performs on images like ``example`` ([N, \\*], N >= 1) in evaluation mode.
 
-    Shapes alone are traced, wherever the network is. Hooks that only record are left out; where the network cannot be
-    traced without them (another layer may read what they keep), they are traced like any other.
+    Only shapes are traced, on any device. Hooks that only record are left out. If the network cannot be traced without
+    them (another layer may read what they store), they are traced like other code.
 
     Raises:
-        ConversionError: one error that lists every place without a spiking form, by module path, reason and remedy.
+        ConversionError: One error lists every place without a spiking form, with module path, reason and remedy.
     """
     model = network(ann)
     example = example if len(example) > 1 else torch.cat([example, example])
@@ -54,7 +54,7 @@ def trace(ann: nn.Module | ExportedProgram, example: Tensor) -> Graph:
 
 
 def trace_shapes(ann: nn.Module, example: Tensor) -> Graph:
-    """The same graph for images like ``example``, of which the shape alone matters: no value is computed."""
+    """Return the same graph for images like ``example``, of which only the shape matters. No value is computed."""
     with evaluation(ann), torch.no_grad():
         wrap(ann)
         with skipped(recorders(ann)):
@@ -62,14 +62,15 @@ def trace_shapes(ann: nn.Module, example: Tensor) -> Graph:
 
 
 def _traced(model: nn.Module, example: Tensor, outputs: list[Tensor], *, hooks: bool) -> Graph:
-    """The graph of ``model``; without ``hooks``, those that only record are left out.
+    """Return the graph of ``model``. Without ``hooks``, the hooks that only record are left out.
 
-    It must compute what the model did (``outputs``) and does in a later call: a silent miss would cost accuracy unseen.
+    The graph must compute what the model computed (``outputs``) and computes in a later call. An unnoticed difference
+    would cost accuracy.
     """
     with skipped([] if hooks else recorders(model)):
         program = export(model, example)
     graph = _graph(type(model).__name__, program)
-    more = torch.cat([example, example[:1]])  # a later call, and one more image: neither may matter
+    more = torch.cat([example, example[:1]])  # a later call with one more image; neither may change the result
     later = run(model, more)
     placed = place(fold(graph))
     results = placed.run(more)
@@ -86,9 +87,9 @@ def _traced(model: nn.Module, example: Tensor, outputs: list[Tensor], *, hooks: 
 
 
 def _rounds(model: nn.Module, values: list[Tensor], x: Tensor, outputs: list[Tensor], *, hooks: bool) -> bool:
-    """Whether the graph's ``values`` differ from the model's ``outputs`` by rounding alone.
+    """Whether the graph's ``values`` differ from the model's ``outputs`` only by rounding.
 
-    Then the trace of a copy in float64 agrees with that copy, and the graph is about as far from it as the model is.
+    If so, the trace of a copy in float64 agrees with that copy, and the graph is about as far from it as the model is.
     """
     if x.dtype == torch.float64:
         return False
@@ -96,14 +97,14 @@ def _rounds(model: nn.Module, values: list[Tensor], x: Tensor, outputs: list[Ten
         twin = copy.deepcopy(model).double()
         exact = run(twin, x.double())
         _traced(twin, x.double(), exact, hooks=hooks)
-    except (ConversionError, RuntimeError, TypeError):  # nothing that can be copied, or be run in float64
+    except (ConversionError, RuntimeError, TypeError):  # the model cannot be copied, or not run in float64
         return False
     bounds = [max(_limit(x), _ROUNDING * error) for error in _errors(outputs, exact)]
     return all(error <= bound for error, bound in zip(_errors(values, exact), bounds, strict=True))
 
 
 def _lowered(program: ExportedProgram, tried: frozenset[OpOverload] = frozenset()) -> Lowered:
-    """The operations of ``program``; what has no form of its own may be made of operators that have one."""
+    """Return the operations of ``program``. An operator without a lowering is decomposed into others if possible."""
     lowered = lower(program)
     unknown = lowered.unknown - tried
     if lowered.problems and (finer := decomposed(program, unknown)):
@@ -127,7 +128,7 @@ def _graph(name: str, program: ExportedProgram) -> Graph:
 
 
 def _misplaced(graph: Graph, hooked: Mapping[str, str]) -> Iterator[Problem]:
-    """What is wrong with the graph as a whole: decisions before the last weighted layer, broken weights."""
+    """Yield problems of the graph as a whole: decisions before the last weighted layer, invalid weights."""
     for op in graph:
         if op.name in graph.spiking and op.kind == "call" and op.function.decided:
             yield Problem(hooked.get(op.name, op.name), why("argmax"))
@@ -138,7 +139,7 @@ def _misplaced(graph: Graph, hooked: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _container(program: ExportedProgram) -> str | list[str] | None:
-    """How the model returns its outputs; None for a form that a graph does not know."""
+    """Return the form in which the model returns its outputs, or None for a form that a graph does not support."""
     spec = program.call_spec.out_spec
     assert spec is not None
     children = spec.children() if callable(getattr(spec, "children", None)) else spec.children_specs
@@ -161,7 +162,7 @@ def _limit(x: Tensor) -> float:
 
 
 def _error(got: Tensor, want: Tensor) -> float:
-    """||got - want|| relative to ||want||; infinite if their shapes differ, or one has values that are not finite."""
+    """Return ||got - want|| relative to ||want||. Infinite if shapes differ or one has values that are not finite."""
     if got.shape != want.shape:
         return math.inf
     if got.dtype == want.dtype and torch.allclose(got, want, rtol=0, atol=0, equal_nan=True):

@@ -1,16 +1,18 @@
 r"""A converted network whose weights train under its own spikes.
 
-Forward, the network is simulated step by step. Backward, a layer passes gradients as its function does at the decoded
-values: a neuron that tracks f says f of its decoded input, but for the last digit and what it clips, so its derivative
-is that of f, and 0 where it clips. Backpropagation through all steps comes to the same: with the digit's derivative
-taken as that of rounding (1 as long as it is not the largest), :math:`dG_t = \beta dG_{t-1} + \beta^{Ts} ds_t` becomes
-:math:`df_t(H_t)` at every step, whatever came before. It would cost T times as much.
+The forward pass simulates the network step by step. In the backward pass a layer passes gradients as its function does
+at the decoded values. The output of a neuron that tracks f is f of its decoded input, except for the last digit and for
+clipping. So its derivative is that of f, and 0 where it clips. Backpropagation through all steps gives the same
+gradient. If the digit's derivative is taken as that of rounding (1 unless the digit is the largest), :math:`dG_t =
+\beta dG_{t-1} + \beta^{Ts} ds_t` becomes :math:`df_t(H_t)` at every step, for any earlier steps. It would cost T times
+as much.
 
-What violates the sufficient bound (see `transpike.coding.scheme.followed`) is penalised. "Canonic Signed Spike Coding"
-leaves that to future work (Section 6): the decoupling condition as a target of learning, so that silent steps can go.
-The network keeps its silent steps while it trains, and the bound is that of the fewer ones it is to have: what it says
-then stays true, and so do its gradients. Networks that trained without the steps lost more accuracy. The violation of a
-layer depends on all layers before it, so its gradients do go through all steps, for a share of each batch.
+A penalty applies to what violates the sufficient bound (see `transpike.coding.scheme.followed`). "Canonic Signed Spike
+Coding" leaves this to future work (Section 6): the decoupling condition as a target of learning, so that fewer silent
+steps are needed. The network keeps its silent steps while it trains, but the bound is that of the fewer steps it shall
+have later. So its outputs stay correct, and so do its gradients. Networks that trained without the steps lost more
+accuracy. The violation of a layer depends on all layers before it, so its gradients do go through all steps, for a
+share of each batch.
 """
 
 from __future__ import annotations
@@ -37,22 +39,22 @@ __all__ = ["Tunable"]
 class Tunable(SpikingNetwork):
     """``snn`` with the weights and biases of its weighted layers as parameters.
 
-    In evaluation mode it is the network that it holds. In training mode its outputs have gradients, and `violation`
-    has what the images just seen violated. Amplitudes, and constants inside neurons' functions, stay as they are.
+    In evaluation mode it equals ``snn`` with the present parameters. In training mode its outputs have gradients, and
+    `violation` is the violation on the last images. Amplitudes, and constants inside neurons' functions, stay fixed.
 
     Args:
-        snn: a converted network; it is not changed. It trains with the silent steps that it has.
-        silent: the most silent steps of a layer that the bound allows for.
+        snn: a converted network; it is not changed. The training uses its silent steps.
+        silent: the largest number of silent steps of a layer for which the bound is computed.
         share: the share of each batch on which violations are measured, which needs gradients through all steps.
 
     Attributes:
-        wanted: the silent steps of each layer that the bound allows for.
-        violation: of the last batch, the squared excess over the bound, in units of the first digit: summed over the
-            steps, a mean over a layer's neurons, summed over layers. So an excess counts by what it is worth in the
-            end. Its gradients go through all steps.
+        wanted: the silent steps of each layer for which the bound is computed.
+        violation: the squared excess over the bound in the last batch, in units of the first digit: summed over the
+            steps, averaged over a layer's neurons, summed over layers. So an excess counts by its final value. Its
+            gradients go through all steps.
 
     Raises:
-        ConversionError: if no bound is known for the scheme.
+        ConversionError: No bound is known for the scheme.
 
     Example:
         >>> import transpike
@@ -90,7 +92,7 @@ class Tunable(SpikingNetwork):
                     self._parameter(op, str(name), constant_entry(self.scheme) if name == kind.constant else None)
 
     def _parameter(self, op: Op, name: str, shares: float | None) -> None:
-        """A constant, of which a step brings a share, as a whole: of the size of the weights, as optimisers expect."""
+        """Add a constant as a parameter. A step uses a share of it; the whole has the scale that optimisers expect."""
         key = op.key(name)
         value = self._buffers.pop(key)
         assert value is not None
@@ -110,22 +112,22 @@ class Tunable(SpikingNetwork):
             raise ConversionError(f"tuning takes images [N, {expected}] as in calibration, not {list(x.shape)}")
         self.violation = torch.zeros((), device=self.device)
         few = max(1, round(self.share * len(x)))
-        said: dict[str, list[Tensor]] = {}
-        self._listen(x[:few], said, watched=True)
+        decoded_values: dict[str, list[Tensor]] = {}
+        self._listen(x[:few], decoded_values, watched=True)
         if few < len(x):
             with torch.no_grad():
-                self._listen(x[few:], said, watched=False)
+                self._listen(x[few:], decoded_values, watched=False)
         reach = largest(self.scheme) + finest(self.scheme) / 2
 
         def fire(op: Op, *inputs: Tensor) -> Tensor:
-            """The function's value for the gradient, what was said for the value."""
-            target, heard = value(self, op, *inputs), torch.cat(said[op.name])
-            return heard + (target - target.detach()) * (target.detach().abs() <= reach)
+            """Return the function's gradient with the value of the spikes."""
+            target, decoded_value = value(self, op, *inputs), torch.cat(decoded_values[op.name])
+            return decoded_value + (target - target.detach()) * (target.detach().abs() <= reach)
 
         return self.graph.pack(finished(self, carried(self, x, fire)))
 
     def _listen(self, x: Tensor, said: dict[str, list[Tensor]], *, watched: bool) -> None:
-        """Simulate, and note what each layer says, decoded."""
+        """Simulate, and store the decoded value of each layer."""
 
         def fire(op: Op, *inputs: Tensor) -> Tensor:
             if op.kind == "input":
@@ -149,27 +151,27 @@ class Tunable(SpikingNetwork):
         return torch.tensor(self.scheme.weights, device=self.device)
 
     def _change(self, op: Op, z: Sequence[Tensor]) -> Tensor:
-        """By what each step's input changes the function of the input so far: [T, N, \\*], in units of theta."""
-        heard = [(each * _like(self._weights, each)).cumsum(0) for each in z]
-        for each in heard:
-            if each.requires_grad:  # a quotient of nothing yet has no derivative
+        """How much each step's input changes the function of the input so far: [T, N, \\*], in units of theta."""
+        accumulated = [(each * _like(self._weights, each)).cumsum(0) for each in z]
+        for each in accumulated:
+            if each.requires_grad:  # a quotient without input has no derivative yet
                 each.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
         unit, constants = self.units[op.name], self.tensors(op)
-        target = op.function.at(*(each.flatten(0, 1) for each in heard), unit=unit, constants=constants)
+        target = op.function.at(*(each.flatten(0, 1) for each in accumulated), unit=unit, constants=constants)
         target = target.unflatten(0, (self.steps, -1)).nan_to_num()
         return torch.cat([target[:1], target[1:] - target[:-1]])
 
     def _violated(self, change: Tensor, wait: int) -> Tensor:
-        r"""The squared excess of a layer over its bound, if it waits so long.
+        r"""Return the squared excess of a layer over its bound, if it has this wait.
 
-        The bound limits how the function of the input so far changes in a step, in digits of that step, which is
-        the current itself where the function is the identity: with what is left after a digit at most half a digit, the
-        next one need not exceed L as long as the change is at most :math:`(2L + 1 - \beta) / 2`. So it holds for any
-        function. What the silent steps heard comes at once, in the first digit: at most :math:`L + 1/2`.
+        The bound limits how much the function of the input so far changes in a step, in digits of that step. For the
+        identity, this change is the current itself. If the residual after a digit is at most half a digit, the next
+        digit need not exceed L as long as the change is at most :math:`(2L + 1 - \beta) / 2`. So the bound holds for
+        any function. The input of the silent steps arrives at once, in the first digit: at most :math:`L + 1/2`.
         """
         beta = ratio(self.scheme)
         assert beta is not None
-        if wait >= self.steps:  # it hears all before it fires
+        if wait >= self.steps:  # the layer knows its whole input before it fires
             return change.new_zeros(())
         late, digits = _late(change, wait), _like(self._weights, change)
         most = torch.full_like(digits, self.bound)
@@ -180,7 +182,7 @@ class Tunable(SpikingNetwork):
 
 
 def _late(change: Tensor, wait: int) -> Tensor:
-    """The changes by the steps in which a layer fires that waits so long: what it has heard by then comes first."""
+    """Return the changes by firing step for this wait. The first contains all input of the silent steps."""
     wait = min(wait, len(change) - 1)
     return torch.cat([change[: wait + 1].sum(0)[None], change[wait + 1 :], change.new_zeros(change[:wait].shape)])
 

@@ -1,4 +1,4 @@
-"""Real values in place of spikes: of the network that a spiking one was made from, and where trains are not needed."""
+"""Computes with real values in place of spikes: the original network, and layers that do not need trains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["activations", "carried", "said", "value"]
 
 
 def activations(snn: Network, x: Tensor, observe: Callable[[Op, Tensor], None] | None = None) -> dict[str, Tensor]:
-    """The values [N, \\*] that are decoded, in the network this one was made from, by name.
+    """Return the decoded values [N, \\*] in the original network, by name.
 
     ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
     """
@@ -36,12 +36,12 @@ def activations(snn: Network, x: Tensor, observe: Callable[[Op, Tensor], None] |
 
 
 def carried(snn: Network, x: Tensor, fire: Callable[..., Tensor]) -> dict[str, Tensor]:
-    """The decoded values by name, where ``fire(op, *inputs)`` gives the value of the input and of each layer."""
+    """Return decoded values by name, if ``fire(op, *inputs)`` computes the value of the input and of each layer."""
     return walk(snn, x, fire, partial(_current, snn), partial(_read, snn))
 
 
 def value(snn: Network, op: Op, *inputs: Tensor) -> Tensor:
-    """What the input or a layer of neurons says, in units of its amplitude theta, of real values."""
+    """Return the value of the input or of a layer of neurons for real inputs, in units of its amplitude theta."""
     unit = snn.units[op.name]
     if op.kind == "input":
         return apply(op, snn.tensors(op), inputs[0].to(snn.device, snn.dtype)) / unit
@@ -51,7 +51,7 @@ def value(snn: Network, op: Op, *inputs: Tensor) -> Tensor:
 def said(
     snn: Network, x: Tensor, watch: Watch | None, *, pieces: list[range], final: bool, trains: bool
 ) -> dict[str, Tensor]:
-    """Decoded values in place of trains: all that layers read that hear all before they fire."""
+    """Return decoded values, computed without trains, for layers that receive all input before they fire."""
 
     def fire(op: Op, *inputs: Tensor) -> Tensor:
         if op.kind == "input":
@@ -73,7 +73,7 @@ def said(
 
 
 def _current(snn: Network, op: Op, *inputs: Tensor) -> Tensor:
-    """One operation on values, to which a constant comes whole."""
+    """Run one operation on values. A constant enters as a whole."""
     constant, shares = KINDS[op.kind].constant, constant_entry(snn.scheme) or 1.0
     tensors = {key: t * shares if key == constant else t for key, t in snn.tensors(op).items()}
     return apply(op, tensors, *inputs)

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of uint8 images ``[N, C, H, W]``, on the device on which they lie.
+"""Augmentation of whole batches of uint8 images ``[N, C, H, W]``, on the images' own device.
 
 The random numbers are drawn on the CPU, so that a seed gives the same batch on every device.
 """
@@ -21,39 +21,40 @@ __all__ = ["Augment", "augment_names", "augmentation", "cutout", "random_flip", 
 
 Augment = Callable[[Tensor, Generator], Tensor]
 
-# torchvision draws once a call: each so many images of a batch get draws of their own.
+# torchvision draws once for each call. Here each group of so many images gets its own draws.
 _TOGETHER = 8
-# Pixels of a shift or of a square's side: beyond any image, and padding still fits into memory.
+# The largest shift or side of a square in pixels: beyond any image, and padding still fits into memory.
 _FARTHEST = 1024
 
 
 def augmentation(text: str, *, standard: Augment | None = None) -> Augment | None:
-    """What ``text`` asks for: names joined by ``+``, applied in that order, each with its number or without.
+    """The augmentation that ``text`` names: names joined by ``+``, applied in order, each with an optional number.
 
-    ``none``; ``standard``, the set's own; a random ``shift`` by up to ``:1`` pixel; ``flip``, left to right in half of
+    ``none``; ``standard``, the set's own; a random ``shift`` by up to ``:1`` pixel; ``flip``, left to right for half of
     the images; ``autoaugment`` with the policy ``:cifar10``, ``:svhn`` or ``:imagenet``; ``randaugment`` with the
-    magnitude ``:9`` of 31, of two operations, or of ``:9/1`` operation; ``wide``, one operation for frames of events;
+    magnitude ``:9`` of 31 and two operations, or ``:9/1`` with one; ``wide``, one operation for frames of events;
     ``cutout`` of a square of ``:16`` pixels, by default half the image's side; ``erasing`` of a rectangle in a share
-    ``:0.25`` of the images. What these empty is black. AutoAugment, RandAugment and erasing are torchvision's; a few
-    images of a batch share their draws, which follow the same distribution as alone.
+    ``:0.25`` of the images. Emptied areas are black. AutoAugment, RandAugment and erasing are torchvision's. A few
+    images of a batch share their draws, which have the same distribution as single draws.
 
     Args:
         text: The names.
-        standard: What ``standard`` is; None if it is done elsewhere.
+        standard: The augmentation ``standard``. None if it is done elsewhere.
 
     Returns:
-        Takes uint8 images and a CPU generator, gives uint8 images; None where nothing is left to do.
+        A function from uint8 images and a CPU generator to uint8 images. None if there is nothing to do.
 
     Raises:
-        ConfigError: Naming what is not known.
+        ConfigError: A name is unknown. The message names it.
 
     Source: Cubuk et al., AutoAugment, CVPR 2019, and RandAugment, NeurIPS 2020; DeVries and Taylor, "Improved
     Regularization of Convolutional Neural Networks with Cutout", 2017; Zhong et al., "Random Erasing Data
     Augmentation", AAAI 2020.
 
-    >>> augment = augmentation("autoaugment+cutout:2")
-    >>> int((augment(torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), Generator()) == 0).sum()) >= 3
-    True
+    Example:
+        >>> augment = augmentation("autoaugment+cutout:2")
+        >>> int((augment(torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), Generator()) == 0).sum()) >= 3
+        True
     """
     parts = []
     for name, value in zip(augment_names(text), _values(text), strict=True):
@@ -68,10 +69,11 @@ def augmentation(text: str, *, standard: Augment | None = None) -> Augment | Non
 
 
 def augment_names(text: str) -> list[str]:
-    """The names in ``text``, checked.
+    """Check ``text`` and return its names.
 
-    >>> augment_names("standard+cutout:16")
-    ['standard', 'cutout']
+    Example:
+        >>> augment_names("standard+cutout:16")
+        ['standard', 'cutout']
     """
     if not isinstance(text, str):
         raise refuse("loading.augment", text, "names joined by +")
@@ -169,7 +171,7 @@ _MAKERS: dict[str, Callable[[str], Augment]] = {
 
 
 def _drawn(images: Tensor, generator: Generator, *, transform: Callable[[Tensor], Any]) -> Tensor:
-    """A torchvision transform, which draws from the CPU's global generator."""
+    """Apply a torchvision transform, which draws from the CPU's global generator."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -177,16 +179,17 @@ def _drawn(images: Tensor, generator: Generator, *, transform: Callable[[Tensor]
 
 
 def cutout(images: Tensor, *, side: int, generator: Generator) -> Tensor:
-    """Blacken a square of each image, its centre anywhere within the image.
+    """Make a square of each image black. Its centre may lie anywhere in the image.
 
     Args:
         images: ``[N, C, H, W]``.
-        side: Of the square, in pixels.
-        generator: A CPU generator; two integers are drawn per image.
+        side: The side of the square in pixels.
+        generator: A CPU generator. It draws two integers for each image.
 
-    >>> cut = cutout(torch.ones(1, 1, 5, 5), side=3, generator=Generator())
-    >>> int((cut == 0).sum()) in {4, 6, 9}
-    True
+    Example:
+        >>> cut = cutout(torch.ones(1, 1, 5, 5), side=3, generator=Generator())
+        >>> int((cut == 0).sum()) in {4, 6, 9}
+        True
     """
     hidden = []
     for length in images.shape[-2:]:
@@ -197,16 +200,17 @@ def cutout(images: Tensor, *, side: int, generator: Generator) -> Tensor:
 
 
 def random_shift(images: Tensor, *, pixels: int, generator: Generator) -> Tensor:
-    """Pad with zeros by ``pixels`` on each side and crop each image at a random place of its own.
+    """Pad with zeros by ``pixels`` on each side, and crop each image at its own random place.
 
     Args:
         images: ``[N, C, H, W]``.
-        pixels: The largest shift in either direction, up and left as likely as down and right.
-        generator: A CPU generator; two integers are drawn per image.
+        pixels: The largest shift in each direction. All directions are equally likely.
+        generator: A CPU generator. It draws two integers for each image.
 
-    >>> images = torch.ones(1, 1, 4, 4)
-    >>> random_shift(images, pixels=1, generator=Generator()).sum().item() in {9, 12, 16}
-    True
+    Example:
+        >>> images = torch.ones(1, 1, 4, 4)
+        >>> random_shift(images, pixels=1, generator=Generator()).sum().item() in {9, 12, 16}
+        True
     """
     count, _, height, width = images.shape
     corners = torch.randint(0, 2 * pixels + 1, (2, count, 1), generator=generator).to(images.device)
@@ -220,16 +224,17 @@ def random_shift(images: Tensor, *, pixels: int, generator: Generator) -> Tensor
 def random_flip(images: Tensor, *, generator: Generator) -> Tensor:
     """Mirror each image left to right with probability one half.
 
-    >>> images = torch.tensor([1, 2, 3]).expand(100, 1, 1, 3)
-    >>> random_flip(images, generator=Generator()).flatten(1).unique(dim=0)
-    tensor([[1, 2, 3],
-            [3, 2, 1]])
+    Example:
+        >>> images = torch.tensor([1, 2, 3]).expand(100, 1, 1, 3)
+        >>> random_flip(images, generator=Generator()).flatten(1).unique(dim=0)
+        tensor([[1, 2, 3],
+                [3, 2, 1]])
     """
     flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(flipped.to(images.device), images.flip(-1), images)
 
 
 def shift_and_flip(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
-    """The standard augmentation: `random_shift` and, where a mirror image is of the same class, `random_flip`."""
+    """The standard augmentation: `random_shift` and, if mirror images keep their class, `random_flip`."""
     images = random_shift(images, pixels=shift, generator=generator)
     return random_flip(images, generator=generator) if flip else images

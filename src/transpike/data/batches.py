@@ -1,4 +1,4 @@
-"""Images in memory, fetched and augmented a batch at a time, and the order in which an epoch visits them."""
+"""Images in memory, fetched and augmented in batches, and the order in which an epoch visits them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ __all__ = ["EpochSampler", "MemoryImages", "seed_of"]
 class EpochSampler(Sampler[int]):
     """The order of an epoch: seeded, the same on every machine, split among distributed processes.
 
-    It yields ``epoch * images + index``, so that a data set knows from the item alone which epoch's augmentation an
-    image gets: whatever process fetches it, and also when training resumes in the middle.
+    It yields ``epoch * images + index``. So a data set knows from the item alone which epoch's augmentation an image
+    gets. This does not depend on the process that fetches it, and works also if training resumes in the middle.
 
-    In a plain loop each pass is the next epoch by itself. Lightning calls :meth:`set_epoch` before each epoch, except
-    that worker processes have begun to fetch by then when training resumes: so call it in ``train_dataloader``, too.
-    Under ``torch.distributed`` each rank visits its own share, so Lightning's Trainer needs
-    ``use_distributed_sampler=False``: shuffled shares are equally long (the odd images of one epoch are others in the
-    next); unshuffled shares may differ by one, and together visit each image exactly once.
+    In a plain loop each pass is the next epoch. Lightning calls :meth:`set_epoch` before each epoch. But if training
+    resumes, worker processes may already have started to fetch. So also call it in ``train_dataloader``. Under
+    ``torch.distributed`` each rank visits its own share, so Lightning's Trainer needs
+    ``use_distributed_sampler=False``. Shuffled shares have equal lengths; the images left out of one epoch differ from
+    those of the next. Unshuffled shares may differ by one image, and together visit each image exactly once.
 
     Args:
-        images: How many images there are.
-        seed: Fixes the order of every epoch.
-        shuffle: Random order, for training; otherwise 0, 1, 2, ... in every epoch.
+        images: The number of images.
+        seed: Determines the order of every epoch.
+        shuffle: Use a random order, for training. Otherwise the order is 0, 1, 2, ... in every epoch.
 
-    >>> sampler = EpochSampler(4, seed=0)
-    >>> sorted(sampler), sorted(sampler)
-    ([0, 1, 2, 3], [4, 5, 6, 7])
+    Example:
+        >>> sampler = EpochSampler(4, seed=0)
+        >>> sorted(sampler), sorted(sampler)
+        ([0, 1, 2, 3], [4, 5, 6, 7])
     """
 
     def __init__(self, images: int, *, seed: int = 0, shuffle: bool = True) -> None:
@@ -42,7 +43,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass the given epoch (from 0)."""
+        """Make the next pass this epoch (counted from 0)."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -60,24 +61,25 @@ class EpochSampler(Sampler[int]):
 
 
 class MemoryImages(Dataset[tuple[Tensor, Tensor]]):
-    """uint8 images in memory, on any device, fetched a batch at a time.
+    """uint8 images in memory, on any device, fetched in batches.
 
-    Item ``epoch * len(self) + index`` is image ``index`` as that epoch augments it. A batch's augmentation depends on
-    ``seed`` and on the batch's items alone.
+    Item ``epoch * len(self) + index`` is image ``index`` with that epoch's augmentation. A batch's augmentation depends
+    only on ``seed`` and on the batch's items.
 
     Args:
         images: uint8 ``[M, C, H, W]``.
         labels: int64 ``[M]``, on the same device.
-        mean: Per channel, of pixels between 0 and 1.
-        std: Likewise.
-        size: Side to which a fetched batch is resized; None leaves it as it is.
-        augment: Takes uint8 images and a CPU generator, gives uint8 images; None for evaluation.
-        seed: Fixes the augmentation.
+        mean: The mean of pixels between 0 and 1, for each channel.
+        std: Their standard deviation, likewise.
+        size: The side to which a fetched batch is resized. None leaves it unchanged.
+        augment: A function from uint8 images and a CPU generator to uint8 images. None for evaluation.
+        seed: Determines the augmentation.
 
-    >>> images = MemoryImages(torch.full((3, 1, 2, 2), 255, dtype=torch.uint8), torch.arange(3), (0.5,), (0.25,))
-    >>> pixels, labels = images.__getitems__([2, 0])
-    >>> pixels.shape, pixels.unique(), labels
-    (torch.Size([2, 1, 2, 2]), tensor([2.]), tensor([2, 0]))
+    Example:
+        >>> images = MemoryImages(torch.full((3, 1, 2, 2), 255, dtype=torch.uint8), torch.arange(3), (0.5,), (0.25,))
+        >>> pixels, labels = images.__getitems__([2, 0])
+        >>> pixels.shape, pixels.unique(), labels
+        (torch.Size([2, 1, 2, 2]), tensor([2.]), tensor([2, 0]))
     """
 
     def __init__(
@@ -116,12 +118,12 @@ class MemoryImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 def seed_of(*numbers: int) -> int:
-    """One well-mixed seed from several numbers, of which any change changes it."""
+    """Return one well-mixed seed from several numbers. Any change of a number changes it."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _place() -> tuple[int, int]:
-    """This process's rank and how many there are."""
+    """Return this process's rank and the number of processes."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

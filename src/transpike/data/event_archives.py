@@ -1,4 +1,4 @@
-"""Finding an event set's recordings under a root, unpacking the published archives where need be."""
+"""Finds an event set's recordings under a root, and unpacks the published archives if necessary."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["place_of"]
 
 
 def place_of(name: str, source: EventSource, root: Path) -> Path:
-    """Where the set's unpacked files lie: in its folder, or in ``extract`` inside it as SpikingJelly lays it.
+    """Return the place of the set's unpacked files: its folder, or ``extract`` inside it as in SpikingJelly's layout.
 
-    If they lie in neither, but the archives in ``download``, these are checked and unpacked.
+    If they are in neither, but the archives are in ``download``, the archives are checked and unpacked.
 
     Raises:
-        DataError: There is nothing, or not everything; an archive is missing or damaged; SpikingJelly is not installed.
+        DataError: Files are missing. Or an archive is missing or damaged, or SpikingJelly is not installed.
     """
     folder = root / source.folder
     place = _unpacked(name, source, folder)
@@ -63,11 +63,11 @@ def _unpack(name: str, source: EventSource, folder: Path) -> None:
                 f"{name}: {download / archive} is damaged or incomplete: its MD5 is {found}, not {md5}. "
                 "Download it again."
             )
-    # Of several processes each unpacks for itself, and the first one's folder stays: half a set is never seen.
+    # Each process unpacks for itself, and the first one's folder stays. So nobody sees a partial set.
     own = Path(tempfile.mkdtemp(prefix="unpacking-", dir=folder))
     try:
         for archive in source.archives:
-            # Python's own filter for tar files is not yet the default; zip files are always kept inside.
+            # Python's own filter for tar files is not yet the default. zip files always stay inside the folder.
             kept_inside: Any = {"filter": "data"} if archive.endswith(".tar.gz") else {}
             shutil.unpack_archive(download / archive, own, **kept_inside)
         own.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What events and recordings must be, whoever made them: whole numbers, on the sensor, ON or OFF."""
+"""Checks of events and recordings from any source: whole numbers, on the sensor, ON or OFF."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LONGEST = 2**62
 
 
 class Events(NamedTuple):
-    """The events of one recording in the order of the file: four int64 arrays of one length.
+    """The events of one recording in the file's order: four int64 arrays of one length.
 
     Attributes:
-        x: Column of the pixel, from the left.
-        y: Row of the pixel, from the top.
-        p: 1 where it became brighter (ON), 0 where darker (OFF).
-        t: Time in microseconds.
+        x: The column of the pixel, from the left.
+        y: The row of the pixel, from the top.
+        p: 1 if the pixel became brighter (ON), 0 if it became darker (OFF).
+        t: The time in microseconds.
     """
 
     x: Integers
@@ -33,9 +33,9 @@ class Events(NamedTuple):
 
 
 def checked_events(events: Events, size: int) -> Events:
-    """Anyone's events as ours: four int64 arrays of one length, polarity 0 or 1.
+    """Return any events in our form: four int64 arrays of one length, polarity 0 or 1.
 
-    Whole numbers in other types are converted. Polarity may be -1 and 1, as tonic and Prophesee's files have it: -1
+    Whole numbers of other types are converted. Polarity may be -1 and 1, as in tonic's and Prophesee's files; -1
     becomes 0.
 
     Args:
@@ -43,12 +43,13 @@ def checked_events(events: Events, size: int) -> Events:
         size: side of the sensor in pixels.
 
     Raises:
-        DataError: for other lengths, numbers that are not whole, pixels off the sensor, polarities of more than two
-            values, and times further apart than 64 bits can tell.
+        DataError: The lengths differ, numbers are not whole, pixels lie off the sensor, polarities have more than two
+            values, or times differ by more than 64 bits can represent.
 
-    >>> events = Events(x=[0, 1], y=np.zeros(2, np.uint8), p=np.array([-1, 1]), t=np.array([0.0, 5.0]))
-    >>> checked_events(events, 2).p, checked_events(events, 2).t
-    (array([0, 1]), array([0, 5]))
+    Example:
+        >>> events = Events(x=[0, 1], y=np.zeros(2, np.uint8), p=np.array([-1, 1]), t=np.array([0.0, 5.0]))
+        >>> checked_events(events, 2).p, checked_events(events, 2).t
+        (array([0, 1]), array([0, 5]))
     """
     fields = {name: _whole(name, values) for name, values in zip(Events._fields, events, strict=True)}
     lengths = [len(values) for values in fields.values()]
@@ -77,13 +78,13 @@ def _whole(name: str, values: object) -> Integers:
     with np.errstate(invalid="ignore"):
         whole = array.astype(np.int64)
         wrong = whole != array
-    # A float of 2**63, or an unsigned number from there on, becomes negative.
+    # A float of 2**63, or an unsigned number of at least that, becomes negative.
     wrong |= (whole < 0) != (array < 0)
     if wrong.any():
         first = int(wrong.argmax())
         hint = ": times are in microseconds; multiply seconds by 1e6 and round them" if name == "t" else ""
-        found = f"{name}={array[first]}"
-        raise DataError(f"event {first} of {len(array)} has {found}, not a whole number of 64 bits{hint}.")
+        example = f"{name}={array[first]}"
+        raise DataError(f"event {first} of {len(array)} has {example}, not a whole number of 64 bits{hint}.")
     return whole
 
 
@@ -93,6 +94,6 @@ def _polarity(p: Integers) -> Integers:
         return p
     if low == -1 and high <= 1 and (p != 0).all():
         return (p > 0).astype(np.int64)
-    found = np.unique(p)
-    shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+    values = np.unique(p)
+    shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
     raise DataError(f"the polarity of events is 0 and 1, or -1 and 1, and here {shown}.")

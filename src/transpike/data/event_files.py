@@ -1,4 +1,4 @@
-"""The named event sets: where their recordings lie, how each format is read, and what is wrong when it cannot be."""
+"""The named event sets: where their recordings lie, how to read each format, and errors for wrong files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["EVENT_SOURCES", "EventSource", "Events", "Recording"]
 
 
 class Window(NamedTuple):
-    """A part of a file: bytes [start, stop), and in them the events of microseconds [begin, end)."""
+    """A part of a file: bytes [start, stop), and the events in it from the microseconds [begin, end)."""
 
     start: int
     stop: int
@@ -42,23 +42,23 @@ class Recording(NamedTuple):
 Recordings = list[Recording]
 
 _AGAIN = "Unpack the published archive again."
-_LARGEST = 2**29  # bytes of a file: of the published ones none has a quarter of it
+_LARGEST = 2**29  # bytes of a file; no published file has a quarter of it
 
 
 @dataclass(frozen=True)
 class EventSource:
-    """How a named event set is found, read and augmented.
+    """How to find, read and augment a named event set.
 
     Attributes:
-        folder: Where the set lies under the root.
-        inside: The folder that the archives unpack to, if they make one.
+        folder: The set's folder under the root.
+        inside: The folder into which the archives unpack, if they create one.
         archives: The published archives and their MD5 sums.
-        landmarks: What must lie there once they are unpacked.
-        recordings: Takes that place; gives the training and the test recordings.
+        landmarks: Files that must exist after unpacking.
+        recordings: Returns the training and the test recordings in a folder.
         read: Reads a recording.
         size: Side of the sensor in pixels.
-        class_names: In the order of the labels.
-        shift: Random shift of the standard augmentation, in pixels.
+        class_names: The classes' names, in the order of the labels.
+        shift: The random shift of the standard augmentation, in pixels.
         flip: Whether the standard augmentation mirrors recordings (a mirrored left hand is a right hand).
     """
 
@@ -75,7 +75,7 @@ class EventSource:
 
 
 def _class_files(place: Path, names: Sequence[str], suffix: str) -> list[Recordings]:
-    """Each class folder's recordings, sorted by name."""
+    """Return each class folder's recordings, sorted by name."""
     absent = [name for name in names if not (place / name).is_dir()]
     files = {name: sorted(map(str, (place / name).glob(f"*{suffix}"))) for name in names if name not in absent}
     empty = [name for name in files if not files[name]]
@@ -95,7 +95,7 @@ def _list_nmnist(place: Path) -> tuple[Recordings, Recordings]:
 
 
 def _list_cifar10_dvs(place: Path) -> tuple[Recordings, Recordings]:
-    """The set brings no split: of each class the first nine tenths by file name train, as SpikingJelly splits it."""
+    """List the recordings. The set has no split. As in SpikingJelly, the first nine tenths of a class by name train."""
     train, test = [], []
     for files in _class_files(place, _CIFAR10, ".aedat"):
         cut = math.ceil(0.9 * len(files))
@@ -121,8 +121,8 @@ def _labels_of(trial: str) -> str:
 
 
 def _gestures(trial: Path) -> Recordings:
-    """The recordings of one trial: a row of its labels is a class from 1 to 11 and a window of microseconds."""
-    # Only the ends of each packet are touched, for the trials together hold three gigabytes.
+    """The recordings of one trial. Each row of its labels is a class from 1 to 11 and a window of microseconds."""
+    # Only the ends of each packet are read, because all trials together have three gigabytes.
     packets = [(packet.start, packet.stop, *_times(packet, [0, -1])) for packet in _packets(trial)]
     starts, stops, firsts, lasts = np.array(packets, np.int64).reshape(-1, 4).T
     labels = trial.with_name(_labels_of(trial.name))
@@ -147,7 +147,7 @@ def _gestures(trial: Path) -> Recordings:
 
 
 def _read_nmnist(recording: Recording) -> Events:
-    """Five bytes an event: x, y, then one bit of polarity and 23 of microseconds."""
+    """Read five bytes for each event: x, y, then one bit of polarity and 23 of microseconds."""
     data = _file(recording.path)
     if len(data) % 5:
         raise _damaged(recording.path, len(data) // 5 * 5, f"{len(data) % 5} bytes are left, an event has 5")
@@ -156,7 +156,7 @@ def _read_nmnist(recording: Recording) -> Events:
 
 
 def _read_cifar10_dvs(recording: Recording) -> Events:
-    """AEDAT 2.0: lines that begin with '#', then a big-endian address and time in microseconds, four bytes each."""
+    """Read AEDAT 2.0: lines that begin with '#', then a big-endian address and a time in microseconds, 4 bytes each."""
     data = _file(recording.path)
     content = data.tobytes()
     start = 0
@@ -165,8 +165,8 @@ def _read_cifar10_dvs(recording: Recording) -> Events:
     if rest := (len(content) - start) % 8:
         raise _damaged(recording.path, len(content) - rest, f"{rest} bytes are left, an event has 8")
     address, t = np.frombuffer(content, ">u4", offset=start).reshape(-1, 2).T.astype(np.int64)
-    # The camera has 15 address bits and a 16th for synchronisation. Higher ones are kept: where they are set, the file
-    # is damaged, and the event falls off the sensor. The axes are turned as SpikingJelly turns them.
+    # The camera has 15 address bits and a 16th for synchronisation. Higher bits stay in the coordinates. If one is set,
+    # the file is damaged, and the event lies off the sensor. The axes are turned as in SpikingJelly.
     x, y = 127 - (address >> 8 & ~0x80), 127 - (address >> 1 & 0x7F)
     return _on_sensor(recording.path, Events(x, y, 1 - (address & 1), t), 128)
 
@@ -188,7 +188,7 @@ _POLARITY = 1
 
 
 class _Packet(NamedTuple):
-    """Where a packet of polarity events lies in its file; each event's data word and low 31 bits of time."""
+    """The position of a packet of polarity events in its file, with each event's data word and low 31 bits of time."""
 
     start: int
     stop: int
@@ -201,7 +201,7 @@ def _times(packet: _Packet, events: slice | list[int] = slice(None)) -> Integers
 
 
 def _packets(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[_Packet]:
-    """The polarity packets of an AEDAT 3.1 file, or of its bytes [start, stop), that hold events."""
+    """Yield the polarity packets with events of an AEDAT 3.1 file, or of its bytes [start, stop)."""
     content = _file(path, mapped=True)
     if not start:
         start = content[:65536].tobytes().find(_HEADER_END) + len(_HEADER_END)

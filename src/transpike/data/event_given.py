@@ -1,4 +1,4 @@
-"""Anyone's data sets of event frames as an event set: SpikingJelly's, for one."""
+"""Any data sets of event frames as an event set, for instance SpikingJelly's."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def event_sets(
 ) -> EventSets:
     """Make anyone's frames of events an event set: SpikingJelly's data sets with ``data_type="frame"``, for one.
 
-    An item is ``(frames, label)``: counts ``[T, 2, H, W]``, a NumPy array or a tensor of one shape throughout, and an
-    integer from 0. Validation items are held back from ``train`` as :func:`load_events` holds them back; since a
-    transform of ``train`` itself would change these, too, leave augmentation to ``shift``, ``flip`` and ``loading``.
+    An item is ``(frames, label)``: counts ``[T, 2, H, W]`` as a NumPy array or a tensor, all of one shape, and an
+    integer from 0. Validation items are held back from ``train`` as in :func:`load_events`. A transform of ``train``
+    itself would change these items too, so leave the augmentation to ``shift``, ``flip`` and ``loading``.
 
     Args:
-        train: A map-style data set: it has a length and gives an item for an index.
-        test: Another.
-        name: What to call the set.
-        class_names: In the order of the labels; by default ``train.classes``, which torchvision's and SpikingJelly's
-            sets have (also behind ``Subset``).
-        shift: What augmentation ``standard`` is: a random shift by so many pixels,
-        flip: and, if True, mirroring. :func:`load_events` shifts ``nmnist`` by 2 and the others by 5, and mirrors
+        train: A map-style data set: it has a length and returns an item for an index.
+        test: Another one.
+        name: The name of the set.
+        class_names: The classes' names in the order of the labels. The default is ``train.classes``, which
+            torchvision's and SpikingJelly's sets have (also inside ``Subset``).
+        shift: The augmentation ``standard`` shifts at random by up to so many pixels.
+        flip: Whether it also mirrors. :func:`load_events` shifts ``nmnist`` by 2 and the others by 5, and mirrors
             ``cifar10_dvs``.
-        loading: Splits, batches, workers and augmentation, as :func:`load_events` takes them.
+        loading: Splits, batches, workers and augmentation, as in :func:`load_events`.
 
     Raises:
-        DataError: An item is no such pair, its shape differs from the first one's, its label has no class name. The
-            first training item is read at once, the others when they are needed.
-        ConfigError: The sets are not map-style, have no class names, or ``loading`` asks for what cannot be.
+        DataError: An item is not such a pair, its shape differs from the first one's, or its label has no class name.
+            The first training item is read at once, and the others when they are needed.
+        ConfigError: The sets are not map-style or have no class names, or ``loading`` has impossible values.
 
     >>> from torch.utils.data import TensorDataset
     >>> blinks = TensorDataset(torch.ones(20, 4, 2, 8, 8), torch.arange(20) % 2)
@@ -88,17 +88,17 @@ def event_sets(
 
 
 class GivenFrames(Dataset[tuple[Tensor, int]]):
-    """Chosen items ``(frames, label)`` of anyone's data set, checked: float32 ``[T, 2, H, W]`` and an int.
+    """Chosen items ``(frames, label)`` of any data set, checked: float32 ``[T, 2, H, W]`` and an int.
 
-    Items are numbered and augmented as those of :class:`EventFrames`.
+    Items are numbered and augmented like those of :class:`EventFrames`.
 
     Args:
         given: The chosen items.
-        title: What messages call the set.
-        shape: That of all frames.
-        classes: How many labels there are.
+        title: The set's name in messages.
+        shape: The shape of all frames.
+        classes: The number of labels.
         augment: As for :class:`EventFrames`.
-        seed: Fixes the augmentation.
+        seed: Determines the augmentation.
     """
 
     def __init__(
@@ -148,23 +148,23 @@ def _length(given: Any, title: str) -> int:
 
 
 def _item(given: Any, title: str, *, classes: int) -> tuple[Tensor, int]:
-    """Someone's ``(frames, label)``, checked."""
+    """Return a user's ``(frames, label)``, checked."""
     try:
         frames, label = given
         label = index(label)
         if not isinstance(frames, Tensor) and not (isinstance(frames, np.ndarray) and frames.dtype.kind in "biuf"):
             raise TypeError
     except (TypeError, ValueError):
-        found = [type(part).__name__ for part in given] if isinstance(given, tuple | list) else type(given).__name__
+        kinds = [type(part).__name__ for part in given] if isinstance(given, tuple | list) else type(given).__name__
         raise DataError(
-            f"{title}: expected (frames, label), an array or a tensor [T, 2, H, W] and an integer, not {found}. "
+            f"{title}: expected (frames, label), an array or a tensor [T, 2, H, W] and an integer, not {kinds}. "
             "SpikingJelly's sets give frames with data_type='frame'."
         ) from None
     if frames.ndim != 4 or frames.shape[1] != 2 or 0 in frames.shape:
         raise DataError(f"{title}: frames must be [T, 2, H, W], not {list(frames.shape)}.")
     if not 0 <= label < classes:
         raise DataError(f"{title}: label {label} is not one of 0 to {classes - 1}: there are {classes} class names.")
-    # An array is copied, for it may be read-only or mirrored.
+    # An array is copied, because it may be read-only or have negative strides.
     counts = frames.float() if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames, np.float32))
     if not counts.isfinite().all():
         raise DataError(f"{title}: frames must hold finite numbers, and some are NaN or infinite.")

@@ -27,28 +27,28 @@ __all__ = ["EventFrames", "EventSets", "augmented", "collected", "event_augmenta
 
 _SPLITS = ("number", "time")
 FOR_FRAMES = ("standard", "shift", "flip", "wide", "cutout")
-"""Augmentations that frames of events can take."""
+"""The augmentations that frames of events can take."""
 
 
 @dataclass(frozen=True)
 class EventSets:
     """An event set's loaders. Batches are float32 frames ``[T, N, 2, H, W]`` and int64 labels ``[N]``.
 
-    A frame counts the events of each pixel, OFF in channel 0 and ON in channel 1; it is not normalised.
+    A frame counts the events of each pixel, OFF in channel 0 and ON in channel 1. It is not normalised.
 
     Attributes:
         name: The set's name.
-        train: Shuffled and augmented training recordings; its ``sampler`` is an :class:`EpochSampler`.
-        validation: Training recordings held back, without augmentation; empty if ``Loading.validation`` is 0.
-        test: The test recordings; under ``torch.distributed`` each process has its share.
-        classes: How many labels there are.
+        train: Shuffled and augmented training recordings. Its ``sampler`` is an :class:`EpochSampler`.
+        validation: Training recordings held back, without augmentation. Empty if ``Loading.validation`` is 0.
+        test: The test recordings. Under ``torch.distributed`` each process has its share.
+        classes: The number of labels.
         class_names: Their names.
         channels: 2.
-        size: Side of a frame in pixels, the longer one.
-        steps: Frames of a recording, T.
-        split_by: How a recording was split into them; None if it came as frames.
-        loading: The options that gave the rest.
-        root: Where the files lie; None for sets of `event_sets`.
+        size: The longer side of a frame in pixels.
+        steps: The frames of a recording, T.
+        split_by: How recordings were split into frames. None if they came as frames.
+        loading: The options of the loaders.
+        root: The folder of the files. None for sets of `event_sets`.
     """
 
     name: str
@@ -76,26 +76,26 @@ def load_events(
     """Load an event set by name.
 
     ``nmnist`` is read from ``NMNIST/{Train,Test}/<digit>/*.bin`` under ``root``, ``cifar10_dvs`` from
-    ``CIFAR10DVS/<class>/*.aedat``, ``dvs128_gesture`` from ``DVS128Gesture/DvsGesture/*.aedat``. Each may also lie in
-    SpikingJelly's folder ``extract`` (as in ``NMNIST/extract/Train``), or still in the published archives in its
-    ``download``, which are then checked and unpacked. CIFAR10-DVS brings no split: of each class the first nine tenths
-    by file name train and the rest test.
+    ``CIFAR10DVS/<class>/*.aedat``, ``dvs128_gesture`` from ``DVS128Gesture/DvsGesture/*.aedat``. Each may also be in
+    SpikingJelly's folder ``extract`` (as in ``NMNIST/extract/Train``), or in the published archives in its folder
+    ``download``. These are then checked and unpacked. CIFAR10-DVS has no split: of each class the first nine tenths by
+    file name train, and the rest test.
 
-    Recordings are read and turned into frames when a batch needs them; nothing is written to the disk.
+    Recordings are read and turned into frames when a batch needs them. Nothing is written to the disk.
 
     Args:
         name: One of the names above.
         steps: Frames of a recording, T.
         split_by: How a recording is split, see :func:`event_frames`: ``number`` or ``time``.
-        root: Where the files lie.
-        loading: Splits, batches, workers and augmentation: ``standard``, a random shift, for ``cifar10_dvs`` mirroring,
-            too, and ``cutout``. Frames have the sensor's size and are not normalised: ``size``, ``mean`` and ``std``
-            are not for them.
+        root: The folder of the files.
+        loading: Splits, batches, workers and augmentation: ``standard``, a random shift (and mirroring for
+            ``cifar10_dvs``), and ``cutout``. Frames have the sensor's size and are not normalised, so ``size``,
+            ``mean`` and ``std`` must not be set.
 
     Raises:
-        DataError: The name is unknown, files are missing or damaged, a recording has fewer events than frames. What a
-            recording lacks is found when it is read.
-        ConfigError: ``steps``, ``split_by`` or ``loading`` ask for what cannot be.
+        DataError: The name is unknown, files are missing or damaged, or a recording has fewer events than frames. A
+            faulty recording is found when it is read.
+        ConfigError: ``steps``, ``split_by`` or ``loading`` have impossible values.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as root:
@@ -116,7 +116,7 @@ def load_events(
         recordings, tests = source.recordings(place_of(name, source, Path(root)))
     except OSError as error:
         raise DataError(f"{name}: {error.filename or root} cannot be read: {reason(error)}") from error
-    training, held = choose_training(len(recordings), loading)
+    training, validation = choose_training(len(recordings), loading)
 
     def frames(part: Sequence[Recording], chosen: Sequence[int], augment: Augment | None = None) -> EventFrames:
         picked = [part[index] for index in chosen]
@@ -126,7 +126,7 @@ def load_events(
         name,
         loading,
         train=frames(recordings, training, augmenting),
-        validation=frames(recordings, held),
+        validation=frames(recordings, validation),
         test=frames(tests, choose_tested(len(tests), loading)),
         class_names=source.class_names,
         size=source.size,
@@ -139,16 +139,16 @@ def load_events(
 class EventFrames(Dataset[tuple[Tensor, int]]):
     """Recordings, read and turned into frames ``[T, 2, H, W]`` one at a time, in worker processes if there are any.
 
-    Item ``epoch * len(self) + index`` is recording ``index`` as that epoch augments it; its augmentation depends on
-    ``seed`` and on the item alone, whichever process reads it.
+    Item ``epoch * len(self) + index`` is recording ``index`` with that epoch's augmentation. The augmentation depends
+    only on ``seed`` and on the item, not on the process that reads it.
 
     Args:
-        recordings: Where each one lies, and its label.
-        source: How they are read.
+        recordings: The place of each recording, and its label.
+        source: How to read them.
         steps: Frames of a recording, T.
         split_by: ``number`` or ``time``.
         augment: Takes images ``[1, T * 2, H, W]``, so that all frames move alike, and a CPU generator.
-        seed: Fixes the augmentation.
+        seed: Determines the augmentation.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
         seed: int = 0,
     ) -> None:
         self.recordings = recordings
-        # Not the source itself: to worker processes go these two alone.
+        # Not the source itself, because only these two are sent to worker processes.
         self.read, self.size = source.read, source.size
         self.steps = steps
         self.split_by = split_by
@@ -183,30 +183,32 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
 
 
 def event_frames(events: Events, *, size: int, steps: int, split_by: str = "number") -> Tensor:
-    """Count the events of each pixel in T stretches of a recording: float32 ``[T, 2, size, size]``.
+    """Count the events of each pixel in T parts of a recording: float32 ``[T, 2, size, size]``.
 
-    By ``number``, each frame has ``floor(n / T)`` of the ``n`` events and the last one the remainder, too. By ``time``,
-    each frame has ``floor(d / T)`` of the ``d`` microseconds between the first and the last event, likewise, and is
-    empty where nothing happened. Where SpikingJelly's ``integrate_events_by_fixed_frames_number`` gives frames, they
-    are these.
+    With ``number``, each frame has ``floor(n / T)`` of the ``n`` events, and the last one also the remainder. With
+    ``time``, each frame has ``floor(d / T)`` of the ``d`` microseconds between the first and the last event, likewise.
+    A frame without events is empty. The result equals SpikingJelly's ``integrate_events_by_fixed_frames_number``
+    wherever that returns frames.
 
     Args:
-        events: A recording: four arrays of whole numbers, in any type; times in microseconds, polarity 0 and 1 or -1
-            and 1.
+        events: A recording: four arrays of whole numbers of any type. Times are in microseconds. Polarity is 0 and 1,
+            or -1 and 1.
         size: Side of the sensor in pixels.
         steps: T.
         split_by: ``number`` or ``time``.
 
     Raises:
-        DataError: Fewer events, or microseconds, than frames; what are no such events, see :func:`checked_events`.
-        ConfigError: T or ``size`` is not positive or ``split_by`` unknown.
+        DataError: There are fewer events, or microseconds, than frames; or the events are not valid, see
+            :func:`checked_events`.
+        ConfigError: T or ``size`` is not positive, or ``split_by`` is unknown.
 
-    >>> x, p, t = np.array([0, 1, 1, 0]), np.array([1, 0, 0, 1]), np.array([0, 1, 2, 100])
-    >>> events = Events(x=x, y=np.zeros(4, int), p=p, t=t)
-    >>> event_frames(events, size=2, steps=2)[:, :, 0].tolist()
-    [[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]]
-    >>> event_frames(events, size=2, steps=2, split_by="time").sum((1, 2, 3))
-    tensor([3., 1.])
+    Example:
+        >>> x, p, t = np.array([0, 1, 1, 0]), np.array([1, 0, 0, 1]), np.array([0, 1, 2, 100])
+        >>> events = Events(x=x, y=np.zeros(4, int), p=p, t=t)
+        >>> event_frames(events, size=2, steps=2)[:, :, 0].tolist()
+        [[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]]
+        >>> event_frames(events, size=2, steps=2, split_by="time").sum((1, 2, 3))
+        tensor([3., 1.])
     """
     _check(steps, split_by)
     events = checked_events(events, whole("size", size))
@@ -229,7 +231,7 @@ def _check(steps: int, split_by: str) -> None:
 
 
 def event_augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment | None:
-    """The augmentation that the options ask for, of those that frames can take."""
+    """Return the augmentation that the options name, among those that frames can take."""
     if unfit := [field for field in ("size", "mean", "std") if getattr(loading, field) is not None]:
         raise ConfigError(f"loading.{unfit[0]} is for images: event frames keep the sensor's size and their counts.")
     if foreign := set(augment_names(loading.augment)) - {"none", *FOR_FRAMES}:
@@ -241,7 +243,7 @@ def event_augmentation(loading: Loading, *, shift: int, flip: bool) -> Augment |
 
 
 def augmented(frames: Tensor, augment: Augment | None, seed: int) -> Tensor:
-    """A recording's frames [T, 2, H, W], all of them augmented alike."""
+    """Augment a recording's frames [T, 2, H, W], all in the same way."""
     if augment is None:
         return frames
     return augment(frames.flatten(0, 1)[None], Generator().manual_seed(seed)).view_as(frames)
@@ -257,7 +259,7 @@ def collected(
     class_names: tuple[str, ...],
     **facts: Any,
 ) -> EventSets:
-    """Three parts as the loaders of a set, and what is known of it."""
+    """Return three parts as the loaders of a set, with the facts about the set."""
     return EventSets(
         name=name,
         train=_loader(train, loading, shuffle=True),
@@ -276,13 +278,13 @@ def _loader(frames: Any, loading: Loading, *, shuffle: bool = False) -> DataLoad
         frames,
         batch_size=loading.batch_size,
         sampler=EpochSampler(len(frames), seed=loading.seed, shuffle=shuffle),
-        # A last batch of one or two recordings would upset batch statistics.
+        # A last batch of one or two recordings would disturb batch statistics.
         drop_last=shuffle and len(frames) >= loading.batch_size,
         num_workers=loading.workers,
         persistent_workers=loading.workers > 0,
         collate_fn=_time_first,
         pin_memory=torch.cuda.is_available(),
-        # One of its own: a loader draws a number from it in every pass, which must not shift anyone else's.
+        # A separate generator: a loader draws a number from it in every pass, which must not affect others.
         generator=Generator(),
     )
 

@@ -1,4 +1,4 @@
-"""Image files in class folders: ImageNet, Tiny-ImageNet and whatever is laid out like them."""
+"""Image files in class folders: ImageNet, Tiny-ImageNet and any set with the same layout."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["FolderImages", "class_names", "list_images"]
 
 Samples = Sequence[tuple[str, int]]
 
-# What Pillow reads and image sets use.
+# The formats that Pillow reads and image sets use.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class FolderImages(Dataset[tuple[Tensor, int]]):
     """Image files, read and transformed one at a time, in worker processes if there are any.
 
-    Item ``epoch * len(self) + index`` is image ``index`` as that epoch augments it; its augmentation depends on
-    ``seed`` and on the item alone, whichever process reads it.
+    Item ``epoch * len(self) + index`` is image ``index`` with that epoch's augmentation. The augmentation depends only
+    on ``seed`` and on the item, not on the process that reads it.
 
     Args:
         samples: Each image's path and label.
-        transform: Takes an RGB Pillow image, gives a float32 tensor ``[3, H, W]``.
-        seed: Fixes the transform's random choices.
+        transform: A function from an RGB Pillow image to a float32 tensor ``[3, H, W]``.
+        seed: Determines the transform's random choices.
     """
 
     def __init__(self, samples: Samples, transform: Callable[[Any], Tensor], *, seed: int = 0) -> None:
@@ -46,43 +46,44 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
         path, label = self.samples[item % len(self)]
-        # torchvision's transforms draw from the CPU's global generator; seeding that one alone leaves CUDA's untouched.
+        # torchvision's transforms draw from the CPU's global generator. Seeding only this one leaves CUDA's unchanged.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, item))
             return self.transform(read_image(path)), label
 
 
 def list_images(folder: Path) -> dict[str, list[str]]:
-    """Each class folder's image files, sorted.
+    """Return each class folder's image files, sorted.
 
     Raises:
-        DataError: There is no such folder, it has no class folders, or one of them holds no image.
+        DataError: There is no such folder, it has no class folders, or a class folder has no image.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist: a folder set has train/ and val/, each with one folder per class.")
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise DataError(f"{folder} holds no class folders: lay each class's images into a folder of its own.")
-    found = {path.name: sorted(_image_files(path)) for path in classes}
-    empty = [name for name, files in found.items() if not files]
+    images = {path.name: sorted(_image_files(path)) for path in classes}
+    empty = [name for name, files in images.items() if not files]
     if empty:
         raise DataError(f"{folder}: no images in the class folders {', '.join(empty[:5])}. Fill or remove them.")
-    return found
+    return images
 
 
 def class_names(folders: Sequence[str], outputs: int | None) -> tuple[str, ...]:
-    """The classes in the order of their labels: the folders in sorted order, or ImageNet's 1000 synsets.
+    """Return the classes in the order of their labels: the folders in sorted order, or ImageNet's 1000 synsets.
 
-    ImageNet's where every folder is named by a synset id (``n01440764``) and the network has 1000 ``outputs``, so that
-    a published network can be measured on some of its classes.
+    They are ImageNet's if every folder is named by a synset id (``n01440764``) and the network has 1000 ``outputs``. So
+    a published network can be tested on some of its classes.
 
     Raises:
-        DataError: A synset is none of ImageNet's 1000.
+        DataError: A synset is not among ImageNet's 1000.
 
-    >>> class_names(["dog", "cat"], None)
-    ('cat', 'dog')
-    >>> class_names(["n01443537"], 1000).index("n01443537")
-    1
+    Example:
+        >>> class_names(["dog", "cat"], None)
+        ('cat', 'dog')
+        >>> class_names(["n01443537"], 1000).index("n01443537")
+        1
     """
     if outputs != 1000 or not all(re.fullmatch(r"n\d{8}", name) for name in folders):
         return tuple(sorted(folders))
@@ -96,7 +97,7 @@ def class_names(folders: Sequence[str], outputs: int | None) -> tuple[str, ...]:
 
 
 def _image_files(folder: Path) -> Iterator[str]:
-    # Strings, not paths: ImageNet has 1.3 million of them.
+    # Strings instead of paths, because ImageNet has 1.3 million of them.
     for place, _, files in os.walk(folder):
         for name in files:
             if name.lower().endswith(_SUFFIXES) and not name.startswith("."):

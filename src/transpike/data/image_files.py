@@ -1,4 +1,4 @@
-"""One image file of anyone's as an RGB image of eight bits a channel: what may be opened, and what its numbers mean."""
+"""Reads any image file as an RGB image with eight bits for each channel: allowed formats, and ranges of numbers."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "read_image"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What may be opened: formats that Pillow decodes by itself. EPS, for one, it would hand to Ghostscript, which runs
-programs."""
+"""The formats that may be opened: those that Pillow decodes by itself. EPS, for instance, would start Ghostscript,
+which runs programs."""
 
 LARGEST = 2**30
-"""Bytes of an image file: more than Pillow's limit of pixels takes uncompressed, and some formats are read whole."""
+"""The largest size of an image file: more than Pillow's limit of pixels needs without compression, because some formats
+are read completely."""
 
-# Tags of TIFF.
+# TIFF tags.
 _BITS, _PHOTOMETRIC, _MAXIMUM = 258, 262, 281
 _WHITE_IS_ZERO = 0
 
 
 def read_image(path: str) -> Image.Image:
-    """An image file as a Pillow image in RGB.
+    """Read an image file as a Pillow image in RGB.
 
-    Sixteen-bit grey is scaled by what its type can hold, 65535; by 4095 where a TIFF has 12 bits, and by the TIFF's own
-    tag MaxSampleValue. Floating-point grey must lie between 0 and 1. Both are rounded to 8 bits, as all that follows
-    works on these. Other images are converted as Pillow and torchvision do: palettes are looked up, transparency is
-    left out, CMYK becomes RGB. Of several frames the first is taken.
+    Sixteen-bit grey is scaled by the largest number of its type, 65535. It is scaled by 4095 if a TIFF has 12 bits, and
+    by the TIFF's own tag MaxSampleValue if there is one. Floating-point grey must lie between 0 and 1. Both are rounded
+    to 8 bits, with which all later steps work. Other images are converted as Pillow and torchvision do: palettes are
+    looked up, transparency is removed, CMYK becomes RGB. Of several frames the first is used.
 
     Args:
-        path: a file of one of `FORMATS`, whatever its suffix.
+        path: a file in one of `FORMATS`, with any suffix.
 
     Raises:
-        DataError: the file is no regular one, damaged or of another format; it is larger than `LARGEST`, or promises
-            more pixels than Pillow's limit; its numbers have no range that is known.
+        DataError: The file is not a regular file, or damaged, or of another format. Or it is larger than `LARGEST`, or
+            declares more pixels than Pillow's limit. Or the range of its numbers is not known.
     """
     from PIL import Image
 
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is no regular file, and cannot be an image. Remove it.")
-        if found.st_size > LARGEST:
-            raise DataError(f"{path} has {found.st_size:,} bytes, more than any image that is read. Remove it.")
+        if status.st_size > LARGEST:
+            raise DataError(f"{path} has {status.st_size:,} bytes, more than any image that is read. Remove it.")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", message="Palette images with Transparency")
@@ -64,13 +65,13 @@ def read_image(path: str) -> Image.Image:
         raise DataError(
             f"{path} promises more pixels than are read ({error}). Make it smaller, or remove it."
         ) from error
-    except Exception as error:  # whatever a decoder makes of a damaged file
+    except Exception as error:  # a decoder may raise anything for a damaged file
         why = f"{error}" or type(error).__name__
         raise DataError(f"{path} is not a readable image: {why}. Replace or remove it.") from error
 
 
 def _grey(image: Image.Image, path: str) -> NDArray[np.uint8] | None:
-    """An image of one channel with more than 8 bits as 8 bits; None for others, which Pillow converts rightly."""
+    """An image of one channel with more than 8 bits as 8 bits. None for others, which Pillow converts correctly."""
     if not image.mode.startswith(("I", "F")):
         return None
     values = np.asarray(image)
@@ -88,13 +89,13 @@ def _grey(image: Image.Image, path: str) -> NDArray[np.uint8] | None:
 
 
 def _top(image: Image.Image, path: str) -> int:
-    """The value of white in an image of whole numbers."""
+    """Return the value of white in an image of whole numbers."""
     if (maximum := _tag(image, _MAXIMUM)) is not None:
         return int(maximum)
     bits = _tag(image, _BITS)
     if bits == 12:
         return 4095
-    # Pillow gives the numbers of a PGM file, and in some versions those of a PNG file, as 32 bits, but scaled to 16.
+    # Pillow returns a PGM file's numbers, and in some versions a PNG file's, as 32 bits, but scaled to 16.
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise DataError(
             f"{path} has whole numbers of {bits or 32} bits that have a sign, or are too large to say which of them is "
@@ -104,7 +105,7 @@ def _top(image: Image.Image, path: str) -> int:
 
 
 def _tag(image: Image.Image, number: int) -> Any:
-    """A tag of a TIFF file, the first value if it has several; None if it has none."""
+    """Return a tag of a TIFF file, the first value if it has several, or None if it is missing."""
     value = getattr(image, "tag_v2", {}).get(number)
     return value[0] if isinstance(value, tuple) else value
 
@@ -114,7 +115,7 @@ def _kind(image: Image.Image) -> str:
 
 
 _SAID: list[str] = []
-"""The images that were warned of, one in a process: a change of its filters makes Python forget what it has said."""
+"""The images with a warning, one for each process. A change of warning filters makes Python forget its warnings."""
 
 
 def _warn_of_12_bits(path: str) -> None:

@@ -35,27 +35,30 @@ class Loading:
     """How images are split, batched, normalised and augmented.
 
     Attributes:
-        batch_size: Images in a batch. Each of several processes has its own batch. Training leaves an incomplete last
-            batch out.
+        batch_size: Images in a batch. If there are several processes, this is the batch of each process. Training
+            leaves an incomplete last batch out.
         validation: The share of the training images that is held back for validation, in [0, 1).
         seed: Seed of the validation split, the order of images in each epoch and the augmentation.
-        workers: The number of processes that read files. Only `folder` needs them; the other sets lie in memory.
+        workers: The number of processes that read files. Only `folder` needs them, because the other data sets are in
+            memory.
         augment: Names joined by `+`, as in `standard+autoaugment+cutout:16`, or `none`. `standard` shifts images at
             random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `flip`, `autoaugment`,
-            `randaugment`, `wide`, `cutout` and `erasing` follow it or stand alone.
-            `transpike.data.augment.augmentation` describes all.
-        size: Side of the images in pixels. By default that of the set; 224 for `folder`.
+            `randaugment`, `wide`, `cutout` and `erasing` can follow it, or be used alone.
+            `transpike.data.augment.augmentation` describes all names.
+        size: Side of the images in pixels. The default is the size in the data set; for `folder` it is 224.
         crop: For `folder`: the share of the resized image's side that the centre crop keeps in evaluation, in (0, 1].
-            The default is 0.875; timm's networks have their own.
-        interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. timm's
-            networks have their own.
+            The default is 0.875. A network of timm has its own default.
+        interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. A network
+            of timm has its own default.
         device: The device that holds the image sets in memory, and therefore their batches.
         train_images: Use this many of the training images, validation included. `seed` fixes which ones.
         test_images: Use this many of the test images, the same ones for every seed.
-        mean: Subtracted from pixels between 0 and 1, one value per channel. By default that of the set; for `folder`
-            ImageNet's.
-        std: Divides the pixels after the subtraction, one value per channel. The default is chosen like that of mean.
-        outputs: The number of outputs of the network. With 1000, `folder` sets named by synsets get ImageNet's labels.
+        mean: This value is subtracted from the pixels, which lie between 0 and 1. There is one value for each channel.
+            The default is the mean of the data set; for `folder` it is that of ImageNet.
+        std: After the subtraction, the pixels are divided by this value. There is one value for each channel. The
+            default is the deviation of the data set; for `folder` it is that of ImageNet.
+        outputs: The number of outputs of the network. If it is 1000 and the classes of a `folder` are named by
+            ImageNet's synsets, the labels are those of ImageNet.
     """
 
     batch_size: int = 128
@@ -112,22 +115,22 @@ def _check_device(name: object) -> None:
 
 @dataclass(frozen=True)
 class ImageSets:
-    """An image set's loaders. Batches are float32 images ``[N, C, H, W]``, normalised, and int64 labels ``[N]``.
+    """An image set's loaders. Batches are normalised float32 images ``[N, C, H, W]`` and int64 labels ``[N]``.
 
     Attributes:
         name: The set's name.
-        train: Shuffled and augmented training images; its ``sampler`` is an :class:`EpochSampler`.
-        validation: Training images held back, without augmentation; empty if ``Loading.validation`` is 0.
-        test: The test images, for ``folder`` those of ``val/``; under ``torch.distributed`` each process has its share.
-        classes: How many labels there are.
+        train: Shuffled and augmented training images. Its ``sampler`` is an :class:`EpochSampler`.
+        validation: Training images held back, without augmentation. Empty if ``Loading.validation`` is 0.
+        test: The test images, for ``folder`` those in ``val/``. Under ``torch.distributed`` each process has its share.
+        classes: The number of labels.
         class_names: Their names.
         channels: Channels of an image.
         size: Side of an image in pixels.
-        mean: What was subtracted from pixels between 0 and 1, per channel.
-        std: What that was divided by.
-        plain: The training images without augmentation, as :meth:`calibration` draws them.
-        loading: The options that gave all this.
-        root: Where the files lie; None where `load_images` did not load them.
+        mean: The mean that was subtracted from pixels between 0 and 1, for each channel.
+        std: The divisor after the subtraction, for each channel.
+        plain: The training images without augmentation, from which :meth:`calibration` draws.
+        loading: The options of the loaders.
+        root: The folder of the files. None if `load_images` did not load them.
     """
 
     name: str
@@ -145,7 +148,7 @@ class ImageSets:
     root: Path | None = None
 
     def calibration(self, images: int = 512) -> DataLoader[Any]:
-        """A loader of ``images`` training images without augmentation: the same in every process, in a seeded order."""
+        """A loader of ``images`` training images without augmentation, in a seeded order, equal in all processes."""
         chosen = _shuffled(len(self.plain), self.loading.seed)[: whole("images", images)]
         return _loader(Subset(self.plain, chosen), self.loading)
 
@@ -160,18 +163,19 @@ def load_images(
 
     Args:
         name: One of the names above.
-        root: Where the files lie.
+        root: The folder of the files.
         download: Download missing files into ``root`` (not for ``folder``).
         loading: Splits, batches, normalisation and augmentation.
 
     Raises:
-        DataError: The name is unknown, files are missing or damaged, a class folder is empty.
-        ConfigError: ``loading`` asks for what the set cannot give.
+        DataError: The name is unknown, files are missing or damaged, or a class folder is empty.
+        ConfigError: ``loading`` has values that are impossible for this set.
 
-    >>> digits = load_images("digits", loading=Loading(batch_size=64))
-    >>> images, labels = next(iter(digits.test))
-    >>> images.shape, labels.dtype, len(digits.test.dataset)
-    (torch.Size([64, 1, 8, 8]), torch.int64, 360)
+    Example:
+        >>> digits = load_images("digits", loading=Loading(batch_size=64))
+        >>> images, labels = next(iter(digits.test))
+        >>> images.shape, labels.dtype, len(digits.test.dataset)
+        (torch.Size([64, 1, 8, 8]), torch.int64, 360)
     """
     known = [*SOURCES, "folder"]
     if name not in known:
@@ -189,7 +193,7 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
     source = SOURCES[name]
     mean, std = _statistics(source.mean, source.std, loading)
     raw = source.read(root, download)
-    training, held = choose_training(len(raw.train.labels), loading)
+    training, validation = choose_training(len(raw.train.labels), loading)
     standard = partial(shift_and_flip, shift=source.shift, flip=source.flip)
 
     def images(part: Part, chosen: Sequence[int], augment: Augment | None = None) -> MemoryImages:
@@ -201,7 +205,7 @@ def _memory_sets(name: str, root: Path, download: bool, loading: Loading) -> Ima
         loading,
         train=images(raw.train, training, augmentation(loading.augment, standard=standard)),
         plain=images(raw.train, training),
-        validation=images(raw.train, held),
+        validation=images(raw.train, validation),
         test=images(raw.test, choose_tested(len(raw.test.labels), loading)),
         class_names=raw.class_names,
         size=loading.size or raw.train.images.shape[-1],
@@ -223,7 +227,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     center = partial(evaluation_transform, size, mean, std, crop=crop, interpolation=interpolation)
     anywhere = partial(training_transform, size, mean, std, interpolation=interpolation)
     evaluating, cropping = center(), anywhere if "standard" in augment_names(loading.augment) else center
-    training, held = choose_training(len(samples), loading)
+    training, validation = choose_training(len(samples), loading)
 
     def images(part: Samples, chosen: Sequence[int], transform: Callable[[Any], Tensor] = evaluating) -> FolderImages:
         return FolderImages([part[index] for index in chosen], transform, seed=loading.seed)
@@ -233,7 +237,7 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
         loading,
         train=images(samples, training, cropping(augment=augmentation(loading.augment))),
         plain=images(samples, training),
-        validation=images(samples, held),
+        validation=images(samples, validation),
         test=images(tests, choose_tested(len(tests), loading)),
         class_names=names,
         size=size,
@@ -248,7 +252,7 @@ def _sets(
     sampler = EpochSampler(len(train), seed=loading.seed)
     return ImageSets(
         name=name,
-        # A last batch of one or two images would upset batch statistics.
+        # A last batch of one or two images would disturb batch statistics.
         train=_loader(train, loading, sampler=sampler, drop_last=len(train) >= loading.batch_size),
         validation=_loader(validation, loading, sampler=EpochSampler(len(validation), shuffle=False)),
         test=_loader(test, loading, sampler=EpochSampler(len(test), shuffle=False)),
@@ -274,21 +278,21 @@ def _loader(
         persistent_workers=workers > 0,
         collate_fn=_whole if in_memory else None,
         pin_memory=not in_memory and torch.cuda.is_available(),
-        # One of its own: a loader draws a number from it in every pass, which must not shift anyone else's.
+        # A separate generator: a loader draws a number from it in every pass, which must not affect others.
         generator=Generator(),
     )
 
 
 def _whole(batch: Any) -> Any:
-    """What ``__getitems__`` gives is a batch already."""
+    """Return the result of ``__getitems__``, which already is a batch."""
     return batch
 
 
 def choose_training(images: int, loading: Loading) -> tuple[list[int], list[int]]:
-    """The indices of the training images that train, and of those held back.
+    """Return the indices of the training images for training, and of those held back.
 
     Raises:
-        DataError: There is none to train with.
+        DataError: None is left for training.
     """
     order = _shuffled(images, loading.seed)[: loading.train_images]
     held = round(len(order) * loading.validation)
@@ -300,7 +304,7 @@ def choose_training(images: int, loading: Loading) -> tuple[list[int], list[int]
 
 
 def choose_tested(images: int, loading: Loading) -> list[int]:
-    """The indices of the test images: for every seed the same, so that runs can be compared.
+    """Return the indices of the test images. They are the same for every seed, so that runs are comparable.
 
     Raises:
         DataError: There is none.

@@ -1,4 +1,4 @@
-"""The named image sets: where their files lie, how they are read, and what is wrong when they cannot be."""
+"""The named image sets: where their files lie, how to read them, and errors for wrong files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transpike.errors import DataError
 __all__ = ["SOURCES", "Part", "Raw", "Source"]
 
 LARGEST = 2**28
-"""Bytes of a file, which is read as a whole."""
+"""The largest size of a file in bytes. Files are read completely."""
 
 _AGAIN = "Delete that folder and lay the files there again, or pass --download."
 
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A set as its files hold it."""
+    """A set as its files store it."""
 
     train: Part
     test: Part
@@ -38,14 +38,14 @@ class Raw(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """How a named set is read, normalised and augmented.
+    """How to read, normalise and augment a named set.
 
     Attributes:
-        read: Takes the root folder and whether to download; gives the images.
-        mean: Per channel, of the training pixels between 0 and 1.
-        std: Likewise.
-        shift: Random shift of the standard augmentation, in pixels.
-        flip: Whether the standard augmentation mirrors images (a mirrored digit is none).
+        read: A function from the root folder, and whether to download, to the images.
+        mean: The mean of the training pixels between 0 and 1, for each channel.
+        std: Their standard deviation, likewise.
+        shift: The random shift of the standard augmentation, in pixels.
+        flip: Whether the standard augmentation mirrors images (a mirrored digit is not a digit).
     """
 
     read: Callable[[Path, bool], Raw]
@@ -56,7 +56,7 @@ class Source:
 
 
 def _digits(root: Path, download: bool) -> Raw:
-    """scikit-learn's 1,797 digits of 8x8 pixels: it brings no split, so a fixed fifth of each class is the test set."""
+    """Scikit-learn's 1,797 digits of 8x8 pixels. They have no split, so a fixed fifth of each class is for tests."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -68,7 +68,7 @@ def _digits(root: Path, download: bool) -> Raw:
 
 
 def _torchvision(kind: str, folder: str, files: tuple[str, ...]) -> Callable[[Path, bool], Raw]:
-    """A reader of the torchvision data set ``kind``, whose published files lie in ``folder`` under the root."""
+    """Return a reader of the torchvision data set ``kind``, whose published files lie in ``folder`` under the root."""
 
     def read(root: Path, download: bool) -> Raw:
         from torchvision import datasets

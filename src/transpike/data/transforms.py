@@ -1,4 +1,4 @@
-"""From one Pillow image to one normalised tensor, for training and for evaluation."""
+"""Transforms from one Pillow image to one normalised tensor, for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Transform = Callable[[Any], Tensor]
 def training_transform(
     size: int, mean: Sequence[float], std: Sequence[float], *, interpolation: str, augment: Augment | None = None
 ) -> Transform:
-    """Random resized crop to ``[3, size, size]`` and mirroring, with torchvision's usual scales and shapes."""
+    """A random resized crop to ``[3, size, size]`` with mirroring, with torchvision's usual scales and shapes."""
     from torchvision import transforms as T
 
     crop = T.RandomResizedCrop(size, interpolation=T.InterpolationMode(interpolation))
@@ -35,7 +35,7 @@ def evaluation_transform(
     interpolation: str,
     augment: Augment | None = None,
 ) -> Transform:
-    """Resize the shorter side to ``size / crop``, then cut ``[3, size, size]`` from the centre."""
+    """A transform that resizes the shorter side to ``size / crop`` and crops ``[3, size, size]`` at the centre."""
     from torchvision import transforms as T
 
     resize = T.Resize(round(size / crop), interpolation=T.InterpolationMode(interpolation))

@@ -1,4 +1,4 @@
-"""The augmentation of frames of events with which spiking transformers are trained: one operation of six an image."""
+"""An augmentation of event frames, used to train spiking transformers: one of six operations for each image."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ SHEAR, SHIFT, TURN = math.degrees(0.3), 5, 30.0
 """The largest magnitudes: degrees, pixels, degrees."""
 
 CUT = (0.001, 0.11)
-"""Shares of the image's area that a cut square has."""
+"""The shares of the image's area that the cut square may have."""
 
 
 def wide(images: Tensor, generator: Generator) -> Tensor:
-    """Do one operation with each image, of a random magnitude: nothing, a shear, a shift, a turn, or a cut square.
+    """Apply one random operation to each image: nothing, a shear, a shift, a rotation, or a cut square.
 
-    Each is as likely. Magnitudes are one of 31 steps from the largest to one side to that to the other: shears to 17
-    degrees, shifts to 5 pixels across or down, turns to 30 degrees; nearest pixels, and black where there is none. The
-    square's area is 0.1 to 11 % of the image's.
+    All are equally likely. A magnitude is one of 31 steps from the largest in one direction to the largest in the
+    other: shears up to 17 degrees, shifts up to 5 pixels horizontally or vertically, rotations up to 30 degrees. Pixels
+        are the nearest ones, and black outside the image. The square has 0.1 to 11 % of the image's area.
 
-    Source: ``SNNAugmentWide`` of Spikformer's, Spikingformer's and QKFormer's public code for CIFAR10-DVS, after Müller
-    and Hutter, "TrivialAugment", ICCV 2021.
+    Source: ``SNNAugmentWide`` in the public code of Spikformer, Spikingformer and QKFormer for CIFAR10-DVS, after
+        Müller and Hutter, "TrivialAugment", ICCV 2021.
 
     Args:
-        images: [N, C, H, W]; frames of a recording as channels, so that all of them move alike.
-        generator: on the CPU.
+        images: [N, C, H, W]. The frames of a recording are channels, so that all of them move alike.
+        generator: a generator on the CPU.
 
-    >>> wide(torch.ones(3, 2, 8, 8), Generator().manual_seed(0)).shape
-    torch.Size([3, 2, 8, 8])
+    Example:
+        >>> wide(torch.ones(3, 2, 8, 8), Generator().manual_seed(0)).shape
+        torch.Size([3, 2, 8, 8])
     """
     return torch.stack([_one(image, generator) for image in images])
 

@@ -1,13 +1,13 @@
-"""Distillation: losses that serve in anyone's loop, methods that the trainer takes, taps for features.
+"""Distillation: losses for any training loop, methods for our trainer, and taps that record features.
 
-A method is a module made of stages, pairs of taps, and called once a batch:
+A method is a module. It is created from stages (pairs of taps) and called once for each batch:
 
     method(student_logits, teacher_logits, student_features, teacher_features, target) -> {name: weighted scalar}
 
-with logits [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher; features by tap, the
-student's [T, N, C, H, W] or [N, C, H, W] and the teacher's [N, C', H', W']; class indices [N] or probabilities
-[N, classes]. One that brings maps of both networks to one form also says what it compares, `pairs(student_features,
-teacher_features) -> {stage: (student maps, teacher maps)}`, which `transpike analyze` looks at.
+The student's logits are [T, N, classes] or [N, classes], the teacher's [N, classes]. Features are mappings by tap: the
+student's [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W']. The target is class indices [N] or
+probabilities [N, classes]. A method that brings the maps of both networks to one form also has `pairs(student_features,
+teacher_features) -> {stage: (student maps, teacher maps)}`, the maps that it compares. `transpike analyze` uses it.
 """
 
 from transpike.distill.bispectrum import BiSpectrumDistillation, SRDDistillation, SSDDistillation

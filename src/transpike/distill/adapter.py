@@ -1,4 +1,4 @@
-"""What brings a student's maps before its teacher's: mean over time, projection to the channels, a common grid."""
+"""Makes a student's maps comparable with its teacher's: mean over time, projection to the channels, a common grid."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from transpike.errors import DataError
 __all__ = ["Adapter", "Pairs", "mean_over_time", "on_grid", "unit_energy"]
 
 Pairs: TypeAlias = dict[Stage, tuple[Tensor, Tensor]]
-"""By stage, a student's maps and its teacher's, both [N, C', H, W]."""
+"""For each stage, the student's maps and the teacher's, both [N, C', H, W]."""
 
 
 def mean_over_time(x: Tensor) -> Tensor:
-    """Logits [T, N, classes] or maps [T, N, C, H, W] averaged over time; without a time axis as they are.
+    """Average logits [T, N, classes] or maps [T, N, C, H, W] over time. Without a time axis they stay as they are.
 
-    >>> mean_over_time(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
-    tensor([[2., 1.]])
+    Example:
+        >>> mean_over_time(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
+        tensor([[2., 1.]])
     """
     return x.mean(0) if x.ndim in (3, 5) else x
 
 
 def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [N, C, H, W] averaged down to a grid of (height, width).
+    """Average maps [N, C, H, W] down to a grid of (height, width).
 
     Raises:
-        DataError: if they are smaller than that.
+        DataError: The maps are smaller than the grid.
 
-    >>> on_grid(torch.arange(4.0).view(1, 1, 2, 2), (1, 1)).item()
-    1.5
+    Example:
+        >>> on_grid(torch.arange(4.0).view(1, 1, 2, 2), (1, 1)).item()
+        1.5
     """
     if maps.shape[-2] < size[0] or maps.shape[-1] < size[1]:
         raise DataError(f"maps of shape {list(maps.shape)} are smaller than the grid {tuple(size)} to compare on.")
@@ -42,22 +44,23 @@ def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
         return maps
     if height % size[0] or width % size[1]:
         return F.adaptive_avg_pool2d(maps, size)
-    return F.avg_pool2d(maps, (height // size[0], width // size[1]))  # the same, and costs less
+    return F.avg_pool2d(maps, (height // size[0], width // size[1]))  # the same result at less cost
 
 
 def unit_energy(maps: Tensor) -> Tensor:
-    """Maps divided by the root of their mean square over the batch, so that no loss depends on their scale.
+    """Divide maps by the root of their mean square over the batch, so that no loss depends on their scale.
 
-    >>> unit_energy(torch.tensor([3.0, -3.0]))
-    tensor([ 1., -1.])
+    Example:
+        >>> unit_energy(torch.tensor([3.0, -3.0]))
+        tensor([ 1., -1.])
     """
     return maps / maps.square().mean().sqrt().clamp(min=1e-12)
 
 
 class Adapter(nn.Module):
-    """A student's maps with as many channels as the teacher's: mean over time, then a 1x1 convolution.
+    """Brings a student's maps to the teacher's channels: mean over time, then a 1x1 convolution.
 
-    It begins as the identity where the channels match. The teacher's maps are a constant to the gradient.
+    It begins as the identity if the channels match. The teacher's maps get no gradient.
 
     Args:
         student_channels: channels of the student's maps.
@@ -66,11 +69,12 @@ class Adapter(nn.Module):
     Shapes: student [T, N, C, H, W] or [N, C, H, W] and teacher [N, C', H', W'] -> both [N, C', *size], in float32.
 
     Raises:
-        DataError: on call, for maps of another rank or with other channels, smaller than the grid, or of no image.
+        DataError: on call, for maps of another rank, with other channels, smaller than the grid, or of no images.
 
-    >>> student, teacher = Adapter(4, 6)(torch.rand(2, 3, 4, 8, 8), torch.rand(3, 6, 4, 4), size=(4, 4))
-    >>> student.shape, teacher.shape
-    (torch.Size([3, 6, 4, 4]), torch.Size([3, 6, 4, 4]))
+    Example:
+        >>> student, teacher = Adapter(4, 6)(torch.rand(2, 3, 4, 8, 8), torch.rand(3, 6, 4, 4), size=(4, 4))
+        >>> student.shape, teacher.shape
+        (torch.Size([3, 6, 4, 4]), torch.Size([3, 6, 4, 4]))
     """
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
@@ -81,7 +85,7 @@ class Adapter(nn.Module):
             nn.init.dirac_(self.projection.weight)
 
     def check(self, student: Tensor, teacher: Tensor) -> None:
-        """Refuse maps of another rank, with other channels or of another number of images."""
+        """Raise an error for maps of another rank, with other channels or of another number of images."""
         weight = self.projection.weight
         if student.ndim not in (4, 5) or student.shape[-3] != weight.shape[1]:
             raise DataError(

@@ -1,7 +1,7 @@
-"""The methods of bi-spectrum distillation: logits KD with the spectral residual, the semantics of logits, or both.
+"""The methods of bi-spectrum distillation: logits KD with the spectral residual, with sorted logits, or with both.
 
 Source: Zhang, Sun, Yao, Deng, Li, "Bi-Spectrum Distillation: Addressing Spectral Mismatch in ANN-SNN
-Knowledge Transfer", Eq. 7 and Table 4; `transpike.distill.bsd` has the equations of the parts.
+Knowledge Transfer", Eq. 7 and Table 4. `transpike.distill.bsd` contains the equations of the parts.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ __all__ = ["BiSpectrumDistillation", "SRDDistillation", "SSDDistillation"]
 
 
 class SSDDistillation(Method):
-    """alpha * KD + gamma * `spectral_semantic`: what BSD does with logits, the row "+SSD" of its Table 4.
+    """alpha * KD + gamma * `spectral_semantic`: the part of BSD for logits, the row "+SSD" of its Table 4.
 
     Args:
         stages: not used.
         alpha: weight of logits KD. A term with weight 0 is left out.
         gamma: weight of SSD.
         temperature: the temperature of logits KD.
-        keep: share of frequencies that SSD sees.
+        keep: the share of frequencies that SSD compares.
         reduction: how SSD reduces over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars "kd" and
     "ssd".
 
-    >>> terms = SSDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'ssd': 0.0}
+    Example:
+        >>> terms = SSDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'ssd': 0.0}
     """
 
     def __init__(
@@ -75,21 +76,23 @@ class SRDDistillation(FeatureMethod):
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
         alpha: weight of logits KD. A term with weight 0 is left out.
-        beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. It is tied to the size and scale
-            of the teacher's maps: look at the first step's terms, or set `normalize`.
+        beta: weight of SRD: in the paper 7e-4 for ResNets on CIFAR and 7e-5 elsewhere. Its best value depends on the
+            size and scale of the teacher's maps. Look at the terms of the first step, or set `normalize`.
         temperature: the temperature of logits KD.
         penalty: weight of the residual's size in SRD.
-        domain: "spatial" for SRD without Fourier transforms.
+        domain: "spatial" computes SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
-        norm: of SRD's Fourier transform: "ortho", or "backward", by which the penalty weighs H W times as much.
+        norm: the norm of SRD's Fourier transform: "ortho", or "backward", with which the penalty weighs H W times as
+            much.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "kd" and "srd".
 
-    >>> method = SRDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))], beta=7e-4)
-    >>> logits = torch.zeros(2, 3, 10)
-    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'kd': 0.0, 'srd': 0.2688}
+    Example:
+        >>> method = SRDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))], beta=7e-4)
+        >>> logits = torch.zeros(2, 3, 10)
+        >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'kd': 0.0, 'srd': 0.2688}
     """
 
     adapts = "SRD projects them to the teacher’s channels and adds its residual."
@@ -137,10 +140,10 @@ class SRDDistillation(FeatureMethod):
 
 
 class BiSpectrumDistillation(SRDDistillation):
-    """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: what is added to the task loss.
+    """alpha * KD + beta * SRD, summed over stages, + gamma * SSD: the terms that BSD adds to the task loss (Eq. 7).
 
-    Equation 7. A term whose weight is 0 is left out, so that the paper's ablations are settings: logits KD
-    (beta = gamma = 0), +SSD (beta = 0), +SRD (gamma = 0).
+    A term with weight 0 is left out. So the paper's ablations are settings: logits KD (beta = gamma = 0), +SSD (beta =
+    0), +SRD (gamma = 0).
 
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
@@ -148,22 +151,24 @@ class BiSpectrumDistillation(SRDDistillation):
         beta: weight of SRD; see `SRDDistillation`.
         gamma: weight of SSD.
         temperature: the temperature of logits KD.
-        keep: share of frequencies that SSD sees.
+        keep: the share of frequencies that SSD compares.
         penalty: weight of the residual's size in SRD.
-        domain: "spatial" for SRD without Fourier transforms.
+        domain: "spatial" computes SRD without Fourier transforms.
         normalize: divide the teacher's maps by their root mean square.
-        norm: of SRD's Fourier transform: "ortho", or "backward", by which the penalty weighs H W times as much.
+        norm: the norm of SRD's Fourier transform: "ortho", or "backward", with which the penalty weighs H W times as
+            much.
         reduction: how SSD reduces over classes: "mean" or "sum".
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "srd" and "ssd".
 
-    >>> stages = [Stage("a", "b", 4, 6, (8, 8), (8, 8))]
-    >>> bsd = BiSpectrumDistillation(stages, beta=7e-4)
-    >>> logits, features = torch.zeros(2, 3, 10), {"a": torch.zeros(2, 3, 4, 8, 8)}
-    >>> terms = bsd(logits, logits[0], features, {"b": torch.ones(3, 6, 8, 8)})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'kd': 0.0, 'srd': 0.2688, 'ssd': 0.0}
+    Example:
+        >>> stages = [Stage("a", "b", 4, 6, (8, 8), (8, 8))]
+        >>> bsd = BiSpectrumDistillation(stages, beta=7e-4)
+        >>> logits, features = torch.zeros(2, 3, 10), {"a": torch.zeros(2, 3, 4, 8, 8)}
+        >>> terms = bsd(logits, logits[0], features, {"b": torch.ones(3, 6, 8, 8)})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'kd': 0.0, 'srd': 0.2688, 'ssd': 0.0}
     """
 
     def __init__(

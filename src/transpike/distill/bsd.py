@@ -1,7 +1,7 @@
 """Bi-spectrum distillation: features by a spectral residual, logits by the high frequencies of their sorted order.
 
 Source of all equations: Zhang, Sun, Yao, Deng, Li, "Bi-Spectrum Distillation: Addressing Spectral Mismatch in ANN-SNN
-Knowledge Transfer". What the paper leaves open is settled by an argument each and marked "our reading".
+Knowledge Transfer". What the paper leaves open is an argument of each function, marked "our reading".
 """
 
 from __future__ import annotations
@@ -40,22 +40,23 @@ SMALL = 1e-3
 
 
 def modrelu(z: Tensor, bias: Tensor) -> Tensor:
-    """relu(|z| + bias) * z / |z|: keeps the phase of a complex number, or the sign of a real one.
+    """Compute relu(|z| + bias) * z / |z|. It keeps the phase of a complex number, or the sign of a real one.
 
-    Where |z| is below 0.001 it counts as that in the quotient: with a bias above 0 the slope at z = 0 has no bound, and
-    a frequency that is silent but for rounding would send any gradient back.
+    In the quotient, |z| is at least 0.001. Otherwise the slope at z = 0 would have no bound if the bias is above 0. A
+    frequency that is 0 except for rounding could then send back any gradient.
 
     Source: Trabelsi et al., "Deep Complex Networks", ICLR 2018.
 
-    >>> modrelu(torch.tensor([3 + 4j, 0j]), torch.tensor(-2.5))
-    tensor([1.5000+2.j, 0.0000+0.j])
+    Example:
+        >>> modrelu(torch.tensor([3 + 4j, 0j]), torch.tensor(-2.5))
+        tensor([1.5000+2.j, 0.0000+0.j])
     """
     magnitude = z.abs()
     return torch.relu(magnitude + bias) / magnitude.clamp(min=SMALL) * z
 
 
 def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidual, *, penalty: float = 0.01) -> Tensor:
-    """Distance of the teacher's maps from the student's after a learned spectral residual: a scalar.
+    """Return the distance of the teacher's maps from the student's after a learned spectral residual: a scalar.
 
     L_SRD = ||F^ - F_t||^2 / N + penalty * ||R||^2 / N,  F^ = IFFT(F~ + R),  F~ = FFT(F_s),  R = residual(F~)
 
@@ -64,12 +65,13 @@ def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidu
     Args:
         student: [N, C, H, W], averaged over time and projected to the teacher's channels.
         teacher: [N, C, H, W].
-        residual: gives R; see `SpectralResidual`.
+        residual: computes R; see `SpectralResidual`.
         penalty: weight of the residual's size, lambda in the paper.
 
-    >>> student, teacher = torch.zeros(2, 4, 8, 8), torch.ones(2, 4, 8, 8)
-    >>> spectral_residual(student, teacher, SpectralResidual((8, 8))).item()
-    256.0
+    Example:
+        >>> student, teacher = torch.zeros(2, 4, 8, 8), torch.ones(2, 4, 8, 8)
+        >>> spectral_residual(student, teacher, SpectralResidual((8, 8))).item()
+        256.0
     """
     student, teacher = feature_pair(student, teacher)
     adapted, size = residual.adapt(student)
@@ -79,55 +81,58 @@ def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidu
 def spectral_semantic(
     student_logits: Tensor, teacher_logits: Tensor, *, keep: float = 0.5, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Mean squared distance of the high frequencies of logits that are sorted as the teacher's are: a scalar.
+    """Return the mean squared distance of the high frequencies of logits in the teacher's sorted order: a scalar.
 
     L_SSD = mean (HP(z_s[phi]) - HP(z_t[phi]))^2,  phi sorts z_t in descending order
 
-    Equations 12 to 15. Our reading: the mean over classes and batch; Eq. 15 may be read as a sum over classes, too.
-    Relabelling the classes changes nothing, nor does a constant added to all logits of an image.
+    Equations 12 to 15. Our reading is the mean over classes and batch. Eq. 15 may also be read as a sum over classes.
+    Relabelling the classes changes nothing, and neither does a constant added to all logits of an image.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
+        student_logits: [N, classes], or [T, N, classes], which is averaged over time.
         teacher_logits: [N, classes].
-        keep: the share of frequencies that passes; those above (1 - keep) / 2 cycles per class.
-        reduction: "mean" over classes, or their "sum", which is the mean times their number.
+        keep: the share of frequencies that passes: those above (1 - keep) / 2 cycles per class.
+        reduction: "mean" over classes, or "sum", which is the mean times their number.
 
     Raises:
-        ConfigError: for `keep` outside (0, 1), and another reduction.
+        ConfigError: `keep` is outside (0, 1), or the reduction is unknown.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
-    >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
-    (0.0, 1.0)
+    Example:
+        >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
+        >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
+        (0.0, 1.0)
     """
     choice("reduction", reduction, get_args(Reduction))
     student_logits, teacher_logits = mean_logit_pair(mean_over_time(student_logits), teacher_logits)
     order = teacher_logits.argsort(dim=-1, descending=True, stable=True)
-    # The filter is linear, and so is sorting by a given order: one transform of the difference.
+    # The filter is linear, and so is sorting by a fixed order: one transform of the difference is enough.
     difference = (student_logits - teacher_logits).gather(-1, order)
     squares = high_pass(difference, keep=keep).square()
     return squares.mean() if reduction == "mean" else squares.sum(-1).mean()
 
 
 class SpectralResidual(nn.Module):
-    """The learned residual R = W2 * modReLU(W1 * X + B1) + B2, one number a frequency, the same for all channels.
+    """The learned residual R = W2 * modReLU(W1 * X + B1) + B2, one number for a frequency, the same for all channels.
 
-    Equation 9. It begins as zero, W2 = B2 = 0, so that what it is added to begins as it is.
+    Equation 9. It begins as zero, W2 = B2 = 0, so that it first changes nothing.
 
     Args:
         size: (H, W) of the maps.
         domain: "frequency": complex, on half spectra [H, W // 2 + 1]; "spatial", the paper's control experiment: real,
             on the maps [H, W] themselves, without Fourier transforms.
-        norm: of the Fourier transform: "ortho" keeps the energy of the maps, "backward" gives H W times as much. The
-            penalty of a residual then weighs as many times more: at "ortho" 0.01 of what it saves, whatever the size.
+        norm: the norm of the Fourier transform. "ortho" keeps the energy of the maps, "backward" multiplies it by H W.
+            The penalty of a residual then weighs H W times as much. With "ortho" it is 0.01 of what the residual saves,
+            for any size.
 
-    Shapes: half spectra or maps [N, C, *] -> the same.
+    Shapes: half spectra or maps [N, C, *] -> the same shape.
 
-    >>> residual = SpectralResidual((8, 8))
-    >>> residual(rfft2(torch.rand(2, 4, 8, 8))).abs().sum().item()
-    0.0
-    >>> sum(parameter.numel() for parameter in residual.parameters())  # four complex maps of 8 x 5 and a real one
-    360
+    Example:
+        >>> residual = SpectralResidual((8, 8))
+        >>> residual(rfft2(torch.rand(2, 4, 8, 8))).abs().sum().item()
+        0.0
+        >>> sum(parameter.numel() for parameter in residual.parameters())  # four complex maps of 8 x 5 and a real one
+        360
     """
 
     def __init__(self, size: tuple[int, int], *, domain: Domain = "frequency", norm: Norm = "ortho") -> None:
@@ -139,7 +144,7 @@ class SpectralResidual(nn.Module):
         self.domain = domain
         height, width = size
         places = (height, width // 2 + 1) if domain == "frequency" else (height, width)
-        # Complex numbers as pairs of reals, which every optimiser, DDP backend and file format knows.
+        # Complex numbers are pairs of reals, which every optimiser, DDP backend and file format supports.
         shape = (*places, 2) if domain == "frequency" else places
         unit = torch.zeros(shape)
         unit.select(-1, 0).fill_(1.0) if domain == "frequency" else unit.fill_(1.0)
@@ -155,11 +160,11 @@ class SpectralResidual(nn.Module):
 
     @property
     def scale(self) -> float:
-        """What the orthonormal transform is multiplied by."""
+        """The factor by which the transform exceeds the orthonormal one."""
         return 1.0 if self.norm == "ortho" else sqrt(self.size[0] * self.size[1])
 
     def adapt(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps [N, C, H, W] with the residual added, and the sum of squares of the residual."""
+        """Return the maps [N, C, H, W] with the residual added, and the sum of squares of the residual."""
         if self.domain == "spatial":
             residual = self(maps)
             return maps + residual, residual.square().sum()
@@ -176,12 +181,11 @@ class SpectralResidual(nn.Module):
 
 
 class SpectralResidualDistillation(nn.Module):
-    """`spectral_residual` of a student's maps over time, with its projection and its learned filter.
+    """`spectral_residual` of a student's maps over time, with its projection and its learned filter, for training.
 
-    Value and gradients are computed together, a few images at a time, and not differentiated twice.
-
-    Mean over time, 1x1 convolution to the teacher's channels (at first the identity, where the channels match), larger
-    maps pooled to the smaller (our reading), then the spectral residual. Only needed in training.
+    The steps are: mean over time, 1x1 convolution to the teacher's channels (first the identity if the channels match),
+    pooling of the larger maps to the smaller (our reading), then the spectral residual. Value and gradients are
+    computed together, a few images at a time. A second derivative is not possible.
 
     Args:
         student_channels: channels of the student's maps.
@@ -190,7 +194,7 @@ class SpectralResidualDistillation(nn.Module):
         penalty: weight of the residual's size, lambda in the paper.
         domain: "frequency", or "spatial" for the paper's control experiment.
         normalize: divide the teacher's maps by the root of their mean square over the batch, so that the loss does not
-            depend on the teacher's scale. The paper does not.
+            depend on the teacher's scale. The paper does not do this.
         norm: of the Fourier transform; see `SpectralResidual`.
 
     Shapes: student [T, N, C, H, W] or [N, C, H, W], teacher [N, C', H', W'] -> a scalar.
@@ -198,10 +202,11 @@ class SpectralResidualDistillation(nn.Module):
     Raises:
         DataError: On call: the maps do not fit.
 
-    >>> loss = SpectralResidualDistillation(4, 4, size=(8, 8))
-    >>> student, teacher = torch.ones(2, 3, 4, 8, 8), torch.zeros(3, 4, 16, 16)
-    >>> round(loss(student, teacher).item(), 3)
-    256.0
+    Example:
+        >>> loss = SpectralResidualDistillation(4, 4, size=(8, 8))
+        >>> student, teacher = torch.ones(2, 3, 4, 8, 8), torch.zeros(3, 4, 16, 16)
+        >>> round(loss(student, teacher).item(), 3)
+        256.0
     """
 
     def __init__(
@@ -223,7 +228,7 @@ class SpectralResidualDistillation(nn.Module):
         self.normalize = normalize
 
     def pair(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """What is compared: the student's maps with the residual and the teacher's, both [N, C', H, W]."""
+        """Return the compared maps: the student's with the residual and the teacher's, both [N, C', H, W]."""
         with torch.autocast(student.device.type, enabled=False):
             projected, teacher = self.adapter(student, teacher, size=self.residual.size)
             adapted, _ = self.residual.adapt(projected)
@@ -263,8 +268,9 @@ class SpectralSemanticDistillation(nn.Module):
 
     Shapes: student [T, N, classes] or [N, classes], teacher [N, classes] -> a scalar.
 
-    >>> SpectralSemanticDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10)).item()
-    0.0
+    Example:
+        >>> SpectralSemanticDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10)).item()
+        0.0
     """
 
     def __init__(self, keep: float = 0.5, *, reduction: Reduction = "mean") -> None:

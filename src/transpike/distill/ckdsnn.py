@@ -1,6 +1,6 @@
 """CKDSNN: a spiking student's activity over space learns from its teacher's class activation; logits with noise.
 
-Source: CKDSNN, AAAI 2026, from its public code (github.com/SinoLeu/CKDSNN), where both terms have the weight 1.
+Source: CKDSNN, AAAI 2026, from its public code (github.com/SinoLeu/CKDSNN), in which both terms have weight 1.
 """
 
 from __future__ import annotations
@@ -23,41 +23,43 @@ from transpike.errors import DataError, ModelError
 __all__ = ["CKDSNNDistillation", "activity_distance", "class_activation", "noisy_distillation"]
 
 SOFT, SMALL = 1e-3, 1e-10
-"""What the public code adds to the largest value of a map, and to probabilities."""
+"""The constants that the public code adds to the largest value of a map, and to probabilities."""
 
 
 def class_activation(maps: Tensor, weight: Tensor, predicted: Tensor) -> Tensor:
-    """Where maps speak for a class: relu(sum_c weight[class, c] F_c), [N, H, W].
+    """Return where maps support a class: relu(sum_c weight[class, c] F_c), [N, H, W].
 
     Source: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
 
     Args:
-        maps: of the last stage, [N, C, H, W].
-        weight: of the layer behind their mean over space, [classes, C].
+        maps: the maps of the last stage, [N, C, H, W].
+        weight: the weights of the layer after their mean over space, [classes, C].
         predicted: class indices [N].
 
-    >>> maps = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
-    >>> class_activation(maps, torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([1])).item()
-    0.0
+    Example:
+        >>> maps = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+        >>> class_activation(maps, torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([1])).item()
+        0.0
     """
     return torch.einsum("nchw,nc->nhw", maps, weight[predicted]).relu()
 
 
 def activity_distance(student: Tensor, teacher: Tensor, *, temperature: float = 2.0) -> Tensor:
-    """Divergence over space of a student's activity from a teacher's: a scalar.
+    """Return the divergence over space of a student's activity from a teacher's: a scalar.
 
     L = 1 / N * sum_n KL(q_n || p_n),  p = softmax over places of A / tau,  A = (a - min a) / (max a - min a + 0.001)
 
-    Least and largest are those of the batch.
+    The minimum and maximum are taken over the batch.
 
     Args:
         student: [N, H, W], such as sums over time and channels.
         teacher: [N, H, W], such as a `class_activation`.
         temperature: tau.
 
-    >>> maps = torch.eye(2).view(1, 2, 2)
-    >>> activity_distance(maps, maps).item()
-    0.0
+    Example:
+        >>> maps = torch.eye(2).view(1, 2, 2)
+        >>> activity_distance(maps, maps).item()
+        0.0
     """
     own, other = (
         ((maps - maps.min()) / (maps.max() - maps.min() + SOFT) / temperature).flatten(1).softmax(-1) + SMALL
@@ -67,19 +69,20 @@ def activity_distance(student: Tensor, teacher: Tensor, *, temperature: float = 
 
 
 def noisy_distillation(student: Tensor, teacher: Tensor, *, temperature: float = 2.0, noise: float = 0.1) -> Tensor:
-    """KD of a student whose softened probabilities are mixed with those of noise: a scalar.
+    """Return the KD loss of a student whose softened probabilities are mixed with those of noise: a scalar.
 
     L = tau^2 / N * sum_n KL(p_t || (1 - noise) p(z) + noise p(m + s^2 e)),  e normal, m and s of the logits of n
 
     Args:
-        student: [N, classes], or [T, N, classes] (its mean over time counts).
+        student: [N, classes], or [T, N, classes], which is averaged over time.
         teacher: [N, classes].
         temperature: tau.
-        noise: its share, in [0, 1); 0 is `knowledge_distillation`.
+        noise: the share of noise, in [0, 1). With 0 this is `knowledge_distillation`.
 
-    >>> z = torch.tensor([[2.0, 0.0]])
-    >>> noisy_distillation(z, z, noise=0.0).item()
-    0.0
+    Example:
+        >>> z = torch.tensor([[2.0, 0.0]])
+        >>> noisy_distillation(z, z, noise=0.0).item()
+        0.0
     """
     if not noise:
         return knowledge_distillation(student, teacher, temperature=temperature)
@@ -94,30 +97,32 @@ def noisy_distillation(student: Tensor, teacher: Tensor, *, temperature: float =
 class CKDSNNDistillation(FeatureMethod):
     """alpha * `noisy_distillation` + beta * `activity_distance` at the last stage.
 
-    The student's activity is the sum of its maps over channels, averaged over time (the public code sums, which matters
-    by what is added to the largest value alone); the teacher's its `class_activation` for the class that it predicts,
-    by the weights of its last layer, which the trainer hands over (`see_head`). Without them all channels count alike.
-    The larger maps are pooled to the smaller.
+    The student's activity is the sum of its maps over channels, averaged over time. (The public code sums over time.
+    This differs only by the constant that is added to the largest value.) The teacher's activity is its
+    `class_activation` for the class that it predicts, with the weights of its last layer. The trainer passes these
+    weights (`see_head`); without them all channels weigh the same. The larger maps are pooled to the smaller.
 
     Args:
         stages: pairs of taps; the last is used.
-        alpha: weight of the logits; a term whose weight is 0 is left out.
+        alpha: weight of the logits. A term with weight 0 is left out.
         beta: weight of the activity.
         temperature: the temperature of both terms.
-        noise: its share in the student's probabilities, in [0, 1).
+        noise: the share of noise in the student's probabilities, in [0, 1).
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "noisy_kd" and "activity".
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, weights below 0, and `noise` outside [0, 1).
-        ModelError: for a head that does not fit the teacher's maps.
+        ConfigError: There are no stages, the temperature is not above 0, a weight is below 0, or `noise` is outside [0,
+            1).
+        ModelError: The head does not fit the teacher's maps.
 
-    >>> method = CKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], noise=0.0)
-    >>> logits = torch.zeros(3, 10)
-    >>> terms = method(logits, logits, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'noisy_kd': 0.0, 'activity': 0.0}
+    Example:
+        >>> method = CKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], noise=0.0)
+        >>> logits = torch.zeros(3, 10)
+        >>> terms = method(logits, logits, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'noisy_kd': 0.0, 'activity': 0.0}
     """
 
     needs = frozenset({"features", "head"})
@@ -137,7 +142,7 @@ class CKDSNNDistillation(FeatureMethod):
         self.register_buffer("head", None, persistent=False)
 
     def see_head(self, weight: Tensor | None) -> None:
-        """Take the weights [classes, C'] of the teacher's last layer, if features are compared."""
+        """Receive the weights [classes, C'] of the teacher's last layer, if features are compared."""
         if not self.stages:
             return
         channels = self.stages[0].teacher_channels

@@ -1,4 +1,4 @@
-"""Distillation of logits taken apart: by the right class and the rest (DKD), by images and classes (DIST)."""
+"""Distillation of decomposed logits: the right class and the rest (DKD), images and classes (DIST)."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ __all__ = [
 
 
 def target_index(target: Tensor) -> Tensor:
-    """Class indices [N], or of probabilities [N, classes] (mixup, cutmix) the most likely class of each.
+    """Return class indices [N]. For probabilities [N, classes] (mixup, cutmix), return the most likely class of each.
 
-    >>> target_index(torch.tensor([[0.2, 0.8]])).tolist(), target_index(torch.tensor([3])).tolist()
-    ([1], [3])
+    Example:
+        >>> target_index(torch.tensor([[0.2, 0.8]])).tolist(), target_index(torch.tensor([3])).tolist()
+        ([1], [3])
     """
     return target if target.ndim == 1 else target.argmax(-1)
 
 
 def scaled_logits(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Logits of both as [N, classes], the student's averaged over time, divided by the temperature.
+    """Return both networks' logits as [N, classes], the student's averaged over time, divided by the temperature.
 
     Raises:
         ConfigError: The temperature is not above 0.
-        DataError: for other shapes than [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher.
+        DataError: The shapes are not [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher.
 
-    >>> scaled_logits(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]), 2.0)
-    (tensor([[1., 0.]]), tensor([[1., 0.]]))
+    Example:
+        >>> scaled_logits(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]), 2.0)
+        (tensor([[1., 0.]]), tensor([[1., 0.]]))
     """
     check_settings(temperature=temperature)
     student, teacher = mean_logit_pair(student, teacher)
@@ -53,25 +55,26 @@ def scaled_logits(student: Tensor, teacher: Tensor, temperature: float) -> tuple
 def target_distillation(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 4.0
 ) -> Tensor:
-    """Divergence of the probability of the right class, against all others together: a scalar.
+    """Return the divergence of the probability of the right class, against all others together: a scalar.
 
     L = tau^2 / N * sum_n KL((p_t, 1 - p_t) || (p_s, 1 - p_s)),  p = softmax(z / tau) of the right class
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, its TCKD.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
+        student_logits: [N, classes], or [T, N, classes], which is averaged over time.
         teacher_logits: [N, classes].
-        target: class indices [N], or probabilities [N, classes], of which the largest is taken for the class.
+        target: class indices [N], or probabilities [N, classes], of which the largest determines the class.
         temperature: tau.
 
     Raises:
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
-    >>> target_distillation(torch.tensor([[2.0, 1.0, 0.0]]), teacher, torch.tensor([0])).item()
-    0.0
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
+        >>> target_distillation(torch.tensor([[2.0, 1.0, 0.0]]), teacher, torch.tensor([0])).item()
+        0.0
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     index = target_index(target)
@@ -85,19 +88,21 @@ def target_distillation(
 def non_target_distillation(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 4.0
 ) -> Tensor:
-    """Divergence of the probabilities among the wrong classes: a scalar.
+    """Return the divergence of the probabilities among the wrong classes: a scalar.
 
     L = tau^2 / N * sum_n KL(q_t || q_s),  q = softmax of z / tau without the right class
 
-    KD is `target_distillation` plus this weighted by 1 - p_t of each image, which is small where the teacher is sure.
+    KD is `target_distillation` plus this, weighted by 1 - p_t of each image. The weight is small if the teacher is
+    sure.
 
     Source: Zhao et al., CVPR 2022, its NCKD.
 
     Args, shapes and errors: as `target_distillation`.
 
-    >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
-    >>> non_target_distillation(torch.tensor([[-9.0, 0.0, 1.0]]), teacher, torch.tensor([0])).item()
-    0.0
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
+        >>> non_target_distillation(torch.tensor([[-9.0, 0.0, 1.0]]), teacher, torch.tensor([0])).item()
+        0.0
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     index = target_index(target)
@@ -105,7 +110,7 @@ def non_target_distillation(
 
 
 def image_correlation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """One minus the correlation of the classes' probabilities, averaged over the images: a scalar.
+    """Return one minus the correlation of the classes' probabilities, averaged over the images: a scalar.
 
     L = tau^2 * (1 - 1 / N * sum_n pearson(p_s[n], p_t[n])),  p = softmax(z / tau) [N, classes]
 
@@ -113,7 +118,7 @@ def image_correlation(student_logits: Tensor, teacher_logits: Tensor, *, tempera
     relation; tau^2 from its public code.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
+        student_logits: [N, classes], or [T, N, classes], which is averaged over time.
         teacher_logits: [N, classes].
         temperature: tau.
 
@@ -121,40 +126,42 @@ def image_correlation(student_logits: Tensor, teacher_logits: Tensor, *, tempera
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[2.0, 0.0]])
-    >>> round(image_correlation(teacher, teacher).item(), 4), round(image_correlation(-teacher, teacher).item(), 4)
-    (0.0, 2.0)
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0]])
+        >>> round(image_correlation(teacher, teacher).item(), 4), round(image_correlation(-teacher, teacher).item(), 4)
+        (0.0, 2.0)
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     return temperature**2 * _uncorrelated(student.softmax(-1), teacher.softmax(-1))
 
 
 def class_correlation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """One minus the correlation of the images' probabilities, averaged over the classes: a scalar.
+    """Return one minus the correlation of the images' probabilities, averaged over the classes: a scalar.
 
     L = tau^2 * (1 - 1 / K * sum_k pearson(p_s[:, k], p_t[:, k])),  p = softmax(z / tau) [N, K]
 
-    Source: Huang et al., NeurIPS 2022, its intra-class relation; tau^2 from its public code. Of a single image
-    nothing correlates, and this is tau^2.
+    Source: Huang et al., NeurIPS 2022, its intra-class relation; tau^2 from its public code. For a single image there
+    is no correlation, and the result is tau^2.
 
     Args, shapes and errors: as `image_correlation`.
 
-    >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
-    >>> round(class_correlation(teacher, teacher).item(), 4)
-    0.0
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
+        >>> round(class_correlation(teacher, teacher).item(), 4)
+        0.0
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     return temperature**2 * _uncorrelated(student.softmax(-1).T, teacher.softmax(-1).T)
 
 
 def _without(logits: Tensor, index: Tensor) -> Tensor:
-    """Logits [N, classes - 1] of all classes but one of each image."""
+    """Return logits [N, classes - 1] of all classes but one of each image."""
     kept = torch.ones_like(logits, dtype=torch.bool).scatter_(-1, index.unsqueeze(-1), False)
     return logits[kept].view(len(logits), -1)
 
 
 def _uncorrelated(student: Tensor, teacher: Tensor) -> Tensor:
-    """One minus the mean Pearson correlation of rows."""
+    """Return one minus the mean Pearson correlation of rows."""
     student, teacher = (x - x.mean(-1, keepdim=True) for x in (student, teacher))
     return 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
 
@@ -162,22 +169,23 @@ def _uncorrelated(student: Tensor, teacher: Tensor) -> Tensor:
 class DKDDistillation(Method):
     """alpha * `target_distillation` + beta * `non_target_distillation`.
 
-    Source: Zhao et al., CVPR 2022; weights and temperature from its public code for CIFAR-100, where beta is 6 or 2
-    for some pairs; on ImageNet it is 0.5, at a temperature of 1. It raises the weights from 0 over the first 20 epochs.
-    Here they are constant.
+    Source: Zhao et al., CVPR 2022; weights and temperature from its public code for CIFAR-100. There beta is 6 or 2 for
+        some pairs. On ImageNet beta is 0.5 at a temperature of 1. The code raises the weights from 0 over the first 20
+        epochs. Here they are constant.
 
     Args:
         stages: not used.
-        alpha: weight of the right class; a term whose weight is 0 is left out.
+        alpha: weight of the right class. A term with weight 0 is left out.
         beta: weight of the wrong classes.
         temperature: the temperature of both terms.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes], class indices [N] or
     probabilities [N, classes] -> weighted scalars "target_kd" and "non_target_kd".
 
-    >>> terms = DKDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'target_kd': 0.0, 'non_target_kd': 0.0}
+    Example:
+        >>> terms = DKDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'target_kd': 0.0, 'non_target_kd': 0.0}
     """
 
     needs = frozenset({"labels"})
@@ -206,18 +214,18 @@ class DISTDistillation(Method):
 
     Args:
         stages: not used.
-        beta: weight of the correlations within an image, "inter-class" in the paper; a term whose weight is 0 is left
-            out.
+        beta: weight of the correlations within an image, "inter-class" in the paper. A term with weight 0 is left out.
         gamma: weight of the correlations within a class, "intra-class".
         temperature: the temperature of both terms.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars
     "inter_class" and "intra_class".
 
-    >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
-    >>> terms = DISTDistillation()(teacher.expand(4, 2, 2), teacher)
-    >>> {name: round(abs(term.item()), 4) for name, term in terms.items()}
-    {'inter_class': 0.0, 'intra_class': 0.0}
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
+        >>> terms = DISTDistillation()(teacher.expand(4, 2, 2), teacher)
+        >>> {name: round(abs(term.item()), 4) for name, term in terms.items()}
+        {'inter_class': 0.0, 'intra_class': 0.0}
     """
 
     def __init__(

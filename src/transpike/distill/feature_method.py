@@ -1,4 +1,4 @@
-"""What methods that compare features have in common: their maps at a stage, and the method around a comparison."""
+"""The common parts of methods that compare features: their maps at a stage, and the base class."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ __all__ = ["FeatureMethod", "smallest_of_norms", "stage_maps", "student_maps"]
 
 
 def student_maps(stage: Stage, student: Features) -> Tensor:
-    """A student's maps at a stage, averaged over time: [N, C, H, W] in full precision.
+    """Return a student's maps at a stage, averaged over time: [N, C, H, W] in full precision.
 
     Raises:
-        DataError: for maps of another rank or with other channels.
+        DataError: The maps have another rank or other channels.
 
-    >>> import torch
-    >>> student_maps(Stage("a", "b", 4, 6, (8, 8), (4, 4)), {"a": torch.ones(2, 3, 4, 8, 8)}).shape
-    torch.Size([3, 4, 8, 8])
+    Example:
+        >>> import torch
+        >>> student_maps(Stage("a", "b", 4, 6, (8, 8), (4, 4)), {"a": torch.ones(2, 3, 4, 8, 8)}).shape
+        torch.Size([3, 4, 8, 8])
     """
     maps = student[stage.student]
     if maps.ndim not in (4, 5) or maps.shape[-3] != stage.student_channels:
@@ -37,18 +38,19 @@ def student_maps(stage: Stage, student: Features) -> Tensor:
 
 
 def stage_maps(stage: Stage, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-    """Maps of both at a stage, averaged over time, each with its own channels and grid, in full precision.
+    """Both networks' maps at a stage, averaged over time, each with its own channels and grid, in full precision.
 
-    The teacher's are a constant to the gradient.
+    The teacher's maps get no gradient.
 
     Raises:
-        DataError: for maps of another rank or with other channels, and for none.
+        DataError: The maps have another rank or other channels, or there are no images.
 
-    >>> import torch
-    >>> stage = Stage("a", "b", 4, 6, (8, 8), (4, 4))
-    >>> own, other = stage_maps(stage, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
-    >>> own.shape, other.shape
-    (torch.Size([3, 4, 8, 8]), torch.Size([3, 6, 4, 4]))
+    Example:
+        >>> import torch
+        >>> stage = Stage("a", "b", 4, 6, (8, 8), (4, 4))
+        >>> own, other = stage_maps(stage, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
+        >>> own.shape, other.shape
+        (torch.Size([3, 4, 8, 8]), torch.Size([3, 6, 4, 4]))
     """
     own, other = student_maps(stage, student), full_precision(teacher[stage.teacher].detach())
     if other.ndim != 4 or other.shape[1] != stage.teacher_channels or len(other) != len(own):
@@ -61,32 +63,32 @@ def stage_maps(stage: Stage, student: Features, teacher: Features) -> tuple[Tens
 
 
 def smallest_of_norms(stages: Sequence[Stage]) -> int:
-    """How many images batch normalisation of maps at these stages needs in training: 2 where one has a single place."""
+    """Return how many images batch normalisation needs in training: 2 if a stage's maps have a single place."""
     return 2 if any(stage.size == (1, 1) for stage in stages) else 1
 
 
 class FeatureMethod(Method):
-    """alpha * KD and weighted terms of features, left out where their weight is 0.
+    """Base class: alpha * KD and weighted terms of features. Terms with weight 0 are left out.
 
-    A child gives `compare`, and `answer` for more than KD.
+    A subclass defines `compare`. It also defines `answer` if it has other terms of the logits than KD.
 
     Args:
         stages: pairs of taps.
         alpha: weight of logits KD.
         temperature: the temperature of logits KD.
-        weights: of the terms of features, by name.
+        weights: the weights of the terms of features, by name.
 
     Shapes: as `Method`.
 
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
-        DataError: on call, for maps that do not fit their stages, and batches of fewer images than the method needs.
+        DataError: on call, for maps that do not fit their stages, and for batches with too few images.
     """
 
     needs = frozenset({"features"})
 
     def __init__(self, stages: Sequence[Stage], *, alpha: float, temperature: float, **weights: float) -> None:
-        # None for weights of 0: DDP refuses parameters that no loss depends on.
+        # No stages if all weights are 0: DDP raises an error for parameters that no loss depends on.
         super().__init__(stages if any(weights.values()) else (), alpha=alpha, temperature=temperature, **weights)
         if any(weights.values()) and not stages:
             values = ", ".join(f"{name}={weight}" for name, weight in weights.items())

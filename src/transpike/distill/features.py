@@ -1,4 +1,4 @@
-"""Distillation of feature maps before BSD: KDSNN, LaSNN, BKDSNN and SAKD, all on the same taps and adapters."""
+"""Earlier distillation of feature maps: KDSNN, LaSNN, BKDSNN and SAKD, all with the same taps and adapters as BSD."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ __all__ = [
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared distance of maps, summed over features and averaged over the batch: a scalar.
+    """Return the squared distance of maps, summed over features and averaged over the batch: a scalar.
 
     L = ||F_s - F_t||^2 / N
 
-    The reduction is that of BKDSNN's public code, to which the papers' weights belong.
+    The reduction is that of BKDSNN's public code. The papers' weights assume it.
 
     Args:
         student: [N, C, H, W].
         teacher: [N, C, H, W].
 
-    >>> feature_distance(torch.zeros(3, 4, 8, 8), torch.ones(3, 4, 8, 8)).item()
-    256.0
+    Example:
+        >>> feature_distance(torch.zeros(3, 4, 8, 8), torch.ones(3, 4, 8, 8)).item()
+        256.0
     """
     student, teacher = feature_pair(student, teacher)
     return (student - teacher).square().sum() / len(student)
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared distance of normalized spatial attention maps, averaged over the batch: a scalar between 0 and 2.
+    """Return the squared distance of normalized spatial attention maps, averaged over the batch: a scalar from 0 to 2.
 
     L = 1 / N * sum_n |A_s / |A_s| - A_t / |A_t||^2,  A = sum over channels of F^2
 
-    The channels need not agree, nor the scales.
+    The two may have different channels and scales.
 
     Source: Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.1, with squares of
     activations.
@@ -59,9 +60,10 @@ def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, C, H, W].
         teacher: [N, C', H, W].
 
-    >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    >>> attention_distance(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_distance(maps, maps.flip(-1)).item()
-    (0.0, 2.0)
+    Example:
+        >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+        >>> attention_distance(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_distance(maps, maps.flip(-1)).item()
+        (0.0, 2.0)
     """
     student, teacher = feature_pair(student, teacher)
     return (_attention(student) - _attention(teacher)).square().sum() / len(student)
@@ -72,17 +74,18 @@ def _attention(maps: Tensor) -> Tensor:
 
 
 def drop_channels(maps: Tensor, drop: float) -> Tensor:
-    """Maps [N, C, H, W] with each channel of each image set to 0 with the probability `drop`, the rest as it was.
+    """Return maps [N, C, H, W] with each channel of each image set to 0 with probability `drop`. The rest is unchanged.
 
-    >>> drop_channels(torch.ones(2, 4, 8, 8), 0.0).sum().item()
-    512.0
+    Example:
+        >>> drop_channels(torch.ones(2, 4, 8, 8), 0.0).sum().item()
+        512.0
     """
-    # Not dropout2d, which scales up what it keeps.
+    # Not dropout2d, which scales up the remaining channels.
     return maps * (torch.rand(*maps.shape[:2], 1, 1, device=maps.device) >= drop)
 
 
 class _Adapters(nn.Module):
-    """An `Adapter` a stage: from features by tap to pairs of maps [N, C', H, W] that can be compared."""
+    """One `Adapter` for each stage: turns features by tap into comparable pairs of maps [N, C', H, W]."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__()
@@ -100,17 +103,18 @@ class LaSNNDistillation(FeatureMethod):
     """alpha * KD + beta * `feature_distance` + attention * `attention_distance`, the latter two summed over all stages.
 
     Source: Hong et al., "LaSNN: Layer-wise ANN-to-SNN Distillation for Effective and Efficient Training in Deep Spiking
-    Neural Networks", 2023. By default the maps themselves are compared, as in the public code of BKDSNN, which compares
-    itself with LaSNN. The paper compares attention maps: our reading of it is `beta=0` and `attention` above 0, with
-    the attention of Zagoruyko and Komodakis.
+    Neural Networks", 2023. By default the maps themselves are compared, as BKDSNN's public code does in its comparison
+    with LaSNN. The paper compares attention maps. Our reading of it is `beta=0` and `attention` above 0, with the
+    attention of Zagoruyko and Komodakis.
 
     Args:
         stages: pairs of taps; all are used.
         alpha: weight of logits KD. A term with weight 0 is left out.
         beta: weight of the features.
-        attention: weight of the attention maps, whose distance is at most 2 a stage.
+        attention: weight of the attention maps. Their distance is at most 2 at each stage.
         temperature: the temperature of logits KD.
-        normalize: divide the teacher's maps by their root mean square; with it this is what SRD is without its filter.
+        normalize: divide the teacher's maps by their root mean square. With it, this method equals SRD without its
+            filter.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "features" and "attention".
@@ -118,12 +122,13 @@ class LaSNNDistillation(FeatureMethod):
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
 
-    >>> stages = [Stage("a", "b", 4, 4, (8, 8), (8, 8)), Stage("c", "d", 4, 4, (8, 8), (2, 2))]
-    >>> method = LaSNNDistillation(stages, alpha=0, beta=1.0, attention=1.0)
-    >>> own, logits = torch.zeros(3, 4, 8, 8), torch.zeros(3, 10)
-    >>> terms = method(logits, logits, {"a": own, "c": own}, {"b": own + 1, "d": own[..., :2, :2] + 1})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'features': 272.0, 'attention': 2.0}
+    Example:
+        >>> stages = [Stage("a", "b", 4, 4, (8, 8), (8, 8)), Stage("c", "d", 4, 4, (8, 8), (2, 2))]
+        >>> method = LaSNNDistillation(stages, alpha=0, beta=1.0, attention=1.0)
+        >>> own, logits = torch.zeros(3, 4, 8, 8), torch.zeros(3, 10)
+        >>> terms = method(logits, logits, {"a": own, "c": own}, {"b": own + 1, "d": own[..., :2, :2] + 1})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'features': 272.0, 'attention': 2.0}
     """
 
     def __init__(
@@ -166,7 +171,7 @@ class KDSNNDistillation(LaSNNDistillation):
 
     Source: Xu et al., "Constructing Deep Spiking Neural Networks from Artificial Neural Networks with Knowledge
     Distillation", CVPR 2023. Weights: alpha and temperature as in BSD; beta and the reduction from the public code of
-    BKDSNN, which compares itself with KDSNN.
+    BKDSNN in its comparison with KDSNN.
 
     Args:
         stages: pairs of taps; the last is used.
@@ -176,11 +181,12 @@ class KDSNNDistillation(LaSNNDistillation):
 
     Shapes and errors: as `LaSNNDistillation` -> weighted scalars "kd" and "features".
 
-    >>> method = KDSNNDistillation([Stage("a", "b", 4, 4, (8, 8), (8, 8))], beta=1.0)
-    >>> logits = torch.zeros(2, 3, 10)
-    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 4, 8, 8)})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'features': 256.0}
+    Example:
+        >>> method = KDSNNDistillation([Stage("a", "b", 4, 4, (8, 8), (8, 8))], beta=1.0)
+        >>> logits = torch.zeros(2, 3, 10)
+        >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 4, 8, 8)})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'features': 256.0}
     """
 
     def __init__(
@@ -190,13 +196,13 @@ class KDSNNDistillation(LaSNNDistillation):
 
 
 class BKDSNNDistillation(FeatureMethod):
-    """alpha * `weighted_logits` + beta * `feature_distance` at the last stage, from student maps that were blurred.
+    """alpha * `weighted_logits` + beta * `feature_distance` at the last stage, from blurred student maps.
 
-    The form of its public code for CNNs and events. That for transformers on images compares means over space: `pooled`
-    and `rescale`.
+    This is the form of the public code for CNNs and events. The form for transformers on images compares means over
+    space: `pooled` and `rescale`.
 
-    F_s = conv3x3(ReLU(conv3x3(mask * align(features)))): each channel of each image is masked with the probability
-    `drop`, and two convolutions learn to restore what the teacher has. In evaluation mode nothing is masked.
+    F_s = conv3x3(ReLU(conv3x3(mask * align(features)))): each channel of each image is masked with probability `drop`,
+    and two convolutions learn to restore the teacher's maps. In evaluation mode nothing is masked.
 
     Source: Xu et al., "BKDSNN: Enhancing the Performance of Learning-Based Spiking Neural Networks Training with
     Blurred Knowledge Distillation", ECCV 2024; reduction and weights from its public code, where beta is 2e-3 on CIFAR
@@ -207,24 +213,25 @@ class BKDSNNDistillation(FeatureMethod):
         alpha: weight of the weighted logits. A term with weight 0 is left out.
         beta: weight of the features.
         temperature: the temperature of the weighted logits.
-        drop: the probability of a channel to be masked, in [0, 1).
-        pooled: compare the means over space of the restored maps and of the teacher's, vectors of its channels. (The
-            public code takes the vector before the teacher's head, which may be a class token.)
-        rescale: multiply the teacher's maps, or its vector, by the largest value of the student's projected maps and
-            divide them by their own; not where either is 0 or below. The result is a constant to the gradient.
+        drop: the probability that a channel is masked, in [0, 1).
+        pooled: compare the means over space of the restored maps and of the teacher's, which are vectors of its
+            channels. (The public code takes the vector before the teacher's head, which may be a class token.)
+        rescale: multiply the teacher's maps or vector by the largest value of the student's projected maps, and divide
+            them by their own largest value. This is left out if either is not above 0. The result gets no gradient.
 
     Shapes: as `LaSNNDistillation`; target: class indices [N] or probabilities [N, classes] -> weighted scalars
     "weighted_logits" and "features".
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, for weights below 0, and for `drop` outside
-            [0, 1).
+        ConfigError: There are no stages, the temperature is not above 0, a weight is below 0, or `drop` is outside [0,
+            1).
 
-    >>> method = BKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
-    >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
-    >>> terms = method(logits, logits, {"a": torch.zeros(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)}, target)
-    >>> round(terms["weighted_logits"].item(), 4)  # 4 * log(10) * (1 - 1/e)
-    5.822
+    Example:
+        >>> method = BKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
+        >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
+        >>> terms = method(logits, logits, {"a": torch.zeros(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)}, target)
+        >>> round(terms["weighted_logits"].item(), 4)  # 4 * log(10) * (1 - 1/e)
+        5.822
     """
 
     needs = frozenset({"features", "labels"})
@@ -248,7 +255,7 @@ class BKDSNNDistillation(FeatureMethod):
         self.restore = _restoration(self.stages[0].teacher_channels) if self.stages else nn.Identity()
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
-        """What is compared at each stage: the student's maps and the teacher's, nothing masked, both [N, C', H, W]."""
+        """Return the compared maps of each stage, the student's without masks and the teacher's, both [N, C', H, W]."""
         pairs = self.adapters(student, teacher)
         return {stage: (self.restore(own), other) for stage, (own, other) in pairs.items()}
 
@@ -279,7 +286,7 @@ class SAKDDistillation(FeatureMethod):
 
     Source: Qiu et al., "Self-Architectural Knowledge Distillation for Spiking Neural Networks", Neural Networks 2024;
     beta, temperature and the mean from its public code for CIFAR, which sets alpha to 0. There the teacher has the
-    student's architecture; here any. Our reading: the mean over time comes before the batch normalization.
+    student's architecture; here it may have any. Our reading: the mean over time comes before the batch normalization.
 
     Args:
         stages: pairs of taps; all are used.
@@ -292,11 +299,12 @@ class SAKDDistillation(FeatureMethod):
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
 
-    >>> method = SAKDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
-    >>> logits = torch.zeros(2, 3, 10)
-    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'features': 100.0}
+    Example:
+        >>> method = SAKDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
+        >>> logits = torch.zeros(2, 3, 10)
+        >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'features': 100.0}
     """
 
     def __init__(

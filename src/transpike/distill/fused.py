@@ -1,7 +1,7 @@
-"""The spectral residual's loss and its gradients in one pass over a few images at a time, by hand.
+"""Computes the spectral residual's loss and its gradients in one pass over a few images at a time, by hand.
 
-`transpike.distill.bsd.spectral_residual` says what is computed; automatic differentiation of it moves some forty arrays
-as large as the features through memory. Here they stay in the cache.
+`transpike.distill.bsd.spectral_residual` states what is computed. Its automatic differentiation moves about forty
+arrays of the features' size through memory. Here they stay in the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transpike.spectral.fourier import irfft2, rfft2
 __all__ = ["fused_residual"]
 
 TOGETHER = 2**17
-"""Numbers of a feature map that are worked on at once on a CPU: half a megabyte of float32. A GPU takes all."""
+"""The numbers of a feature map that are processed at once on a CPU: half a megabyte of float32. A GPU takes all."""
 
 
 def fused_residual(
@@ -29,7 +29,7 @@ def fused_residual(
     small: float,
     scale: float = 1.0,
 ) -> Tensor:
-    """`spectral_residual` of the projected mean over time, with a gradient to all but the teacher.
+    """Return `spectral_residual` of the projected mean over time, with gradients for all arguments but the teacher.
 
     Args:
         student: [T, N, C, H, W].
@@ -37,22 +37,23 @@ def fused_residual(
         projection: weight [C', C, 1, 1] and bias [C'] of the 1x1 convolution.
         residual: W1, B1, W2, B2, pairs of reals [H, W // 2 + 1, 2], and modReLU's bias [H, W // 2 + 1].
         penalty: weight of the residual's size.
-        small: magnitudes below it count as that in modReLU's quotient.
-        scale: of the spectra, 1 for the orthonormal transform.
+        small: the least magnitude in modReLU's quotient.
+        scale: the scale of the spectra, 1 for the orthonormal transform.
 
-    >>> maps, spectra = torch.ones(2, 3, 4, 8, 8), [torch.zeros(8, 5, 2) for _ in range(4)]
-    >>> projection = (torch.eye(4).view(4, 4, 1, 1), torch.zeros(4))
-    >>> parts = (*spectra, torch.zeros(8, 5))
-    >>> loss = fused_residual(maps, torch.zeros(3, 4, 8, 8), projection, parts, penalty=0.01, small=1e-3)
-    >>> round(loss.item(), 3)
-    256.0
+    Example:
+        >>> maps, spectra = torch.ones(2, 3, 4, 8, 8), [torch.zeros(8, 5, 2) for _ in range(4)]
+        >>> projection = (torch.eye(4).view(4, 4, 1, 1), torch.zeros(4))
+        >>> parts = (*spectra, torch.zeros(8, 5))
+        >>> loss = fused_residual(maps, torch.zeros(3, 4, 8, 8), projection, parts, penalty=0.01, small=1e-3)
+        >>> round(loss.item(), 3)
+        256.0
     """
     loss: Tensor = _Fused.apply(student, teacher, penalty, small, scale, *projection, *residual)
     return loss
 
 
 class _Context(Protocol):
-    """What PyTorch hands from the forward to the backward pass."""
+    """The context that PyTorch passes from the forward to the backward pass."""
 
     steps: int
     samples: int
@@ -69,7 +70,7 @@ class _Fused(torch.autograd.Function):
     ) -> Tensor:
         dtype = parameters[0].dtype
         steps, samples = student.shape[:2]
-        # In the student's own layout, maybe channels-last, so that adding it to other gradients reads straight on.
+        # In the student's own layout (perhaps channels-last): adding it to other gradients then reads memory in order.
         back = torch.empty_like(student[0], dtype=dtype)
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         total = torch.zeros((), dtype=dtype, device=student.device)
@@ -96,7 +97,7 @@ class _Fused(torch.autograd.Function):
 def _chunk(
     mean: Tensor, teacher: Tensor, parameters: tuple[Tensor, ...], penalty: float, small: float, scale: float
 ) -> tuple[Tensor, ...]:
-    """The sum of the loss over a few images, and its gradients by all that it depends on but the teacher."""
+    """Return the sum of the loss over a few images, and its gradients for all arguments but the teacher."""
     weight, shift, w1, b1, w2, b2, bias = parameters
     width = mean.shape[-1]
     columns = torch.full((width // 2 + 1,), 2.0, dtype=mean.dtype, device=mean.device)
@@ -125,13 +126,13 @@ def _chunk(
     size = torch.view_as_real(extra).square().sum((0, 1, 2, 4))
     loss = difference.square().sum() + penalty * (size * columns).sum()
 
-    # A half spectrum's inner columns act twice on the maps.
+    # A half spectrum's inner columns count twice in the maps.
     outer = rfft2(difference.mul_(2 / scale)).mul_(columns)
     by_extra = torch.addcmul(outer, extra, (2 * penalty * columns).to(extra.dtype))
     by_activated = torch.view_as_real(by_extra * w2.conj())
     along = (z * by_activated).sum(-1)
     active = lifted > 0
-    # The gain's slope by |Z|, divided by |Z|; at 0, where `along` is 0 too, by something.
+    # The gain's slope by |Z|, divided by |Z|. At 0, `along` is 0 too, so any divisor works.
     slope = torch.where(magnitude < small, 1 / divisor, (1 - gain) / divisor) * active / magnitude.clamp(min=1e-12)
     by_z = torch.view_as_complex(torch.addcmul(by_activated * gain.unsqueeze(-1), z, (along * slope).unsqueeze(-1)))
     by_spectrum = torch.addcmul(outer, by_z, w1.conj())

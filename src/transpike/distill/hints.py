@@ -1,6 +1,6 @@
 """Distillation of feature maps from one artificial network to another: FitNets, attention transfer and OFD.
 
-Students that spike take part by their mean over time, transformers and MLPs by the grid of their tokens.
+Spiking students are averaged over time. Transformers and MLPs use the grid of their tokens.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ __all__ = [
 
 
 def hint_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of maps: a scalar.
+    """Return the mean squared difference of maps: a scalar.
 
     L = mean (F_s - F_t)^2
 
-    Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, its hint loss as a mean, not half a sum.
+    Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015. Its hint loss is half a sum; here it is a
+        mean.
 
     Args:
         student: [N, C, H, W], after the regressor.
         teacher: [N, C, H, W].
 
-    >>> hint_distance(torch.zeros(3, 4, 8, 8), torch.full((3, 4, 8, 8), 2.0)).item()
-    4.0
+    Example:
+        >>> hint_distance(torch.zeros(3, 4, 8, 8), torch.full((3, 4, 8, 8), 2.0)).item()
+        4.0
     """
     return F.mse_loss(*feature_pair(student, teacher))
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of normalized spatial attention maps: a scalar.
+    """Return the mean squared difference of normalized spatial attention maps: a scalar.
 
     L = 1 / (N H W) * sum_n |A_s / |A_s| - A_t / |A_t||^2,  A = sum over channels of F^2
 
@@ -57,17 +59,18 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student: [N, C, H, W].
-        teacher: [N, C', H, W]; the channels need not agree, nor the scales.
+        teacher: [N, C', H, W]. It may have other channels and another scale.
 
-    >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    >>> attention_transfer(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_transfer(maps, maps.flip(-1)).item()
-    (0.0, 1.0)
+    Example:
+        >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+        >>> attention_transfer(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_transfer(maps, maps.flip(-1)).item()
+        (0.0, 1.0)
     """
     return attention_distance(student, teacher) / student[0, 0].numel()
 
 
 def partial_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared distance of maps, but for places where both are negative and the student's is the lower: a scalar.
+    """Return the squared distance of maps, without places where both are negative and the student's is lower: a scalar.
 
     L = 1 / N * sum of (F_s - F_t)^2 over all places but those with F_s <= F_t <= 0
 
@@ -77,9 +80,10 @@ def partial_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, C, H, W].
         teacher: [N, C, H, W], after `MarginReLU`.
 
-    >>> student, teacher = torch.tensor([-3.0, 0.0, 1.0]), torch.tensor([-1.0, -1.0, 3.0])
-    >>> partial_distance(student.view(1, 3, 1, 1), teacher.view(1, 3, 1, 1)).item()
-    5.0
+    Example:
+        >>> student, teacher = torch.tensor([-3.0, 0.0, 1.0]), torch.tensor([-1.0, -1.0, 3.0])
+        >>> partial_distance(student.view(1, 3, 1, 1), teacher.view(1, 3, 1, 1)).item()
+        5.0
     """
     student, teacher = feature_pair(student, teacher)
     counts = (student > teacher) | (teacher > 0)
@@ -87,19 +91,20 @@ def partial_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class MarginReLU(nn.Module):
-    """max(x, m_c): m_c is the mean of the negative responses of channel c, over all batches seen in training.
+    """max(x, m_c), where m_c is the mean of the negative responses of channel c over all batches seen in training.
 
     Source: Heo et al., ICCV 2019. Public code computes m_c from the teacher's batch normalization before the ReLU, as
-    the mean of the negative part of a Gaussian. A tap may have none before it (transformers, MLPs). Our reading: m_c is
-    measured. A channel that is never negative, as behind a ReLU, has m_c = 0.
+    the mean of the negative part of a Gaussian. A tap may have no batch normalization before it (transformers, MLPs).
+    So here m_c is measured, which is our reading. A channel that is never negative, as after a ReLU, has m_c = 0.
 
     Args:
         channels: C.
 
     Shapes: [N, C, H, W] -> the same.
 
-    >>> MarginReLU(1)(torch.tensor([-3.0, -1.0, 0.0, 2.0]).view(1, 1, 2, 2)).flatten()
-    tensor([-2., -1.,  0.,  2.])
+    Example:
+        >>> MarginReLU(1)(torch.tensor([-3.0, -1.0, 0.0, 2.0]).view(1, 1, 2, 2)).flatten()
+        tensor([-2., -1.,  0.,  2.])
     """
 
     margin: Tensor
@@ -123,11 +128,11 @@ class FitNetDistillation(FeatureMethod):
     """beta * `hint_distance` of the student's maps after a 1x1 convolution, summed over all stages.
 
     Source: Romero et al., ICLR 2015. Our reading: the hints are learned together with the task, not before it, at every
-    stage; beta is that of OFA-KD's public code, which does so. Tian et al. (ICLR 2020) use one stage and 100.
+        stage. beta is from OFA-KD's public code, which also does this. Tian et al. (ICLR 2020) use one stage and 100.
 
     Args:
         stages: pairs of taps; all are used.
-        alpha: weight of logits KD, which the paper does not add.
+        alpha: weight of logits KD, which the paper does not use.
         beta: weight of the hints.
         temperature: the temperature of logits KD.
 
@@ -158,7 +163,7 @@ class FitNetDistillation(FeatureMethod):
 
 
 class ATDistillation(FeatureMethod):
-    """beta * `attention_transfer`, summed over all stages; it has no parameters.
+    """beta * `attention_transfer`, summed over all stages. The method has no parameters.
 
     Source: Zagoruyko, Komodakis, ICLR 2017, whose beta is 1000.
 
@@ -171,12 +176,13 @@ class ATDistillation(FeatureMethod):
     Shapes and errors: as `FeatureMethod` -> weighted scalar "attention".
 
     Raises:
-        ModelError: for a stage whose grid is a single place.
+        ModelError: A stage's grid has a single place.
 
-    >>> method = ATDistillation([Stage("a", "b", 4, 6, (1, 2), (1, 2))], beta=1.0)
-    >>> logits, maps = torch.zeros(1, 10), torch.tensor([1.0, 0.0]).expand(1, 4, 1, 2)
-    >>> method(logits, logits, {"a": maps}, {"b": maps[:, :1].expand(1, 6, 1, 2).flip(-1)})["attention"].item()
-    1.0
+    Example:
+        >>> method = ATDistillation([Stage("a", "b", 4, 6, (1, 2), (1, 2))], beta=1.0)
+        >>> logits, maps = torch.zeros(1, 10), torch.tensor([1.0, 0.0]).expand(1, 4, 1, 2)
+        >>> method(logits, logits, {"a": maps}, {"b": maps[:, :1].expand(1, 6, 1, 2).flip(-1)})["attention"].item()
+        1.0
     """
 
     def __init__(
@@ -199,14 +205,14 @@ class ATDistillation(FeatureMethod):
 
 
 class OFDDistillation(FeatureMethod):
-    """beta * `partial_distance` of BN(conv1x1(F_s)) from `MarginReLU`(F_t), each stage counting half its successor.
+    """beta * `partial_distance` of BN(conv1x1(F_s)) from `MarginReLU`(F_t); each stage weighs half of the next.
 
     L = sum over stages i = 1..S of 2^(i - S) * partial_distance
 
     Source: Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019 ("OFD"); the halving and beta as
-    in the public code of Zhao et al., CVPR 2022. The paper taps before the ReLU at the end of each stage. So can one
-    here, by the modules' names. Behind a ReLU, as the default taps of ResNets are, the margins are 0: the student
-    learns what is positive, and not to be positive elsewhere.
+    in the public code of Zhao et al., CVPR 2022. The paper taps before the ReLU at the end of each stage. Here this is
+    possible by the modules' names. After a ReLU, where the default taps of ResNets are, the margins are 0. Then the
+    student learns the positive values, and to be not positive elsewhere.
 
     Args:
         stages: pairs of taps, in order of depth; all are used.
@@ -216,10 +222,11 @@ class OFDDistillation(FeatureMethod):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "partial".
 
-    >>> method = OFDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], beta=1.0)
-    >>> logits = torch.zeros(3, 10)
-    >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["partial"].item()
-    96.0
+    Example:
+        >>> method = OFDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], beta=1.0)
+        >>> logits = torch.zeros(3, 10)
+        >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["partial"].item()
+        96.0
     """
 
     def __init__(

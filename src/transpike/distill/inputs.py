@@ -1,4 +1,4 @@
-"""What a loss takes of two networks: of fitting shapes, in full precision, the teacher's a constant to the gradient."""
+"""Prepares the inputs of a loss: fitting shapes, full precision, and no gradient to the teacher."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["check_images", "feature_pair", "labels", "logit_pair", "mean_logit_p
 
 
 def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of both networks for a loss.
+    """Return logits of both networks for a loss.
 
-    A class that the teacher rules out by minus infinity gets a finite logit that softmax turns into exactly 0, in the
-    student's logits too where these rule it out as well: it then adds 0 to a loss, not NaN.
+    The teacher may exclude a class by minus infinity. Such a class gets a finite logit that softmax turns into exactly
+    0. The same is done in the student's logits if the student also excludes it. Then the class adds 0 to a loss, not
+    NaN.
 
     Args:
         student: [T, N, classes] or [N, classes].
@@ -27,10 +28,11 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: The shapes do not fit, or the batch has no images.
 
-    >>> masked = torch.tensor([[0.0, -math.inf]])
-    >>> student, teacher = logit_pair(masked, masked)
-    >>> bool(student.isfinite().all()), student.softmax(-1)
-    (True, tensor([[1., 0.]]))
+    Example:
+        >>> masked = torch.tensor([[0.0, -math.inf]])
+        >>> student, teacher = logit_pair(masked, masked)
+        >>> bool(student.isfinite().all()), student.softmax(-1)
+        (True, tensor([[1., 0.]]))
     """
     _check_logits(student, teacher)
     student, teacher = full_precision(student), full_precision(teacher.detach())
@@ -39,35 +41,37 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """`logit_pair` of the student's mean over time: both [N, classes].
+    """Return `logit_pair` of the student's mean over time: both [N, classes].
 
-    >>> mean_logit_pair(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]))
-    (tensor([[2., 0.]]), tensor([[2., 0.]]))
+    Example:
+        >>> mean_logit_pair(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]))
+        (tensor([[2., 0.]]), tensor([[2., 0.]]))
     """
     _check_logits(student, teacher)
     return logit_pair(mean_over_time(full_precision(student)), teacher)
 
 
 def feature_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps or vectors of both networks for a loss, [N, *] each.
+    """Return maps or vectors of both networks for a loss, [N, *] each.
 
     Raises:
-        DataError: for unlike numbers of images, or none.
+        DataError: The numbers of images differ, or there are no images.
 
-    >>> feature_pair(torch.ones(2, 3), torch.ones(1, 3))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: features of shapes [2, 3] and [1, 3]: expected as many images of both, 1 or more.
+    Example:
+        >>> feature_pair(torch.ones(2, 3), torch.ones(1, 3))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: features of shapes [2, 3] and [1, 3]: expected as many images of both, 1 or more.
     """
     check_images(student, teacher)
     return full_precision(student), full_precision(teacher.detach())
 
 
 def check_images(student: Tensor, teacher: Tensor, *, least: int = 1) -> None:
-    """Refuse features [N, *] of unlike numbers of images, and of too few.
+    """Raise an error for features [N, *] with different or too small numbers of images.
 
     Raises:
-        DataError: for either.
+        DataError: The numbers differ, or one is below ``least``.
     """
     if not student.ndim or student.shape[:1] != teacher.shape[:1] or len(student) < least:
         raise DataError(
@@ -77,10 +81,10 @@ def check_images(student: Tensor, teacher: Tensor, *, least: int = 1) -> None:
 
 
 def labels(target: Tensor | None) -> Tensor:
-    """The labels of a method that compares with them.
+    """Return the labels, for a method that needs them.
 
     Raises:
-        DataError: if there are none.
+        DataError: There are no labels.
     """
     if target is None:
         raise DataError("this method compares with the labels: give class indices [N] or probabilities [N, classes].")
@@ -98,5 +102,5 @@ def _check_logits(student: Tensor, teacher: Tensor) -> None:
 
 
 def _low(logits: Tensor) -> float:
-    """Far below any logit, and far enough from the largest number that sums of a few and quotients are finite."""
+    """Return a number far below any logit, for which sums of a few and quotients are still finite."""
     return -math.sqrt(torch.finfo(logits.dtype).max)

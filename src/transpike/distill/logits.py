@@ -1,4 +1,4 @@
-"""Distillation of logits: by Hinton's loss, step by step, among the steps themselves, and weighted by the errors."""
+"""Distillation of logits: Hinton's loss, losses of each step, sharing among steps, and weights by the errors."""
 
 from __future__ import annotations
 
@@ -27,39 +27,41 @@ __all__ = [
 
 
 def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 2.0) -> Tensor:
-    """Divergence of the student's softened probabilities from the teacher's: a scalar, 0 for equal logits.
+    """Return the divergence of the student's softened probabilities from the teacher's: a scalar, 0 for equal logits.
 
     L = tau^2 / N * sum_n KL(p_t || p_s),  p = softmax(z / tau)
 
-    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2; tau^2 keeps the
-    gradients' size when the temperature changes. A class that both rule out by minus infinity counts as absent.
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2. The factor tau^2
+        keeps the size of the gradients when the temperature changes. A class that both networks exclude by minus
+        infinity counts as absent.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
-        teacher_logits: [N, classes]; a constant to the gradient, as in every loss here.
+        student_logits: [N, classes], or [T, N, classes], which is averaged over time.
+        teacher_logits: [N, classes]. It gets no gradient, as in every loss here.
         temperature: tau.
 
     Raises:
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit, or the batch has no images.
 
-    >>> teacher = torch.tensor([[2.0, 0.0]])
-    >>> knowledge_distillation(teacher + 5, teacher).item()
-    0.0
-    >>> round(knowledge_distillation(-teacher, teacher).item(), 4)
-    1.8485
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0]])
+        >>> knowledge_distillation(teacher + 5, teacher).item()
+        0.0
+        >>> round(knowledge_distillation(-teacher, teacher).item(), 4)
+        1.8485
     """
     check_settings(temperature=temperature)
     return _divergence(*mean_logit_pair(student_logits, teacher_logits), temperature).mean()
 
 
 def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
-    """`knowledge_distillation` of every time step by itself, averaged over the steps: a scalar.
+    """Return `knowledge_distillation` of every time step separately, averaged over the steps: a scalar.
 
     L = tau^2 / (T N) * sum_t sum_n KL(p_t || p_s[t]),  p = softmax(z / tau)
 
-    By convexity it bounds the divergence of the mean over time from above. Both are equal if all steps give the
-    same.
+    By convexity this is at least the divergence of the mean over time. The two are equal if all steps give the same
+    output.
 
     Source: Yu et al., "Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range
     Timestep Deployment", ICML 2025; temperature from its public code.
@@ -70,16 +72,17 @@ def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, tem
         temperature: tau.
 
     Raises:
-        ModelError: The student does not give outputs at every step.
+        ModelError: The student does not return outputs at every step.
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[2.0, 0.0]])
-    >>> temporal_distillation(torch.stack([teacher, teacher]), teacher).item()
-    0.0
-    >>> opposite = torch.stack([teacher + 1, teacher - 1, -teacher, 3 * teacher])
-    >>> temporal_distillation(opposite, teacher) > knowledge_distillation(opposite, teacher, temperature=3.0)
-    tensor(True)
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0]])
+        >>> temporal_distillation(torch.stack([teacher, teacher]), teacher).item()
+        0.0
+        >>> opposite = torch.stack([teacher + 1, teacher - 1, -teacher, 3 * teacher])
+        >>> temporal_distillation(opposite, teacher) > knowledge_distillation(opposite, teacher, temperature=3.0)
+        tensor(True)
     """
     check_settings(temperature=temperature)
     _every_step(student_logits)
@@ -88,35 +91,36 @@ def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, tem
 
 
 def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: float = 3.0) -> Tensor:
-    """Every time step learns from the mean of those steps that are right: a scalar; no teacher is needed.
+    """Teach every time step by the mean of the steps that are right. Needs no teacher. Returns a scalar.
 
     L = tau^2 / (T N) * sum_n sum_t KL(q_n || p_n[t]),
     q_n = softmax(z_n / tau),  z_n = mean of student_logits[t, n] over the steps t whose largest logit is n's class
 
-    Where no step is right, z_n is 0: all steps learn that they do not know, the uniform distribution over the classes
-    whose logits are finite. q is a constant to the gradient.
+    If no step is right, z_n is 0. Then all steps learn that they do not know: the uniform distribution over the classes
+    whose logits are finite. q gets no gradient.
 
     Source: Dong, Zhao, Zeng, "Temporal Knowledge Sharing enable Spiking Neural Network Learning from Past and Future",
     IEEE Transactions on Artificial Intelligence 2024, in the form of the public code of Yu et al., ICML 2025. (That of
-    the first paper adds the right steps up, softens q alone and lets gradients through it.)
+    the first paper sums the right steps, softens only q and lets gradients through it.)
 
     Args:
         student_logits: [T, N, classes].
-        target: class indices [N], or probabilities [N, classes], of which the largest is taken for the class.
+        target: class indices [N], or probabilities [N, classes], of which the largest determines the class.
         temperature: tau.
 
     Raises:
-        ModelError: The student does not give outputs at every step.
+        ModelError: The student does not return outputs at every step.
         ConfigError: The temperature is not above 0.
 
-    >>> right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    >>> target = torch.tensor([0])
-    >>> temporal_sharing(torch.stack([right, right]), target).item()
-    0.0
-    >>> temporal_sharing(torch.stack([right, wrong]), target) > 0
-    tensor(True)
-    >>> temporal_sharing(torch.stack([0 * right, 0 * right]), torch.tensor([1])).item()  # unsure already
-    0.0
+    Example:
+        >>> right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> target = torch.tensor([0])
+        >>> temporal_sharing(torch.stack([right, right]), target).item()
+        0.0
+        >>> temporal_sharing(torch.stack([right, wrong]), target) > 0
+        tensor(True)
+        >>> temporal_sharing(torch.stack([0 * right, 0 * right]), torch.tensor([1])).item()  # unsure already
+        0.0
     """
     check_settings(temperature=temperature)
     _every_step(student_logits)
@@ -133,19 +137,19 @@ def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: flo
 def weighted_logits(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 2.0
 ) -> Tensor:
-    """Cross-entropy with the teacher's softened probabilities, weighted by how wrong the student is: a scalar.
+    """Return the cross-entropy with the teacher's softened probabilities, weighted by the student's error: a scalar.
 
     L = tau^2 / N * sum_n w_n * H(p_t, p_s),  w_n = 1 - exp(-CE(student, target) / CE(teacher, target)),
     p = softmax(z / tau)
 
-    w is a constant to the gradient and lies in [0, 1). H is not a divergence: for equal logits this is the teacher's
-    entropy times 1 - 1/e, not 0.
+    w gets no gradient and lies in [0, 1). H is not a divergence. For equal logits this is the teacher's entropy times 1
+    - 1/e, not 0.
 
     Source: Zhou et al., "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective", ICLR
-    2021, as used in the public code of BKDSNN (Xu et al., ECCV 2024), from which the formula is read.
+    2021, as used in the public code of BKDSNN (Xu et al., ECCV 2024). The formula is taken from this code.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
+        student_logits: [N, classes], or [T, N, classes], which is averaged over time.
         teacher_logits: [N, classes].
         target: class indices [N] or probabilities [N, classes].
         temperature: tau.
@@ -154,9 +158,10 @@ def weighted_logits(
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> uniform = torch.zeros(1, 2)
-    >>> round(weighted_logits(uniform, uniform, torch.tensor([0]), temperature=1.0).item(), 4)  # log(2) * (1 - 1/e)
-    0.4382
+    Example:
+        >>> uniform = torch.zeros(1, 2)
+        >>> round(weighted_logits(uniform, uniform, torch.tensor([0]), temperature=1.0).item(), 4)  # log(2) * (1 - 1/e)
+        0.4382
     """
     check_settings(temperature=temperature)
     student, teacher = mean_logit_pair(student_logits, teacher_logits)
@@ -179,9 +184,10 @@ class LogitsDistillation(Method):
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalar "kd".
 
-    >>> terms = LogitsDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0}
+    Example:
+        >>> terms = LogitsDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0}
     """
 
     def __init__(self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, temperature: float = 2.0) -> None:
@@ -201,18 +207,19 @@ class TLDDistillation(Method):
     Args:
         stages: not used.
         alpha: weight of the teacher at every step. A term with weight 0 is left out.
-        beta: weight of the right steps as a teacher of all.
+        beta: weight of the right steps as a teacher of all steps.
         temperature: the temperature of both terms.
 
     Shapes: student logits [T, N, classes], teacher logits [N, classes], class indices [N] or probabilities
     [N, classes] -> weighted scalars "temporal_kd" and "temporal_sharing".
 
     Raises:
-        ModelError: On call: the student does not give outputs at every step.
+        ModelError: On call: the student does not return outputs at every step.
 
-    >>> terms = TLDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'temporal_kd': 0.0, 'temporal_sharing': 0.0}
+    Example:
+        >>> terms = TLDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'temporal_kd': 0.0, 'temporal_sharing': 0.0}
     """
 
     needs = frozenset({"time", "labels"})
@@ -234,15 +241,16 @@ class TLDDistillation(Method):
 class TKSDistillation(TLDDistillation):
     """Temporal knowledge sharing: beta * `temporal_sharing`, and alpha * `temporal_distillation` if alpha is above 0.
 
-    Source: Dong, Zhao, Zeng, IEEE Transactions on Artificial Intelligence 2024; see `temporal_sharing`. The paper has
-    no teacher but the student itself. Its public code raises the weight from 0 to 0.7 over the training and lowers that
-    of the cross-entropy from 1 to 0.3; here both are constant.
+    Source: Dong, Zhao, Zeng, IEEE Transactions on Artificial Intelligence 2024; see `temporal_sharing`. In the paper
+        the student is its own teacher. Its public code raises the weight from 0 to 0.7 during training, and lowers that
+        of the cross-entropy from 1 to 0.3. Here both are constant.
 
     Args, shapes and errors: as `TLDDistillation`.
 
-    >>> terms = TKSDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'temporal_sharing': 0.0}
+    Example:
+        >>> terms = TKSDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'temporal_sharing': 0.0}
     """
 
     def __init__(
@@ -252,8 +260,8 @@ class TKSDistillation(TLDDistillation):
 
 
 def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """tau^2 * KL(teacher || student) of softened logits [*, classes] -> [*]."""
-    # Both as logarithms: equal logits then give 0 exactly.
+    """Return tau^2 * KL(teacher || student) of softened logits [*, classes] -> [*]."""
+    # Both are logarithms, so that equal logits give exactly 0.
     log_student, log_teacher = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(-1)
 

@@ -1,7 +1,7 @@
-"""Losses of two feature maps: the Gaussian-filtered frequency loss, and those that its paper compares it with.
+"""Losses of two feature maps: the Gaussian-filtered frequency loss, and the losses that its paper compares it with.
 
 Source of the first: Wang, Wang, "SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge Distillation via
-Multi-Level Wavelet Spectral Interaction", 2026. Public is its idea; the equation is our reading.
+Multi-Level Wavelet Spectral Interaction", 2026. Its idea is public; the equation is our reading.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ __all__ = [
 ]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Of two maps [N, C, H, W], a scalar."""
+"""A function of two maps [N, C, H, W] that returns a scalar."""
 
 SMALL = 64
-"""Pixels of a map up to which one product with a matrix of all pixels beats one an axis."""
+"""The largest number of pixels for which one product with a matrix of all pixels beats one for each axis."""
 
 
 def gaussian_response(size: int, *, sigma: float) -> Tensor:
-    """What a Gaussian low-pass leaves of the frequencies along one axis: h(f) = exp(-f^2 / (2 sigma^2)).
+    """Return the factors of a Gaussian low-pass for the frequencies along one axis: h(f) = exp(-f^2 / (2 sigma^2)).
 
     Args:
-        size: samples along the axis.
-        sigma: in cycles per sample, where 1/2 is the highest frequency; infinity passes all.
+        size: the number of samples along the axis.
+        sigma: in cycles per sample, where 1/2 is the highest frequency. Infinity passes all frequencies.
 
     Shapes: [size], in the order of `torch.fft.fftfreq`.
 
     Raises:
-        ConfigError: for a sigma that is not above 0.
+        ConfigError: sigma is not above 0.
 
-    >>> gaussian_response(4, sigma=0.25)
-    tensor([1.0000, 0.6065, 0.1353, 0.6065])
+    Example:
+        >>> gaussian_response(4, sigma=0.25)
+        tensor([1.0000, 0.6065, 0.1353, 0.6065])
     """
     if not sigma > 0:
         raise ConfigError(f"sigma={sigma}: expected a number above 0, in cycles per pixel.")
@@ -57,20 +58,21 @@ def gaussian_response(size: int, *, sigma: float) -> Tensor:
 
 
 def gaussian_low_pass(maps: Tensor, *, sigma: float) -> Tensor:
-    """Maps whose spectra are multiplied by H(u, v) = h(u) h(v) = exp(-D^2 / (2 sigma^2)), D the distance from zero.
+    """Multiply the spectra of maps by H(u, v) = h(u) h(v) = exp(-D^2 / (2 sigma^2)), D the distance from zero.
 
-    H is a product, so that each axis is filtered by itself: transform, response and inverse are one matrix, which for
-    maps of this size costs less than transforms. On the smallest grids one matrix for both axes costs still less.
+    H is a product, so each axis is filtered separately. Transform, factors and inverse are one matrix. For maps of this
+    size this is faster than transforms. On the smallest grids one matrix for both axes is faster still.
 
     Args:
         maps: real, [*, H, W].
         sigma: as in `gaussian_response`.
 
     Raises:
-        ConfigError: for a sigma that is not above 0.
+        ConfigError: sigma is not above 0.
 
-    >>> gaussian_low_pass(torch.tensor([[1.0, -1.0, 1.0, -1.0]]) + 5, sigma=0.25)
-    tensor([[5.1353, 4.8647, 5.1353, 4.8647]])
+    Example:
+        >>> gaussian_low_pass(torch.tensor([[1.0, -1.0, 1.0, -1.0]]) + 5, sigma=0.25)
+        tensor([[5.1353, 4.8647, 5.1353, 4.8647]])
     """
     maps = full_precision(maps)
     rows, columns = (_smoothing(side, sigma).to(maps) for side in maps.shape[-2:])
@@ -88,13 +90,13 @@ def _smoothing(size: int, sigma: float) -> Tensor:
 
 
 def gaussian_frequency_loss(student: Tensor, teacher: Tensor, *, sigma: float = 0.25) -> Tensor:
-    """GFFL, the mean squared distance of spectra after a Gaussian low-pass: a scalar.
+    """Return GFFL, the mean squared distance of spectra after a Gaussian low-pass: a scalar.
 
     L = mean |H (FFT(F_s) - FFT(F_t))|^2,  H = exp(-D^2 / (2 sigma^2))
 
-    of complex values, so that magnitude and phase count, with orthonormal transforms. By Parseval's theorem it is the
-    mean squared distance of the filtered maps, and so it is computed; with sigma = infinity, that of the maps. Our
-    reading: D in cycles per pixel, so that sigma means the same on every grid.
+    The values are complex, so magnitude and phase both count. The transforms are orthonormal. By Parseval's theorem the
+    loss equals the mean squared distance of the filtered maps, and is computed in this way. With sigma = infinity it is
+    that of the maps. Our reading: D is in cycles per pixel, so that sigma means the same on every grid.
 
     Args:
         student: [N, C, H, W].
@@ -102,34 +104,36 @@ def gaussian_frequency_loss(student: Tensor, teacher: Tensor, *, sigma: float = 
         sigma: as in `gaussian_response`.
 
     Raises:
-        ConfigError: for a sigma that is not above 0.
-        DataError: for maps of unlike shapes.
+        ConfigError: sigma is not above 0.
+        DataError: The maps have different shapes.
 
-    >>> teacher, fast = torch.zeros(1, 1, 4, 4), torch.tensor([1.0, -1.0, 1.0, -1.0]).expand(1, 1, 4, 4)
-    >>> [round(gaussian_frequency_loss(fast, teacher, sigma=s).item(), 4) for s in (0.25, 0.5, float("inf"))]
-    [0.0183, 0.3679, 1.0]
+    Example:
+        >>> teacher, fast = torch.zeros(1, 1, 4, 4), torch.tensor([1.0, -1.0, 1.0, -1.0]).expand(1, 1, 4, 4)
+        >>> [round(gaussian_frequency_loss(fast, teacher, sigma=s).item(), 4) for s in (0.25, 0.5, float("inf"))]
+        [0.0183, 0.3679, 1.0]
     """
     student, teacher = _alike(student, teacher)
     return gaussian_low_pass(student - teacher, sigma=sigma).square().mean()
 
 
 def focal_frequency_loss(student: Tensor, teacher: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """Mean squared distance of spectra, weighted by itself: a scalar.
+    """Return the mean squared distance of spectra, weighted by itself: a scalar.
 
     L = mean w |D|^2,  D = FFT(F_s) - FFT(F_t),  w = (|D| / max |D|)^alpha
 
-    with the maximum over each channel of each image, and w a constant to the gradient.
+    The maximum is taken over each channel of each image. w gets no gradient.
 
     Source: Jiang et al., "Focal Frequency Loss for Image Reconstruction and Synthesis", ICCV 2021, equations 8 and 9.
 
     Args:
         student: [N, C, H, W].
         teacher: [N, C, H, W].
-        alpha: 0 is the mean squared distance.
+        alpha: the exponent. With 0 the loss is the mean squared distance.
 
-    >>> maps = torch.eye(4).view(1, 1, 4, 4)
-    >>> round(focal_frequency_loss(maps, 0 * maps).item(), 4)
-    0.25
+    Example:
+        >>> maps = torch.eye(4).view(1, 1, 4, 4)
+        >>> round(focal_frequency_loss(maps, 0 * maps).item(), 4)
+        0.25
     """
     student, teacher = _alike(student, teacher)
     difference = rfft2(student - teacher)
@@ -141,21 +145,23 @@ def focal_frequency_loss(student: Tensor, teacher: Tensor, *, alpha: float = 1.0
 
 
 def info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """How hard it is to tell, by cosine similarity, which of the teacher's maps are of the same image: a scalar.
+    """Return how hard it is to find, by cosine similarity, the teacher's maps of the same image: a scalar.
 
     L = -1 / N * sum_n log softmax_m(cos(F_s[n], F_t[m]) / tau)[n]
 
     Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018, equation 4.
-    Our reading: the other images of the batch are the negatives, and an image's maps are one vector. Not 0 at identity.
+    Our reading: the other images of the batch are the negatives, and an image's maps are one vector. The loss of equal
+    maps is not 0.
 
     Args:
         student: [N, C, H, W].
         teacher: [N, C, H, W].
         temperature: tau.
 
-    >>> maps = torch.eye(3).view(3, 3, 1, 1)
-    >>> round(info_nce(maps, maps, temperature=1.0).item(), 4)  # log(1 + 2 / e)
-    0.5514
+    Example:
+        >>> maps = torch.eye(3).view(3, 3, 1, 1)
+        >>> round(info_nce(maps, maps, temperature=1.0).item(), 4)  # log(1 + 2 / e)
+        0.5514
     """
     student, teacher = _alike(student, teacher)
     with torch.autocast(student.device.type, enabled=False):
@@ -164,16 +170,17 @@ def info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> T
 
 
 def pooled_info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """`info_nce` of maps averaged over space: vectors of channels, in which no place has to match.
+    """Return `info_nce` of maps averaged over space: vectors of channels, so that places need not match.
 
     Args:
         student: [N, C, H, W].
         teacher: [N, C, H, W].
         temperature: tau.
 
-    >>> maps = torch.eye(3).view(3, 3, 1, 1).expand(3, 3, 2, 2)
-    >>> round(pooled_info_nce(maps, maps, temperature=1.0).item(), 4)
-    0.5514
+    Example:
+        >>> maps = torch.eye(3).view(3, 3, 1, 1).expand(3, 3, 2, 2)
+        >>> round(pooled_info_nce(maps, maps, temperature=1.0).item(), 4)
+        0.5514
     """
     student, teacher = _alike(student, teacher)
     means = (maps.mean((-2, -1), keepdim=True) for maps in (student, teacher))
@@ -181,20 +188,21 @@ def pooled_info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.
 
 
 def band_loss(student: Tensor, teacher: Tensor, *, loss: Loss, wavelet: str = "haar", levels: int = 2) -> Tensor:
-    """A loss of maps on each sub-band of their wavelet transforms, averaged over the bands: a scalar.
+    """Return a loss of maps on each sub-band of their wavelet transforms, averaged over the bands: a scalar.
 
     L = mean_b loss(DWT(F_s)_b, DWT(F_t)_b),  b = LL_J, and LH, HL, HH at each of J levels
 
     Args:
-        student: [N, C, H, W], the sides multiples of 2^levels.
+        student: [N, C, H, W], whose sides are multiples of 2^levels.
         teacher: [N, C, H, W].
-        loss: of two maps, such as `gaussian_frequency_loss`, whose sigma is then in cycles per coefficient.
+        loss: a loss of two maps, such as `gaussian_frequency_loss`. Its sigma is then in cycles per coefficient.
         wavelet: a discrete wavelet of PyWavelets, by name.
-        levels: J; 0 is the loss of the maps.
+        levels: J. With 0 this is the loss of the maps.
 
-    >>> maps = torch.eye(4).view(1, 1, 4, 4)
-    >>> round(band_loss(maps, 0 * maps, loss=F.mse_loss, levels=1).item(), 4)  # of 16 squares a fourth is 1
-    0.25
+    Example:
+        >>> maps = torch.eye(4).view(1, 1, 4, 4)
+        >>> round(band_loss(maps, 0 * maps, loss=F.mse_loss, levels=1).item(), 4)  # of 16 squares a fourth is 1
+        0.25
     """
     student, teacher = _alike(student, teacher)
     own, other = (_bands(wavedec2(maps, wavelet, "periodization", levels)) for maps in (student, teacher))

@@ -1,4 +1,4 @@
-"""Which modules are tapped where nobody says, and which of the student's learns from which of the teacher's."""
+"""Chooses the modules to tap by default, and which of the teacher's taps each of the student's learns from."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ T = TypeVar("T")
 
 
 def default_taps(model: nn.Module) -> list[str]:
-    """Where a known network is tapped: after each stage, in order of depth.
+    """Return the default taps of a known network: after each stage, in order of depth.
 
-    Known are our own networks, those with `layer1` or `stage1` and so on (ResNets, of whatever library), whatever tells
-    its stages in timm's `feature_info` (nearly all of timm's do; transformers tell every block), and networks with
-    `features` (VGG, MobileNet), `blocks`, `stages` or `layers`: of these the last before each change of resolution, or
-    four of them if there is none (transformers).
+    Known are our own networks, networks with `layer1` or `stage1` and so on (ResNets of any library), and networks with
+    stages in timm's `feature_info` (nearly all of timm's; transformers list every block). Also known are networks with
+    `features` (VGG, MobileNet), `blocks`, `stages` or `layers`. Of these the taps are the last modules before each
+    change of resolution, or four of them if the resolution never changes (transformers).
 
     Raises:
-        ModelError: for a network that is laid out otherwise; its modules are listed.
+        ModelError: The network has another layout. The message lists its modules.
 
-    >>> from torchvision.models import resnet18
-    >>> default_taps(resnet18())
-    ['layer1', 'layer2', 'layer3', 'layer4']
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> default_taps(resnet18())
+        ['layer1', 'layer2', 'layer3', 'layer4']
     """
     names = named_modules(model)
     for stem in ("layer", "stage"):
@@ -50,17 +51,17 @@ def default_taps(model: nn.Module) -> list[str]:
 
 
 def match_taps(student: Mapping[str, Tap], teacher: Mapping[str, Tap]) -> list[tuple[str, str]]:
-    """The teacher's tap for each tap of the student: of the nearest size, among equals of the nearest relative depth.
+    """Return the teacher's tap for each tap of the student: the nearest size, then the nearest relative depth.
 
-    Where all of the student's taps are of one size, which then tells no stage from another (ViT, MLP-Mixer), four of
-    them learn, evenly spaced, and each from the teacher's of the nearest relative depth. Both mappings are in order of
-    depth.
+    If all of the student's taps have one size (ViT, MLP-Mixer), the size does not distinguish stages. Then four evenly
+    spaced taps learn, each from the teacher's tap of the nearest relative depth. Both mappings are in order of depth.
 
-    >>> def tap(name, side): return Tap(name, channels=4, size=(side, side), layout="chw")
-    >>> student = {name: tap(name, side) for name, side in (("low", 8), ("high", 4))}
-    >>> teacher = {name: tap(name, side) for name, side in (("a", 16), ("b", 8), ("c", 4), ("d", 4))}
-    >>> match_taps(student, teacher)
-    [('low', 'b'), ('high', 'd')]
+    Example:
+        >>> def tap(name, side): return Tap(name, channels=4, size=(side, side), layout="chw")
+        >>> student = {name: tap(name, side) for name, side in (("low", 8), ("high", 4))}
+        >>> teacher = {name: tap(name, side) for name, side in (("a", 16), ("b", 8), ("c", 4), ("d", 4))}
+        >>> match_taps(student, teacher)
+        [('low', 'b'), ('high', 'd')]
     """
     alike = len(student) > 1 and len({tap.size for tap in student.values()}) == 1
     learning = _four(list(student.values())) if alike else list(student.values())
@@ -79,14 +80,14 @@ def match_taps(student: Mapping[str, Tap], teacher: Mapping[str, Tap]) -> list[t
 def pair_taps(
     student: Mapping[str, Tap], teacher: Mapping[str, Tap], pairs: Sequence[tuple[str, str]]
 ) -> tuple[Stage, ...]:
-    """Stages of pairs of names."""
+    """Return the stages for pairs of names."""
     return tuple(
         Stage(a, b, student[a].channels, teacher[b].channels, student[a].size, teacher[b].size) for a, b in pairs
     )
 
 
 def _stage_ends(children: Mapping[str, nn.Module]) -> list[str]:
-    """The last child before each change of resolution, and the last of all but a pooling; four where none changes."""
+    """The last child before each change of resolution and the last of all except a pooling; four if none changes."""
     names = [name for name, child in children.items() if not isinstance(child, nn.Identity)]
     if isinstance(children[names[-1]], POOLS):
         names.pop()
@@ -97,7 +98,7 @@ def _stage_ends(children: Mapping[str, nn.Module]) -> list[str]:
 
 
 def _four(values: Sequence[T]) -> list[T]:
-    """Four of the values, or all of fewer, evenly spaced, the last one among them."""
+    """Return four of the values, or all if there are fewer, evenly spaced and including the last one."""
     count = min(len(values), 4)
     return [values[round((index + 1) * len(values) / count) - 1] for index in range(count)]
 

@@ -1,4 +1,4 @@
-"""What all methods of distillation are made from: named, weighted terms of logits and of features."""
+"""The base class of all distillation methods: named, weighted terms of logits and of features."""
 
 from __future__ import annotations
 
@@ -24,33 +24,34 @@ NONE: Features = MappingProxyType({})
 
 
 class Method(nn.Module):
-    """Terms of a loss by name, each already weighted.
+    """Computes the terms of a loss by name, each already weighted.
 
-    A child gives `answer`, the terms of logits; with stages also `compare`, those of features.
+    A subclass defines `answer`, the terms of logits. If it has stages, it also defines `compare`, the terms of
+    features.
 
     Args:
-        stages: pairs of taps whose features are compared; none for a method of logits alone.
+        stages: pairs of taps whose features are compared. None for a method that uses only logits.
         settings: the temperature, and the weights by name.
 
     Attributes:
-        needs: what the method takes beside the logits of both networks: "features" at stages, pairs of taps; "time",
-            the student's logits at every step; "labels", the target; "classes", how many there are, as an argument;
-            "head", the weights of the teacher's last layer, by a method `see_head`.
-        smallest_batch: how many images a batch must have in training, where features are compared.
+        needs: what the method needs beside the logits of both networks: "features" at stages, which are pairs of taps;
+            "time", the student's logits at every step; "labels", the target; "classes", their number, as an argument;
+            "head", the weights of the teacher's last layer, through a method `see_head`.
+        smallest_batch: the least number of images in a training batch, if features are compared.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
-    [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W']; target, class indices [N] or probabilities
-    [N, classes] -> weighted scalars by name.
+        [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W']; target, class indices [N] or probabilities [N,
+        classes] -> weighted scalars by name.
 
     Raises:
-        ConfigError: for a temperature that is not above 0, and for weights below 0.
-        DataError: on call, for batches of fewer images than the method needs.
+        ConfigError: The temperature is not above 0, or a weight is below 0.
+        DataError: on call, for batches with too few images.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     smallest_batch: int = 1
     adapts: ClassVar[str | None] = None
-    """A sentence on what it does to the maps before it compares them, for the report; None if it leaves them."""
+    """A sentence for the report: what the method does to the maps before it compares them. None for nothing."""
 
     def __init__(self, stages: Sequence[Stage] = (), **settings: float) -> None:
         super().__init__()
@@ -61,18 +62,18 @@ class Method(nn.Module):
         self._settings = settings
 
     def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
-        """Weighted terms of the logits."""
+        """Return weighted terms of the logits."""
         raise NotImplementedError
 
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
-        """Weighted terms of the features; called without autocast, and only if there are stages."""
+        """Return weighted terms of the features. This is called without autocast, and only if there are stages."""
         raise NotImplementedError
 
     def check_batch(self, images: int) -> None:
-        """Refuse a batch of too few images to train on.
+        """Raise an error for a training batch with too few images.
 
         Raises:
-            DataError: for one.
+            DataError: There are too few images.
         """
         if self.stages and images < self.smallest_batch:
             raise DataError(

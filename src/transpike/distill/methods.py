@@ -1,4 +1,4 @@
-"""The methods by name: what each needs, and how it is made of stages and settings."""
+"""The methods by name: what each needs, and how to create it from stages and settings."""
 
 from __future__ import annotations
 
@@ -50,23 +50,24 @@ METHODS: dict[str, type[Method]] = {
     "dist": DISTDistillation,
     "ofa": OFADistillation,
 }
-"""By name, the methods; each class says what it needs. Nothing else keeps a list of their names."""
+"""The methods, by name. Each class states what it needs. No other list of their names exists."""
 
 MethodLike = str | Callable[..., nn.Module]
-"""A name of `METHODS`, or what makes a module of stages and settings."""
+"""A name of `METHODS`, or a function that creates a module from stages and settings."""
 
 STAND_IN = Stage("student", "teacher", 8, 8, (2**10, 2**10), (2**10, 2**10))
-"""A stage on which settings are tried out before there are networks; large enough for any grid."""
+"""A stage for checking settings before there are networks. It is large enough for any grid."""
 
 
 def method_needs(method: MethodLike) -> frozenset[Need]:
-    """What a method takes beside logits; see `Method`. One of your own that declares nothing gets features.
+    """Return what a method needs beside logits; see `Method`. Your own method gets features if it declares nothing.
 
     Raises:
-        ConfigError: for an unknown name; near matches are listed.
+        ConfigError: The name is unknown. The message lists near matches.
 
-    >>> sorted(method_needs("tld")), [name for name in METHODS if "classes" in method_needs(name)]
-    (['labels', 'time'], ['sfkd', 'ofa'])
+    Example:
+        >>> sorted(method_needs("tld")), [name for name in METHODS if "classes" in method_needs(name)]
+        (['labels', 'time'], ['sfkd', 'ofa'])
     """
     if isinstance(method, str):
         return _known(method).needs
@@ -77,24 +78,25 @@ def method_needs(method: MethodLike) -> frozenset[Need]:
 def create_method(
     method: MethodLike, stages: Sequence[Stage], settings: Mapping[str, object], *, classes: int | None = None
 ) -> nn.Module:
-    """Make a method.
+    """Create a method.
 
     Args:
-        method: a name of `METHODS`, or what makes a module of stages.
+        method: a name of `METHODS`, or a function that creates a module from stages.
         stages: pairs of taps.
         settings: keyword arguments of the method, such as `alpha` and `temperature`.
-        classes: how many there are, for methods that need them; settings go first.
+        classes: the number of classes, for methods that need it. A value in ``settings`` has priority.
 
     Raises:
-        ConfigError: for an unknown name (near matches are listed), and settings that the method does not have or that
-            are of another type or out of range.
+        ConfigError: The name is unknown (the message lists near matches), or a setting is unknown, of another type or
+            out of range.
 
-    >>> create_method("kd", (), {"alpha": 1.0})
-    LogitsDistillation(...)
-    >>> create_method("bsb", (), {})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: no method of distillation 'bsb'. Did you mean bsd? Known: kd, bsd, ...
+    Example:
+        >>> create_method("kd", (), {"alpha": 1.0})
+        LogitsDistillation(...)
+        >>> create_method("bsb", (), {})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: no method of distillation 'bsb'. Did you mean bsd? Known: kd, bsd, ...
     """
     if not isinstance(method, str):
         try:
@@ -112,20 +114,21 @@ def create_method(
 
 
 def check_method(method: str, settings: Mapping[str, object], *, batch: int | None = None) -> None:
-    """Refuse a method's name, settings or batches before there are networks to tap.
+    """Check a method's name, settings and batch size before there are networks to tap.
 
     Args:
         method: a name of `METHODS`.
         settings: as for `create_method`.
-        batch: how many images a batch has.
+        batch: the number of images in a batch.
 
     Raises:
-        ConfigError: as `create_method`, and for batches smaller than the method can be trained on.
+        ConfigError: as `create_method`, and if batches are too small for training with the method.
 
-    >>> check_method("rkd", {"distance": -1.0})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: distance=-1.0: expected a number of at least 0.
+    Example:
+        >>> check_method("rkd", {"distance": -1.0})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: distance=-1.0: expected a number of at least 0.
     """
     with torch.device("meta"):
         made = create_method(method, [STAND_IN] if "features" in method_needs(method) else (), settings)

@@ -1,4 +1,4 @@
-"""OFA: a student's stages answer through exits of their own and learn from the teacher's logits, not its features.
+"""OFA: each of a student's stages predicts through its own exit and learns from the teacher's logits, not features.
 
 Source: Hao et al., "One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation",
 NeurIPS 2023 ("OFA-KD").
@@ -26,33 +26,34 @@ __all__ = ["Exit", "OFADistillation", "target_enhanced"]
 def target_enhanced(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, gamma: float = 1.0, temperature: float = 1.0
 ) -> Tensor:
-    """Cross-entropy with the teacher's probabilities, that of the right class enhanced: a scalar.
+    """Return the cross-entropy with the teacher's probabilities, with the right class enhanced: a scalar.
 
     L = -1 / N * sum_n sum_k ((p_t + y)^gamma - y) * log p_s,  p = softmax(z / tau),  y = 1 for the right class, else 0
 
-    For gamma = 1 this is the cross-entropy with the teacher's probabilities. It is no divergence: for equal logits it
-    is not 0.
+    For gamma = 1 this is the cross-entropy with the teacher's probabilities. It is not a divergence: for equal logits
+    it is not 0.
 
-    Source: Hao et al., NeurIPS 2023, in the form of its public code, where the label's own cross-entropy
-    is left to the task loss.
+    Source: Hao et al., NeurIPS 2023, in the form of its public code, which leaves the cross-entropy with the label to
+    the task loss.
 
     Args:
-        student_logits: [N, classes], or [T, N, classes] (its mean over time counts).
+        student_logits: [N, classes], or [T, N, classes], which is averaged over time.
         teacher_logits: [N, classes].
-        target: class indices [N], or probabilities [N, classes], of which the largest is taken for the class.
-        gamma: the modulating parameter; larger ones enhance the right class. The public code's default is 1; its README
-            takes 1.5 for DeiT-T -> ResNet-18.
+        target: class indices [N], or probabilities [N, classes], of which the largest determines the class.
+        gamma: the modulating parameter. A larger value enhances the right class more. The public code's default is 1;
+            its README uses 1.5 for DeiT-T -> ResNet-18.
         temperature: tau.
 
     Raises:
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> zeros = torch.zeros(1, 2)
-    >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=1.0).item(), 4)  # log 2
-    0.6931
-    >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=2.0).item(), 4)  # (1.5^2 - 1 + 0.5^2) log 2
-    1.0397
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=1.0).item(), 4)  # log 2
+        0.6931
+        >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=2.0).item(), 4)  # (1.5^2 - 1 + 0.5^2) log 2
+        1.0397
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     right = F.one_hot(target_index(target), teacher.shape[-1])
@@ -61,21 +62,23 @@ def target_enhanced(
 
 
 class Exit(nn.Sequential):
-    """Logits of maps: separable convolutions that halve the grid each, the mean over space, a linear layer.
+    """Computes logits from maps: separable convolutions that each halve the grid, the mean over space, a linear layer.
 
-    A halving is a depthwise 3x3 convolution of stride 2 and a pointwise one, then the same without stride, each pair
-    with batch normalization and ReLU. The channels double up to the width. Without halvings, a 1x1 convolution.
+    A halving has two pairs: a depthwise 3x3 convolution (stride 2 in the first pair) and a pointwise one, each pair
+        with batch normalization and ReLU. The channels double up to the width. Without halvings, there is one 1x1
+        convolution.
 
     Args:
-        channels: of the maps.
+        channels: channels of the maps.
         width: channels before the linear layer.
-        classes: of the logits.
+        classes: the number of logits.
         halvings: how often the grid is halved.
 
     Shapes: [N, C, H, W] -> [N, classes].
 
-    >>> Exit(4, 16, 10, halvings=2)(torch.rand(2, 4, 8, 8)).shape
-    torch.Size([2, 10])
+    Example:
+        >>> Exit(4, 16, 10, halvings=2)(torch.rand(2, 4, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: int, width: int, classes: int, *, halvings: int) -> None:
@@ -103,36 +106,37 @@ def _separable(channels: int, out: int, *, stride: int) -> list[nn.Module]:
 class OFADistillation(Method):
     """alpha * `target_enhanced` of the student's logits + beta * the same of an `Exit` at each stage, summed.
 
-    The teacher's features are not used, so that networks of any two kinds will do. An exit halves the grid as often as
-    there are stages after its own, as long as there is something to halve.
+    The teacher's features are not used, so the networks may be of any two kinds. An exit halves the grid as often as
+    there are stages after its own, while the grid can be halved.
 
-    Source: Hao et al., NeurIPS 2023; weights and temperature are the defaults of its public code, gamma is that of its
-    example for ImageNet. Our reading: all students have the exits that the paper gives to CNNs, transformers by the
+    Source: Hao et al., NeurIPS 2023; weights and temperature are the defaults of its public code, gamma is from its
+    example for ImageNet. Our reading: all students have the exits that the paper gives to CNNs. Transformers use the
     grid of their tokens, where the paper has attention blocks.
 
     Args:
-        stages: pairs of taps, in order of depth; the student's of all are used.
-        alpha: weight of the student's own logits; a term whose weight is 0 is left out.
+        stages: pairs of taps, in order of depth. The student's taps of all stages are used.
+        alpha: weight of the student's own logits. A term with weight 0 is left out.
         beta: weight of the exits.
         gamma: the modulating parameter of `target_enhanced`.
         temperature: the temperature of the softmax.
-        classes: answers of an exit, at least as many as there are classes; what is beyond them is not used. The trainer
-            gives their number.
+        classes: the number of an exit's logits, at least the number of classes. Logits beyond it are not used. The
+            trainer sets it.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; the student's features by tap,
     [T, N, C, H, W] or [N, C, H, W]; class indices [N] or probabilities [N, classes] -> weighted scalars "logits" and
     "exits".
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, weights below 0, less than one class, and,
-            on call, for fewer than the logits have.
-        DataError: on call, for maps that do not fit their stages, and batches of one image in training.
+        ConfigError: There are no stages, the temperature is not above 0, a weight is below 0, or there is less than one
+            class. On call: the logits have more classes than ``classes``.
+        DataError: on call, for maps that do not fit their stages, and for batches of one image in training.
 
-    >>> method = OFADistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], gamma=1.0)
-    >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
-    >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {}, target)
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}  # log 10 each
-    {'logits': 2.3026, 'exits': 2.3026}
+    Example:
+        >>> method = OFADistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], gamma=1.0)
+        >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
+        >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {}, target)
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}  # log 10 each
+        {'logits': 2.3026, 'exits': 2.3026}
     """
 
     needs = frozenset({"features", "labels", "classes"})

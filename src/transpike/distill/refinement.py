@@ -1,9 +1,9 @@
-"""Refinement of maps by their wavelet sub-bands: two streams, two stages, attention that knows level, band and place.
+"""Refinement of maps by their wavelet sub-bands: two streams, two stages, attention over level, band and place.
 
 Source: Wang, Wang, "SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge Distillation via Multi-Level Wavelet
-Spectral Interaction", 2026. Public are the names of the parts and what each is for (DS2S, of ResConvBlocks and
-TransBlocks with a 4-D positional encoding); what is inside them is our reading. The paper names surplus parameters as
-the module's weakness; here all work is done in a few channels.
+Spectral Interaction", 2026. The names and purposes of the parts are public (DS2S, of ResConvBlocks and TransBlocks with
+a 4-D positional encoding). Their contents are our reading. The paper names surplus parameters as the module's weakness.
+Here all work is done in a few channels.
 """
 
 from __future__ import annotations
@@ -30,29 +30,30 @@ __all__ = [
 ]
 
 MODE = "periodization"
-"""Halves even sides exactly: as many coefficients as pixels."""
+"""The mode of the wavelet transform. It halves even sides exactly, with as many coefficients as pixels."""
 
 
 def position_encoding(places: Tensor, width: int) -> Tensor:
-    """Sines and cosines of coordinates, those of each coordinate beside those of the next: different places differ.
+    """Return sines and cosines of coordinates, one coordinate beside the next, so that different places differ.
 
     code(p)[c, k] = (sin(w_k p_c), cos(w_k p_c)),  w_k from 1/100 to 1 in equal ratios
 
-    Vaswani et al., "Attention Is All You Need", 2017, section 3.5, for several coordinates. The lowest frequency alone
-    tells coordinates apart up to 628.
+    Vaswani et al., "Attention Is All You Need", 2017, section 3.5, for several coordinates. The lowest frequency
+    distinguishes coordinates up to 628.
 
     Args:
         places: [*, D] with any D coordinates.
-        width: length of a code, a multiple of 2 D.
+        width: the length of a code, a multiple of 2 D.
 
     Shapes: [*, D] -> [*, width], in float32 unless `places` is float64.
 
     Raises:
         ConfigError: The width is not a multiple of 2 D.
 
-    >>> position_encoding(torch.tensor([[0, 0], [1, 0]]), 4).round(decimals=2)
-    tensor([[0.0000, 1.0000, 0.0000, 1.0000],
-            [0.0100, 1.0000, 0.0000, 1.0000]])
+    Example:
+        >>> position_encoding(torch.tensor([[0, 0], [1, 0]]), 4).round(decimals=2)
+        tensor([[0.0000, 1.0000, 0.0000, 1.0000],
+                [0.0100, 1.0000, 0.0000, 1.0000]])
     """
     coordinates = places.shape[-1]
     if width < 1 or width % (2 * coordinates):
@@ -64,20 +65,21 @@ def position_encoding(places: Tensor, width: int) -> Tensor:
 
 
 def band_places(coeffs: Sequence[Any]) -> Tensor:
-    """Level, band, row and column of every coefficient of `wavedec2`: [tokens, 4].
+    """Return level, band, row and column of every coefficient of `wavedec2`: [tokens, 4].
 
-    Bands are 0 for the approximation and 1, 2, 3 for cH, cV, cD. Rows and columns are a coefficient's centre in pixels
-    of the maps, (index + 1/2) * 2^level, so that one place has one code at all levels. The order is that of `coeffs`,
-    band after band, row after row.
+    Bands are 0 for the approximation and 1, 2, 3 for cH, cV, cD. Rows and columns are the centre of a coefficient in
+    pixels of the maps, (index + 1/2) * 2^level. So one place has one code at all levels. The order is that of `coeffs`,
+    band after band and row after row.
 
     Args:
         coeffs: ``[cA_n, (cH_n, cV_n, cD_n), ..., (cH_1, cV_1, cD_1)]``, each band [*, H, W].
 
-    >>> band_places(wavedec2(torch.zeros(2, 2), "haar"))
-    tensor([[1., 0., 1., 1.],
-            [1., 1., 1., 1.],
-            [1., 2., 1., 1.],
-            [1., 3., 1., 1.]])
+    Example:
+        >>> band_places(wavedec2(torch.zeros(2, 2), "haar"))
+        tensor([[1., 0., 1., 1.],
+                [1., 1., 1., 1.],
+                [1., 2., 1., 1.],
+                [1., 3., 1., 1.]])
     """
     depth = len(coeffs) - 1
     groups = [(depth, 0, 1, coeffs[0]), *((depth - i, 1, 4, high[0]) for i, high in enumerate(coeffs[1:]))]
@@ -92,8 +94,9 @@ def band_places(coeffs: Sequence[Any]) -> Tensor:
 class ResConvBlock(nn.Module):
     """Local refinement: x + conv1x1(GELU(conv3x3(norm(x)))), maps [N, width, H, W] to the same.
 
-    >>> ResConvBlock(8)(torch.rand(2, 8, 1, 1)).shape
-    torch.Size([2, 8, 1, 1])
+    Example:
+        >>> ResConvBlock(8)(torch.rand(2, 8, 1, 1)).shape
+        torch.Size([2, 8, 1, 1])
     """
 
     def __init__(self, width: int) -> None:
@@ -108,7 +111,7 @@ class ResConvBlock(nn.Module):
 
 
 class TransBlock(nn.Module):
-    """Global refinement: attention over tokens, then a perceptron each; both residual, both normalized before.
+    """Global refinement: attention over tokens, then a perceptron for each; both residual, both with a norm before.
 
     Args:
         width: of a token.
@@ -116,8 +119,9 @@ class TransBlock(nn.Module):
 
     Shapes: [N, L, width] -> the same.
 
-    >>> TransBlock(8)(torch.rand(2, 5, 8)).shape
-    torch.Size([2, 5, 8])
+    Example:
+        >>> TransBlock(8)(torch.rand(2, 5, 8)).shape
+        torch.Size([2, 5, 8])
     """
 
     def __init__(self, width: int, *, heads: int = 1) -> None:
@@ -139,18 +143,18 @@ class TransBlock(nn.Module):
 
 
 class DualStreamRefinement(nn.Module):
-    """DS2S: wavelet coefficients made of wavelet coefficients, in two streams and two stages.
+    """DS2S: computes wavelet coefficients from wavelet coefficients, in two streams and two stages.
 
-    Stage one, local: each band through a `ResConvBlock`, that of one stream for the approximation and that of the other
-    for all details. Stage two, global: one `TransBlock` over the tokens of all bands and levels, to which the
-    `position_encoding` of (level, band, row, column) is added. Tokens leave normalized: without this, training at a
-    usual learning rate diverges.
+    Stage one is local: each band passes a `ResConvBlock`, one stream for the approximation and another for all details.
+    Stage two is global: one `TransBlock` over the tokens of all bands and levels, after the `position_encoding` of
+    (level, band, row, column) is added. The output tokens are normalized. Without this, training at a usual learning
+    rate diverges.
 
     Args:
         width: channels of every band, a multiple of 8.
-        levels: of the decomposition. With 0 there is one band, the maps themselves, and one stream.
+        levels: the levels of the decomposition. With 0 there is one band, the maps themselves, and one stream.
         heads: the number of attention heads.
-        norm: end with a layer norm, after which every coefficient has the same energy.
+        norm: whether to end with a layer norm, after which every coefficient has the same energy.
 
     Shapes: ``[cA_n, (cH_n, cV_n, cD_n), ..., (cH_1, cV_1, cD_1)]``, each band [N, width, H, W] -> the same.
 
@@ -158,17 +162,18 @@ class DualStreamRefinement(nn.Module):
         ConfigError: The width is not a multiple of 8, or of the heads.
         DataError: On call: the number of levels differs.
 
-    >>> coeffs = wavedec2(torch.rand(2, 8, 4, 4), "haar", level=1)
-    >>> low, (horizontal, _, _) = DualStreamRefinement(8, levels=1)(coeffs)
-    >>> low.shape, horizontal.shape
-    (torch.Size([2, 8, 2, 2]), torch.Size([2, 8, 2, 2]))
+    Example:
+        >>> coeffs = wavedec2(torch.rand(2, 8, 4, 4), "haar", level=1)
+        >>> low, (horizontal, _, _) = DualStreamRefinement(8, levels=1)(coeffs)
+        >>> low.shape, horizontal.shape
+        (torch.Size([2, 8, 2, 2]), torch.Size([2, 8, 2, 2]))
     """
 
     def __init__(self, width: int = 32, *, levels: int = 2, heads: int = 1, norm: bool = True) -> None:
         super().__init__()
         _check_width(width)
         self.width, self.levels = width, levels
-        # No second stream where there are no details: DDP refuses parameters that no loss depends on.
+        # No second stream if there are no details: DDP raises an error for parameters that no loss depends on.
         self.streams = nn.ModuleList(ResConvBlock(width) for _ in range(min(levels, 1) + 1))
         self.interact = TransBlock(width, heads=heads)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
@@ -193,37 +198,38 @@ class DualStreamRefinement(nn.Module):
 
 
 class WaveletRefinement(nn.Module):
-    """Maps with a learned correction, which is worked out in wavelet sub-bands and begins as zero.
+    """Adds a learned correction to maps. It is computed in wavelet sub-bands and begins as zero.
 
     F + W_out IDWT(refine(DWT(W_in F))),  W_in and W_out 1x1 convolutions from and to the maps' channels
 
-    A 1x1 convolution and a transform of places commute: this is DS2S of the maps' own sub-bands, brought into few
-    channels and back, but transforms `width` channels instead of all.
+    A 1x1 convolution and a transform over places commute. So this equals DS2S of the maps' own sub-bands, reduced to
+    few channels and back. But it transforms `width` channels instead of all.
 
     Args:
-        channels: of the maps.
+        channels: channels of the maps.
         size: (H, W) of the maps, multiples of 2^levels.
-        levels: how often to halve; 0 refines the maps themselves, without wavelets.
+        levels: the levels of the wavelet transform. With 0 the maps themselves are refined, without wavelets.
         wavelet: a discrete wavelet of PyWavelets, by name.
-        width: channels that the work is done in.
-        refine: makes coefficients of coefficients [N, width, *]; by default a `DualStreamRefinement`.
-        shortcut: add the correction to the maps. Without it the result is W_out IDWT(refine(DWT(W_in F))) alone, from a
-            refinement that does not end with a norm: it is what projects the maps.
+        width: the number of channels for the computation.
+        refine: computes coefficients from coefficients [N, width, *]. The default is a `DualStreamRefinement`.
+        shortcut: whether to add the correction to the maps. Without it the result is W_out IDWT(refine(DWT(W_in F)))
+            alone, with a refinement that does not end with a norm. Then it is a projection of the maps.
 
     Shapes: [N, C, H, W] -> the same, in the parameters' precision.
 
     Raises:
-        ConfigError: for an unknown wavelet, and for a size that allows fewer levels, with the largest number that it
-            allows.
+        ConfigError: The wavelet is unknown, or the size allows fewer levels. The message has the largest possible
+            number.
         DataError: On call: the maps have another size.
 
-    >>> maps, refine = torch.rand(2, 3, 8, 8), WaveletRefinement(3, size=(8, 8))
-    >>> torch.equal(refine(maps), maps)
-    True
-    >>> WaveletRefinement(3, size=(2, 2))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: maps of 2 x 2 are too small for levels=2 of 'haar': the largest possible is 1; ...
+    Example:
+        >>> maps, refine = torch.rand(2, 3, 8, 8), WaveletRefinement(3, size=(8, 8))
+        >>> torch.equal(refine(maps), maps)
+        True
+        >>> WaveletRefinement(3, size=(2, 2))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: maps of 2 x 2 are too small for levels=2 of 'haar': the largest possible is 1; ...
     """
 
     def __init__(
@@ -273,19 +279,20 @@ class WaveletRefinement(nn.Module):
 
 
 def check_refinement(*, levels: int, wavelet: str, width: int) -> None:
-    """Refuse settings with which there is no `WaveletRefinement` of any maps.
+    """Raise an error for settings with which no `WaveletRefinement` of any maps exists.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError: A setting is wrong. The message names it.
 
-    >>> check_refinement(levels=2, wavelet="haar", width=12)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: width=12: expected a multiple of 8, for four coordinates.
+    Example:
+        >>> check_refinement(levels=2, wavelet="haar", width=12)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: width=12: expected a multiple of 8, for four coordinates.
     """
     whole("levels", levels, least=0)
     _check_width(width)
-    wavedec2(torch.zeros(1, 1, device="cpu"), wavelet, MODE, 0)  # refuses a name that it does not know
+    wavedec2(torch.zeros(1, 1, device="cpu"), wavelet, MODE, 0)  # raises an error for an unknown name
 
 
 def _check_width(width: int) -> None:

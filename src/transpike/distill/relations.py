@@ -1,7 +1,7 @@
 """Distillation of relations between the images of a batch: RKD, CC and CRD, on features averaged over time and space.
 
-They compare no channel with another, so that any pair of networks will do. The losses of CC and CRD pass a gradient on
-to both sides, for what they compare of a teacher is an embedding of its features, whose layer is trained as well.
+They compare no channel with another, so any pair of networks works. The losses of CC and CRD have gradients for both
+sides, because they compare embeddings, and the embedding of the teacher's features is trained too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the distances between images, each network's in units of their mean: a scalar.
+    """Return the Huber loss of the distances between images, each network's in units of their mean: a scalar.
 
     L = 1 / N^2 * sum_ij huber(d_s[ij] - d_t[ij]),  d[ij] = |x_i - x_j| / (mean of all such that are not 0)
 
@@ -46,18 +46,19 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, D].
         teacher: [N, D'].
 
-    >>> student = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
-    >>> relational_distance(10 * student, student[:, :1]).item()
-    0.0
-    >>> relational_distance(torch.zeros(2, 2), student).item()  # two of four pairs, huber(1) = 1/2 each
-    0.25
+    Example:
+        >>> student = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        >>> relational_distance(10 * student, student[:, :1]).item()
+        0.0
+        >>> relational_distance(torch.zeros(2, 2), student).item()  # two of four pairs, huber(1) = 1/2 each
+        0.25
     """
     student, teacher = feature_pair(student, teacher)
     return F.smooth_l1_loss(_distances(student), _distances(teacher))
 
 
 def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the cosines of the angles that three images span: a scalar.
+    """Return the Huber loss of the cosines of the angles between three images: a scalar.
 
     L = 1 / N^3 * sum_ijk huber(c_s[ijk] - c_t[ijk]),  c[ijk] = <e_ij, e_ik>,  e_ij = (x_j - x_i) / |x_j - x_i|
 
@@ -69,16 +70,17 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, D].
         teacher: [N, D'].
 
-    >>> corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> relational_angle(5 - 2 * corner, corner).item()
-    0.0
+    Example:
+        >>> corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> relational_angle(5 - 2 * corner, corner).item()
+        0.0
     """
     student, teacher = feature_pair(student, teacher)
     return F.smooth_l1_loss(_cosines(student), _cosines(teacher))
 
 
 def _distances(x: Tensor) -> Tensor:
-    # Not by a matrix product, which loses small distances and has no gradient at 0.
+    # Without a matrix product, which loses small distances and has no gradient at 0.
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     mean = distances.sum() / (distances > 0).sum().clamp(min=1)
     return distances / torch.where(mean > 0, mean, 1)
@@ -87,30 +89,31 @@ def _distances(x: Tensor) -> Tensor:
 def _cosines(x: Tensor) -> Tensor:
     edges = x.unsqueeze(0) - x.unsqueeze(1)
     lengths = torch.linalg.vector_norm(edges, dim=-1, keepdim=True)
-    # Without a gradient where there is no direction: a silent student gives equal features.
+    # Without a gradient where there is no direction, because a silent student gives equal features.
     edges = edges / torch.where(lengths > 0, lengths, math.inf)
     return edges @ edges.transpose(1, 2)
 
 
 def correlation_congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
-    """Mean squared difference of the correlations between images: a scalar.
+    """Return the mean squared difference of the correlations between images: a scalar.
 
     L = 1 / N^2 * sum_ij (C(s_i, s_j) - C(t_i, t_j))^2,  C(x, y) = exp(-2 gamma) * sum over p <= order of
     (2 gamma <x, y>)^p / p!
 
-    with unit vectors: C is the Taylor expansion of exp(-gamma |x - y|^2).
+    The vectors have unit length. C is the Taylor expansion of exp(-gamma |x - y|^2).
 
     Source: Peng et al., "Correlation Congruence for Knowledge Distillation", ICCV 2019.
 
     Args:
         student: [N, D].
         teacher: [N, D'].
-        gamma: of the Gaussian.
-        order: of the expansion.
+        gamma: gamma in exp(-gamma |x - y|^2).
+        order: the order of the expansion.
 
-    >>> student = torch.eye(3)
-    >>> correlation_congruence(student, 7 * student).item()
-    0.0
+    Example:
+        >>> student = torch.eye(3)
+        >>> correlation_congruence(student, 7 * student).item()
+        0.0
     """
     check_images(student, teacher)
     return F.mse_loss(_correlations(student, gamma, order), _correlations(teacher, gamma, order))
@@ -123,20 +126,21 @@ def _correlations(x: Tensor, gamma: float, order: int) -> Tensor:
 
 
 def consecutive_correlation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Product of the errors of neighbours in the batch, summed over features: a scalar.
+    """Return the product of the errors of neighbours in the batch, summed over features: a scalar.
 
     L = 1 / (N - 1) * sum_i <delta_i, delta_(i + 1)>,  delta = |s - t|
 
     Source: the code that the authors of Peng et al., ICCV 2019, gave to Tian et al. ("Contrastive Representation
-    Distillation", ICLR 2020), who publish it and with it the numbers that later papers quote as CC. It is not the
+    Distillation", ICLR 2020). Tian et al. publish it with the numbers that later papers quote as CC. It is not the
     paper's formula, which is `correlation_congruence`.
 
     Args:
         student: [N, D], N at least 2.
         teacher: [N, D].
 
-    >>> consecutive_correlation(torch.zeros(3, 2), torch.tensor([[1.0, 1.0], [2.0, 0.0], [3.0, 5.0]])).item()
-    4.0
+    Example:
+        >>> consecutive_correlation(torch.zeros(3, 2), torch.tensor([[1.0, 1.0], [2.0, 0.0], [3.0, 5.0]])).item()
+        4.0
     """
     check_images(student, teacher, least=2)
     errors = (full_precision(student) - full_precision(teacher)).abs()
@@ -144,26 +148,27 @@ def consecutive_correlation(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def contrastive_distance(student: Tensor, teacher: Tensor, *, temperature: float = 0.07) -> Tensor:
-    """How hard each image's features are to find among those of the batch, from student to teacher and back: a scalar.
+    """Return how hard it is to find an image's features among those of the batch, in both directions: a scalar.
 
     L = CE(S, i) + CE(S^T, i),  S[ij] = <s_i, t_j> / tau,  with unit vectors, averaged over the images i
 
     Source: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020. The paper estimates the same
-    mutual information by noise contrastive estimation against 16,384 features out of a memory of the whole data set,
-    which needs the index of every image. A method does not receive these. Our reading, therefore: the negatives are the
-    other images of the batch, and the bound is InfoNCE (van den Oord et al., 2018), which the paper compares itself
-    with. Larger batches give more negatives. Two random networks of unit features give 2 log N at high temperature;
-    equal features do not give 0.
+    mutual information by noise contrastive estimation against 16,384 features from a memory of the whole data set. This
+    needs the index of every image, which a method does not receive. So in our reading the negatives are the other
+    images of the batch, and the bound is InfoNCE (van den Oord et al., 2018), with which the paper compares itself.
+    Larger batches give more negatives. Two random networks of unit features give 2 log N at high temperature. Equal
+    features do not give 0.
 
     Args:
         student: [N, D].
         teacher: [N, D].
         temperature: tau.
 
-    >>> round(contrastive_distance(torch.ones(4, 2), torch.ones(4, 2)).item(), 4)  # 2 log 4
-    2.7726
-    >>> contrastive_distance(torch.eye(4), torch.eye(4)) < 1e-4
-    tensor(True)
+    Example:
+        >>> round(contrastive_distance(torch.ones(4, 2), torch.ones(4, 2)).item(), 4)  # 2 log 4
+        2.7726
+        >>> contrastive_distance(torch.eye(4), torch.eye(4)) < 1e-4
+        tensor(True)
     """
     check_images(student, teacher)
     units = [F.normalize(full_precision(x), dim=1) for x in (student, teacher)]
@@ -175,22 +180,23 @@ def contrastive_distance(student: Tensor, teacher: Tensor, *, temperature: float
 class RKDDistillation(FeatureMethod):
     """distance * `relational_distance` + angle * `relational_angle` of pooled features at the last stage.
 
-    Source: Park et al., CVPR 2019; weights as in the comparison of Tian et al., ICLR 2020. It has no parameters.
+    Source: Park et al., CVPR 2019; weights as in the comparison of Tian et al., ICLR 2020.
 
     Args:
         stages: pairs of taps; the last is used.
         alpha: weight of logits KD.
         distance: weight of the distances between two images.
-        angle: weight of the angles between three.
+        angle: weight of the angles between three images.
         temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "distance" and "angle".
 
-    >>> method = RKDDistillation([Stage("a", "b", 2, 6, (8, 8), (4, 4))])
-    >>> logits, teacher = torch.zeros(2, 10), torch.arange(2.0).view(2, 1, 1, 1).expand(2, 6, 4, 4)
-    >>> terms = method(logits, logits, {"a": torch.zeros(2, 2, 8, 8)}, {"b": teacher})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'distance': 6.25, 'angle': 6.25}
+    Example:
+        >>> method = RKDDistillation([Stage("a", "b", 2, 6, (8, 8), (4, 4))])
+        >>> logits, teacher = torch.zeros(2, 10), torch.arange(2.0).view(2, 1, 1, 1).expand(2, 6, 4, 4)
+        >>> terms = method(logits, logits, {"a": torch.zeros(2, 2, 8, 8)}, {"b": teacher})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'distance': 6.25, 'angle': 6.25}
     """
 
     smallest_batch = 2
@@ -213,7 +219,7 @@ class RKDDistillation(FeatureMethod):
 
 
 class _Embedded(FeatureMethod):
-    """Pooled features of the last stage through a linear layer each, to vectors of one width."""
+    """Base class: embeds the pooled features of the last stage by a linear layer for each network, to one width."""
 
     smallest_batch = 2
 
@@ -229,10 +235,10 @@ class _Embedded(FeatureMethod):
 
 
 class CCDistillation(_Embedded):
-    """beta * the correlation of pooled features at the last stage, embedded by a linear layer each.
+    """beta * the correlation of pooled features at the last stage, embedded by a linear layer for each network.
 
-    Source: Peng et al., ICCV 2019; beta, width and the default form as in the comparison of Tian et al., ICLR 2020. The
-    layer of the teacher is trained as well, as there.
+    Source: Peng et al., ICCV 2019; beta, width and the default form as in the comparison of Tian et al., ICLR 2020. As
+    there, the teacher's layer is trained too.
 
     Args:
         stages: pairs of taps; the last is used.
@@ -240,14 +246,15 @@ class CCDistillation(_Embedded):
         beta: weight of the correlation.
         form: "consecutive" for `consecutive_correlation`, whose numbers are quoted as CC; "kernel" for the paper's
             formula, `correlation_congruence`.
-        width: of the embedding.
+        width: the width of the embedding.
         temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "correlation".
 
-    >>> method = CCDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
-    >>> sum(parameter.numel() for parameter in method.parameters())  # (4 + 1) * 128 + (6 + 1) * 128
-    1536
+    Example:
+        >>> method = CCDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
+        >>> sum(parameter.numel() for parameter in method.parameters())  # (4 + 1) * 128 + (6 + 1) * 128
+        1536
     """
 
     def __init__(
@@ -271,26 +278,27 @@ class CCDistillation(_Embedded):
 
 
 class CRDDistillation(_Embedded):
-    """beta * `contrastive_distance` of pooled features at the last stage, embedded by a linear layer each.
+    """beta * `contrastive_distance` of pooled features at the last stage, embedded by a linear layer for each network.
 
-    Source: Tian, Krishnan, Isola, ICLR 2020; beta, contrast and width as there. The negatives are those of the batch,
+    Source: Tian, Krishnan, Isola, ICLR 2020, with its beta, contrast and width. The negatives come from the batch,
     without the paper's memory: see `contrastive_distance`.
 
     Args:
         stages: pairs of taps; the last is used.
         alpha: weight of logits KD.
         beta: weight of the contrast.
-        contrast: temperature of the contrast.
-        width: of the embedding.
+        contrast: the temperature of the contrast.
+        width: the width of the embedding.
         temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "contrast".
 
-    >>> method = CRDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
-    >>> logits = torch.zeros(3, 10)
-    >>> terms = method(logits, logits, {"a": torch.ones(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
-    >>> round(terms["contrast"].item(), 4)  # 0.8 * 2 log 3
-    1.7578
+    Example:
+        >>> method = CRDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
+        >>> logits = torch.zeros(3, 10)
+        >>> terms = method(logits, logits, {"a": torch.ones(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
+        >>> round(terms["contrast"].item(), 4)  # 0.8 * 2 log 3
+        1.7578
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""ReviewKD: each stage of a student learns from a teacher's, together with all the deeper stages of its own."""
+"""ReviewKD: each stage of a student, together with all its deeper stages, learns from a stage of the teacher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["AttentionFusion", "ReviewKDDistillation", "hierarchical_distance"]
 
 
 def hierarchical_distance(student: Tensor, teacher: Tensor, *, sizes: Sequence[int] = (4, 2, 1)) -> Tensor:
-    """Mean squared difference of maps as they are and pooled to ever smaller grids: a scalar.
+    """Return the mean squared difference of maps, at full size and pooled to smaller grids: a scalar.
 
     L = sum_l 2^-l MSE_l / sum_l 2^-l,  MSE_0 of the maps, MSE_1, MSE_2, ... of their means on `sizes` x `sizes`
 
@@ -47,27 +47,28 @@ def hierarchical_distance(student: Tensor, teacher: Tensor, *, sizes: Sequence[i
 
 
 class AttentionFusion(nn.Module):
-    """A stage's maps fused with what comes from the deeper stages, as maps with the teacher's channels.
+    """Fuses a stage's maps with the output of deeper stages, to maps with the teacher's channels.
 
     x = BN(conv1x1(maps));  a, b = sigmoid(conv1x1([x, y]));  y' = a x + b y;  out = BN(conv3x3(y'))
 
-    Here y is what the next deeper stage passed on, brought to the grid of x, and y' is passed on. The deepest stage has
-    no y: y' = x.
+    Here y is the output of the next deeper stage, resized to the grid of x, and y' is passed on. The deepest stage has
+    no y, and y' = x.
 
     Source: Chen et al., CVPR 2021, its attention based fusion.
 
     Args:
-        channels: of the maps.
+        channels: channels of the maps.
         inner: channels of x and y.
-        teacher_channels: of the output.
-        deepest: whether nothing comes from deeper stages.
+        teacher_channels: channels of the output.
+        deepest: whether the stage has no deeper one.
 
     Shapes: [N, C, H, W] and [N, inner, H', W'] -> [N, teacher_channels, H, W] and [N, inner, H, W].
 
-    >>> fusion = AttentionFusion(4, 8, 6, deepest=False)
-    >>> out, passed = fusion(torch.rand(2, 4, 8, 8), torch.rand(2, 8, 4, 4))
-    >>> out.shape, passed.shape
-    (torch.Size([2, 6, 8, 8]), torch.Size([2, 8, 8, 8]))
+    Example:
+        >>> fusion = AttentionFusion(4, 8, 6, deepest=False)
+        >>> out, passed = fusion(torch.rand(2, 4, 8, 8), torch.rand(2, 8, 4, 4))
+        >>> out.shape, passed.shape
+        (torch.Size([2, 6, 8, 8]), torch.Size([2, 8, 8, 8]))
     """
 
     def __init__(self, channels: int, inner: int, teacher_channels: int, *, deepest: bool) -> None:
@@ -92,25 +93,27 @@ class AttentionFusion(nn.Module):
 class ReviewKDDistillation(FeatureMethod):
     """beta * `hierarchical_distance` of the student's stages after `AttentionFusion`, summed over all stages.
 
-    As in the public code, the means over space at the last stage are one stage more, the deepest.
+    As in the public code, the means over space at the last stage are one more stage, the deepest.
 
-    Source: Chen et al., CVPR 2021; 1 is the weight in its public code for ImageNet. For CIFAR-100 it is 0.6 to 8, and
-    raised from 0 over the first 20 epochs; here it is constant. Our reading: both are compared on the smaller of the
-    two grids; the public code enlarges the student's to the teacher's.
+    Source: Chen et al., CVPR 2021. The weight 1 is that of its public code for ImageNet. For CIFAR-100 the code uses
+    0.6 to 8, raised from 0 over the first 20 epochs; here the weight is constant. Our reading: both maps are compared
+    on the smaller of the two grids. The public code enlarges the student's maps to the teacher's grid.
 
     Args:
         stages: pairs of taps, in order of depth; all are used.
         alpha: weight of logits KD.
         beta: weight of the features.
-        width: most channels of what is passed on; it has as many as the student's last stage, if they are fewer.
+        width: the largest number of channels that are passed on. It is the number of the student's last stage if that
+            is smaller.
         temperature: the temperature of logits KD.
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "review".
 
-    >>> method = ReviewKDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
-    >>> logits = torch.zeros(3, 10)
-    >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["review"].item()
-    2.0
+    Example:
+        >>> method = ReviewKDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
+        >>> logits = torch.zeros(3, 10)
+        >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["review"].item()
+        2.0
     """
 
     smallest_batch = 2

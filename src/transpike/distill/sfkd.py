@@ -1,8 +1,8 @@
-"""SFKD: features of unlike architectures, refined by wavelet sub-bands and compared at low frequencies.
+"""SFKD: features of different architectures, refined by wavelet sub-bands and compared at low frequencies.
 
 Source: Wang, Wang, "SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge Distillation via Multi-Level Wavelet
-Spectral Interaction", 2026. Only its abstract and summaries are public: they name the parts, wavelets, DS2S and the
-Gaussian-filtered frequency loss. Levels, basis, sigma, weights and what is inside the parts are our reading, and each
+Spectral Interaction", 2026. Only its abstract and summaries are public. They name the parts: wavelets, DS2S and the
+Gaussian-filtered frequency loss. Levels, basis, sigma, weights and the contents of the parts are our reading, and each
 is a setting.
 """
 
@@ -47,34 +47,35 @@ Refine: TypeAlias = Literal["student", "projector", "both", "anchored", "none"]
 
 
 def standardize(maps: Tensor) -> Tensor:
-    """Maps [N, C, H, W] with mean 0 and variance 1 in every channel, over images and places; about 0 in constant ones.
+    """Return maps [N, C, H, W] with mean 0 and variance 1 in each channel, over images and places. Constants become ~0.
 
-    >>> standardize(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
-    tensor([-1.,  1.])
+    Example:
+        >>> standardize(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
+        tensor([-1.,  1.])
     """
     maps = full_precision(maps)
     mean = maps.mean((0, 2, 3), keepdim=True)
     centred = maps - mean
     spread: Tensor = centred.square().mean((0, 2, 3), keepdim=True).sqrt()
-    return centred / spread.clamp(min=1e-6 + 1e-5 * mean.abs())  # below it there is rounding alone
+    return centred / spread.clamp(min=1e-6 + 1e-5 * mean.abs())  # a smaller spread is only rounding
 
 
 class SpatialFrequencyDistillation(nn.Module):
-    """Distance of a student's refined maps from the teacher's, on a common grid.
+    """The distance of a student's refined maps from the teacher's, on a common grid. Used only in training.
 
-    Mean over time, larger maps pooled to the grid, 1x1 convolution to the teacher's channels, refinement, loss. Only
-    needed in training.
+    The steps are: mean over time, pooling of larger maps to the grid, 1x1 convolution to the teacher's channels,
+    refinement, loss.
 
     Args:
         student_channels: channels of the student's maps.
         teacher_channels: channels of the teacher's maps.
         size: (H, W) of the grid; neither map may be smaller.
-        refine: makes maps of maps [N, C', H, W], such as a `WaveletRefinement`; None compares them as they are.
-        loss: of two maps [N, C', H, W], a scalar.
-        refine_teacher: let the same refinement, without its gradient, act on the teacher's maps too.
-        anchor: a refinement of the teacher's maps of its own, which `anchoring` trains; the loss sees its result as a
-            constant.
-        classes: answers of the anchor's head; 0 without one.
+        refine: computes maps from maps [N, C', H, W], such as a `WaveletRefinement`. None compares them unrefined.
+        loss: a function of two maps [N, C', H, W] that returns a scalar.
+        refine_teacher: whether to apply the same refinement, without its gradient, to the teacher's maps too.
+        anchor: a separate refinement for the teacher's maps, which `anchoring` trains. The loss gives its result no
+            gradient.
+        classes: the number of logits of the anchor's head. 0 without a head.
         normalize: `standardize` the teacher's maps, so that the loss depends neither on the teacher's scale nor on the
             few channels that are largest in a transformer.
 
@@ -83,11 +84,12 @@ class SpatialFrequencyDistillation(nn.Module):
     Raises:
         DataError: On call: the maps do not fit.
 
-    >>> refine = WaveletRefinement(6, size=(4, 4))
-    >>> distance = SpatialFrequencyDistillation(3, 6, size=(4, 4), refine=refine)
-    >>> student, teacher = distance.pair(torch.rand(2, 5, 3, 8, 8), torch.rand(5, 6, 7, 7))
-    >>> student.shape, teacher.shape
-    (torch.Size([5, 6, 4, 4]), torch.Size([5, 6, 4, 4]))
+    Example:
+        >>> refine = WaveletRefinement(6, size=(4, 4))
+        >>> distance = SpatialFrequencyDistillation(3, 6, size=(4, 4), refine=refine)
+        >>> student, teacher = distance.pair(torch.rand(2, 5, 3, 8, 8), torch.rand(5, 6, 7, 7))
+        >>> student.shape, teacher.shape
+        (torch.Size([5, 6, 4, 4]), torch.Size([5, 6, 4, 4]))
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class SpatialFrequencyDistillation(nn.Module):
         self.refine_teacher, self.normalize = refine_teacher, normalize
 
     def pair(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """What the loss compares: both maps as [N, C', H, W]."""
+        """Return the maps that the loss compares, both as [N, C', H, W]."""
         with torch.autocast(student.device.type, enabled=False):
             student, teacher = self.adapter(student, teacher, size=self.size)
             if self.normalize:
@@ -124,7 +126,7 @@ class SpatialFrequencyDistillation(nn.Module):
             return self.refine(student), teacher
 
     def anchoring(self, teacher_features: Tensor, teacher_logits: Tensor) -> Tensor:
-        """What keeps the anchor's maps the teacher's: KD of a head of their means over space, a scalar.
+        """Return the loss that keeps the anchor's maps close to the teacher: KD of a head on their means over space.
 
         No gradient of it reaches the student.
         """
@@ -144,51 +146,52 @@ class SpatialFrequencyDistillation(nn.Module):
 
 
 class SFKDDistillation(FeatureMethod):
-    """alpha * KD + beta * GFFL, summed over stages, of maps that DS2S refined: what is added to the task loss.
+    """alpha * KD + beta * GFFL, summed over stages, of maps that DS2S refined: SFKD's terms beside the task loss.
 
-    Both networks' maps are brought to a grid whose sides are powers of two, the student's taken apart by wavelets,
-    refined (`DualStreamRefinement`) and put together again, and compared by `gaussian_frequency_loss`. Our reading: the
-    teacher's maps are the target as they are. Were they, too, refined by what the loss trains (`refine="both"`), the
-    loss could fall by the refinement making both alike.
+    Both networks' maps are brought to a grid whose sides are powers of two. The student's maps are decomposed by
+    wavelets, refined (`DualStreamRefinement`) and composed again. Then `gaussian_frequency_loss` compares both. Our
+    reading: the target is the teacher's unrefined maps. If the refinement that the loss trains also acted on the
+    teacher's maps (`refine="both"`), the loss could fall because the refinement makes both equal.
 
-    Other readings of the public text are settings: `bands=True` compares each refined sub-band, each with a Gaussian of
-    its own, and no inverse transform; `refine="anchored"` refines both networks' maps, the teacher's by a DS2S of its
-    own that learns to keep the teacher's answer; `refine="projector"` has DS2S make the maps, without a shortcut or a
-    last norm. Of the last, grids stay powers of two.
+    Other readings of the public text are settings. `bands=True` compares each refined sub-band, each with its own
+    Gaussian, without the inverse transform. `refine="anchored"` refines both networks' maps; the teacher's DS2S is
+    separate and learns to keep the teacher's answer. `refine="projector"` computes the maps by DS2S, without a shortcut
+    or a last norm. All of them keep grids of powers of two.
 
-    Ablations are settings: `levels=0` for maps that are refined without wavelets, `refine="none"` for no DS2S (and
-    then no wavelets, which alone change nothing), `sigma=None` for no Gaussian, `loss`, `wavelet`.
+    Ablations are settings, too: `levels=0` refines maps without wavelets; `refine="none"` uses no DS2S (and no
+    wavelets, which alone change nothing); `sigma=None` uses no Gaussian; `loss` and `wavelet`.
 
     Args:
         stages: pairs of taps; see `transpike.distill.taps`.
         alpha: weight of logits KD. A term with weight 0 is left out.
-        beta: weight of the loss of features. With 5, four stages and "gffl", a ResNet-18 begins with gradients of about
-            half the size of the cross-entropy's; "infonce" wants less.
+        beta: weight of the loss of features. With 5, four stages and "gffl", the first gradients of a ResNet-18 have
+            about half the size of the cross-entropy's. "infonce" needs a smaller weight.
         temperature: the temperature of logits KD.
-        levels: of the wavelet transform.
+        levels: the levels of the wavelet transform.
         wavelet: a discrete wavelet of PyWavelets, by name.
-        refine: whose maps DS2S refines: "student", "projector", "both", "anchored" or "none".
-        bands: whether the loss is of each sub-band of the maps, averaged, and not of the maps.
+        refine: which maps DS2S refines: "student", "projector", "both", "anchored" or "none".
+        bands: whether to average the loss over the sub-bands of the maps, instead of using the maps.
         width: channels inside DS2S, a multiple of 8.
         loss: "gffl", "mse", "infonce", "pooled_infonce", "focal_frequency", or a function of two maps [N, C, H, W].
-        sigma: of the Gaussian of "gffl", in cycles per pixel of the grid; None, or infinity, for none.
-        grid: its largest side; larger maps are pooled to it, which bounds what the attention costs.
+        sigma: the width of the Gaussian of "gffl", in cycles per pixel of the grid. None or infinity uses no Gaussian.
+        grid: the largest side of the grid. Larger maps are pooled to it, which limits the cost of attention.
         normalize: `standardize` the teacher's maps.
-        classes: answers of the anchors' heads, at least as many as there are classes. The trainer gives their number.
+        classes: the number of logits of the anchors' heads, at least the number of classes. The trainer sets it.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd" and one by the loss's name,
     "gffl" (of a function: "features"); with anchors "anchor", whose gradient does not reach the student.
 
     Raises:
-        ConfigError: without stages, for settings out of range, and for maps too small for the levels, with the largest
-            number that they allow.
+        ConfigError: There are no stages, settings are out of range, or maps are too small for the levels. The message
+            has the largest possible number of levels.
 
-    >>> method = SFKDDistillation([Stage("a", "b", 4, 6, (8, 8), (7, 7))])
-    >>> logits, teacher = torch.zeros(3, 10), torch.ones(3, 6, 7, 7)
-    >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": teacher})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'gffl': 0.0}
+    Example:
+        >>> method = SFKDDistillation([Stage("a", "b", 4, 6, (8, 8), (7, 7))])
+        >>> logits, teacher = torch.zeros(3, 10), torch.ones(3, 6, 7, 7)
+        >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": teacher})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'gffl': 0.0}
     """
 
     needs = frozenset({"features", "classes"})
@@ -228,7 +231,7 @@ class SFKDDistillation(FeatureMethod):
             channels, size = stage.teacher_channels, powers_of_two(stage.size, grid)
             refinement, anchor = None, None
             make = partial(WaveletRefinement, channels, size=size, levels=levels, wavelet=wavelet, width=width)
-            if refine != "none" or bands:  # both need maps that can be taken apart
+            if refine != "none" or bands:  # both need maps that wavelets can decompose
                 try:
                     refinement = make(shortcut=refine != "projector")
                 except ConfigError as error:
@@ -301,10 +304,11 @@ def _loss(loss: str | Loss, sigma: float | None) -> tuple[str, Loss]:
 
 
 def powers_of_two(size: tuple[int, int], largest: int) -> tuple[int, int]:
-    """The largest grid of sides that are powers of two, none above `largest`, to which maps of a size can be pooled.
+    """Return the largest grid with sides that are powers of two up to `largest`, to which maps can be pooled.
 
-    >>> powers_of_two((7, 28), 16)
-    (4, 16)
+    Example:
+        >>> powers_of_two((7, 28), 16)
+        (4, 16)
     """
     height, width = (1 << (min(side, largest).bit_length() - 1) for side in size)
     return height, width

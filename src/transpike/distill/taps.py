@@ -1,4 +1,4 @@
-"""Features by module name: hooks that record them, and maps made of whatever a module gives."""
+"""Features by module name: hooks that record them, and maps from any module's output."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Stage", "Tap", "Taps", "find_taps", "listed", "named_modules"]
 
 SHOWN = 30
 PREFIX_TOKENS = 5
-"""At most so many class and register tokens stand before a transformer's grid."""
+"""The largest number of class and register tokens before a transformer's grid."""
 
 Layout = Literal["chw", "hwc", "tokens", "transposed"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A tap of the student and the tap of the teacher that it learns from; sizes are (H, W)."""
+    """A tap of the student and the teacher's tap from which it learns. Sizes are (H, W)."""
 
     student: str
     teacher: str
@@ -36,7 +36,7 @@ class Stage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The grid on which both are compared: the smaller one, to which the larger is pooled."""
+        """The grid on which both are compared: the smaller one. The larger maps are pooled to it."""
         (a, b), (c, d) = self.student_size, self.teacher_size
         return min(a, c), min(b, d)
 
@@ -46,13 +46,13 @@ class Tap:
     """A module whose output is read as feature maps.
 
     Attributes:
-        name: as in `named_modules()`.
-        channels: of the maps.
+        name: the module's name in `named_modules()`.
+        channels: channels of the maps.
         size: (H, W) of the maps.
-        layout: how the output is laid out after time and samples: "chw"; "hwc"; "tokens", [prefix + H * W, C]; or
+        layout: the output's layout after time and samples: "chw"; "hwc"; "tokens", [prefix + H * W, C]; or
             "transposed", [C, prefix + H * W].
-        prefix: class and register tokens before the grid, which are dropped.
-        steps: T, if the output has a time axis, alone [T, N, *] or within the batch [T * N, *]; else None.
+        prefix: the number of class and register tokens before the grid, which are dropped.
+        steps: T, if the output has a time axis, alone [T, N, *] or within the batch [T * N, *]; otherwise None.
     """
 
     name: str
@@ -63,10 +63,11 @@ class Tap:
     steps: int | None = None
 
     def maps(self, output: object) -> Tensor:
-        """The module's output as maps [N, C, H, W], or [T, N, C, H, W] for a network with time.
+        """Return the module's output as maps [N, C, H, W], or [T, N, C, H, W] for a network with time.
 
-        >>> Tap("blocks.0", channels=8, size=(2, 2), layout="tokens", prefix=1).maps(torch.zeros(3, 5, 8)).shape
-        torch.Size([3, 8, 2, 2])
+        Example:
+            >>> Tap("blocks.0", channels=8, size=(2, 2), layout="tokens", prefix=1).maps(torch.zeros(3, 5, 8)).shape
+            torch.Size([3, 8, 2, 2])
         """
         x = _tensor(output)
         space = 3 if self.layout in ("chw", "hwc") else 2
@@ -81,9 +82,9 @@ class Tap:
 
 @dataclass(frozen=True)
 class _Record:
-    """What a module gave in a call: the tensors themselves and, where the network may change these in place, a copy.
+    """A module's output in one call: the tensors themselves and, if the network may change them in place, a copy.
 
-    With neither copy nor versions, it is what was given, whatever became of it.
+    Without a copy and versions, the record is the output itself, whether or not it has changed since.
     """
 
     output: object
@@ -92,35 +93,37 @@ class _Record:
 
     @property
     def changed(self) -> bool:
-        """Whether the network has changed the tensors since."""
+        """Whether the network has changed the tensors since the call."""
         return self.versions is not None and _versions(self.output) != self.versions
 
 
 class Taps:
-    """Records what modules of a network give, by name, from `open` to `close` or within a `with`.
+    """Records the outputs of a network's modules by name, from `open` to `close` or within a `with`.
 
-    What is recorded is what the module gave, and gradients flow from it into the module, even if the network changes it
-    in place later on (``out += identity``, ``nn.ReLU(inplace=True)``). A copy is kept until a first pass was read, and
-    from then on where that pass has changed it.
+    The record is the module's output. Gradients flow from it into the module, even if the network later changes it in
+    place (``out += identity``, ``nn.ReLU(inplace=True)``). A copy is kept until the record of a first pass is read.
+    After that, a copy is kept only of outputs that the network changed in the first pass.
 
     Args:
-        model: any network; it is left as it is. One of `torch.compile` is known by the names it had before.
+        model: any network. It is not changed. A network of `torch.compile` keeps its names from before the compilation.
         names: modules, as in `named_modules()`.
-        on_path: let the network go on with a copy, so that what it gives depends on what is recorded, also where it
-            changes this in place: for gradients by what is recorded.
+        on_path: whether the network continues with a copy, so that its output depends on the record even if it changes
+            the original in place. Gradients with respect to the record need this.
 
     Raises:
+        ModelError: The network has no module with a given name. The message lists its names.
         ModelError: for a name that the network does not have; the names that it has are listed.
 
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    >>> with Taps(net, ["0"]) as taps:
-    ...     _ = net(torch.zeros(1, 3, 8, 8))
-    >>> taps["0"].shape
-    torch.Size([1, 4, 6, 6])
-    >>> Taps(net, ["2"])
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: Sequential has no module '2' to tap. It has: 0, 1
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        >>> with Taps(net, ["0"]) as taps:
+        ...     _ = net(torch.zeros(1, 3, 8, 8))
+        >>> taps["0"].shape
+        torch.Size([1, 4, 6, 6])
+        >>> Taps(net, ["2"])
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: Sequential has no module '2' to tap. It has: 0, 1
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], *, on_path: bool = False) -> None:
@@ -137,11 +140,11 @@ class Taps:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __getitem__(self, name: str) -> Any:
-        """What the module gave when it was last called.
+        """Return the module's output in its last call.
 
         Raises:
-            ModelError: if it was not called; and if the network changed in place what it gave, but had not done so in
-                an earlier pass. The next pass is right again.
+            ModelError: The module was not called. Or the network changed the output in place, but had not done so in an
+                earlier pass. Then the next pass is right again.
         """
         record = self._records.get(name)
         if record is None:
@@ -155,24 +158,24 @@ class Taps:
                 )
         elif record.versions is not None:
             self._steady.add((name, self.modules[name].training))
-        # What is done to a tensor once it was read is the reader's business.
+        # The reader may change the tensor after reading.
         self._records[name] = _Record(record.copy if record.changed else record.output)
         return self._records[name].output
 
     def clear(self) -> None:
-        """Forget what was recorded, so that its memory is free."""
+        """Delete the records, so that their memory is free."""
         self._records.clear()
 
     def open(self) -> Taps:
-        """Begin to record."""
+        """Start to record."""
         self.close()
         if self.compiled:
-            torch.compiler.reset()  # code compiled before there were hooks would not call them
+            torch.compiler.reset()  # code that was compiled without hooks would not call them
         self._hooks = [module.register_forward_hook(self._record(name)) for name, module in self.modules.items()]
         return self
 
     def close(self) -> None:
-        """Remove the hooks; what was recorded last stays."""
+        """Remove the hooks. The last records stay."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -188,14 +191,14 @@ class Taps:
             last = self._records.get(name)
             if last is not None and last.changed:
                 self._changing.add(name)
-            if self.on_path or torch.is_inference_mode_enabled():  # in which tensors do not count their changes
+            if self.on_path or torch.is_inference_mode_enabled():  # such tensors do not count their changes
                 self._records[name] = _Record(output)
                 return _copied(output)
             known = (name, module.training) in self._steady and name not in self._changing
             self._records[name] = _Record(output, None if known else _copied(output), _versions(output))
             return output
 
-        # Outside of what torch.compile makes, in which a hook would be what it was when it was compiled.
+        # Excluded from torch.compile, which would freeze the hook's state at the time of compilation.
         outside: Callable[..., object] = torch.compiler.disable(hook)
         return outside
 
@@ -205,7 +208,7 @@ def _copied(output: object) -> object:
 
 
 def _versions(output: object) -> list[int]:
-    """How often the tensors of a module's output have been changed in place."""
+    """Return how often the tensors of a module's output have been changed in place."""
     tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
@@ -219,10 +222,10 @@ def find_taps(
     image: tuple[int, int],
     steps: int | None = None,
 ) -> dict[str, Tap]:
-    """Tell how the outputs of modules are laid out, by running the network once: in evaluation mode, without gradients.
+    """Find the layout of modules' outputs by running the network once: in evaluation mode, without gradients.
 
-    Four-dimensional outputs are [N, C, H, W], or [N, H, W, C] where only that has the image's proportions (Swin).
-    Tokens [N, L, C] are a grid of the image's proportions behind at most five class and register tokens.
+    Four-dimensional outputs are [N, C, H, W], or [N, H, W, C] if only this layout has the image's proportions (Swin).
+    Tokens [N, L, C] are a grid with the image's proportions, after at most five class and register tokens.
 
     Args:
         model: the network.
@@ -230,18 +233,19 @@ def find_taps(
         run: calls the network on an example.
         samples: N of the example.
         image: (H, W) of the example.
-        steps: T of a spiking network; None for one without time.
+        steps: T of a spiking network. None for a network without time.
 
     Raises:
-        ModelError: for unknown names, and for a module whose output has no spatial axes.
+        ModelError: A name is unknown, or the output of a module has no spatial axes.
 
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    >>> find_taps(net, ["0"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
-    {'0': Tap(name='0', channels=4, size=(6, 6), layout='chw', prefix=0, steps=None)}
-    >>> find_taps(net, ["1"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: Sequential: module '1' gives [1, 144], which has no spatial axes ...
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+        >>> find_taps(net, ["0"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
+        {'0': Tap(name='0', channels=4, size=(6, 6), layout='chw', prefix=0, steps=None)}
+        >>> find_taps(net, ["1"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: Sequential: module '1' gives [1, 144], which has no spatial axes ...
     """
     with Taps(model, names) as taps, _evaluating(model):
         run()
@@ -281,12 +285,12 @@ def _tap(
 
 
 def _fits(size: tuple[int, int], image: tuple[int, int]) -> bool:
-    """Whether a map has the proportions of the image, but for rounding."""
+    """Whether a map has the proportions of the image, except for rounding."""
     return abs(size[0] * image[1] - size[1] * image[0]) < max(image)
 
 
 def _grid(length: int, image: tuple[int, int], prefix: int | None) -> tuple[tuple[int, int], int] | None:
-    """Height and width of so many tokens on an image, and how many come before them."""
+    """Return height and width of a grid of tokens for an image, and the number of tokens before it."""
     for dropped in range(min(PREFIX_TOKENS + 1, length)) if prefix is None else (prefix, 0):
         tokens = length - dropped
         height = round((tokens * image[0] / image[1]) ** 0.5)
@@ -296,7 +300,7 @@ def _grid(length: int, image: tuple[int, int], prefix: int | None) -> tuple[tupl
 
 
 def _tensor(output: object) -> Tensor:
-    """The output itself, or the first tensor of several."""
+    """Return the output itself, or the first tensor of several."""
     found = output if isinstance(output, Tensor) else tree_leaves(output)[0]
     if not isinstance(found, Tensor):
         raise ModelError(f"a tapped module gives a {type(found).__name__}, not a tensor: tap another.")
@@ -316,7 +320,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """All modules but the model itself, those of `torch.compile` by the names that they had before."""
+    """Return all modules except the model itself. Modules of `torch.compile` keep their names from before it."""
     return {name.removeprefix("_orig_mod."): module for name, module in model.named_modules() if name}
 
 
@@ -328,8 +332,8 @@ def _no_module(model: nn.Module, wrong: Sequence[str], known: Sequence[str]) -> 
 
 
 def listed(known: Sequence[str]) -> str:
-    """The names that there are, for a message; of many the outermost."""
-    # The outermost first: these are what one taps.
+    """List the available names for a message. If there are many, list only the outermost."""
+    # The outermost come first, because these are the usual taps.
     ordered = sorted(known, key=lambda name: name.count("."))
     more = f", ... ({len(known) - SHOWN} more)" if len(known) > SHOWN else ""
     return f"It has: {', '.join(ordered[:SHOWN])}{more}"

@@ -1,1 +1,1 @@
-"""One file per verb of the command line; each reads top to bottom as the experiment it runs."""
+"""One file for each verb of the command line. It reads from top to bottom as the experiment that it runs."""

@@ -1,4 +1,4 @@
-"""``transpike analyze``: where student and teacher differ: frequencies of features and logits, and where each looks."""
+"""``transpike analyze``: how student and teacher differ in the frequencies of features and logits, and in focus."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ __all__ = ["Analyze", "analyze"]
 
 @dataclass(frozen=True)
 class Analyze(Paths):
-    """Compare students with their teacher: which frequencies their features and logits contain, and where they look.
+    """Compare students with their teacher: which frequencies their features and logits contain, and which parts of an
+    image decide their answers.
 
     The analysis measures:
-    - the radial power spectra of the features after each stage; for a student also after the part that SRD or SFKD
-      learned
-    - the energy of their wavelet sub-bands, and how similar the stages are (CKA)
+    - the radial power spectra of the features after each stage; for a student trained with SRD or SFKD, also those of
+      the features that the method refined
+    - the energy of the features' wavelet sub-bands, and how similar the stages are (CKA)
     - the sub-bands of two images before and after SFKD's refinement
     - the logits in the teacher's order, and their high frequencies
     - the weights of SRD's filter
-    - the student's neuron as a filter
+    - the frequency response of the student's neuron
     - Grad-CAM maps of some images
 
     The run's folder receives results.json, the curves as CSV and report.html. Without a teacher the student is analysed
@@ -51,24 +52,27 @@ class Analyze(Paths):
 
     Attributes:
         student: The folder of a `transpike distill`, `train` or `hybrid` run, or several to compare; or the name of a
-            network with --weights. Images of a hybrid run pass through its own encoder.
-        data: The images, as for `transpike train`. By default those of the student's run.
-        teacher: The folder of a run, or the name of a network with --teacher-weights. By default the run's own teacher.
+            network with --weights. The images of a hybrid run pass through the encoder of this run.
+        data: The data set, as for `transpike train`. The default is that of the student's run.
+        teacher: The folder of a run, or the name of a network with --teacher-weights. The default is the teacher of the
+            student's run.
         teacher_weights: The teacher's weights: a .safetensors file, a state dict or the folder of a run.
         teacher_network: Arguments of the teacher's network.
-        teacher_steps: T of a spiking teacher. The folder of a run knows its own.
-        teacher_size: Side of the teacher's images in pixels. By default that of its run, or of its timm network.
+        teacher_steps: T of a spiking teacher. If the teacher is the folder of a run, the default is the T of this run.
+        teacher_size: Side of the teacher's images in pixels. The default is the size in the teacher's run, or that of
+            its timm network.
         weights: The student's weights, if the student is a name.
         network: Arguments of the student's network.
-        steps: T of a spiking student. The folder of a run knows its own.
-        taps: Modules of the student whose features are analysed, with or without a module of the teacher for each. By
-            default those of the run, or the stages of each network.
+        steps: T of a spiking student. If the student is the folder of a run, the default is the T of this run.
+        taps: Modules of the student whose features are analysed, with or without a module of the teacher for each. The
+            default is the modules of the run, or the stages of each network.
         part: The images to use: test or validation.
         images: The number of images, evenly spaced over the set.
         shown: The number of images that are shown one by one, of different classes if possible.
-        root: The folder of the data set's files. By default that of the run, otherwise data.
+        root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
+            `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. By default those of the run.
+        loading: Image size, normalisation and batches. The default is the options of the run.
         device: The device that computes: cpu, cuda, cuda:1, ...
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
@@ -98,19 +102,19 @@ class Analyze(Paths):
 
     @property
     def students(self) -> list[str]:
-        """The students, also where there is one."""
+        """The students as a list, also if there is only one."""
         return [self.student] if isinstance(self.student, str) else list(self.student)
 
 
 def analyze(options: Analyze) -> Analysis:
-    """Look at students and their teacher, and write what is found to a folder.
+    """Analyse students and their teacher, and write the results to a folder.
 
     Returns:
-        What results.json says.
+        The content of results.json.
 
     Raises:
-        TranspikeError: A run, its teacher, the weights or the data cannot be had; a tap does not exist; teacher and
-            student are of different data or classes.
+        TranspikeError: A run, its teacher, the weights or the data are not available; a tap does not exist; or teacher
+            and student have different data or classes.
     """
     if not options.students:
         raise ConfigError("student: give at least one.")
@@ -149,9 +153,9 @@ def _look(options: Analyze) -> Analysis:
 
 
 def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:
-    """The students, their teacher if there is one, and whether it is the one that they learned from."""
-    given = (options.weights, options.network or {}, options.steps)
-    students = [Source(name, *given).checked("its weights", "show") for name in options.students]
+    """Return the students, their teacher if there is one, and whether it is the one from which they learned."""
+    named = (options.weights, options.network or {}, options.steps)
+    students = [Source(name, *named).checked("its weights", "show") for name in options.students]
     if options.teacher is not None:
         network = options.teacher_network or {}
         given_too = (options.teacher_weights, network, options.teacher_steps, options.teacher_size)
@@ -164,7 +168,7 @@ def _sources(options: Analyze) -> tuple[list[Source], Source | None, bool]:
 
 
 def _labels(students: list[str]) -> list[str]:
-    """What tells the students apart: the last part of their folders' names, or all of it."""
+    """Return labels that distinguish the students: the last part of their folders' names, or all of it."""
     if len(students) == 1:
         return ["student"]
     short = [Path(name).name for name in students]

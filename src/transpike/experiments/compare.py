@@ -43,9 +43,10 @@ class Compare(Paths):
     """Compare coding schemes on one trained network: convert it by each scheme at several numbers of steps, and measure
     it.
 
-    All rows have the same network, images and way of counting. The report shows the accuracy lost and the share of same
-    predictions against T, latency (with and without the encoder's delay), T x bits and energy. The run's folder
-    receives results.json, rows.csv and report.html. It does not hold the networks; `transpike convert` saves them.
+    All rows use the same network and the same images, and count operations in the same way. The report shows the lost
+    accuracy and the share of same predictions against T, latency (with and without the encoder's delay), T x bits and
+    energy. The run's folder receives results.json, rows.csv and report.html. It does not contain the networks. To save
+    a network, use `transpike convert`.
 
     Examples:
       transpike compare runs/train-20261121-110000
@@ -60,37 +61,41 @@ class Compare(Paths):
     Attributes:
         model: The folder of a `transpike train` run, or the name of a network (resnet20, timm/<name>,
             torchvision/<name>).
-        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. By default those of the training
-            run.
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. The default is the data set of the
+            training run.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or the folder of a training
             run.
         network: Arguments of the network, such as {"pool": "max"} for a VGG.
-        root: The folder of the data set's files. By default that of the training run, otherwise data.
+        root: The folder of the data set's files. The default is that of the training run. Without a run it is the
+            folder `data`.
         download: Download the data set into root if it is missing.
         loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
         schemes: Names of schemes, or objects with a name, settings and steps (one number or a list): {name: css,
             levels: [1, 2, 4, 8], steps: [4, 8]}. The default is every scheme, each at its own numbers of steps.
-        target_loss: Percentage points of accuracy. For each scheme, search between the measured numbers of steps for
-            the fewest steps that lose no more.
-        agreement: Also measure each scheme if every image stops as soon as its answer is sure. This share of the
-            answers, such as 0.995, must equal those after all steps.
-        held_out: The number of test images, taken from the first, that set the threshold of agreement. The others
-            measure it. The default is 512, or half of fewer than 1,024 images.
+        target_loss: A loss in percentage points of accuracy. For each scheme, find the fewest steps that lose at most
+            this much, also between the measured numbers of steps.
+        agreement: Measure each scheme a second time, with early stops: every image stops as soon as its answer is sure.
+            This share of the answers, such as 0.995, must equal those after all steps.
+        held_out: With agreement: how many of the first test images set the threshold. The other test images measure the
+            result. The default is 512, or half of the test images if there are fewer than 1,024.
         max_latency: Pick the best row among those whose output is complete after this many steps.
         payload_bits: Pick the best row among those whose spikes carry at most this many bits beside their address: 0
             for spikes that are all alike, 1 for a sign.
         max_energy: Pick the best row among those that take at most this many microjoules for an image.
         technology: The chip technology of the energies: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
-        memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. Its traffic is counted in the energy.
+        memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. The energy then includes its reads and
+            writes.
         metric: Another measure of the outputs, beside the classes: same, iou, boxes, correlation, or module:function.
-            Your own function takes outputs and targets, and returns one number or one for each image. Each measure is
-            taken against the network's own outputs, and against labels if it takes them.
-        spikes: Where neurons stand: only where spikes are needed (needed), also behind every residual block (blocks),
-            or at every operator, for hardware whose neurons compute one function each (operators).
+            Your own function takes outputs and targets, and returns one number or one for each image. transpike
+            compares the outputs with those of the original network. If the function also takes labels, it compares the
+            outputs with the labels too.
+        spikes: Where to place neurons: only where spikes are needed (needed); also behind every residual block
+            (blocks); or at every operator (operators), for hardware whose neurons compute one function each.
         calibration: The number of training images that set the amplitudes.
         device: The device that simulates: cpu, cuda, cuda:1, ...
         seed: Seed that chooses the calibration images.
-        resume: Continue the run in this folder. Rows that are in its results are kept. You may add schemes.
+        resume: Continue the run in this folder. Rows that it has already measured are not measured again. You may add
+            schemes.
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """
@@ -126,7 +131,7 @@ def compare(options: Compare) -> Conversion:
     """Convert a network under every scheme, measure each, and write the run's folder.
 
     Returns:
-        What results.json says: the network that was converted, and a row a scheme and number of steps.
+        The content of results.json: the converted network, and a row for each scheme and number of steps.
 
     Raises:
         TranspikeError: No scheme has neurons for the network, or an option, the weights or the images are wrong.
@@ -162,8 +167,8 @@ def compare(options: Compare) -> Conversion:
         agreement=options.agreement, held_out=held_out, metric=metric,
         technology=Technology.of(options.technology, options.memory), total=total,
     )  # fmt: skip
-    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
-    recorded = record(options, **found)
+    resolved = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    recorded = record(options, **resolved)
     free = ("schemes", "target_loss", "max_latency", "payload_bits", "max_energy")
     rows = measured_rows(options.resume, "compare", recorded, free=free) if options.resume else ()
     if not first_process():
@@ -186,7 +191,7 @@ def compare(options: Compare) -> Conversion:
 def _measured(
     task: Sweep, folder: Path | None, rows: Sequence[Row], write: Callable[[Conversion], object] = id
 ) -> Conversion:
-    """All rows, written as they come; those of the folder where nothing was left to measure."""
+    """Return all rows, written one by one, or those of the folder if nothing was left to measure."""
     from transpike.measure.sweep import sweep
 
     results = None
@@ -199,7 +204,7 @@ def _measured(
 
 
 def _tell(results: Conversion, folder: Path) -> None:
-    """Print the tables, and write those that others read."""
+    """Print the tables, and write those for other programs."""
     console = Console()
     console.print(conversion_table(results))
     if results.target_loss is not None:
@@ -215,30 +220,31 @@ def _tell(results: Conversion, folder: Path) -> None:
 
 
 def _schemes(given: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | str) -> list[Scheme]:
-    """One for every code and number of steps.
+    """Return one scheme for every code and number of steps.
 
-    >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
-    [6, 8, 10, 12, 16, 16, 8]
+    Example:
+        >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
+        [6, 8, 10, 12, 16, 16, 8]
     """
-    found: list[Scheme] = []
+    schemes: list[Scheme] = []
     for one in [given] if isinstance(given, str | Mapping) else given:
         settings = {"name": one} if isinstance(one, str) else dict(one)
         name = settings.pop("name", None)
         if not isinstance(name, str):
             raise refuse("schemes", one, "a name, or an object with one, such as {name: css, levels: [1, 2, 4, 8]}")
         try:
-            found += _at_steps(name, settings)
+            schemes += _at_steps(name, settings)
         except ConfigError as error:
             if name not in SCHEMES:
                 raise
-            raise ConfigError(f"schemes: {name}: {error}") from error  # which of them
-    if not found:
+            raise ConfigError(f"schemes: {name}: {error}") from error  # names the scheme
+    if not schemes:
         raise ConfigError(f"schemes: give at least one of {', '.join(SCHEMES)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(schemes))
 
 
 def _at_steps(name: str, settings: dict[str, Any]) -> list[Scheme]:
-    """A code at the numbers of steps that its settings name, or at its own."""
+    """Return a code at the numbers of steps in its settings, or at its own."""
     steps = settings.pop("steps", None)
     one = create_scheme(name, settings)
     if not any(field.name == "steps" for field in fields(one)):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""``transpike convert``: a trained network becomes spiking networks, one for every number of steps."""
+"""``transpike convert``: converts a trained network to spiking networks, one for every number of steps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Convert(Paths):
 
     The conversion trains nothing. Training images set the amplitudes, and test images give the accuracy. The run's
     folder receives one network for each number of steps (T8/ and so on; transpike.load reads them), results.json with
-    all figures layer by layer, and report.html.
+    the figures of the network and of every layer, and report.html.
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
@@ -70,19 +70,21 @@ class Convert(Paths):
     Attributes:
         model: The folder of a `transpike train` run, the name of a network (resnet20, timm/<name>, torchvision/<name>),
             or a network's file: ONNX, or a program of torch.export.save (.pt2).
-        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. By default those of the training
-            run.
+        data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. The default is the data set of the
+            training run.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or the folder of a training
             run.
         network: Arguments of the network, such as {"pool": "max"} for a VGG.
-        root: The folder of the data set's files. By default that of the training run, otherwise data.
+        root: The folder of the data set's files. The default is that of the training run. Without a run it is the
+            folder `data`.
         download: Download the data set into root if it is missing.
         loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
         steps: T, the number of steps, or several to compare: 4,6,8,10,12. The default is 8. A search chooses T itself.
         scheme: The coding scheme with its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others
             of docs/schemes.md. auto searches for the scheme that meets a goal.
-        goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (of the outputs) or loss=0.2 (of
-            accuracy). Give same=99.5,margin=1 if the images are new to the network.
+        goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (relative error of the outputs) or
+            loss=0.2 (lost points of accuracy). If the calibration images are new to the network, write
+            same=99.5,margin=1.
         max_latency: Limit of a search: the most steps until the output is complete.
         payload_bits: Limit of a search: the most bits that a spike carries beside its address.
         max_energy: Limit of a search: the most microjoules for an image.
@@ -93,15 +95,15 @@ class Convert(Paths):
         settings: Settings of the scheme. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed": true,
             "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99};
             fs: {"percentile": 99.99}.
-        spikes: Where neurons stand: only where spikes are needed (needed), also behind every residual block (blocks),
-            or at every operator, for hardware whose neurons compute one function each (operators).
-        until: The name of a module, or of a step of an ONNX file. Its output becomes the network's output, and the rest
-            is left out.
+        spikes: Where to place neurons: only where spikes are needed (needed); also behind every residual block
+            (blocks); or at every operator (operators), for hardware whose neurons compute one function each.
+        until: The name of a module, or of an operation of an ONNX file. Its output becomes the network's output, and
+            the rest of the network is left out.
         calibration: The number of training images that set the amplitudes.
         device: The device that simulates: cpu, cuda, cuda:1, ...
         seed: Seed that chooses the calibration images.
-        resume: Continue the run in this folder. Steps that are in its results are kept. Other options must be as
-            before.
+        resume: Continue the run in this folder. Numbers of steps that it has already measured are not measured again.
+            All other options must be as before.
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """
@@ -137,7 +139,7 @@ def convert(options: Convert) -> Conversion:
     """Convert a network at every number of steps, measure each, and write the run's folder.
 
     Returns:
-        What results.json says: the network that was converted, and a row a number of steps.
+        The content of results.json: the converted network, and a row for each number of steps.
 
     Raises:
         TranspikeError: The network has no spiking form, or an option, the weights or the images are wrong.
@@ -152,10 +154,10 @@ def convert(options: Convert) -> Conversion:
     source = Source(options.model, options.weights, options.network or {}, whole=options.until is None)
     loading, root = replace(options.loading, seed=options.seed), options.root or source.root
     ann, sets = load_inputs(source, Data(options.data, root, options.download, loading))
-    # What the data set's name and the network's own preprocessing came to, so that `evaluate` does the same.
-    found = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
+    # Resolved from the data set's name and the network's own preprocessing, so that `evaluate` does the same.
+    resolved = {"network": source.network, "data": sets.name, "root": root, "loading": sets.loading}
     task = Sweep(source.model, ann, sets, schemes, options.calibration, options.device, options.spikes, options.until)
-    if sought:  # before there is a folder: where nothing meets the goal, none is written
+    if sought:  # before there is a folder, because none is written if nothing meets the goal
         ann, images, console = ann.to(options.device), sets.calibration(options.calibration), Console(stderr=True)
         task = replace(
             task,
@@ -170,7 +172,7 @@ def convert(options: Convert) -> Conversion:
             ),
         )
     counts = [task.found.network.steps] if task.found else [len(scheme.weights) for scheme in schemes]
-    recorded = record(options, settings=options.settings or {}, steps=counts, **found)
+    recorded = record(options, settings=options.settings or {}, steps=counts, **resolved)
     rows = measured_rows(options.resume, "convert", recorded) if options.resume else ()
     if place := options.resume or options.out:
         check_outputs(place)
@@ -182,7 +184,7 @@ def convert(options: Convert) -> Conversion:
 
 
 def _schemes(options: Convert) -> Sequence[Scheme]:
-    """One for every number of steps."""
+    """Return one scheme for every number of steps."""
     steps = 8 if options.steps is None else options.steps
     counts = sorted({steps} if isinstance(steps, int) else set(steps))
     if not counts:
@@ -194,7 +196,7 @@ def _schemes(options: Convert) -> Sequence[Scheme]:
 
 
 def _sought(options: Convert) -> tuple[Goal, Limits] | None:
-    """What is searched for; None where the scheme is given."""
+    """Return the goal and the limits of a search, or None if the scheme is given."""
     from transpike.measure.goals import Goal
 
     limits = limits_of(
@@ -222,7 +224,7 @@ def limits_of(
     max_mean_latency: float | None = None,
     agreement: float | None = None,
 ) -> Limits:
-    """The limits that a command's options set; None is no limit."""
+    """Return the limits that a command's options set. None is no limit."""
     for name, value, least in (("max_latency", max_latency, 1), ("payload_bits", payload_bits, 0)):
         if value is not None:
             whole(name, value, least=least)
@@ -238,10 +240,10 @@ def limits_of(
 
 
 def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
-    """A network to convert, in evaluation mode, and images prepared as it was trained on them.
+    """Load a network to convert, in evaluation mode, and images prepared as for its training.
 
     Raises:
-        TranspikeError: if the network, its weights or its images cannot be had.
+        TranspikeError: The network, its weights or its images are not available.
     """
     described = source.checked("--weights", "convert").described
     if source.time is not None or source.model in SPIKING:
@@ -261,7 +263,7 @@ def load_inputs(source: Source, data: Data) -> tuple[nn.Module, ImageSets]:
 
 
 def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: Sequence[Path] = ()) -> Conversion:
-    """Convert and measure, write and print the results; the page shows those of the folders ``beside``, too."""
+    """Convert and measure, and write and print the results. The page also shows those of the folders ``beside``."""
     from transpike.measure.sweep import sweep
 
     for results in sweep(task, run.folder, rows=rows):
@@ -275,10 +277,10 @@ def run_sweep(task: Sweep, run: RunFolder, *, rows: Sequence[Row] = (), beside: 
 
 
 def read_conversion(folder: Path, verb: str) -> Conversion:
-    """What an earlier run of a verb found.
+    """Return the results of an earlier run of a verb.
 
     Raises:
-        ConfigError: it is another verb's.
+        ConfigError: The run belongs to another verb.
     """
     results = read_result(folder)
     if not isinstance(results, Conversion):
@@ -289,13 +291,13 @@ def read_conversion(folder: Path, verb: str) -> Conversion:
 def measured_rows(
     folder: Path, verb: str, options: Mapping[str, object], *, free: Sequence[str] = ("steps",)
 ) -> tuple[Row, ...]:
-    """The rows of a run that was broken off, if it was begun with the same options.
+    """Return the rows of an interrupted run, if it was started with the same options.
 
     Args:
-        folder: the run's.
-        verb: whose run it must be.
-        options: of the command that goes on with it.
-        free: options that may be others, beside where images lie and where to compute.
+        folder: the run's folder.
+        verb: the verb to which the run must belong.
+        options: the options of the command that continues it.
+        free: options that may differ, in addition to the place of images and the device.
     """
     run, began = read_run(folder), read_options(folder)
     if run is None or run.verb != verb:

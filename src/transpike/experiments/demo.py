@@ -1,4 +1,4 @@
-"""``transpike demo``: the whole way on scikit-learn's digits, in under three minutes on two cores."""
+"""``transpike demo``: the whole method on scikit-learn's digits, in under three minutes on two cores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Demo(Paths):
     Attributes:
         epochs: Passes of the ResNet-20 over the 1,293 training images.
         student_epochs: Passes of the student over these images.
-        seed: Seed of the first weights and the order of images.
+        seed: Seed of the initial weights and of the order of the images.
         out: The folder for results. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """
@@ -49,10 +49,10 @@ def demo(options: Demo) -> Conversion:
     """Run the demo, and write its folder.
 
     Returns:
-        What results.json says of the conversions.
+        The content of results.json for the conversions.
 
     Raises:
-        TranspikeError: An option is out of range; the folder cannot be written.
+        TranspikeError: An option is out of range, or the folder cannot be written.
     """
     from transpike.measure.sweep import Sweep
 

@@ -1,4 +1,4 @@
-"""``transpike distill``: a student that learns from a trained teacher beside the labels."""
+"""``transpike distill``: a student learns from a trained teacher in addition to the labels."""
 
 from __future__ import annotations
 
@@ -39,18 +39,19 @@ class Teaching:
         teacher: The folder of a `transpike train` or `hybrid` run, or the name of a network with --teacher-weights.
         student: The student's network, as for `transpike train`: sew_resnet19, spiking_resnet19, spikingformer_4_384,
             qkformer_4_384, ...
-        method: The method: bsd (bi-spectrum distillation); ssd or srd (kd with one half of bsd); kd (logits). Only for
-            spiking students: kdsnn, lasnn, bkdsnn, sakd, ckdsnn, enof, tks, tld. For any student: sfkd, fitnet, at,
-            rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
+        method: The method: bsd (bi-spectrum distillation); kd (logits); ssd or srd (kd, plus one of the two other parts
+            of bsd). Only for spiking students: kdsnn, lasnn, bkdsnn, sakd, ckdsnn, enof, tks, tld. For any student:
+            sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
         settings: Settings of the method, such as {"beta": 7e-4} or {"normalize": true}.
         taps: Modules of the student whose features are compared, each with a module of the teacher, such as
-            {"layers.2": "layer1"}. By default the stages of both networks.
+            {"layers.2": "layer1"}. The default is all stages of both networks.
         teacher_weights: The teacher's weights: a .safetensors file, a state dict or the folder of a run.
         teacher_network: Arguments of the teacher's network.
-        teacher_steps: T of a spiking teacher. The folder of a run knows its own.
-        teacher_size: Side of the teacher's images in pixels. By default that of its run, or of its timm network.
-        cache: Mebibytes of memory in which to keep the teacher's outputs for each image. Useful only if images repeat
-            without augmentation.
+        teacher_steps: T of a spiking teacher. If the teacher is the folder of a run, the default is the T of this run.
+        teacher_size: Side of the teacher's images in pixels. The default is the size in the teacher's run, or that of
+            its timm network.
+        cache: The memory, in mebibytes, that keeps the teacher's outputs for each image. This is useful only if images
+            repeat without augmentation.
     """
 
     teacher: str | None = None
@@ -67,7 +68,7 @@ class Teaching:
 
     @property
     def source(self) -> Source:
-        """Where the teacher comes from."""
+        """The source of the teacher."""
         rest = (self.teacher_weights, self.teacher_network or {}, self.teacher_steps, self.teacher_size)
         return Source(self.teacher or "", *rest)
 
@@ -77,13 +78,13 @@ class Distill(Learning, Teaching):
     """Train a student network with the labels and a trained teacher. The default method is bi-spectrum distillation.
 
     The student may be a spiking network or not. The run's folder has the files of `transpike train`: `transpike
-    evaluate`, `analyze` and `report` read it. The method may train adapters beside the student. They lie in
-    adapters.safetensors and are not part of the student, which costs the same as without them. results.json and
-    curves.csv show every term of the loss from the first step on.
+    evaluate`, `analyze` and `report` read it. The method may train adapters, which are layers beside the student. They
+    are saved in adapters.safetensors. They are not part of the student, so they do not increase its cost. results.json
+    and curves.csv show every term of the loss from the first step on.
 
     The teacher sees each batch once, with the student's augmentation, resized to the teacher's image size and with the
-    teacher's normalisation. A teacher of `transpike hybrid` uses its own encoder. On events, a spiking teacher with
-    more steps can teach a student with fewer.
+    teacher's normalisation. A teacher of `transpike hybrid` uses its own encoder. On events, a spiking teacher can have
+    more steps than its student.
 
     Examples:
       transpike train --model resnet20 --out runs/teacher
@@ -109,25 +110,25 @@ spikingformer_4_384 --data cifar100
 
     @property
     def frames(self) -> int | None:
-        """Of events: from as many both networks' can be merged."""
+        """For events: the number of frames from which both networks' frames can be merged."""
         theirs = self.source.time
         return lcm(self.steps, theirs) if self.steps and theirs and self.data in EVENT_SOURCES else self.steps
 
 
 def distill(options: Distill, *, watching: Sequence[Callback] = (), cache: TargetCache | None = None) -> Training:
-    """Train a student by a teacher, and write its run's folder.
+    """Train a student with a teacher, and write its run's folder.
 
     Args:
-        options: of the command.
+        options: the command's options.
         watching: further callbacks of Lightning.
-        cache: what the teacher said in other runs, in place of a new one of ``options.cache`` mebibytes.
+        cache: the teacher's outputs from other runs, in place of a new cache of ``options.cache`` mebibytes.
 
     Returns:
-        What results.json says: as of `train`, and what was learned from whom.
+        The content of results.json: as for `train`, and what the student learned from.
 
     Raises:
-        TranspikeError: An option, the data set, the weights or the folder is not as it must be; teacher and student
-            have other classes; a tap does not exist; the loss is not finite.
+        TranspikeError: An option, the data set, the weights or the folder is wrong; teacher and student have different
+            classes; a tap does not exist; or the loss is not finite.
     """
     if options.resume is None:
         chosen = settled(options)
@@ -172,7 +173,7 @@ def _recorded(chosen: Distill) -> dict[str, object]:
 
 
 def check_settings(chosen: Distill) -> None:
-    """Refuse a method, its settings or its taps before anything is loaded."""
+    """Check the method, its settings and its taps before anything is loaded."""
     check_method(chosen.method, chosen.settings or {}, batch=chosen.loading.batch_size)
     if chosen.steps is None and "time" in method_needs(chosen.method):
         raise ModelError(f"{chosen.method} compares time steps, of which {Source(chosen.student).model} has none.")
@@ -182,7 +183,7 @@ def check_settings(chosen: Distill) -> None:
 
 
 def _check_teacher(chosen: Distill) -> None:
-    """Refuse, before anything is loaded, a teacher that cannot be had or cannot see the student's data."""
+    """Check, before anything is loaded, that the teacher is available and can process the student's data."""
     if chosen.teacher is None:
         raise ConfigError("give --teacher: the folder of a `transpike train` run, or a name with --teacher-weights.")
     source = chosen.source.checked("--teacher-weights", "teach")

@@ -1,4 +1,4 @@
-"""``transpike evaluate``: what a converted or a trained network does on test images."""
+"""``transpike evaluate``: tests a converted or a trained network on test images."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = ["Evaluate", "evaluate"]
 class Evaluate(Paths):
     """Measure a converted network or a trained network on test images.
 
-    A converted network is a folder of `transpike convert`. It is compared with the network that it was made from:
-    accuracy, same predictions, spikes, operations, energy, speed, and errors layer by layer. A trained network is the
-    folder of a `transpike train`, `distill` or `hybrid` run. Its images pass through the run's own encoder.
+    A converted network is a folder of `transpike convert`. The command compares it with the original network: accuracy,
+    same predictions, spikes, operations, energy, speed, and the error of each layer. A trained network is the folder of
+    a `transpike train`, `distill` or `hybrid` run. If the run has an encoder, the images pass through it.
 
-    The images come from the data set of the run, or from any other.
+    The images come from the data set of the run, or from another data set.
 
     Examples:
       transpike evaluate runs/convert-20261121-110000/T8
@@ -47,18 +47,18 @@ class Evaluate(Paths):
 
     Attributes:
         network: A folder with network.json, or the folder of a training run.
-        data: The images. By default those of the run.
-        root: The folder of the data set's files. By default that of the run, otherwise data.
+        data: The data set. The default is that of the run.
+        root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
+            `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. By default those of the run. Size and normalisation that you
-            leave out stay those of the run.
+        loading: Image size, normalisation and batches. Options that you leave out have the values of the run.
         metric: Another measure of a converted network's outputs, beside the classes: same, iou, boxes, correlation, or
             module:function. Your own function takes outputs and targets, and returns one number or one for each image.
         device: The device that computes: cpu, cuda, cuda:1, ...
-        agreement: Also measure a converted network if each image stops as soon as its answer is sure. This share of the
-            answers, such as 0.995, must equal those after all steps.
-        held_out: The number of test images, taken from the first, that set the threshold of agreement. The others
-            measure it. The default is 512, or half of fewer than 1,024 images.
+        agreement: Measure a converted network a second time, with early stops: each image stops as soon as its answer
+            is sure. This share of the answers, such as 0.995, must equal those after all steps.
+        held_out: With agreement: how many of the first test images set the threshold. The other test images measure the
+            result. The default is 512, or half of the test images if there are fewer than 1,024.
         out: The folder for results. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """
@@ -78,10 +78,10 @@ class Evaluate(Paths):
 
 
 def evaluate(options: Evaluate) -> Conversion | Evaluation:
-    """Measure a network on test images, and write what is found to a folder.
+    """Test a network on test images, and write the results to a folder.
 
     Returns:
-        What results.json says.
+        The content of results.json.
 
     Raises:
         TranspikeError: The network or the images cannot be read.
@@ -112,7 +112,7 @@ def evaluate(options: Evaluate) -> Conversion | Evaluation:
         model = Source(begun["model"]).model if "model" in begun else network.name
         measure: Callable[[], Conversion | Evaluation] = partial(_converted, chosen, model)
     else:
-        # What the network was trained and tested in.
+        # The precision of the network's training and test.
         precision = begun.get("options", begun).get("machine", {}).get("precision", "32-true")
         measure = partial(_trained, chosen, precision)
     if not first_process():
@@ -163,7 +163,7 @@ def _converted(chosen: Evaluate, model: str) -> Conversion:
 def _trained(chosen: Evaluate, precision: Literal["32-true", "bf16-mixed"]) -> Evaluation:
     from transpike.train import evaluate as test
 
-    source = Source(os.path.join(os.curdir, chosen.network))  # a folder, though a network be called so
+    source = Source(os.path.join(os.curdir, chosen.network))  # a folder, even if a network has this name
     data = Data(chosen.data, chosen.root, chosen.download, chosen.loading)
     sets = load_data([source], data)
     subject = load_subject(source, sets, label="", device="cpu")

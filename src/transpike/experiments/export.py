@@ -1,4 +1,4 @@
-"""``transpike export``: a converted network for other simulators, runtimes and chips."""
+"""``transpike export``: writes a converted network for other simulators, runtimes and chips."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TARGETS = ("onnx", "torch", "nir", "integers", "events")
 OWN = {
     "opset": ("onnx",),
     "bits": ("onnx", "torch", "integers", "events"),
-    **dict.fromkeys(("images", "data", "root", "loading"), ("events",)),
+    **dict.fromkeys(("images", "agreement", "data", "root", "loading"), ("events",)),
 }
-"""Options that mean something for some targets alone."""
+"""The options that apply only to some targets."""
 
 EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, queued=int)
 
@@ -40,17 +40,18 @@ EVENTS = files.json_kind("what the runner counted (events.json)", latency=int, q
 class Export(Paths):
     """Write a converted network for other simulators, runtimes and chips.
 
-    - onnx: step.onnx holds one step of the network in standard operators, and schedule.json holds its clock.
-      docs/deploy.md runs them in ten lines.
+    - onnx: step.onnx holds one step of the network in standard operators. schedule.json lists what each layer does in
+      each step. docs/deploy.md runs them in ten lines.
     - torch: step.pt2 holds the same step for torch.export.load.
     - nir: network.nir, only for networks of rate coding.
     - integers: weights, biases and thresholds as whole numbers, and a table of the memory of each layer.
-    - events: the network runs on test images; each image enters while the one before is still on its way. spikes.npz
-      lists every spike (step, layer, neuron, digit), and events.json holds the counts.
+    - events: the network runs on test images. Each image enters while the network still computes the image before.
+      spikes.npz lists every spike (step, layer, neuron, digit), and events.json holds the counts.
 
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
       transpike export runs/convert-20261121-110000/T8 --to events --images 10 --out events
+      transpike export runs/convert-20261121-110000/T8 --to events --images 10 --agreement 0.99
 
     Attributes:
         network: A folder with network.json. `transpike convert` writes one for every number of steps.
@@ -60,9 +61,13 @@ class Export(Paths):
             many bits first.
         opset: For onnx: the version of its operators.
         images: For events: the number of test images.
-        data: For events: the images. By default those of the run.
-        root: For events: the folder of the data set's files. By default that of the run, otherwise data.
-        loading: For events: image size, normalisation and batches. By default those of the run.
+        agreement: For events: each image stops as soon as its answer is sure. This share of the answers must equal
+            those of full runs. The network must have a stop rule: call snn.calibrate_stop(images) before
+            snn.save(folder).
+        data: For events: the data set. The default is that of the run.
+        root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
+            the folder `data`.
+        loading: For events: image size, normalisation and batches. The default is the options of the run.
     """
 
     network: Path
@@ -72,19 +77,20 @@ class Export(Paths):
     bits: int | None = None
     opset: int = 18
     images: int = 1
+    agreement: float | None = None
     data: str | None = None
     root: Path | None = None
     loading: Loading | None = None
 
 
 def export(options: Export) -> Path:
-    """Write the files.
+    """Write the files of a target.
 
     Returns:
         Their folder.
 
     Raises:
-        TranspikeError: The network or the images cannot be read, or the target cannot hold the network.
+        TranspikeError: The network or the images cannot be read, or the target cannot represent the network.
     """
     from transpike.conversion import load
     from transpike.export import footprint, integers, nir, onnx, torch_program
@@ -94,6 +100,8 @@ def export(options: Export) -> Path:
     for name, targets in OWN.items():
         if getattr(options, name) != getattr(Export, name) and options.to not in targets:
             raise ConfigError(f"{name}: --to {options.to} does not take this option; it is for {', '.join(targets)}")
+    if options.agreement is not None and options.bits is not None:
+        raise ConfigError("agreement: the stop rule is that of the weights as they are; omit bits, or the agreement.")
     check_exported(options.network)
     folder = options.out or options.network / options.to
     if options.to == "events":
@@ -129,21 +137,21 @@ def _events(options: Export, folder: Path) -> Path:
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
     if options.bits is None:
-        found = run(options.network, images, record=True)
+        result = run(options.network, images, record=True, agreement=options.agreement)
     else:
         with TemporaryDirectory() as rounded:
             load(options.network).quantise(options.bits).save(rounded)
-            found = run(rounded, images, record=True)
+            result = run(rounded, images, record=True)
     with files.Change(folder) as change:
-        change.write("spikes.npz", found.write_spikes, kind=SPIKES)
-        change.write("events.json", files.dumps(_counted(found)), kind=EVENTS)
-    print(_summary(found))
+        change.write("spikes.npz", result.write_spikes, kind=SPIKES)
+        change.write("events.json", files.dumps(_counted(result)), kind=EVENTS)
+    print(_summary(result, early=options.agreement is not None))
     print(f"Spikes and counts: {folder}")
     return folder
 
 
 def _images(batches: DataLoader[Any], count: int) -> Tensor:
-    """The first test images."""
+    """Return the first test images."""
     parts: list[Tensor] = []
     for images, _ in batches:
         parts.append(images)
@@ -161,18 +169,20 @@ def _counted(found: Run) -> dict[str, object]:
         "synaptic_updates": found.synaptic_updates,
         "neuron_updates": found.neuron_updates,
         "queued": found.queued,
+        "steps": found.steps,
         "close": found.close,
         "nearest": found.nearest,
     }
 
 
-def _summary(found: Run) -> str:
+def _summary(found: Run, *, early: bool) -> str:
     count, events = len(found.close), sum(found.events.values())
     each = (events, found.synaptic_updates, found.neuron_updates)
     spikes, additions, updates = (f"{number / count:,.0f}" for number in each)
+    stops = f" On average, images stop after {found.steps.mean():.3g} steps of the output." if early else ""
     return (
         f"{count} images. The output is complete {found.latency} steps after an image enters; a new image enters every "
-        f"{found.interval} steps.\n"
+        f"{found.interval} steps.{stops}\n"
         f"An image takes {spikes} spikes, {additions} additions at synapses and {updates} updates of neurons. "
         f"At most {found.queued:,} events wait in delays."
     )

@@ -1,4 +1,4 @@
-"""``transpike finetune``: a converted network's weights train under its spikes, so that it needs fewer silent steps."""
+"""``transpike finetune``: trains a converted network under its spikes, so that it needs fewer silent steps."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = ["Finetune", "finetune"]
 
 @dataclass(frozen=True)
 class Finetune(Paths):
-    """Train the weights of a converted network under its own spikes, so that its layers need fewer silent steps.
+    """Train the weights of a converted network while it runs with spikes, so that its layers need fewer silent steps.
 
     In a silent step a layer listens before it fires. Each silent step adds one step of latency. Layers need silent
-    steps because they must fire their early digits before late input is known. Training reduces this late input: it
-    adds a penalty to the loss of the labels. The penalty is zero while each layer can follow its input with at most
-    --silent silent steps.
+    steps because they would otherwise fire their first digits before they know their late input. The training reduces
+    this late input. It adds a penalty to the loss of the labels. The penalty is zero if each layer can follow its input
+    with at most --silent silent steps.
 
     Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
-    converted one, it keeps the network with the least latency. It also judges the converted weights with fewer silent
-    steps, and the table shows what training adds. The test images are used once, at the end.
+    converted one, it keeps the network with the least latency. It also tests the converted weights with fewer silent
+    steps, so the table shows the gain from the training. The command uses the test images only once, at the end.
 
     The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
     checkpoints and report.html. The command takes networks of `transpike convert` with signed css spikes.
@@ -50,17 +50,21 @@ class Finetune(Paths):
 
     Attributes:
         converted: A folder with network.json, such as RUN/T8 of `transpike convert`.
-        data: The images. By default those of the run. Training uses their labels.
-        root: The folder of the data set's files. By default that of the run, otherwise data.
+        data: The data set. The default is that of the run. The training needs its labels.
+        root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
+            `data`.
         download: Download the data set into root if it is missing.
-        loading: Batches, augmentation and validation split. Image size and normalisation that you leave out stay those
-            of the run. Keep the split with which the network was trained: validation images must be new to it.
-        silent: The most silent steps of a layer for which the penalty is zero. Layers that had fewer keep theirs.
-        penalty: Weight of the penalty, the squared excess over the bound. With 0 only the labels train.
-        tolerance: Percentage points of validation accuracy that may be lost for fewer silent steps.
-        judged: The number of validation images that judge the silent steps.
+        loading: Batches, augmentation and validation split. If you leave out the image size or the normalisation, those
+            of the run apply. Keep the validation split with which the network was trained, because the validation
+            images must be new to the network.
+        silent: The penalty is zero if a layer can follow its input with this many silent steps. If a layer has fewer
+            silent steps already, its own number applies.
+        penalty: Weight of the penalty, the squared excess over the bound. With 0 the loss has no penalty, only the
+            labels.
+        tolerance: How many percentage points of validation accuracy may be lost for fewer silent steps.
+        judged: The number of validation images on which the silent steps are chosen.
         epochs: Passes over the training images.
-        seed: Seed of the order of images, the augmentation and the validation split. By default that of the run.
+        seed: Seed of the order of images, the augmentation and the validation split. The default is that of the run.
         keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images.
         optim: The optimiser and its schedule.
         recipe: The loss of the labels.
@@ -95,10 +99,10 @@ def finetune(options: Finetune) -> Training:
     """Tune a converted network, and write the run's folder.
 
     Returns:
-        What results.json says: the curves, and the silent steps before and after.
+        The content of results.json: the curves, and the silent steps before and after.
 
     Raises:
-        TranspikeError: An option, the network, the data set or the folder is not as it must be; the loss is not finite.
+        TranspikeError: An option, the network, the data set or the folder is wrong, or the loss is not finite.
     """
     if options.resume is None:
         chosen = _settled(options)
@@ -134,7 +138,7 @@ def finetune(options: Finetune) -> Training:
 
 
 def _settled(options: Finetune) -> Finetune:
-    """The options with what the run of the converted network says."""
+    """Return the options with the facts from the run of the converted network."""
     folder = options.converted
     check_converted(folder)
     began = read_options(folder.parent)

@@ -1,4 +1,4 @@
-"""``transpike hybrid``: an artificial network; its spiking twin, thresholds balanced; the twin trained over time."""
+"""``transpike hybrid``: an artificial network, a spiking twin with balanced thresholds, the twin trained over time."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = ["Hybrid", "hybrid"]
 
 
 def hybrid(options: Hybrid) -> Evaluation:
-    """Train an artificial network, balance its twin's thresholds, train the twin; each has a folder of its own.
+    """Train an artificial network, balance its twin's thresholds, train the twin. Each has its own folder.
 
     Returns:
-        What the last stage's results.json says.
+        The content of the last stage's results.json.
 
     Raises:
-        TranspikeError: An option, the data set or a folder is not as it must be; a network has biases or normalisation;
-            a threshold comes out zero.
+        TranspikeError: An option, the data set or a folder is wrong; a network has biases or normalisation; or a
+            threshold would be zero.
     """
     if options.resume is None:
         chosen = settled(options)
@@ -72,13 +72,13 @@ def hybrid(options: Hybrid) -> Evaluation:
 
 
 def _load(chosen: Hybrid) -> Encoded:
-    """The images, as pixels where the encoder's spikes tell of pixels, and the encoder with its thresholds."""
+    """Return the images, as pixels if the encoder encodes pixels, and the encoder with its thresholds."""
     from transpike.measure.encoded import Encoded
 
     loading, name, settings = chosen.loading, chosen.encoder, chosen.settings or {}
     sets = load_images(chosen.data, root=chosen.root, download=chosen.download, loading=loading)
     if ENCODERS[name].takes_pixels and loading.mean is None and loading.std is None:
-        # A network without biases cannot take up a shift: it learns from the pixels that its twin will see.
+        # A network without biases cannot absorb a shift. So it learns from the pixels that its twin will see.
         loading = replace(loading, mean=(0.0,) * sets.channels, std=(1.0,) * sets.channels)
         sets = load_images(chosen.data, root=chosen.root, download=chosen.download, loading=loading)
     check_outputs(sets)
@@ -96,7 +96,7 @@ def _load(chosen: Hybrid) -> Encoded:
 
 @dataclass(frozen=True)
 class Work:
-    """What every stage needs: the command's options, encoded images, and where it leaves its network."""
+    """The data for all stages: the command's options, encoded images, and the places of their networks."""
 
     options: Hybrid
     data: Encoded
@@ -105,17 +105,17 @@ class Work:
 
     @property
     def about(self) -> dict[str, object]:
-        """What a network's model.json says of its images and their encoder."""
+        """Return the facts for a network's model.json about its images and their encoder."""
         sets, described = self.data.sets, (self.options.encoder, self.options.settings or {}, self.data.encoder)
         about = {**self.data.shape, "mean": sets.mean, "std": sets.std, "data": sets.name}
         return about | {"class_names": sets.class_names, "encoder": describe_encoder(*described)}
 
     def place(self, stage: str) -> Path:
-        """The folder of a stage."""
+        """Return the folder of a stage."""
         return self.run.folder if stage == self.options.last else self.run.folder / FOLDERS[stage]
 
     def finished(self, stage: str) -> tuple[Network, Evaluation] | None:
-        """A stage's network and results, where the run that continues has finished it."""
+        """Return a stage's network and results, if the continued run has finished it."""
         place = self.place(stage)
         return _read(place) if self.resumed and os.path.isfile(place / "results.json") else None
 
@@ -129,8 +129,8 @@ class Work:
         return network, results
 
     def measure(self, twin: Network, before: dict[str, Stage]) -> Evaluation:
-        """The results of a twin that is not yet trained over time."""
-        torch.manual_seed(self.options.seed)  # whatever was drawn before, in this process or in the one it continues
+        """Return the results of a twin that is not trained over time yet."""
+        torch.manual_seed(self.options.seed)  # independent of earlier draws, in this process or before a restart
         steps, others = self.options.steps, checked_steps(self.options.test_steps)
         others = [max(1, steps // 2), 2 * steps] if others is None else others
         tested, measured = self.data.measure(twin, others=others)
@@ -138,7 +138,7 @@ class Work:
         return Evaluation(**about, **measured, stages=dict(before))
 
     def fit(self, stage: str, model: nn.Module, training: TrainOptions, encode: Encode) -> Fitted:
-        """Train a stage's network, or go on with it."""
+        """Train a stage's network, or continue its training."""
         from transpike.train import Loaders, fit
 
         if first_process():
@@ -159,7 +159,7 @@ class Work:
 
 
 def train_ann(work: Work) -> tuple[Network, Evaluation]:
-    """The trained artificial network: an earlier run's, one that this run has trained, or one trained now."""
+    """Return the trained artificial network: from an earlier run, from this run before its restart, or trained now."""
     from transpike.train import evaluate
     from transpike.train.record import after_training
 
@@ -167,9 +167,9 @@ def train_ann(work: Work) -> tuple[Network, Evaluation]:
     encode, trained = data.encoder.layout, None
     if done := work.finished("ann"):
         return done
-    if given := stage_folder(options.ann, "ann"):
-        network = Network.load(given)
-        check_images(given, read_description(given), {**data.shape, "mean": data.sets.mean, "std": data.sets.std})
+    if earlier := stage_folder(options.ann, "ann"):
+        network = Network.load(earlier)
+        check_images(earlier, read_description(earlier), {**data.shape, "mean": data.sets.mean, "std": data.sets.std})
     else:
         torch.manual_seed(options.seed)
         kwargs = (options.network or {}) | options.pretraining.network
@@ -182,12 +182,12 @@ def train_ann(work: Work) -> tuple[Network, Evaluation]:
 
 
 def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
-    """The spiking twin with the weights of the artificial network and thresholds of its own."""
+    """Return the spiking twin with the weights of the artificial network and its own thresholds."""
     options, data = work.options, work.data
     if done := work.finished("balance"):
         return done
-    torch.manual_seed(options.seed)  # a resumed run begins here, and an encoder may draw
-    # A network of an earlier run knows its own shape; one trained here may have had options that it alone took.
+    torch.manual_seed(options.seed)  # a resumed run starts here, and an encoder may draw
+    # A network of an earlier run knows its own shape. One trained here may have had options for itself alone.
     kwargs = (ann.kwargs if stage_folder(options.ann, "ann") else {}) | (options.network or {}) | (options.neuron or {})
     twin = Network(create_model(f"spiking_{ann.name}", **data.shape, **kwargs), f"spiking_{ann.name}", kwargs)
     transfer(ann.model, twin.model)
@@ -208,29 +208,29 @@ def balance(work: Work, ann: Network, before: dict[str, Stage]) -> tuple[Network
 
 
 def read_balanced(work: Work) -> tuple[Network, Evaluation]:
-    """An earlier run's balanced twin; its encoder must be the same, and hands on its thresholds."""
+    """Return an earlier run's balanced twin. Its encoder must be the same, and passes on its thresholds."""
     name, sets = str(work.options.balanced), work.data.sets
-    given = stage_folder(name, "balance")
-    if given is None:
+    earlier = stage_folder(name, "balance")
+    if earlier is None:
         raise ModelError(f"{name}: no such folder; --balanced takes one of `transpike hybrid`.")
-    about = read_description(given)
+    about = read_description(earlier)
     if "encoder" not in about or about.get("steps") is None:
-        raise ModelError(f"{given}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
-    check_images(given, about, {**work.data.shape, "mean": sets.mean, "std": sets.std})
+        raise ModelError(f"{earlier}: holds no network with balanced thresholds; `transpike hybrid` makes one.")
+    check_images(earlier, about, {**work.data.shape, "mean": sets.mean, "std": sets.std})
     options = work.options
     theirs = about["encoder"]
     ours = describe_encoder(options.encoder, options.settings or {}, work.data.encoder)
     if any(theirs[key] != files.plain(ours[key]) for key in ("name", "steps", "settings")):
         raise ConfigError(
-            f"{given}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
+            f"{earlier}: balanced for --encoder {theirs['name']} --steps {theirs['steps']} with "
             f"settings={theirs['settings']}; give the same, or begin with --ann."
         )
     work.data.encoder.load_state_dict(read_encoder(about).state_dict())
-    return _read(given)
+    return _read(earlier)
 
 
 def tune(work: Work, balanced: Network, before: dict[str, Stage]) -> tuple[Network, Evaluation]:
-    """The twin trained over time."""
+    """Return the twin trained over time."""
     from transpike.train.record import after_training
 
     if done := work.finished("tune"):
@@ -249,7 +249,7 @@ def _read(folder: Path) -> tuple[Network, Evaluation]:
 def _print(results: Evaluation, before: dict[str, Stage], folder: Path) -> None:
     console = Console(highlight=False)
     if tables := spiking_tables(results):
-        # The words between the tables tell an energy that leaves out the encoder's.
+        # The text between the tables states an energy without the encoder's.
         console.print(tables[0], tables[2], sep="\n")
     if results.operations:
         console.print(operations_table(results.operations))

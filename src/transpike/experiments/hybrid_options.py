@@ -1,4 +1,4 @@
-"""The options of ``transpike hybrid``, and what can be wrong with them before images are read or a folder is made."""
+"""The options of ``transpike hybrid``, and their checks before images are read or a folder is created."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TUNING = Optim(name="adamw", lr=1e-3, warmup=0.0, weight_decay=5e-4)
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How the artificial network is trained, before its twin.
+    """How the artificial network is trained, before the spiking twin.
 
     Attributes:
-        epochs: Passes over the training images. By default as for `transpike train`.
-        batch_size: Images in a batch. By default as for the twin.
+        epochs: Passes over the training images. The default is that of `transpike train`.
+        batch_size: Images in a batch. The default is that of the twin.
         network: Arguments of the artificial network alone, such as {"dropout": 0.5}.
         optim: The optimiser and its schedule.
         recipe: The loss and its regularisers.
@@ -43,18 +43,20 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Hybrid(Paths):
-    """Train an artificial network, copy its weights to a spiking twin, balance the twin's thresholds, and train the
-    twin.
+    """Train an artificial network, copy its weights into a spiking network (its twin), set the thresholds of the twin,
+    and train the twin over time.
 
-    This is the method of DCT-SNN, which reaches a good accuracy in few steps. It has three stages: ann, balance and
-    tune. The run's folder holds the network of the last stage and has the same files as a folder of `transpike train`.
-    `transpike evaluate` and `transpike report` read it. The subfolders ann/ and balanced/ hold the networks of the
-    earlier stages. `transpike evaluate` reads them too.
+    This is the method of DCT-SNN, which reaches a good accuracy in few steps. It has three stages. ann trains the
+    artificial network. balance makes the twin and sets its thresholds. tune trains the twin over time. The run's folder
+    holds the network of the last stage and has the same files as a folder of `transpike train`. `transpike evaluate`
+    and `transpike report` read it. The subfolders ann/ and balanced/ hold the networks of the earlier stages.
+    `transpike evaluate` reads them too.
 
-    A run can use a stage of an earlier run: --ann FOLDER takes its trained artificial network, --balanced FOLDER its
-    balanced twin. --last stops after an earlier stage.
+    A run can use the networks of an earlier run: --ann FOLDER takes its trained artificial network, and --balanced
+    FOLDER takes its balanced twin. With --last the run stops after the stage that you name.
 
-    The networks have no biases and no normalisation, and they pool by averages: mlp, vgg5, vgg9, vgg11, vgg13.
+    The networks are mlp, vgg5, vgg9, vgg11 and vgg13. They have no biases and no normalisation, and use average
+    pooling.
 
     Examples:
       transpike hybrid
@@ -65,32 +67,33 @@ class Hybrid(Paths):
       transpike hybrid --resume runs/hybrid-20261121-110000
 
     Attributes:
-        ann: The artificial network: mlp, vgg5, vgg9, vgg11 or vgg13 is trained first. The folder of a `transpike train`
-            or `hybrid` run gives a trained one.
+        ann: The artificial network. If it is mlp, vgg5, vgg9, vgg11 or vgg13, the command trains it first. If it is the
+            folder of a `transpike train` or `hybrid` run, the command takes the trained network of this run.
         data: The data set: digits, mnist, fashion_mnist, cifar10, cifar100 or folder.
         steps: T, the number of time steps.
         encoder: The input encoder: dct, direct, poisson, latency, phase or burst.
         settings: Settings of the encoder, such as {"stride": 2, "order": "interleaved", "frequencies": 8}.
         network: Arguments of both networks, such as {"hidden": 100, "dropout": 0.2}. An artificial network from a
-            folder keeps its own.
+            folder keeps the arguments of its run.
         neuron: Arguments of the neurons, such as {"leak_when": "silent"}.
         root: The folder of the data set's files.
         download: Download the data set into root if it is missing.
-        loading: Batches, augmentation and validation split. `seed` replaces its seed.
+        loading: Batches, augmentation and validation split. The seed of the run is used here too.
         pretraining: How the artificial network is trained.
-        balanced: Begin with the balanced twin of this run's folder.
+        balanced: The folder of an earlier run. Start from its balanced twin.
         last: The last stage to run.
         percentile: A layer's threshold is this percentile of its input.
         calibration: The number of training images that set the thresholds of the encoder and the layers.
-        test_steps: Other numbers of steps to test at. The default is T/2 and 2T.
+        test_steps: Other numbers of steps at which the network is tested. The default is T/2 and 2T.
         epochs: Passes over the training images in the last stage.
-        seed: Seed of the first weights, the order of images, the augmentation, dropout and the validation split.
-        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images. Holds for both
-            trainings.
+        seed: Seed of the initial weights, the order of images, the augmentation, dropout and the validation split.
+        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images. This applies to
+            both trainings.
         optim: The optimiser of the last stage and its schedule.
         recipe: The loss of the last stage and its regularisers.
         machine: Devices and precision.
-        resume: Continue the run in this folder with its own options. Other options on the command line must equal them.
+        resume: Continue the run in this folder with its own options. Other options on the command line must have the
+            same values as in that run.
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """
@@ -124,27 +127,27 @@ class Hybrid(Paths):
 
     @property
     def first_training(self) -> TrainOptions:
-        """How the artificial network is trained."""
+        """The options for training the artificial network."""
         how = self.pretraining
         epochs = epochs_for(self.data, how.epochs)
         return TrainOptions(epochs, self.seed, self.keep, None, how.optim, how.recipe, self.machine)
 
     @property
     def last_training(self) -> TrainOptions:
-        """How its twin is trained over time."""
+        """The options for training its twin over time."""
         return TrainOptions(self.epochs, self.seed, self.keep, self.steps, self.optim, self.recipe, self.machine)
 
 
 def settled(options: Hybrid) -> Hybrid:
-    """The options with the seed of the images, if a run can begin with them.
+    """Return the options with the seed of the images, if a run can start with them.
 
     Raises:
-        ConfigError: an option is of the wrong type, out of range, or not the encoder's, the networks' or the neuron's.
-        ModelError: there is no such network, it has no spiking twin, or a layer has no place in one.
+        ConfigError: An option has a wrong type, is out of range, or does not belong to the encoder, networks or neuron.
+        ModelError: There is no such network, it has no spiking twin, or a layer is not allowed in one.
     """
     checked_seed(options.seed)
-    for given in (options.network, options.neuron, options.pretraining.network):
-        check_beside(given)
+    for arguments in (options.network, options.neuron, options.pretraining.network):
+        check_beside(arguments)
     chosen = replace(
         options,
         loading=replace(options.loading, seed=options.seed),
@@ -158,7 +161,7 @@ def settled(options: Hybrid) -> Hybrid:
 
 
 def _check(chosen: Hybrid) -> None:
-    """Refuse options before images are read or a folder is made."""
+    """Check options before images are read or a folder is created."""
     _ = chosen.first_training, chosen.last_training
     if chosen.pretraining.batch_size is not None:
         whole("pretraining.batch_size", chosen.pretraining.batch_size)
@@ -166,7 +169,7 @@ def _check(chosen: Hybrid) -> None:
         raise ConfigError(f"--balanced begins with the last stage: leave out --last {chosen.last}.")
     number("percentile", chosen.percentile, above=0, most=100)
     whole("calibration", chosen.calibration)
-    with warnings.catch_warnings(action="ignore"):  # the run's own encoder warns
+    with warnings.catch_warnings(action="ignore"):  # the run's own encoder will warn
         create_encoder(chosen.encoder, steps=chosen.steps, settings=chosen.settings or {}, mean=(0.0,), std=(1.0,))
     if chosen.balanced is None:
         check_networks(

@@ -1,4 +1,4 @@
-"""The options that `transpike train` and `distill` share, what follows from them, and what run.json says of them."""
+"""The options that `transpike train` and `distill` share, with derived values and their form in run.json."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Options = TypeVar("Options", bound="Learning")
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Paths):
-    """How a network is trained, on what, and where the run's folder lies.
+    """How a network is trained, on which images, and where the results are saved.
 
     Attributes:
         root: The folder of the data set's files.
         download: Download the data set into root if it is missing.
-        loading: Batches, augmentation and validation split. `seed` replaces its seed.
+        loading: Batches, augmentation and validation split. The seed of the run is used here too.
         network: Arguments of the network.
         weights: Start from these weights instead of random ones: a .safetensors file, a state dict or the folder of a
             run.
@@ -37,16 +37,17 @@ class Learning(Paths):
             the twin's run, or its weights. It sets the first weights and thresholds. For spiking_resnet18, 19 and 20,
             and spiking_vgg5 to 16.
         steps: T, the number of time steps of a spiking network. The default is 4.
-        split_by: How to split a recording of events into T frames: into equal numbers of events, or equal times.
-        test_steps: Other numbers of steps to test a spiking network at. The default is 1, 2 and 2T.
+        split_by: How to split a recording of events into T frames: with equal numbers of events (number), or of equal
+            duration (time).
+        test_steps: Other numbers of steps at which a spiking network is tested. The default is 1, 2 and 2T.
         epochs: Passes over the training images. The default is 40 for digits, 10 for mnist, 100 for cifar10, ...
-        seed: Seed of the first weights, the order of images, the augmentation, dropout and the validation split.
+        seed: Seed of the initial weights, the order of images, the augmentation, dropout and the validation split.
         keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images.
         optim: The optimiser and its schedule.
         recipe: The loss and its regularisers.
         machine: Devices and precision.
         resume: Continue the run in this folder with its own options. A killed run continues after its last finished
-            epoch. Other options on the command line must equal the run's.
+            epoch. Other options on the command line must have the same values as in that run.
         out: The run's folder. The default is a new folder under runs/.
         json: Also write results.json to this path.
     """
@@ -77,31 +78,31 @@ class Learning(Paths):
 
     @property
     def learner(self) -> str:
-        """The network that is trained: its name, or the folder of a run that has one like it."""
+        """The network to train: its name, or the folder of a run with a network like it."""
         raise NotImplementedError
 
     @property
     def frames(self) -> int | None:
-        """Of events: T, or a multiple of it."""
+        """For events: T, or a multiple of it."""
         return self.steps
 
     @property
     def images(self) -> Data:
-        """What it is trained and tested on."""
+        """The data for training and test."""
         return Data(self.data, self.root, self.download, self.loading, self.split_by)
 
     @property
     def training(self) -> TrainOptions:
-        """How it is trained."""
+        """The options of the training."""
         epochs = epochs_for(self.data, self.epochs)
         return TrainOptions(epochs, self.seed, self.keep, self.steps, self.optim, self.recipe, self.machine)
 
 
 def settled(options: Options) -> Options:
-    """The options with what follows from them: T, the seed of the images.
+    """Return the options with derived values: T, the seed of the images.
 
     Raises:
-        ConfigError: network and data, or T, do not go together; an option is out of range.
+        ConfigError: Network and data, or network and T, do not fit together; or an option is out of range.
     """
     checked_seed(options.seed)
     check_beside(options.network)
@@ -131,7 +132,7 @@ def _check_start(options: Learning) -> None:
 
 
 def recorded(options: Learning, **more: object) -> dict[str, object]:
-    """What run.json says of the options: how to train stands in an object of its own."""
+    """Return the options in the form of run.json, in which the training options are an object of their own."""
     how = asdict(options.training)
     rest = {name: value for name, value in record(options).items() if name == "seed" or name not in how}
     return {**rest, "options": how, **more}

@@ -1,4 +1,4 @@
-"""The options of a verb in its run.json: what is written when a run begins, and read when it continues."""
+"""The options of a verb in its run.json: written when a run starts, and read when it continues."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ __all__ = ["Paths", "begun_otherwise", "check_resumed", "parsed", "read_record",
 Options = TypeVar("Options", bound="DataclassInstance")
 
 PLACES = ("resume", "out", "json")
-"""Options that say where results go: run.json, which lies there, leaves them out."""
+"""The options with the place of results. run.json, which lies there, omits them."""
 
 
 class Paths:
-    """What the dataclass of a verb's options inherits, so that from Python a path may be text, and text a path.
+    """Base class of the options of a verb, so that Python code may pass text for a path, and a path for text.
 
-    >>> from transpike.experiments.convert import Convert
-    >>> options = Convert(Path("runs/train"), out="runs/convert")
-    >>> options.model, options.out
-    ('runs/train', PosixPath('runs/convert'))
+    Example:
+        >>> from transpike.experiments.convert import Convert
+        >>> options = Convert(Path("runs/train"), out="runs/convert")
+        >>> options.model, options.out
+        ('runs/train', PosixPath('runs/convert'))
     """
 
     def __post_init__(self) -> None:
@@ -44,27 +45,28 @@ class Paths:
 
 
 def record(options: DataclassInstance, **settled: object) -> dict[str, object]:
-    """What run.json says of a verb's options.
+    """Return a verb's options in the form of run.json.
 
     Args:
         options: the verb's dataclass.
-        settled: options whose value has been settled since, such as the epochs where none were given.
+        settled: options whose values were derived since, such as the default epochs.
     """
     return {one.name: getattr(options, one.name) for one in fields(options) if one.name not in PLACES} | settled
 
 
 def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mapping[str, str] | None = None) -> Options:
-    """The options that a run began with; files are found from any working directory.
+    """Return the options with which a run started. Its files are found from any working directory.
 
     Args:
-        folder: the run's.
-        verb: whose run it must be.
+        folder: the run's folder.
+        verb: the verb to which the run must belong.
         kind: the verb's dataclass.
-        renamed: keys of run.json that the dataclass calls otherwise.
+        renamed: keys of run.json that have other names in the dataclass.
 
     Raises:
-        DataError: its run.json is damaged or of another version; with the file and the key.
-        ConfigError: there is none, it is another verb's, or an option is not as it must be; with the file and the key.
+        DataError: Its run.json is damaged or of another version. The message has the file and the key.
+        ConfigError: There is no run.json, it belongs to another verb, or an option is wrong. The message has file and
+            key.
     """
     run = read_run(folder)
     if run is None:
@@ -74,7 +76,7 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
     if run.verb != verb:
         raise ConfigError(f"{folder}: a run of `transpike {run.verb}`, not of `transpike {verb}`.")
     found = dict(read_options(folder))
-    found |= found.pop("options", {})  # how to train stands in an object of its own
+    found |= found.pop("options", {})  # training options are an object of their own
     found = {(renamed or {}).get(name, name): value for name, value in found.items()}
     names = [one.name for one in fields(kind) if one.name not in PLACES]
     missing, unknown = [name for name in names if name not in found], [name for name in found if name not in names]
@@ -96,19 +98,19 @@ def read_record(folder: Path, verb: str, kind: type[Options], *, renamed: Mappin
 def check_resumed(
     options: DataclassInstance, began: DataclassInstance, folder: Path, *, usual: DataclassInstance | None = None
 ) -> None:
-    """Refuse options beside ``resume`` that differ from those that the run began with, and would have no effect.
+    """Raise an error for options beside ``resume`` that differ from the run's own, because they would have no effect.
 
-    ``usual`` are the options where none is given, if the dataclass has fields without defaults.
+    ``usual`` are the default options, if the dataclass has fields without defaults.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: The message names the options.
     """
     if changed := list(_changed(options, usual or type(options)(), began)):
         raise begun_otherwise(folder, changed)
 
 
 def begun_otherwise(folder: Path, changed: Sequence[str]) -> ConfigError:
-    """The error for a run that should go on with other options than it began with."""
+    """Return the error for a run that should continue with other options than it started with."""
     return ConfigError(
         f"{folder}: the run began with other options ({', '.join(changed)}). Resume with the same options, or start a "
         "new run."
@@ -116,7 +118,7 @@ def begun_otherwise(folder: Path, changed: Sequence[str]) -> ConfigError:
 
 
 def same(now: object, before: object) -> bool:
-    """Whether two values of an option are one: a file by two paths, a number alone or in a list."""
+    """Whether two values of an option are equal: a file by two paths, a number alone or in a list."""
     if isinstance(now, str | Path) and isinstance(before, str | Path):
         both = os.path.exists(now) and os.path.exists(before)
         return str(now) == str(before) or (both and Path(now).samefile(before))
@@ -124,7 +126,7 @@ def same(now: object, before: object) -> bool:
 
 
 def _placed(name: str, value: object, hint: object) -> object:
-    """A value whose paths are paths and whose text is text, as the type of the option says."""
+    """Return a value in which paths are paths and texts are texts, by the type of the option."""
     kinds = get_args(hint) or (hint,)
     if isinstance(value, list | tuple) and (inner := [get_args(one)[0] for one in kinds if get_origin(one) is list]):
         return [_placed(name, one, inner[0]) for one in value]
@@ -138,27 +140,28 @@ def _placed(name: str, value: object, hint: object) -> object:
 def _changed(
     given: DataclassInstance, usual: DataclassInstance, began: DataclassInstance, outer: str = ""
 ) -> Iterator[str]:
-    """The options, with those inside others, that are neither as by default nor as the run began."""
+    """Yield the options, also nested ones, that equal neither the default nor the value at the run's start."""
     for name in (one.name for one in fields(given) if one.name not in PLACES):
         value, default, before = (getattr(each, name) for each in (given, usual, began))
         if is_dataclass(value) and not isinstance(value, type):
-            fresh = type(value)()  # where there is none by default
+            fresh = type(value)()  # if there is no default
             yield from _changed(value, default or fresh, before or fresh, f"{outer}{name}.")
         elif value != default and not same(value, before):
             yield f"{outer}{name}"
 
 
 def parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
-    """A verb's dataclass of options that a file names; what it does not name is as by default.
+    """Return a verb's dataclass with the options of a file. Missing options have their defaults.
 
     Raises:
-        ValueError: naming the option that is unknown, with the nearest, or of another type.
+        ValueError: An option is unknown (the message names the nearest) or has a wrong type.
 
-    >>> from transpike.train.options import Optim
-    >>> parsed(Optim, {"lr": 1, "warm_up": 2})
-    Traceback (most recent call last):
-    ...
-    ValueError: option warm_up is unknown. Did you mean warmup?
+    Example:
+        >>> from transpike.train.options import Optim
+        >>> parsed(Optim, {"lr": 1, "warm_up": 2})
+        Traceback (most recent call last):
+        ...
+        ValueError: option warm_up is unknown. Did you mean warmup?
     """
     _check_names(kind, found)
     return _instance(kind, found)
@@ -184,7 +187,7 @@ def _parser(kind: type) -> ArgumentParser:
 
 
 def _instance(kind: type[Options], found: Mapping[str, object]) -> Options:
-    """The dataclass, its values checked as those of a command line are."""
+    """Return the dataclass, with its values checked like those of a command line."""
     from jsonargparse import ArgumentError
 
     parser = _parser(kind)

@@ -1,4 +1,4 @@
-"""``transpike report``: from the folders of runs to one HTML page."""
+"""``transpike report``: turns the folders of runs into one HTML page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Report(Paths):
     """Turn one or several result folders into one HTML page.
 
     The page holds tables and plots (accuracy against T and latency, error and firing of each layer, energy), and shows
-    the source of each number. It loads nothing from elsewhere: open it in any browser, or send it as one file.
+    the source of each number. It loads nothing from other places. You can open it in any browser, or send it as one
+    file.
 
     Example:
       transpike report runs/ternary,runs/levels --out comparison.html
@@ -40,8 +41,8 @@ def report(options: Report) -> Path:
         Its path.
 
     Raises:
-        DataError: A folder has no results.json, or one that is damaged, foreign or of another version.
-        ConfigError: No folder is given, or the page cannot be written.
+        DataError: A folder has no results.json, or one that is damaged, of another origin or of another version.
+        ConfigError: There is no folder, or the page cannot be written.
     """
     folders = options.folders if isinstance(options.folders, list) else [options.folders]
     page = write_report(folders, options.out, title=options.title)

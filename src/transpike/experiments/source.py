@@ -1,4 +1,4 @@
-"""What a user names: images, and a network by the folder of its run or by a name with weights. How both are loaded."""
+"""Loads what a user names: images, and a network by the folder of its run, or by a name with weights."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Data:
     """Images, or recordings of events.
 
     Attributes:
-        name: of the set; by default that of the network's run.
-        root: where its files lie; by default as in the network's run.
-        download: into root, where it is missing.
-        loading: how it is split and batched; by default as in the network's run.
+        name: the name of the set. By default that of the network's run.
+        root: the folder of its files. By default that of the network's run.
+        download: whether to download it into root if it is missing.
+        loading: splits and batches. By default those of the network's run.
         split_by: how recordings are split into frames.
     """
 
@@ -58,7 +58,7 @@ class Data:
     split_by: str = "number"
 
     def load(self, frames: int | None) -> Sets:
-        """The images, or so many frames of events.
+        """Load the images, or so many frames of events.
 
         Raises:
             TranspikeError: as `load_images` and `load_events`.
@@ -71,16 +71,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network comes from, before it is made.
+    """The source of a network, before it is created.
 
     Attributes:
-        name: the folder of a run, a network's name (which goes before a folder of that name), or a file of one: ONNX,
-            or a program of torch.export.
-        weights: a weight file or a run's folder; needed for a network by name.
-        network: what else the network takes.
-        steps: T; by default the run's.
-        size: side of its images in pixels; by default the run's, or timm's.
-        whole: whether the whole of it is wanted, if it is a file.
+        name: the folder of a run, a network's name (which has priority over a folder of that name), or a network's
+            file: ONNX, or a program of torch.export.
+        weights: a weight file or a run's folder. A network by name needs it.
+        network: the network's other arguments.
+        steps: T. By default the run's.
+        size: side of its images in pixels. By default the run's, or timm's.
+        whole: for a file, whether the whole network is needed.
     """
 
     name: str
@@ -91,11 +91,11 @@ class Source:
     whole: bool = True
 
     def checked(self, option: str, purpose: str) -> Source:
-        """The same, if it has weights.
+        """Return the source unchanged, if it has weights.
 
         Raises:
-            ModelError: as `check_beside`; for a network by name without weights, naming the option that gives them and
-                what they are for.
+            ModelError: as `check_beside`; or a network by name has no weights. The message names the option for them
+                and their purpose.
         """
         check_beside(self.network)
         if self.file is not None:
@@ -115,7 +115,7 @@ class Source:
 
     @cached_property
     def file(self) -> Program | None:
-        """The network of the file that it is named by."""
+        """The network in the file that ``name`` leads to, or None."""
         named = self.name not in NETWORKS and not os.path.isdir(self.name) and is_network_file(self.name)
         return read_network(self.name, whole=self.whole) if named else None
 
@@ -128,22 +128,22 @@ class Source:
 
     @property
     def described(self) -> Arguments:
-        """What its run's model.json says of it; empty if there is none."""
+        """The content of its run's model.json. Empty if there is none."""
         return read_description(self.run) if self.run else {}
 
     @property
     def recorded(self) -> Arguments:
-        """The options of its run; those of the whole run, where a stage of one lies in a folder of its own."""
+        """The options of its run. If a stage of a run has its own folder, these are those of the whole run."""
         return (read_options(self.run) or read_options(self.run.parent)) if self.run else {}
 
     @property
     def root(self) -> Path:
-        """Where its run found the data set's files."""
+        """The folder in which its run found the data set's files."""
         return Path(self.recorded.get("root", "data"))
 
     @property
     def model(self) -> str:
-        """The network's name, also where a run's folder is named."""
+        """The network's name, also if ``name`` is a run's folder."""
         return str(read_description(self.name)["name"]) if is_run(self.name) else self.name
 
     @property
@@ -154,24 +154,24 @@ class Source:
 
     @property
     def known(self) -> Arguments:
-        """What is known of the images that it takes: by its run, or by timm."""
+        """The known facts about its images, from its run or from timm."""
         return self.described or self._images
 
     @property
     def _images(self) -> Arguments:
-        """What timm, or its file, says of its images."""
+        """The facts of timm, or of its file, about its images."""
         if self.file is None:
-            own = self.network.get("img_size")  # not timm's, and so not trained as timm's
+            own = self.network.get("img_size")  # a size other than timm's, with which timm did not train
             return describe_images(self.name) if own is None else {"image_size": own}
         size = self.file.sizes[-1] if len(self.file.sizes) == 3 else None
         return {} if size is None else {"image_size": size}
 
     def prepare(self, loading: Loading, data: str) -> Loading:
-        """``loading``, and what it leaves open as the network takes its images, if these are those of its run."""
+        """Return ``loading`` with its open values taken from the network, if these are the images of its run."""
         facts = self.described if self.described.get("data") == data else self._images
         chosen: Arguments = {name: facts.get(name) and tuple(facts[name]) for name in ("mean", "std")}
         chosen |= {name: facts.get(name) for name in ("crop", "interpolation")}
-        # An encoder may have laid the images out larger.
+        # An encoder may have enlarged the images.
         chosen |= {
             "size": None if facts.get("encoder") else facts.get("image_size"),
             "outputs": facts.get("num_classes"),
@@ -180,12 +180,13 @@ class Source:
 
 
 def load_data(sources: Sequence[Source], data: Data, *, own_teacher: Source | None = None) -> Sets:
-    """The data that the first network was trained on, or ``data``, prepared as for that network; of events as many
-    frames as all networks' can be merged from.
+    """Load the data of the first network's training, or ``data``, prepared as for that network.
+
+    For events, load as many frames as needed to merge every network's frames from them.
 
     Raises:
-        TranspikeError: if the networks were trained on different data, or the data cannot be read. A student's own
-            teacher, ``own_teacher``, may come from elsewhere.
+        TranspikeError: The networks were trained on different data, or the data cannot be read. A student's own
+            teacher, ``own_teacher``, may have other data.
     """
     first = sources[0]
     described, recorded = first.described, first.recorded
@@ -212,11 +213,11 @@ def load_data(sources: Sequence[Source], data: Data, *, own_teacher: Source | No
 
 
 def load_model(source: Source, sets: Sets) -> nn.Module:
-    """Make a network for images.
+    """Create a network for images.
 
     Raises:
-        DataError: if it takes images of other channels, or does not tell as many classes apart.
-        ModelError: if the network or its weights cannot be had.
+        DataError: It takes images with another number of channels, or has another number of classes.
+        ModelError: The network or its weights are not available.
     """
     if source.file is not None:
         return _of_file(source, source.file, sets)
@@ -235,7 +236,7 @@ def load_model(source: Source, sets: Sets) -> nn.Module:
 
 
 def _of_file(source: Source, program: Program, sets: Sets) -> nn.Module:
-    """The network of a file, if it takes the data's images and tells their classes apart."""
+    """Return the network of a file, if it takes the data's images and has their classes."""
     name = source.name
     if len(program.sizes) != 3 or program.sizes[0] not in (None, sets.channels):
         raise DataError(f"{name} takes samples of shape {list(program.sizes)}; those of {sets.name} are images of "
@@ -250,21 +251,21 @@ def _of_file(source: Source, program: Program, sets: Sets) -> nn.Module:
 
 
 def load_subject(source: Source, sets: Sets, *, label: str, device: str) -> Subject:
-    """Make a network and find how it takes the data's images."""
+    """Create a network, and find out how it takes the data's images."""
     model, known = load_model(source, sets).to(device), source.known
     encoder = read_encoder(known, steps=source.time).to(device) if known.get("encoder") else None
     try:
-        given = input_of(known, sets, size=source.size, steps=source.time, encoder=encoder)
+        inputs = input_of(known, sets, size=source.size, steps=source.time, encoder=encoder)
     except ConfigError as error:
         raise ConfigError(f"{source.name} {error}") from error
-    return Subject(label, source.name, source.model, model.eval().requires_grad_(False), given)
+    return Subject(label, source.name, source.model, model.eval().requires_grad_(False), inputs)
 
 
 def recorded_teacher(folder: str) -> Source | None:
-    """The teacher of a run of `transpike distill`.
+    """Return the teacher of a run of `transpike distill`.
 
     Raises:
-        ModelError: if it is not where it was.
+        ModelError: It is no longer in its place.
     """
     options = read_options(Path(folder))
     if options.get("teacher") is None:

@@ -23,16 +23,16 @@ __all__ = ["Study", "study"]
 
 @dataclass(frozen=True)
 class Study(Paths):
-    """Run a study from one file: compare methods, settings, networks or data by many runs, paired by seed.
+    """Run a study from one file. It compares methods, settings, networks or data in many runs, paired by seed.
 
-    The file names arms. An arm is one side of the comparison, with options of `transpike distill`, `train` or `hybrid`.
-    `options` holds the options that all arms share, `over` holds what varies in every arm, and `before` holds the runs
-    that others need, such as a teacher.
+    The file names arms. An arm is one of the things that the study compares, with options of `transpike distill`,
+    `train` or `hybrid`. `options` holds the options that all arms share. `over` holds options with several values:
+    every arm runs with each of them. `before` holds the runs that others need, such as a teacher.
 
-    The study's folder has a subfolder for each run. Give the same command again to continue a stopped study, or to run
-    what is new in the file. Runs with unchanged options are not repeated. The folder receives results.json, arms.csv,
-    runs.csv, and report.html with the curves of all arms. The table shows mean, deviation, and the difference from the
-    baseline with its 95 % interval (Student's t of the differences at each seed).
+    The study's folder has a subfolder for each run. Use the same command again to continue a stopped study, or to run
+    the new runs of a changed file. Runs with unchanged options are not repeated. The folder receives results.json,
+    arms.csv, runs.csv, and report.html with the curves of all arms. The table shows the mean, the standard deviation,
+    and the difference from the baseline with its 95 % interval (Student's t of the differences at each seed).
 
     Examples:
       transpike study studies/kd-seeds.yaml
@@ -41,8 +41,8 @@ class Study(Paths):
     Attributes:
         file: The file of the study.
         processes: The number of runs at the same time.
-        root: The folder of the data sets. The default is that of the file.
-        out: The study's folder. The default is runs/ and the file's name.
+        root: The folder of the data sets. The default is the root in the study's file.
+        out: The study's folder. The default is a folder under runs/ with the file's name.
         json: Also write results.json to this path.
     """
 
@@ -54,14 +54,14 @@ class Study(Paths):
 
 
 def study(options: Study) -> Findings:
-    """Run what of a study is not done yet, and write its table and page.
+    """Run the unfinished runs of a study, and write its table and page.
 
     Returns:
-        What results.json says.
+        The content of results.json.
 
     Raises:
-        ConfigError: The file or an option in it is not as it must be; a run failed, named with its reason, after all
-            others were run.
+        ConfigError: The file or an option in it is wrong. Or a run failed; its name and the reason come after all other
+            runs.
     """
     whole("processes", options.processes)
     plan = read_plan(options.file, root=options.root)
@@ -86,7 +86,7 @@ def study(options: Study) -> Findings:
 
 
 def _opened(folder: Path, options: Study, plan: Plan) -> AbstractContextManager[RunFolder]:
-    """The study's folder: a new one, or one that a study before began."""
+    """Open the study's folder: a new one, or that of an earlier start of the study."""
     if not (folder / "run.json").is_file():
         return start_run(
             "study", {"file": options.file, "title": plan.title, "processes": options.processes}, out=folder
@@ -99,7 +99,7 @@ def _opened(folder: Path, options: Study, plan: Plan) -> AbstractContextManager[
 
 @contextmanager
 def _going_on(folder: Path) -> Iterator[None]:
-    """Tell who interrupts a study how it goes on."""
+    """Print how to continue, if the user interrupts a study."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -108,7 +108,7 @@ def _going_on(folder: Path) -> Iterator[None]:
 
 
 def _rounds(plan: Plan, folder: Path) -> list[list[Task]]:
-    """Tasks that wait for nothing but those of rounds before: what others need, baselines if runs may be stopped."""
+    """Rounds of tasks that need only earlier rounds: first needed runs, then baselines if runs may be stopped."""
     rounds, placed = list[list[Task]](), set[str]()
     waiting = list(plan.before)
     while waiting:
@@ -128,7 +128,7 @@ def _rounds(plan: Plan, folder: Path) -> list[list[Task]]:
 
 
 def _blocked(task: Task, failures: dict[str, str]) -> bool:
-    """Whether what a task needs has failed; then it fails, too."""
+    """Whether a task needs a failed one. Then it fails too."""
     for name, job in task.job.needs.items():
         if job in failures:
             failures[task.job.name] = f"${name} failed: {failures[job]}"
@@ -145,7 +145,7 @@ def _write(plan: Plan, run: RunFolder, failures: dict[str, str]) -> Findings:
 
 
 def _tell(task: Task, findings: Findings, failure: str) -> None:
-    """A line on a run that has ended."""
+    """Print a line about a run that has ended."""
     outcomes = [(arm, one) for arm in findings.arms for one in arm.runs]
     left = f"{findings.state('waiting')} to go"
     for arm, one in outcomes:

@@ -1,4 +1,4 @@
-"""A study's file, read and checked: every run that it asks for, as options of `train`, `distill` or `hybrid`."""
+"""Reads and checks a study's file: every run in it becomes options of `train`, `distill` or `hybrid`."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ Verb: TypeAlias = Train | Distill | Hybrid
 VERBS: dict[str, type[Verb]] = {"train": Train, "distill": Distill, "hybrid": Hybrid}
 KEYS = ("title", "verb", "options", "before", "over", "arms", "seeds", "baseline", "measure", "stop")
 PLACES = ("resume", "out", "json", "root", "download", "cache")
-"""Options that do not tell one run from another."""
+"""The options that do not distinguish runs."""
 
 OF_TEACHING = [one.name for one in fields(Teaching)]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run: its options, but for where it lies.
+    """A run: its options, except for its place.
 
     Attributes:
-        name: of its folder within the study's; the same options have the same name.
+        name: the name of its folder in the study's folder. Equal options give equal names.
         verb: the command.
-        options: of the command; a value `$NAME` is the folder of the job of that name.
-        needs: folders of jobs that must be finished before, by how the options name them.
+        options: the command's options. A value `$NAME` is the folder of the job with this name.
+        needs: folders of jobs that must be finished before, by their names in the options.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Job:
     needs: Mapping[str, str] = field(default_factory=dict)
 
     def settled(self, folder: Path) -> Verb:
-        """The command's options, with the folders of what it needs."""
+        """Return the command's options, with the folders of the jobs that it needs."""
         places = {f"${name}": str(folder / job) for name, job in self.needs.items()}
         return _parsed(self.verb, _filled(self.options, places), self.name)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An arm at a setting, at a seed; its run is a job, or a folder that there is already."""
+    """An arm at a setting and a seed. Its run is a job, or an existing folder."""
 
     arm: str
     setting: str
@@ -82,15 +82,15 @@ class Stop:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study's file asks for.
+    """The content of a study's file.
 
     Attributes:
-        title: of the study.
-        measure: what is compared.
-        baseline: an arm's label.
-        before: jobs that others need, each after those that it needs.
-        cells: every run, setting by setting, seed by seed; a seed's baseline first.
-        stop: when a run is hopeless; None for never.
+        title: the title of the study.
+        measure: the figure that is compared.
+        baseline: the label of an arm.
+        before: jobs that others need, each after the jobs that it needs.
+        cells: every run, by setting and seed. For each seed the baseline comes first.
+        stop: when a run is hopeless. None for never.
     """
 
     title: str
@@ -102,14 +102,14 @@ class Plan:
 
 
 def read_plan(path: Path, *, root: Path | None = None) -> Plan:
-    """The plan of a study's file; every run's options are checked, before anything is run.
+    """Read the plan of a study's file. Every run's options are checked before anything runs.
 
     Args:
         path: the file.
-        root: where the data sets lie, for all runs; None where the file says so.
+        root: the folder of the data sets for all runs. None to use that of the file.
 
     Raises:
-        ConfigError: naming the file, the key or the arm, and what is wrong; for a wrong key the nearest.
+        ConfigError: The message names the file, the key or the arm, the problem, and for a wrong key the nearest.
     """
     text = read_text(path, error=ConfigError, largest=LARGEST)
     try:
@@ -155,14 +155,14 @@ def _plan(content: Arguments, stem: str, always: Arguments) -> Plan:
 
 
 class _Maker:
-    """Makes jobs, and once each those that they need."""
+    """Creates jobs, and each job that they need once."""
 
     def __init__(self, verb: str, needed: Mapping[str, Arguments], always: Arguments) -> None:
         self.verb, self.needed, self.always = verb, needed, always
         self.before: dict[str, Job] = {}
 
     def job(self, label: str, options: Arguments, values: Mapping[str, object], seed: int, *, main: bool = True) -> Job:
-        """A job; ``values`` are those of the study's settings, by name."""
+        """Return a job. ``values`` are those of the study's settings, by name."""
         options = {**options, **self.always}
         verb = choice(f"{label}: verb", options.pop("verb", self.verb if main else "train"), VERBS)
         if main:
@@ -187,10 +187,11 @@ class _Maker:
 
 
 def _settings(over: Mapping[str, object]) -> Iterator[tuple[str, Arguments, Arguments]]:
-    """Each combination of the settings: its label, the options that it stands for, and its values by name.
+    """Yield each combination of the settings: its label, its options, and its values by name.
 
-    >>> [label for label, _, _ in _settings({"steps": [2, 4], "net": {"slim": {"network": {"width": 4}}}})]
-    ['steps 2, slim', 'steps 4, slim']
+    Example:
+        >>> [label for label, _, _ in _settings({"steps": [2, 4], "net": {"slim": {"network": {"width": 4}}}})]
+        ['steps 2, slim', 'steps 4, slim']
     """
     axes = []
     for name, values in over.items():
@@ -204,7 +205,7 @@ def _settings(over: Mapping[str, object]) -> Iterator[tuple[str, Arguments, Argu
 
 
 def _parsed(verb: str, options: Arguments, where: str) -> Verb:
-    """Options of a command, checked as its own."""
+    """Return options of a command, checked like its own."""
     try:
         chosen = parsed(VERBS[verb], options)
         if isinstance(chosen, Hybrid):
@@ -220,7 +221,7 @@ def _parsed(verb: str, options: Arguments, where: str) -> Verb:
 
 
 def _changed(options: Any) -> Arguments:
-    """What of the options is not as by default: what is added to a command later leaves a study's runs as they are."""
+    """The options that differ from the defaults. So later additions to a command leave a study's runs unchanged."""
     record: Arguments = {}
     for one in fields(options):
         value = getattr(options, one.name)
@@ -244,17 +245,18 @@ def _filled(value: Any, names: Mapping[str, object]) -> Any:
 
 
 def _names(value: object) -> list[str]:
-    """What `$NAME` stands in options for what is not known yet."""
+    """Return the `$NAME` placeholders in options."""
     if isinstance(value, Mapping):
         return [name for item in value.values() for name in _names(item)]
     return [value[1:]] if isinstance(value, str) and re.fullmatch(r"\$\w+", value) else []
 
 
 def _merged(*all_: Mapping[str, Any]) -> Arguments:
-    """Options over options: those within options one by one.
+    """Merge options. Nested options are merged one by one.
 
-    >>> _merged({"settings": {"alpha": 1.0}, "epochs": 2}, {"settings": {"beta": 2.0}})
-    {'settings': {'alpha': 1.0, 'beta': 2.0}, 'epochs': 2}
+    Example:
+        >>> _merged({"settings": {"alpha": 1.0}, "epochs": 2}, {"settings": {"beta": 2.0}})
+        {'settings': {'alpha': 1.0, 'beta': 2.0}, 'epochs': 2}
     """
     merged: Arguments = {}
     for options in all_:
@@ -288,7 +290,7 @@ def _list(name: str, value: object) -> list[object]:
 
 
 def _seeds(value: object) -> list[int]:
-    """Seeds as a list; a number stands for so many, from 0."""
+    """Return seeds as a list. A number n stands for the seeds from 0 to n - 1."""
     if not isinstance(value, list):
         return list(range(whole("seeds", value, most=1000)))
     seeds = [checked_seed(seed) for seed in value]

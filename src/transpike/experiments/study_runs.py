@@ -1,4 +1,4 @@
-"""The queue of a study: its runs one after the other, or several at once, each begun, gone on with, or done already."""
+"""The queue of a study: its runs, one after the other or several at once. Each is new, continued, or already done."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ __all__ = ["Task", "finished", "run_all", "stopped"]
 STOPPED = files.json_kind("why a study stopped a run", reason=str)
 
 _caches: dict[str, TargetCache] = {}
-"""What the latest teacher said, for the next run in this process."""
+"""The latest teacher's outputs, for the next run in this process."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job with where it lies, and what makes it hopeless.
+    """A job with its place, and the rule for when it is hopeless.
 
     Attributes:
-        job: what is run.
+        job: the job to run.
         study: the study's folder.
-        stop: when it is hopeless; None for never.
-        rival: the baseline's job of the same seed; None for the baseline itself.
-        quiet: whether its bar is not shown.
+        stop: when it is hopeless. None for never.
+        rival: the baseline's job of the same seed. None for the baseline itself.
+        quiet: whether to hide its progress bar.
     """
 
     job: Job
@@ -66,19 +66,19 @@ def finished(folder: Path) -> bool:
 
 
 def stopped(folder: Path, stop: Stop | None) -> str:
-    """Why a run was stopped by the rule that the study has still; empty if it was not."""
+    """Return why a run was stopped by the rule that the study still has. Empty if it was not stopped."""
     path = folder / "stopped.json"
     if stop is None or not os.path.isfile(path):
         return ""
-    found = read_json(path)
-    same = isinstance(found, dict) and found.get("rule") == asdict(stop)
-    return str(found["reason"]) if same and isinstance(found, dict) else ""
+    state = read_json(path)
+    same = isinstance(state, dict) and state.get("rule") == asdict(stop)
+    return str(state["reason"]) if same and isinstance(state, dict) else ""
 
 
 def run_all(tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, str]]:
-    """Run what is not done yet; each task as it ends, with why it failed, or nothing.
+    """Run unfinished tasks. Yields each task when it ends, with the reason of its failure or an empty text.
 
-    With several processes, each runs one task after the other; they end with the one that began them.
+    With several processes, each runs one task after the other. They end with the process that started them.
     """
     open_ = [task for task in tasks if not finished(task.folder) and not stopped(task.folder, task.stop)]
     if processes == 1 or len(open_) < 2:
@@ -101,13 +101,13 @@ def run_all(tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, str]]
 
 
 def _end_with_parent() -> None:
-    """A process of the pool outlives no study that was killed: its run could not go on elsewhere."""
+    """End a process of the pool with its study, because nobody could continue its run while it runs on."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def watch() -> None:
         parent.join()
-        while True:  # the first ends a run in good order, a later one the process that waits for another
+        while True:  # the first signal ends a run cleanly, a later one ends a process that waits for another
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
 
@@ -115,14 +115,14 @@ def _end_with_parent() -> None:
 
 
 def _run(task: Task) -> str:
-    """Begin a run, or go on with it; why it failed, if it did."""
+    """Start or continue a run. Returns the reason of its failure, or an empty text."""
     options = task.job.settled(task.study)
     begun = os.path.isfile(task.folder / "run.json")
     placed = type(options)(resume=task.folder) if begun else replace(options, out=task.folder)
-    with ExitStack() as kept:
-        kept.enter_context(redirect_stdout(io.StringIO()))
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
         if task.quiet:
-            kept.enter_context(redirect_stderr(io.StringIO()))
+            stack.enter_context(redirect_stderr(io.StringIO()))
         try:
             _begin(placed, options, task)
         except TranspikeError as error:
@@ -151,7 +151,7 @@ def _begin(placed: Any, options: Verb, task: Task) -> None:
 
 
 def _validated(folder: Path) -> list[float]:
-    """A finished run's validation accuracy by epoch; none where it failed or did not validate."""
+    """Return a finished run's validation accuracy by epoch. Empty if it failed or did not validate."""
     result = read_result(folder) if finished(folder) else None
     epochs = result.epochs if isinstance(result, Training) else ()
     values = [epoch.validation_accuracy for epoch in epochs]
@@ -159,7 +159,7 @@ def _validated(folder: Path) -> list[float]:
 
 
 def _cache(options: Distill) -> TargetCache | None:
-    """What the same teacher said of the same images in runs before."""
+    """Return the outputs of the same teacher for the same images in earlier runs."""
     from transpike.train.teacher import TargetCache
 
     if not options.cache:

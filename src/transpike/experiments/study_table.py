@@ -1,4 +1,4 @@
-"""From a study's runs to its table: means and deviations over seeds, and differences paired by seed."""
+"""Computes a study's table from its runs: means and deviations over seeds, and differences paired by seed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ POINT = 0.01
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean by Student's t: mean -+ t(0.975, n - 1) * s / sqrt(n).
+    """Return the 95 % interval of a mean by Student's t: mean -+ t(0.975, n - 1) * s / sqrt(n).
 
-    >>> [round(end, 4) for end in interval([1.0, 2.0, 3.0])]
-    [-0.4841, 4.4841]
+    Example:
+        >>> [round(end, 4) for end in interval([1.0, 2.0, 3.0])]
+        [-0.4841, 4.4841]
     """
     count = len(differences)
     half = float(student.ppf(0.975, count - 1)) * stdev(differences) / sqrt(count)
@@ -32,34 +33,37 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 
 def seeds_needed(deviation: float, *, half: float = POINT, most: int = 1000) -> int:
-    """The fewest seeds, two at least, whose `interval` reaches no farther than ``half`` to either side.
+    """Return the fewest seeds, at least two, whose `interval` extends at most ``half`` to either side.
 
-    >>> seeds_needed(0.01), seeds_needed(0.02)
-    (7, 18)
+    Example:
+        >>> seeds_needed(0.01), seeds_needed(0.02)
+        (7, 18)
     """
     return next((n for n in range(2, most) if student.ppf(0.975, n - 1) * deviation / sqrt(n) <= half), most)
 
 
 def tabulate(plan: Plan, folder: Path, failures: Mapping[str, str]) -> Findings:
-    """The table of what is finished so far.
+    """Return the table of the finished runs so far.
 
     Args:
-        plan: of the study.
-        folder: the study's.
+        plan: the study's plan.
+        folder: the study's folder.
         failures: why jobs failed, by name.
     """
     arms = []
     for setting, group in groupby(plan.cells, key=lambda cell: cell.setting):
         cells = list(group)
-        found = {name: [cell for cell in cells if cell.arm == name] for name in dict.fromkeys(c.arm for c in cells)}
-        rows = {name: [_outcome(cell, plan, folder, failures) for cell in own] for name, own in found.items()}
+        cells_by_arm = {
+            name: [cell for cell in cells if cell.arm == name] for name in dict.fromkeys(c.arm for c in cells)
+        }
+        rows = {name: [_outcome(cell, plan, folder, failures) for cell in own] for name, own in cells_by_arm.items()}
         base = _accuracies(rows[plan.baseline])
         arms += [_arm(plan, name, setting, runs, base, folder) for name, runs in rows.items()]
     return Findings(title=plan.title, measure=plan.measure, baseline=plan.baseline, arms=tuple(arms))
 
 
 def _outcome(cell: Cell, plan: Plan, study: Path, failures: Mapping[str, str]) -> Outcome:
-    """What became of a run."""
+    """Return the outcome of a run."""
     if cell.job is None:
         assert cell.folder is not None
         result, run = _result(cell.folder), read_run(cell.folder)
@@ -124,7 +128,7 @@ def _arm(plan: Plan, name: str, setting: str, runs: Sequence[Outcome], base: Map
 
 
 def _curves(results: Sequence[Training]) -> tuple[Mean, ...]:
-    """Means by epoch, of the epochs that all have."""
+    """Return means by epoch, for the epochs that all results have."""
     rows = []
     for epochs in zip(*(one.epochs for one in results), strict=False):
         held_out = [epoch.validation_accuracy for epoch in epochs if epoch.validation_accuracy is not None]
@@ -140,7 +144,7 @@ def _curves(results: Sequence[Training]) -> tuple[Mean, ...]:
 
 
 def _by_steps(results: Sequence[Evaluation]) -> tuple[MeanAt, ...]:
-    """Means by T, of those that all were tested at."""
+    """Return means by T, for the T at which all were tested."""
     tested = [{row.steps: row.accuracy for row in one.by_steps} for one in results]
     common = [steps for steps in tested[0] if all(steps in one for one in tested)] if tested else []
     return tuple(MeanAt(steps=steps, accuracy=mean(one[steps] for one in tested)) for steps in common)

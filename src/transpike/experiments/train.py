@@ -1,4 +1,4 @@
-"""``transpike train``: a network, a data set, and in the end a folder that the other commands read."""
+"""``transpike train``: trains a network on a data set and writes a folder that the other commands read."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Train(Learning):
     """Train a network on a data set. Without options, train a ResNet-20 on scikit-learn's digits.
 
     The run's folder receives the weights (weights.safetensors), the description of the network (model.json),
-    results.json, curves.csv, TensorBoard events, and checkpoints of the last and the best epoch. Give the folder to
-    `transpike convert`. The test images are used once, at the end.
+    results.json, curves.csv, TensorBoard events, and checkpoints of the last and the best epoch. `transpike convert`
+    takes this folder. The command uses the test images only once, at the end.
 
     A spiking network sees every image T times, or T frames of events. Its logits are the mean over time. At the end the
-    command prints its firing rates, operations and energy, and its accuracy at other T.
+    command prints the network's firing rates, operations and energy, and its accuracy at other T.
 
     Examples:
       transpike train
@@ -62,15 +62,15 @@ def train(options: Train, *, watching: Sequence[Callback] = ()) -> Training:
     """Train a network, and write its run's folder.
 
     Args:
-        options: of the command.
+        options: the command's options.
         watching: further callbacks of Lightning.
 
     Returns:
-        What results.json says: accuracy in [0, 1] on the test images, a row an epoch, and of a spiking network what it
-        fires and spends.
+        The content of results.json: accuracy in [0, 1] on the test images, a row for each epoch, and for a spiking
+            network its firing and energy.
 
     Raises:
-        TranspikeError: An option, the data set, the weights or the folder is not as it must be; the loss is not finite.
+        TranspikeError: An option, the data set, the weights or the folder is wrong, or the loss is not finite.
     """
     if options.resume is None:
         chosen = settled(options)

@@ -1,4 +1,4 @@
-"""What `transpike train` and `distill` do alike: make the network with its first weights, and test the trained one."""
+"""The common parts of `transpike train` and `distill`: create the network, and test the trained one."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ CALIBRATION = 128
 
 
 def check_outputs(sets: Sets) -> None:
-    """Refuse outputs that a network which is trained on these images will not have.
+    """Check ``outputs`` against the number of classes that a network trained on these images has.
 
     Raises:
-        ConfigError: saying how many classes there are.
+        ConfigError: The numbers differ. The message has the number of classes.
     """
     wanted = sets.loading.outputs
     if wanted is not None and wanted != sets.classes:
@@ -47,7 +47,7 @@ def check_outputs(sets: Sets) -> None:
 
 
 def make_student(options: Learning, sets: Sets) -> nn.Module:
-    """The network with its first weights: the seed fixes them, or `Learning.start` gives them.
+    """Return the network with its first weights: the seed determines them, or `Learning.start` gives them.
 
     Raises:
         ConfigError: as `check_outputs`.
@@ -85,7 +85,7 @@ def finish(
 
 
 def _test(options: Learning, sets: Sets, model: nn.Module) -> Evaluation:
-    """Accuracy on the test images; of a spiking network at several T, with what it spends."""
+    """Return accuracy on the test images; for a spiking network at several T, with its operations and energy."""
     from transpike.measure.spiking import measure_spiking
     from transpike.train import evaluate
 

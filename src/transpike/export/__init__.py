@@ -1,6 +1,6 @@
-"""Out of the framework: a saved network in other simulators, runtimes and chips.
+"""Exports a saved network to other simulators, runtimes and chips.
 
-The names load on first use: `run` needs NumPy and SciPy alone.
+The names load on first use, because `run` needs only NumPy and SciPy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the reference runner decodes for each image, and when an image's answer is sure enough to stop."""
+"""The outputs that the reference runner decodes for each image, and when an image's answer is sure enough to stop."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Answers:
 
     Args:
         bundle: the network.
-        images: how many.
-        arrived: the step, from an image's arrival, at which the slowest of what is decoded begins.
-        agreement: as `transpike.export.runner.run`.
+        images: the number of images.
+        arrived: the step, counted from an image's arrival, at which the slowest decoded operation begins.
+        agreement: as in `transpike.export.runner.run`.
 
     Attributes:
-        values: what is decoded and what is made of it, of each image by name.
-        steps: of the output that each image ran.
+        values: decoded values and the outputs from them, for each image, by name.
+        steps: the number of the output's steps that each image ran.
         over: which images have stopped before the last step.
 
     Raises:
-        ConfigError: for an agreement without a rule, or of too few images for it.
-        ModelError: for an operator of the outputs that NumPy does not have.
+        ConfigError: There is an agreement without a rule, or the rule has too few images for it.
+        ModelError: NumPy does not have an operator of the outputs.
     """
 
     def __init__(self, bundle: Bundle, images: int, *, arrived: int, agreement: float | None) -> None:
@@ -45,13 +45,13 @@ class Answers:
                 )
         self._after = {n.name: linear.make(n, bundle) for n in self._tail if n.kind != "call"}
         self._sums: dict[str, Array] = {}
-        self._heard = dict.fromkeys(bundle.readouts, 0)  # steps of these sums
-        self._before: Array | None = None  # the first output a step earlier
+        self._heard = dict.fromkeys(bundle.readouts, 0)  # the steps of these sums so far
+        self._before: Array | None = None  # the first output one step earlier
         self.values: list[dict[str, Array]] = [{} for _ in range(images)]
         self.steps, self.over = np.full(images, bundle.steps), np.zeros(images, bool)
 
     def add(self, node: Node, step: int, image: int, found: Array | None) -> bool:
-        """Accumulate what is decoded; whether it is complete. A layer that accumulates waits as others do."""
+        """Accumulate a decoded value; return whether it is complete. A layer that accumulates also waits."""
         bundle, wait = self._bundle, node.wait if node.fires else 0
         index = step - wait
         dtype: Any = np.int64 if bundle.whole else bundle.dtype.type
@@ -70,49 +70,49 @@ class Answers:
         return True
 
     def stops(self, image: int, clock: int) -> bool:
-        """Whether an image's answer is sure, so many steps after its arrival; then nothing moves on for it."""
+        """Whether an image's answer is sure, so many steps after its arrival. Then nothing more is computed for it."""
         stop, weights, step = self._bundle.stop, self._bundle.weights, clock - self._arrived + 1
         if stop is None or self._threshold is None or self.over[image] or not stop.first <= step < len(weights):
             return False
         complete = self.values[image]
         some = {n.name: self._value(n) for n in self._bundle.nodes if n.name in self._bundle.readouts - complete.keys()}
-        said = self._finished(complete | some)
-        now = said[self._bundle.outputs[0]].astype(np.float32).ravel()
+        outputs = self._finished(complete | some)
+        now = outputs[self._bundle.outputs[0]].astype(np.float32).ravel()
         sure = stop.sure(now, self._before if step > stop.first else None, sum(weights[step:]) / sum(weights))
         self._before = now
         if sure > self._threshold:
-            self.values[image], self.steps[image], self.over[image] = said, step, True
+            self.values[image], self.steps[image], self.over[image] = outputs, step, True
         return bool(self.over[image])
 
     def outputs(self) -> Any:
-        """Of all images, in the form in which the network returns them."""
+        """Return the outputs of all images, in the form in which the network returns them."""
         whole = [self.values[k] if over else self._finished(self.values[k]) for k, over in enumerate(self.over)]
-        joined = {name: np.concatenate([found[name] for found in whole]) for name in self._bundle.outputs}
+        joined = {name: np.concatenate([values[name] for values in whole]) for name in self._bundle.outputs}
         return self._bundle.pack(joined)
 
     def _value(self, node: Node) -> Array:
-        """What has come, divided by the share of a constant that has come."""
-        bundle, heard = self._bundle, self._heard[node.name]
-        value, dtype, left = self._sums[node.name], bundle.dtype.type, bundle.steps - heard
+        """Return the accumulated value, divided by the share of a constant that has arrived."""
+        bundle, steps = self._bundle, self._heard[node.name]
+        value, dtype, left = self._sums[node.name], bundle.dtype.type, bundle.steps - steps
         if bundle.whole:
             value = value.astype(dtype) * 2.0 ** -bundle.exponent(node.name)
         if bundle.ratio is not None:
             value = value * dtype(bundle.ratio**left) if left else value
             value = value * dtype(bundle.weights[-1]) if bundle.weights[-1] != 1 else value
         value = value * dtype(node.unit)
-        come = sum(weight * share for weight, share in zip(bundle.weights[:heard], bundle.entry, strict=False))
-        return value / dtype(come) if left else value
+        arrived_share = sum(weight * share for weight, share in zip(bundle.weights[:steps], bundle.entry, strict=False))
+        return value / dtype(arrived_share) if left else value
 
     def _finished(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """What is done to decoded values."""
-        found = dict(values)
+        """Return the results of the operations on decoded values."""
+        results = dict(values)
         for node in self._tail:
-            inputs = [found[name] for name in node.inputs]
+            inputs = [results[name] for name in node.inputs]
             if node.kind == "call":
-                found[node.name] = evaluate(node.calls, inputs, node.tensors).reshape(1, *node.shape)
+                results[node.name] = evaluate(node.calls, inputs, node.tensors).reshape(1, *node.shape)
             else:
-                found[node.name], _ = self._after[node.name](0, inputs)
-        return found
+                results[node.name], _ = self._after[node.name](0, inputs)
+        return results
 
 
 def _threshold(bundle: Bundle, agreement: float) -> float:

@@ -26,13 +26,13 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 
 FORMAT, VERSION = "transpike spiking network", 4
 LARGEST = 2**30
-"""Values of one image in all operations together; beyond it nobody meant the shapes."""
+"""The largest number of values of one image in all operations together. Larger shapes are surely a mistake."""
 
 LONGEST = 2**14
-"""Steps of a wait, a delay or an interval; beyond it nobody meant the clock."""
+"""The largest number of steps of a wait, a delay or an interval. Larger ones are surely a mistake."""
 
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
-"""What a file that was changed can cause in who takes it for whole."""
+"""The exceptions that a changed file can cause in code that expects a valid one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +63,15 @@ class Bundle:
     """A saved network.
 
     Attributes:
-        nodes: in an order in which they can run.
-        outputs: names of those that leave the network, in the form that ``container`` says.
-        spiking: names of those through which spikes travel; the others work on decoded values.
-        readouts: the spiking ones whose results are decoded.
+        nodes: the operations, in an order in which they can run.
+        outputs: the names of the outputs, which are returned in the form ``container``.
+        spiking: the names of the operations with spikes or currents. The others use decoded values.
+        readouts: the spiking operations whose results are decoded.
         weights, entry, encoded, ratio, wait: the code.
         latency, interval, delays: the clock.
-        dtype: float32, or float64 where the network was saved so.
-        stop: when an image may stop; None where the network was saved without such a rule.
-        scheme: name of the coding scheme.
+        dtype: float32, or float64 if the network was saved so.
+        stop: the rule for when an image may stop. None if the network was saved without one.
+        scheme: the name of the coding scheme.
     """
 
     nodes: tuple[Node, ...]
@@ -101,7 +101,7 @@ class Bundle:
         return "exponent" in self.input.args
 
     def exponent(self, name: str) -> int:
-        """A result times 2 to this is whole; trains are whole as they are."""
+        """Return the power of 2 that makes an operation's result whole. Trains are already whole."""
         node = self.by_name[name]
         return 0 if node.fires or node.kind == "input" else int(node.args["exponent"])
 
@@ -114,39 +114,39 @@ class Bundle:
         return self.nodes[0]
 
     def pack(self, values: Mapping[str, Array]) -> Any:
-        """The outputs in the form in which the network returned them."""
-        found = [values[name] for name in self.outputs]
+        """Return the outputs in the form in which the network returned them."""
+        results = [values[name] for name in self.outputs]
         match self.container:
             case "tensor":
-                return found[0]
+                return results[0]
             case "tuple":
-                return tuple(found)
+                return tuple(results)
             case "list":
-                return found
+                return results
             case keys:
-                return dict(zip(keys, found, strict=True))
+                return dict(zip(keys, results, strict=True))
 
 
 def whole_numbers(values: Any, exponent: int, *, of: str) -> Array:
-    """``values`` times 2 to the exponent, as whole numbers.
+    """Return ``values`` times 2 to the exponent, as whole numbers.
 
     Raises:
-        ModelError: if they are not.
+        ModelError: They are not whole.
     """
     scaled = np.asarray(values, np.float64) * 2.0**exponent
-    found = scaled.astype(np.int64)
-    if not np.array_equal(found, scaled):
+    numbers = scaled.astype(np.int64)
+    if not np.array_equal(numbers, scaled):
         raise ModelError(
             f"{of}: its exponent says that its numbers are whole, but they are not. Save the network again."
         )
-    return found
+    return numbers
 
 
 def read(folder: Path | str) -> Bundle:
-    """Read what `SpikingNetwork.save` wrote.
+    """Read the files that `SpikingNetwork.save` wrote.
 
     Raises:
-        ModelError: if the folder is missing, damaged, or holds something else.
+        ModelError: The folder is missing or damaged, or holds something else.
     """
     source = Path(folder)
     with files.reading(source) as place:
@@ -156,8 +156,8 @@ def read(folder: Path | str) -> Bundle:
         network = files.Record.read(place("network.json"), remedy="Save the network again.", error=ModelError)
         data = _read_whole(place("weights.safetensors"))
     if network.content.get("format") != FORMAT or network.content.get("version") != VERSION:
-        found = files.dumps([network.content.get(key) for key in ("format", "version")])
-        raise network.wrong(f"not a spiking network of format version {VERSION} ({' '.join(found.split())[:80]}).")
+        version = files.dumps([network.content.get(key) for key in ("format", "version")])
+        raise network.wrong(f"not a spiking network of format version {VERSION} ({' '.join(version.split())[:80]}).")
     if data is None or network.content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
         raise network.wrong("weights.safetensors is not the one it was written with.")
     try:
@@ -169,7 +169,7 @@ def read(folder: Path | str) -> Bundle:
 
 
 def _read_whole(weights: Path) -> bytes | None:
-    """What the file holds, if it is as long as its header says: more than memory has may lie behind it."""
+    """Return the file's content if it is as long as its header says. A longer file might not fit in memory."""
     try:
         with safe_open(weights, "np"):
             return weights.read_bytes()
@@ -233,21 +233,21 @@ def _bundle(network: files.Record, arrays: Mapping[str, Array]) -> Bundle:
 
 
 def _check(network: files.Record, nodes: Sequence[Node]) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for node in nodes:
-        if (node.kind == "input") != (not seen) or node.name in seen or not seen.issuperset(node.inputs):
+        if (node.kind == "input") != (not names) or node.name in names or not names.issuperset(node.inputs):
             raise network.wrong(f"{node.name[:80]} is out of place.")
         if node.kind != "input" and not node.inputs:
             raise network.wrong(f"{node.name[:80]} has no input.")
-        seen.add(node.name)
+        names.add(node.name)
     if not nodes or sum(node.size for node in nodes) > LARGEST:
         raise network.wrong("it has no operations, or their shapes are too large for any memory.")
 
 
 def _spiking(nodes: Sequence[Node]) -> frozenset[str]:
-    """Weighted layers, products of two trains, and all before one."""
-    found: set[str] = set()
+    """Return the weighted layers, the products of two trains, and all operations before one of them."""
+    names: set[str] = set()
     for node in reversed(nodes):
-        if node.name in found or node.kind in ("convolution", "linear", "contraction", "product"):
-            found |= {node.name, *node.inputs}
-    return frozenset(found)
+        if node.name in names or node.kind in ("convolution", "linear", "contraction", "product"):
+            names |= {node.name, *node.inputs}
+    return frozenset(names)

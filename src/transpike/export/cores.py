@@ -1,4 +1,4 @@
-"""What each layer of a network takes on a chip: synapses, memory, states; and whether a core can hold it."""
+"""The resources of each layer on a chip: synapses, memory and states; and whether a core can hold it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FLOAT = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Core:
-    """What one core of a chip has; None for no limit.
+    """The limits of one core of a chip. None means no limit.
 
     Args:
-        neurons: how many it computes.
-        fan_in: synapses that a neuron may have.
+        neurons: the number of neurons that it computes.
+        fan_in: the number of synapses that a neuron may have.
         memory: bytes for weights and states together.
-        state_bits: of one state.
+        state_bits: bits of one state.
     """
 
     neurons: int | None = None
@@ -48,19 +48,19 @@ class Core:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of neurons, or an output that accumulates, with the weights that lead to it.
+    """A layer of neurons, or an output that accumulates, with the weights before it.
 
     Attributes:
-        name: of the layer.
-        function: what it computes, in the field's words.
-        neurons: how many.
-        fan_in: the most synapses of one of its neurons.
-        fan_out: the most synapses that one of them feeds.
-        weights: numbers in memory; those of a convolution are shared.
-        weight_bits: of each.
-        state_bits: of each of a neuron's two states; no image can make it need more.
-        bytes: of weights, biases and states.
-        cores: how many of the given cores it takes; None if a neuron's own synapses or states exceed a core.
+        name: the layer's name.
+        function: the function that it computes, in the terms of the field.
+        neurons: the number of neurons.
+        fan_in: the largest number of synapses to one of its neurons.
+        fan_out: the largest number of synapses from one of its neurons.
+        weights: the number of weights in memory. Those of a convolution are shared.
+        weight_bits: the bits of each weight.
+        state_bits: the bits of each of a neuron's two states. No image can make it need more.
+        bytes: the bytes of weights, biases and states.
+        cores: how many of the given cores it needs. None if the synapses or states of one neuron exceed a core.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Footprint:
-    """The layers as ``rows``; printed, a table."""
+    """The layers as ``rows``. Printing it shows a table."""
 
     rows: tuple[Layer, ...]
 
@@ -98,13 +98,13 @@ class Footprint:
 
 
 def footprint(snn: SpikingNetwork, core: Core | None = None) -> Footprint:
-    """What each layer takes, and how many cores of a given budget.
+    """Return the resources of each layer, and the number of cores with a given budget.
 
     Weights and states of a network that was not quantised count 32 bits each.
 
     Args:
-        snn: the network, best after `SpikingNetwork.quantise`.
-        core: the budget; none by default, which one core fulfils.
+        snn: the network, usually after `SpikingNetwork.quantise`.
+        core: the budget of a core. By default there is no limit, so one core suffices.
 
     Example:
         >>> import transpike
@@ -128,13 +128,13 @@ def _layer(graph: Graph, op: Op, core: Core, fan_ins: Mapping[str, int], fan_out
     state_bits = int(op.args.get("state_bits", FLOAT))
     biases = sum(_numbers(one, KINDS[one.kind].constant) for one in own)
     states = neurons * (1 + op.fires) * (len(op.inputs) if op.fires else 1)
-    taken = math.ceil((weights * weight_bits + (biases + states) * state_bits) / 8)
+    memory = math.ceil((weights * weight_bits + (biases + states) * state_bits) / 8)
     fan_in = fan_ins[op.name]
     fits = fan_in <= (core.fan_in or fan_in) and state_bits <= (core.state_bits or state_bits)
-    shares = ((neurons, core.neurons), (taken, core.memory))
+    shares = ((neurons, core.neurons), (memory, core.memory))
     cores = max([1, *(math.ceil(need / limit) for need, limit in shares if limit)]) if fits else None
     out = int(fan_outs[op.name].max()) if op.name in fan_outs else 0
-    return Layer(op.name, title(op), neurons, fan_in, out, weights, weight_bits, state_bits, taken, cores)
+    return Layer(op.name, title(op), neurons, fan_in, out, weights, weight_bits, state_bits, memory, cores)
 
 
 def _numbers(op: Op, key: str | None) -> int:
@@ -142,19 +142,19 @@ def _numbers(op: Op, key: str | None) -> int:
 
 
 def _leading(graph: Graph, op: Op) -> list[Op]:
-    """The operations between the last layers of neurons and this one, itself included if it does not fire."""
-    found, ahead = ([], list(op.inputs)) if op.fires else ([op], list(op.inputs))
+    """Return the operations between the last layers of neurons and this one, including itself if it does not fire."""
+    ops, ahead = ([], list(op.inputs)) if op.fires else ([op], list(op.inputs))
     while ahead:
         one = graph[ahead.pop()]
-        if not one.fires and one.inputs and one not in found:
-            found.append(one)
+        if not one.fires and one.inputs and one not in ops:
+            ops.append(one)
             ahead += one.inputs
-    return found
+    return ops
 
 
 @torch.no_grad()
 def _fan_ins(graph: Graph) -> dict[str, int]:
-    """The most synapses of one neuron: paths of non-zero weights from the layers before it."""
+    """Return the largest number of synapses to one neuron: paths of non-zero weights from the layers before it."""
     counts: dict[str, Tensor] = {}
     most: dict[str, int] = {}
     for op in graph:

@@ -1,8 +1,8 @@
-"""NIR, the exchange format of neuromorphic tools: networks of integrate-and-fire neurons, out.
+"""Exports networks of integrate-and-fire neurons to NIR, the exchange format of neuromorphic tools.
 
-Its neurons fire plain spikes and are set back to a value; it knows no graded or signed spike, no neuron that amplifies
-and no reset by subtraction. A rate network is written with its reset in the metadata, which tools ignore: set it in the
-tool.
+The neurons of NIR fire plain spikes and are reset to a value. NIR has no graded or signed spikes, no neurons that
+amplify, and no reset by subtraction. The reset of a rate network is written in the metadata, which tools ignore. Set it
+in the tool.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ from transpike.neurons import IFNode, LIFNode, ParametricLIFNode, SpikingNode
 __all__ = ["DT", "nir", "nir_library"]
 
 DT = 1e-4
-"""Seconds of a step, where nothing else is said: what most tools take."""
+"""The default length of a step in seconds, as most tools use it."""
 
 
 def nir(network: SpikingNetwork | nn.Module, path: Path | str, *, shape: Sequence[int] = (), dt: float = DT) -> Path:
     """Write a network as NIR (HDF5, ``.nir``).
 
-    A converted network must be of rate coding: every step it takes the image itself as its current, and the mean over T
-    steps of what its last layer gives is its output. Its neurons subtract the threshold, which the metadata say
-    (``reset: subtraction``), and begin at ``start``. A trained network must be a chain of `torch.nn` layers and of
-    `IFNode`, `LIFNode` and `ParametricLIFNode`.
+    A converted network must use rate coding. In every step it takes the image itself as its current. Its output is the
+    mean of its last layer's output over T steps. Its neurons subtract the threshold, as the metadata state (``reset:
+    subtraction``), and begin at ``start``. A trained network must be a chain of `torch.nn` layers and of `IFNode`,
+    `LIFNode` and `ParametricLIFNode`.
 
     Args:
-        network: what `transpike.convert` returned with `transpike.coding.Rate`, or a chain in evaluation mode.
-        path: of the file; an earlier export there is replaced.
-        shape: of one image; of a chain alone.
-        dt: seconds of a step.
+        network: the result of `transpike.convert` with `transpike.coding.Rate`, or a chain in evaluation mode.
+        path: the file. An earlier export there is replaced.
+        shape: the shape of one image, needed only for a chain.
+        dt: the length of a step in seconds.
 
     Returns:
         The path.
 
     Raises:
-        ModelError: if NIR cannot say the network, with the layer and the reason; or the file cannot be written.
+        ModelError: NIR cannot represent the network (the message names the layer and the reason), or the file cannot be
+            written.
     """
     library, _ = nir_library(), number("dt", dt, above=0)
     if isinstance(network, SpikingNetwork):
@@ -67,7 +68,7 @@ def nir(network: SpikingNetwork | nn.Module, path: Path | str, *, shape: Sequenc
 
 
 def nir_library() -> Any:
-    """The package nir, or what to do without it."""
+    """Return the package nir, or raise an error with what to do without it."""
     try:
         import nir as library
     except ImportError as error:
@@ -156,7 +157,7 @@ def _convolution(weight: Tensor, bias: Tensor, source: Sequence[int], args: Mapp
 
 
 def _fires(kind: Any, shape: Sequence[int], dt: float, metadata: dict[str, Any], **facts: float) -> Any:
-    """A layer of neurons; ``r`` is what makes a step of dt add the current as it is."""
+    """Return a layer of neurons; with this ``r``, a step of dt adds the current unchanged."""
     full = {"r": 1 / dt, "v_threshold": 1.0, "v_reset": 0.0, **facts}
     node = kind(**{name: np.full(tuple(shape), value, np.float64) for name, value in full.items()})
     node.metadata = metadata

@@ -1,4 +1,4 @@
-"""Chains of integrate-and-fire neurons from NIR: what SpikingJelly, sinabs and norse write, as trainable layers."""
+"""Imports chains of integrate-and-fire neurons from NIR (SpikingJelly, sinabs, norse), as trainable layers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from transpike.neurons import IFNode, LIFNode
 __all__ = ["import_nir"]
 
 LARGEST = 2**30
-"""Bytes that a file may have."""
+"""The largest size of a file in bytes."""
 
 
 def import_nir(source: Path | str | Any, *, reset: str = "auto", step_mode: str = "s", dt: float = DT) -> nn.Sequential:
-    """A chain that SpikingJelly, sinabs, norse or `nir` wrote, as trainable layers and neurons.
+    """Import a chain that SpikingJelly, sinabs, norse or `nir` wrote, as trainable layers and neurons.
 
     Args:
         source: the file, or a ``nir.NIRGraph``.
-        reset: "hard", to the file's v_reset; "subtraction"; or "auto", what the metadata say, else hard.
-        step_mode: of the neurons.
-        dt: seconds of a step.
+        reset: "hard", to the file's v_reset; "subtraction"; or "auto", the reset in the metadata, otherwise hard.
+        step_mode: the step mode of the neurons.
+        dt: the length of a step in seconds.
 
     Raises:
-        ModelError: if the file is damaged, no chain, or holds a node that our neurons cannot say; with its name.
+        ModelError: The file is damaged or is no chain, or it has a node that our neurons cannot represent. The message
+            names the node.
 
     Example:
         >>> import tempfile
@@ -57,7 +58,7 @@ def import_nir(source: Path | str | Any, *, reset: str = "auto", step_mode: str 
         return nn.Sequential(*(_layer(each, node, reset, step_mode, dt) for each, node in _chain(graph)))
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
-    except Exception as error:  # h5py and nir raise anything over a damaged file
+    except Exception as error:  # h5py and nir raise anything for a damaged file
         reason = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{name}: not a readable NIR graph ({type(error).__name__}: {reason})") from error
 
@@ -69,17 +70,17 @@ def _chain(graph: Any) -> list[tuple[str, Any]]:
         following.setdefault(source, []).append(to)
     arriving = [to for _, to in graph.edges]
     starts = [name for name, node in graph.nodes.items() if isinstance(node, library.Input)]
-    found, here = [], starts[0] if len(starts) == 1 else ""
+    nodes, here = [], starts[0] if len(starts) == 1 else ""
     while here in following:
         ahead = following[here]
         if len(ahead) > 1 or arriving.count(ahead[0]) > 1:
             raise ModelError(f"{here}: the graph branches; only chains are imported")
         here = ahead[0]
         if not isinstance(graph.nodes[here], library.Output):
-            found.append((here, graph.nodes[here]))
-    if len(found) != len(graph.nodes) - 2:
+            nodes.append((here, graph.nodes[here]))
+    if len(nodes) != len(graph.nodes) - 2:
         raise ModelError("the graph is not a chain from one input to one output")
-    return found
+    return nodes
 
 
 def _layer(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.Module:
@@ -111,8 +112,8 @@ def _after(end: int) -> int:
 
 
 def _pair(value: Any) -> Any:
-    found = np.asarray(value)
-    return int(found) if found.ndim == 0 else tuple(int(one) for one in found)
+    values = np.asarray(value)
+    return int(values) if values.ndim == 0 else tuple(int(one) for one in values)
 
 
 def _weighted(layer: nn.Module, weight: Any, bias: Any) -> nn.Module:
@@ -134,11 +135,11 @@ def _neurons(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.
         values = np.unique(np.asarray(getattr(node, key)))
         if len(values) != 1 or not math.isfinite(values[0]):
             raise ModelError(f"{name}: {key} differs from neuron to neuron; transpike's nodes have one per layer")
-        return float(str(values[0]))  # the shortest decimal, which a number in float32 stands for
+        return float(str(values[0]))  # the shortest decimal with this float32 value
 
-    said = (node.metadata or {}).get("reset", "hard")
-    said = said.decode() if isinstance(said, bytes) else str(said)
-    hard = (said if reset == "auto" else reset) == "hard"
+    reset_kind = (node.metadata or {}).get("reset", "hard")
+    reset_kind = reset_kind.decode() if isinstance(reset_kind, bytes) else str(reset_kind)
+    hard = (reset_kind if reset == "auto" else reset) == "hard"
     common: dict[str, Any] = {"v_threshold": one("v_threshold"), "v_reset": one("v_reset") if hard else None}
     common |= {"step_mode": step_mode}
     r = one("r")

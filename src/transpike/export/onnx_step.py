@@ -1,4 +1,4 @@
-"""ONNX and torch.export: one step of the network as a graph of standard operators, and its clock as JSON."""
+"""Exports to ONNX and torch.export: one step of the network as a graph of standard operators, its clock as JSON."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ SCHEDULE = files.json_kind("the schedule of a step (schedule.json)", format=FORM
 GRAPH = files.marked("a step that transpike wrote (ONNX)", "transpike", within=64)
 PROGRAM = files.zip_kind("a step that torch.export wrote", "archive_format")
 LARGEST = 2**31 - 2**20
-"""Bytes that one ONNX file may have."""
+"""The largest size of one ONNX file in bytes."""
 
 
 def onnx(snn: SpikingNetwork, folder: Path | str, *, opset: int = 18) -> Path:
     """Write ``step.onnx``, one step of the network, and ``schedule.json``, its clock.
 
-    The graph has no state. Its inputs are ``image`` [N, \\*], ``control`` (a row of the schedule) and the states; its
-    outputs the network's outputs and the next states, in the states' order. N is free. States begin with zeros; step t
-    takes row t modulo the interval; the outputs of an image that enters at step 0 are complete with step latency - 1.
-    Before, from the output's first step on, they are what `SpikingNetwork.stream` says; a stop rule of the network
-    is in the schedule.
+    The graph has no state. Its inputs are ``image`` [N, \\*], ``control`` (a row of the schedule) and the states. Its
+    outputs are the network's outputs and the next states, in the same order. N is free. States begin as zeros, and step
+    t uses row t modulo the interval. The outputs of an image that enters at step 0 are complete with step latency - 1.
+    Before that, from the output's first step on, they equal those of `SpikingNetwork.stream`. If the network has a stop
+    rule, the schedule contains it.
 
     Args:
         snn: the network.
-        folder: made if it is missing; files of an earlier export there are replaced.
-        opset: version of ONNX's operators, from 18 to the newest of the installed onnx.
+        folder: the folder, which is created if it is missing. Files of an earlier export there are replaced.
+        opset: the version of ONNX's operators, from 18 to the newest of the installed onnx.
 
     Returns:
         The folder.
 
     Raises:
-        ModelError: if onnx and onnxscript are not installed, an operator has no ONNX form, the stop rule has none, or
-            the files cannot be written.
+        ModelError: onnx and onnxscript are not installed, an operator or the stop rule has no ONNX form, or the files
+            cannot be written.
     """
     whole("opset", opset, least=18)
     step = _step(snn, Path(folder), "step.onnx", GRAPH)
@@ -62,15 +62,15 @@ def onnx(snn: SpikingNetwork, folder: Path | str, *, opset: int = 18) -> Path:
 
 
 def torch_program(snn: SpikingNetwork, folder: Path | str) -> Path:
-    """Write ``step.pt2``, the same step as ``torch.export.save`` writes it, and ``schedule.json``.
+    """Write ``step.pt2``, the same step in the form of ``torch.export.save``, and ``schedule.json``.
 
-    ``torch.export.load(path).module()(image, control, states)`` gives the outputs and the next states, as lists.
+    ``torch.export.load(path).module()(image, control, states)`` returns the outputs and the next states, as lists.
 
     Returns:
         The folder.
 
     Raises:
-        ModelError: if the files cannot be written.
+        ModelError: The files cannot be written.
     """
     step = _step(snn, Path(folder), "step.pt2", PROGRAM)
     arguments, shapes = _example(step)
@@ -84,7 +84,7 @@ def torch_program(snn: SpikingNetwork, folder: Path | str) -> Path:
 
 
 def _step(snn: SpikingNetwork, folder: Path, name: str, kind: files.Kind) -> Step:
-    """The step, and an error before the work where its files could not be written."""
+    """Return the step. Raise an error before the work if its files could not be written."""
     if not isinstance(snn, SpikingNetwork):
         raise ModelError(
             f"{type(snn).__name__} is not a converted network; give what transpike.convert or load returns"
@@ -97,7 +97,7 @@ def _step(snn: SpikingNetwork, folder: Path, name: str, kind: files.Kind) -> Ste
 
 
 def _example(step: Step) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Inputs of two samples, and which axes are free."""
+    """Return inputs of two samples, and which of their axes are free."""
     kind = next(t.dtype for t in step.buffers() if t.is_floating_point())
     image = torch.zeros(2, *step.graph.input.shape)
     control = torch.tensor(step.schedule[0], dtype=kind)
@@ -130,7 +130,7 @@ def _onnx(step: Step, opset: int) -> bytes:
             )
     except TranspikeError:
         raise
-    except Exception as error:  # the exporter's own errors have no common base
+    except Exception as error:  # the exporter's errors have no common base class
         reason = str(error.__cause__ or error).strip().partition("\n")[0][:300]
         raise ModelError(f"no ONNX form: {reason}") from error
     assert program is not None
@@ -144,7 +144,7 @@ def _onnx(step: Step, opset: int) -> bytes:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporters tell their own progress and future."""
+    """Silence the exporters' messages about progress and future changes."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

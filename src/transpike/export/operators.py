@@ -1,6 +1,6 @@
-"""The operators that a neuron's function may hold, in NumPy and by name, and the function itself.
+"""The operators that a neuron's function may contain, in NumPy, by name; and the function itself.
 
-Each of the elementwise ones rounds as PyTorch's does: one IEEE operation after the other.
+Each elementwise operator rounds as PyTorch's does: one IEEE operation after the other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _clamp(x: Array, low: Any = None, high: Any = None) -> Array:
 
 
 def _reduced(function: Callable[..., Any]) -> Callable[..., Array]:
-    """Over axes, in double precision, rounded once."""
+    """Return a reduction over axes in double precision, rounded once."""
 
     def reduce(x: Array, dim: Any = None, keepdim: bool = False, **_: Any) -> Array:
         axes = None if dim is None else tuple(dim) if isinstance(dim, Sequence) else (dim,)
@@ -108,7 +108,7 @@ def _cast(x: Array) -> Callable[[Any], Any]:
 
 
 def _binary(function: Callable[..., Any]) -> Callable[..., Array]:
-    """Numbers take the type of the array beside them, as in PyTorch."""
+    """Return a binary operator in which numbers take the dtype of the other operand, as in PyTorch."""
 
     def apply(*values: Any, **named: Any) -> Array:
         like = next(value for value in values if isinstance(value, np.ndarray))
@@ -170,12 +170,12 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 def unsupported(node: Node) -> list[str]:
-    """The operators of a node's function that are not here."""
+    """Return the operators of a node's function that this module lacks."""
     return [str(call["operator"]) for call in node.calls if call["operator"] not in OPERATORS]
 
 
 def evaluate(calls: Sequence[Mapping[str, Any]], operands: Sequence[Array], constants: Mapping[str, Array]) -> Array:
-    """The value of a function for operands whose first axis counts samples."""
+    """Return the value of a function for operands whose first axis counts samples."""
     results: list[Array] = []
 
     def value(argument: Any) -> Any:
@@ -183,8 +183,8 @@ def evaluate(calls: Sequence[Mapping[str, Any]], operands: Sequence[Array], cons
             case {"operand": int(index)}:
                 return operands[index]
             case {"constant": str(name)}:
-                held = constants[name]
-                return held.astype(operands[0].dtype) if held.dtype.kind == "f" else held
+                constant = constants[name]
+                return constant.astype(operands[0].dtype) if constant.dtype.kind == "f" else constant
             case {"result": int(index)}:
                 return results[index]
             case {"float": str(text)}:

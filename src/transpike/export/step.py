@@ -1,8 +1,8 @@
 """One step of a whole network as a stateless module: image, controls and states in; outputs and next states out.
 
-What differs from step to step (when a layer starts anew, listens, fires; the scale of a bound) comes in as a short
-vector of numbers. The same vectors return every `interval` steps, so a table of so many rows is the network's clock,
-and images may follow each other at that distance.
+Some numbers differ from step to step: when a layer starts anew, waits or fires, and the scale of a bound. They enter as
+a short vector. The same vectors return every `interval` steps. So a table of `interval` rows is the network's clock,
+and images may follow each other at this interval.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from transpike.errors import ModelError
 __all__ = ["Step"]
 
 Control = Callable[[Tensor], "Tensor | float"]
-"""The controls of a step to one of them."""
+"""A function from the controls of a step to one of them."""
 
 
 class Step(nn.Module):
-    """One step of a spiking network; every tensor but the controls has the samples first.
+    """One step of a spiking network. In every tensor but the controls, the first axis counts samples.
 
-    Called with images [N, \\*], a row of `schedule` and a list of states, it gives the outputs, as the network decodes
-    them, and the next states. Its states begin with zeros. The image is looked at where a new one enters.
+    A call with images [N, \\*], a row of `schedule` and a list of states returns the outputs, as the network decodes
+    them, and the next states. The states begin as zeros. The image is read only in a step in which a new one enters.
 
     Attributes:
         states: the shape of one sample of each state, by name.
-        schedule: a row of controls for each of `interval` steps; step t takes row t modulo that.
+        schedule: a row of controls for each of `interval` steps. Step t uses row t modulo `interval`.
         interval: steps between two images.
         latency: the outputs of an image are complete with step latency - 1 from its arrival.
-        stop: when an answer is sure, as schedule.json has it; None where the network has no such rule.
+        stop: the rule for when an answer is sure, as in schedule.json. None if the network has no rule.
 
     Raises:
-        ModelError: if a layer's neurons are not tracking neurons.
+        ModelError: A layer's neurons are not tracking neurons.
     """
 
     def __init__(self, snn: SpikingNetwork) -> None:
@@ -73,7 +73,7 @@ class Step(nn.Module):
         self._names = list(self.states)
 
     def _check_sums(self) -> None:
-        """Whole numbers of 24 bits are float32's: convolutions of an integer network must keep to them."""
+        """Check that the sums of an integer network's convolutions fit in 24 bits, which float32 holds exactly."""
         if "exponent" not in self.graph.input.args:
             return
         bare = (replace(op, tensors={k: t for k, t in op.tensors.items() if k != "bias"}) for op in self.graph)
@@ -99,15 +99,15 @@ class Step(nn.Module):
         for op in self.graph:
             if op.name not in self.graph.spiking:
                 inputs = [decoded[name] for name in op.inputs]
-                held = {key: t.float() if t.is_floating_point() else t for key, t in self._own(op).items()}
+                tensors = {key: t.float() if t.is_floating_point() else t for key, t in self._own(op).items()}
                 called = replace(op, function=exact(op.function))
-                decoded[op.name] = apply(called, held, *inputs)
+                decoded[op.name] = apply(called, tensors, *inputs)
         return [decoded[name] for name in self.graph.outputs], [after[name] for name in self._names]
 
     # -- controls ------------------------------------------------------------------------------------------------------
 
     def _control(self, start: int, values: Sequence[float]) -> Control:
-        """A number that depends on the step of a clock that starts at ``start``; one that never changes stays out."""
+        """Return a number that depends on the step of a clock that starts at ``start``. A constant needs no control."""
         full = [*values, *[0.0] * (self.interval - len(values))]
         column = tuple(full[(row - start) % self.interval] for row in range(self.interval))
         if len(set(column)) == 1:
@@ -150,7 +150,7 @@ class Step(nn.Module):
         return delayed
 
     def _delay(self, source: str, to: str, steps: int) -> Callable[..., Tensor]:
-        """A line of ``steps`` places: what comes in leaves after so many steps."""
+        """Return a line of ``steps`` places, in which each input leaves after so many steps."""
         if not steps:
             return lambda x, before, after: x
         name = self._state(f"{source} to {to}", (steps, *self.graph[source].shape))
@@ -198,7 +198,7 @@ class Step(nn.Module):
         return run
 
     def _exactly(self, op: Op, tensors: dict[str, Tensor], x: list[Tensor]) -> Tensor:
-        """A convolution; of whole numbers in float32, which holds its sums, since runtimes have none in float64."""
+        """Run a convolution. Runtimes have none in float64; float32 holds the sums of whole numbers exactly."""
         if tensors["weight"].dtype != torch.float64 or "exponent" not in op.args:
             return apply(op, tensors, *x)
         bias = tensors.pop("bias", None)
@@ -210,14 +210,14 @@ class Step(nn.Module):
         worth = self._control(start, weights)
         keep = self._control(start, [0.0] + [1.0] * (self.interval - 1))
         share = self._control(start, [1 / weight if weight else 0.0 for weight in weights])
-        held = [self._state(f"{op.name}.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
+        states = [self._state(f"{op.name}.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
         last = self._state(f"{op.name}.product", op.shape)
         gains = op.gains or (1.0, 1.0)
 
         def run(x: list[Tensor], control: Tensor, before: Mapping[str, Tensor], after: dict[str, Tensor]) -> Tensor:
-            for name, z, gain in zip(held, x, gains, strict=True):
+            for name, z, gain in zip(states, x, gains, strict=True):
                 after[name] = before[name] * keep(control) + z * gain * worth(control)
-            after[last] = apply(replace(op, gains=()), {}, *(after[name] for name in held))
+            after[last] = apply(replace(op, gains=()), {}, *(after[name] for name in states))
             return (after[last] - before[last] * keep(control)) * share(control)
 
         return run
@@ -238,16 +238,16 @@ class Step(nn.Module):
         tail, head = neuron.function.tail, neuron.function.head
         bounds = [b if math.isfinite(b) else None for b in (tail.low, tail.high)] if tracked else [None, None]
         low, high = (b if b is None else self._control(start, [b / unit * w for w in worth]) for b in bounds)
-        held = [self._state(f"{op.name}.held.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
+        states = [self._state(f"{op.name}.held.{k}", self.graph[name].shape) for k, name in enumerate(op.inputs)]
         sent = self._state(f"{op.name}.sent", op.shape)
         scale, start_at = code.beta**code.silent, code.start if code.start is not None else 0.5 * code.signed
         gains = op.gains or (1.0,) * len(op.inputs)
 
         def run(x: list[Tensor], control: Tensor, before: Mapping[str, Tensor], after: dict[str, Tensor]) -> Tensor:
-            for name, z, gain in zip(held, x, gains, strict=True):
+            for name, z, gain in zip(states, x, gains, strict=True):
                 z = z if gain == 1 else z * gain
                 after[name] = before[name] * keep(control) + z * listen(control)
-            own, sums = self._own(op), [after[name] for name in held]
+            own, sums = self._own(op), [after[name] for name in states]
             if tracked:
                 value = head(*sums, constants=own)
                 value = _sloped(value, tail.slope)
@@ -266,9 +266,9 @@ class Step(nn.Module):
         return run
 
     def _readout(self, op: Op, last: int) -> Callable[..., Tensor]:
-        """Accumulates what is read decoded; all at the same step, that of the slowest.
+        """Return an accumulator of a decoded result. All readouts count from the step of the slowest.
 
-        Before the last step it gives what has come so far, divided by the share of a constant that has come.
+        Before the last step it returns the sum so far, divided by the share of a constant that has arrived.
         """
         start, weights, beta = self._timing.first_spike[op.name], self.scheme.weights, ratio(self.scheme)
         line = self._delay(op.name, "output", last - start)
@@ -287,7 +287,7 @@ class Step(nn.Module):
 
 
 def _so_far(scheme: Scheme) -> list[float]:
-    """What an accumulated value is multiplied by after each step: the steps to come, and the share that has come."""
+    """Return the factor of an accumulated value after each step: for the steps to come, and the share so far."""
     beta, weights = ratio(scheme), scheme.weights
     if beta is None:
         return [1.0] * len(weights)
@@ -296,7 +296,7 @@ def _so_far(scheme: Scheme) -> list[float]:
 
 
 def _stop(snn: SpikingNetwork) -> dict[str, Any] | None:
-    """The stop rule, and by the output's steps when each comes and what share of a train's worth is then to come."""
+    """The stop rule and, for each step of the output, its time and the share of a train's weight still to come."""
     if snn.stop is None:
         return None
     begins = {snn.timing.first_spike[name] for name in snn.readouts}
@@ -314,7 +314,7 @@ def _sloped(x: Tensor, slope: float) -> Tensor:
 
 
 def _digit(value: Tensor, levels: Sequence[int], *, scale: float, start: float, signed: bool) -> Tensor:
-    """The largest level whose threshold the magnitude reaches, with its sign."""
+    """Return the largest level whose threshold the magnitude reaches, with the value's sign."""
     size = value.abs() if signed else value.relu()
     if len(levels) > 8 and levels[-1] == len(levels):
         digit = (size * (1 / scale) + start).clamp_max(levels[-1]).floor()
@@ -327,7 +327,7 @@ def _digit(value: Tensor, levels: Sequence[int], *, scale: float, start: float, 
 
 
 def exact(function: Function) -> Function:
-    """The same with what runtimes fuse and round otherwise written out, one operation after the other.
+    """Return the same function with single operations in place of those that runtimes fuse and round differently.
 
     Example:
         >>> from transpike.coding.function import Operand

@@ -48,9 +48,9 @@ class Stop:
     """When an image stops, for any agreement.
 
     Attributes:
-        score: how sure an answer is: a name.
+        score: how sure an answer is: the name of a score.
         first: the first step of the output at which an image may stop.
-        images: how many calibration images the rule comes from.
+        images: the number of calibration images of the rule.
         losses: (threshold, loss) from the largest threshold down.
     """
 
@@ -61,19 +61,20 @@ class Stop:
 
     @classmethod
     def read(cls, entry: files.Record, steps: int) -> Stop:
-        """The rule in a network's file; the network has so many steps."""
+        """Read the rule from a network's file, for a network with so many steps."""
         first, images = entry.whole("first", least=1, most=steps), entry.whole("images", least=1)
         losses = tuple(zip(entry.numbers("thresholds"), entry.numbers("losses"), strict=True))
         return cls(entry.text("score", choices=tuple(_SCORES)), first, images, losses)
 
     def threshold(self, agreement: float) -> float:
-        """What a score must exceed.
+        """Return the value that a score must exceed.
 
         Raises:
-            ConfigError: if the rule comes from too few images for this agreement.
+            ConfigError: The rule has too few images for this agreement.
 
-        >>> Stop("margin", 1, 199, ((4.0, 1.0), (2.5, 1.0), (1.0, 1.0))).threshold(0.99)
-        2.5
+        Example:
+            >>> Stop("margin", 1, 199, ((4.0, 1.0), (2.5, 1.0), (1.0, 1.0))).threshold(0.99)
+            2.5
         """
         share = 1 - number("agreement", agreement, above=0, below=1)
         may_lose = share * (self.images + 1) - 1 + 1e-6
@@ -91,6 +92,6 @@ class Stop:
         return -math.inf
 
     def sure(self, now: Any, before: Any, left: float) -> float:
-        """How sure an answer is, of float32 outputs now and a step earlier; -inf for no number."""
-        found = float(_SCORES[self.score](now, before, np.float32(left)))
-        return -math.inf if math.isnan(found) else found
+        """Return how sure an answer is, from float32 outputs now and a step earlier; -inf if it is not a number."""
+        score = float(_SCORES[self.score](now, before, np.float32(left)))
+        return -math.inf if math.isnan(score) else score

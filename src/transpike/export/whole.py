@@ -1,4 +1,4 @@
-"""An integer network as whole numbers: weights of so many bits, a shift a channel, biases and thresholds."""
+"""Exports an integer network as whole numbers: weights, a shift for each channel, biases and thresholds."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ NUMBERS = files.safetensors_kind("whole numbers of a network that transpike wrot
 
 
 def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
-    """Write ``integers.json`` and ``integers.safetensors``: what a chip or an FPGA is to be loaded with.
+    """Write ``integers.json`` and ``integers.safetensors``, the data to load into a chip or an FPGA.
 
-    docs/format.md says what each field means.
+    docs/format.md explains each field.
 
     Args:
-        snn: what `SpikingNetwork.quantise` gave.
-        folder: made if it is missing; files of an earlier export there are replaced.
+        snn: the result of `SpikingNetwork.quantise`.
+        folder: the folder, which is created if it is missing. Files of an earlier export there are replaced.
 
     Returns:
         The folder.
 
     Raises:
-        ModelError: if the network was not quantised, or the files cannot be written.
+        ModelError: The network was not quantised, or the files cannot be written.
     """
     if not isinstance(snn, SpikingNetwork) or "exponent" not in snn.graph.input.args:
         raise ModelError("the network does not have whole numbers: pass the result of snn.quantise(bits=8)")
     tensors: dict[str, Tensor] = {}
     ops = []
-    found = reaches(snn.graph, snn.scheme)
+    ranges = reaches(snn.graph, snn.scheme)
     for op in snn.graph:
         if op.name in snn.graph.spiking:
-            own = _numbers(op, snn.tensors(op), found[op.name].exponent[0])
+            own = _numbers(op, snn.tensors(op), ranges[op.name].exponent[0])
             tensors |= {f"{op.name}.{key}": tensor.cpu() for key, tensor in own.items()}
             ops.append(_written(snn, op, list(own)))
     description = {
@@ -68,7 +68,7 @@ def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
 
 
 def _compressed(t: Tensor) -> Tensor:
-    """Without the axes along which it does not vary."""
+    """Return the tensor without the axes along which it does not vary."""
     for axis in range(t.ndim):
         first = t.narrow(axis, 0, 1)
         t = first if bool((t == first).all()) else t
@@ -89,17 +89,20 @@ def _written(snn: SpikingNetwork, op: Op, tensors: list[str]) -> dict[str, objec
 
 def _numbers(op: Op, tensors: dict[str, Tensor], exponent: Tensor) -> dict[str, Tensor]:
     factor, constant = KINDS[op.kind].factor, KINDS[op.kind].constant
-    found: dict[str, Tensor] = {"exponent": _compressed(exponent).to(torch.int16)}
+    numbers: dict[str, Tensor] = {"exponent": _compressed(exponent).to(torch.int16)}
     for key, tensor in tensors.items():
         if key == factor:
             per = op.kind in ("convolution", "linear") and not op.args.get("transposed")
             shift = finest(tensor, channels=True) if per else finest(tensor, channels=None)
             grown = torch.exp2(shift.double()).view(*shift.shape, *[1] * (tensor.ndim - shift.ndim))
             width = torch.int8 if int(op.args["bits"]) <= 8 else torch.int16
-            found |= {key: (tensor * grown).to(width), f"{key}_shift": shift.to(torch.int16)}
+            numbers |= {key: (tensor * grown).to(width), f"{key}_shift": shift.to(torch.int16)}
         elif key == constant:
             shift = finest(tensor, channels=None)
-            found |= {key: (tensor * torch.exp2(shift.double())).to(torch.int64), f"{key}_shift": shift.to(torch.int16)}
+            numbers |= {
+                key: (tensor * torch.exp2(shift.double())).to(torch.int64),
+                f"{key}_shift": shift.to(torch.int16),
+            }
         else:
-            found[key] = tensor
-    return found
+            numbers[key] = tensor
+    return numbers

@@ -1,4 +1,4 @@
-"""One way to write: whole or not at all, and only over its own kind; one way to read JSON from strangers."""
+"""Writes files completely or not at all, and only over files of the same kind; reads JSON of unknown origin."""
 
 from transpike.files.changes import Change, claim, hold, make_folder, reading, settle
 from transpike.files.json import JSON, dumps, plain, read_json, read_text

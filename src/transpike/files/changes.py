@@ -1,7 +1,7 @@
-"""Several files as one change: a reader finds all of them old or all of them new, wherever the writer was killed.
+"""Several files as one change: a reader finds all of them old or all of them new, even if the writer was killed.
 
-The new files are written beside the old. A journal, itself written whole or not at all, then lists them, and only then
-they are moved. Whoever comes next, reader or writer, completes what a journal lists.
+The new files are written beside the old ones. A journal, itself written completely or not at all, then lists them. Only
+after that are they moved. The next reader or writer completes the moves that a journal lists.
 """
 
 from __future__ import annotations
@@ -38,26 +38,27 @@ _FORMAT = "transpike change"
 
 
 class Change:
-    """Several files of one folder, written as one change when the ``with`` block ends; none of them if it fails.
+    """Several files of one folder, written as one change when the ``with`` block ends. If it fails, none is written.
 
-    Readers that need them all of one change read within `reading`.
+    Readers that need all files of one change read within `reading`.
 
     Args:
-        folder: made if it is missing.
-        error: what to raise.
+        folder: the folder, which is created if it is missing.
+        error: the class of errors to raise.
 
     Raises:
-        ConfigError: if a file cannot be written, or one that lies there is of another kind; or `error`.
+        ConfigError: A file cannot be written, or an existing one is of another kind. Or `error`.
 
-    >>> import tempfile
-    >>> from transpike.files.kinds import json_kind
-    >>> kind = json_kind("half of a pair", half=str)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with Change(Path(folder)) as change:
-    ...         change.write("a.json", '{"half": "left"}', kind=kind)
-    ...         change.write("b.json", '{"half": "right"}', kind=kind)
-    ...     sorted(path.name for path in Path(folder).iterdir())
-    ['a.json', 'b.json']
+    Example:
+        >>> import tempfile
+        >>> from transpike.files.kinds import json_kind
+        >>> kind = json_kind("half of a pair", half=str)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Change(Path(folder)) as change:
+        ...         change.write("a.json", '{"half": "left"}', kind=kind)
+        ...         change.write("b.json", '{"half": "right"}', kind=kind)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['a.json', 'b.json']
     """
 
     def __init__(self, folder: Path, *, error: type[TranspikeError] = ConfigError) -> None:
@@ -78,8 +79,8 @@ class Change:
 
         Args:
             name: its name in the folder.
-            content: text, bytes, or a function that writes it to the path that it is given.
-            kind: what it is; only a file of that kind is replaced.
+            content: text, bytes, or a function that writes to a given path.
+            kind: the file's kind. Only a file of this kind is replaced.
         """
         path = self.folder / name
         check_kind(path, kind, error=self.error)
@@ -103,7 +104,7 @@ class Change:
                 partial.close() if self._listed else partial.discard()
 
     def _list(self) -> None:
-        """Write the journal. From when it may be there, the files that it lists are its own to move."""
+        """Write the journal. As soon as it may exist, only its reader may move the files that it lists."""
         for partial in self._partials.values():
             sync(partial.target.parent)
         entries = {name: partial.path.name for name, partial in self._partials.items()}
@@ -121,11 +122,11 @@ class Change:
 
 
 def settle(folder: Path) -> None:
-    """Complete a change that a killed writer left half done; nothing if there is none.
+    """Complete a change that a killed writer left unfinished. Does nothing if there is none.
 
     Raises:
-        DataError: if the journal is damaged.
-        OSError: if files cannot be moved there.
+        DataError: The journal is damaged.
+        OSError: Files cannot be moved there.
     """
     if (folder / JOURNAL).exists():
         with locked(folder):
@@ -134,24 +135,25 @@ def settle(folder: Path) -> None:
 
 @contextmanager
 def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
-    """Several files of a folder as one change left them, for as long as they are read.
+    """Read several files of a folder as one change left them.
 
-    Writers wait meanwhile, so nothing may be written to the folder within. Also in a folder that nobody may write to,
-    and while a writer is at work.
+    Meanwhile writers wait, so nothing may be written to the folder inside the context. This also works in a read-only
+    folder, and while a writer is active.
 
     Args:
-        folder: it need not exist, nor its files.
+        folder: the folder. Neither it nor its files need to exist.
 
     Yields:
-        A function from a file's name to where it is to be read.
+        A function from a file's name to the path from which to read it.
 
     Raises:
-        DataError: if a journal lies there that is damaged.
+        DataError: The folder has a damaged journal.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, reading(Path(folder)) as place:
-    ...     place("network.json").name
-    'network.json'
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, reading(Path(folder)) as place:
+        ...     place("network.json").name
+        'network.json'
     """
     if not os.path.isdir(folder):
         yield _places(folder, {})
@@ -167,28 +169,27 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
             moved = {name: partial for name, partial, _ in _entries(folder) if partial.exists()}
         with locked(folder, shared=True) if os.access(folder, os.R_OK) else nullcontext():
             if moved is None and (folder / JOURNAL).exists():
-                continue  # a change between the two locks
+                continue  # a change happened between the two locks
             yield _places(folder, moved or {})
             return
 
 
 def claim(folder: Path, name: str, text: str, *, error: type[TranspikeError] = ConfigError) -> int:
-    """Make a folder one's own by its first file; of several processes that try at once, one succeeds.
+    """Claim a folder by its first file. If several processes try at once, one succeeds.
 
-    A folder that holds nothing but the first file of a process that is dead, and what killed writers left, is taken
-    over.
+    A folder is taken over if it has only the first file of a dead process and the leftovers of killed writers.
 
     Args:
-        folder: made if it is missing.
-        name: of the first file.
-        text: what it holds.
-        error: what to raise.
+        folder: the folder, which is created if it is missing.
+        name: the name of the first file.
+        text: its content.
+        error: the class of errors to raise.
 
     Returns:
-        A number for `release`. Until then, or until the process ends, nobody else can claim the folder.
+        A number for `release`. Until then, or until the process ends, no other process can claim the folder.
 
     Raises:
-        ConfigError: if the folder cannot be made, is another process's, or holds other files; or `error`.
+        ConfigError: The folder cannot be created, belongs to another process, or has other files. Or `error`.
     """
     with explained("make the folder", folder, error):
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,13 +217,13 @@ def claim(folder: Path, name: str, text: str, *, error: type[TranspikeError] = C
 
 
 def hold(path: Path, *, error: type[TranspikeError] = ConfigError) -> int:
-    """Keep others from going on with what belongs to a file, a run for example.
+    """Prevent others from continuing with the data of a file, for example with a run.
 
     Returns:
         A number for `release`.
 
     Raises:
-        ConfigError: if there is no such file, or another process holds it; or `error`.
+        ConfigError: There is no such file, or another process holds it. Or `error`.
     """
     with explained("go on with", path.parent, error):
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
@@ -234,10 +235,10 @@ def hold(path: Path, *, error: type[TranspikeError] = ConfigError) -> int:
 
 
 def make_folder(folder: Path, *, error: type[TranspikeError] = ConfigError) -> bool:
-    """Make a folder, and those in which it lies; false if it is there.
+    """Create a folder and its parents. Returns false if it exists.
 
     Raises:
-        ConfigError: if it cannot be made; or `error`.
+        ConfigError: It cannot be created. Or `error`.
     """
     with explained("make the folder", folder, error):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -253,7 +254,7 @@ def _places(folder: Path, moved: Mapping[str, Path]) -> Callable[[str], Path]:
 
 
 def _complete(folder: Path) -> None:
-    """Move what the journal lists, and remove it. What is no longer there was moved before."""
+    """Move the files that the journal lists, and remove it. A missing file has been moved before."""
     journal = folder / JOURNAL
     if not journal.exists():
         return
@@ -266,7 +267,7 @@ def _complete(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> list[tuple[str, Path, Path]]:
-    """Name, new file and target of each file of the journal, which moves nothing but our own temporary files."""
+    """Return name, new file and target of each file of the journal. It may only list our own temporary files."""
     journal = folder / JOURNAL
     content = read_json(journal, remedy="Delete it, and write these files again.")
     files = content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None

@@ -1,4 +1,4 @@
-"""JSON: what may be written as it, and reading it from strangers, within limits."""
+"""JSON: conversion of values to it, and reading files of unknown origin, within limits."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ __all__ = ["JSON", "dumps", "plain", "read_json", "read_text"]
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 LARGEST = 2**25
-"""Bytes of a JSON file."""
+"""The largest size of a JSON file in bytes."""
 
 DEEPEST = 100
-"""Objects and lists within each other."""
+"""The largest depth of nested objects and lists."""
 
 LONGEST = 400
-"""Digits of a number."""
+"""The largest number of digits of a number."""
 
 
 def read_json(
     path: Path, *, remedy: str = "", error: type[TranspikeError] = DataError, nan: bool = False, largest: int = LARGEST
 ) -> JSON:
-    """What a JSON file holds, from whomever it is.
+    """Read a JSON file of unknown origin.
 
     Args:
-        path: a regular file; pipes and devices are refused.
-        remedy: a sentence that says what to do, put at the end of a message.
-        error: what to raise.
-        nan: whether NaN and Infinity may stand where a number does.
-        largest: bytes that it may have.
+        path: a regular file. Pipes and devices are not allowed.
+        remedy: a sentence with what to do, for the end of a message.
+        error: the class of errors to raise.
+        nan: whether NaN and Infinity are allowed as numbers.
+        largest: the largest size in bytes.
 
     Raises:
-        DataError: if it is missing, cannot be read, is no JSON, or beyond the limits of size, depth and length of
-            numbers; or `error`.
+        DataError: The file is missing, cannot be read, is not JSON, or exceeds the limits of size, depth and length of
+            numbers. Or `error`.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "results.json"
-    ...     _ = path.write_text('{"steps": 8}')
-    ...     read_json(path)
-    {'steps': 8}
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "results.json"
+        ...     _ = path.write_text('{"steps": 8}')
+        ...     read_json(path)
+        {'steps': 8}
     """
     text = read_text(path, remedy=remedy, error=error, largest=largest)
     try:
@@ -62,16 +63,16 @@ def read_json(
 
 
 def read_text(path: Path, *, remedy: str = "", error: type[TranspikeError] = DataError, largest: int = LARGEST) -> str:
-    """The text of a file, from whomever it is.
+    """Read the text of a file of unknown origin.
 
     Args:
-        path: a regular file of UTF-8; pipes and devices are refused.
-        remedy: a sentence that says what to do, put at the end of a message.
-        error: what to raise.
-        largest: bytes that it may have.
+        path: a regular file in UTF-8. Pipes and devices are not allowed.
+        remedy: a sentence with what to do, for the end of a message.
+        error: the class of errors to raise.
+        largest: the largest size in bytes.
 
     Raises:
-        DataError: if it is missing, cannot be read, is larger, or no UTF-8; or `error`.
+        DataError: The file is missing, cannot be read, is larger, or is not UTF-8. Or `error`.
     """
     try:
         return _read(path, largest).decode("utf-8-sig")
@@ -112,27 +113,28 @@ def _loads(text: str, nan: bool) -> JSON:
             raise ValueError(f"{name} is not a number in JSON")
         return float(name.replace("Infinity", "inf"))
 
-    found: JSON = json.loads(text, parse_int=whole, parse_float=real, parse_constant=constant)
-    # json's own parser goes as deep as Python's stack; what reads the result should not have to.
+    result: JSON = json.loads(text, parse_int=whole, parse_float=real, parse_constant=constant)
+    # json's own parser goes as deep as Python's stack. Code that reads the result should not have to.
     brackets = re.sub(r"[^][{}]+", "", re.sub(r'"(?:[^"\\]|\\.)*"', "", text))
     if max(itertools.accumulate(1 if each in "[{" else -1 for each in brackets), default=0) > DEEPEST:
         raise RecursionError
-    return found
+    return result
 
 
 def dumps(data: object) -> str:
-    """``data`` as the text of a JSON file; see `plain`."""
+    """Return ``data`` as the text of a JSON file; see `plain`."""
     return json.dumps(plain(data), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def plain(value: Any) -> JSON:
-    """``value`` as JSON holds it.
+    """Return ``value`` in the form of JSON.
 
-    JSON has no infinity and no NaN: both become null. Paths become strings, dataclasses objects, and anything with
-    ``tolist`` (arrays, tensors, NumPy's scalars) lists or numbers.
+    JSON has no infinity and no NaN; both become null. Paths become strings, dataclasses become objects, and anything
+    with ``tolist`` (arrays, tensors, NumPy's scalars) becomes a list or number.
 
-    >>> plain({"loss": math.inf, "steps": (4, 8)})
-    {'loss': None, 'steps': [4, 8]}
+    Example:
+        >>> plain({"loss": math.inf, "steps": (4, 8)})
+        {'loss': None, 'steps': [4, 8]}
     """
     if value is None or isinstance(value, bool | int | str):
         return value

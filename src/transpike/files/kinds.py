@@ -1,4 +1,4 @@
-"""Kinds of files. Each recognises our own files, so that no writer replaces a stranger's."""
+"""Kinds of files. Each recognises our own files, so that a writer never replaces other files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "check_kind", "json_kind", "marked", "safetensors_kind", "tensors", "zip_kind"]
 
 MARK = "transpike"
-"""The key of the metadata of our safetensors files, under which stands what they hold."""
+"""The key in the metadata of our safetensors files that names their kind."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Kind:
     """A kind of file that a command writes.
 
     Attributes:
-        name: with its article, as in "results of transpike".
-        recognises: whether a file, neither missing nor empty, is of this kind.
+        name: the name with its article, as in "results of transpike".
+        recognises: whether a file, which exists and is not empty, is of this kind.
     """
 
     name: str
@@ -38,18 +38,18 @@ class Kind:
 
 
 def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigError) -> None:
-    """Refuse to replace a file of another kind, or a folder. A missing or empty file may be replaced.
+    """Raise an error if a write would replace a file of another kind, or a folder. Empty files may be replaced.
 
     Raises:
-        ConfigError: for another; or `error`.
+        ConfigError: The file is of another kind. Or `error`.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
-        return  # it is missing, or whoever writes it finds out why it cannot be
-    if stat.S_ISDIR(found.st_mode):
+        return  # it is missing, or its writer will find out why it cannot be written
+    if stat.S_ISDIR(status.st_mode):
         raise error(f"cannot write {path}: {reason(IsADirectoryError(errno.EISDIR, ''))}")
-    if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         return
     try:
         own = kind.recognises(path)
@@ -60,25 +60,26 @@ def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigEr
 
 
 def json_kind(name: str, /, **fields: type | str) -> Kind:
-    """JSON objects with certain fields, each of a type, or of a value.
+    """Return the kind of JSON objects with certain fields, each with a type or a value.
 
-    >>> results = json_kind("results of transpike", kind=str, version=int)
-    >>> results.name
-    'results of transpike'
+    Example:
+        >>> results = json_kind("results of transpike", kind=str, version=int)
+        >>> results.name
+        'results of transpike'
     """
 
     def recognises(path: Path) -> bool:
-        found = read_json(path)
-        return isinstance(found, dict) and all(
-            isinstance(found.get(key), wanted) if isinstance(wanted, type) else found.get(key) == wanted
-            for key, wanted in fields.items()
+        content = read_json(path)
+        return isinstance(content, dict) and all(
+            isinstance(content.get(key), expected) if isinstance(expected, type) else content.get(key) == expected
+            for key, expected in fields.items()
         )
 
     return Kind(name, recognises)
 
 
 def marked(name: str, mark: str, *, within: int = 4096) -> Kind:
-    """Text files that say what they are, with certain words near their beginning."""
+    """Return the kind of text files that identify themselves by certain words near their beginning."""
 
     def recognises(path: Path) -> bool:
         with path.open("rb") as file:
@@ -88,7 +89,7 @@ def marked(name: str, mark: str, *, within: int = 4096) -> Kind:
 
 
 def safetensors_kind(name: str) -> Kind:
-    """Files of tensors, written as `tensors` writes them for this kind."""
+    """Return the kind of tensor files that `tensors` writes for this kind."""
 
     def recognises(path: Path) -> bool:
         with path.open("rb") as file:
@@ -101,7 +102,7 @@ def safetensors_kind(name: str) -> Kind:
 
 
 def zip_kind(name: str, *parts: str) -> Kind:
-    """Archives, such as `torch.save` writes, which hold files of certain names in whatever folder."""
+    """The kind of archives, such as those of `torch.save`, that contain files with certain names in any folder."""
 
     def recognises(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
@@ -111,11 +112,11 @@ def zip_kind(name: str, *parts: str) -> Kind:
 
 
 def tensors(state: Mapping[str, Tensor], kind: Kind) -> bytes:
-    """Tensors as a safetensors file of a kind holds them.
+    """Return tensors as the bytes of a safetensors file of a kind.
 
     Args:
-        state: tensors by name, on any device; those that share memory are each written in full.
-        kind: of `safetensors_kind`.
+        state: tensors by name, on any device. Tensors that share memory are each written completely.
+        kind: a kind from `safetensors_kind`.
     """
     from safetensors.torch import save
 

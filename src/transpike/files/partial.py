@@ -18,31 +18,31 @@ from transpike.errors import TranspikeError, reason
 __all__ = ["Content", "Partial", "explained", "keep", "lock", "locked", "release", "sync", "target_of", "tidy"]
 
 Content = str | bytes | Callable[[Path], object]
-"""What a file is to hold: text, bytes, or a function that writes it to the path that it is given."""
+"""The content of a file: text, bytes, or a function that writes to a given path."""
 
 JOURNAL = ".transpike.journal"
-"""The file that lists a change of several files; see `files.changes`."""
+"""The name of the file that lists a change of several files; see `files.changes`."""
 
 LONGEST = 255
-"""Bytes of a file's name on Linux."""
+"""The largest length of a file's name on Linux, in bytes."""
 
 WAIT = 30.0
-"""Seconds to wait for another process that changes, or reads, the same folder."""
+"""Seconds to wait for another process that changes or reads the same folder."""
 
 _RANDOM = r"[0-9a-f]{8}\.partial"
-"""How the names of temporary files end."""
+"""The suffix of temporary files."""
 
 _held: set[int] = set()
-"""File descriptors whose locks last until `release`, or the process's end."""
+"""File descriptors whose locks last until `release` or until the process ends."""
 
 
 class Partial:
-    """A temporary file beside its target, locked as long as its writer lives.
+    """A temporary file beside its target, locked while its writer lives.
 
-    The lock is how the next writer knows a killed one's leavings from a file that is being written.
+    By the lock, the next writer distinguishes a killed writer's file from one that is being written.
 
     Args:
-        target: the file that it will become; its folder exists.
+        target: the file that it will become. Its folder must exist.
     """
 
     def __init__(self, target: Path) -> None:
@@ -53,7 +53,7 @@ class Partial:
                 self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             except FileExistsError:
                 continue
-            # Between the two calls another process may have taken it for a leaving, and removed it.
+            # Between the two calls another process may have removed it as a leftover.
             if lock(self._descriptor) and _is_at(self._descriptor, self.path):
                 return
             os.close(self._descriptor)
@@ -68,39 +68,39 @@ class Partial:
             except Exception:
                 self._probe()
                 raise
-            if not _is_at(self._descriptor, self.path):  # written elsewhere, and moved over it
-                mode = os.fstat(self._descriptor).st_mode  # as the umask has it, which that may not have
+            if not _is_at(self._descriptor, self.path):  # a library wrote it elsewhere and moved it here
+                mode = os.fstat(self._descriptor).st_mode  # with the umask, which the moved file may not have
                 os.close(self._descriptor)
                 self._descriptor = os.open(self.path, os.O_RDWR)
                 os.fchmod(self._descriptor, mode)
                 lock(self._descriptor)
         else:
-            # What UTF-8 has no letter for, such as half of a pair, stands as JSON and Python escape it.
+            # A character without a UTF-8 form, such as half of a surrogate pair, is escaped as in JSON and Python.
             data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
             with os.fdopen(os.dup(self._descriptor), "wb") as file:
                 file.write(data)
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system that cannot
+            if error.errno != errno.EINVAL:  # a file system without this function
                 raise
 
     def _probe(self) -> None:
-        """Raise what the system says of another megabyte: libraries hide why they could not write."""
+        """Write another megabyte to raise the system's error, because libraries hide why they could not write."""
         with self.path.open("ab") as file:
             file.write(bytes(2**20))
             file.flush()
             os.fsync(file.fileno())
 
     def place(self) -> None:
-        """Put it in its target's place."""
+        """Move it to its target's place."""
         os.replace(self.path, self.target)
 
     def place_first(self) -> int:
-        """Put it in its target's place if there is none yet; gives the file descriptor, which stays locked.
+        """Move it to its target's place if there is no file yet. Returns the file descriptor, which stays locked.
 
         Raises:
-            FileExistsError: if there is one.
+            FileExistsError: There is a file.
         """
         try:
             os.link(self.path, self.target)
@@ -115,20 +115,20 @@ class Partial:
         return descriptor
 
     def close(self) -> None:
-        """End its life, but leave it: whoever reads the journal that lists it moves it."""
+        """Close it without removing it. The reader of the journal that lists it moves it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def discard(self) -> None:
-        """End its life, and remove it unless it was placed."""
+        """Close it, and remove it unless it was placed."""
         self.path.unlink(missing_ok=True)
         self.close()
 
 
 @contextmanager
 def explained(verb: str, path: Path | str, error: type[TranspikeError]) -> Iterator[None]:
-    """Turn what the system says of a file into one sentence."""
+    """Turn the system's error about a file into one sentence."""
     try:
         yield
     except TranspikeError:
@@ -143,13 +143,13 @@ def explained(verb: str, path: Path | str, error: type[TranspikeError]) -> Itera
 
 @contextmanager
 def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a folder: alone, to change several files at once, or with other readers.
+    """Hold a folder: alone, to change several files at once, or together with other readers.
 
-    Where the file system has no locks, nothing is held. What holds a folder must not hold it again.
+    Without locks in the file system, nothing is held. A process that holds a folder must not hold it again.
 
     Raises:
-        OSError: if the folder cannot be opened.
-        TranspikeError: if others hold it for half a minute.
+        OSError: The folder cannot be opened.
+        TranspikeError: Others hold it for half a minute.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -164,9 +164,9 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def tidy(folder: Path, name: str | None = None) -> list[str]:
-    """Remove what killed writers left of one file, or of any; gives the names of all other files there.
+    """Remove leftovers of killed writers of one file, or of all. Returns the names of all other files in the folder.
 
-    Nothing is removed while a journal lies there, which may list it.
+    Nothing is removed while the folder has a journal, which may list it.
     """
     pattern = f"{re.escape(_prefix(name))}{_RANDOM}" if name else rf"\..+\.{_RANDOM}"
     removing = not (folder / JOURNAL).exists()
@@ -179,19 +179,19 @@ def tidy(folder: Path, name: str | None = None) -> list[str]:
 
 
 def keep(descriptor: int) -> None:
-    """Hold a file's lock until `release`, or the process's end."""
+    """Hold a file's lock until `release` or until the process ends."""
     _held.add(descriptor)
 
 
 def release(descriptor: int) -> None:
-    """End a lock that `claim` gave."""
+    """Release a lock from `claim`."""
     if descriptor in _held:
         _held.remove(descriptor)
         os.close(descriptor)
 
 
 def take(path: Path) -> int | None:
-    """The locked descriptor of a file whose writer is dead; None if it lives, or nobody can tell."""
+    """Return the locked descriptor of a file whose writer is dead. None if it lives, or if this is unknown."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -203,10 +203,10 @@ def take(path: Path) -> int | None:
 
 
 def target_of(path: Path) -> Path:
-    """The file that a path stands for, which need not exist: links are followed.
+    """Return the file to which a path leads. Links are followed, and the file need not exist.
 
     Raises:
-        OSError: if there can be none.
+        OSError: There can be none.
     """
     with suppress(FileNotFoundError):
         os.stat(path)
@@ -214,7 +214,7 @@ def target_of(path: Path) -> Path:
 
 
 def sync(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where one may and can."""
+    """Wait until the names in a folder are on the disk, if this is allowed and possible."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -229,7 +229,7 @@ def is_partial_of(name: str, target: str) -> bool:
 
 
 def _prefix(name: str) -> str:
-    """How the names of a file's temporary files begin; a long name is cut, with a digest to tell it from others."""
+    """Return the beginning of the names of a file's temporary files. A long name is cut, with a digest as its end."""
     raw, room = os.fsencode(name), LONGEST - len(f"..{'0' * 8}.partial")
     if len(raw) > room:
         name = f"{os.fsdecode(raw[: room - 17])}~{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
@@ -237,7 +237,7 @@ def _prefix(name: str) -> str:
 
 
 def lock(descriptor: int, *, shared: bool = False, sure: bool = False) -> bool:
-    """Lock an open file, if nobody else does. Where the file system has no locks: true, or if `sure`, false."""
+    """Lock an open file, if no other process does. Without locks in the file system: true, or false if `sure`."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -268,7 +268,7 @@ def _remove_dead(path: Path) -> bool:
 
 
 def _close_held() -> None:
-    """A forked process, such as a loader's worker, may live on after a killed run, and must not hold its lock."""
+    """Close held locks in a forked process, such as a loader's worker, which may outlive a killed run."""
     while _held:
         with suppress(OSError):
             os.close(_held.pop())

@@ -1,4 +1,4 @@
-"""A JSON object from a stranger, field by field, each of the type that is expected."""
+"""Reads a JSON object of unknown origin field by field, each with its expected type."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ T = TypeVar("T")
 
 
 class Record:
-    """A JSON object and where it stands. Each method reads a field as one type.
+    """A JSON object and its place in a file. Each method reads a field as one type.
 
-    A field that is missing, of another type or out of its range raises an error that names file, field, what was
-    found and what was expected. Null stands for a missing value: see `has`.
+    A field that is missing, of another type or out of its range raises an error. The error names file, field, the found
+    value and the expected one. Null stands for a missing value: see `has`.
 
     Args:
-        content: what should be an object.
+        content: the value, which should be an object.
         where: the file, for the messages.
-        trail: where in the file the object stands, such as "rows[2]".
-        remedy: a sentence that says what to do, put at the end of a message.
-        error: what to raise.
+        trail: the object's place in the file, such as "rows[2]".
+        remedy: a sentence with what to do, for the end of a message.
+        error: the class of errors to raise.
 
     Raises:
-        DataError: if it is no object; or `error`.
+        DataError: It is not an object. Or `error`.
 
-    >>> row = Record({"steps": 8, "loss": None, "levels": [1, 2]}, "results.json", trail="rows[0]")
-    >>> row.whole("steps"), row.has("loss"), row.wholes("levels")
-    (8, False, [1, 2])
-    >>> row.text("steps")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: results.json: rows[0].steps=8: expected text.
-    >>> row.number("accuracy")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: results.json: rows[0].accuracy is missing.
+    Example:
+        >>> row = Record({"steps": 8, "loss": None, "levels": [1, 2]}, "results.json", trail="rows[0]")
+        >>> row.whole("steps"), row.has("loss"), row.wholes("levels")
+        (8, False, [1, 2])
+        >>> row.text("steps")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: results.json: rows[0].steps=8: expected text.
+        >>> row.number("accuracy")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: results.json: rows[0].accuracy is missing.
     """
 
     def __init__(
@@ -55,80 +56,80 @@ class Record:
     ) -> None:
         self.where, self.trail, self.remedy, self.error = where, trail, remedy, error
         if not isinstance(content, dict):
-            found = f"{trail}={checks.shown(content)}: expected an object." if trail else "expected an object."
-            raise self.wrong(found)
+            problem = f"{trail}={checks.shown(content)}: expected an object." if trail else "expected an object."
+            raise self.wrong(problem)
         self.content = content
 
     @classmethod
     def read(cls, path: Path, *, remedy: str = "", error: type[TranspikeError] = DataError) -> Record:
-        """The object that a JSON file holds.
+        """Read the object in a JSON file.
 
         Raises:
-            DataError: as `read_json`, or if it holds no object; or `error`.
+            DataError: as `read_json`; or the file has no object. Or `error`.
         """
         return cls(read_json(path, remedy=remedy, error=error), path, remedy=remedy, error=error)
 
     def has(self, field: str) -> bool:
-        """Whether there is a value, which null is not."""
+        """Whether the field has a value. Null is no value."""
         return self.content.get(field) is not None
 
     def text(self, field: str, *, choices: tuple[str, ...] = ()) -> str:
-        """Text; with ``choices``, one of these."""
+        """Return a text; with ``choices``, one of these."""
         value = self._value(field)
         if choices:
             return checks.choice(self._name(field), value, choices, error=self._error)
         return self._typed(field, value, str, "text")
 
     def whole(self, field: str, *, least: int | None = None, most: int | None = None) -> int:
-        """A whole number."""
+        """Return a whole number."""
         return checks.whole(self._name(field), self._value(field), least=least, most=most, error=self._error)
 
     def number(self, field: str, *, least: float | None = None, most: float | None = None) -> float:
-        """A finite number."""
+        """Return a finite number."""
         return checks.number(self._name(field), self._value(field), least=least, most=most, error=self._error)
 
     def flag(self, field: str) -> bool:
-        """True or false."""
+        """Return true or false."""
         return self._typed(field, self._value(field), bool, "true or false")
 
     def values(self, field: str) -> list[JSON]:
-        """A list of anything."""
+        """Return a list of any values."""
         return self._typed(field, self._value(field), list, "a list")
 
     def texts(self, field: str) -> list[str]:
-        """A list of texts."""
+        """Return a list of texts."""
         return self._each(field, lambda name, value: self._typed(name, value, str, "text"))
 
     def wholes(self, field: str, *, least: int | None = None) -> list[int]:
-        """A list of whole numbers."""
+        """Return a list of whole numbers."""
         return self._each(
             field, lambda name, value: checks.whole(self._name(name), value, least=least, error=self._error)
         )
 
     def numbers(self, field: str) -> list[float]:
-        """A list of finite numbers."""
+        """Return a list of finite numbers."""
         return self._each(field, lambda name, value: checks.number(self._name(name), value, error=self._error))
 
     def record(self, field: str) -> Record:
-        """An object."""
+        """Return an object."""
         return self._record(field, self._value(field))
 
     def records(self, field: str) -> list[Record]:
-        """A list of objects."""
+        """Return a list of objects."""
         return self._each(field, self._record)
 
     def only(self, *fields: str) -> None:
-        """Refuse fields that are none of these.
+        """Raise an error if there are other fields than these.
 
         Raises:
-            DataError: naming the first, and what comes nearest to it.
+            DataError: The message names the first of them, and the nearest known name.
         """
         for field in self.content:
             if field not in fields:
                 raise self.wrong(f"{self._inside(field)} is unknown.{checks.near(field, fields)}")
 
     def wrong(self, problem: str) -> TranspikeError:
-        """The error for something else that is wrong, to raise: with the file before it and the remedy behind."""
+        """The error for another problem, with the file before it and the remedy after it. The caller raises it."""
         return self.error(f"{self.where}: {problem} {self.remedy}".rstrip())
 
     def _value(self, field: str) -> JSON:

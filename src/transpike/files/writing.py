@@ -1,4 +1,4 @@
-"""One file: written whole or not at all, only over its own kind."""
+"""Writes one file: completely or not at all, only over a file of the same kind."""
 
 from __future__ import annotations
 
@@ -26,37 +26,38 @@ __all__ = ["check_target", "csv_table", "write", "write_csv", "write_json"]
 
 
 def write(path: Path | str, content: Content, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
-    """Write a file, whole or not at all.
+    """Write a file, completely or not at all.
 
-    It is written beside its place and moved there. Of a link the target is written; devices and pipes, such as
-    /dev/stdout, are written in place. What killed writers of the same file left is removed.
+    It is written beside its place and then moved. A link is followed to its target. Devices and pipes, such as
+    /dev/stdout, are written directly. Leftovers of killed writers of the same file are removed.
 
     Args:
-        path: where; missing folders are made.
-        content: text, bytes, or a function that writes it to the path that it is given.
-        kind: what it is; only a file of that kind is replaced.
-        error: what to raise.
+        path: the file. Missing folders are created.
+        content: text, bytes, or a function that writes to a given path.
+        kind: the file's kind. Only a file of this kind is replaced.
+        error: the class of errors to raise.
 
     Returns:
         The path.
 
     Raises:
-        ConfigError: if it cannot be written, or what lies there is of another kind; or `error`.
+        ConfigError: It cannot be written, or the existing file is of another kind. Or `error`.
 
-    >>> from transpike.files.kinds import marked
-    >>> page = marked("a page", "<title>")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = write(f"{folder}/new/page.html", "<title>1</title>", kind=page)
-    ...     _ = path.with_name("notes.txt").write_text("mine")
-    ...     write(path.with_name("notes.txt"), "<title>2</title>", kind=page)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: .../notes.txt: already exists and is not a page; name another place.
+    Example:
+        >>> from transpike.files.kinds import marked
+        >>> page = marked("a page", "<title>")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write(f"{folder}/new/page.html", "<title>1</title>", kind=page)
+        ...     _ = path.with_name("notes.txt").write_text("mine")
+        ...     write(path.with_name("notes.txt"), "<title>2</title>", kind=page)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: .../notes.txt: already exists and is not a page; name another place.
     """
     path = Path(path)
     with explained("write", path, error):
         if (descriptor := _open_in_place(path)) is not None:
-            # Nobody may read any more what this process prints, which is no error of what it writes.
+            # It is no error of the file if nobody reads this process's output any more.
             with suppress(BrokenPipeError) if _own_descriptor(path) is not None else nullcontext():
                 _pour(descriptor, content)
             return path
@@ -71,18 +72,18 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
         finally:
             partial.discard()
         sync(target.parent)
-        with suppress(OSError):  # of a folder that may be written to, but not listed
+        with suppress(OSError):  # the folder may allow writing, but not listing
             tidy(target.parent, target.name)
     return path
 
 
 def write_json(path: Path | str, data: object, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
-    """`write`, of ``data`` as JSON; see `plain` for what becomes of it."""
+    """`write` ``data`` as JSON; `plain` converts it."""
     return write(path, dumps(data), kind=kind, error=error)
 
 
 def csv_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> tuple[str, Kind]:
-    """A table as CSV, and what it is: only one with the same heading is replaced by it."""
+    """Return a table as CSV, and its kind. It only replaces a table with the same heading."""
     text = io.StringIO()
     csv.writer(text).writerows([heading, *rows])
     first = text.getvalue().partition("\r\n")[0]
@@ -90,32 +91,32 @@ def csv_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> tuple
 
 
 def write_csv(path: Path | str, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
-    """`write`, of a `csv_table`."""
+    """`write` a `csv_table`."""
     text, kind = csv_table(heading, rows)
     return write(path, text, kind=kind)
 
 
 def check_target(path: Path | str, kind: Kind, *, error: type[TranspikeError] = ConfigError) -> None:
-    """Find out, before the work whose result it is to hold, that a file could not be written.
+    """Check, before the work, that the file for its result can be written.
 
     Raises:
-        ConfigError: if what lies there is of another kind, or its folder cannot be written to; or `error`.
+        ConfigError: The existing file is of another kind, or its folder cannot be written to. Or `error`.
     """
     path = Path(path)
     with explained("write", path, error):
         if _special(path):
             return
         check_kind(path, kind, error=error)
-        # The nearest folder that is there is the one in which the missing ones would be made.
+        # Missing folders would be created in the nearest existing one.
         folder = next(each for each in target_of(path).parents if each.exists())
         if not os.access(folder, os.W_OK | os.X_OK):
             with suppress(FileNotFoundError):
-                os.unlink(folder / f".{secrets.token_hex(8)}")  # tells why: no permission, or a read-only disk
+                os.unlink(folder / f".{secrets.token_hex(8)}")  # shows the reason: no permission, or a read-only disk
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _special(path: Path) -> bool:
-    """Whether a path is that of a device or a pipe, or of a file that this process has open."""
+    """Whether a path leads to a device, to a pipe, or to a file that this process has open."""
     try:
         if _own_descriptor(path) is not None:
             return True
@@ -126,11 +127,11 @@ def _special(path: Path) -> bool:
 
 
 def _open_in_place(path: Path) -> int | None:
-    """A file descriptor of a device or a pipe, or of what this process has open; None for other files."""
+    """Return a file descriptor of a device, a pipe, or an open file of this process. None for other files."""
     own = _own_descriptor(path)
     if own is not None:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # what was printed before comes before it
+            stream.flush()  # earlier output comes before it
         return os.dup(own)
     if not _special(path):
         return None
@@ -139,7 +140,7 @@ def _open_in_place(path: Path) -> int | None:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
-            # A pipe that nobody reads yet.
+            # A pipe that has no reader yet.
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode) or time.monotonic() > end:
                 raise
             time.sleep(0.05)
@@ -159,9 +160,9 @@ def _pour(descriptor: int, content: Content) -> None:
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """The number of the open file of this process that a path such as /dev/stdout stands for."""
+    """Return the number of this process's open file for a path such as /dev/stdout."""
     place = os.path.join(os.getcwd(), path)
-    for _ in range(40):  # links within each other, at most, on Linux
+    for _ in range(40):  # the largest depth of links on Linux
         folder, name = os.path.realpath(os.path.dirname(place)), os.path.basename(place)
         if re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", folder) and name.isdecimal():
             return int(name)

@@ -1,4 +1,4 @@
-"""YAML from strangers, within limits: text that refers to itself can stand for more than any memory holds."""
+"""Reads YAML of unknown origin within limits, because text that refers to itself can expand without bound."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from jsonargparse import get_loader
 __all__ = ["LARGEST", "first_line", "load_yaml"]
 
 LARGEST, NODES, DEEPEST = 2**20, 100_000, 60
-"""Limits of YAML: bytes; values, each counted as often as it is referred to; lists and mappings within each other."""
+"""Limits of YAML: bytes; values, where each reference counts again; depth of nested lists and mappings."""
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_yaml(text: str) -> Any:
-    """What YAML holds, within the limits of size, depth and number of values.
+    """Read YAML, within the limits of size, depth and number of values.
 
     Raises:
-        yaml.YAMLError: for what is no YAML, or beyond the limits.
+        yaml.YAMLError: The text is not YAML, or exceeds the limits.
 
-    >>> load_yaml("steps: [4, 8]")
-    {'steps': [4, 8]}
-    >>> load_yaml("a: &a [x, x]\\n" + "\\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefghijklmnopq",
-    ...     "bcdefghijklmnopqr")))
-    Traceback (most recent call last):
-    ...
-    yaml.error.YAMLError: holds more than 100,000 values, with those that it refers to.
+    Example:
+        >>> load_yaml("steps: [4, 8]")
+        {'steps': [4, 8]}
+        >>> load_yaml("a: &a [x, x]\\n" + "\\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefghijklmnopq",
+        ...     "bcdefghijklmnopqr")))
+        Traceback (most recent call last):
+        ...
+        yaml.error.YAMLError: holds more than 100,000 values, with those that it refers to.
     """
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"longer than {LARGEST:,} characters.")
@@ -55,12 +56,12 @@ def load_yaml(text: str) -> Any:
     try:
         return get_loader("yaml")(text)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        # A number with more digits than Python reads, or a value that is not what its tag says.
+        # A number has more digits than Python reads, or a value does not fit its tag.
         raise yaml.YAMLError(f"a value cannot be read ({error}).") from error
 
 
 def first_line(error: yaml.YAMLError) -> str:
-    """What is wrong with YAML, in one line."""
+    """Return what is wrong with YAML, in one line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return " ".join(str(error).split())

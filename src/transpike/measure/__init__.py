@@ -1,1 +1,1 @@
-"""A network on images: conversions, firing, operations, rebuilt images, stages of student and teacher."""
+"""Measures networks on images: conversions, firing, operations, rebuilt images, stages of student and teacher."""

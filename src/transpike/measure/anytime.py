@@ -1,4 +1,4 @@
-"""Early answers measured: how many are other ones, after how many steps, at what energy; beside one step for all."""
+"""Measures early answers: how many differ, after how many steps, at what energy; compared with one step for all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["AGREEMENTS", "early", "energies", "fixed", "stopped", "stopping"]
 
 
 AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
-"""Agreements that make a curve."""
+"""The agreements that make a curve."""
 
 
 def early(
@@ -37,20 +37,20 @@ def early(
     counted: int = 64,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Early, ...]:
-    """Answers at an agreement, then at those of `AGREEMENTS` that so many images can promise, then at each step.
+    """Measure answers at an agreement, at those of `AGREEMENTS` for which the images suffice, and at each step.
 
     Args:
-        snn: a converted network of one output of classes, of a scheme that streams.
-        batches: of images, or of pairs (images, labels).
-        agreement: the share of answers that are to be those of full runs.
-        held_out: how many images, the first ones, set the threshold; figures are of the others.
-        counted: how many of the others energies are counted on.
-        total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
-            rank; all then give the same.
+        snn: a converted network with one output of classes, and a scheme that streams.
+        batches: batches of images, or of pairs (images, labels).
+        agreement: the required share of answers that equal those of full runs.
+        held_out: the number of images, the first ones, that set the threshold. The figures are for the others.
+        counted: the number of the other images whose energies are counted.
+        total: sums a tensor over processes. Each process has every world-th of the images, starting from the one of its
+            rank. All processes then return the same.
 
     Raises:
-        ConfigError: if an agreement needs more images to set the threshold.
-        DataError: if no others are left.
+        ConfigError: An agreement needs more images to set the threshold.
+        DataError: No other images are left.
     """
     return stopping(snn, batches, agreement=agreement, held_out=held_out, counted=counted, total=total)[0]
 
@@ -64,45 +64,50 @@ def stopping(
     counted: int = 64,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[tuple[Early, ...], list[tuple[int, int]]]:
-    """`early`; and (number, steps) of the images that are measured on, from the surest answer to the least sure."""
+    """Return `early`, and (number, steps) of the measured images, from the surest answer to the least sure."""
     if held_out < least_images(agreement):
         raise ConfigError(
             f"agreement={agreement} needs at least {least_images(agreement)} held-out images, not {held_out}"
         )
     outputs, labels, few = [], [], []
-    seen = 0
+    count = 0
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if total else (0, 1)
     begin, end = (len(range(rank, most, world)) for most in (held_out, held_out + counted))  # of this process's images
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         outputs.append(trajectories(snn, x).flatten(2).cpu())
         labels.append(y)
-        few.append(x[max(begin - seen, 0) : max(end - seen, 0)])
-        seen += len(x)
-    said = _gathered(torch.cat(outputs, 1).movedim(1, 0), total).movedim(0, 1)
-    seen = said.shape[1]
-    if seen <= held_out:
-        raise DataError(f"{held_out} images set the threshold, and none of {seen} is left to measure on")
+        few.append(x[max(begin - count, 0) : max(end - count, 0)])
+        count += len(x)
+    outputs_by_step = _gathered(torch.cat(outputs, 1).movedim(1, 0), total).movedim(0, 1)
+    count = outputs_by_step.shape[1]
+    if count <= held_out:
+        raise DataError(f"{held_out} images set the threshold, and none of {count} is left to measure on")
     share = left(snn)
     known = None if any(y is None for y in labels) else _gathered(torch.cat(labels), total)[held_out:]
     images = torch.cat(few)
     energy = energies(snn, images).cpu() if len(images) else torch.zeros(0, snn.steps, dtype=torch.float64)
     energy = _gathered(energy, total, begin=held_out)
-    rule = learned(said[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps))
-    said = said[:, held_out:]
+    rule = learned(
+        outputs_by_step[:, :held_out], share, score="bound", changed=other_prediction, first=min(2, snn.steps)
+    )
+    outputs_by_step = outputs_by_step[:, held_out:]
     rows = []
     for required in (agreement, *(one for one in AGREEMENTS if least_images(one) <= held_out and one != agreement)):
-        steps = rule.stops(said, share, agreement=required)
-        answers = said[steps - 1, torch.arange(len(steps))]
-        rows.append(_early(snn, steps, answers, said[-1], required, known, energy))
-    steps, sure = rule.stops(said, share, agreement=agreement), rule.scores(said, share)[rule.first - 1]
+        steps = rule.stops(outputs_by_step, share, agreement=required)
+        answers = outputs_by_step[steps - 1, torch.arange(len(steps))]
+        rows.append(_early(snn, steps, answers, outputs_by_step[-1], required, known, energy))
+    steps, sure = (
+        rule.stops(outputs_by_step, share, agreement=agreement),
+        rule.scores(outputs_by_step, share)[rule.first - 1],
+    )
     order = sorted(range(len(steps)), key=lambda k: (int(steps[k]), -float(sure[k])))
-    found = [(held_out + k, int(steps[k])) for k in order]
-    return (*rows, *fixed(snn, said, labels=known, energy=energy)), found
+    shown = [(held_out + k, int(steps[k])) for k in order]
+    return (*rows, *fixed(snn, outputs_by_step, labels=known, energy=energy)), shown
 
 
 def _gathered(own: Tensor, total: Callable[[Tensor], Tensor] | None, *, begin: int = 0) -> Tensor:
-    """Of all processes, in the images' order: each has every world-th from the image ``begin`` on."""
+    """Gather from all processes in the images' order: each has every world-th image, starting at ``begin``."""
     if total is None:
         return own
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -120,15 +125,15 @@ def stopped(
     labels: Tensor | None = None,
     energy: Tensor | None = None,
 ) -> Early:
-    """What answers of `SpikingNetwork.until` are, beside the outputs ``full`` [N, values] of full runs.
+    """Measure answers of `SpikingNetwork.until` against the outputs ``full`` [N, values] of full runs.
 
     Args:
         snn: the network.
-        answer: of ``until``.
-        full: what calling the network gives for the same images.
+        answer: the result of ``until``.
+        full: the network's outputs for the same images.
         agreement: the required share of equal answers.
         labels: classes [N].
-        energy: of `energies`, of the first of these images.
+        energy: the result of `energies` for the first of these images.
     """
     outputs: Tensor = torch.utils._pytree.tree_leaves(answer.outputs)[0]
     return _early(snn, answer.steps, outputs, full, agreement, labels, energy)
@@ -137,7 +142,7 @@ def stopped(
 def fixed(
     snn: SpikingNetwork, outputs: Tensor, *, labels: Tensor | None = None, energy: Tensor | None = None
 ) -> tuple[Early, ...]:
-    """The same where all images stop after one step, for each: ``outputs`` [T, N, values] of `trajectories`."""
+    """Do the same if all images stop after one step, for each step: ``outputs`` [T, N, values] of `trajectories`."""
     steps = torch.ones(outputs.shape[1], dtype=torch.long)
     return tuple(
         _early(snn, steps * (step + 1), now, outputs[-1], None, labels, energy) for step, now in enumerate(outputs)
@@ -179,11 +184,11 @@ def _early(
 
 
 def energies(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """Microjoules [N, T] of each image if it stops after each of the output's steps.
+    """Return the microjoules [N, T] of each image if it stops after each of the output's steps.
 
-    Counted as in `transpike.measure.conversion.compare`, which gives the mean of the last column. A layer that has
-    fired in some of its steps when the output stops has caused the operations of these spikes; updates that it makes
-    whether or not it fires are spread evenly over the steps in which it listens.
+    They are counted as in `transpike.measure.conversion.compare`, which gives the mean of the last column. A layer that
+    has fired in some of its steps when the output stops has caused the operations of these spikes. Updates that do not
+    depend on firing are spread evenly over the steps in which the layer receives input.
     """
     return _Energies(snn).of(images)
 
@@ -204,11 +209,11 @@ class _Energies:
         return (torch.cat(parts) + self._currents()) * 1e6
 
     def _add(self, op: Op, fired: Tracked) -> None:
-        """What one layer's spikes cause, and its own updates."""
+        """Add the operations that one layer's spikes cause, and its own updates."""
         scheme, steps, neurons = self.snn.scheme, self.snn.steps, math.prod(op.shape)
         digits = scheme.digits if op.fires else scheme.encoded
         wait = self.snn.timing.waits[op.name] if op.fires else 0
-        if digits is None:  # an analog current: the first layer's products are made once
+        if digits is None:  # an analog current: the first layer's products are computed once
             self.sums += float(self.fan_out[op.name].sum(dtype=torch.float64)) * MULTIPLY_ACCUMULATE
             return
         caused = torch.zeros(steps, fired.spikes.shape[1], dtype=torch.float64, device=self.snn.device)
@@ -218,13 +223,13 @@ class _Energies:
             synapse = synaptic_operations({level: 1}, digits=digits, fan_out=1).joules
             caused += _total(there * self.fan_out[op.name]) * synapse + _total(there) * each
             caused += _total(there * self.pairings[op.name]) * MULTIPLY_ACCUMULATE
-        come = [self._simulated(op.name, step + 1) for step in range(steps)]
-        heard = [self._simulated(op.name, step + 1 + wait, steps + wait) / (steps + wait) for step in range(steps)]
-        so_far = torch.cat([torch.zeros_like(caused[:1]), caused.cumsum(0)])[come]
-        self.sums += (so_far + own * torch.tensor(heard, dtype=torch.float64, device=caused.device)[:, None]).T
+        fired_steps = [self._simulated(op.name, step + 1) for step in range(steps)]
+        shares = [self._simulated(op.name, step + 1 + wait, steps + wait) / (steps + wait) for step in range(steps)]
+        so_far = torch.cat([torch.zeros_like(caused[:1]), caused.cumsum(0)])[fired_steps]
+        self.sums += (so_far + own * torch.tensor(shares, dtype=torch.float64, device=caused.device)[:, None]).T
 
     def _own(self, op: Op, neurons: int) -> tuple[float, float]:
-        """Joules of a layer's own updates without spikes, and of one spike's."""
+        """Return the joules of a layer's own updates without spikes, and those of one spike."""
         if op.kind == "input":
             none, one = (encoder_operations(self.snn.scheme, values=neurons, spikes=k).joules for k in (0, 1))
             return none, one - none
@@ -235,18 +240,18 @@ class _Energies:
         return none, one - none
 
     def _currents(self) -> Tensor:
-        """[T]: currents that are passed on, and the sums that are decoded."""
+        """Return [T]: the cost of currents that are passed on, and of the decoded sums."""
         steps = self.snn.steps
         share = torch.arange(1, steps + 1, dtype=torch.float64, device=self.snn.device) / steps
         values = sum(math.prod(op.shape) for op in self.graph if weighted(op) and op.name in self.snn.readouts)
-        found = readout_operations(self.snn.scheme, values=values).joules * share
+        joules = readout_operations(self.snn.scheme, values=values).joules * share
         for name, count in relays(self.graph).items():
-            come = [self._simulated(name, step + 1) for step in range(steps)]
-            found += torch.tensor(come).to(found) * count * ACCUMULATE
-        return found
+            fired_steps = [self._simulated(name, step + 1) for step in range(steps)]
+            joules += torch.tensor(fired_steps).to(joules) * count * ACCUMULATE
+        return joules
 
     def _simulated(self, name: str, step: int, most: int | None = None) -> int:
-        """Steps in which a layer has fired when the output's step comes."""
+        """Return the steps in which a layer has fired at this step of the output."""
         return min(self.arrived + step - self.snn.timing.first_spike[name], most or self.snn.steps)
 
 

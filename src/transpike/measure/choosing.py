@@ -29,7 +29,7 @@ from transpike.results import Limits, Spikes, Try
 __all__ = ["convert", "find", "tries_table"]
 
 _HELD = 256
-"""Images on which a goal is judged, at most."""
+"""The largest number of images that judge a goal."""
 
 
 def convert(
@@ -89,24 +89,25 @@ def convert(
             and the limit that binds; ``tries`` holds the tried networks.
         ConfigError: The goal, the limits or ``spikes`` are not valid, or there is a goal or limit without a search.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> import transpike
-    >>> _ = torch.manual_seed(0)
-    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    >>> images = torch.rand(64, 4)
-    >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
-    >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
-    (14, True)
-    >>> limits = {"latency": 12, "payload_bits": 1}
-    >>> snn = transpike.convert(ann, images, scheme="auto", goal={"error": 5}, limits=limits)
-    >>> snn.latency <= 12, snn.scheme.levels
-    (True, (1,))
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import transpike
+        >>> _ = torch.manual_seed(0)
+        >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> images = torch.rand(64, 4)
+        >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
+        >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
+        (14, True)
+        >>> limits = {"latency": 12, "payload_bits": 1}
+        >>> snn = transpike.convert(ann, images, scheme="auto", goal={"error": 5}, limits=limits)
+        >>> snn.latency <= 12, snn.scheme.levels
+        (True, (1,))
     """
     if isinstance(scheme, str) and scheme == "auto":
         console = Console(stderr=True, quiet=not verbose)
-        wanted = Goal.of(goal), Limits.of(limits or {})
-        return find(ann, calibration, *wanted, spikes=spikes, until=until, console=console).network
+        goal_and_limits = Goal.of(goal), Limits.of(limits or {})
+        return find(ann, calibration, *goal_and_limits, spikes=spikes, until=until, console=console).network
     for name, value in (("goal", goal), ("limits", limits)):
         if value is not None:
             raise ConfigError(f'{name}: only a search takes this; give scheme="auto" to search for one')
@@ -124,16 +125,17 @@ def find(
     until: str | None = None,
     console: Console,
 ) -> Search:
-    """Split the images into those that amplitudes are found on and those that judge, and search.
+    """Split the images into those that set the amplitudes and those that judge the goal, and search.
 
     Args:
         ann: as `convert`.
         calibration: as `convert`.
-        goal: what must be met.
-        limits: what may not be exceeded.
-        images: how many to use.
+        goal: the goal to meet.
+        limits: the limits to keep.
+        images: the number of images to use.
         spikes: as `convert`.
-        console: where progress and what was tried are shown.
+        until: as `convert`.
+        console: shows progress and the networks that were tried.
 
     Raises:
         TranspikeError: as `convert`.
@@ -168,16 +170,16 @@ def find(
     try:
         with Progress(*columns, console=console, disable=console.quiet, transient=True) as progress:
             bar = progress.add_task("searching", total=SIMULATIONS)
-            found = search(prepared, held, limits, progress=partial(_show, progress, bar))
+            result = search(prepared, held, limits, progress=partial(_show, progress, bar))
     except GoalError as error:
         console.print(tries_table(error.tries, goal))
         raise
-    console.print(tries_table(found.tries, goal))
-    return found
+    console.print(tries_table(result.tries, goal))
+    return result
 
 
 def _check_stops(goal: Goal, agreement: float, images: int) -> None:
-    """Whether so many images can show when answers may stop."""
+    """Check that so many images can determine when answers may stop."""
     if goal.kind not in ("same", "loss"):
         raise ConfigError(
             f"limits: mean_latency stops an image when its prediction is sure, but the goal {goal.kind} is not about "
@@ -195,7 +197,7 @@ def _show(progress: Progress, bar: TaskID, what: str, simulations: int) -> None:
 
 
 class _Labelled:
-    """Batches as they are, whose labels are kept as long as all have them."""
+    """Passes batches on unchanged, and keeps their labels as long as all batches have them."""
 
     def __init__(self, batches: Iterable[object]) -> None:
         self._batches, self._found = batches, list[Tensor | None]()
@@ -209,13 +211,13 @@ class _Labelled:
             yield batch
 
     def labels(self, count: int) -> Tensor | None:
-        """Of the first ``count`` images; None where a batch had none."""
+        """Return the labels of the first ``count`` images, or None if a batch had none."""
         known = [y for y in self._found if y is not None]
         return torch.cat(known)[:count] if known and len(known) == len(self._found) else None
 
 
 def tries_table(tries: Sequence[Try], goal: Goal) -> Table:
-    """What a search tried; ">" marks what it took."""
+    """Return a table of the networks that a search tried; ">" marks the one that it chose."""
     table = Table(title=f"{goal}: what was tried", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     table.caption_justify, table.pad_edge = "left", False
     table.caption = f">: taken; *: beyond a limit; kept: predictions that hold with {goal.margin:g} times the deviation"

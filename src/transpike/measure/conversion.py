@@ -1,4 +1,4 @@
-"""A spiking network beside the network it was made from, on the same images: every figure of a result row."""
+"""Compares a spiking network with the original network on the same images: every figure of a result row."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ SPIKES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A spiking network beside the network it was made from.
+    """A spiking network compared with the original network.
 
     Attributes:
-        images: how many both have seen.
-        ann: the network it was made from.
-        row: the spiking network; counts and energies per image, energies in microjoules, a layer of neurons each.
+        images: the number of images that both have seen.
+        ann: the original network.
+        row: the spiking network: counts and energies for each image, energies in microjoules, and each layer of
+            neurons.
     """
 
     images: int
@@ -73,26 +74,27 @@ def compare(
     """Run both networks and measure fidelity, spikes, operations, energy and speed.
 
     Args:
-        snn: a converted network; the network it was made from runs on the same weights (`SpikingNetwork.analog`).
-        batches: of images of one size, or of pairs (images, labels). Beside a metric, labels may be all that it takes.
-        layer_images: how many of the images the measures of single layers, spikes and operations are taken over: the
-            first ones, in whichever process they are.
-        progress: called with the number of images done, batch by batch.
-        total: sums a tensor over processes, each of which has every world-th of the images, beginning with that of its
-            rank; all then give the same measures, but for those of time.
-        technology: what energies are of.
-        metric: what to measure outputs by beside classes: a name of `transpike.metrics.tasks.METRICS`; a function of
-            outputs and targets, as the network returns them, that gives a number, or one an image; or several by name.
-            The spiking network is measured against the other's outputs, and both against labels where there are some;
-            class indices are left out where a measure does not take them.
+        snn: a converted network. The original network runs with the same weights (`SpikingNetwork.analog`).
+        batches: batches of images of one size, or of pairs (images, labels). With a metric, labels may have any form
+            that it accepts.
+        layer_images: how many images, the first ones of all processes, are used for the measures of single layers,
+            spikes and operations.
+        progress: called after each batch with the number of finished images.
+        total: sums a tensor over processes. Each process has every world-th of the images, starting from the one of its
+            rank. All processes then return the same measures, except for those of time.
+        technology: the technology for the energies.
+        metric: a measure of the outputs, beside classes: a name of `transpike.metrics.tasks.METRICS`; a function of
+            outputs and targets in the network's own form that returns a number, or one for each image; or several by
+            name. The spiking network is measured against the original's outputs, and both against labels if there are
+            any. Class indices are left out if a measure does not accept them.
 
     Returns:
-        The figures of both; accuracies are None without labels.
+        The figures of both. Accuracies are None without labels.
 
     Raises:
-        DataError: for no images, or labels that are not class indices.
+        DataError: There are no images, or labels are not class indices.
     """
-    counts, seconds, seen = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
+    counts, seconds, count = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
     labelled = known = True
     layers = _Layers(snn, technology)
     if total:
@@ -103,15 +105,15 @@ def compare(
     for batch in batches:
         x, y = batch if isinstance(batch, (list, tuple)) else (batch, None)
         labelled &= y is not None
-        if not seen and (sized := snn.at(x.shape[1:])) is not snn:  # costs are those of the size that is run
+        if not count and (sized := snn.at(x.shape[1:])) is not snn:  # costs are those of the images' size
             snn, layers = sized, _Layers(sized, technology)
-        if seen < layer_images:
-            layers.update(x[: layer_images - seen])
+        if count < layer_images:
+            layers.update(x[: layer_images - count])
         outputs, readings = list[Any](), list[dict[str, Tensor]]()
         for k, analog in enumerate((True, False)):
             started = time.perf_counter()
-            found, decoded = snn.readings(x, analog=analog)
-            outputs.append(tree_map(Tensor.cpu, found))  # the copy waits for a GPU to finish
+            result, decoded = snn.readings(x, analog=analog)
+            outputs.append(tree_map(Tensor.cpu, result))  # the copy waits for a GPU to finish
             readings.append(decoded)
             seconds[k] += time.perf_counter() - started
         first = [logits(each) for each in outputs]
@@ -120,10 +122,10 @@ def compare(
         counts += _counts(first[0], first[1], y if known else None)
         scores.update(outputs[0], outputs[1], y if labelled else None)
         errors.update(readings[0], readings[1])
-        seen += len(x)
+        count += len(x)
         if progress:
             progress(len(x))
-    tally = torch.cat([counts, torch.tensor([seen], dtype=torch.float64)])
+    tally = torch.cat([counts, torch.tensor([count], dtype=torch.float64)])
     ann, right, same, error, norm, images = (total(tally) if total else tally).tolist()
     if not images:
         raise DataError("there are no images to measure on")
@@ -170,7 +172,7 @@ def compare(
             if joules or part not in ("macs", "products", "functions")
         },
         seconds=seconds[1],
-        images_per_second=images / seconds[1] if seen else 0.0,
+        images_per_second=images / seconds[1] if count else 0.0,
         layer_images=layers.images,
         layers=layers.rows(),
     )
@@ -179,19 +181,19 @@ def compare(
         measures=ann_measures,
         macs=float(ann_work.macs),
         energy_uj=ann_work.joules_in(technology) * 1e6,
-        images_per_second=images / seconds[0] if seen else 0.0,
+        images_per_second=images / seconds[0] if count else 0.0,
     )
     return Comparison(int(images), about, row)
 
 
 def logits(output: object) -> Tensor:
-    """The first output, as [N, values]."""
+    """Return the first output as [N, values]."""
     first: Tensor = torch.utils._pytree.tree_leaves(output)[0]
     return (first if first.is_floating_point() else first.float()).reshape(len(first), -1)
 
 
 def _counts(ann: Tensor, snn: Tensor, labels: Tensor | None) -> Tensor:
-    """Right predictions of both, equal predictions, squared error and squared norm of centred logits."""
+    """Return right predictions of both, equal predictions, squared error and squared norm of the centred logits."""
     predicted, fired = ann.argmax(1), snn.argmax(1)
     if labels is None:
         right = [torch.tensor(0.0)] * 2
@@ -205,18 +207,18 @@ def _counts(ann: Tensor, snn: Tensor, labels: Tensor | None) -> Tensor:
 
 
 def _counted(spikes: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
-    """For each neuron, over steps and images: its positive spikes, then its spikes of each level or a higher one."""
+    """Return for each neuron, over steps and images: its positive spikes, then its spikes of each level or higher."""
     sums = [torch.zeros_like(spikes[0, 0], dtype=torch.float32) for _ in range(1 + len(levels))]
-    held = torch.empty_like(spikes[0, 0])
+    buffer = torch.empty_like(spikes[0, 0])
     for row in spikes.flatten(0, 1):  # one image at one step, in one buffer: allocation would cost more than counting
-        sums[0] += torch.clamp(row, 0, 1, out=held)
+        sums[0] += torch.clamp(row, 0, 1, out=buffer)
         for level, count in zip(levels, sums[1:], strict=True):
-            count += torch.abs(row, out=held).sub_(level - 1).clamp_(0, 1)
+            count += torch.abs(row, out=buffer).sub_(level - 1).clamp_(0, 1)
     return sums
 
 
 class _Layers:
-    """Spikes, operations and errors of every layer, gathered over images."""
+    """Collects spikes, operations and errors of every layer over images."""
 
     def __init__(self, snn: SpikingNetwork, technology: Technology) -> None:
         self.snn, self.technology = snn, technology
@@ -232,15 +234,15 @@ class _Layers:
         self.errors = {name: LayerErrors(largest=reach, unit=unit) for name in self.ops}
         self.spikes = {name: {1: 0.0, -1: 0.0} for name in self.ops}  # by sign
         self.synapses = {name: dict.fromkeys(self._levels(name), 0.0) for name in self.ops}  # spikes times fan-out
-        self.products = {name: {1: 0.0} for name in self.ops}  # spikes times numbers of the other operand
+        self.products = {name: {1: 0.0} for name in self.ops}  # spikes times the numbers of the other operand
         self.images = 0
 
     def _levels(self, name: str) -> tuple[int, ...]:
-        """The magnitudes that a spike of the layer may have; none for an analog current."""
+        """Return the magnitudes that a spike of the layer may have; none for an analog current."""
         return tuple(sorted({abs(digit) for digit in self.digits[name] or () if digit}))
 
     def update(self, x: Tensor) -> None:
-        """Add images ``x``: the analog activations and the spikes of one chunk at a time."""
+        """Add images ``x``: analog activations and spikes, one chunk at a time."""
         for part in self.snn.chunks(x):
             self.targets: dict[str, Tensor] = {}
             self.snn.analog(part, lambda op, value: self.targets.__setitem__(op.name, value))
@@ -248,13 +250,13 @@ class _Layers:
         self.images += len(x)
 
     def combine(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Make of what this process has gathered what all have; `total` sums a tensor over them."""
+        """Replace this process's sums by those over all processes; `total` sums a tensor over them."""
         self.images = int(total(torch.tensor(float(self.images), dtype=torch.float64)))
         for name in self.ops:
             self.errors[name].combine(total)
             for counts in (self.spikes[name], self.synapses[name], self.products[name]):
-                found = total(torch.tensor(list(counts.values()), dtype=torch.float64)).tolist()
-                counts.update(zip(counts, found, strict=True))
+                sums = total(torch.tensor(list(counts.values()), dtype=torch.float64)).tolist()
+                counts.update(zip(counts, sums, strict=True))
 
     def _watch(self, op: Op, fired: Tracked) -> None:
         spikes, name = fired.spikes, op.name
@@ -266,7 +268,7 @@ class _Layers:
             for level, here, beyond in zip(levels, above, [*above[1:], torch.zeros(())], strict=True):
                 self.synapses[name][level] += float(((here - beyond) * self.fan_out[name]).sum(dtype=torch.float64))
         if fired.residual is None and op.fires:
-            return  # more of the train follows
+            return  # more of the train will follow
         target = self.targets.pop(name).float()
         if fired.residual is None or fired.target is None:
             decoded = decode(self.snn.scheme, spikes)
@@ -275,9 +277,9 @@ class _Layers:
             self.errors[name].update(target, fired.target - fired.residual, fired.residual)
 
     def _work(self, name: str) -> Operations:
-        """Operations of one layer for one image: its own updates, and what its spikes cause."""
+        """Return the operations of one layer for one image: its own updates, and those that its spikes cause."""
         neurons, digits = math.prod(self.ops[name].shape), self.digits[name]
-        if digits is None:  # an analog current: the first layer's products are made once
+        if digits is None:  # an analog current: the first layer's products are computed once
             return Operations(macs=float(self.fan_out[name].sum(dtype=torch.float64)))
         spikes = sum(self.spikes[name].values())
         synaptic = synaptic_operations(self.synapses[name], digits=digits, fan_out=1)
@@ -296,15 +298,15 @@ class _Layers:
         return synaptic + relayed + own_work
 
     def evaluated_once(self) -> Operations:
-        """What the analog network takes for functions that are more than comparisons: one evaluation of each."""
-        found = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons]
+        """Return the cost of one evaluation of each function, in the analog network, beyond comparisons."""
+        evaluations = [evaluated(self.snn.graph, op) for op in self.snn.graph.neurons]
         return Operations(
-            function_additions=sum(once.additions for once in found),
-            function_multiplications=sum(once.multiplications for once in found),
+            function_additions=sum(once.additions for once in evaluations),
+            function_multiplications=sum(once.multiplications for once in evaluations),
         )
 
     def operations(self) -> Operations:
-        """Operations of the whole network for one image."""
+        """Return the operations of the whole network for one image."""
         whole = Operations()
         for name in self.ops:
             whole += self._work(name)
@@ -314,7 +316,7 @@ class _Layers:
         return whole + passed + readout_operations(self.snn.scheme, values=values)
 
     def spikes_per_neuron(self) -> tuple[float, float]:
-        """Positive and negative ones, means over all neurons that fire, the input's encoder left out."""
+        """Return positive and negative spikes, averaged over all neurons that fire, without the input's encoder."""
         names = [name for name in self.ops if name != "input"]
         neurons = sum(math.prod(self.ops[name].shape) for name in names) * self.images
         positive, negative = (sum(self.spikes[name][sign] for name in names) / max(neurons, 1) for sign in (1, -1))

@@ -1,4 +1,4 @@
-"""Networks behind an input encoder: the artificial one that sees all that it shows, and its spiking twin."""
+"""Networks with an input encoder: the artificial one that sees the sum of its output, and its spiking twin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Encoded", "Measured"]
 
 
 class Measured(TypedDict):
-    """What the results of a twin say of its spikes."""
+    """The measurements of a twin's spikes in its results."""
 
     by_steps: tuple[results.AtSteps, ...]
     spiking: results.Spiking
@@ -33,14 +33,14 @@ class Measured(TypedDict):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Images behind an input encoder.
+    """Images with an input encoder.
 
     Attributes:
         sets: the images.
-        encoder: of `transpike.coding`, on the CPU.
+        encoder: an encoder of `transpike.coding`, on the CPU.
         scheme: its name, T and settings.
-        words: what tables call a setting.
-        at: gives the same encoder for another T.
+        words: the words of tables for each setting.
+        at: returns the same encoder for another T.
         machine: devices and precision.
     """
 
@@ -53,26 +53,26 @@ class Encoded:
 
     @property
     def device(self) -> str:
-        """Of what Lightning does not run."""
+        """The device of computations that Lightning does not run."""
         return "cuda" if self.machine.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
     @property
     def shape(self) -> Shape:
-        """Of a network, for which the encoder may have laid out an image larger than it is."""
+        """The shape of a network's input. The encoder may lay out an image larger than the original."""
         size, _ = self.encoder.output_size((self.sets.size, self.sets.size))
         return {"num_classes": self.sets.classes, "in_channels": self.sets.channels, "image_size": size}
 
     def operations(self, network: Network) -> results.Operations:
-        """The operations of an artificial network, or of the one that a twin comes from."""
+        """Return the operations of an artificial network, or of the one that is a twin's origin."""
         name = f"spiking_{network.name.removeprefix('spiking_')}"
         return ann_operations(name, network.kwargs, shape=self.shape, side=self.sets.size)
 
     def measure(self, twin: Network, *, others: Sequence[int]) -> tuple[Evaluation, Measured]:
-        """Accuracy by T and by steps shown, firing, operations, and images rebuilt from the encoder's spikes.
+        """Measure accuracy by T and by steps shown, firing, operations, and images rebuilt from the encoder's spikes.
 
         Args:
-            twin: a spiking network; left on the CPU.
-            others: than the encoder's T, at which it is tested, too.
+            twin: a spiking network. It is left on the CPU.
+            others: numbers of steps, beside the encoder's T, at which it is tested too.
         """
         test, steps = self.sets.test, self.encoder.steps
         tested, by_steps, spiking = measure_spiking(

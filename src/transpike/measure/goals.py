@@ -1,4 +1,4 @@
-"""What a spiking network is searched for: a goal, limits, and images on which both are judged."""
+"""The goal and limits of a search for a spiking network, and the images that judge it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from transpike.metrics.tasks import METRICS, Metric
 __all__ = ["BATCH", "Goal", "Held", "Score"]
 
 BATCH = 64
-"""Images of one simulation."""
+"""The number of images in one simulation."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """How near the spiking network must come to the network it is made from.
+    """How close the spiking network must come to the original network.
 
     Attributes:
         kind: ``"same"``, the least percentage of equal predictions; ``"error"``, the largest relative error of the
-            centred outputs in percent; ``"loss"``, the most percentage points of accuracy lost; or a measure's name,
-            the least mean of it over images in percent, beside the outputs of the network.
-        value: of it.
-        margin: predictions must hold with every deviation of the outputs so many times as large. A network is surer of
-            images that it was trained on: on new ones, up to eight times as many predictions change.
-            1 for images that it was not trained on.
+            centred outputs in percent; ``"loss"``, the most percentage points of accuracy lost; or the name of a
+            measure, whose least mean over images, in percent, is the goal, against the outputs of the original network.
+        value: the value of the goal.
+        margin: predictions must hold even if every deviation of the outputs is multiplied by this. A network is surer
+            of images that it was trained on: on new images, up to eight times as many predictions change. Use 1 for
+                images that it was not trained on.
 
     >>> print(Goal.of({"same": 99.5}))
     at least 99.5 % same predictions
@@ -53,10 +53,10 @@ class Goal:
 
     @classmethod
     def of(cls, given: object) -> Goal:
-        """A goal from what a user gives: one kind with a percentage, and a margin where another is wanted.
+        """Create a goal from a user's input: one kind with a percentage, and optionally a margin.
 
         Raises:
-            ConfigError: for anything else.
+            ConfigError: The input has another form.
         """
         kinds = ("same", "error", "loss", *(name for name in METRICS if name != "same"))
         if callable(given):
@@ -93,14 +93,14 @@ class Goal:
 
     @property
     def images(self) -> int:
-        """How many images can show it: so many that one of them may go wrong."""
+        """How many images can show it: enough that one of them may fail."""
         share = {"same": 100 - self.value, "loss": self.value}.get(self.kind, 100.0)
         return ceil(100 / share - 1e-9) if share > 0 else 1
 
 
 @dataclass(frozen=True)
 class Score:
-    """How near a network came on the images that it was judged on; see `transpike.results.Try`."""
+    """How close a network came on the images that judged it; see `transpike.results.Try`."""
 
     images: int
     same: float
@@ -112,23 +112,23 @@ class Score:
     mean_steps: float | None = None
 
     def distance(self, goal: Goal) -> float:
-        """How far from the goal, to compare networks that miss it."""
+        """Return the distance from the goal, to compare networks that miss it."""
         if self.measure is not None:
             return 100 - 100 * self.measure
         return {"same": 100 - 100 * self.kept, "error": self.error, "loss": self.loss_pp or 0.0}[goal.kind]
 
 
 class Held:
-    """Images that the amplitudes have not seen, what the network says of them, and the goal.
+    """Images that were not used for the amplitudes, the original network's outputs for them, and the goal.
 
     Args:
         prepared: the network.
         images: [N, \\*].
-        labels: [N]; needed for a loss of accuracy.
-        goal: what must be met.
+        labels: [N]. A loss of accuracy needs them.
+        goal: the goal to meet.
 
     Raises:
-        ConfigError: for a goal of predictions, where the first output has one value a sample.
+        ConfigError: The goal is about predictions, but the first output has only one value for each sample.
     """
 
     def __init__(self, prepared: Prepared, images: Tensor, labels: Tensor | None, goal: Goal) -> None:
@@ -150,14 +150,15 @@ class Held:
 
     @property
     def cost(self) -> int:
-        """Simulations of a whole judgement."""
+        """The number of simulations of a complete judgement."""
         return ceil(len(self.images) / BATCH)
 
     def judge(self, snn: SpikingNetwork, *, agreement: float | None = None) -> tuple[Score, int]:
-        """How near ``snn`` comes, and the simulations taken: it ends where the goal is out of reach.
+        """Return how close ``snn`` comes, and the number of simulations. It ends early if the goal is out of reach.
 
-        With an agreement, a network that meets the goal receives a stop rule from these images, `SpikingNetwork.stop`,
-        for which a prediction has to hold with every deviation from the full run's outputs enlarged by the margin.
+        With an agreement, a network that meets the goal receives a stop rule from these images, `SpikingNetwork.stop`.
+        For this rule, a prediction must hold even if every deviation from the full run's outputs is multiplied by the
+        margin.
         """
         sums, taken = _Sums(), 0
         after_steps: list[Tensor] = []
@@ -190,7 +191,7 @@ class Held:
         return score, taken
 
     def _add(self, sums: _Sums, outputs: Any) -> None:
-        """What ``outputs`` miss of the next images."""
+        """Add the errors of ``outputs`` for the next images."""
         got = logits(outputs)
         part = slice(sums.seen, sums.seen + len(got))
         want, said = self._logits[part], self._logits[part].argmax(1)
@@ -203,7 +204,7 @@ class Held:
             sums.lost += int(self._right[part].sum()) - int((strained == self._labels[part]).sum())
 
     def _hopeless(self, sums: _Sums) -> bool:
-        """Whether the goal is missed however well the images go that are left; after the last, whether it is missed."""
+        """Whether the goal is missed even if the remaining images are perfect; after the last, whether it is missed."""
         count, value = len(self.images), self.goal.value
         if self.goal.kind == "same":
             return sums.strained > count * (100 - value) / 100 + 1e-9
@@ -216,13 +217,13 @@ class Held:
 
 
 def _strained(margin: float) -> Changed:
-    """Whether the prediction is another one with so many times the deviation from the full run's outputs."""
+    """A check whether predictions change if the deviation from the full run's outputs is multiplied by ``margin``."""
     return lambda answer, full: other_prediction(full + margin * (answer - full), full)
 
 
 @dataclass
 class _Sums:
-    """Over the images seen: changed predictions, those changed by strained outputs, right ones lost, squared error."""
+    """Sums over the images so far: changed predictions, those with strained outputs, lost right ones, squared error."""
 
     seen: int = 0
     changed: int = 0

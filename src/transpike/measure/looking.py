@@ -1,4 +1,4 @@
-"""What `transpike analyze` measures of a teacher and its students."""
+"""The measurements of `transpike analyze` on a teacher and its students."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ __all__ = ["Seen", "analysis", "filters", "look", "neurons", "saliency"]
 Batches = Iterable[Sequence[Tensor]]
 
 PICTURED = 2
-"""Images whose sub-bands are shown: the first of those that are shown at all."""
+"""The number of images whose sub-bands are shown: the first of the shown images."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the networks did on the images: see `look`."""
+    """The networks' results on the images: see `look`."""
 
     images: int
     accuracy: list[float]
@@ -71,15 +71,15 @@ def analysis(
     part: Literal["test", "validation"],
     shown: int,
 ) -> Analysis:
-    """All that is measured of a teacher, if there is one, and of students with their taps.
+    """Measure everything about a teacher, if there is one, and about students with their taps.
 
     Args:
-        teacher: that they are compared with.
-        students: one or more.
-        loader: of the images.
-        sets: that the images are of.
-        part: of it.
-        shown: how many images are shown one by one, of different classes if possible.
+        teacher: the network with which the students are compared.
+        students: one or more networks.
+        loader: the images.
+        sets: the data set of the images.
+        part: the part of the data set.
+        shown: how many images are shown individually, of different classes if possible.
     """
     subjects = [*([teacher] if teacher else []), *students]
     device = str(next(students[0].model.parameters()).device)
@@ -126,9 +126,9 @@ def look(
     Args:
         subjects: the teacher first if `taught`, then students with their taps.
         taught: whether there is a teacher.
-        loader: of the images.
-        class_names: what the images' labels are called.
-        device: where the networks are.
+        loader: the images.
+        class_names: the names of the labels.
+        device: the device of the networks.
         shown: how many images to keep, of different classes if possible.
     """
     observers = [subject.observer() for subject in subjects]
@@ -138,27 +138,27 @@ def look(
         for number, subject in enumerate(subjects) if number or not taught
     ]  # fmt: skip
     paired = {number: PairedStages(subject) for number, subject in enumerate(subjects) if subject.stages}
-    said: list[list[Tensor]] = [[] for _ in subjects]
+    logits_by_network: list[list[Tensor]] = [[] for _ in subjects]
     labels: list[Tensor] = []
     pictures: list[tuple[Tensor, int]] = []
     console = Console(stderr=True)
     for images, target in track(loader, description="looking", console=console):
         batch = images.to(device)
-        seen = [observer(batch) for observer in observers]
+        results = [observer(batch) for observer in observers]
         with torch.no_grad():
             for number, spectra in stages:
                 for one in spectra:
-                    one.update(seen[number][1], seen[0][1])
+                    one.update(results[number][1], results[0][1])
             first = [] if labels else _of_new_classes(target, (), min(shown, PICTURED))
             pictured = {place: class_names[int(target[place])] for place in first}
             for number, pair in paired.items():
-                pair.update(seen[number][1], seen[0][1], pictured=pictured)
-        for kept, (logits, _) in zip(said, seen, strict=True):
-            kept.append(logits.cpu())
+                pair.update(results[number][1], results[0][1], pictured=pictured)
+        for collected, (logits, _) in zip(logits_by_network, results, strict=True):
+            collected.append(logits.cpu())
         labels.append(target)
         places = _of_new_classes(target, [label for _, label in pictures], shown - len(pictures))
         pictures += [(images.select(int(images.ndim == 5), place), int(target[place])) for place in places]
-    everything, truth = [torch.cat(kept) for kept in said], torch.cat(labels)
+    everything, truth = [torch.cat(collected) for collected in logits_by_network], torch.cat(labels)
     return Seen(
         images=len(truth),
         accuracy=[accuracy(each, truth) for each in everything],
@@ -171,16 +171,16 @@ def look(
 
 
 def _of_new_classes(target: Tensor, known: Sequence[int], most: int) -> list[int]:
-    """The places of at most so many images whose classes differ from those known and from each other's."""
-    found: dict[int, int] = {}
+    """Return the positions of at most so many images whose classes are new and differ from each other."""
+    positions: dict[int, int] = {}
     for place, label in enumerate(target.tolist()):
-        if label not in known and label not in found and len(found) < most:
-            found[label] = place
-    return list(found.values())
+        if label not in known and label not in positions and len(positions) < most:
+            positions[label] = place
+    return list(positions.values())
 
 
 def _logits(logits: Sequence[Tensor], shown: int) -> Logits:
-    """Curves in the order of the first network's logits: means over images, and some images alone."""
+    """Return curves in the order of the first network's logits: means over images, and some single images."""
     ordered = [sort_logits(each, by=logits[0]) for each in logits]
     high = [high_pass(each) for each in ordered]
     some = torch.linspace(0, len(ordered[0]) - 1, min(shown, len(ordered[0]))).long().tolist()
@@ -206,8 +206,8 @@ def _logits(logits: Sequence[Tensor], shown: int) -> Logits:
 
 
 def filters(subjects: Sequence[Subject]) -> tuple[Filter, ...]:
-    """|W2| of each SRD filter, zero frequency in the middle; of a spatial one by place, as it is."""
-    found = []
+    """Return |W2| of each SRD filter: with zero frequency in the middle, or by place for a spatial filter."""
+    result = []
     for number, subject in enumerate(subjects):
         for stage, adapter in subject.adapters.items():
             if not isinstance(adapter, SpectralResidualDistillation):
@@ -218,17 +218,17 @@ def filters(subjects: Sequence[Subject]) -> tuple[Filter, ...]:
                 weights = full_plane(torch.view_as_complex(weights).abs(), width=stage.size[1])
                 ratio = _high_over_low(weights)
             plane = matrix(weights.abs())
-            found.append(
+            result.append(
                 Filter(
                     network=number, tap=stage.student, domain=residual.domain, size=stage.size, weights=plane,
                     high_over_low=ratio,
                 )
             )  # fmt: skip
-    return tuple(found)
+    return tuple(result)
 
 
 def _high_over_low(weights: Tensor) -> float | None:
-    """Mean of centred weights at high frequencies over that at low ones."""
+    """Return the mean of centred weights at high frequencies over the mean at low ones."""
     vertical, horizontal = (torch.fft.fftshift(torch.fft.fftfreq(side)) for side in weights.shape)
     high = (vertical[:, None].square() + horizontal.square()).sqrt() > CUTOFF
     low = float(weights[~high].mean())
@@ -236,20 +236,20 @@ def _high_over_low(weights: Tensor) -> float | None:
 
 
 def neurons(subjects: Sequence[Subject]) -> tuple[Neuron, ...]:
-    """How each kind of spiking neuron filters: measured and by BSD's Eq. 3; one entry a kind, the most frequent."""
-    found: dict[tuple[str, float, float], Neuron] = {}
+    """Return how each network's most frequent kind of spiking neuron filters, measured and by BSD's Eq. 3."""
+    kinds_seen: dict[tuple[str, float, float], Neuron] = {}
     for number, subject in enumerate(subjects):
         nodes = [module for module in subject.model.modules() if hasattr(module, "v_threshold")]
         kinds = {id(node): (type(node).__name__, *leak(node)) for node in nodes}
         if not nodes:
             continue
         kind, layers = Counter(kinds.values()).most_common(1)[0]
-        if kind in found:
-            found[kind] = replace(found[kind], networks=(*found[kind].networks, number))
+        if kind in kinds_seen:
+            kinds_seen[kind] = replace(kinds_seen[kind], networks=(*kinds_seen[kind].networks, number))
         elif kind[1] <= 1:
             node = next(node for node in nodes if kinds[id(node)] == kind)
-            found[kind] = _neuron(node, number, layers=layers, others=len(nodes) - layers)
-    return tuple(found.values())
+            kinds_seen[kind] = _neuron(node, number, layers=layers, others=len(nodes) - layers)
+    return tuple(kinds_seen.values())
 
 
 def _neuron(node: nn.Module, network: int, *, layers: int, others: int) -> Neuron:
@@ -271,7 +271,7 @@ def _neuron(node: nn.Module, network: int, *, layers: int, others: int) -> Neuro
 
 
 def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSets, *, device: str) -> Saliency:
-    """Grad-CAM of each network for the labels of the images that are shown, at its last tap; none if one has no tap."""
+    """Return Grad-CAM of each network for the labels of the shown images, at its last tap; none if one has no tap."""
     if not seen.shown or not all(subject.taps for subject in subjects):
         return Saliency(images=(), panels=())
     target = torch.tensor([label for _, label in seen.shown], device=device)
@@ -291,17 +291,17 @@ def saliency(subjects: Sequence[Subject], seen: Seen, sets: ImageSets | EventSet
 
 
 def _last(subjects: Sequence[Subject], number: int) -> str:
-    """The last tap of a student, and the teacher's that belongs to it."""
+    """Return the last tap of a student, and the corresponding tap of the teacher."""
     subject = subjects[number]
     is_teacher = number == 0 and not subject.stages and len(subjects) > 1 and bool(subjects[1].stages)
     return subjects[1].stages[-1].teacher if is_teacher else list(subject.taps)[-1]
 
 
 def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple[Tensor, list[int]]:
-    """Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
+    """Return Grad-CAM maps [N, H, W], each with 1 as its largest value, and the predictions."""
     reset_net(subject.model)
     with torch.enable_grad(), Taps(subject.model, [tap], on_path=True) as taps:
-        # An encoder passes no gradient on: it begins behind it.
+        # An encoder passes no gradient on, so the gradient starts after it.
         logits = readout(subject.model(subject.given(batch).detach().requires_grad_()))
         score = logits.gather(1, target[:, None]).squeeze(1)
         maps = grad_cam(score, taps[tap], read=subject.taps[tap].maps)
@@ -311,7 +311,7 @@ def _explain(subject: Subject, tap: str, batch: Tensor, target: Tensor) -> tuple
 
 
 def _png(image: Tensor, sets: ImageSets | EventSets) -> str:
-    """An image as it was before normalisation, or a recording's events, ON red and OFF blue, as PNG in base64."""
+    """Return an image before normalisation, or a recording's events (ON red, OFF blue), as PNG in base64."""
     if isinstance(sets, ImageSets):
         return png(pixels_of(image, sets))
     off, on = image.sum(0)

@@ -1,4 +1,4 @@
-"""What the networks of ``transpike hybrid`` compute for one image: DCT-SNN's Eq. 13, and the encoder's own work."""
+"""The operations of ``transpike hybrid``'s networks for one image: DCT-SNN's Eq. 13, and the encoder's own work."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ Name = Literal["ann_image", "ann", "synapses", "neurons", "encoder", "spiking"]
 
 
 def equation_13(name: str, kwargs: Arguments, *, shape: Shape) -> float:
-    """Multiply-accumulates of one image in an artificial network: those of its convolutions and linear layers.
+    """Return the multiply-accumulates of one image in an artificial network, of its convolutions and linear layers.
 
         convolution: k_w k_h c_in h_out w_out c_out,   linear: n_in n_out
 
     Source: Garg, Chowdhury, Roy, ICCV 2021, supplement, Eq. 13.
 
     Args:
-        name: of its spiking twin, which has the same layers.
-        kwargs: what else the twin takes.
+        name: the name of its spiking twin, which has the same layers.
+        kwargs: the twin's other arguments.
         shape: num_classes, in_channels and image_size.
 
     Raises:
-        ModelError: if the network cannot be of this shape.
+        ModelError: The network cannot have this shape.
 
-    >>> equation_13("spiking_mlp", {}, shape={"num_classes": 10, "in_channels": 1, "image_size": 28})
-    79400.0
+    Example:
+        >>> equation_13("spiking_mlp", {}, shape={"num_classes": 10, "in_channels": 1, "image_size": 28})
+        79400.0
     """
     model = _shaped(name, kwargs, shape).to_empty(device="cpu")
     side = shape["image_size"]
@@ -49,19 +50,19 @@ def equation_13(name: str, kwargs: Arguments, *, shape: Shape) -> float:
 
 
 def _shaped(name: str, kwargs: Arguments, shape: Shape) -> nn.Module:
-    """A network whose weights are not drawn, for a run's random numbers go on as they would."""
+    """Create a network without drawing its weights, so that a run's random numbers continue unchanged."""
     with torch.device("meta"):
         return create_model(name, **shape, **kwargs).eval()
 
 
 def ann_operations(name: str, kwargs: Arguments, *, shape: Shape, side: int) -> results.Operations:
-    """Eq. 13 of the artificial network and, where the encoder lays an image out larger, of one for the image itself.
+    """Return Eq. 13 of the artificial network and, if the encoder enlarges the image, of one for the original image.
 
     Args:
-        name: of its spiking twin.
-        kwargs: what else the twin takes.
-        shape: classes, channels and side as laid out.
-        side: of the image itself, in pixels.
+        name: the name of its spiking twin.
+        kwargs: the twin's other arguments.
+        shape: classes, channels and side after the encoder.
+        side: the side of the original image, in pixels.
     """
     channels, laid_out = shape["in_channels"], shape["image_size"]
     rows = [_part("ann", Operations(macs=equation_13(name, kwargs, shape=shape)))]
@@ -77,14 +78,14 @@ def ann_operations(name: str, kwargs: Arguments, *, shape: Shape, side: int) -> 
 def spiking_operations(
     ann: results.Operations, spiking: results.Spiking, encoder: Encoder, *, spikes: float
 ) -> results.Operations:
-    """`ann_operations` and the parts of the spiking network: its synapses, its neurons, its encoder, and all three.
+    """Return `ann_operations` and the parts of the spiking network: its synapses, neurons, encoder, and all three.
 
     Args:
-        ann: of `ann_operations`.
-        spiking: of `measure_spiking`: its synaptic operations are Eq. 13, layer by layer, times the measured rate of
-            the layer's input, times T.
-        encoder: of `transpike.coding`.
-        spikes: of the encoder, for one image over all steps.
+        ann: the result of `ann_operations`.
+        spiking: the result of `measure_spiking`. Its synaptic operations are, layer by layer, Eq. 13 times the measured
+            rate of the layer's input, times T.
+        encoder: an encoder of `transpike.coding`.
+        spikes: the spikes of the encoder for one image over all steps.
     """
     whole = spiking.ann_macs * spiking.steps - spiking.macs
     neurons = Operations(
@@ -96,7 +97,7 @@ def spiking_operations(
         _part("synapses", synapses), _part("neurons", neurons), _part("encoder", own),
         _part("spiking", synapses + neurons + own),
     )  # fmt: skip
-    # By it Eq. 13 times T gives the synapses' additions, without layers that take analog values.
+    # This rate times Eq. 13 times T gives the synapses' additions, without layers with analog input.
     rate = spiking.synops / whole if whole else None
     return replace(ann, steps=spiking.steps, input_rate=rate, rows=(*ann.rows, *parts))
 

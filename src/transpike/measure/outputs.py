@@ -1,4 +1,4 @@
-"""What two networks' outputs differ by: each output by itself, what is decoded before it, and by the task's measure."""
+"""The differences between two networks' outputs: each output, the decoded values before it, and the task's measure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ __all__ = ["OutputErrors", "Scores", "find_metric", "scored"]
 
 
 def find_metric(given: object) -> dict[str, Metric]:
-    """Measures by name, from what a user gives: a name of `METRICS`, a function, or functions by name.
+    """Return measures by name, from a user's input: a name of `METRICS`, a function, or functions by name.
 
-    A text ``module:function`` names a function of the user's own, of a module that is installed or lies in the folder
-    that is worked in.
+    A text ``module:function`` names the user's own function, in a module that is installed or lies in the working
+    folder.
 
     Raises:
-        ConfigError: for anything else.
+        ConfigError: The input has another form.
 
-    >>> list(find_metric("iou"))
-    ['iou']
+    Example:
+        >>> list(find_metric("iou"))
+        ['iou']
     """
     if given is None:
         return {}
@@ -47,14 +48,14 @@ def _one(given: object) -> Metric:
     if isinstance(given, str) and ":" in given:
         module, _, name = given.partition(":")
         if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # last: what is installed goes first
+            sys.path.append(os.getcwd())  # last, because installed modules have priority
         try:
-            found = getattr(importlib.import_module(module), name)
-        except Exception as error:  # whatever the user's module raises
+            metric = getattr(importlib.import_module(module), name)
+        except Exception as error:  # the user's module may raise anything
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ConfigError(f"metric: {given[:60]!r} cannot be imported: {why}") from error
-        if callable(found):
-            return found  # type: ignore[no-any-return]
+        if callable(metric):
+            return metric  # type: ignore[no-any-return]
     guess = near(given, METRICS) if isinstance(given, str) else ""
     raise ConfigError(
         f"metric: {str(given)[:60]!r} is none.{guess} There are: {', '.join(METRICS)}; module:function; or, from "
@@ -63,38 +64,38 @@ def _one(given: object) -> Metric:
 
 
 def scored(metric: Metric, outputs: Any, targets: Any, images: int) -> float:
-    """The sum of a measure over some images.
+    """Return the sum of a measure over some images.
 
     Raises:
-        DataError: if it gives no number, or as many as there are not images.
+        DataError: The measure returns neither a number nor one number for each image.
     """
     try:
-        found = torch.as_tensor(metric(outputs, targets)).double().cpu()
+        scores = torch.as_tensor(metric(outputs, targets)).double().cpu()
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         name = getattr(metric, "__name__", "metric")
         raise DataError(f"metric: {name} does not take these outputs and targets: {why}") from error
-    if found.numel() == 1:
-        return float(found) * images
-    if found.shape != (images,):
-        raise DataError(f"metric: expected a number, or one an image, not {list(found.shape)} for {images} images")
-    return float(found.sum())
+    if scores.numel() == 1:
+        return float(scores) * images
+    if scores.shape != (images,):
+        raise DataError(f"metric: expected a number, or one an image, not {list(scores.shape)} for {images} images")
+    return float(scores.sum())
 
 
 class Scores:
     """Measures of both networks, summed over images.
 
-    Data of classes has labels whatever a network is for: a measure that does not take class indices is taken beside the
-    other network's outputs alone.
+    Data sets of classes have labels, whatever a network's task is. A measure that does not accept class indices only
+    compares the two networks' outputs.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self.metrics = metrics
         self._unlabelled: set[str] = set()
-        self._sums = torch.zeros(3, len(metrics), dtype=torch.float64)  # beside the ANN; beside labels, ANN and SNN
+        self._sums = torch.zeros(3, len(metrics), dtype=torch.float64)  # SNN against ANN; against labels ANN and SNN
 
     def update(self, ann: Any, snn: Any, targets: Any | None) -> None:
-        """Add what both networks say of some images."""
+        """Add both networks' outputs for some images."""
         images = len(torch.utils._pytree.tree_leaves(ann)[0])
         for k, (name, metric) in enumerate(self.metrics.items()):
             self._sums[0, k] += scored(metric, snn, ann, images)
@@ -112,7 +113,7 @@ class Scores:
     def result(
         self, images: float, total: Callable[[Tensor], Tensor] | None, labelled: bool
     ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-        """Means: of the SNN beside the ANN, then of the ANN and of the SNN beside labels."""
+        """Return means: of the SNN against the ANN, then of the ANN and of the SNN against labels."""
         sums = (total(self._sums) if total and self.metrics else self._sums) / images
         beside, ann, snn = ({name: float(row[k]) for k, name in enumerate(self.metrics)} for row in sums)
         labels = [name for name in self.metrics if labelled and name not in self._unlabelled]
@@ -120,9 +121,9 @@ class Scores:
 
 
 class OutputErrors:
-    """The relative error of every output, less its mean over images, and of what is decoded where more is done to that.
+    """The relative error of every output minus its mean over images, and of decoded values before further operations.
 
-    A softmax or an index of the largest at the end hides errors, which show before it.
+    A softmax or an index of the largest at the end hides errors that the values before it show.
     """
 
     def __init__(self, snn: SpikingNetwork) -> None:
@@ -137,19 +138,19 @@ class OutputErrors:
         self._sums: dict[str, list[Tensor]] = {}
 
     def update(self, ann: Mapping[str, Tensor], snn: Mapping[str, Tensor]) -> None:
-        """Add what both networks say of some images, by operation."""
+        """Add both networks' values for some images, by operation."""
         for name in self.names:
-            want, got = (x[name].double().reshape(len(x[name]), -1).cpu() for x in (ann, snn))
-            sums = [(got - want).square().sum(), want.square().sum(), want.sum(0)]
+            want, actual = (x[name].double().reshape(len(x[name]), -1).cpu() for x in (ann, snn))
+            sums = [(actual - want).square().sum(), want.square().sum(), want.sum(0)]
             self._sums[name] = [a + b for a, b in zip(self._sums.get(name, [torch.zeros(())] * 3), sums, strict=True)]
 
     def result(self, images: float, total: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
-        """By the outputs' names; an output that never varies is measured as it is."""
-        found = {}
+        """The errors by the outputs' names. An output that never varies is measured without subtracting its mean."""
+        errors = {}
         for name, sums in self._sums.items():
             error, whole, mean = [total(x) for x in sums] if total else sums
             varying = float(whole - mean.square().sum() / images)
             norm = varying if varying > 1e-12 * float(whole) else float(whole)
             if norm > 0:
-                found[self.names[name]] = float((error / norm).sqrt())
-        return found
+                errors[self.names[name]] = float((error / norm).sqrt())
+        return errors

@@ -1,4 +1,4 @@
-"""Some images of a set, evenly spaced; and images as small PNG files in base64, which result files can hold."""
+"""Evenly spaced images of a set, and images as small PNG files in base64, which result files can store."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["chosen_loader", "pixels_of", "png"]
 
 
 def chosen_loader(sets: ImageSets | EventSets, part: str, images: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader of so many of the test or validation images, evenly spaced over the set.
+    """Return a loader of so many of the test or validation images, evenly spaced over the set.
 
     Raises:
-        ConfigError: if the part is empty.
+        ConfigError: The part is empty.
     """
     loader = sets.test if part == "test" else sets.validation
     most = len(loader.dataset)  # type: ignore[arg-type]
@@ -33,16 +33,17 @@ def chosen_loader(sets: ImageSets | EventSets, part: str, images: int) -> DataLo
 
 
 def pixels_of(images: Tensor, sets: ImageSets) -> Tensor:
-    """Images [*, C, H, W] as they were before normalisation, in [0, 1]."""
+    """Return images [*, C, H, W] before normalisation, in [0, 1]."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (sets.mean, sets.std))
     return (images.cpu() * std + mean).clamp(0, 1)
 
 
 def png(pixels: Tensor) -> str:
-    """Pixels [C, H, W] in [0, 1], grey or of colours, as PNG in base64.
+    """Return pixels [C, H, W] in [0, 1], grey or coloured, as PNG in base64.
 
-    >>> png(torch.zeros(1, 2, 2))[:11]
-    'iVBORw0KGgo'
+    Example:
+        >>> png(torch.zeros(1, 2, 2))[:11]
+        'iVBORw0KGgo'
     """
     from PIL import Image
 

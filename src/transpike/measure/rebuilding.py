@@ -12,23 +12,23 @@ from transpike.results import Rebuilt
 __all__ = ["rebuilt"]
 
 SEEN = 64
-"""Images of which the error is a mean."""
+"""The number of images over which the error is averaged."""
 
 
 @torch.no_grad()
 def rebuilt(
     encoder: Encoder, sets: ImageSets, *, shown: int = 4
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[Rebuilt, ...]]:
-    """Test images as an encoder's spikes tell of them after 1, 2, 4, 8, ... and T steps.
+    """Rebuild test images from an encoder's spikes after 1, 2, 4, 8, ... and T steps.
 
     Args:
-        encoder: on the CPU.
-        sets: whose test images, evenly spaced, are taken.
-        shown: how many of them are given as pictures, of different classes if possible.
+        encoder: an encoder on the CPU.
+        sets: the data set, whose test images are used, evenly spaced.
+        shown: how many of them are returned as pictures, of different classes if possible.
 
     Returns:
-        The steps; the error after each, the root mean square in pixels of [0, 1] over 64 images; and images, each with
-        a picture for each of the steps.
+        The steps; the error after each, as the root mean square in pixels of [0, 1] over 64 images; and images, each
+        with a picture for each of the steps.
     """
     batches = list(chosen_loader(sets, "test", SEEN))
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))

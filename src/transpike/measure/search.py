@@ -1,9 +1,9 @@
-"""Which code, how many steps, how long each layer listens: the least latency that meets a goal within limits.
+"""Searches for the code, the steps and the waits with the least latency that meets a goal within limits.
 
-Codes with more payload bits have more redundancy, so they take fewer steps and less silence; they come first, and
-what they reach bounds the steps of those after them. For each code the fewest steps are found for which a network that
-waits long enough meets the goal. From there on each price of a silent step (`transpike.conversion.silence`) gives a
-network, the shortest first, until more steps no longer shorten the latency.
+Codes with more payload bits have more redundancy, so they need fewer steps and fewer silent steps. They are tried
+first. Their latency limits the steps of the later codes. For each code the search first finds the fewest steps with
+which a network that waits long enough meets the goal. From there on, each price of a silent step
+(`transpike.conversion.silence`) gives a network, the shortest first, until more steps no longer shorten the latency.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from transpike.results import Limits, Try
 __all__ = ["CODES", "MOST", "SIMULATIONS", "Search", "search"]
 
 SIMULATIONS = 100
-"""The most of one search, each of at most 64 images."""
+"""The largest number of simulations in one search, each of at most 64 images."""
 
 MOST = 16
-"""T, at most; ternary trains then say 2^17 values."""
+"""The largest T. Ternary trains then represent 2^17 values."""
 
 CODES = (
     CSS(levels=tuple(range(1, 17)), beta=4.0, span=4),
@@ -35,13 +35,13 @@ CODES = (
     CSS(levels=(1, 2)),
     CSS(levels=(1,)),
 )
-"""What is searched, the largest payload first: 5, 3, 2 and 1 bits a spike."""
+"""The codes that are searched, the largest payload first: 5, 3, 2 and 1 bits for each spike."""
 
 _PRICES = (3.0, 1.0, *PRICES[:5])
-_PATIENCE = 2  # numbers of steps that bring nothing before the first that does
+_PATIENCE = 2  # how many numbers of steps may fail before the first that succeeds
 _ENERGY_IMAGES = 16
 _CAUSE_IMAGES = 24
-_RESERVE = 3  # simulations after the last try: residuals, and what binds
+_RESERVE = 3  # simulations after the last try, for residuals and the limiting cause
 _MENDS = {
     "resolution": "more steps reduce it",
     "clipping": "more payload bits reduce it, because larger spikes are never clipped",
@@ -51,14 +51,14 @@ _MENDS = {
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        network: of the least latency; its residuals and its search are filled in.
-        tries: all that was tried, in order.
-        simulations: how many were run.
-        images: on which amplitudes were found and the goal was judged.
-        goal: in words.
+        network: the network with the least latency, including its residuals and its search.
+        tries: all networks that were tried, in order.
+        simulations: the number of simulations.
+        images: the images that set the amplitudes and judged the goal.
+        goal: the goal in words.
     """
 
     network: SpikingNetwork
@@ -71,25 +71,27 @@ class Search:
 def search(
     prepared: Prepared, held: Held, limits: Limits, *, progress: Callable[[str, int], None] | None = None
 ) -> Search:
-    """The network of the least latency that meets the goal within the limits; of two alike, that of less energy.
+    """The network of least latency that meets the goal within the limits; of equal ones, that of less energy.
 
-    Where a mean latency is among the limits, of the least mean latency: images stop when their answers are sure.
+    If a mean latency is among the limits, it is the network with the least mean latency, whose images stop when their
+    answers are sure.
 
     Args:
-        prepared: the network, and the images that its amplitudes are found on.
-        held: other images, on which the goal is judged.
-        limits: what may not be exceeded.
-        progress: called with what is tried, and the number of simulations so far.
+        prepared: the network, and the images that set the amplitudes.
+        held: other images, which judge the goal.
+        limits: the limits to keep.
+        progress: called with the present try and the number of simulations so far.
 
     Raises:
-        GoalError: if nothing that was tried meets the goal within the limits, with what comes closest and what binds.
+        GoalError: No try meets the goal within the limits. The message has the closest try and the limit that it
+            breaks.
     """
     return _Search(prepared, held, limits, progress or (lambda _, __: None)).run()
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A network that was judged, and how far it is from the goal."""
+    """A judged network, and its distance from the goal."""
 
     tried: Try
     snn: SpikingNetwork
@@ -98,12 +100,12 @@ class _Candidate:
 
     @property
     def reached(self) -> float:
-        """What is to be short: the latency, or its mean over images that stop early."""
+        """The figure to minimise: the latency, or its mean over images that stop early."""
         return self.tried.latency if self.tried.mean_latency is None else self.tried.mean_latency
 
 
 class _Spent(Exception):
-    """The next step could take more simulations than are left."""
+    """Raised if the next step could need more simulations than are left."""
 
 
 class _Search:
@@ -145,24 +147,24 @@ class _Search:
             self._shorten(code, steps)
             patience = patience - 1 if self.best is before else 1
             if not patience:
-                break  # more steps would need as much silence
+                break  # more steps would need as many silent steps
 
     def _fewest(self, code: CSS, most: int) -> int | None:
-        """The fewest steps at which the network meets the goal whose layers wait long enough."""
-        low, high, found = min(2, most), most, None
+        """Return the fewest steps with which a network that waits long enough meets the goal."""
+        low, high, fewest = min(2, most), most, None
         while low <= high:
             steps = (low + high) // 2
             silences = self._silences(code, steps)
-            # Half the amplitude is a digit more; larger digits keep the range, and so long a wait needs no other use.
+            # Half the amplitude gives one more digit. Larger digits keep the range and are not needed otherwise.
             silence = silences.patient(0.5 if max(code.digits) > 1 else 1.0)
             if self._try(silences, silence, always=True).met:
-                found, high = steps, steps - 1
+                fewest, high = steps, steps - 1
             else:
                 low = steps + 1
-        return found
+        return fewest
 
     def _shorten(self, code: CSS, steps: int) -> None:
-        """One network a price of a silent step, the shortest first, until one meets the goal within the limits."""
+        """Try one network for each price of a silent step, the shortest first, until one meets goal and limits."""
         silences, known = self._silences(code, steps), list[Silence]()
         for price in _PRICES:
             self._take(1)
@@ -181,7 +183,7 @@ class _Search:
     # -- one network ---------------------------------------------------------------------------------------------------
 
     def _try(self, silences: Silences, silence: Silence, *, always: bool = False) -> Try:
-        """Judge a network, ``always`` or only if its latency is within the limit and no longer than what is known."""
+        """Judge a network. Without ``always``, only if its latency is within the limit and not above the best."""
         scheme, snn = silences.scheme, silences.build(silence)
         mean, waited = self.limits.mean_latency, snn.latency - snn.steps
         soonest = waited + min(2, snn.steps)  # no answer stops at the first of several steps
@@ -197,8 +199,8 @@ class _Search:
         no_longer = self.best is None or (snn.latency if mean is None else soonest) <= self.best.reached
         if always or (tried.fits and no_longer):
             self._need(self.held.cost)
-            score, taken = self.held.judge(snn, agreement=None if mean is None else self.limits.agreement)
-            self.taken += taken
+            score, simulations = self.held.judge(snn, agreement=None if mean is None else self.limits.agreement)
+            self.taken += simulations
             tried = replace(tried, **asdict(score))
             if tried.mean_steps is not None:
                 late = waited + tried.mean_steps
@@ -216,7 +218,7 @@ class _Search:
         return replace(tried, energy_uj=row.energy_uj, spikes_per_neuron=row.spikes_per_neuron, fits=fits)
 
     def _keep(self, candidate: _Candidate) -> None:
-        """Keep a candidate that is the best so far, or, where there is none, that comes nearest to the goal."""
+        """Keep a candidate if it is the best so far or, if none meets the goal, the nearest to it."""
 
         def cost(one: _Candidate) -> tuple[float, float]:
             return one.reached, one.tried.energy_uj or math.inf
@@ -238,13 +240,13 @@ class _Search:
         self._need(simulations)
         self.taken += simulations
 
-    # -- where nothing is found ----------------------------------------------------------------------------------------
+    # -- if nothing is found -------------------------------------------------------------------------------------------
 
     def _why(self) -> str:
-        """What came closest, and what binds."""
+        """Return the closest try, and the limit that it breaks, in words."""
         goal, limits = self.held.goal, self.limits
         within = f" within the limits ({limits})" if str(limits) else ""
-        assert self.nearest is not None  # the patient networks of the first code at least
+        assert self.nearest is not None  # at least the patient networks of the first code were tried
         tried = self.nearest.tried
         same, kept, error = (100 * (value or 0.0) for value in (tried.same, tried.kept, tried.error))
         came = f"{same:.4g} % same predictions ({kept:.4g} % with the margin) and {error:.3g} % error"

@@ -1,4 +1,4 @@
-"""What is measured of a trained spiking network: accuracy at several numbers of steps, firing, operations, energy."""
+"""Measures a trained spiking network: accuracy at several numbers of steps, firing, operations, energy."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def measure_spiking(
     """Test a spiking network at ``steps``, where its spikes are counted, and at ``others``.
 
     Args:
-        model: Takes [T, N, *].
-        test: Gives the test images, or recordings, for T steps.
-        steps: T as trained.
-        others: Other numbers of steps, for accuracy alone; those that the recordings are too short for are left out,
-            with a warning; one process of several cannot leave them out alone, and raises.
-        machine: Devices and precision.
-        encoder: Gives what encodes images in T steps; by default they are repeated.
+        model: takes [T, N, *].
+        test: returns the test images, or recordings, for T steps.
+        steps: T of the training.
+        others: other numbers of steps, which measure only accuracy. If recordings are too short for one, it is left out
+            with a warning. With several processes this is an error, because one process cannot leave it out alone.
+        machine: devices and precision.
+        encoder: returns the encoder of images for T steps. By default images are repeated.
 
     Returns:
-        What ``evaluate`` gives at ``steps``; a row a number of steps; and counts for one image over all steps, with
-        every layer of neurons.
+        The result of ``evaluate`` at ``steps``; a row for each number of steps; and counts for one image over all
+        steps, with every layer of neurons.
     """
     from transpike.metrics.energy import MULTIPLY_ACCUMULATE
     from transpike.metrics.firing import FiringMeter
@@ -58,8 +58,8 @@ def measure_spiking(
         if count != steps:
             try:
                 tested[count] = tested_at(count)
-            except DataError as error:  # a recording too short for so many frames
-                if torch.distributed.is_initialized():  # the other processes, which may not have it, would wait
+            except DataError as error:  # a recording is too short for so many frames
+                if torch.distributed.is_initialized():  # processes without this recording would wait for this one
                     raise
                 warnings.warn(f"not tested at T = {count}: {error}", stacklevel=2)
     work = meter.operations
@@ -97,29 +97,29 @@ def measure_spiking(
 def follow_steps(
     model: nn.Module, loader: Batches, encoder: nn.Module, *, device: str
 ) -> tuple[tuple[float, ...], float]:
-    """Accuracy of a spiking network that is read out after 1, 2, ..., T steps, and the spikes of its encoder.
+    """Return the accuracy of a spiking network that is read after 1, 2, ..., T steps, and its encoder's spikes.
 
     Args:
-        model: Takes [T, N, *] and gives [T, N, classes]; left in the mode it is in, and on the CPU.
-        loader: Of (images, labels); in several processes each has its share.
-        encoder: Images to [T, N, *]; left on the CPU.
-        device: Where to compute.
+        model: takes [T, N, *] and returns [T, N, classes]. It keeps its mode, and is left on the CPU.
+        loader: yields (images, labels). With several processes each has its share.
+        encoder: turns images into [T, N, *]. It is left on the CPU.
+        device: the device for the computation.
 
     Returns:
-        T accuracies in [0, 1], each of the mean of the outputs so far; and how many values an image's T steps have
-        that are not zero, a mean over images.
+        T accuracies in [0, 1], each for the mean of the outputs so far; and the number of non-zero values in an image's
+        T steps, averaged over images.
     """
     training = model.training
     model.to(device).eval()
     encoder.to(device)
     right = torch.zeros(cast(int, encoder.steps), dtype=torch.float64)
     spikes, count = 0.0, 0.0
-    with torch.random.fork_rng():  # a run's random numbers go on as they would
+    with torch.random.fork_rng():  # so that a run's random numbers continue unchanged
         for images, labels in loader:
             shown = encoder(images.to(device))
             reset_net(model)
-            said = model(shown).float().cumsum(0).argmax(-1).cpu()
-            right += (said == labels).sum(1)
+            predictions = model(shown).float().cumsum(0).argmax(-1).cpu()
+            right += (predictions == labels).sum(1)
             spikes += float(shown.count_nonzero())
             count += len(labels)
     reset_net(model)

@@ -1,4 +1,4 @@
-"""What `transpike analyze` measures at pairs of stages: spectra, wavelet sub-bands, and how alike the stages are."""
+"""The measurements of `transpike analyze` at pairs of stages: spectra, wavelet sub-bands, and similarity."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from transpike.results.records import Curve, Matrix
 __all__ = ["CUTOFF", "PairedStages", "StageSpectra", "curve", "matrix"]
 
 CUTOFF = 0.25
-"""Cycles per pixel, or per class, above which frequencies are called high: half of the range."""
+"""Cycles per pixel or per class above which a frequency counts as high: half of the range."""
 
 LEVELS = 2
-"""Of the wavelet transform, where a method has none and the grid allows so many."""
+"""Levels of the wavelet transform, if a method has none and the grid allows so many."""
 
 Maps = Mapping[str, Tensor]
 Adapted = SpectralResidualDistillation | SpatialFrequencyDistillation
 
 
 class StageSpectra:
-    """The spectra at one stage of a student: its own, its teacher's, and what SRD or SFKD makes of its own.
+    """The spectra at one stage of a student: its own, its teacher's, and those after SRD or SFKD.
 
     Args:
-        tap: of the student.
-        stage: with the teacher's tap; None without a teacher.
-        adapter: of SRD or SFKD, on whose grid the maps are then compared.
+        tap: the student's tap.
+        stage: the stage with the teacher's tap. None without a teacher.
+        adapter: the adapter of SRD or SFKD. The maps are then compared on its grid.
     """
 
     def __init__(self, tap: str, stage: Stage | None, adapter: Adapted | None) -> None:
@@ -66,7 +66,7 @@ class StageSpectra:
             self.spectra.setdefault(name, RadialSpectrum()).update(values)
 
     def found(self, student: int) -> Features:
-        """The curves, network by number (0 is the teacher), and what its method leaves of the teacher's power."""
+        """The curves, by the network's number (0 is the teacher), and the teacher's power that remains different."""
         curves = tuple(
             Spectrum(
                 network=0 if name == "teacher" else student,
@@ -95,20 +95,20 @@ class StageSpectra:
         )
 
     def _left(self, name: str) -> tuple[float | None, float | None]:
-        """Of the teacher's power, at low and at high frequencies, that of the difference from it."""
+        """Return the difference's share of the teacher's power, at low and at high frequencies."""
         whole, error = _low_and_high(self.spectra["target"]), _low_and_high(self.spectra[name])
         low, high = (part / power if power else None for part, power in zip(error, whole, strict=True))
         return low, high
 
 
 def _low_and_high(spectrum: RadialSpectrum) -> tuple[float, float]:
-    """Power at low and at high frequencies."""
+    """Return the power at low and at high frequencies."""
     high = spectrum.variance * spectrum.share_above(CUTOFF)
     return spectrum.variance - high, high
 
 
 def _sigma(adapter: Adapted | None) -> float | None:
-    """Of the Gaussian through which the maps are compared, in cycles per pixel; None where there is none."""
+    """Return sigma of the Gaussian with which the maps are compared, in cycles per pixel. None if there is none."""
     loss = getattr(adapter, "loss", None)
     if isinstance(loss, partial) and loss.func is gaussian_frequency_loss:
         sigma = float(loss.keywords["sigma"])
@@ -117,10 +117,10 @@ def _sigma(adapter: Adapted | None) -> float | None:
 
 
 class PairedStages:
-    """A student's stages beside its teacher's: the energy of sub-bands, sub-bands of some images, and similarity.
+    """Compares a student's stages with its teacher's: energy of sub-bands, sub-bands of some images, and similarity.
 
     Args:
-        student: with its stages and, where distillation trained any, its method.
+        student: the student with its stages and, if distillation trained one, its method.
     """
 
     def __init__(self, student: Subject) -> None:
@@ -133,7 +133,7 @@ class PairedStages:
         self.pictures: dict[Stage, list[Picture]] = {}
 
     def update(self, own: Maps, theirs: Maps, *, pictured: Mapping[int, str]) -> None:
-        """Add a batch of maps [N, C, H, W] by tap, and keep the sub-bands of the images at these places, labelled."""
+        """Add a batch of maps [N, C, H, W] by tap, and keep the sub-bands of the ``pictured`` images, labelled."""
         pairs = self.student.pairs(own, theirs)
         others = [theirs[tap] for tap in self.teacher_taps]
         self.alike[False].update([own[stage.student] for stage in self.student.stages], others)
@@ -152,7 +152,7 @@ class PairedStages:
                 self.pictures.setdefault(stage, []).extend(_pictures(maps, pictured, wavelet=wavelet, levels=levels))
 
     def _maps(self, stage: Stage, own: Tensor, other: Tensor, pair: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
-        """The teacher's maps as the method compares them, the student's before it refines them and after."""
+        """Return the teacher's maps as the method compares them, and the student's before and after refinement."""
         if pair is None:
             return {"teacher": other, "student": own}
         adapted, target = pair
@@ -162,11 +162,11 @@ class PairedStages:
         return {"teacher": target, "student": own, "adapted": adapted}
 
     def _refinement(self, stage: Stage) -> WaveletRefinement | None:
-        found = getattr(self.student.adapters.get(stage), "refine", None)
-        return found if isinstance(found, WaveletRefinement) and found.levels else None
+        refine = getattr(self.student.adapters.get(stage), "refine", None)
+        return refine if isinstance(refine, WaveletRefinement) and refine.levels else None
 
     def _transform(self, stage: Stage) -> tuple[tuple[int, int], str, int]:
-        """Grid, wavelet and levels: those of SFKD, or what fits the stage."""
+        """Return grid, wavelet and levels: those of SFKD, or others that fit the stage."""
         refinement, adapter = self._refinement(stage), self.student.adapters.get(stage)
         if refinement is not None:
             return refinement.size, refinement.wavelet, refinement.levels
@@ -174,7 +174,7 @@ class PairedStages:
         return size, "haar", min(LEVELS, min(size).bit_length() - 1)
 
     def found(self, student: int) -> tuple[Bands, ...]:
-        """Of each stage the energy of its bands, network by number (0 is the teacher), and pictured sub-bands."""
+        """Each stage's energy of its bands, by the network's number (0 is the teacher), and pictured sub-bands."""
         return tuple(
             Bands(
                 student=student,
@@ -194,7 +194,7 @@ class PairedStages:
         )
 
     def similarity(self, student: int) -> tuple[Similarity, ...]:
-        """CKA of the student's stages with the teacher's: of its maps as they are, and as its method compares them."""
+        """CKA of the student's stages with the teacher's, for its unchanged maps and as its method compares them."""
         taps = {False: [stage.student for stage in self.student.stages], True: self.adapted_taps}
         return tuple(
             Similarity(
@@ -210,25 +210,27 @@ class PairedStages:
 
 
 def _pictures(maps: Maps, pictured: Mapping[int, str], *, wavelet: str, levels: int) -> list[Picture]:
-    """All networks' sub-bands of the channel in which the teacher's map of an image varies most; the teacher's network
-    is 0, its student's 1."""
-    found = []
+    """Return all networks' sub-bands of the channel in which the teacher's map of an image varies most.
+
+    Network 0 is the teacher, and network 1 is its student.
+    """
+    pictures = []
     for image, (place, label) in enumerate(pictured.items()):
         channel = int(maps["teacher"][place].var((-2, -1)).argmax())
         for name, values in maps.items():
             bands = tuple(map(matrix, sub_bands(values[place, channel], wavelet=wavelet, levels=levels)))
             network, adapted = int(name != "teacher"), name == "adapted"
-            found.append(
+            pictures.append(
                 Picture(network=network, adapted=adapted, image=image, label=label, channel=channel, bands=bands)
             )
-    return found
+    return pictures
 
 
 def curve(values: Tensor) -> Curve:
-    """A vector as results hold it."""
+    """Return a vector as results store it."""
     return tuple(values.tolist())
 
 
 def matrix(values: Tensor) -> Matrix:
-    """A matrix as results hold it."""
+    """Return a matrix as results store it."""
     return tuple(map(tuple, values.tolist()))

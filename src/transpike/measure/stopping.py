@@ -1,4 +1,4 @@
-"""A conversion's row with its answers before the last step, and pictures of easy and hard images."""
+"""A conversion's row with its early answers, and pictures of easy and hard images."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ from transpike.results import Pictured, Row
 __all__ = ["early_row", "held_out_images"]
 
 PICTURES, SIDE = 6, 96
-"""Pictures of either kind, and the most pixels of a side."""
+"""The number of pictures of either kind, and the largest side in pixels."""
 
 
 def held_out_images(agreement: float, held_out: int | None, images: int) -> int:
-    """How many of the test images set the threshold.
+    """Return how many of the test images set the threshold.
 
     Raises:
-        ConfigError: if they are too few for the agreement, or none is left to measure on.
+        ConfigError: They are too few for the agreement, or none is left for the measurement.
 
-    >>> held_out_images(0.9, None, 10_000), held_out_images(0.9, None, 360), held_out_images(0.995, None, 360)
-    (512, 180, 199)
+    Example:
+        >>> held_out_images(0.9, None, 10_000), held_out_images(0.9, None, 360), held_out_images(0.995, None, 360)
+        (512, 180, 199)
     """
     needed = least_images(agreement)
     if held_out is not None and held_out < needed:
         raise ConfigError(f"agreement={agreement} needs held_out={needed} or more, not {held_out}.")
-    found = max(needed, min(512, images // 2)) if held_out is None else held_out
-    if found >= images:
+    chosen = max(needed, min(512, images // 2)) if held_out is None else held_out
+    if chosen >= images:
         raise ConfigError(
-            f"held_out={found}: these images set the threshold, and none of {images} test images is left to measure "
+            f"held_out={chosen}: these images set the threshold, and none of {images} test images is left to measure "
             "on; give a smaller --held-out, a smaller --agreement, or more images."
         )
-    return found
+    return chosen
 
 
 def early_row(
@@ -55,16 +56,16 @@ def early_row(
     total: Callable[[Tensor], Tensor] | None = None,
     batches: Iterable[Sequence[Tensor]] | None = None,
 ) -> Row:
-    """``row`` with the answers of its network before the last step, or with why it has none.
+    """Return ``row`` with the early answers of its network, or with the reason why it has none.
 
     Args:
-        row: what `transpike.measure.conversion.compare` gave of the network.
+        row: the network's row from `transpike.measure.conversion.compare`.
         snn: the network.
-        sets: the test images; the first ``held_out`` set the threshold.
-        agreement: as `transpike.measure.anytime.early`.
+        sets: the data set. The first ``held_out`` test images set the threshold.
+        agreement: as in `transpike.measure.anytime.early`.
         held_out: as there.
         total: as there.
-        batches: of the test images, where someone watches them pass.
+        batches: batches of the test images, for instance with a progress bar.
     """
     if reason := unstreamed(snn):
         return replace(row, unstreamed=reason)
@@ -75,7 +76,7 @@ def early_row(
 
 
 def _pictured(sets: ImageSets, shown: Sequence[tuple[int, int]]) -> tuple[Pictured, ...]:
-    """Test images by number, with the steps that they ran."""
+    """Return test images by number, with the steps that they ran."""
     if not shown:
         return ()
     chosen = Subset(sets.test.dataset, [place for place, _ in shown])

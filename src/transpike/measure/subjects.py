@@ -1,4 +1,4 @@
-"""A network that is looked at, alone or beside its teacher: how it takes the images, and where it is tapped."""
+"""A network under analysis, alone or beside its teacher: its inputs and its taps."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = ["Subject", "find_stages"]
 
 @dataclass
 class Subject:
-    """A network that is looked at: how it takes the batches, and where it is tapped.
+    """A network under analysis: its inputs and its taps.
 
     Attributes:
-        label: what tables and figures call it.
-        place: its run's folder; or the network's name, where no run trained it.
+        label: its name in tables and figures.
+        place: the folder of its run, or the network's name if no run trained it.
         name: the network's name.
         model: the network, in evaluation mode.
-        given: how it takes the images.
-        taps: of its features.
-        stages: the students' taps and the teacher's, if there is a teacher.
-        method: of its distillation, with what it trained beside the student; None if it trained nothing.
-        learned: what its run says of its distillation; None if it learned from no teacher.
+        given: turns images into the network's input.
+        taps: the taps of its features.
+        stages: the pairs of the students' and the teacher's taps, if there is a teacher.
+        method: the method of its distillation, with what it trained beside the student. None if it trained nothing.
+        learned: the settings of its distillation, from its run. None if it learned from no teacher.
     """
 
     label: str
@@ -52,17 +52,17 @@ class Subject:
 
     @property
     def adapters(self) -> dict[Stage, SpectralResidualDistillation | SpatialFrequencyDistillation]:
-        """By stage, what distillation trained beside the student, if it was SRD or SFKD."""
-        found = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
-        return dict(zip(self.stages, found, strict=True)) if len(found) else {}
+        """For each stage, the module that distillation trained beside the student, if it was SRD or SFKD."""
+        modules = getattr(self.method, "srd", None) or getattr(self.method, "distances", None) or ()
+        return dict(zip(self.stages, modules, strict=True)) if len(modules) else {}
 
     def pairs(self, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Pairs:
-        """By stage, its maps and the teacher's as its distillation compared them; none if it compared no maps."""
+        """Return by stage its maps and the teacher's as its distillation compared them; none if it compared no maps."""
         compare = getattr(self.method, "pairs", None)
         return compare(own, theirs) if compare else {}
 
     def observer(self) -> Teacher:
-        """Called with images, it gives logits [N, classes] and maps {tap: [N, C, H, W]}, means over time."""
+        """Return a function from images to logits [N, classes] and maps {tap: [N, C, H, W]}, averaged over time."""
         return Teacher(self.model, taps=self.taps, given=self.given)
 
 
@@ -73,17 +73,17 @@ def find_stages(
     *,
     taps: Mapping[str, str] | Sequence[str] | None,
 ) -> None:
-    """Find a student's taps, the teacher's beside them and, where the run trained any, its method's adapters.
+    """Find a student's taps, the corresponding taps of the teacher and, if the run trained any, its method's adapters.
 
     Args:
         student: receives taps, stages and its method.
         teacher: receives taps.
-        images: two of them.
-        taps: the student's modules, each with the teacher's or without; by default those of the run, or the networks'
+        images: two images.
+        taps: the student's modules, each with or without the teacher's. By default those of the run, or the networks'
             stages.
 
     Raises:
-        ModelError: for taps that do not exist or have no spatial axes, and networks of different classes.
+        ModelError: Taps do not exist or have no spatial axes, or the networks have different classes.
     """
     learned = student.learned = _distillation(student.place)
     own = teacher is None or (learned is not None and teacher.name == learned.teacher)
@@ -93,25 +93,25 @@ def find_stages(
     if teacher is None:
         return
     others = list(pairs.values()) if isinstance(pairs, Mapping) else _default_taps(teacher.model)
-    found, their_classes = _find(teacher, others, images)
+    teacher_taps, their_classes = _find(teacher, others, images)
     if classes != their_classes:
         raise ModelError(f"{student.place} gives {classes} classes and the teacher, {teacher.place}, {their_classes}.")
-    matched = match_taps(student.taps, found) if found else []  # an MLP has none
+    matched = match_taps(student.taps, teacher_taps) if teacher_taps else []  # an MLP has no taps
     if isinstance(pairs, Mapping):
         matched = list(pairs.items())
-    student.stages = pair_taps(student.taps, found, matched)
-    teacher.taps |= {stage.teacher: found[stage.teacher] for stage in student.stages}
+    student.stages = pair_taps(student.taps, teacher_taps, matched)
+    teacher.taps |= {stage.teacher: teacher_taps[stage.teacher] for stage in student.stages}
     if own and learned and learned.taps == dict(matched):
         student.method = _method(student, learned)
 
 
 def _default_taps(model: nn.Module) -> list[str]:
-    """The network's stages; none of a fully connected one, which has no maps."""
+    """Return the network's stages; none for a fully connected network, which has no maps."""
     return [] if isinstance(model, MLP) else default_taps(model)
 
 
 def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str, Tap], int]:
-    """Taps, and how many classes the network tells apart."""
+    """Return taps, and the network's number of classes."""
     shown, classes = subject.given(images), []
 
     def run() -> None:
@@ -120,10 +120,10 @@ def _find(subject: Subject, names: list[str], images: Tensor) -> tuple[dict[str,
     samples, image = shown.shape[int(shown.ndim == 5)], (shown.shape[-2], shown.shape[-1])
     reset_net(subject.model)
     try:
-        found = find_taps(subject.model, names, run, samples=samples, image=image, steps=subject.given.steps)
+        found_taps = find_taps(subject.model, names, run, samples=samples, image=image, steps=subject.given.steps)
     finally:
         reset_net(subject.model)
-    return found, classes[0]
+    return found_taps, classes[0]
 
 
 def _distillation(place: str) -> Distillation | None:

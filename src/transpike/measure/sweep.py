@@ -1,4 +1,4 @@
-"""A network under several schemes, or at several numbers of steps: each converted, measured and saved."""
+"""Converts, measures and saves a network under several schemes, or at several numbers of steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Sweep", "explained", "folder_name", "sweep"]
 
 Chosen = Callable[[int, int], None]
 DIAGNOSED = 24
-"""Test images on which the layers' errors are followed to the output."""
+"""The number of test images for diagnosing the layers' errors at the output."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,23 @@ class Sweep:
     """A network, and the schemes under which it is converted.
 
     Attributes:
-        name: of the network.
+        name: the network's name.
         ann: the network.
-        sets: training images to calibrate with, test images to measure on.
-        schemes: each gives a spiking network.
-        calibration: how many training images set the amplitudes.
-        device: where to compute.
+        sets: the data set: training images for the calibration, test images for the measurement.
+        schemes: the schemes. Each gives a spiking network.
+        calibration: the number of training images that set the amplitudes.
+        device: the device for the computation.
         spikes: where there are neurons.
-        until: the module whose output is the spiking network's; None for the whole network.
-        found: by a search: its network is measured in place of schemes.
-        target: percentage points of accuracy: of each code the least T is looked for that loses no more.
-        agreement: answers that stop early are measured too, of which this share is to be as after all steps.
-        held_out: how many test images, the first ones, say when they may stop.
-        limits: what the row that is picked must keep.
-        technology: what energies are of.
+        until: the module whose output is the spiking network's output. None for the whole network.
+        found: the result of a search, if any. Its network is measured in place of schemes.
+        target: percentage points of accuracy. For each code, the least T that loses no more is searched.
+        agreement: the required share of early answers that equal those after all steps. If set, early answers are
+            measured too.
+        held_out: the number of test images, the first ones, that determine when answers may stop.
+        limits: the limits of the row that is chosen.
+        technology: the technology for the energies.
         metric: measures of outputs beside classes, by name.
-        total: sums a tensor over processes, which share the test images; None for one process.
+        total: sums a tensor over processes that share the test images. None for one process.
     """
 
     name: str
@@ -76,19 +77,19 @@ class Sweep:
 
 
 def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iterator[Conversion]:
-    """Convert a network under every scheme, measure each on the test images, and save it in a folder of its own.
+    """Convert a network under every scheme, measure each result on the test images, and save it in its own folder.
 
     Args:
-        task: what to convert.
-        folder: where the networks' folders lie; None saves none, and then a scheme that has no neurons for the network
-            does not keep the others from being measured.
-        rows: of schemes that were measured before, which are left out.
+        task: the network and its schemes.
+        folder: the folder for the networks' folders. With None nothing is saved, and a scheme without neurons for the
+            network does not prevent the measurement of the others.
+        rows: rows of schemes that were measured before. These schemes are left out.
 
     Yields:
-        After every scheme the results so far.
+        The results so far, after every scheme.
 
     Raises:
-        ConversionError: no scheme has neurons for the network, or, where networks are saved, one has none.
+        ConversionError: No scheme has neurons for the network. Or networks are saved, and one scheme has none.
     """
     known, refused = {_key(row.scheme): row for row in rows}, dict[str, tuple[str, ConversionError]]()
     sets, schemes = task.sets, [task.found.network.scheme] if task.found else task.schemes
@@ -144,9 +145,9 @@ def sweep(task: Sweep, folder: Path | None, *, rows: Sequence[Row] = ()) -> Iter
 
 
 class _Bars(Progress):
-    """How far the scheme at work is, and all of them: steps of images, so that many steps count as long as they take.
+    """Shows the progress of the present scheme and of all, in steps times images, so that progress follows time.
 
-    The first process alone shows them.
+    Only the first process shows it.
     """
 
     def __init__(self, task: Sweep, schemes: Sequence[Scheme]) -> None:
@@ -158,19 +159,19 @@ class _Bars(Progress):
         self._all = self.add_task("all", total=work) if len(schemes) > 1 else None
 
     def calibrated(self, done: int, expected: Outlook) -> None:
-        """Show how many images the amplitudes have seen."""
+        """Show how many images the calibration has finished."""
         if not done:
             self.console.print(f"{str(expected)[0].upper()}{str(expected)[1:]}.")
         self.update(self._one, description="calibrating", total=expected.images, completed=done)
 
     def choosing(self, scheme: Scheme) -> Chosen:
-        """What shows how many silences have been tried."""
+        """Return a function that shows how many proposals of waits have been tried."""
         text = f"{folder_name(scheme)}: choosing silent steps" if scheme.wait is None else folder_name(scheme)
         self.reset(self._one, description=text, total=self._images)
         return lambda done, proposals: self.update(self._one, completed=done, total=proposals)
 
     def measuring(self, scheme: Scheme) -> Callable[[int], None]:
-        """What shows how many images have been measured."""
+        """Return a function that shows how many images have been measured."""
         self.reset(self._one, description=folder_name(scheme), total=self._images)
         steps = len(scheme.weights)
 
@@ -187,14 +188,14 @@ class _Bars(Progress):
             self.advance(self._all, len(scheme.weights) * self._images)
 
     def planned(self, scheme: Scheme) -> None:
-        """Count a scheme that is one more."""
+        """Count one more scheme."""
         if self._all is not None:
             total = self.tasks[self._all].total or 0
             self.update(self._all, total=total + len(scheme.weights) * self._images)
 
 
 def _planned(schemes: Sequence[Scheme], known: Mapping[str, Row], target: float | None) -> Iterator[Scheme]:
-    """All schemes, then between those of each code, which are measured by then, what finds the least T for a target."""
+    """Yield all schemes, then for each code those between measured ones that find the least T for a target."""
     yield from schemes
     codes = {_code(scheme_settings(scheme)): scheme for scheme in schemes if target is not None}
     for code, scheme in codes.items():
@@ -203,7 +204,7 @@ def _planned(schemes: Sequence[Scheme], known: Mapping[str, Row], target: float 
 
 
 def _between(scheme: Scheme, rows: Sequence[Row], target: float) -> list[Scheme]:
-    """``scheme`` at all T between the least that meets the target and the next lower that was measured.
+    """Return ``scheme`` at all T between the least that meets the target and the next lower that was measured.
 
     >>> from types import SimpleNamespace as Measured
     >>> from transpike.coding import CSS, Phase
@@ -215,13 +216,13 @@ def _between(scheme: Scheme, rows: Sequence[Row], target: float) -> list[Scheme]
     missed = max((row.steps for row in rows if row.steps < met), default=met)
     found = []
     for steps in range(missed + 1, met):
-        with suppress(ConfigError):  # whole periods alone, say
+        with suppress(ConfigError):  # a scheme may allow only some T, such as whole periods
             found.append(replace(scheme, steps=steps))  # type: ignore[type-var]
     return found
 
 
 def explained(row: Row, diagnosis: Diagnosis) -> Row:
-    """``row`` with what makes its error."""
+    """Return ``row`` with the causes of its error."""
     causes = {layer.name: layer.caused for layer in diagnosis.rows}
     layers = tuple(
         replace(
@@ -236,7 +237,7 @@ def explained(row: Row, diagnosis: Diagnosis) -> Row:
 
 
 def _converter(task: Sweep, bars: _Bars) -> tuple[Callable[[Scheme, Chosen], SpikingNetwork], int]:
-    """What gives the network of a scheme, and on how many images it was calibrated."""
+    """Return a function that converts the network under a scheme, and the number of calibration images."""
     if task.found is not None:
         network = task.found.network
         return lambda scheme, chosen: network, task.found.images
@@ -248,7 +249,7 @@ def _converter(task: Sweep, bars: _Bars) -> tuple[Callable[[Scheme, Chosen], Spi
 
 
 def folder_name(scheme: Scheme) -> str:
-    """A folder's name for a scheme: what differs from the default, steps first.
+    """Return a folder's name for a scheme: its differences from the default, steps first.
 
     >>> from transpike.coding import CSS, Rate
     >>> folder_name(CSS(steps=6, silent=0, levels=(1, 2, 4, 8))), folder_name(Rate(steps=32))
@@ -263,7 +264,7 @@ def folder_name(scheme: Scheme) -> str:
 
 
 def _compact(value: object) -> str:
-    """A setting as a part of a name: ``1-2-4-8``; the integers from 1 to 64 are ``1..64``."""
+    """Return a setting as a part of a name: ``1-2-4-8``; the integers from 1 to 64 are ``1..64``."""
     if not isinstance(value, tuple):
         return str(value)
     consecutive = len(value) > 3 and value[-1] == len(value)
@@ -279,7 +280,7 @@ def _code(settings: Mapping[str, object]) -> str:
 
 
 def _ordered(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Rows of one code together, by steps."""
+    """Return rows with those of one code together, ordered by steps."""
     codes: dict[str, list[Row]] = {}
     for row in rows:
         codes.setdefault(_code(row.scheme), []).append(row)

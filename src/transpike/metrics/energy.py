@@ -1,4 +1,4 @@
-"""What a converted network computes where spikes arrive, and what its parts take; the energy of each operation."""
+"""The operations of a converted network where spikes arrive, and the energy of each operation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ __all__ = [
 
 
 def synaptic_operations(counts: Mapping[int, float], *, digits: Sequence[int], fan_out: float) -> Operations:
-    """What spikes cause where they arrive: an addition each, and a shift or a multiplication above magnitude 1.
+    """Return the operations that spikes cause where they arrive.
+
+    Each is an addition, and above magnitude 1 also a shift or a multiplication.
 
     Args:
-        counts: how many spikes there are of each digit.
-        digits: all values that a spike may have; they tell the payload.
-        fan_out: targets per spike, on average.
+        counts: the number of spikes of each digit.
+        digits: all values that a spike may have. They determine the payload.
+        fan_out: targets of a spike, on average.
 
     Example:
         >>> synaptic_operations({-4: 1, 1: 2, 3: 1}, digits=range(-4, 5), fan_out=9)

@@ -1,4 +1,4 @@
-"""How close a spiking network is to the network that it was made from: predictions, logits and each layer's values."""
+"""How close a spiking network is to the original network: predictions, logits and each layer's values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LayerError", "LayerErrors", "accuracy", "agreement", "logit_error"]
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The share of rows of ``logits`` ``[N, classes]`` whose largest entry is at ``labels`` ``[N]``.
+    """Return the share of rows of ``logits`` ``[N, classes]`` whose largest entry is at ``labels`` ``[N]``.
 
     Example:
         >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
@@ -24,7 +24,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def agreement(snn: Tensor, ann: Tensor) -> float:
-    """The share of rows of two ``[N, classes]`` logits that predict the same class.
+    """Return the share of rows of two ``[N, classes]`` logits that predict the same class.
 
     Example:
         >>> agreement(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]]))
@@ -34,13 +34,13 @@ def agreement(snn: Tensor, ann: Tensor) -> float:
 
 
 def logit_error(snn: Tensor, ann: Tensor, *, centred: bool = True) -> float:
-    """``|snn - ann| / |ann|`` in the Euclidean norm over all of ``[N, classes]``.
+    """Return ``|snn - ann| / |ann|`` in the Euclidean norm over all of ``[N, classes]``.
 
     Args:
         snn: logits to judge.
-        ann: logits they should equal.
-        centred: take each row's mean off first, as softmax and argmax do; a common offset is then no error, and
-            large logits that say nothing do not hide one.
+        ann: the logits that they should equal.
+        centred: whether to subtract each row's mean first, which changes neither softmax nor argmax. Then a common
+            offset is no error, and does not hide one.
 
     Example:
         >>> logit_error(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, -1.0]]))
@@ -57,14 +57,14 @@ class LayerError:
     """The parts of a layer's error; see `LayerErrors`.
 
     Args:
-        rms: root mean square of decoded minus target value, in units of the last step: own and inherited error
-            together.
-        own: root mean square of the residual, the error of the layer's neurons for their own inputs.
-        clipped: share of the neurons whose own input exceeds the largest value that a train can represent.
-        coupled: share of the values not clipped whose residual exceeds a unit of the last step.
-        from_clipping: share of the squared residuals that the clipped values make.
-        from_coupling: share of the squared residuals that the coupled values make; the rest is resolution, the
-            rounding to a digit.
+        rms: the root mean square of decoded minus target value, in units of the last step. It includes the layer's own
+            error and the error of its inputs.
+        own: the root mean square of the residual, which is the error of the layer's neurons for their own inputs.
+        clipped: the share of neurons whose own input exceeds the largest value that a train can represent.
+        coupled: the share of values that are not clipped and have a residual above one unit of the last step.
+        from_clipping: the share of the squared residuals from clipped values.
+        from_coupling: the share of the squared residuals from coupled values. The rest is resolution, the rounding to a
+            digit.
     """
 
     rms: float
@@ -76,17 +76,17 @@ class LayerError:
 
     @property
     def binding(self) -> Binding:
-        """The largest part of the layer's own error, hence which setting helps: see `transpike.coding.residuals`."""
+        """The largest part of the layer's own error. It shows which setting helps: see `transpike.coding.residuals`."""
         rest = 1 - self.from_clipping - self.from_coupling
         return binding(resolution=rest, clipping=self.from_clipping, coupling=self.from_coupling)
 
 
 class LayerErrors:
-    """Accumulate a layer's errors over batches, then `result`.
+    """Accumulates a layer's errors over batches; `result` returns them.
 
     Args:
-        largest: the largest magnitude a train can write with an error of half a unit, in units of theta.
-        unit: the worth of a unit spike at the last step, in units of theta; errors are given in it.
+        largest: the largest magnitude that a train represents with an error of at most half a unit, in units of theta.
+        unit: the value of a unit spike at the last step, in units of theta. Errors are in this unit.
 
     Example:
         >>> errors = LayerErrors(largest=7.5)
@@ -102,17 +102,17 @@ class LayerErrors:
 
     @torch.no_grad()
     def update(self, target: Tensor, decoded: Tensor, residual: Tensor) -> None:
-        """Add a batch; the three tensors have one shape and are in units of theta.
+        """Add a batch. The three tensors have one shape and are in units of theta.
 
         Args:
             target: the original network's activation.
             decoded: the value of the spike train.
-            residual: the final residual of the neurons (`track`'s), their own target minus ``decoded``.
+            residual: the final residual of the neurons (from `track`): their own target minus ``decoded``.
         """
         if self.unit != 1:
             target, decoded, residual = (values / self.unit for values in (target, decoded, residual))
         error, missed = decoded - target, residual.abs()
-        # Whatever is clipped or coupled misses more than the half unit of rounding; the rest need not be looked at.
+        # Clipped and coupled values have larger errors than the half unit of rounding. Only these are classified.
         missing = missed > 0.5
         own = residual[missing]
         clipped, coupled = split((decoded + residual)[missing], own, largest=self.largest)
@@ -123,7 +123,7 @@ class LayerErrors:
         self._count += target.numel()
 
     def combine(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Make of what this process has seen what all have; each calls it once.
+        """Replace this process's sums by those over all processes. Each process calls it once.
 
         Args:
             total: sums a tensor over the processes.
@@ -132,7 +132,7 @@ class LayerErrors:
         self._sums, self._count = self._sums.new_tensor(sums), int(count)
 
     def result(self) -> LayerError:
-        """The errors of everything seen so far.
+        """Return the errors of all values so far.
 
         Raises:
             ValueError: No values were added.

@@ -1,4 +1,4 @@
-"""How often a spiking network's neurons fire, and what that costs, counted while the network runs."""
+"""Counts how often a spiking network's neurons fire, and the operations of this, while the network runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LEAKS = ("tau", "w", "leak", "beta")
 
 @dataclass(frozen=True)
 class LayerFiring:
-    """One layer of neurons.
+    """The firing of one layer of neurons.
 
     Attributes:
-        name: the module's.
-        neurons: how many, for one sample.
-        rate: spikes of either sign per neuron and step, in [0, 1].
-        negative: of these the negative ones.
+        name: the module's name.
+        neurons: the number of neurons for one sample.
+        rate: spikes of either sign for each neuron and step, in [0, 1].
+        negative: the negative ones among these.
     """
 
     name: str
@@ -38,18 +38,18 @@ class LayerFiring:
 
 
 class FiringMeter:
-    """Within ``with``, counts the spikes and the operations of a network that runs on [T, N, *].
+    """Counts the spikes and operations of a network that runs on [T, N, *] inside the ``with`` block.
 
     Neurons are modules with a threshold, `v_threshold`, as ours and SpikingJelly's have. Every convolution and linear
-    layer makes
+    layer counts
 
         SynOps = (its dense multiply-accumulates) * (mean of ceil |x| over its inputs x),
 
-    that is one accumulate for each spike and target: k for a sum of k spikes (residual additions), one for a fraction
-    (pooled spikes). For plain spikes this is the literature's firing rate * T * FLOPs. Values that are not whole
-    numbers and that no neuron has sent are analog: dense multiply-accumulates, at every step. Neurons add their input,
-    compare with the threshold and multiply by their leak, if any, at every step, and subtract for each spike. Products
-    of spikes with spikes, in attention, are not counted.
+    which is one accumulate for each spike and target. A sum of k spikes (residual additions) counts k, and a fraction
+    (pooled spikes) counts one. For plain spikes this is firing rate * T * FLOPs, as in the literature. Values that are
+    not whole numbers and do not come from a neuron are analog. They count dense multiply-accumulates at every step.
+    Neurons add their input, compare with the threshold and multiply by their leak, if any, at every step, and subtract
+    for each spike. Products of spikes with spikes, in attention, are not counted.
 
     Args:
         model: the network.
@@ -57,16 +57,17 @@ class FiringMeter:
     Source of rate * FLOPs: Rathi and Roy, "DIET-SNN: A Low-Latency Spiking Neural Network With Direct Input Encoding
     and Leakage and Threshold Optimization", IEEE TNNLS 2023.
 
-    >>> from transpike.models.spiking import OverTime
-    >>> from transpike.neurons import IFNode
-    >>> net = OverTime(nn.Linear(2, 3), IFNode(step_mode="m"), nn.Linear(3, 5))
-    >>> _ = nn.init.zeros_(net[0].weight), nn.init.constant_(net[0].bias, 0.5)
-    >>> with FiringMeter(net) as meter:
-    ...     _ = net(torch.full((4, 7, 2), 0.3))
-    >>> meter.layers
-    [LayerFiring(name='1', neurons=3, rate=0.5, negative=0.0)]
-    >>> meter.operations.macs, meter.operations.accumulates, meter.dense_macs
-    (24.0, 30.0, 21.0)
+    Example:
+        >>> from transpike.models.spiking import OverTime
+        >>> from transpike.neurons import IFNode
+        >>> net = OverTime(nn.Linear(2, 3), IFNode(step_mode="m"), nn.Linear(3, 5))
+        >>> _ = nn.init.zeros_(net[0].weight), nn.init.constant_(net[0].bias, 0.5)
+        >>> with FiringMeter(net) as meter:
+        ...     _ = net(torch.full((4, 7, 2), 0.3))
+        >>> meter.layers
+        [LayerFiring(name='1', neurons=3, rate=0.5, negative=0.0)]
+        >>> meter.operations.macs, meter.operations.accumulates, meter.dense_macs
+        (24.0, 30.0, 21.0)
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -99,7 +100,7 @@ class FiringMeter:
 
     @property
     def layers(self) -> list[LayerFiring]:
-        """Every layer of neurons that has run, in that order."""
+        """The layers of neurons that have run, in the order in which they ran."""
         return [
             LayerFiring(
                 name,
@@ -112,7 +113,7 @@ class FiringMeter:
 
     @property
     def operations(self) -> Operations:
-        """What one sample takes over all steps, on average."""
+        """The operations of one sample over all steps, on average."""
         spikes = sum(self._total(f"spikes {name}") for name in self._updates)
         leaks = sum(self._updates[name] for name in self._leaky)
         return Operations(
@@ -125,23 +126,23 @@ class FiringMeter:
 
     @property
     def dense_macs(self) -> float:
-        """Multiply-accumulates of one sample at one step were all values analog: those of an ANN of the same shape."""
+        """The multiply-accumulates of one sample at one step if all values were analog, as in an ANN of this shape."""
         return self._dense / self._steps
 
     def combine(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Make of what this process has counted what all have; each calls it once, outside of ``with``.
+        """Replace this process's counts by those over all processes. Each process calls it once, outside of ``with``.
 
         Args:
             total: sums a tensor over the processes.
         """
-        # Named by the network, not by what has run: a process may have had no sample.
+        # The names come from the network, not from the layers that ran, because a process may have had no sample.
         names = [name for name, module in self.model.named_modules() if hasattr(module, "v_threshold")]
         kinds = ["macs", "synops", *(f"{kind} {name}" for kind in ("spikes", "negative") for name in names)]
         counts = [self.samples, self._steps, self._dense, *(self._updates[name] for name in names)]
         own = torch.tensor([*counts, *map(self._total, kinds)], dtype=torch.float64)
-        found = total(own).tolist()
-        self.samples, self._steps, self._dense, *updates = map(int, found[: len(counts)])
-        sums = torch.tensor(found[len(counts) :], dtype=torch.float64)
+        totals = total(own).tolist()
+        self.samples, self._steps, self._dense, *updates = map(int, totals[: len(counts)])
+        sums = torch.tensor(totals[len(counts) :], dtype=torch.float64)
         self._sums = dict(zip(kinds, sums, strict=True))
         summed = dict(zip(names, updates, strict=True))
         # In the order in which they ran.
@@ -172,7 +173,7 @@ class FiringMeter:
     def _weigh(self, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         x, dense = inputs[0], out.numel() * cast(Tensor, module.weight)[0].numel()
         self._dense += dense
-        # A tensor, which an accelerator need not be waited for.
+        # A tensor, so that nothing waits for an accelerator.
         analog = x.new_zeros((), dtype=torch.bool) if self._fired else (x != x.round()).any()
         self._add("macs", dense * analog)
         self._add("synops", dense * ~analog * x.abs().ceil().mean(dtype=torch.float32))

@@ -14,11 +14,11 @@ __all__ = ["LinearCKA", "unbiased_hsic"]
 
 
 def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
-    """Dependence of two representations of the same n images, estimated without bias from their Gram matrices.
+    """Estimate the dependence of two representations of the same n images, without bias, from their Gram matrices.
 
     HSIC_1(K, L) = (tr(K L) + sum(K) sum(L) / ((n - 1)(n - 2)) - 2 / (n - 2) sum(K L)) / (n (n - 3))
 
-    with the diagonals of K and L set to 0. Of independent representations it is 0 on average, however few the images.
+    The diagonals of K and L are set to 0. For independent representations it is 0 on average, for any number of images.
 
     Source: Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, its unbiased estimator.
 
@@ -32,9 +32,10 @@ def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         DataError: There are fewer than four images, or the shapes of the matrices differ.
 
-    >>> gram = torch.eye(4) + torch.ones(4, 4)  # what all images have in common says nothing
-    >>> unbiased_hsic(gram, gram).item()
-    0.0
+    Example:
+        >>> gram = torch.eye(4) + torch.ones(4, 4)  # a part that all images share does not count
+        >>> unbiased_hsic(gram, gram).item()
+        0.0
     """
     count = len(first)
     if first.shape != second.shape or first.shape != (count, count) or count < 4:
@@ -50,24 +51,25 @@ def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
 
 
 class LinearCKA:
-    """Linear CKA of every representation of one network with every one of another, over as many batches as there are.
+    """Linear CKA of every representation of one network with every one of another, over any number of batches.
 
     CKA(X, Y) = HSIC(X X^T, Y Y^T) / sqrt(HSIC(X X^T, X X^T) HSIC(Y Y^T, Y Y^T))
 
-    1 where representations are equal up to a rotation, a shift and a scale; about 0 where they have nothing to do with
-    each other. A representation is one vector an image: maps are flattened, and two networks' sizes and channels need
-    not agree.
+    It is 1 if representations are equal up to a rotation, a shift and a scale, and about 0 if they are unrelated. A
+    representation is one vector for each image. Maps are flattened, and the two networks' sizes and channels may
+    differ.
 
-    Source: Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019. Each HSIC is the
-    mean of `unbiased_hsic` over batches, as in Nguyen, Raghu, Kornblith, "Do Wide and Deep Networks Learn the Same
-    Things?", ICLR 2021: no more than a batch is held, and the result does not depend on its size but for noise. Our
-    reading: batches count by their images; those of fewer than four are left out.
+    Source: Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019. Each HSIC is the mean
+    of `unbiased_hsic` over batches, as in Nguyen, Raghu, Kornblith, "Do Wide and Deep Networks Learn the Same Things?",
+    ICLR 2021. So only one batch is in memory, and the batch size changes the result only by noise. Our reading: batches
+    are weighted by their images, and batches of fewer than four images are left out.
 
-    >>> points = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 4.0], [3.0, 3.0], [5.0, 1.0]])
-    >>> alike = LinearCKA()
-    >>> alike.update([points], [3 * points.flip(1) + 1, points[:, :1]])
-    >>> alike.matrix.round(decimals=3)
-    tensor([[1.0000, 0.7280]], dtype=torch.float64)
+    Example:
+        >>> points = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 4.0], [3.0, 3.0], [5.0, 1.0]])
+        >>> alike = LinearCKA()
+        >>> alike.update([points], [3 * points.flip(1) + 1, points[:, :1]])
+        >>> alike.matrix.round(decimals=3)
+        tensor([[1.0000, 0.7280]], dtype=torch.float64)
     """
 
     def __init__(self) -> None:
@@ -75,7 +77,7 @@ class LinearCKA:
         self._cross = self._own = self._other = torch.zeros(())
 
     def update(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> None:
-        """Add a batch: each representation of the one network and of the other, [N, *] of any shape."""
+        """Add a batch: each representation of the first network and of the second, [N, *] of any shape."""
         count = len(first[0])
         if count < 4:
             return
@@ -88,7 +90,7 @@ class LinearCKA:
 
     @property
     def matrix(self) -> Tensor:
-        """[representations of the one, representations of the other]; not a number where one never varies.
+        """CKA [representations of the first, representations of the second]; NaN if one never varies.
 
         Raises:
             DataError: No batch had four images or more.
@@ -100,7 +102,7 @@ class LinearCKA:
 
 
 def _gram(features: Tensor) -> Tensor:
-    # HSIC knows no shift; without it float32 keeps more of what varies.
+    # HSIC does not depend on a shift. Without it, float32 keeps more of the variation.
     flat = full_precision(features.detach()).flatten(1)
     flat = flat - flat.mean(0)
     return (flat @ flat.mT).double().cpu()

@@ -25,22 +25,23 @@ __all__ = [
 ]
 
 BLOCKS = 64
-"""At most so many periods pass before a membrane counts as settled."""
+"""The largest number of periods before a membrane counts as settled."""
 
 
 class RadialSpectrum:
-    """Mean power of maps by distance from zero frequency, over as many batches as there are.
+    """The mean power of maps by distance from zero frequency, over any number of batches.
 
-    Zero frequency, the maps' mean, is left out. Ring k lies at k / n cycles per pixel, with n the maps' smaller side,
-    and reaches half a ring to either side; what lies beyond 1/2, towards the corners, counts to the last ring.
+    Zero frequency, the maps' mean, is left out. Ring k is at k / n cycles per pixel, with n the maps' smaller side, and
+    extends half a ring in both directions. Frequencies beyond 1/2, towards the corners, belong to the last ring.
 
-    >>> spectrum = RadialSpectrum()
-    >>> stripes = torch.tensor([1.0, 0.0, -1.0, 0.0]).repeat(4, 1)  # a wave of 1/4 cycles per pixel
-    >>> spectrum.update(stripes[None] + 7)
-    >>> spectrum.frequency.tolist(), spectrum.power.round(decimals=3).tolist(), spectrum.variance
-    ([0.25, 0.5], [1.0, 0.0], 0.5)
-    >>> spectrum.share_above(0.3)
-    0.0
+    Example:
+        >>> spectrum = RadialSpectrum()
+        >>> stripes = torch.tensor([1.0, 0.0, -1.0, 0.0]).repeat(4, 1)  # a wave of 1/4 cycles per pixel
+        >>> spectrum.update(stripes[None] + 7)
+        >>> spectrum.frequency.tolist(), spectrum.power.round(decimals=3).tolist(), spectrum.variance
+        ([0.25, 0.5], [1.0, 0.0], 0.5)
+        >>> spectrum.share_above(0.3)
+        0.0
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class RadialSpectrum:
         self._maps = 0
 
     def update(self, maps: Tensor) -> None:
-        """Add maps [*, H, W]; all leading axes are averaged over.
+        """Add maps [*, H, W]. All leading axes are averaged.
 
         Raises:
             DataError: Their size differs from earlier maps.
@@ -63,14 +64,14 @@ class RadialSpectrum:
 
     @property
     def plane(self) -> Tensor:
-        """Mean power [H, W] at each frequency, in the order of `torch.fft.fft2`, 0 at zero frequency."""
+        """The mean power [H, W] at each frequency, in the order of `torch.fft.fft2`. It is 0 at zero frequency."""
         if self._total is None:
             raise DataError("a spectrum of no maps: call update first.")
         return self._total / self._maps
 
     @property
     def variance(self) -> float:
-        """Of the maps around their own means: by Parseval's theorem the mean of `plane`."""
+        """The variance of the maps around their own means. By Parseval's theorem it is the mean of `plane`."""
         return float(self.plane.mean())
 
     @property
@@ -81,7 +82,7 @@ class RadialSpectrum:
 
     @property
     def power(self) -> Tensor:
-        """Mean power of each ring. Of unit white noise it is 1 everywhere."""
+        """The mean power of each ring. For unit white noise it is 1 everywhere."""
         plane, side = self.plane, min(self.plane.shape)
         last = max(side // 2, 1)
         ring = (_radius(plane) * side).round().long().clamp(1, last).flatten()[1:] - 1
@@ -91,7 +92,7 @@ class RadialSpectrum:
         return rings
 
     def share_above(self, cutoff: float = 0.25) -> float:
-        """Share of the power at frequencies above the cutoff, in cycles per pixel; 0 for constant maps."""
+        """Return the share of the power at frequencies above the cutoff, in cycles per pixel. 0 for constant maps."""
         plane, total = self.plane, self.variance * self.plane.numel()
         return float(plane[_radius(plane) > cutoff].sum()) / total if total else 0.0
 
@@ -103,17 +104,18 @@ def _radius(plane: Tensor) -> Tensor:
 
 
 def full_plane(half: Tensor, *, width: int) -> Tensor:
-    """A real map's magnitudes at all frequencies, zero in the middle, from those of its half spectrum.
+    """Return a real map's magnitudes at all frequencies, zero in the middle, from those of its half spectrum.
 
     Args:
         half: [*, H, width // 2 + 1], in the order of `torch.fft.rfft2`.
-        width: of the map.
+        width: the width of the map.
 
     Returns:
         [*, H, width], where zero frequency is at (H // 2, width // 2).
 
-    >>> full_plane(torch.tensor([[0.0, 1.0, 2.0]]), width=4)
-    tensor([[2., 1., 0., 1.]])
+    Example:
+        >>> full_plane(torch.tensor([[0.0, 1.0, 2.0]]), width=4)
+        tensor([[2., 1., 0., 1.]])
     """
     mirrored = half[..., 1 : (width + 1) // 2].flip(-2, -1).roll(1, -2)
     plane: Tensor = torch.fft.fftshift(torch.cat((half, mirrored), -1), dim=(-2, -1))
@@ -121,12 +123,13 @@ def full_plane(half: Tensor, *, width: int) -> Tensor:
 
 
 def sort_logits(logits: Tensor, by: Tensor) -> Tensor:
-    """Logits [N, classes] in the order in which `by` descends, image by image, each less its mean over classes.
+    """Sort logits [N, classes] by descending ``by``, image by image, and subtract each image's mean over classes.
 
-    BSD's Eqs. 12 and 13. A constant on all logits of an image says nothing.
+    BSD's Eqs. 12 and 13. A constant on all logits of an image has no meaning.
 
-    >>> sort_logits(torch.tensor([[1.0, 5.0, 3.0]]), by=torch.tensor([[0.1, 0.2, 0.7]]))
-    tensor([[ 0.,  2., -2.]])
+    Example:
+        >>> sort_logits(torch.tensor([[1.0, 5.0, 3.0]]), by=torch.tensor([[0.1, 0.2, 0.7]]))
+        tensor([[ 0.,  2., -2.]])
     """
     order = by.argsort(dim=-1, descending=True, stable=True)
     logits = full_precision(logits)
@@ -134,35 +137,37 @@ def sort_logits(logits: Tensor, by: Tensor) -> Tensor:
 
 
 def membrane_gain(frequency: Tensor, *, decay: float, gain: float) -> Tensor:
-    """|H| of a membrane below threshold, u[n] = decay * u[n-1] + gain * i[n].
+    """Return |H| of a membrane below threshold, u[n] = decay * u[n-1] + gain * i[n].
 
     |H(f)| = gain / |1 - decay * exp(-2 pi j f)|
 
-    With decay = beta and gain = 1 - beta this is BSD's Eq. 3; with 1 and 1 an integrator, infinite at f = 0. The
+    With decay = beta and gain = 1 - beta this is BSD's Eq. 3. With 1 and 1 it is an integrator, infinite at f = 0. The
     membrane's *power* spectrum is |H|^2 times the input's. (BSD's Eq. 4 gives the membrane's spectrum as |H|^2 times
-    the input's, which is true of powers and not of amplitudes: our reading.)
+    the input's. Our reading is that this means powers, because it is not true of amplitudes.)
 
     Args:
         frequency: in cycles per step, from 0 to 1/2.
-        decay: what a step leaves of the membrane.
-        gain: what of the input reaches it.
+        decay: the share of the membrane that remains after a step.
+        gain: the share of the input that reaches the membrane.
 
-    >>> membrane_gain(torch.tensor([0.0, 0.5]), decay=0.5, gain=0.5)
-    tensor([1.0000, 0.3333])
+    Example:
+        >>> membrane_gain(torch.tensor([0.0, 0.5]), decay=0.5, gain=0.5)
+        tensor([1.0000, 0.3333])
     """
     phase = 2 * math.pi * frequency
     return gain / torch.complex(1 - decay * phase.cos(), decay * phase.sin()).abs()
 
 
 def leak(node: nn.Module) -> tuple[float, float]:
-    """Decay and gain of a neuron's membrane, as in `membrane_gain`; one of ours or of SpikingJelly's.
+    """Return decay and gain of a neuron's membrane, as in `membrane_gain`, for our neurons and SpikingJelly's.
 
     Raises:
-        ModelError: The neuron is neither.
+        ModelError: The neuron is of another library.
 
-    >>> from transpike.neurons import IFNode, LIFNode
-    >>> leak(LIFNode(tau=4.0)), leak(LIFNode(tau=4.0, decay_input=False)), leak(IFNode())
-    ((0.75, 0.25), (0.75, 1.0), (1.0, 1.0))
+    Example:
+        >>> from transpike.neurons import IFNode, LIFNode
+        >>> leak(LIFNode(tau=4.0)), leak(LIFNode(tau=4.0, decay_input=False)), leak(IFNode())
+        ((0.75, 0.25), (0.75, 1.0), (1.0, 1.0))
     """
     neuron: Any = node
     if hasattr(node, "dynamics"):
@@ -182,8 +187,8 @@ class MembraneResponse:
     Attributes:
         frequency: cycles per step.
         expected: |H| of `membrane_gain`.
-        amplitude: the membrane's amplitude per unit of a sinusoid's: measured, to be |H|.
-        power: the membrane's power per unit of white noise's: measured, to be |H|^2.
+        amplitude: the measured amplitude of the membrane for a unit sinusoid. It should equal |H|.
+        power: the measured power of the membrane for unit white noise. It should equal |H|^2.
     """
 
     frequency: Tensor
@@ -195,24 +200,25 @@ class MembraneResponse:
 def membrane_response(node: nn.Module, *, period: int = 128, seed: int = 0) -> MembraneResponse:
     """Drive a neuron below its threshold with sinusoids and with white noise, and measure its membrane.
 
-    Both inputs are periodic and the membrane is read when it has settled, so that there is no leakage between
-    frequencies: what differs from |H| is the neuron's doing.
+    Both inputs are periodic, and the membrane is read after it has settled. So there is no leakage between frequencies,
+    and differences from |H| come from the neuron.
 
     Args:
-        node: as in `leak`; a copy is driven.
-        period: of the inputs in steps; frequencies are 1 / period to 1/2.
-        seed: of the noise.
+        node: as in `leak`. A copy is driven.
+        period: the period of the inputs in steps. Frequencies are 1 / period to 1/2.
+        seed: the seed of the noise.
 
     Raises:
-        ConfigError: for a membrane that grows by itself (decay above 1).
-        ModelError: as `leak`, and if it fires all the same.
+        ConfigError: The membrane grows by itself (decay above 1).
+        ModelError: as `leak`; or the neuron fires nevertheless.
 
-    >>> from transpike.neurons import LIFNode
-    >>> measured = membrane_response(LIFNode(tau=2.0), period=8)
-    >>> measured.amplitude.round(decimals=4)
-    tensor([0.6786, 0.4472, 0.3574, 0.3333], dtype=torch.float64)
-    >>> bool((measured.power - measured.expected**2).abs().max() < 1e-6)
-    True
+    Example:
+        >>> from transpike.neurons import LIFNode
+        >>> measured = membrane_response(LIFNode(tau=2.0), period=8)
+        >>> measured.amplitude.round(decimals=4)
+        tensor([0.6786, 0.4472, 0.3574, 0.3333], dtype=torch.float64)
+        >>> bool((measured.power - measured.expected**2).abs().max() < 1e-6)
+        True
     """
     decay, gain = leak(node)
     if decay > 1:
@@ -236,7 +242,7 @@ def membrane_response(node: nn.Module, *, period: int = 128, seed: int = 0) -> M
 
 
 def _membrane(node: Any, drive: Tensor) -> Tensor:
-    """The membrane after each step of a drive [T, N] that must not make it fire."""
+    """Return the membrane after each step of a drive [T, N] that must not make it fire."""
     node.step_mode, node.store_v_seq = "m", True
     node.reset()
     with torch.no_grad():
@@ -250,25 +256,26 @@ def _membrane(node: Any, drive: Tensor) -> Tensor:
 def spike_spectrum(
     node: nn.Module, *, period: int = 128, trials: int = 512, seed: int = 0
 ) -> tuple[Tensor, Tensor, float]:
-    """Power spectrum of the spikes of a neuron that noise around a constant drives above its threshold.
+    """Return the power spectrum of the spikes of a neuron that noise around a constant drives above its threshold.
 
-    The constant would take the membrane to 1.2 times the threshold, and brings at least half the threshold a step; the
-    noise is white, with half the constant as its standard deviation.
+    The constant alone would take the membrane to 1.2 times the threshold, and adds at least half the threshold in a
+    step. The noise is white, and its standard deviation is half the constant.
 
     Args:
-        node: as in `leak`; a copy is driven.
-        period: steps of a trial.
-        trials: spectra to average.
-        seed: of the noise.
+        node: as in `leak`. A copy is driven.
+        period: the steps of a trial.
+        trials: the number of spectra to average.
+        seed: the seed of the noise.
 
     Returns:
-        Frequencies in cycles per step and the power there relative to white noise of the same variance, so 1 where all
-        frequencies are alike, both [period // 2]; and spikes per step.
+        Frequencies in cycles per step, and the power there relative to white noise of the same variance (1 if all
+        frequencies are equal), both [period // 2]; and spikes per step.
 
-    >>> from transpike.neurons import LIFNode
-    >>> frequency, power, rate = spike_spectrum(LIFNode(), period=64)
-    >>> frequency.shape, 0.2 < rate < 0.5
-    (torch.Size([32]), True)
+    Example:
+        >>> from transpike.neurons import LIFNode
+        >>> frequency, power, rate = spike_spectrum(LIFNode(), period=64)
+        >>> frequency.shape, 0.2 < rate < 0.5
+        (torch.Size([32]), True)
     """
     decay, gain = leak(node)
     driven: Any = copy.deepcopy(node).float()

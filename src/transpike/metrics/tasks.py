@@ -1,7 +1,7 @@
-"""Measures of what a network is for beside classes: label maps, boxes, curves. One number an image, 1 if all is right.
+"""Measures of a network's outputs beside classes: label maps, boxes, curves. One number for each image, at most 1.
 
-Each takes outputs and targets, the first axis of which counts images: a network's outputs beside labels, or beside
-another network's outputs. What a network returns several of is measured by the first.
+Each takes outputs and targets, whose first axis counts images. Targets are labels or another network's outputs. If a
+network returns several outputs, the first is measured.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 __all__ = ["METRICS", "Metric", "box_iou", "correlation", "matched_boxes", "mean_iou", "same_class"]
 
 Metric: TypeAlias = Callable[[Any, Any], "Tensor | float"]
-"""Outputs and targets of some images to a number each, [N], or to their mean."""
+"""A function from outputs and targets of some images to a number for each, [N], or to their mean."""
 
 MATCHED = 0.5
 
 
 def same_class(outputs: Any, targets: Any) -> Tensor:
-    """1 for each image whose largest output is the target, or the target's largest, [N].
+    """Return 1 for each image whose largest output is at the target, or at the target's largest, [N].
 
     Example:
         >>> same_class(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
@@ -33,10 +33,11 @@ def same_class(outputs: Any, targets: Any) -> Tensor:
 
 
 def mean_iou(outputs: Any, targets: Any) -> Tensor:
-    """The intersection over union of each class's area, its mean over the classes that an image has, [N].
+    """Return the intersection over union of each class's area, averaged over the classes in an image, [N].
 
     Args:
-        outputs: a map of scores [N, classes, \\*], or of one class [N, 1, \\*] that is there above 0.
+        outputs: a map of scores [N, classes, \\*], or of one class [N, 1, \\*], which is present if its score is above
+            0.
         targets: the same, or a map of labels [N, \\*].
 
     Example:
@@ -61,7 +62,7 @@ def _labels(scores: Tensor) -> Tensor:
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """The intersection over union of boxes (x1, y1, x2, y2), [K, 4] and [M, 4] to [K, M].
+    """Return the intersection over union of boxes (x1, y1, x2, y2), [K, 4] and [M, 4] to [K, M].
 
     Example:
         >>> box_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])).round(decimals=3)
@@ -74,12 +75,12 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def matched_boxes(outputs: Any, targets: Any) -> Tensor:
-    """How well an image's boxes are found: boxes are paired, the best pairs first, and their overlaps averaged, [N].
+    """Return how well an image's boxes are found: pair boxes, the best pairs first, and average their overlaps, [N].
 
-    A pair overlaps by half or more; a box without a partner, on either side, counts as 0.
+    A pair overlaps by at least half. A box without a partner, on either side, counts as 0.
 
     Args:
-        outputs: [N, K, 4 or more], of which the first are corners x1, y1, x2, y2; or a list of [K, 4 or more].
+        outputs: [N, K, 4 or more], of which the first four are corners x1, y1, x2, y2; or a list of [K, 4 or more].
         targets: likewise.
 
     Example:
@@ -105,7 +106,7 @@ def _matched(a: Tensor, b: Tensor) -> float:
 
 
 def correlation(outputs: Any, targets: Any) -> Tensor:
-    """Pearson's correlation of an image's outputs with its targets, [N]; 1 where both are constant.
+    """Return Pearson's correlation of an image's outputs with its targets, [N]. It is 1 if both are constant.
 
     Example:
         >>> correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[2.0, 4.0, 6.0]]))

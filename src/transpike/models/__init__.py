@@ -1,4 +1,4 @@
-"""Networks by name, made by `create_model`."""
+"""Networks by name, created by `create_model`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transpike import files
-from transpike.checks import near, shown, whole
+from transpike.checks import near, no_network, shown, whole
 from transpike.errors import ModelError, TranspikeError
 from transpike.models.arguments import (
     check_arguments,
@@ -56,42 +56,44 @@ FAILURES = (
     MemoryError,
     AssertionError,
 )
-"""What a network's maker may raise for arguments that it cannot have."""
+"""The exceptions that a network's constructor may raise for arguments that are not possible."""
 
 
 LIBRARIES = {"timm": "timm.list_models()", "torchvision": "torchvision.models.list_models()"}
-"""Whose networks are known too, and what lists their names."""
+"""Libraries whose networks are known too, and the function that lists their names."""
 
 MADE = "_transpike_made"
-"""The attribute of a network by which it is known what `create_model` made it from."""
+"""The attribute in which a network stores the arguments of `create_model` that created it."""
 
 
 def model_names() -> list[str]:
-    """The networks of our own, by name: artificial ones and spiking ones.
+    """Return the names of our own networks, artificial and spiking ones.
 
-    >>> [name for name in model_names() if "resnet19" in name]
-    ['resnet19', 'sew_resnet19', 'spiking_resnet19']
+    Example:
+        >>> [name for name in model_names() if "resnet19" in name]
+        ['resnet19', 'sew_resnet19', 'spiking_resnet19']
     """
     return sorted(NETWORKS)
 
 
 def check_name(name: str) -> None:
-    """Make sure that `create_model` knows a network ``name``, without making it.
+    """Check that `create_model` knows a network ``name``, without creating it.
 
     Raises:
         ModelError: It does not know the name. The message lists near matches.
 
-    >>> check_name("torchvision/resnet18")
-    >>> check_name("torchvision/resnet19")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: no network 'torchvision/resnet19'. Did you mean torchvision/resnet18, ...
+    Example:
+        >>> check_name("torchvision/resnet18")
+        >>> check_name("torchvision/resnet19")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: no network 'torchvision/resnet19'. Did you mean torchvision/resnet18, ...
     """
     library, _, rest = name.partition("/")
     if library == "timm":
         import timm
 
-        # Names with the tag of their weights are known, too, but not listed.
+        # Names with the tag of their weights are known too, but not listed.
         known = [name if timm.is_model(rest) else "", *(f"timm/{other}" for other in timm.list_models())]
     elif library == "torchvision":
         import torchvision
@@ -101,13 +103,10 @@ def check_name(name: str) -> None:
         known = model_names()
     if name in known:
         return
-    guess = near(name, known, most=3)
     if library in LIBRARIES:
+        guess = near(name, known, most=3)
         raise ModelError(f"no network {shown(name)}.{guess} {LIBRARIES[library]} lists all.")
-    raise ModelError(
-        f"no network {shown(name)}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
-        "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
-    )
+    raise no_network(name, known)
 
 
 def create_model(
@@ -119,28 +118,32 @@ def create_model(
     weights: str | Path | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Make a network by name.
+    """Create a network by name.
 
     Args:
         name: one of `model_names()`; `timm/<name>` or `torchvision/<name>`; the folder of a `transpike train` run,
             which is rebuilt as it was trained; an ONNX file or a program of torch.export.save, see `read_network`; or a
-            module of your own, which is returned as it is.
+            module of your own, which is returned unchanged.
         num_classes: the number of outputs. A run's folder knows its own.
         in_channels: the number of channels of the image. A run's folder knows its own.
-        image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP). By default
-            the size of their paper; 32 for `vgg16`.
+        image_size: side of the square image in pixels, for networks whose head depends on it (VGG, MLP). By default the
+            size of their paper; 32 for `vgg16`.
         weights: a `.safetensors` file, a checkpoint with a state dict, or the folder of a `transpike train` run. If a
             checkpoint has averaged weights, these are loaded. See `read_weights`.
-        **kwargs: what `network_arguments` lists: `width` (stem channels) and `activation` for ResNets; `pool`
-            ("average" or "max"), `layers`, `hidden`, `dropout` and `activation` for VGGs; `hidden` (one width or
-            several), `dropout` and `activation` for `mlp`; for timm and torchvision, what their own functions take. For
-            spiking networks the same without `activation`; `large=False` for SEW ResNets on small images; `width`
-            (channels of a token), `depth` or `depths`, and `heads` for transformers; and `spiking_neuron`, a class of
-            ours or of SpikingJelly's or the name of one of ours, with its keyword arguments: without it these change
-            the paper's neuron. `v_threshold` may be a list, one threshold for each layer of neurons.
+        **kwargs: the arguments that `network_arguments` lists: `width` (stem channels) and `activation` for ResNets;
+            `pool` ("average" or "max"), `layers`, `hidden`, `dropout` and `activation` for VGGs; `hidden` (one width or
+            several), `dropout` and `activation` for `mlp`; for timm and torchvision, the arguments of their own
+            functions. Spiking networks have the same without `activation`; `large=False` for SEW ResNets on small
+            images; `width` (channels of a token), `depth` or `depths`, and `heads` for transformers. They also have
+            `spiking_neuron`, a class of ours or of SpikingJelly's or the name of one of ours, and its keyword
+            arguments. Without `spiking_neuron`, these arguments change the paper's neuron. `v_threshold` may be a list
+            with one threshold for each layer of neurons.
 
-    A spiking network takes images over time, [T, N, C, H, W], and gives [T, N, classes]; between two sequences its
-    neurons are put back to rest by `transpike.neurons.reset_net`.
+    A spiking network takes images over time, [T, N, C, H, W], and returns [T, N, classes]. Between two sequences,
+    `transpike.neurons.reset_net` resets its neurons.
+
+    Returns:
+        The network, in training mode. Its weights are new unless `weights` or a run's folder sets them.
 
     Returns:
         The network, in training mode, with new weights unless `weights` or a run's folder gives them.
@@ -149,17 +152,18 @@ def create_model(
         ModelError: The name is unknown (near matches are listed), the network does not take an argument, or the
             weights are missing, damaged or do not fit.
 
-    >>> net = create_model("resnet20", num_classes=10, in_channels=3)
-    >>> sum(p.numel() for p in net.parameters())
-    272474
-    >>> import torch
-    >>> net = create_model("sew_resnet19", width=8, spiking_neuron="LIFNode", tau=4.0)
-    >>> net(torch.zeros(4, 2, 3, 32, 32)).shape
-    torch.Size([4, 2, 10])
-    >>> create_model("resnet21")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: no network 'resnet21', ... Did you mean resnet20, resnet19 or resnet18? ...
+    Example:
+        >>> net = create_model("resnet20", num_classes=10, in_channels=3)
+        >>> sum(p.numel() for p in net.parameters())
+        272474
+        >>> import torch
+        >>> net = create_model("sew_resnet19", width=8, spiking_neuron="LIFNode", tau=4.0)
+        >>> net(torch.zeros(4, 2, 3, 32, 32)).shape
+        torch.Size([4, 2, 10])
+        >>> create_model("resnet21")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: no network 'resnet21', ... Did you mean resnet20, resnet19 or resnet18? ...
     """
     if isinstance(name, nn.Module):
         model = name
@@ -175,17 +179,17 @@ def create_model(
 
 
 def is_run(name: str | Path) -> bool:
-    """Whether a network is named by a folder, as a training run's is; a network of ours goes first."""
+    """Whether a network is named by a folder, such as a training run's. A network of ours has priority."""
     return str(name) not in NETWORKS and os.path.isdir(name)
 
 
 def _of_run(folder: Path, weights: str | Path | None, kwargs: dict[str, Any]) -> nn.Module:
-    """The network of a run's folder, which may itself name a run that it began with."""
-    with files.reading(folder):  # description and weights of one writing
+    """Return the network of a run's folder. The folder may name another run from which it began."""
+    with files.reading(folder):  # description and weights of the same change
         about, kwargs = _described(folder, kwargs)
         name, shape = about["name"], (about["num_classes"], about["in_channels"], about.get("image_size"))
         if name in NETWORKS:
-            # What a file says of a network's size is held against its weights before memory is taken.
+            # The sizes in a file are compared with its weights before memory is allocated.
             with outlined():
                 check_weights(_build(name, *shape, dict(kwargs)), weights or folder)
         model = _build(name, *shape, kwargs)
@@ -194,11 +198,14 @@ def _of_run(folder: Path, weights: str | Path | None, kwargs: dict[str, Any]) ->
 
 
 def describe_network(model: nn.Module) -> dict[str, Any] | None:
-    """What `create_model` makes a network like this one from, as model.json says it: ``name``, ``num_classes``,
-    ``in_channels``, ``image_size``, ``kwargs``; None of a module of one's own, and of one that has been changed since.
+    """Return the arguments of `create_model` for a network like this one, as model.json stores them.
 
-    >>> describe_network(create_model("resnet20", num_classes=5))["num_classes"], describe_network(nn.Linear(2, 2))
-    (5, None)
+    They are ``name``, ``num_classes``, ``in_channels``, ``image_size`` and ``kwargs``. The result is None for a module
+    of your own, and for a network that was changed after its creation.
+
+    Example:
+        >>> describe_network(create_model("resnet20", num_classes=5))["num_classes"], describe_network(nn.Linear(2, 2))
+        (5, None)
     """
     about: dict[str, Any] | None = getattr(model, MADE, None)
     if about is None:
@@ -209,7 +216,7 @@ def describe_network(model: nn.Module) -> dict[str, Any] | None:
         return None
     try:
         json.dumps(about)
-    except TypeError:  # a class, for example, as an argument
+    except TypeError:  # an argument is, for example, a class
         return None
     return about
 
@@ -219,22 +226,22 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def _described(folder: Path, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The description of the network that a run's folder names in the end, and all arguments on the way."""
-    seen = set[str]()
+    """Return the description of the network to which a run's folder finally leads, and all arguments on the way."""
+    places = set[str]()
     while True:
-        seen.add(os.path.realpath(folder))
+        places.add(os.path.realpath(folder))
         about = read_description(folder)
         kwargs = {**about.get("kwargs", {}), **kwargs}
         if not is_run(about["name"]):
             return about, kwargs
-        if os.path.realpath(about["name"]) in seen:
+        if os.path.realpath(about["name"]) in places:
             raise ModelError(f"{folder}/model.json: damaged: names its own folder as its network. Train again.")
         folder = Path(about["name"])
 
 
 def _build(name: str, num_classes: int, in_channels: int, image_size: int | None, kwargs: dict[str, Any]) -> nn.Module:
     check_name(name)
-    least = 0 if name.startswith("timm/") else 1  # timm's network without a head
+    least = 0 if name.startswith("timm/") else 1  # timm also has networks without a head
     num_classes = whole(f"{name}: num_classes", num_classes, least=least, error=ModelError)
     in_channels = whole(f"{name}: in_channels", in_channels, error=ModelError)
     library, _, rest = name.partition("/")

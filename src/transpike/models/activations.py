@@ -21,23 +21,25 @@ Activation = Callable[[], nn.Module]
 class QCFS(nn.Module):
     r"""Quantisation clip-floor-shift: :math:`\lambda\, \mathrm{clip}(\lfloor x L / \lambda + 1/2 \rfloor / L, 0, 1)`.
 
-    Its gradient is that without the rounding: to x 1 inside the clip; to :math:`\lambda` what rounding added, over
-    :math:`\lambda`, inside, and 1 above. Values exactly between two levels go to the even one.
+    Its gradient ignores the rounding. With respect to x it is 1 inside the clip. With respect to :math:`\lambda` it is
+    1 above the clip; inside, it is what the rounding added, divided by :math:`\lambda`. Values exactly between two
+    levels go to the even one.
 
     Args:
         levels: L.
-        bound: what lambda begins with; it is trained with the weights.
+        bound: the first value of lambda, which is trained with the weights.
 
-    Shapes: any to the same.
+    Shapes: any shape to the same.
 
     Raises:
-        ModelError: if a value is outside its range.
+        ModelError: A value is outside its range.
 
     Source: Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks",
-    ICLR 2022, which begins with 8.
+    ICLR 2022, in which lambda begins with 8.
 
-    >>> QCFS(levels=4, bound=2.0)(torch.tensor([-1.0, 0.2, 0.3, 1.6, 9.0]))
-    tensor([0.0000, 0.0000, 0.5000, 1.5000, 2.0000], grad_fn=<MulBackward0>)
+    Example:
+        >>> QCFS(levels=4, bound=2.0)(torch.tensor([-1.0, 0.2, 0.3, 1.6, 9.0]))
+        tensor([0.0000, 0.0000, 0.5000, 1.5000, 2.0000], grad_fn=<MulBackward0>)
     """
 
     def __init__(self, levels: int = 8, bound: float = 8.0) -> None:
@@ -56,30 +58,32 @@ class QCFS(nn.Module):
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "qcfs": QCFS}
-"""Activations of our artificial networks that have a name."""
+"""The activations of our artificial networks, by name."""
 
 
 def activation_factory(activation: str | Activation, **arguments: Any) -> Activation:
-    """What makes one activation, from its name and its arguments; what is no name is taken as it is.
+    """Return a function that creates one activation, from its name and arguments. A function is returned unchanged.
 
     Raises:
-        ModelError: for an unknown name, or a value outside its range.
+        ModelError: The name is unknown, or a value is outside its range.
 
-    >>> activation_factory("qcfs", levels=4)()
-    QCFS(levels=4)
+    Example:
+        >>> activation_factory("qcfs", levels=4)()
+        QCFS(levels=4)
     """
     if not isinstance(activation, str):
         return activation
-    made = partial(ACTIVATIONS[choice("activation", activation, ACTIVATIONS, error=ModelError)], **arguments)
-    made()  # what it refuses is refused once, and early
-    return made
+    factory = partial(ACTIVATIONS[choice("activation", activation, ACTIVATIONS, error=ModelError)], **arguments)
+    factory()  # so that an error comes once, and early
+    return factory
 
 
 def activation_arguments(activation: object) -> dict[str, object]:
-    """The arguments of an activation by its name, with their defaults; nothing of what has none.
+    """Return the arguments of an activation by its name, with their defaults. Arguments without a default are left out.
 
-    >>> activation_arguments("qcfs")
-    {'levels': 8, 'bound': 8.0}
+    Example:
+        >>> activation_arguments("qcfs")
+        {'levels': 8, 'bound': 8.0}
     """
     if activation != "qcfs":
         return {}

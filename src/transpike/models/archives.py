@@ -1,6 +1,7 @@
-"""Files of `torch.save` as data: what kind a file is, how much it holds by its own account, and then its content.
+"""Reads files of `torch.save` as data: first what kind a file is and how much it claims to hold, then its content.
 
-Nothing in a file is executed. Tensors, containers, numbers and text are read; of any other object only its name is.
+Nothing in a file is executed. Tensors, containers, numbers and text are read. Of any other object only its name is
+read.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ __all__ = ["AGAIN", "Foreign", "brief", "is_safetensors", "open_regular", "read_
 AGAIN = "Fetch or save it again."
 STATE_DICT = "torch.save(model.state_dict(), 'weights.pt')"
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The number with which `torch.save` began its files before 2020, pickled; five pickles and the numbers follow."""
+"""The number at the start of `torch.save` files before 2020, as a pickle. Five pickles and the numbers follow."""
 
 LONGEST = 300
-"""Characters of a reason that another library gives: it may quote what a stranger wrote."""
+"""The largest length of a reason from another library, because it may quote an unknown file."""
 
 UNPACKED, FREE = 8, 64 * 2**20
-"""An archive may unpack to so many times its size, and to as many bytes in any case; `torch.save` packs nothing."""
+"""An archive may unpack to so many times its size, and always to so many bytes. `torch.save` compresses nothing."""
 
 USUAL = (
     r"torch\.(\w+|(_utils|_tensor|serialization|storage|nn\.parameter)\.\w+)|collections\.\w+"
     r"|builtins\.(set|complex|bytearray)|_codecs\.encode"
 )
-"""Names that the pickle of a plain checkpoint calls for."""
+"""The names that the pickle of a plain checkpoint uses."""
 
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
@@ -55,9 +56,9 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 
 
 class Foreign(list[object]):
-    """Stands for an object that is neither tensor, container, number nor text: only the name of its class is known.
+    """Stands for an object that is not a tensor, container, number or text. Only the name of its class is known.
 
-    A list, for what is appended to it.
+    It is a list, so that a pickle can append to it.
     """
 
     name = "object"
@@ -69,7 +70,7 @@ class Foreign(list[object]):
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Lay the object's state aside."""
+        """Ignore the object's state."""
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -79,16 +80,16 @@ class Foreign(list[object]):
 
 
 def read_archive(path: Path, *, remedy: str = AGAIN, values: bool = True) -> object:
-    """What `torch.save` wrote, on the CPU: containers, numbers, text and tensors, and `Foreign` for all else.
+    """Read a file of `torch.save`, on the CPU: containers, numbers, text and tensors, and `Foreign` for all else.
 
     Args:
         path: the file, an archive of today's `torch.save` or one in the format before 2020.
         remedy: what to do about a damaged file, as a sentence.
-        values: whether to read the values of tensors; else these are on the meta device.
+        values: whether to read the values of tensors. Otherwise these are on the meta device.
 
     Raises:
-        ModelError: if it is missing, damaged, of another kind, unpacks to much more than its size, contains itself or
-            nests without measure.
+        ModelError: The file is missing, damaged or of another kind. Or it unpacks to much more than its size, contains
+            itself or nests too deeply.
     """
     with open_regular(path) as file:
         try:
@@ -106,15 +107,15 @@ def read_archive(path: Path, *, remedy: str = AGAIN, values: bool = True) -> obj
             raise
         except OSError as error:
             raise ModelError(f"cannot read {path}: {reason(error)}") from error
-        except Exception as error:  # whatever a parser makes of a stranger's bytes
+        except Exception as error:  # a parser may raise anything for unknown bytes
             raise ModelError(f"{path} is damaged ({brief(error)}). {remedy}") from error
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A file opened for reading that has an end: a pipe or a device may let its reader wait, or go on, for ever.
+    """Open a regular file for reading. Reading from a pipe or a device might wait, or continue, for ever.
 
     Raises:
-        ModelError: if it is none, or cannot be opened.
+        ModelError: It is not a regular file, or cannot be opened.
     """
     try:
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
@@ -137,7 +138,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def _pickle_of(file: IO[bytes], path: Path) -> bytes:
-    """The pickle in an archive whose directory, and checksums, are in order."""
+    """Return the pickle in an archive whose directory and checksums are correct."""
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -185,7 +186,7 @@ def _load(file: IO[bytes], names: Iterable[tuple[str, str]], path: Path, values:
 
 
 def _as_today(names: Iterable[tuple[str, str]]) -> set[str]:
-    """Names, those of Python 2 as Python 3 has them: pickles of protocol 2 use the old ones."""
+    """Return names of Python 2 as Python 3 has them, because pickles of protocol 2 use the old ones."""
     pairs = (NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)) for module, name in names)
     return {f"{module}.{name}" for module, name in pairs} - {"collections.defaultdict"}
 
@@ -213,7 +214,7 @@ def _other_kind(head: bytes, path: Path, remedy: str) -> ModelError:
 
 
 def brief(error: Exception) -> str:
-    """The first sentence of a message, if not too long; of torch's about pickles what is wrong, without its advice."""
+    """A message's first sentence, shortened; of torch's messages about pickles the problem, without its advice."""
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     text = re.split(r"\. |\n", text.strip())[0].rstrip(".")
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

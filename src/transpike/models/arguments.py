@@ -1,4 +1,4 @@
-"""What each network takes beside its classes and images: names and defaults, read off plans and signatures."""
+"""The arguments of each network beside its classes and images: names and defaults, from plans and signatures."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from transpike.models.zoo import NETWORKS
 __all__ = ["check_arguments", "check_beside", "describe_arguments", "guess_argument", "network_arguments"]
 
 OWN = ("name", "num_classes", "in_channels", "weights")
-"""Parameters of `create_model` for every network."""
+"""The parameters of `create_model` for every network."""
 
 GIVEN = (*OWN, "image_size")
-"""What a command knows of its images, and so no option of a network may say."""
+"""Facts that a command knows from its images, so that no option of a network may set them."""
 
 OF_ALL = ("num_classes", "in_channels", "in_chans", "image_size", "img_size", "plan", "device", "dtype")
 NUMBERS = (int, float, tuple, type(None))
 PLAIN = (*NUMBERS, str)
 MOST = 10_000
-"""The largest whole number, such as a width or a depth, and a thousand entries of a list: beyond any network."""
+"""The largest whole number, such as a width or a depth, and the most entries of a list: beyond any network."""
 
 
 def check_beside(options: Mapping[str, object] | None) -> None:
-    """Refuse options of a network that stand beside them in a call of `create_model`.
+    """Raise an error for options of a network that are other parameters of `create_model`.
 
     Raises:
-        ModelError: naming the first.
+        ModelError: The message names the first.
 
-    >>> check_beside({"width": 8, "num_classes": 3})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: network: num_classes follows from the images and the other options: leave it out.
+    Example:
+        >>> check_beside({"width": 8, "num_classes": 3})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: network: num_classes follows from the images and the other options: leave it out.
     """
     for name in options or {}:
         if name in GIVEN:
@@ -48,59 +49,64 @@ def check_beside(options: Mapping[str, object] | None) -> None:
 
 
 def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] | None = None) -> dict[str, object]:
-    """The arguments of one network by name, with their defaults; of timm's and torchvision's, with their class's.
+    """Return the arguments of one network by name, with their defaults. For timm and torchvision, those of its class.
 
     Args:
         name: one of `model_names()`, `timm/<name>` or `torchvision/<name>`.
-        spiking_neuron: the neuron in place of the paper's, whose arguments are listed then.
+        spiking_neuron: the neuron in place of the paper's. Then its arguments are listed.
 
     Raises:
-        ModelError: for an unknown neuron.
+        ModelError: The neuron is unknown.
 
-    >>> network_arguments("vgg5")["pool"], network_arguments("resnet20")["width"]
-    ('average', 16)
-    >>> network_arguments("sew_resnet18")["detach_reset"]
-    True
+    Example:
+        >>> network_arguments("vgg5")["pool"], network_arguments("resnet20")["width"]
+        ('average', 16)
+        >>> network_arguments("sew_resnet18")["detach_reset"]
+        True
     """
     if name not in NETWORKS:
         return _of_library(name)
     entry = NETWORKS[name]
-    found: dict[str, object] = {}
+    arguments: dict[str, object] = {}
     if entry.plan is not None:
-        found = {each.name: getattr(entry.plan, each.name) for each in fields(entry.plan) if each.name not in OF_ALL}
+        arguments = {
+            each.name: getattr(entry.plan, each.name) for each in fields(entry.plan) if each.name not in OF_ALL
+        }
     if isinstance(entry.plan, ResNetPlan):
-        found = {"width": entry.plan.stem} | found
+        arguments = {"width": entry.plan.stem} | arguments
     if entry.neuron is None:
-        return found | _defaults(entry.network)
+        return arguments | _defaults(entry.network)
     neuron = neuron_factory(spiking_neuron or entry.neuron)
-    return found | {"spiking_neuron": _name(entry.neuron)} | _defaults(neuron, hidden=("step_mode",))
+    return arguments | {"spiking_neuron": _name(entry.neuron)} | _defaults(neuron, hidden=("step_mode",))
 
 
 def describe_arguments(name: str) -> str:
-    """The same in one line; timm and torchvision choose other defaults for many a network of a class.
+    """Return the same in one line. timm and torchvision choose other defaults for many networks of a class.
 
-    >>> describe_arguments("mlp")
-    'hidden=100, dropout=0.2, activation=ReLU'
-    >>> describe_arguments("torchvision/densenet121")
-    'growth_rate, block_config, num_init_features, bn_size, drop_rate, memory_efficient'
+    Example:
+        >>> describe_arguments("mlp")
+        'hidden=100, dropout=0.2, activation=ReLU'
+        >>> describe_arguments("torchvision/densenet121")
+        'growth_rate, block_config, num_init_features, bn_size, drop_rate, memory_efficient'
     """
-    found = network_arguments(name)
-    return _line(found) if name in NETWORKS else ", ".join(found) or "what its library documents"
+    arguments = network_arguments(name)
+    return _line(arguments) if name in NETWORKS else ", ".join(arguments) or "what its library documents"
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
-    """Make sure that a network takes these arguments, as far as is known before it is made.
+    """Check that a network takes these arguments, as far as this is known before it is created.
 
-    Of timm's and torchvision's networks only those are refused that `create_model` has parameters of its own for.
+    For timm's and torchvision's networks, only arguments that are parameters of `create_model` raise an error.
 
     Raises:
-        ModelError: naming what it takes, for a name that it does not; for a value of the wrong type, and for whole
-            numbers that no network could have.
+        ModelError: The network does not have an argument (the message lists those that it has), or a value has the
+            wrong type or is a whole number too large for any network.
 
-    >>> check_arguments("resnet20", {"widht": 8})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: resnet20 takes no 'widht'. Did you mean width? It takes width=16, ...
+    Example:
+        >>> check_arguments("resnet20", {"widht": 8})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: resnet20 takes no 'widht'. Did you mean width? It takes width=16, ...
     """
     if own := [key for key in OWN if key in arguments]:
         raise ModelError(f"{name} takes no {own[0]!r}: the data set or the command sets it.")
@@ -117,10 +123,11 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def guess_argument(name: str, arguments: Mapping[str, object]) -> str:
-    """A question that names what comes nearest to the first argument that is none of the network's, or nothing.
+    """Return a question with the name nearest to the first unknown argument, or an empty text.
 
-    >>> guess_argument("timm/resnet18", {"drop_rat": 0.1})
-    ' Did you mean drop_rate?'
+    Example:
+        >>> guess_argument("timm/resnet18", {"drop_rat": 0.1})
+        ' Did you mean drop_rate?'
     """
     known = network_arguments(name)
     return next((near(key, known) for key in arguments if key not in known), "")
@@ -143,7 +150,7 @@ def _check(name: str, value: object, default: object, *, least: int = 1) -> None
 
 
 def _of_library(name: str) -> dict[str, object]:
-    """What the class takes that timm's or torchvision's function makes: numbers, words and None, but no functions."""
+    """Return the arguments of the class that timm's or torchvision's function creates: numbers, words and None only."""
     library, _, rest = name.partition("/")
     if library == "timm":
         import timm
@@ -154,12 +161,12 @@ def _of_library(name: str) -> dict[str, object]:
 
         maker = torchvision.models.get_model_builder(rest)
     try:
-        made = inspect.signature(maker, eval_str=True).return_annotation
+        annotation = inspect.signature(maker, eval_str=True).return_annotation
     except (NameError, TypeError):
         return {}
-    if not (isinstance(made, type) and issubclass(made, nn.Module)) or made is nn.Module:
+    if not (isinstance(annotation, type) and issubclass(annotation, nn.Module)) or annotation is nn.Module:
         return {}
-    return {key: value for key, value in _defaults(made).items() if isinstance(value, PLAIN)}
+    return {key: value for key, value in _defaults(annotation).items() if isinstance(value, PLAIN)}
 
 
 def _defaults(function: Callable[..., object], *, hidden: tuple[str, ...] = ()) -> dict[str, object]:
@@ -174,12 +181,12 @@ def _defaults(function: Callable[..., object], *, hidden: tuple[str, ...] = ()) 
 def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # compiled ones may have none
+    except (TypeError, ValueError):  # compiled functions may have no signature
         return [inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)]
 
 
 def _takes_any(function: Callable[..., object]) -> bool:
-    """Whether it takes arguments under any name, as some of SpikingJelly's neurons do."""
+    """Whether it takes arguments with any name, as some of SpikingJelly's neurons do."""
     return any(each.kind is each.VAR_KEYWORD for each in _parameters(function))
 
 

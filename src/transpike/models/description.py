@@ -1,4 +1,4 @@
-"""What a run's folder says of its network: `model.json`, written beside the weights, checked when it is read."""
+"""The description of a run's network: `model.json`, which is written beside the weights and checked when it is read."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ FIELDS: dict[str, Callable[[Record, str], object]] = {
 
 
 def _describes(path: Path) -> bool:
-    found = read_json(path)
-    return isinstance(found, dict) and (found.get("own") is True or all(name in found for name in NEEDED))
+    content = read_json(path)
+    return isinstance(content, dict) and (content.get("own") is True or all(name in content for name in NEEDED))
 
 
 DESCRIPTION = files.Kind("a description of a network (model.json)", _describes)
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
-    """`model.json` of a training run: `name`, `num_classes`, `in_channels`, `image_size`, `kwargs`; the data's facts.
+    """Read `model.json` of a training run: `name`, `num_classes`, `in_channels`, `image_size`, `kwargs`, data facts.
 
     Raises:
-        ModelError: if the folder holds none, or a damaged one; if its network is a module of the user's own, which
-            nothing here can make again.
+        ModelError: The folder has no description or a damaged one, or its network is the user's own module, which
+            cannot be created here.
     """
     path = Path(folder) / "model.json"
     if not os.path.lexists(path):
@@ -56,26 +56,26 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder}: not the folder of a finished `transpike train` run: it has no model.json.{instead}"
         )
-    found = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
-    if found.has("own") and found.flag("own"):
+    record = Record(read_json(path, remedy=AGAIN, error=ModelError), f"{path}: damaged", remedy=AGAIN, error=ModelError)
+    if record.has("own") and record.flag("own"):
         raise ModelError(
-            f"{folder}: its network, {found.text('name')}, is a module of your own, which no command can make again. "
+            f"{folder}: its network, {record.text('name')}, is a module of your own, which no command can make again. "
             f"From Python: make it, transpike.models.load_weights(model, {str(folder)!r}), then "
             "transpike.train.evaluate(model, loader) or transpike.convert(model, images)."
         )
-    if missing := [name for name in NEEDED if name not in found.content]:
+    if missing := [name for name in NEEDED if name not in record.content]:
         raise ModelError(f"{path}: lacks {', '.join(missing)}; it was not written by `transpike train`.")
     for name, read in FIELDS.items():
-        if name in NEEDED or found.has(name):
-            read(found, name)
-    if found.has("kwargs") and (own := OWN & found.record("kwargs").content.keys()):
-        raise found.wrong(f"kwargs holds {', '.join(sorted(own))}, which stands beside it.")
-    return {name: value for name, value in found.content.items() if value is not None or name != "kwargs"}
+        if name in NEEDED or record.has(name):
+            read(record, name)
+    if record.has("kwargs") and (own := OWN & record.record("kwargs").content.keys()):
+        raise record.wrong(f"kwargs holds {', '.join(sorted(own))}, which stands beside it.")
+    return {name: value for name, value in record.content.items() if value is not None or name != "kwargs"}
 
 
 def _instead(folder: Path) -> str:
-    """What a folder without a description holds, as the end of a message."""
-    if not os.path.isdir(folder):  # a name that no folder can have, too
+    """Return what a folder without a description contains, as the end of a message."""
+    if not os.path.isdir(folder):  # also for a name that no folder can have
         return ""
     if os.path.isfile(folder / "network.json") or any(folder.glob("*/network.json")):
         return " It holds what `transpike convert` made; give the network that was converted."
@@ -84,21 +84,22 @@ def _instead(folder: Path) -> str:
 
 
 def save_network(model: nn.Module, description: Mapping[str, object], folder: str | Path) -> None:
-    """Write a trained network to a folder as one change: weights.safetensors, and what they are of as model.json.
+    """Write a trained network to a folder as one change: weights.safetensors, and its description as model.json.
 
     Args:
         model: the network.
-        description: as `read_description` gives it; of a module of one's own, ``own`` is true.
-        folder: made if it is missing.
+        description: as from `read_description`. For the user's own module, ``own`` is true.
+        folder: the folder, which is created if it is missing.
 
     Raises:
-        ModelError: if it cannot be written, or what lies there are no such files.
+        ModelError: The files cannot be written, or existing files are of another kind.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_network(nn.Linear(2, 1), {"name": "linear", "num_classes": 1, "in_channels": 2}, folder)
-    ...     read_description(folder)["name"]
-    'linear'
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_network(nn.Linear(2, 1), {"name": "linear", "num_classes": 1, "in_channels": 2}, folder)
+        ...     read_description(folder)["name"]
+        'linear'
     """
     with files.Change(Path(folder), error=ModelError) as change:
         change.write("weights.safetensors", files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS)
@@ -106,11 +107,13 @@ def save_network(model: nn.Module, description: Mapping[str, object], folder: st
 
 
 def describe_images(name: str) -> dict[str, Any]:
-    """What timm says of the images of one of its networks, as `read_description` does: ``mean``, ``std``,
-    ``image_size``, ``crop`` and ``interpolation``; nothing of other networks.
+    """Return timm's facts about the images of one of its networks, in the form of `read_description`.
 
-    >>> describe_images("timm/resnet18")["image_size"], describe_images("resnet20")
-    (224, {})
+    They are ``mean``, ``std``, ``image_size``, ``crop`` and ``interpolation``. Other networks have none.
+
+    Example:
+        >>> describe_images("timm/resnet18")["image_size"], describe_images("resnet20")
+        (224, {})
     """
     library, _, rest = name.partition("/")
     if library != "timm":

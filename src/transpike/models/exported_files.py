@@ -1,8 +1,8 @@
-"""Programs of `torch.export.save` (.pt2) read as data: the operators by name from PyTorch's own, weights as numbers.
+"""Reads programs of `torch.export.save` (.pt2) as data: PyTorch's own operators by name, and weights as numbers.
 
-`torch.export.load` runs what a stranger pickled into a file, and evaluates expressions of its text. Here neither
-happens: the graph is JSON, of which the operators of ``torch.ops.aten`` are taken and a few sums of sizes; weights are
-plain numbers. What is pickled is left out, and an example of the input among it.
+`torch.export.load` executes what an unknown person pickled into a file, and evaluates expressions in its text. Here
+neither happens. The graph is JSON. It may use the operators of ``torch.ops.aten`` and a few sums of sizes. Weights are
+plain numbers. Pickled parts, such as an example of the input, are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["is_program", "read_program"]
 
 AGAIN = "Save it again with torch.export.save, of PyTorch 2.8 or later."
 _TEXTS = ("padding", "rounding_mode", "approximate", "mode", "equation", "indexing", "reduction", "padding_mode")
-"""Arguments that may be text: operators with others read or write files."""
+"""The arguments that may be text. Operators with others read or write files."""
 _DTYPES: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64,
                                    6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool,
                                    13: torch.bfloat16}  # fmt: skip
@@ -52,23 +52,23 @@ def is_program(path: Path) -> bool:
 
 
 def read_program(path: Path) -> Program:
-    """The network of an exported program that takes one tensor of samples [N, \\*].
+    """Read the network of an exported program that takes one tensor of samples [N, \\*].
 
     Raises:
-        ModelError: if the file is missing, damaged, takes several tensors, or has operators that are not known.
+        ModelError: The file is missing or damaged, the program takes several tensors, or it has unknown operators.
     """
     with open_regular(path) as file:
         try:
             return _program(path, _Archive(file))
         except ModelError:
             raise
-        except Exception as error:  # whatever a parser makes of a stranger's bytes
+        except Exception as error:  # a parser may raise anything for unknown bytes
             why = " ".join(str(error).split())[:200]
             raise ModelError(f"{path} is damaged ({type(error).__name__}: {why}). {AGAIN}") from error
 
 
 class _Archive:
-    """The parts of an archive by their names without the first folder."""
+    """The parts of an archive, by their names without the first folder."""
 
     def __init__(self, file: IO[bytes]) -> None:
         size = file.seek(0, 2)
@@ -79,11 +79,11 @@ class _Archive:
         self._parts = {entry.filename.partition("/")[2]: entry for entry in entries}
 
     def bytes(self, name: str) -> bytes:
-        """A part as it is; its checksum is verified."""
+        """Return a part unchanged, after a check of its checksum."""
         return self._archive.read(self._parts[name])
 
     def json(self, name: str) -> Any:
-        """A part of JSON."""
+        """Return a JSON part."""
         return json.loads(self.bytes(name))
 
 
@@ -129,7 +129,7 @@ def _program(path: Path, archive: _Archive) -> Program:
 
 
 def _tensor(archive: _Archive, folder: str, entry: Mapping[str, Any]) -> Tensor:
-    """Weights as numbers; what was pickled is not read."""
+    """Return weights as numbers. Pickled weights are not read."""
     if entry["use_pickle"]:
         raise ModelError(f"a tensor of it is pickled ({entry['path_name'][:80]}), which is not read. {AGAIN}")
     meta = entry["tensor_meta"]
@@ -146,22 +146,22 @@ def _tensor(archive: _Archive, folder: str, entry: Mapping[str, Any]) -> Tensor:
 
 
 def _operator(target: str) -> Callable[..., Any] | None:
-    """A sum of sizes, or an operator of PyTorch's that touches no files; None for any other name."""
+    """Return a sum of sizes, or an operator of PyTorch that uses no files. None for any other name."""
     if target in _SUMS:
         return _SUMS[target]
     parts = target.split(".")
     if target.count(".") != 4 or parts[:3] != ["torch", "ops", "aten"]:
         return None
     packet = getattr(torch.ops.aten, parts[3], None)
-    found = getattr(packet, parts[4], None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
-    if not isinstance(found, torch._ops.OpOverload):
+    overload = getattr(packet, parts[4], None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
+    if not isinstance(overload, torch._ops.OpOverload):
         return None
-    texts = [a.name for a in found._schema.arguments if "str" in str(a.type) and a.name not in _TEXTS]
-    return None if texts else found
+    texts = [a.name for a in overload._schema.arguments if "str" in str(a.type) and a.name not in _TEXTS]
+    return None if texts else overload
 
 
 def _bound(run: torch._ops.OpOverload, given: Mapping[str, object]) -> tuple[tuple[object, ...], dict[str, object]]:
-    """Arguments by their places; whatever device the file was written on, the network may be on another."""
+    """Return arguments by their positions, without the device of the file, because the network may be on another."""
     untaken = ("layout", "pin_memory")
     places = [a for a in run._schema.arguments if not a.kwarg_only]
     last = max((k for k, a in enumerate(places) if a.name in given), default=-1)
@@ -171,7 +171,7 @@ def _bound(run: torch._ops.OpOverload, given: Mapping[str, object]) -> tuple[tup
 
 
 def _argument(given: Mapping[str, Any]) -> object:
-    """An argument of a node: plain values, and names of other nodes."""
+    """Return an argument of a node: plain values, and names of other nodes."""
     ((kind, value),) = given.items()
     match kind:
         case "as_tensor" | "as_sym_int" | "as_sym_bool" | "as_sym_float" if isinstance(value, Mapping):
@@ -197,24 +197,24 @@ def _argument(given: Mapping[str, Any]) -> object:
 
 
 def _optional(item: Mapping[str, Any]) -> object:
-    """A tensor's name, or nothing."""
+    """Return a tensor's name, or None."""
     inner = item.get("as_tensor", item)
     return Name(inner["name"]) if "name" in inner else None
 
 
 def _outputs(node: Mapping[str, Any]) -> tuple[str, ...]:
-    found: list[str] = []
-    for given in node["outputs"]:
-        ((kind, value),) = given.items()
+    names: list[str] = []
+    for output in node["outputs"]:
+        ((kind, value),) = output.items()
         if kind == "as_tensors":
-            found += [item["name"] for item in value]
+            names += [item["name"] for item in value]
         elif kind != "as_none":
-            found.append(value["name"] if "name" in value else value["as_name"])
-    return tuple(found)
+            names.append(value["name"] if "name" in value else value["as_name"])
+    return tuple(names)
 
 
 def _path(node: Mapping[str, Any]) -> str:
-    """The path of the module in whose forward a node stands."""
+    """Return the path of the module in whose forward a node stands."""
     stack = node.get("metadata", {}).get("nn_module_stack", "")
     path = str(stack).rpartition(";")[2].split(",")[1] if stack else ""
     return "" if path.startswith("_empty") else path

@@ -19,9 +19,9 @@ class Plan:
     """The shape of a fully connected network.
 
     Attributes:
-        hidden: width of the hidden layer, or of each of several.
+        hidden: the width of the hidden layer, or of each hidden layer.
         image_size: side of the square image, in pixels.
-        dropout: rate after each hidden layer.
+        dropout: the rate after each hidden layer.
     """
 
     hidden: int | Sequence[int] = 100
@@ -33,24 +33,25 @@ MLPS = {"mlp": Plan()}
 
 
 class MLP(nn.Module):
-    """Linear layers without biases, an activation and dropout after each but the last.
+    """Linear layers without biases. An activation and dropout follow each layer except the last.
 
     Args:
         plan: widths and regularisation.
-        num_classes: outputs.
+        num_classes: the number of outputs.
         in_channels: channels of the image.
-        activation: makes one activation.
+        activation: creates one activation.
 
     Shapes: [N, in_channels, S, S] -> [N, num_classes], with S the plan's image size.
 
     Raises:
-        ModelError: for a width below 1.
+        ModelError: A width is below 1.
 
     Source of 784-100-10: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for
     Low-Latency Spiking Neural Networks", ICCV 2021, supplement, Section 5.1.
 
-    >>> [tuple(p.shape) for p in MLP(MLPS["mlp"], num_classes=10, in_channels=1).parameters()]
-    [(100, 784), (10, 100)]
+    Example:
+        >>> [tuple(p.shape) for p in MLP(MLPS["mlp"], num_classes=10, in_channels=1).parameters()]
+        [(100, 784), (10, 100)]
     """
 
     def __init__(
@@ -76,9 +77,9 @@ class MLP(nn.Module):
 
 
 class SpikingMLP(MLP):
-    """`MLP` over time; for the arguments see there, `activation` makes one neuron.
+    """`MLP` over time, with the same arguments; `activation` creates one neuron.
 
-    The last layer only accumulates: its outputs times T, whose mean over time is DCT-SNN's final membrane.
+    The last layer only accumulates. It returns its outputs times T, whose mean over time is DCT-SNN's final membrane.
 
     Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.
 

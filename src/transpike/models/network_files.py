@@ -1,4 +1,4 @@
-"""Networks in files of other tools: ONNX, and programs of torch.export. Read as data; no code of a file is run."""
+"""Networks in files of other tools: ONNX, and programs of torch.export. They are read as data; no code is run."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from transpike.models.programs import Program
 __all__ = ["KINDS", "is_network_file", "read_network"]
 
 KINDS = (".onnx", ".pt2")
-"""How the names of files end that hold a network."""
+"""The suffixes of files that contain a network."""
 
 
 def is_network_file(name: str | Path) -> bool:
-    """Whether a network is named by a file of its own; one of ours goes first."""
+    """Whether a network is named by a file. A network of ours has priority."""
     return os.path.isfile(name) or str(name).lower().endswith(KINDS)
 
 
 def read_network(path: str | Path, *, whole: bool = True) -> Program:
-    """The network of an ONNX file, or of a program of torch.export.save, that takes one tensor [N, \\*].
+    """Read the network of an ONNX file or of a program of torch.export.save, which takes one tensor [N, \\*].
 
-    Nothing in the file is executed. TorchScript is a program of its own language, which PyTorch runs as it loads it,
-    and is not read.
+    Nothing in the file is executed. TorchScript is not read, because it is a program in its own language that PyTorch
+    runs when it loads it.
 
     Args:
         path: the file.
-        whole: of ONNX files, whether all operators must be known; else those that are not are errors where they are
-            run, and ``transpike.convert(net, images, until=...)`` takes what comes before.
+        whole: for ONNX files, whether all operators must be known. Otherwise an unknown one is an error only when it
+            runs, and ``transpike.convert(net, images, until=...)`` converts the part before it.
 
     Raises:
-        ModelError: if the file is missing, damaged, holds something else, takes several tensors or has operators that
-            are not known.
+        ModelError: The file is missing, damaged or of another kind, the network takes several tensors, or it has
+            unknown operators.
     """
     path = Path(path)
     if not os.path.lexists(path):
@@ -51,7 +51,7 @@ def read_network(path: str | Path, *, whole: bool = True) -> Program:
 
 
 def _other(path: Path) -> str:
-    """What a file that holds no network holds, as the end of a message."""
+    """Return what a file without a network contains, as the end of a message."""
     if is_safetensors(path):
         return "holds weights without a network; give the network's name too: NAME --weights FILE."
     try:

@@ -1,7 +1,7 @@
-"""Networks in ONNX files, as modules: the file is data, and the operators that are run are those of `onnx_operators`.
+"""Networks in ONNX files, as modules. The file is data, and only the operators of `onnx_operators` run.
 
-Sizes (of `Shape`, and constants of whole numbers) stay numbers in lists, so that what a network computes from the size
-of its input can be traced for any number of samples.
+Sizes (of `Shape`, and constants of whole numbers) stay numbers in lists. So what a network computes from the size of
+its input can be traced for any number of samples.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ AGAIN = "Export it again."
 _BYTES = 2**31
 _RECURRENT = ("LSTM", "GRU", "RNN", "Loop", "Scan", "If")
 _NUMBERS = {"Clip": (1, 2), "Dropout": (1,), "Pad": (1, 2, 3), "Resize": (1, 2, 3), "Upsample": (1,)}
-"""Which inputs of an operator are plain numbers, not values."""
+"""The inputs of each operator that are plain numbers instead of values."""
 
 
 def read_onnx(path: Path, *, whole: bool = True) -> Program:
-    """The network of an ONNX file that takes one tensor of samples [N, \\*].
+    """Read the network of an ONNX file that takes one tensor of samples [N, \\*].
 
-    Unless the ``whole`` of it is wanted, operators that are not known and further inputs are errors only where an
-    output needs them.
+    Without ``whole``, unknown operators and further inputs are errors only if an output needs them.
 
     Raises:
-        ModelError: if the file is missing, damaged, takes several tensors, or has operators that are not known; if the
+        ModelError: The file is missing or damaged, the network takes several tensors or has unknown operators, or the
             package ``onnx`` is missing.
     """
     try:
@@ -56,7 +55,7 @@ def read_onnx(path: Path, *, whole: bool = True) -> Program:
         return _program(path, model, whole)
     except ModelError:
         raise
-    except Exception as error:  # whatever a parser makes of a stranger's bytes
+    except Exception as error:  # a parser may raise anything for unknown bytes
         why = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} is damaged, or no ONNX file ({type(error).__name__}: {why}). {AGAIN}") from error
 
@@ -70,7 +69,7 @@ def _program(path: Path, model: Any, whole: bool) -> Program:
     version = max([entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")], default=0)
     tensors: dict[str, Tensor] = {}
     known: dict[str, object] = {}  # whole numbers
-    plain: dict[str, object] = {}  # what some operators take as numbers
+    plain: dict[str, object] = {}  # inputs that some operators take as numbers
     for tensor in graph.initializer:
         _keep(tensor.name, _array(tensor), tensors, known, plain)
     inputs = [entry for entry in graph.input if entry.name not in tensors and entry.name not in known]
@@ -115,7 +114,7 @@ def _array(tensor: Any) -> np.ndarray[Any, Any]:
 
 
 def _attribute(value: Any) -> object:
-    """An attribute as plain data; a tensor as an array."""
+    """Return an attribute as plain data; a tensor becomes an array."""
     if type(value).__name__ == "TensorProto":
         return _array(value)
     if type(value).__name__ in ("GraphProto", "SparseTensorProto", "TypeProto"):
@@ -142,7 +141,7 @@ def _keep(
     known: dict[str, object],
     plain: dict[str, object],
 ) -> None:
-    """A few whole numbers are sizes or places; all else are tensors."""
+    """Store an array. A few whole numbers are sizes or places; all others are tensors."""
     if array.ndim < 2 and array.size <= 64:
         plain[name] = array.tolist()
     if array.dtype.kind in "iu" and array.size <= 64:

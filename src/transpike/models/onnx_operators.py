@@ -1,7 +1,7 @@
-"""What the operators of ONNX compute, by PyTorch's: https://onnx.ai/onnx/operators. One maker a name.
+"""The operators of ONNX, computed by PyTorch's: https://onnx.ai/onnx/operators. One maker for each name.
 
-A maker takes an operator's attributes and `Sizes`, and gives the function of its inputs. Sizes are numbers and lists of
-numbers, and so is what is computed from them.
+A maker takes an operator's attributes and `Sizes`, and returns a function of its inputs. Sizes are numbers and lists of
+numbers, and so are the results computed from them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Maker: TypeAlias = Callable[[Attributes, Sizes], Callable[..., object]]
 
 
 def tensor(value: Any, like: Tensor) -> Tensor:
-    """A constant beside a tensor."""
+    """Return a constant with the device and dtype of a tensor."""
     return (
         value.to(like.device) if isinstance(value, Tensor) else torch.tensor(array(value).tolist(), device=like.device)
     )
 
 
 def _pairs(function: Callable[[Any, Any], Any], on_tensors: Callable[..., Any] | None = None) -> Maker:
-    """Of two tensors, or of two sizes."""
+    """Return the maker of an operator on two tensors, or on two sizes."""
 
     def run(a: Any, b: Any) -> Any:
         if isinstance(a, Tensor) or isinstance(b, Tensor):
@@ -52,7 +52,7 @@ def _over(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _one(function: Callable[..., Any], **names: Any) -> Maker:
-    """Of one tensor, with attributes as keywords: ONNX's name=(PyTorch's name, default)."""
+    """The maker of an operator on one tensor, with attributes as keywords: ONNX's name=(PyTorch's name, default)."""
 
     def maker(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
         named = {own: attributes.get(name, default) for name, (own, default) in names.items()}
@@ -63,7 +63,7 @@ def _one(function: Callable[..., Any], **names: Any) -> Maker:
 
 
 def _folded(function: Callable[[Any, Any], Any]) -> Maker:
-    """Of any number of tensors, from the first on."""
+    """Return the maker of an operator on any number of tensors, applied from the first on."""
 
     def run(*values: Any) -> Any:
         result = values[0]
@@ -139,7 +139,7 @@ def _softmax(function: Callable[..., Tensor]) -> Maker:
 
 
 def _reduced(function: Callable[..., Tensor]) -> Maker:
-    """Over axes, which are an attribute or an input."""
+    """Return the maker of a reduction over axes, which are an attribute or an input."""
 
     def maker(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
         keep = bool(attributes.get("keepdims", 1))

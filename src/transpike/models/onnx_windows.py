@@ -1,4 +1,4 @@
-"""Operators of ONNX that work on windows of samples or move their values: convolution, pooling, padding, shapes."""
+"""Operators of ONNX on windows of samples, and moves of values: convolution, pooling, padding, shapes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["WINDOWS", "Array", "Sizes", "array", "ints"]
 
 Attributes = Mapping[str, Any]
 Array = np.ndarray[Any, Any]
-"""Sizes and places: whole numbers, of which some may be known for each number of samples alone."""
+"""Sizes and places: whole numbers. Some may be known only for each number of samples."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a step must know of its file.
+    """The facts that a step needs about its file.
 
     Attributes:
-        version: of the set of operators.
-        samples: the number of samples that the file was written for; None where it leaves it open.
-        results: how many values the step gives.
+        version: the version of the set of operators.
+        samples: the number of samples for which the file was written. None if it is open.
+        results: the number of values that the step returns.
     """
 
     version: int
@@ -40,18 +40,18 @@ class Sizes:
 
 
 def _pads(attributes: Attributes, x: Tensor, kernel: Sequence[int]) -> list[tuple[int, int]]:
-    """Padding before and behind each axis of an image."""
+    """Return the padding before and after each axis of an image."""
     axes, how = len(kernel), attributes.get("auto_pad", "NOTSET")
     if how in ("NOTSET", "VALID"):
-        given = attributes.get("pads", [0] * 2 * axes) if how == "NOTSET" else [0] * 2 * axes
-        return list(zip(given[:axes], given[axes:], strict=True))
+        flat_pads = attributes.get("pads", [0] * 2 * axes) if how == "NOTSET" else [0] * 2 * axes
+        return list(zip(flat_pads[:axes], flat_pads[axes:], strict=True))
     strides, dilations = (attributes.get(name, [1] * axes) for name in ("strides", "dilations"))
-    found = []
+    pads = []
     for size, width, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
         total = max(0, (math.ceil(size / stride) - 1) * stride + dilation * (width - 1) + 1 - size)
         low, high = total // 2, total - total // 2
-        found.append((low, high) if how == "SAME_UPPER" else (high, low))
-    return found
+        pads.append((low, high) if how == "SAME_UPPER" else (high, low))
+    return pads
 
 
 def _padded(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
@@ -59,7 +59,7 @@ def _padded(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> T
 
 
 def _split(pads: Sequence[tuple[int, int]]) -> tuple[list[int], bool]:
-    """The padding that both sides have, and whether one side has more."""
+    """Return the padding that both sides have, and whether one side has more."""
     return [low for low, _ in pads], any(low != high for low, high in pads)
 
 
@@ -130,14 +130,14 @@ def _global(kind: str) -> Callable[[Attributes, Sizes], Callable[[Tensor], Tenso
 
 
 def ints(value: Any) -> list[Any]:
-    """Sizes or axes as a list."""
+    """Return sizes or axes as a list."""
     if isinstance(value, Tensor):
         raise ModelError("sizes that depend on the values of a tensor cannot be traced")
     return array(value).flatten().tolist()
 
 
 def array(value: Any) -> Array:
-    """Sizes as an array."""
+    """Return sizes as an array."""
     return value if isinstance(value, np.ndarray) else np.array(value, dtype=object)
 
 
@@ -147,12 +147,12 @@ def _shape(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
 
 def _reshape(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
     def run(x: Any, shape: Any = None) -> Any:
-        wanted = ints(attributes["shape"] if shape is None else shape)
+        target = ints(attributes["shape"] if shape is None else shape)
         if not attributes.get("allowzero"):
-            wanted = [x.shape[k] if type(n) is int and n == 0 else n for k, n in enumerate(wanted)]
-        if isinstance(x, Tensor) and wanted and type(wanted[0]) is int and wanted[0] == sizes.samples:
-            wanted[0] = x.shape[0]  # the file was written for so many samples
-        return x.reshape(wanted)
+            target = [x.shape[k] if type(n) is int and n == 0 else n for k, n in enumerate(target)]
+        if isinstance(x, Tensor) and target and type(target[0]) is int and target[0] == sizes.samples:
+            target[0] = x.shape[0]  # the file was written for a fixed number of samples
+        return x.reshape(target)
 
     return run
 
@@ -248,18 +248,18 @@ def _gather(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
             return x.select(axis, int(array(index)))
         index = index if isinstance(index, Tensor) else torch.tensor(index.tolist(), device=x.device)
         index = torch.where(index < 0, index + x.shape[axis], index)
-        found = x.index_select(axis, index.flatten())
-        return found if index.ndim == 1 else found.unflatten(axis, index.shape)
+        selected = x.index_select(axis, index.flatten())
+        return selected if index.ndim == 1 else selected.unflatten(axis, index.shape)
 
     return run
 
 
 def _expand(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
     def run(x: Any, shape: Any) -> Any:
-        wanted = ints(shape)
-        own = [1] * (len(wanted) - x.ndim) + list(x.shape)
-        front = len(own) - len(wanted)
-        whole = [*own[:front], *(n if m == 1 else m for n, m in zip(wanted, own[front:], strict=True))]
+        target = ints(shape)
+        own = [1] * (len(target) - x.ndim) + list(x.shape)
+        front = len(own) - len(target)
+        whole = [*own[:front], *(n if m == 1 else m for n, m in zip(target, own[front:], strict=True))]
         return x.expand(whole) if isinstance(x, Tensor) else np.broadcast_to(x, whole)
 
     return run
@@ -269,11 +269,11 @@ def _pad(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
     mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
     def run(x: Tensor, pads: Any = None, value: Any = None, axes: Any = None) -> Tensor:
-        given = ints(attributes["pads"] if pads is None else pads)
-        half = len(given) // 2
+        flat_pads = ints(attributes["pads"] if pads is None else pads)
+        half = len(flat_pads) // 2
         own = [axis % x.ndim for axis in (range(half) if axes is None else ints(axes))]
-        found = {axis: (given[k], given[k + half]) for k, axis in enumerate(own)}
-        used = [axis for axis, pair in found.items() if any(pair)]
+        pads_by_axis = {axis: (flat_pads[k], flat_pads[k + half]) for k, axis in enumerate(own)}
+        used = [axis for axis, pair in pads_by_axis.items() if any(pair)]
         if not used:
             return x
         value = attributes.get("value", 0.0) if value is None else value
@@ -282,13 +282,13 @@ def _pad(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
         first = min(used) if how == "constant" else 2
         if not min(used):
             raise ModelError("a Pad of samples is not read")
-        if min(used) < first:  # of channels: one axis after the other, as if it were the last
+        if min(used) < first:  # channels: pad one axis after the other, as if it were the last
             for axis in used:
                 moved = x.movedim(axis, -1)
-                padded = F.pad(moved.unsqueeze(1).flatten(1, -2), found[axis], how)
+                padded = F.pad(moved.unsqueeze(1).flatten(1, -2), pads_by_axis[axis], how)
                 x = padded.unflatten(1, (1, *moved.shape[1:-1])).squeeze(1).movedim(-1, axis)
             return x
-        flat = [n for axis in range(x.ndim - 1, first - 1, -1) for n in found.get(axis, (0, 0))]
+        flat = [n for axis in range(x.ndim - 1, first - 1, -1) for n in pads_by_axis.get(axis, (0, 0))]
         return F.pad(x, flat, how, value) if how == "constant" else F.pad(x, flat, how)
 
     return run
@@ -358,9 +358,9 @@ def _constant(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
     number = 0.0 if value is None else value.flatten()[0].item()
 
     def run(shape: Any) -> object:
-        wanted = ints(shape)
-        few = all(type(n) is int for n in wanted) and math.prod(wanted) <= 64
-        return np.full(wanted, number, dtype=object) if isinstance(number, int) and few else torch.full(wanted, number)
+        target = ints(shape)
+        few = all(type(n) is int for n in target) and math.prod(target) <= 64
+        return np.full(target, number, dtype=object) if isinstance(number, int) and few else torch.full(target, number)
 
     return run
 

@@ -1,4 +1,4 @@
-"""Networks as outlines: names, shapes and types, before they take memory."""
+"""Networks as outlines: names, shapes and dtypes, without memory for the values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["outlined"]
 
 
 class _Unfilled(TorchFunctionMode):
-    """Passes over what would fill a tensor: torch loads thousands of decompositions to draw numbers for none."""
+    """Skips functions that fill a tensor. For these, torch would load thousands of decompositions."""
 
     def __torch_function__(
         self,
@@ -30,12 +30,13 @@ class _Unfilled(TorchFunctionMode):
 
 @contextmanager
 def outlined() -> Iterator[None]:
-    """Within it networks are made on the meta device, their weights without values.
+    """Create networks on the meta device inside the context, so that their weights have no values.
 
-    >>> with outlined():
-    ...     layer = torch.nn.Linear(100_000, 100_000)
-    >>> layer.weight.shape, layer.weight.is_meta
-    (torch.Size([100000, 100000]), True)
+    Example:
+        >>> with outlined():
+        ...     layer = torch.nn.Linear(100_000, 100_000)
+        >>> layer.weight.shape, layer.weight.is_meta
+        (torch.Size([100000, 100000]), True)
     """
     with torch.device("meta"), _Unfilled():
         yield

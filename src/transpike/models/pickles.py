@@ -1,4 +1,4 @@
-"""What a pickle would build, found out without building it: how it nests, whether it ends, the names it calls for."""
+"""Analyses a pickle without building it: how deep it nests, whether it ends, and the names that it uses."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import IO
 __all__ = ["scan_pickle"]
 
 OPERATIONS = 3_000_000
-"""Of one pickle: a state dict has about 35 a tensor."""
+"""The largest number of operations in one pickle. A state dict has about 35 for each tensor."""
 
 DEPTH = 200
-"""Containers within containers; Python's own comparisons, hashes and texts of deeper ones break the stack."""
+"""The largest depth of containers. Python's own comparisons, hashes and texts of deeper ones overflow the stack."""
 
 REPEATS = 1_000_000
-"""How many more values than are written a pickle may hold, counting a shared one wherever it stands."""
+"""How many more values than written a pickle may contain, if a shared value counts at each place."""
 
 _LEAF = 0
 _MARK = -1
 
 
 class _Built:
-    """The containers that a pickle builds, by number: what each holds, leaves only counted."""
+    """The containers that a pickle builds, by number, with their contents. Leaves are only counted."""
 
     def __init__(self) -> None:
         self.leaves = [1]
@@ -40,7 +40,10 @@ class _Built:
         self.leaves[container] += len(items) - len(inner)
 
     def check(self, most: int) -> None:
-        """Refuse what holds itself, nests too deeply, or holds more than ``most`` values where shared ones repeat."""
+        """Raise an error for a container that contains itself, nests too deeply, or has more than ``most`` values.
+
+        A shared value counts at each place.
+        """
         size, depth = [0] * len(self.leaves), [0] * len(self.leaves)
         for container in self._inner_first():
             inner = self.inner.get(container, [])
@@ -52,7 +55,7 @@ class _Built:
                 raise ValueError("it repeats its own parts more often than can be read")
 
     def _inner_first(self) -> Iterator[int]:
-        """Every container after all that it holds."""
+        """Yield every container after all of its contents."""
         new, open_, closed = 0, 1, 2
         state = [new] * len(self.leaves)
         for start in range(len(self.leaves)):
@@ -71,27 +74,28 @@ class _Built:
 
 
 def scan_pickle(data: bytes | IO[bytes]) -> set[tuple[str, str]]:
-    """Follow a pickle's operations without carrying them out, and give the classes and functions that it names.
+    """Follow a pickle's operations without executing them, and return the classes and functions that it names.
 
     Args:
-        data: the pickle, or a file that stands at its start; then the file stands behind it.
+        data: the pickle, or a file at its start. Afterwards the file is at its end.
 
     Returns:
-        Pairs of a module and a name in it, as they are written: a pickle of protocol 2 has those of Python 2.
+        Pairs of a module and a name in it, as written. A pickle of protocol 2 has the names of Python 2.
 
     Raises:
-        ValueError: if it is damaged, contains itself, nests or repeats its parts without measure: reading, printing or
-            comparing what it builds might never end.
+        ValueError: The pickle is damaged, contains itself, or nests or repeats its parts too much. Reading, printing or
+            comparing its result might never end.
 
-    >>> import pickle
-    >>> scan_pickle(pickle.dumps({"best": complex(1, 2)}, protocol=2))
-    {('__builtin__', 'complex')}
-    >>> loop: list[object] = []
-    >>> loop.append(loop)
-    >>> scan_pickle(pickle.dumps(loop))
-    Traceback (most recent call last):
-    ...
-    ValueError: it contains itself
+    Example:
+        >>> import pickle
+        >>> scan_pickle(pickle.dumps({"best": complex(1, 2)}, protocol=2))
+        {('__builtin__', 'complex')}
+        >>> loop: list[object] = []
+        >>> loop.append(loop)
+        >>> scan_pickle(pickle.dumps(loop))
+        Traceback (most recent call last):
+        ...
+        ValueError: it contains itself
     """
     built, count = _Built(), 0
     names: set[tuple[str, str]] = set()
@@ -139,7 +143,7 @@ def _follow(
             if items[-1] != _LEAF:
                 built.fill(items[-1], items[:-1])
             stack.append(items[-1])
-        elif name == "BUILD":  # a state, which is laid aside with the object, or metadata of a mapping
+        elif name == "BUILD":  # a state, which is ignored with the object, or metadata of a mapping
             stack.append(items[-1])
         elif items or name.startswith("EMPTY"):
             stack.append(built.container(items))

@@ -1,7 +1,7 @@
-"""A network read from a file of another tool: steps in order, each a function of values by name.
+"""A network from a file of another tool: steps in order, each a function of named values.
 
-Nothing but the functions that a reader of ours put there is run. Every step is a module of its own under the name that
-it has in the file, so that what cannot be converted is named.
+Only functions of our own readers run. Every step is a module under its name in the file. So messages can name a step
+that cannot be converted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transpike.errors import ModelError
 __all__ = ["DEVICE", "LARGEST", "Name", "Program", "Step", "refused"]
 
 LARGEST = 2**30
-"""Values of one result; beyond it nobody meant the sizes."""
+"""The largest number of values of one result. Larger sizes are surely a mistake."""
 
 DEVICE = "<device>"
 """The name under which steps find the samples' device."""
@@ -27,7 +27,7 @@ _LISTED = 8
 
 
 class Name(str):
-    """The name of a value, where an argument of a step stands for it."""
+    """The name of a value that an argument of a step stands for."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Step:
     """One function of the network.
 
     Attributes:
-        name: in the file.
-        run: the function; None where there is none, which is an error only if an output needs it.
+        name: its name in the file.
+        run: the function. None if it is unknown, which is an error only if an output needs it.
         args: plain values, lists of them, and `Name` for values.
-        outputs: names of what it gives; empty ones are left out.
-        kwargs: by name.
+        outputs: the names of its results. Empty names are left out.
+        kwargs: keyword arguments, by name.
     """
 
     name: str
@@ -62,13 +62,14 @@ class Program(nn.Module):
     """A network of steps, for one tensor of samples [N, \\*].
 
     Args:
-        title: what messages call it: the file.
-        steps: in an order in which they can run.
+        title: the file, as messages name it.
+        steps: the steps, in an order in which they can run.
         tensors: weights and other constants, by name.
         start: the name of the samples.
-        outputs: names of what it gives; a tuple, if there are several.
-        shape: of a sample, as far as the file says; None for sizes it leaves open.
-        absent: names of values that nobody gives; what needs them is left out, and an error if an output does.
+        outputs: the names of the outputs. Several outputs are returned as a tuple.
+        shape: the shape of a sample, as far as the file states it. None for open sizes.
+        absent: the names of values that no step computes. Steps that need them are left out, and an error if an output
+            needs them.
     """
 
     def __init__(
@@ -108,16 +109,16 @@ class Program(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if type(x) is Tensor and not x.is_meta and x.shape not in self._known and not torch.compiler.is_compiling():
-            self.check(x)  # sizes alone first: a stranger's numbers may ask for more memory than there is
+            self.check(x)  # first with sizes only, because an unknown file may need more memory than there is
             self._known.add(x.shape)
-        found = self._run(x, {name: getattr(self, place) for name, place in self._places.items()})
-        return found[0] if len(found) == 1 else found
+        outputs = self._run(x, {name: getattr(self, place) for name, place in self._places.items()})
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def check(self, x: Tensor) -> None:
-        """Make sure that it runs on samples like ``x``, without memory.
+        """Check that the network runs on samples like ``x``, without memory.
 
         Raises:
-            ModelError: naming the first step that does not.
+            ModelError: A step does not run. The message names the first.
         """
         constants: dict[str, object] = {name: getattr(self, place).to("meta") for name, place in self._places.items()}
         self._run(torch.empty(x.shape, dtype=x.dtype, device="meta"), constants, named=True)
@@ -152,15 +153,15 @@ class Program(nn.Module):
             if named:
                 return ()
             raise ModelError(f"{self.title}: {missing[0]}")
-        found = [values.get(name) for name in self.outputs]
-        kept = tuple(value for value in found if isinstance(value, Tensor))
-        if len(kept) < len(found):
+        outputs = [values.get(name) for name in self.outputs]
+        tensors = tuple(value for value in outputs if isinstance(value, Tensor))
+        if len(tensors) < len(outputs):
             raise ModelError(f"{self.title}: an output is no tensor, or no step gives it. Export it again.")
-        return kept
+        return tensors
 
 
 def _names(argument: object) -> Iterator[str]:
-    """The names of values among arguments."""
+    """Yield the names of values among arguments."""
     if isinstance(argument, Name):
         yield argument
     elif isinstance(argument, Mapping):
@@ -171,7 +172,7 @@ def _names(argument: object) -> Iterator[str]:
 
 
 def _filled(argument: object, values: Mapping[str, object]) -> object:
-    """``argument`` with values in the place of names."""
+    """Return ``argument`` with values in place of names."""
     if isinstance(argument, Name):
         return values[argument]
     if isinstance(argument, Mapping):
@@ -182,7 +183,7 @@ def _filled(argument: object, values: Mapping[str, object]) -> object:
 
 
 def _free(name: str, used: set[str]) -> str:
-    """A name that a module can have and no other has."""
+    """Return a name that is allowed for a module and not used by another."""
     plain = name.strip("/").replace(".", "/")[:200] or "step"
     place, count = plain, 1
     while place in used or hasattr(nn.Module, place) or place in _TAKEN:
@@ -207,7 +208,7 @@ _TAKEN = (
 
 
 def refused(title: str, places: Mapping[str, Sequence[str]], known: str) -> ModelError:
-    """One error for operators that nothing here runs: by operator, the names of their steps."""
+    """Return one error for operators that are not supported: by operator, the names of their steps."""
     lines = [
         f"{operator} ({', '.join(name[:60] for name in names[:3])}{', ...' if len(names) > 3 else ''})"
         for operator, names in places.items()

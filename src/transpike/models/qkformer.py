@@ -1,7 +1,7 @@
-"""QKFormer: a hierarchical spiking transformer whose first two stages attend in time linear in tokens and channels.
+"""QKFormer: a hierarchical spiking transformer. Attention in its first two stages is linear in tokens and channels.
 
 Source: Zhou, Zhang, Zhou, Yu, Huang, Fan, Yuan, Ma, Zhou, Tian, "QKFormer: Hierarchical Spiking Transformer using Q-K
-Attention", NeurIPS 2024, and for what the paper leaves open (where to pool, the shortcuts, the stem) the authors' code.
+Attention", NeurIPS 2024. What the paper leaves open (where to pool, the shortcuts, the stem) follows the authors' code.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Plan:
 
     Attributes:
         width: channels of the last stage; the first two have a quarter and a half.
-        depths: blocks of each of the three stages.
-        heads: of the attention; must divide a quarter of the width.
-        large: begin as for ImageNet: the stem has three convolutions and quarters the side of the image, and the later
-            stages halve it after their first convolution. Else the stem has two and keeps the size, and the later
-            stages halve after their second.
-        ratio: hidden channels of a block's perceptron, in widths.
+        depths: the number of blocks of each of the three stages.
+        heads: the number of attention heads, which must divide a quarter of the width.
+        large: use the beginning for ImageNet: the stem has three convolutions and divides the side of the image by
+            four, and the later stages halve it after their first convolution. Otherwise the stem has two convolutions
+            and keeps the size, and the later stages halve it after their second.
+        ratio: hidden channels of a block's perceptron, as a multiple of the width.
     """
 
     width: int
@@ -49,7 +49,7 @@ QKFORMERS: dict[str, Plan] = {
 
 
 def token_attention(qk: Tensor, neuron: nn.Module, *, heads: int) -> Tensor:
-    """Q-K token attention: a token's keys pass where a neuron, fed the sum of its queries, fires.
+    """Q-K token attention: a token's keys pass if a neuron that receives the sum of its queries fires.
 
     Args:
         qk: queries and keys [T, N, 2 C, H, W], spikes.
@@ -61,11 +61,12 @@ def token_attention(qk: Tensor, neuron: nn.Module, *, heads: int) -> Tensor:
 
     Source: QKFormer, equations 6 to 8.
 
-    >>> import torch
-    >>> from transpike.neurons import IFNode
-    >>> qk = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(1, 1, 4, 1, 1)
-    >>> token_attention(qk, IFNode(step_mode="m"), heads=2).flatten()  # the second head's query is silent
-    tensor([1., 0.])
+    Example:
+        >>> import torch
+        >>> from transpike.neurons import IFNode
+        >>> qk = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(1, 1, 4, 1, 1)
+        >>> token_attention(qk, IFNode(step_mode="m"), heads=2).flatten()  # the second head's query is silent
+        tensor([1., 0.])
     """
     q, k = qk.flatten(3).unflatten(2, (2, heads, -1)).unbind(2)
     out: Tensor = (neuron(q.sum(3, keepdim=True)) * k).flatten(2, 3).unflatten(3, qk.shape[3:])
@@ -116,12 +117,12 @@ class QKFormerBlock(nn.Module):
 
 
 class Embedding(nn.Module):
-    """3x3 convolutions with batch norm and neuron, halving the map after `pools`, and a 1x1 shortcut of the same size.
+    """3x3 convolutions with batch norm and neuron that halve the map after `pools`, and a 1x1 shortcut of equal size.
 
     Args:
-        channels: of the input and after each convolution.
-        pools: after which of the convolutions, counted from 0, the map is halved; at most one.
-        activation: makes one neuron.
+        channels: channels of the input and after each convolution.
+        pools: the convolution, counted from 0, after which the map is halved; at most one.
+        activation: creates one neuron.
 
     Shapes: [T, N, channels[0], H, W] -> [T, N, channels[-1], H, W], or half the height and width with a pool.
     """
@@ -149,26 +150,27 @@ def _convolutions(channels: tuple[int, ...], pools: tuple[int, ...], activation:
 
 
 class QKFormer(nn.Module):
-    """A QKFormer after a plan: three stages, each an embedding and blocks, then the mean of the tokens is classified.
+    """A QKFormer from a plan: three stages, each an embedding and blocks; the mean of the tokens is classified.
 
     Args:
-        plan: width, depths, heads and for which size of images.
-        num_classes: outputs.
+        plan: width, depths, heads and the size of images.
+        num_classes: the number of outputs.
         in_channels: channels of the image.
-        activation: makes one neuron; see `neuron_factory`. The attention's has the threshold 0.5.
+        activation: creates one neuron; see `neuron_factory`. The attention's neuron has the threshold 0.5.
 
     Shapes: [T, N, in_channels, H, W] -> [T, N, num_classes].
 
     Raises:
-        ModelError: if the heads do not divide a quarter of the width, or 8 the width.
+        ModelError: The heads do not divide a quarter of the width, or 8 does not divide the width.
         DataError: on call, for any other rank and for T = 0.
 
-    >>> import torch
-    >>> from transpike.models.spiking import neuron_factory
-    >>> plan = Plan(width=16, depths=(1, 1, 1), heads=2)
-    >>> net = QKFormer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
-    >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
-    torch.Size([2, 1, 10])
+    Example:
+        >>> import torch
+        >>> from transpike.models.spiking import neuron_factory
+        >>> plan = Plan(width=16, depths=(1, 1, 1), heads=2)
+        >>> net = QKFormer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
+        >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
+        torch.Size([2, 1, 10])
     """
 
     def __init__(self, plan: Plan, *, num_classes: int, in_channels: int, activation: Neuron) -> None:

@@ -1,7 +1,7 @@
 """Residual networks for small images: CIFAR's ResNets and wide ResNets, and the ResNet-19 of the spiking literature.
 
-The activation is a parameter. With ReLU these are ANNs; a spiking network is the same skeleton with neurons in ReLU's
-place, so its weights carry the same names.
+The activation is a parameter. With ReLU these are ANNs. A spiking network is the same network with neurons in place of
+ReLU, so its weights have the same names.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Plan:
 
     Attributes:
         stem: channels of the first convolution, 3x3 with stride 1.
-        stages: one (channels, blocks, stride of the first block) a stage.
-        hidden: width of a hidden layer before the classifier; None for a single linear layer.
-        large: begin as for ImageNet: the first convolution is 7x7 with stride 2, and a 3x3 max-pooling with stride 2
-            follows its activation.
-        preactivated: norm and activation come before each convolution, and those of the stem after the last block.
+        stages: (channels, blocks, stride of the first block) for each stage.
+        hidden: width of a hidden layer before the classifier. None for a single linear layer.
+        large: use the beginning for ImageNet: the first convolution is 7x7 with stride 2, and a 3x3 max-pooling with
+            stride 2 follows its activation.
+        preactivated: norm and activation come before each convolution. Those of the stem come after the last block.
     """
 
     stem: int
@@ -37,10 +37,11 @@ class Plan:
     preactivated: bool = False
 
     def widened(self, width: int) -> Plan:
-        """The same plan scaled so that the stem has `width` channels.
+        """Return the same plan, scaled so that the stem has `width` channels.
 
-        >>> RESNETS["resnet20"].widened(8).stages
-        ((8, 3, 1), (16, 3, 2), (32, 3, 2))
+        Example:
+            >>> RESNETS["resnet20"].widened(8).stages
+            ((8, 3, 1), (16, 3, 2), (32, 3, 2))
         """
         stages = tuple((channels * width // self.stem, blocks, stride) for channels, blocks, stride in self.stages)
         return replace(self, stem=width, stages=stages)
@@ -58,7 +59,7 @@ RESNETS: dict[str, Plan] = {
     "wrn_40_2": Plan(16, ((32, 6, 1), (64, 6, 2), (128, 6, 2)), preactivated=True),
     # He et al. 2015, table 1, with a stem for 32x32 images: 3x3, stride 1, no max-pool.
     "resnet18": Plan(64, ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))),
-    # Deng et al. 2022 (TET): the ResNet-19 that spiking networks are compared on.
+    # Deng et al. 2022 (TET): the ResNet-19 with which spiking networks are compared.
     "resnet19": Plan(64, ((128, 3, 1), (256, 3, 2), (512, 2, 2)), hidden=256),
 }
 
@@ -87,7 +88,7 @@ class BasicBlock(nn.Module):
 
 
 class PreactivatedBlock(nn.Module):
-    """y = conv(a(conv(a(x)))) + x with a(x) = activation(bn(x)); where shapes differ, the last is a projection of a(x).
+    """y = conv(a(conv(a(x)))) + x with a(x) = activation(bn(x)). If shapes differ, + x becomes a projection of a(x).
 
     Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
     """
@@ -110,21 +111,22 @@ class PreactivatedBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network after a plan: stem, stages of blocks, global average, classifier.
+    """A residual network from a plan: stem, stages of blocks, global average, classifier.
 
     Args:
         plan: channels, depth and strides.
-        num_classes: outputs.
+        num_classes: the number of outputs.
         in_channels: channels of the image.
-        activation: makes one activation; called once for each place, so that every place has its own state.
-        block: makes one residual block, called as `block(in_channels, channels, stride=..., activation=...)`; by
-            default that of the plan.
+        activation: creates one activation. It is called for each place, so that every place has its own state.
+        block: creates one residual block, as `block(in_channels, channels, stride=..., activation=...)`. The default is
+            that of the plan.
 
     Shapes: [N, in_channels, H, W] -> [N, num_classes], for any H and W.
 
-    >>> net = ResNet(RESNETS["resnet20"].widened(8), num_classes=10, in_channels=1)
-    >>> net(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 10])
+    Example:
+        >>> net = ResNet(RESNETS["resnet20"].widened(8), num_classes=10, in_channels=1)
+        >>> net(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Spike-element-wise residual networks: every branch spikes, and what is added are spikes.
+"""Spike-element-wise residual networks: every branch ends in spikes, and the sums add spikes.
 
 Source: Fang, Yu, Chen, Huang, Masquelier, Tian, "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021, with
 the function ADD.
@@ -14,7 +14,7 @@ from transpike.models.spiking import Neuron, OverTime, over_time
 __all__ = ["SEW_RESNETS", "SEWBasicBlock", "SEWBottleneck"]
 
 SEW_RESNETS: dict[str, Plan] = {
-    # BSD's CIFAR network: the skeleton and the head of TET's ResNet-19.
+    # BSD's CIFAR network: the blocks and the head of TET's ResNet-19.
     "sew_resnet19": RESNETS["resnet19"],
     "sew_resnet18": Plan(64, ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)), large=True),
     "sew_resnet34": Plan(64, ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)), large=True),
@@ -23,7 +23,7 @@ SEW_RESNETS: dict[str, Plan] = {
 
 
 class SEWBasicBlock(BasicBlock):
-    """y = neuron(bn(conv(neuron(bn(conv(x)))))) + shortcut(x); a shortcut that projects ends in a neuron too.
+    """y = neuron(bn(conv(neuron(bn(conv(x)))))) + shortcut(x). A shortcut that projects ends in a neuron too.
 
     Shapes: [T, N, in_channels, H, W] -> [T, N, channels, H / stride, W / stride], small integers.
     """
@@ -41,7 +41,7 @@ class SEWBasicBlock(BasicBlock):
 
 
 class SEWBottleneck(nn.Module):
-    """The same of three convolutions, 1x1, 3x3 (with the stride) and 1x1, within a quarter of the channels."""
+    """The same with three convolutions, 1x1, 3x3 (with the stride) and 1x1, in a quarter of the channels."""
 
     step_mode = "m"
 

@@ -1,7 +1,7 @@
-"""How layers and neurons share time, and the spiking twins of the residual networks and the VGGs.
+"""How layers and neurons process time, and the spiking twins of the residual networks and the VGGs.
 
-A twin is the artificial network's own skeleton with neurons in ReLU's place: its weights carry the same names, so that
-either loads what the other has learned.
+A twin is the same network as the artificial one with neurons in place of ReLU. Its weights have the same names, so each
+of the two can load the other's weights.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 Neuron = Callable[..., nn.Module]
+FUSED = ("cuda",)
+"""Devices on which a normalisation costs a pass over memory that the neurons behind it can spare."""
 
 NAMED = {
     "spiking_neuron": ("DCTLIFNode", "IFNode", "LIFNode", "ParametricLIFNode", "TSANode"),
@@ -43,27 +45,50 @@ NAMED = {
 def over_time(x: Tensor, *layers: nn.Module) -> Tensor:
     """Run a sequence through layers: neurons see its steps in order, other layers see all steps as one batch.
 
-    Whatever has a `step_mode`, as neurons have, is given [T, N, *]; any other layer [T*N, *], without a copy. Dropout
-    draws one mask for all the steps, as the spikes of one neuron are one signal.
+    A layer with a `step_mode`, such as a neuron, receives [T, N, *]. Any other layer receives [T*N, *], without a copy.
+    Dropout draws one mask for all steps, because the spikes of one neuron are one signal.
 
     Args:
         x: [T, N, *].
-        layers: applied one after the other.
+        layers: the layers, applied one after the other.
 
-    >>> from transpike.neurons import IFNode
-    >>> double = nn.Linear(1, 1, bias=False)
-    >>> _ = nn.init.constant_(double.weight, 2.0)
-    >>> over_time(torch.full((4, 1, 1), 0.3), double, IFNode(step_mode="m")).flatten()
-    tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
+    Example:
+        >>> from transpike.neurons import IFNode
+        >>> double = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(double.weight, 2.0)
+        >>> over_time(torch.full((4, 1, 1), 0.3), double, IFNode(step_mode="m")).flatten()
+        tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
     """
-    for layer in layers:
-        if hasattr(layer, "step_mode"):
+    norm: tuple[Tensor, Tensor] | None = None
+    for layer, following in zip(layers, (*layers[1:], None), strict=False):
+        if norm is not None:
+            x, norm = layer(x, norm), None
+        elif (norm := _taken_on(layer, following, x)) is not None:
+            continue
+        elif hasattr(layer, "step_mode"):
             x = layer(x)
         elif isinstance(layer, nn.Dropout):
             x = x * layer(torch.ones_like(x[0])) if layer.training else x
         else:
             x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     return x
+
+
+def _taken_on(layer: nn.Module, node: nn.Module | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift of a normalisation whose pass over memory the kernel of its neurons spares, in inference on CUDA.
+
+    None where it runs by itself: in training, on the CPU, and where a hook is to see what it gives.
+    """
+    if not isinstance(layer, nn.BatchNorm2d) or not isinstance(node, neurons.SpikingNode) or node.step_mode != "m":
+        return None
+    mean, variance = layer.running_mean, layer.running_var
+    hooked = any((layer._forward_hooks, layer._forward_pre_hooks, node._forward_hooks, node._forward_pre_hooks))
+    idle = layer.training or torch.is_grad_enabled() or x.device.type not in FUSED
+    if idle or hooked or mean is None or variance is None or node.store_v_seq or node.backend == "torch":
+        return None
+    scale = (variance + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight
+    return scale, -mean * scale if layer.bias is None else layer.bias - mean * scale
 
 
 class OverTime(nn.Sequential):
@@ -76,10 +101,10 @@ class OverTime(nn.Sequential):
 
 
 def sequence(x: Tensor, network: nn.Module) -> Tensor:
-    """x itself if it is images over time, [T, N, C, H, W].
+    """Return x if it is images over time, [T, N, C, H, W].
 
     Raises:
-        DataError: otherwise.
+        DataError: It is not.
     """
     if x.ndim != 5 or len(x) == 0:
         raise DataError(
@@ -90,17 +115,18 @@ def sequence(x: Tensor, network: nn.Module) -> Tensor:
 
 
 def neuron_factory(spiking_neuron: str | Neuron, **kwargs: Any) -> Neuron:
-    """What makes the neurons of a network, each for sequences (``step_mode="m"``).
+    """Return a function that creates the neurons of a network, each for sequences (``step_mode="m"``).
 
     Args:
         spiking_neuron: a class of neurons, ours or SpikingJelly's, or the name of one of ours.
         **kwargs: its keyword arguments. `surrogate_function` may be the name of one of ours.
 
     Raises:
-        ModelError: for an unknown name, and for what makes no neurons.
+        ModelError: The name is unknown, or the class does not create neurons.
 
-    >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
-    LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
+    Example:
+        >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
+        LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
     """
     node = _named("spiking_neuron", spiking_neuron) if isinstance(spiking_neuron, str) else spiking_neuron
     if not callable(node):
@@ -111,22 +137,23 @@ def neuron_factory(spiking_neuron: str | Neuron, **kwargs: Any) -> Neuron:
 
 
 def set_thresholds(network: nn.Module, thresholds: Sequence[float]) -> None:
-    """Give each layer of neurons a threshold of its own.
+    """Set the threshold of each layer of neurons.
 
-    A surrogate gradient that is as wide as the threshold stays so: `DCTLIFNode`'s and `TSANode`'s own.
+    A surrogate gradient whose width is the threshold follows it: those of `DCTLIFNode` and `TSANode`.
 
     Args:
         network: its neurons are the modules with a `v_threshold`, in the order of `network.modules()`.
         thresholds: one for each.
 
     Raises:
-        ModelError: if their numbers differ, or a threshold is not above 0.
+        ModelError: Their numbers differ, or a threshold is not above 0.
 
-    >>> from transpike.neurons import DCTLIFNode
-    >>> net = OverTime(nn.Linear(2, 2), DCTLIFNode(step_mode="m"))
-    >>> set_thresholds(net, [0.5])
-    >>> net[1]
-    DCTLIFNode(..., v_threshold=0.5, ..., surrogate_function=Triangular(gamma=0.3, width=0.5))
+    Example:
+        >>> from transpike.neurons import DCTLIFNode
+        >>> net = OverTime(nn.Linear(2, 2), DCTLIFNode(step_mode="m"))
+        >>> set_thresholds(net, [0.5])
+        >>> net[1]
+        DCTLIFNode(..., v_threshold=0.5, ..., surrogate_function=Triangular(gamma=0.3, width=0.5))
     """
     nodes: list[Any] = [module for module in network.modules() if hasattr(module, "v_threshold")]
     if len(nodes) != len(thresholds) or not all(0 < value < float("inf") for value in thresholds):
@@ -164,15 +191,15 @@ class SpikingResNet(ResNet):
 
     Args:
         plan: channels, depth and strides.
-        num_classes: outputs.
+        num_classes: the number of outputs.
         in_channels: channels of the image.
-        activation: makes one neuron; see `neuron_factory`.
-        block: makes one residual block.
+        activation: creates one neuron; see `neuron_factory`.
+        block: creates one residual block.
 
     Shapes: [T, N, in_channels, H, W] -> [T, N, num_classes], for any H and W.
 
     Raises:
-        ModelError: for a plan with norm and activation before each convolution.
+        ModelError: The plan has norm and activation before each convolution.
         DataError: on call, for any other rank and for T = 0.
 
     Source of ``spiking_resnet19`` and its neuron: Deng, Li, Zhang, Gu, "Temporal Efficient Training of Spiking Neural
@@ -207,10 +234,10 @@ class SpikingResNet(ResNet):
 
 
 class SpikingVGG(VGG):
-    """`VGG` over time; for the arguments see there, `activation` makes one neuron.
+    """`VGG` over time, with the same arguments; `activation` creates one neuron.
 
-    The last layer only accumulates. Without normalisation, as DCT-SNN's networks are, it gives its outputs times T,
-    whose mean over time is the paper's final membrane: a sum over the steps. A layer fires on the membrane of the same
+    The last layer only accumulates. Without normalisation, as in DCT-SNN's networks, it returns its outputs times T.
+    Their mean over time is the paper's final membrane, a sum over the steps. A layer fires on the membrane of the same
     step, so a spike crosses the network within one step.
 
     Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.

@@ -1,9 +1,9 @@
-"""Spikingformer: a transformer whose every layer is fed by spikes, the residual stream between them is not.
+"""Spikingformer: a transformer in which every layer receives spikes, but the residual stream is not spikes.
 
 Source: Zhou, Yu, Zhou, Ma, Zhang, Zhou, Tian, "Spikingformer: Spike-driven Residual Learning for Transformer-based
-Spiking Neural Network", 2023, with the tokenizer of the authors' "Enhancing the Performance of Transformer-based
+Spiking Neural Network", 2023. The tokenizer is that of the authors' "Enhancing the Performance of Transformer-based
 Spiking Neural Networks by SNN-optimized Downsampling with Precise Gradient Backpropagation", 2023, which pools before
-the neuron and not after it. This is the network that BKDSNN and BSD distil into.
+the neuron and not after it. BKDSNN and BSD distil into this network.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Plan:
 
     Attributes:
         width: channels of a token.
-        depth: number of blocks.
-        heads: of the attention; must divide the width.
-        pools: after which of the tokenizer's five convolutions, counted from 0, the map is halved.
-        ratio: hidden channels of a block's perceptron, in widths.
+        depth: the number of blocks.
+        heads: the number of attention heads, which must divide the width.
+        pools: the tokenizer's convolutions, counted from 0 to 4, after which the map is halved.
+        ratio: hidden channels of a block's perceptron, as a multiple of the width.
     """
 
     width: int
@@ -38,7 +38,7 @@ class Plan:
 
 
 SPIKINGFORMERS: dict[str, Plan] = {
-    # CIFAR, 32x32 to 8x8. The authors take 12 heads for CIFAR-10 and 8 for CIFAR-100.
+    # CIFAR, 32x32 to 8x8. The authors use 12 heads for CIFAR-10 and 8 for CIFAR-100.
     "spikingformer_4_384": Plan(384, 4, 12, (2, 3)),
     # Events, 128x128 to 8x8.
     "spikingformer_2_256": Plan(256, 2, 16, (0, 1, 2, 3)),
@@ -49,7 +49,7 @@ SPIKINGFORMERS: dict[str, Plan] = {
 
 
 def self_attention(qkv: Tensor, *, heads: int) -> Tensor:
-    """Spiking self-attention, ``q (k^T v) / 8``: no softmax, so that keys and values are summed first.
+    """Spiking self-attention, ``q (k^T v) / 8``, without softmax, so that keys and values can be summed first.
 
     Args:
         qkv: queries, keys and values [T, N, 3 C, H, W], spikes.
@@ -61,9 +61,10 @@ def self_attention(qkv: Tensor, *, heads: int) -> Tensor:
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023, equation 6; the scale
     is that of the authors' code.
 
-    >>> import torch
-    >>> self_attention(torch.ones(1, 1, 6, 2, 2), heads=1).unique()  # 2 channels x 4 tokens / 8
-    tensor([1.])
+    Example:
+        >>> import torch
+        >>> self_attention(torch.ones(1, 1, 6, 2, 2), heads=1).unique()  # 2 channels x 4 tokens / 8
+        tensor([1.])
     """
     q, k, v = qkv.flatten(3).unflatten(2, (3, heads, -1)).unbind(2)
     out: Tensor = ((v @ k.mT * 0.125) @ q).flatten(2, 3).unflatten(3, qkv.shape[3:])
@@ -116,29 +117,30 @@ class SpikingformerBlock(nn.Module):
 
 
 class Spikingformer(nn.Module):
-    """A Spikingformer after a plan: five convolutions make tokens, blocks mix them, their mean is classified.
+    """A Spikingformer from a plan: five convolutions make tokens, blocks mix them, their mean is classified.
 
-    The 9.36 M parameters that BSD gives for CIFAR-100 include two layer norms a block, 4 * width weights, which the
-    authors' code makes and never calls. This network does without.
+    The 9.36 M parameters that BSD states for CIFAR-100 include two layer norms in each block, 4 * width weights. The
+    authors' code creates these norms and never calls them. This network does not have them.
 
     Args:
-        plan: width, depth, heads and how the tokenizer halves the image.
-        num_classes: outputs.
+        plan: width, depth, heads and the tokenizer's poolings.
+        num_classes: the number of outputs.
         in_channels: channels of the image.
-        activation: makes one neuron; see `neuron_factory`. The attention's has the threshold 0.5.
+        activation: creates one neuron; see `neuron_factory`. The attention's neuron has the threshold 0.5.
 
     Shapes: [T, N, in_channels, H, W] -> [T, N, num_classes].
 
     Raises:
-        ModelError: if the heads or 8 do not divide the width.
+        ModelError: The heads or 8 do not divide the width.
         DataError: on call, for any other rank and for T = 0.
 
-    >>> import torch
-    >>> from transpike.models.spiking import neuron_factory
-    >>> plan = Plan(width=16, depth=1, heads=2, pools=(2, 3))
-    >>> net = Spikingformer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
-    >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
-    torch.Size([2, 1, 10])
+    Example:
+        >>> import torch
+        >>> from transpike.models.spiking import neuron_factory
+        >>> plan = Plan(width=16, depth=1, heads=2, pools=(2, 3))
+        >>> net = Spikingformer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
+        >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
+        torch.Size([2, 1, 10])
     """
 
     def __init__(self, plan: Plan, *, num_classes: int, in_channels: int, activation: Neuron) -> None:

@@ -1,7 +1,8 @@
-"""VGG networks: the VGG-16 of the conversion literature, the bias-free VGG-5, -9, -11 and -13 of DCT-SNN, and the
-VGG-8 and -13 of the distillation literature.
+"""VGG networks of the literature.
 
-As with the residual networks the activation is a parameter, so that a spiking network is the same skeleton.
+These are the VGG-16 of conversion papers, the bias-free VGG-5, -9, -11 and -13 of DCT-SNN, and the VGG-8 and -13 of
+distillation papers. As in the residual networks, the activation is a parameter, so a spiking network is the same
+network with neurons.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ class Plan:
     """The shape of a VGG network.
 
     Attributes:
-        layers: output channels of each 3x3 convolution; 0 is a 2x2 pooling.
-        image_size: side of the square image that the head is made for, in pixels.
-        hidden: width of the two hidden linear layers; None for none of them, and the mean over space before the
-            classifier, which is then made for any size.
-        norm: batch normalisation after each convolution, and biases in the head; without it no layer has a bias.
-        dropout: rate after each hidden linear layer and, where there is no pooling and no norm, each convolution.
+        layers: output channels of each 3x3 convolution. 0 is a 2x2 pooling.
+        image_size: side in pixels of the square image for which the head is made.
+        hidden: width of the two hidden linear layers. With None there are no hidden layers, and the classifier takes
+            the mean over space, so that it fits any size.
+        norm: whether there are batch normalisations after the convolutions, and biases in the head. Without norm no
+            layer has a bias.
+        dropout: the rate after each hidden linear layer and, without norm, after each convolution that no pooling
+            follows.
         pool: "average" or "max".
     """
 
@@ -51,12 +54,12 @@ VGGS: dict[str, Plan] = {
     "vgg16": _plan(
         "64 64 P 128 128 P 256 256 256 P 512 512 512 P 512 512 512 P", image_size=32, hidden=512, norm=True, dropout=0.5
     ),
-    # Garg et al. 2021 (DCT-SNN); the names do not count weight layers.
+    # Garg et al. 2021 (DCT-SNN). The numbers in the names do not count weight layers.
     "vgg5": _plan("64 P 128 128 P", image_size=32, **_BARE),
     "vgg9": _plan("64 P 128 128 P 256 256 P 512 512 P", image_size=60, **_BARE),
     "vgg11": _plan("64 P 128 256 P 512 512 512 P 512 512 P", image_size=60, **_BARE),
     "vgg13": _plan("64 64 P 128 128 P 256 256 P 512 512 P 512 512 P", image_size=64, **_BARE),
-    # Tian et al. 2020 (CRD), at 32 px, where only three poolings are done.
+    # Tian et al. 2020 (CRD), for 32 px, with only three poolings.
     "vgg13_bn": _plan("64 64 P 128 128 P 256 256 P 512 512 512 512", **_PLAIN_HEAD),
     "vgg8_bn": _plan("64 P 128 P 256 P 512 512", **_PLAIN_HEAD),
 }
@@ -64,23 +67,24 @@ POOLS: dict[str, Callable[[int], nn.Module]] = {"average": nn.AvgPool2d, "max": 
 
 
 class VGG(nn.Module):
-    """A VGG network after a plan: convolutions and poolings, two hidden linear layers or none, the classifier.
+    """A VGG network from a plan: convolutions and poolings, two hidden linear layers or none, the classifier.
 
     Args:
         plan: channels, poolings, head and regularisation.
-        num_classes: outputs.
+        num_classes: the number of outputs.
         in_channels: channels of the image.
-        activation: makes one activation; called once for each place.
+        activation: creates one activation. It is called for each place.
 
     Shapes: [N, in_channels, S, S] -> [N, num_classes], with S the plan's image size.
 
     Raises:
-        ModelError: for an unknown pooling, and for an image that the poolings would reduce to nothing.
+        ModelError: The pooling is unknown, or the poolings would leave nothing of the image.
         DataError: on call, for images of another size, unless the features are averaged (no hidden layers).
 
-    >>> net = VGG(VGGS["vgg5"], num_classes=10, in_channels=3)
-    >>> net.classifier[0]
-    Linear(in_features=8192, out_features=4096, bias=False)
+    Example:
+        >>> net = VGG(VGGS["vgg5"], num_classes=10, in_channels=3)
+        >>> net.classifier[0]
+        Linear(in_features=8192, out_features=4096, bias=False)
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Weights in and out: safetensors, state dicts in whatever they come wrapped in, the runs of `transpike train`."""
+"""Reads and writes weights: safetensors, state dicts in any wrapping, and runs of `transpike train`."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ NESTED = 20
 
 State = dict[str, Tensor]
 Found = tuple[tuple[str, ...], Mapping[object, Tensor]]
-"""A mapping of names to tensors, and the names under which it lies in its file."""
+"""A mapping of names to tensors, and the nested names of its place in the file."""
 
 WEIGHTS = files.safetensors_kind("weights of a network that transpike wrote")
 
 
 def read_weights(path: str | Path) -> State:
-    """The tensors of a weight file by name, on the CPU.
+    """Return the tensors of a weight file by name, on the CPU.
 
-    Averaged weights (`state_dict_ema`, `model_ema`, `ema`, ...) are taken where a file has them beside the others, as
-    `timm` does; otherwise those under `state_dict` or `model`; otherwise the one mapping of names to tensors.
+    If a file has averaged weights (`state_dict_ema`, `model_ema`, `ema`, ...) beside others, these are used, as in
+    `timm`. Otherwise those under `state_dict` or `model` are used, or else the only mapping of names to tensors.
 
     Args:
-        path: a `.safetensors` file; a file of `torch.save` that holds a state dict, alone or within other things
-            (nothing in it is executed: objects are passed over); or a run folder of `transpike train`.
+        path: a `.safetensors` file; a file of `torch.save` with a state dict, alone or among other things (nothing in
+            it is executed, and objects are ignored); or a run folder of `transpike train`.
 
     Raises:
-        ModelError: if the file is missing, damaged, holds several state dicts or something else, or has tensors without
+        ModelError: The file is missing or damaged, has several state dicts or something else, or has tensors without
             plain values: sparse, quantised, nested, or saved from the meta device.
     """
     return _read(path)[1]
 
 
 def _read(path: str | Path) -> tuple[str, State]:
-    """Under which names of the file its state dict lies, joined by dots, and the state dict."""
+    """Return the state dict in a file, and the names of its place joined by dots."""
     if not isinstance(path, str | os.PathLike):
         raise refuse("weights", path, "the path of a file or a folder", error=ModelError)
     path = Path(path)
@@ -64,11 +64,11 @@ def _read(path: str | Path) -> tuple[str, State]:
     if is_safetensors(path):
         try:
             place, state = "", dict(load_file(path))
-        except Exception as error:  # whatever a parser makes of a stranger's bytes
+        except Exception as error:  # a parser may raise anything for unknown bytes
             raise ModelError(f"{path} is damaged ({brief(error)}). {AGAIN}") from error
     else:
-        names, found = _choose(read_archive(path), path)
-        place, state = ".".join(names), {str(name): value for name, value in found.items()}
+        names, state_dict = _choose(read_archive(path), path)
+        place, state = ".".join(names), {str(name): value for name, value in state_dict.items()}
     if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := _odd(value))]:
         raise ModelError(f"{path}: {len(odd)} tensor(s) without plain values: {few(odd)}. Save them as such.")
     return place, state
@@ -85,9 +85,9 @@ def _odd(tensor: Tensor) -> str:
 
 
 def _choose(content: object, path: Path) -> Found:
-    found = list(_states(content))
-    averages = [each for each in found if any(AVERAGES & _words(name) for name in each[0])]
-    ranks = [(_rank(names), (names, state)) for names, state in averages or found]
+    states = list(_states(content))
+    averages = [each for each in states if any(AVERAGES & _words(name) for name in each[0])]
+    ranks = [(_rank(names), (names, state)) for names, state in averages or states]
     best = min((rank for rank, _ in ranks), default=None)
     chosen = [each for rank, each in ranks if rank == best]
     if len(chosen) == 1:
@@ -102,14 +102,14 @@ def _choose(content: object, path: Path) -> Found:
 
 
 def _states(content: object) -> Iterator[Found]:
-    """The mappings of names to tensors in what a file holds, but for an optimiser's."""
+    """Yield the mappings of names to tensors in a file, except an optimiser's."""
     waiting: deque[tuple[tuple[str, ...], object]] = deque([((), content)])
-    seen = set()
+    visited = set()
     while waiting:
         names, value = waiting.popleft()
-        if not isinstance(value, Mapping) or not value or id(value) in seen:
+        if not isinstance(value, Mapping) or not value or id(value) in visited:
             continue
-        seen.add(id(value))
+        visited.add(id(value))
         if all(isinstance(each, Tensor) for each in value.values()):
             yield names, value
         else:
@@ -121,7 +121,7 @@ def _is_optimiser(name: str) -> bool:
 
 
 def _rank(names: tuple[str, ...]) -> tuple[bool, int, int]:
-    """State dicts of lower rank are taken first: known names, then what lies least deep, then the order of names."""
+    """Rank state dicts; the lowest is used: known names first, then the least deep, then the order of names."""
     last = names[-1] if names else WRAPPERS[0]
     return last not in WRAPPERS, len(names), WRAPPERS.index(last) if last in WRAPPERS else 0
 
@@ -131,7 +131,7 @@ def _words(name: str) -> set[str]:
 
 
 def _described(content: object) -> str:
-    """What a file holds, in a few words."""
+    """Return what a file contains, in a few words."""
     if isinstance(content, Foreign):
         return f"an object of {content.name}, and objects are never executed"
     if isinstance(content, Mapping) and content:
@@ -146,10 +146,10 @@ def _kind(value: object) -> str:
 
 
 def _unprefixed(state: State, expected: State, nested: int = 0) -> State | None:
-    """The state with names that the network has; None if no prefix before them hides any.
+    """Return the state with the network's names. None if no prefix makes the names equal.
 
-    Data-parallel training, Lightning, torch.compile and averages put words before names, and a network within another
-    begins with the name that it has there.
+    Data-parallel training, Lightning, torch.compile and averages add words before names. A network inside another has
+    the name of its place there as a prefix.
     """
     if expected.keys() & state.keys():
         return state
@@ -159,31 +159,32 @@ def _unprefixed(state: State, expected: State, nested: int = 0) -> State | None:
     likely += [head for head in PREFIXES if head in heads]
     for head in [*likely, *(heads if common else ())] if nested < NESTED else ():
         inner = {name[len(head) + 1 :]: value for name, value in state.items() if name.startswith(f"{head}.")}
-        found = _unprefixed(inner, expected, nested + 1)
-        if found is not None:
-            return found
+        inner_state = _unprefixed(inner, expected, nested + 1)
+        if inner_state is not None:
+            return inner_state
     return None
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a weight file into a network, every name, shape and kind of which must agree.
+    """Load a weight file into a network. Every name, shape and kind of number must agree.
 
-    A network with QCFS activations takes the weights of one with ReLUs too.
+    A network with QCFS activations also takes the weights of one with ReLUs.
 
     Args:
-        model: the network; changed in place.
+        model: the network. It is changed in place.
         path: see `read_weights`.
 
     Raises:
-        ModelError: as `read_weights`; and, naming up to ten of them, if names, shapes or kinds of numbers differ.
+        ModelError: as `read_weights`; or names, shapes or kinds of numbers differ. The message names up to ten of them.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_weights(nn.Linear(2, 1), f"{folder}/linear.safetensors")
-    ...     load_weights(nn.Linear(3, 1), f"{folder}/linear.safetensors")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: ... 1 name(s) differ: weight has shape (1, 2), not (1, 3)
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(nn.Linear(2, 1), f"{folder}/linear.safetensors")
+        ...     load_weights(nn.Linear(3, 1), f"{folder}/linear.safetensors")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: ... 1 name(s) differ: weight has shape (1, 2), not (1, 3)
     """
     state = _fitting(model, path)
     if meta := [name for name, value in model.state_dict().items() if isinstance(value, Tensor) and value.is_meta]:
@@ -198,7 +199,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def check_weights(model: nn.Module, path: str | Path) -> None:
-    """Make sure that `load_weights` could; the network may be on the meta device.
+    """Check that `load_weights` would succeed. The network may be on the meta device.
 
     Raises:
         ModelError: as `load_weights`.
@@ -211,7 +212,7 @@ def _fitting(model: nn.Module, path: str | Path) -> State:
     expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     state = _unprefixed(state, expected) or state
     bounds = {f"{name}.bound" for name, module in model.named_modules() if isinstance(module, QCFS)}
-    if not bounds & state.keys():  # weights of the network with ReLUs: what the bounds begin with stays
+    if not bounds & state.keys():  # weights of the network with ReLUs: the bounds keep their first values
         expected = {name: value for name, value in expected.items() if name not in bounds}
     if wrong := list(_differences(state, expected)):
         where = f"its {place} " if place else ""
@@ -222,18 +223,18 @@ def _fitting(model: nn.Module, path: str | Path) -> State:
 
 
 def _differences(state: State, expected: State) -> Iterator[str]:
-    # Files from before BatchNorm counted its batches lack the counter; nothing but `momentum=None` reads it.
+    # Old files lack the counter of BatchNorm's batches. Only `momentum=None` reads it.
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
     yield from (f"{name} is missing" for name in expected if name not in state and name not in counters)
     yield from (f"{name} is unknown" for name in state if name not in expected)
     for name, value in expected.items():
         if name not in state or is_lazy(value):
             continue
-        given = state[name]
-        if given.shape != value.shape:
-            yield f"{name} has shape {tuple(given.shape)}, not {tuple(value.shape)}"
-        elif _numbers(given) != _numbers(value) and not (name in counters and given.is_floating_point()):
-            yield f"{name} holds {_numbers(given)} ({given.dtype}), not {_numbers(value)} ({value.dtype})"
+        tensor = state[name]
+        if tensor.shape != value.shape:
+            yield f"{name} has shape {tuple(tensor.shape)}, not {tuple(value.shape)}"
+        elif _numbers(tensor) != _numbers(value) and not (name in counters and tensor.is_floating_point()):
+            yield f"{name} holds {_numbers(tensor)} ({tensor.dtype}), not {_numbers(value)} ({value.dtype})"
 
 
 def _numbers(tensor: Tensor) -> str:
@@ -243,9 +244,9 @@ def _numbers(tensor: Tensor) -> str:
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's state dict as safetensors, whole or not at all.
+    """Write a network's state dict as safetensors, completely or not at all.
 
     Raises:
-        ModelError: if it cannot be written, or what lies there is no such file.
+        ModelError: It cannot be written, or the existing file is of another kind.
     """
     files.write(path, files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS, error=ModelError)

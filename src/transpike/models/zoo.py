@@ -1,4 +1,4 @@
-"""The networks by name: which network, of which shape and, of spiking ones, with which neurons."""
+"""The networks by name: class, shape and, for spiking ones, neurons."""
 
 from __future__ import annotations
 

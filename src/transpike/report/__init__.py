@@ -1,4 +1,4 @@
-"""From result files to one self-contained HTML page; knows nothing of networks."""
+"""Turns result files into one self-contained HTML page. It knows nothing about networks."""
 
 from transpike.report.page import PAGE, build_page, check_outputs, write_report
 from transpike.report.rows import write_rows

@@ -1,4 +1,4 @@
-"""What the page says of an analysis: where student and teacher differ."""
+"""The page's section of an analysis: how student and teacher differ."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from transpike.results import Analysis, Features, LogitCurve, LogitRow, Network,
 __all__ = ["describe_analysis"]
 
 GAUSSIAN = 23
-"""The index of a Gaussian: dotted."""
+"""The index of a Gaussian's line, which is dotted."""
 
 CYCLES = "cycles per pixel"
 
 
 def describe_analysis(result: Analysis, key: str) -> Section:
-    """The section of one analysis; `key` is its own on the page.
+    """Return the section of one analysis. `key` must be unique on the page.
 
     Raises:
-        DataError: a picture is damaged.
+        DataError: A picture is damaged.
     """
     networks = result.networks
     beside = f" beside its teacher {networks[0].model}" if networks[0].role == "teacher" else ""
@@ -59,7 +59,7 @@ def _plot(
     note: str = "",
     whole: bool = True,
 ) -> list[Plot]:
-    """A plot, if there are curves to draw."""
+    """Return a plot, if there are curves to draw."""
     lines = [line for line in lines if sum(y > 0 or scale != "log" for _, y in line.points) > 1]
     if not lines:
         return []
@@ -77,16 +77,16 @@ def _features(result: Analysis, key: str) -> Group | None:
     stages: dict[tuple[str, str | None, tuple[int, int]], list[Features]] = {}
     for stage in result.features:
         stages.setdefault((stage.tap, stage.teacher_tap, stage.size), []).append(stage)
-    found, every, rows = [], [], []
+    drawings, every, rows = [], [], []
     for number, ((tap, other, (height, width)), alike) in enumerate(stages.items()):
-        # The teacher is the same beside all students.
+        # The teacher is the same for all students.
         curves = {(curve.network, curve.adapted): curve for stage in alike for curve in stage.curves}
         lines = [_spectrum(curves[place], result.networks) for place in sorted(curves)]
         if any(len(line.points) > 1 for line in lines):
             lines += _gaussians(stage.sigma for stage in alike)
         every += lines
         name = f"{tap}, teacher’s {other}" if other else tap
-        found += _plot(
+        drawings += _plot(
             lines, f"{key}-features-{number}", f"{name} ({height} × {width})",
             (f"frequency ({CYCLES})", "power (white = 1)"), scale="log", whole=False,
         )  # fmt: skip
@@ -100,7 +100,7 @@ def _features(result: Analysis, key: str) -> Group | None:
         "Features: power by frequency",
         "".join(_feature_note(result.networks, adapted=adapted, weighted=weighted)),
         legend=_legend(every, f"{key}-features"),
-        plots=found,
+        plots=drawings,
         about="The share of the variance above ¼ cycle per pixel. For white noise this share depends on the grid."
         + (
             " The last columns show the difference that a method leaves between student and teacher, as a share of "
@@ -114,7 +114,7 @@ def _features(result: Analysis, key: str) -> Group | None:
 
 
 def _feature_note(networks: Sequence[Network], *, adapted: bool, weighted: bool) -> Iterator[str]:
-    """How to read the spectra, with the notes of the methods on this page."""
+    """Yield sentences on how to read the spectra, with the notes of the methods on this page."""
     yield (
         "Mean power of the maps against the distance from zero frequency, divided by the maps’ variance. The maps are "
         "averaged over time; compared maps are on a common grid. Zero frequency is left out. White noise is 1 "
@@ -128,14 +128,14 @@ def _feature_note(networks: Sequence[Network], *, adapted: bool, weighted: bool)
 
 
 def _spectrum(curve: Spectrum, networks: Sequence[Network]) -> plots.Line:
-    """Power divided by the variance; no points where there is none."""
+    """Return power divided by the variance, without points if there is no variance."""
     points = zip(curve.frequency, curve.power, strict=True)
     scaled = ((x, y / curve.variance) for x, y in points) if known(curve.variance) and curve.variance else ()
     return network_line(networks, curve.network, scaled, adapted=curve.adapted)
 
 
 def _gaussians(sigmas: Iterable[float | None]) -> list[plots.Line]:
-    """What a Gaussian filter leaves of power, H^2, by frequency."""
+    """Return the factor of a Gaussian filter on power, H^2, by frequency."""
     frequencies = [place / 64 for place in range(2, 33)]
     return [
         plots.curve("Gaussian, squared", GAUSSIAN, ((f, math.exp(-(min(f / sigma, 30.0) ** 2))) for f in frequencies))
@@ -171,11 +171,11 @@ def _logits(result: Analysis, key: str) -> Group | None:
         "Above ¼ cycle per class. The transform treats the last rank as the neighbour of the first, so both ends "
         "contain the step between them."
     )
-    found = [
+    drawings = [
         *_plot(means, f"{key}-logits", "Sorted logits, mean over images", titles),
         *_plot(high, f"{key}-high", "Their high frequencies", ("rank", "root mean square"), note=edge),
     ]
-    if not found:
+    if not drawings:
         return None
     first = "the teacher’s" if networks[0].role == "teacher" else "the first student’s"
     singles = [
@@ -195,7 +195,7 @@ def _logits(result: Analysis, key: str) -> Group | None:
         f"Logits in {first} order",
         f"For each image the classes are sorted by {first} logits, from the largest to the smallest.",
         legend=_legend(means, f"{key}-logits"),
-        plots=found,
+        plots=drawings,
         wide=drawn,
         columns=("network", "root mean square", "of the high frequencies", f"their distance from {first}"),
         rows=[
@@ -274,11 +274,11 @@ def _neuron(neuron: Neuron, networks: Sequence[Network], key: str) -> Group:
 
 
 def _saliency(result: Analysis, key: str) -> Group | None:
-    images, found = result.saliency.images, result.saliency.panels
+    images, overlays = result.saliency.images, result.saliency.panels
     if not images:
         return None
     networks = [network.label for network in result.networks]
-    maps = {(panel.image, panel.network): panel for panel in found}
+    maps = {(panel.image, panel.network): panel for panel in overlays}
     rows = []
     for number, image in enumerate(images):
         own = [maps[number, place] for place in range(len(networks))]

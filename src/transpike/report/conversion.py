@@ -1,4 +1,4 @@
-"""What the page says of conversions: its words, tables and plots."""
+"""The page's section of a conversion: its words, tables and plots."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ROW_COLUMNS = (
     *("spikes per neuron", "SynOps or MACs", "energy (µJ)", "× ANN", "images/s"),
 )
 Named = Sequence[tuple[str, Series]]
-"""Series, and what they are called where they stand."""
+"""Series, and their labels in this section."""
 
 
 def describe_conversion(result: Conversion, series: Sequence[Series], key: str) -> Section:
-    """The section of one conversion; `key` is its own on the page."""
+    """Return the section of one conversion. `key` must be unique on the page."""
     rows = [row for one in series for row in one.rows]
     best = (picked(rows, result.limits) if result.limits else None) or representative(rows)
     label = next(one.short for one in series if best in one.rows)
@@ -64,7 +64,7 @@ def describe_conversion(result: Conversion, series: Sequence[Series], key: str) 
 
 
 def _outputs(ann: Ann, named: Named, row: Row) -> list[Group]:
-    """What there is to say of the outputs beside classes: the task's measures of all, each output's error of one."""
+    """Return the outputs' figures beside classes: the task's measures of all rows, and each output's error for one."""
     rows = [(f"{label}, T = {one.steps}", one) for label, series in named for one in series.rows]
     measures = [
         (name, label, fixed(value, 4), fixed(one.label_measures.get(name), 4), fixed(ann.measures.get(name), 4))
@@ -72,16 +72,16 @@ def _outputs(ann: Ann, named: Named, row: Row) -> list[Group]:
         for name, value in one.measures.items()
     ]
     columns = ("measure", "code", "beside the ANN’s outputs", "beside labels", "the ANN’s beside labels")
-    found = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
+    groups = [Group("Outputs by the task’s measure", columns=columns, rows=measures)] if measures else []
     if len(row.output_errors) > 1:
         note = "Relative to the ANN’s outputs minus their mean over images. A softmax hides errors: look before it."
         errors = [(name, percent(value)) for name, value in row.output_errors.items()]
-        found.append(Group("Error of each output", note, columns=("output", "relative error"), rows=errors))
-    return found
+        groups.append(Group("Error of each output", note, columns=("output", "relative error"), rows=errors))
+    return groups
 
 
 def _least(result: Conversion, series: Sequence[Series]) -> list[Group]:
-    """The fewest steps of each code that lose little enough."""
+    """Return the fewest steps of each code that lose little enough."""
     if result.target_loss is None:
         return []
     rows = [(one.short, *_least_cells(result.ann, least(one.rows, result.target_loss))) for one in series]
@@ -106,13 +106,13 @@ def _least_cells(ann: Ann, row: Row | None) -> Sequence[str]:
 
 
 def _refused(result: Conversion) -> list[Group]:
-    """Codes that have no neurons for the network."""
+    """Return the codes that have no neurons for the network."""
     rows = [(label, reason) for label, reason in result.refused.items()]
     return [Group("Codes that cannot compute this network", columns=("code", "why"), rows=rows)] if rows else []
 
 
 def _searched(result: Conversion) -> list[Group]:
-    """What the search for a goal tried."""
+    """Return the networks that the search tried."""
     stops = any(one.mean_steps is not None for one in result.tries)
 
     def early(one: Try) -> Sequence[str]:
@@ -149,7 +149,7 @@ def _verdict(one: Try) -> str:
 
 
 def compare(results: Sequence[Conversion], curves: Sequence[Sequence[Series]]) -> Section:
-    """All conversions' curves in one picture, and each at its representative setting in one table."""
+    """Return all conversions' curves in one picture, and each at its representative setting in one table."""
     every = [(one.label, one) for series in curves for one in series]
     groups = [
         _group(result, one.label, one, one.best, only=True)
@@ -180,7 +180,7 @@ def _headline(result: Conversion, row: Row, label: str) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """No line ends between a number and its unit."""
+    """Prevent line breaks between a number and its unit."""
     return re.sub(r"(?<=\d) (?=[%a-z])|(?<=T) (?==)|(?<==) (?=\d)", "\u00a0", text)
 
 
@@ -211,7 +211,7 @@ def _tiles(result: Conversion, row: Row) -> list[tuple[str, str, str]]:
 
 
 def _curve_plots(named: Named, key: str, place: str, note: str = "ANN", *, stair: bool = True) -> list[Plot]:
-    """Loss and error against what they cost; a ``stair`` of the best points only where all are of one network."""
+    """Plot loss and error against cost. Only with ``stair``, for a single network, the best points form a stair."""
     labelled = all(known(row.loss_pp) for _, one in named for row in one.rows)
     measure = "accuracy lost (pp)" if labelled else "predictions changed (%)"
 
@@ -222,7 +222,7 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN", *, stair
         return row.loss_pp if labelled else 100 * (1 - row.agreement)
 
     stair &= len(named) > 1
-    found = []
+    drawn = []
     costs: list[tuple[Callable[[Row], float], str, str, str]] = [
         (lambda row: row.steps, "steps", "T (steps)", "T"),
         (lambda row: row.latency, "latency", "latency (steps)", "latency"),
@@ -245,14 +245,14 @@ def _curve_plots(named: Named, key: str, place: str, note: str = "ANN", *, stair
                 front=front(point for line in curves for point in line.points) if stair else [],
             )
             stairs = "The thin stairs join the points that no other point beats." if stair else ""
-            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stairs))
+            drawn.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {words}", stairs))
     errors = lines(lambda row: row.steps, lambda row: 100 * row.logit_error if known(row.logit_error) else None)
     if any(y > 0 for line in errors for _, y in line.points):
         alt = f"{place}: logit error in percent against T. {spoken(errors, 'T')}"
         svg = plots.draw_lines(errors, f"{key}-logits", alt, titles=("T (steps)", "logit error (%)"), scale="log")
         note = "The error falls with T until clipping or coupling dominates it instead of the code’s resolution."
-        found.append(Plot(Markup(svg), "Logit error against T", note))
-    return found
+        drawn.append(Plot(Markup(svg), "Logit error against T", note))
+    return drawn
 
 
 def _energy_plot(sources: Sequence[tuple[Conversion, Named]], key: str) -> list[Plot]:
@@ -291,7 +291,7 @@ def _ann_cells(ann: Ann) -> list[str]:
 
 
 def _group(result: Conversion, label: str, series: Series, best: Row, *, only: bool = False) -> TableGroup:
-    """The rows of a series; ``only`` the best of them."""
+    """Return the rows of a series; with ``only``, only the best of them."""
     shown = [row for row in series.rows if row is best or not only]
     rows = [TableRow(_row_cells(result.ann, row), row is best) for row in shown]
     return TableGroup(label, f"s{series.index % 8}", rows)

@@ -1,4 +1,4 @@
-"""The curves that `transpike analyze` found, as CSV."""
+"""The curves of `transpike analyze`, as CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 
 
 def curve_tables(result: Analysis) -> Iterator[Table]:
-    """features.csv, stages.csv, similarity.csv, logits.csv and neurons.csv; those that have any rows."""
+    """Yield features.csv, stages.csv, similarity.csv, logits.csv and neurons.csv, those that have any rows."""
     names = [network.label for network in result.networks]
     features = [
         (names[stage.student], stage.tap, names[curve.network] + " adapted" * curve.adapted, *point)

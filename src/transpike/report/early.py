@@ -1,4 +1,4 @@
-"""What the page says of answers that are taken as soon as they are sure."""
+"""The page's section of answers that stop when they are sure."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TOGETHER: tuple[tuple[Figure, Callable[[Row], float | None], str], ...] = (
 
 
 def early_groups(named: Sequence[tuple[str, Series]], key: str) -> list[Group]:
-    """The groups of rows with early answers: one of all rows if there are several, then one of each code's best row."""
+    """The groups of rows with early answers: one of all rows if there are several, and one of each code's best."""
     every = [(label, row) for label, one in named for row in one.rows if row.early or row.unstreamed]
     rows = [(f"{label}, T = {row.steps}", row) for label, row in every if row.early]
     if len(every) < 2:
@@ -65,8 +65,8 @@ def early_groups(named: Sequence[tuple[str, Series]], key: str) -> list[Group]:
 
 
 def _together(named: Sequence[tuple[str, Series]], every: Sequence[tuple[str, Row]], key: str) -> Group:
-    """All codes at the required agreement, beside their full runs of T steps."""
-    found, drawn = list[Plot](), list[plots.Line]()
+    """Return all codes at the required agreement, compared with their full runs of T steps."""
+    drawings, drawn = list[Plot](), list[plots.Line]()
     for value, fixed_value, measure in TOGETHER:
         for x, full, axis in ACROSS:
             lines = []
@@ -80,8 +80,8 @@ def _together(named: Sequence[tuple[str, Series]], every: Sequence[tuple[str, Ro
             if lines:
                 drawn = lines
                 alt = f"{measure} against {axis}. {spoken(lines, axis)}"
-                svg = plots.draw_lines(lines, f"{key}-all-{len(found)}", alt, titles=(axis, measure), whole=False)
-                found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {axis}"))
+                svg = plots.draw_lines(lines, f"{key}-all-{len(drawings)}", alt, titles=(axis, measure), whole=False)
+                drawings.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {axis}"))
     note = (
         "Each image stops as soon as its answer is sure, by the same rule for every code. Dashed lines: full runs of T "
         "steps. Held-out images set the thresholds, and the other images give the figures. Latency includes the waits "
@@ -89,7 +89,7 @@ def _together(named: Sequence[tuple[str, Series]], every: Sequence[tuple[str, Ro
     )
     cells = [(f"{label}, T = {row.steps}", *_beside(row)) for label, row in every]
     return Group("Answers before the last step, code beside code", note, legend=line_legend(drawn, f"{key}-all"),
-                 plots=found, columns=BESIDE, rows=cells)  # fmt: skip
+                 plots=drawings, columns=BESIDE, rows=cells)  # fmt: skip
 
 
 def _beside(row: Row) -> Sequence[str]:
@@ -103,7 +103,7 @@ def _beside(row: Row) -> Sequence[str]:
 def _group(label: str, row: Row, key: str) -> Group:
     sure = sorted((one for one in row.early if one.agreement is not None), key=lambda one: one.steps)
     fixed_step = [one for one in row.early if one.agreement is None]
-    found: list[Plot] = []
+    drawings: list[Plot] = []
     for x, axis, value, measure in DRAWN:
         lines = [
             plots.curve(name, index, ((x(one), value(one)) for one in each))
@@ -112,22 +112,22 @@ def _group(label: str, row: Row, key: str) -> Group:
         if any(line.points for line in lines):
             alt = f"{label}: {measure} against {axis}. {spoken(lines, axis)}"
             scale = "loss" if "%" in measure else "linear"
-            name = f"{key}-{len(found)}"
+            name = f"{key}-{len(drawings)}"
             svg = plots.draw_lines(lines, name, alt, titles=(axis, measure), scale=scale, whole=False)
-            found.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {axis}"))
+            drawings.append(Plot(Markup(svg), f"{measure.partition(' (')[0].capitalize()} against {axis}"))
     note = (
         f"Each of {count(row.early[0].images)} images stops as soon as its answer is sure. Held-out images set the "
         "threshold: the expected share of answers that differ from those of full runs is at most one minus the "
         "agreement. In the last rows all images stop at the same step. Latency includes the waits of the layers."
     )
-    return Group(f"Answers before the last step: {label}", note, legend=line_legend(lines, key), plots=found,
+    return Group(f"Answers before the last step: {label}", note, legend=line_legend(lines, key), plots=drawings,
                  wide=_pictures(row, key),
                  columns=COLUMNS, rows=[_cells(one) for one in row.early])  # fmt: skip
 
 
 def _pictures(row: Row, key: str) -> list[Plot]:
-    """The easiest and the hardest images."""
-    half, found = len(row.pictured) // 2, []
+    """Return plots of the easiest and the hardest images."""
+    half, drawings = len(row.pictured) // 2, []
     for name, some in (("Surest", row.pictured[:half]), ("Least sure", row.pictured[half:])):
         try:
             pictures = [panels.read_png(one.png) for one in some]
@@ -136,8 +136,8 @@ def _pictures(row: Row, key: str) -> list[Plot]:
         if pictures:
             titles = [f"{one.label}: {one.steps}" for one in some]
             svg = panels.draw_pictures(titles, [pictures], f"{key}-{name[:5].lower()}", f"{name}: {', '.join(titles)}.")
-            found.append(Plot(Markup(svg), f"{name} images, and the steps that they took"))
-    return found
+            drawings.append(Plot(Markup(svg), f"{name} images, and the steps that they took"))
+    return drawings
 
 
 def _cells(one: Early) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""What the page says of networks behind an input encoder: the images it shows, accuracy by steps, operations."""
+"""The page's section of networks with an input encoder: its images, accuracy by steps, operations."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ WORK = {
 
 
 def compared(operations: Operations) -> tuple[float, tuple[int, int, int]]:
-    """The artificial network that energies are compared with: its own in microjoules, and its input, [C, H, W].
+    """The artificial network with which energies are compared: its energy in microjoules and its input, [C, H, W].
 
-    It is the one for the image itself; where its poolings leave nothing of that, the one for the image as laid out.
+    It is the network for the original image. If its poolings would leave nothing of that, it is the one for the
+    enlarged image.
     """
     parts = operations.by_part
     if "ann_image" in parts:
@@ -37,10 +38,10 @@ def compared(operations: Operations) -> tuple[float, tuple[int, int, int]]:
 
 
 def describe_encoding(result: Evaluation, key: str) -> list[Group]:
-    """The groups of one run; `key` is its own on the page.
+    """Return the groups of one run. `key` must be unique on the page.
 
     Raises:
-        DataError: a picture is damaged.
+        DataError: A picture is damaged.
     """
     return [
         *([_shown(result, result.encoding, key)] if result.encoding else []),
@@ -102,12 +103,12 @@ def _steps_plot(result: Evaluation, steps: int, key: str, place: str) -> Plot:
 
 
 def after_line(label: str, index: int, result: Evaluation) -> plots.Line:
-    """Accuracy in percent if the network is read out after 1, 2, ... steps."""
+    """Return accuracy in percent if the network is read after 1, 2, ... steps."""
     return plots.curve(label, index, ((step, 100 * share) for step, share in enumerate(result.accuracy_after, 1)))
 
 
 def _operations(work: Operations, key: str) -> Group:
-    found = work.by_part
+    parts = work.by_part
     own, (_, *size) = compared(work)
     rows = [
         (WORK[row.part], *(count(each) if each else "–" for each in _counts(row)), fixed(row.energy_uj, 3),
@@ -116,8 +117,8 @@ def _operations(work: Operations, key: str) -> Group:
     ]  # fmt: skip
     return Group(
         "Operations and energy for one image",
-        _in_words(work, found),
-        plots=_energy_plot(work, found, key),
+        _in_words(work, parts),
+        plots=_energy_plot(work, parts, key),
         columns=(
             *("", "MACs", "additions, comparisons", "products", "shifts", "energy (µJ)"),
             f"× artificial at {size[0]} × {size[1]}",
@@ -135,7 +136,7 @@ def _counts(part: Part) -> tuple[float, ...]:
 
 
 def _in_words(work: Operations, found: Mapping[str, Part]) -> str:
-    """Eq. 13 in words, and what a larger input does to it."""
+    """Return Eq. 13 in words, and the effect of a larger input on it."""
     macs, (_, *image), (_, *laid_out) = found["ann"].macs, work.image, work.input
     sentences = [f"DCT-SNN’s Eq. 13 counts {count(macs)} multiply-accumulates for the artificial network"]
     if image != laid_out:
@@ -155,7 +156,7 @@ def _in_words(work: Operations, found: Mapping[str, Part]) -> str:
 
 
 def _beside_own(found: Mapping[str, Part], poolings: int, sides: Sequence[int]) -> str:
-    """Eq. 13 beside that of the same network for the image itself."""
+    """Return a comparison of Eq. 13 with that of the same network for the original image, in words."""
     if "ann_image" not in found:
         return "For the image itself there is no such network: its poolings leave nothing of it"
     own, macs = found["ann_image"].macs, found["ann"].macs

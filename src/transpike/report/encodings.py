@@ -1,4 +1,4 @@
-"""What the page says of several runs behind an input encoder: accuracy by T, by steps shown and by epoch."""
+"""The page's section of several runs with an input encoder: accuracy by T, by steps shown and by epoch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Encoded", "compare_encodings", "encoded_runs"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A run behind an encoder, as it stands beside others.
+    """A run with an encoder, for the comparison with others.
 
     Attributes:
-        result: what it measured.
+        result: its results.
         encoding: its encoder.
         spiking: its firing.
-        folder: where it lies.
+        folder: its folder.
     """
 
     result: Evaluation
@@ -40,7 +40,7 @@ class Encoded:
 
     @property
     def scheme(self) -> Mapping[str, object]:
-        """The encoder's, and whether its network was trained over time."""
+        """The settings of its encoder, and whether its network was trained over time."""
         return {**self.encoding.scheme, "tuned": bool(self.epochs)}
 
     @property
@@ -53,7 +53,7 @@ class Encoded:
 
 
 def encoded_runs(runs: Iterable[Finished]) -> list[Encoded]:
-    """Those of the runs that have an input encoder."""
+    """Return those of the runs that have an input encoder."""
     return [
         Encoded(run.result, run.result.encoding, run.result.spiking, run.folder)
         for run in runs
@@ -62,7 +62,7 @@ def encoded_runs(runs: Iterable[Finished]) -> list[Encoded]:
 
 
 def compare_encodings(runs: Sequence[Encoded]) -> Section:
-    """Several runs behind an encoder: accuracy by T and by epoch, a curve each, and a table."""
+    """Compare several runs with an encoder: accuracy by T and by epoch, with a curve for each, and a table."""
     alike = label_schemes([run.scheme for run in runs], [run.words for run in runs], [run.place for run in runs])
     labels = [
         label + f" ({run.folder or f'result {number}'})" * (alike.count(label) > 1)
@@ -75,7 +75,7 @@ def compare_encodings(runs: Sequence[Encoded]) -> Section:
 
 
 def _by_steps(runs: Sequence[Encoded]) -> list[Group]:
-    """Accuracy against T of codings that were run at several T."""
+    """Plot accuracy against T for codings that were run at several T."""
     timeless = [{name: value for name, value in run.scheme.items() if name != "steps"} for run in runs]
     labels = label_schemes(timeless, [run.words for run in runs], [run.place for run in runs])
     curves: dict[str, dict[int, list[float]]] = {}
@@ -107,7 +107,7 @@ def _run_by_run(runs: Sequence[Encoded], labels: Sequence[str]) -> Group:
     after = [after_line(label, index, run.result) for index, (label, run) in named]
     training = [_epochs(label, index, run, lambda epoch: epoch.train_accuracy) for index, (label, run) in named]
     held_out = [_epochs(label, index, run, lambda epoch: epoch.validation_accuracy) for index, (label, run) in named]
-    found = []
+    drawings = []
     for every, name, caption, x in (
         (after, "after", "Accuracy by steps shown", "steps shown"),
         (training, "train", "Training accuracy by epoch", "epoch"),
@@ -117,11 +117,11 @@ def _run_by_run(runs: Sequence[Encoded], labels: Sequence[str]) -> Group:
             alt = f"{caption} (%). {spoken(lines, x)}"
             svg = plots.draw_lines(lines, f"encodings-{name}", alt, titles=(x, "accuracy (%)"))
             note = "Test images. Each network is read out before its last step." if every is after else ""
-            found.append(Plot(Markup(svg), caption, note))
+            drawings.append(Plot(Markup(svg), caption, note))
     return Group(
         "Run by run",
         legend=line_legend(after, "encodings"),
-        plots=found,
+        plots=drawings,
         columns=("run", "T", "accuracy", "artificial network", "thresholds balanced", "spikes per neuron", "SynOps",
                  "energy (µJ)", "× artificial, image as it is"),
         rows=[_run_row(label, run) for _, (label, run) in named],
@@ -148,7 +148,7 @@ def _run_row(label: str, run: Encoded) -> tuple[str, ...]:
 
 
 def _energies(run: Encoded) -> tuple[float, float | None]:
-    """Of the spiking network, and of the artificial one for the image itself; None where there is none."""
+    """Return the energy of the spiking network, and of the artificial one for the original image (None if missing)."""
     work = run.result.operations
     if work is None or "spiking" not in work.by_part:
         return run.spiking.energy_uj, run.spiking.ann_energy_uj

@@ -1,4 +1,4 @@
-"""What the page and the terminal say of fine-tuning: silent steps a layer before and after, and what was judged."""
+"""Fine-tuning on the page and in the terminal: silent steps of each layer before and after, and the judged choices."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ HOW = (
     "At the limit: no layer has more silent steps than --silent. Price: silent steps are chosen layer by layer, and "
     "each one counts as an error of this price. A higher price leaves fewer silent steps."
 )
-"""What the names of choices mean."""
+"""The meanings of the choices' names."""
 
 
 def finetuning_words(tuned: Finetuning) -> str:
-    """What came of it, in a sentence or two.
+    """Summarise the result in a sentence or two.
 
-    >>> from transpike.results import Timed
-    >>> timed = [Timed(latency=8 + wait, interval=8 + wait, waits={"relu": wait}) for wait in (1, 0)]
-    >>> schedule = Schedule(weights="tuned", waits="at the limit", latency=8, silent=0, accuracy=0.5, agreement=0.5)
-    >>> names = dict(label="ternary", network="T8", images=64)
-    >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
-    '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps and the converted weights.'
+    Example:
+        >>> from transpike.results import Timed
+        >>> timed = [Timed(latency=8 + wait, interval=8 + wait, waits={"relu": wait}) for wait in (1, 0)]
+        >>> schedule = Schedule(weights="tuned", waits="at the limit", latency=8, silent=0, accuracy=0.5, agreement=0.5)
+        >>> names = dict(label="ternary", network="T8", images=64)
+        >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
+        '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps and the converted weights.'
     """
     before, after = tuned.before, tuned.after
     alone = untrained(tuned)
-    found = f"{before.silent - after.silent} of {before.silent} silent steps removed: latency {before.latency} before, "
-    return f"{found}{after.latency} after, {alone} with fewer silent steps and the converted weights."
+    sentence = (
+        f"{before.silent - after.silent} of {before.silent} silent steps removed: latency {before.latency} before, "
+    )
+    return f"{sentence}{after.latency} after, {alone} with fewer silent steps and the converted weights."
 
 
 def untrained(tuned: Finetuning) -> int:
-    """The least latency at which the converted weights are about as accurate as they were with all silent steps."""
+    """Return the least latency at which the converted weights are about as accurate as with all silent steps."""
     rows = [row for row in tuned.schedules if row.weights == "converted"]
-    wanted = rows[0].accuracy - tuned.tolerance / 100 if rows else 0.0
-    return min((row.latency for row in rows if row.accuracy >= wanted), default=tuned.before.latency)
+    least = rows[0].accuracy - tuned.tolerance / 100 if rows else 0.0
+    return min((row.latency for row in rows if row.accuracy >= least), default=tuned.before.latency)
 
 
 def schedule_rows(tuned: Finetuning) -> list[tuple[str, ...]]:
-    """A row for each choice of silent steps that was judged, the chosen one marked."""
+    """Return a row for each judged choice of silent steps, with the chosen one marked."""
     return [
         (_name(row), str(row.latency), str(row.silent), percent(row.accuracy), percent(row.agreement))
         for row in tuned.schedules
@@ -49,7 +52,7 @@ def schedule_rows(tuned: Finetuning) -> list[tuple[str, ...]]:
 
 
 def describe_finetuning(tuned: Finetuning) -> list[Group]:
-    """The tables of the page."""
+    """Return the tables of the page."""
     before, after = tuned.before, tuned.after
     layers: Sequence[tuple[str, ...]] = [
         (name, str(wait), str(after.waits.get(name, 0))) for name, wait in before.waits.items()

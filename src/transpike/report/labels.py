@@ -1,4 +1,4 @@
-"""What tells codings apart, in as few words as will do."""
+"""Labels that distinguish codings, as short as possible."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ Words = Mapping[str, str]
 
 
 def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Sequence[str] = ()) -> list[str]:
-    """A label for each coding scheme, of what differs between them; two that are the same have the same label.
+    """Return a label for each coding scheme from the differences between them. Equal schemes have equal labels.
 
     Args:
         schemes: each with its `name` and its settings.
-        words: for each, what to call a setting; one without is called by its name and value. Settings that share
-            their words are called once. The scheme's name stands first where there are several schemes.
-        places: for each, what it is a scheme of, such as a network. The label names it if these differ.
+        words: for each scheme, the words for its settings. A setting without words is shown by its name and value.
+            Settings with the same words are shown once. If there are several schemes, the scheme's name comes first.
+        places: for each scheme, the thing that it belongs to, such as a network. The label names it if these differ.
 
-    >>> rate, fine = {"name": "rate", "steps": 32}, {"name": "fine", "levels": [1, 2], "steps": 8}
-    >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{"name": "Rate"}, {}, {"levels": "ternary"}])
-    ['Rate', 'fine, levels 1, 2', 'fine, ternary']
-    >>> label_schemes([rate, rate | {"steps": 64}], [{}, {}])
-    ['steps 32', 'steps 64']
-    >>> label_schemes([fine, fine], [{}, {}], places=["resnet20", "vgg16"])
-    ['resnet20, fine', 'vgg16, fine']
+    Example:
+        >>> rate, fine = {"name": "rate", "steps": 32}, {"name": "fine", "levels": [1, 2], "steps": 8}
+        >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{"name": "Rate"}, {}, {"levels": "ternary"}])
+        ['Rate', 'fine, levels 1, 2', 'fine, ternary']
+        >>> label_schemes([rate, rate | {"steps": 64}], [{}, {}])
+        ['steps 32', 'steps 64']
+        >>> label_schemes([fine, fine], [{}, {}], places=["resnet20", "vgg16"])
+        ['resnet20, fine', 'vgg16, fine']
     """
     names = {scheme["name"] for scheme in schemes}
     labels = []

@@ -1,4 +1,4 @@
-"""What the page says of layers of neurons: their errors and how they fire."""
+"""The page's section of layers of neurons: their errors and how they fire."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transpike.results import FiringLayer, Layer, Row
 __all__ = ["FEW", "LAYER_COLUMNS", "cause_plot", "error_plot", "layer_cells", "rate_plot"]
 
 FEW = 8
-"""So many layers' plots stand beside other plots, in one column; those of more take the page's width."""
+"""Plots with up to so many layers stand beside others, in one column. With more layers they take the page's width."""
 CAUSES = (("s0", "resolution"), ("s1", "clipping"), ("s2", "coupling"))
 
 LAYER_COLUMNS = (
@@ -40,7 +40,7 @@ LAYER_COLUMNS = (
 
 
 def layer_cells(layer: Layer) -> list[str]:
-    """The layer's name, and a cell for each of `LAYER_COLUMNS`."""
+    """Return the layer's name, and a cell for each of `LAYER_COLUMNS`."""
     return [
         layer.name,
         layer.function,
@@ -65,7 +65,7 @@ def layer_cells(layer: Layer) -> list[str]:
 
 
 def cause_plot(row: Row, key: str, setting: str) -> list[Plot]:
-    """What each layer's own error does to the output, if that was measured, and the setting that would help most."""
+    """Plot the effect of each layer's own error on the output, if measured, with the most useful setting."""
     caused = {layer.name: found for layer in row.layers if (found := _caused(layer))}
     whole = sum(map(sum, caused.values()))
     if not 0 < whole < HUGE or not known(row.output_error):
@@ -82,13 +82,13 @@ def cause_plot(row: Row, key: str, setting: str) -> list[Plot]:
 
 
 def _caused(layer: Layer) -> tuple[float, ...]:
-    """The three parts of the squared error at the output; empty where they were not measured."""
+    """Return the three parts of the squared error at the output. Empty if they were not measured."""
     parts = (layer.output_resolution, layer.output_clipping, layer.output_coupling)
     return tuple(part for part in parts if known(part)) if all(map(known, parts)) else ()
 
 
 def error_plot(layers: Sequence[Layer], key: str, setting: str) -> list[Plot]:
-    """The error of each layer, if there is any."""
+    """Plot the error of each layer, if there is any."""
     errors = {layer.name: layer.error for layer in layers if known(layer.error) and layer.error}
     if not errors:
         return []
@@ -106,7 +106,7 @@ def error_plot(layers: Sequence[Layer], key: str, setting: str) -> list[Plot]:
 
 
 def rate_plot(layers: Sequence[Layer | FiringLayer], key: str, setting: str) -> list[Plot]:
-    """How each layer fires, if any does; the legend names negative spikes only where there are some."""
+    """Plot how each layer fires, if any does. The legend names negative spikes only if there are some."""
     firing = [layer for layer in layers if known(layer.spikes_per_neuron) and layer.spikes_per_neuron]
     if not firing:
         return []
@@ -134,7 +134,7 @@ def _name_layers(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _draw_causes(causes: Sequence[Sequence[float]], whole: float, row: Row, name: str, alt: str) -> str:
-    """Per layer, its share of the squared error at the output, stacked by what makes it."""
+    """Draw each layer's share of the squared error at the output, stacked by its causes."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(_width(len(causes)), 260)
         axes = figure.add_subplot()
@@ -151,7 +151,7 @@ def _draw_causes(causes: Sequence[Sequence[float]], whole: float, row: Row, name
 
 
 def _draw_errors(layers: Sequence[Layer], name: str, alt: str, *, split: bool) -> str:
-    """Per layer, the RMS decode error in units of theta; if `split`, what makes it below: clipping, or the code."""
+    """Draw each layer's RMS decode error in units of theta; if `split`, its causes below: clipping, or the code."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(_width(len(layers)), 300 if split else 250)
         error, *below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1)) if split else [figure.add_subplot()]
@@ -190,7 +190,7 @@ def _draw_shares(axes: Axes, layers: Sequence[Layer]) -> None:
 
 
 def _draw_rates(layers: Sequence[Layer | FiringLayer], name: str, alt: str) -> str:
-    """Spikes per neuron and image in each layer, the positive upwards, the negative downwards."""
+    """Draw spikes per neuron and image in each layer, positive ones upwards and negative ones downwards."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(_width(len(layers)), 260)
         axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from result files: no script, nothing loaded from elsewhere, light and dark."""
+"""Builds one self-contained HTML page from result files: without scripts or external files, light and dark."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ ENVIRONMENT = Environment(
 )
 
 PAGE = files.marked("a page of transpike", '<meta name="generator" content="transpike">')
-"""Pages of any runs; the page of a run's own folder replaces one there."""
+"""The kind of pages of any runs. The page of a run's own folder replaces one there."""
 
 
 def write_report(folders: Sequence[Path], out: Path, *, title: str = "transpike report") -> Path:
-    """Write the page of one or several run folders to `out`, whole or not at all, and return `out`.
+    """Write the page of one or several run folders to `out`, completely or not at all, and return `out`.
 
     Raises:
-        DataError: a folder has no results.json, or one that is damaged, foreign or of another version.
-        ConfigError: no folder is given, `out` cannot be written, or it is a file but no page of these runs.
+        DataError: A folder has no results.json, or one that is damaged, of another origin or of another version.
+        ConfigError: There is no folder, `out` cannot be written, or it is another file than a page of these runs.
     """
     kind = _page_of(folders)
     files.check_target(out, kind)
@@ -53,17 +53,17 @@ def write_report(folders: Sequence[Path], out: Path, *, title: str = "transpike 
 
 
 def check_outputs(folder: Path) -> None:
-    """Find out, before a run's work, that its table of rows and its page could not be written into a folder.
+    """Check, before a run's work, that its table of rows and its page can be written into a folder.
 
     Raises:
-        ConfigError: one of them cannot be written, or another file lies there.
+        ConfigError: One of them cannot be written, or is another kind of file.
     """
     check_rows(folder / "rows.csv")
     files.check_target(folder / "report.html", PAGE)
 
 
 def _page_of(folders: Sequence[Path | str]) -> files.Kind:
-    """Pages of these runs: those that name the same folders, and one in a folder of theirs, which may have moved."""
+    """Return the kind of pages of these runs: pages that name the same folders, or lie in a folder of theirs."""
     identity = _identity(folders)
     named = files.marked("", f'<meta name="transpike-runs" content="{identity}">')
     places = [os.path.realpath(folder) for folder in folders]
@@ -76,27 +76,28 @@ def _page_of(folders: Sequence[Path | str]) -> files.Kind:
 
 
 def _identity(folders: Sequence[Path | str]) -> str:
-    """What a page says of which runs it is, whatever their order."""
+    """Return the identity of a page: its runs, in any order."""
     places = sorted(os.path.realpath(folder) for folder in folders)
     return hashlib.sha256("\n".join(places).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def build_page(runs: Sequence[Finished], *, title: str = "transpike report") -> str:
-    """The report of one or several runs as a self-contained HTML page.
+    """Build the report of one or several runs as a self-contained HTML page.
 
     Args:
-        runs: each with its result and, where they are known, how it was started and its folder. Several conversions
-            are also compared with each other, and so are several runs behind an input encoder.
-        title: the page's title; like every other text it is escaped.
+        runs: each with its result and, if known, how it was started and its folder. Several conversions are also
+            compared with each other, and so are several runs with an input encoder.
+        title: the page's title. Like every other text it is escaped.
 
     Raises:
-        ConfigError: there is no run.
-        DataError: a picture in a result is damaged.
+        ConfigError: There is no run.
+        DataError: A picture in a result is damaged.
 
-    >>> from transpike.results import Evaluation
-    >>> tested = Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.5, loss=0.9)
-    >>> "<h2>resnet20 on digits: 50.00 % of the test images right.</h2>" in build_page([Finished(tested)])
-    True
+    Example:
+        >>> from transpike.results import Evaluation
+        >>> tested = Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.5, loss=0.9)
+        >>> "<h2>resnet20 on digits: 50.00 % of the test images right.</h2>" in build_page([Finished(tested)])
+        True
     """
     if not runs:
         raise ConfigError("no result to report: give at least one folder with a results.json.")
@@ -122,7 +123,7 @@ def build_page(runs: Sequence[Finished], *, title: str = "transpike report") -> 
 
 
 def _section(run: Finished, curves: Iterator[Sequence[Series]], key: str) -> Section:
-    """A run's section; of a conversion with the next of the ``curves``."""
+    """Return a run's section; for a conversion, with the next of the ``curves``."""
     if isinstance(run.result, Conversion):
         return describe_conversion(run.result, next(curves), key)
     if isinstance(run.result, Analysis):
@@ -140,7 +141,7 @@ def _provenance(run: Finished) -> list[tuple[str, str]]:
 
 
 def _flat(value: object) -> str:
-    """A value in a line; empty where there is none."""
+    """Return a value in one line. Empty if it is missing."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {text}" for name, item in value.items() if (text := _flat(item)))
     if isinstance(value, list):

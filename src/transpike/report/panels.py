@@ -1,4 +1,4 @@
-"""Drawings of many panels: filters as images, single images' logits, heat maps on images."""
+"""Drawings with many panels: filters as images, single images' logits, heat maps on images."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from transpike.report.plots import LIGHT, STYLE, Line, colour_of, new_figure, to
 __all__ = ["Panel", "bare", "draw_filters", "draw_pictures", "draw_saliency", "draw_singles", "read_png"]
 
 SIDE = 192
-"""Pixels of a picture in the page: small ones are enlarged without smoothing."""
+"""The size of a picture in the page, in pixels. Small pictures are enlarged without smoothing."""
 
 LARGEST = 2048
-"""Pixels of a side of a picture."""
+"""The side of a picture in pixels."""
 
 Panel = tuple[str, NDArray[Any]]
-"""A title and what is shown under it."""
+"""A title and the picture under it."""
 
 
 def read_png(text: str) -> NDArray[np.uint8]:
-    """The pixels [H, W, 3] of a PNG in base64, at `SIDE` pixels or more.
+    """Return the pixels [H, W, 3] of a PNG in base64, at `SIDE` pixels or more.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: The PNG is damaged.
     """
     try:
         opened = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"])
         if max(opened.size) > LARGEST:
             raise ValueError(f"{opened.width} x {opened.height} pixels, more than {LARGEST} on a side")
         image = opened.convert("RGB")
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # what PIL says of a damaged file
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # PIL's errors for a damaged file
         raise ValueError(str(error)) from error
     times = max(1, -(-SIDE // max(image.size)))
     return np.asarray(image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST))
 
 
 def bare(axes: Axes, title: str) -> None:
-    """Give a picture its title, and take its frame and ticks."""
+    """Set a picture's title, and remove its frame and ticks."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
@@ -56,7 +56,7 @@ def bare(axes: Axes, title: str) -> None:
 
 
 def draw_filters(rows: Sequence[tuple[str, Sequence[Panel]]], name: str, alt: str) -> str:
-    """Weights as images, a row of panels for each network, each on a scale of its own that its bar tells."""
+    """Draw weights as images, a row of panels for each network, each with its own scale and bar."""
     most = max(4, *(len(panels) for _, panels in rows))
     with matplotlib.rc_context(STYLE):
         figure = new_figure(760, 560 / most * len(rows))
@@ -75,7 +75,7 @@ def draw_filters(rows: Sequence[tuple[str, Sequence[Panel]]], name: str, alt: st
 
 
 def draw_singles(panels: Sequence[tuple[str, Sequence[Line], Sequence[Line]]], name: str, alt: str) -> str:
-    """For each of some images its curves, and below them another kind of its curves, on common scales."""
+    """Draw the curves of each of some images, and below them curves of another kind, on common scales."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(760, 270)
         grid: Any = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
@@ -95,7 +95,7 @@ def draw_singles(panels: Sequence[tuple[str, Sequence[Line], Sequence[Line]]], n
 def draw_saliency(
     columns: Sequence[str], rows: Sequence[tuple[str, NDArray[np.uint8], Sequence[Panel]]], name: str, alt: str
 ) -> str:
-    """Images, each with heat maps [h, w] of values from 0 to 1 laid over it, one a column, under a caption each."""
+    """Draw images with heat maps [h, w] of values from 0 to 1 over them, one map for each column, with captions."""
     with matplotlib.rc_context(STYLE):
         # Narrow rows stand side by side, so that no picture is larger than a fifth of the page.
         block = 1 + len(columns)
@@ -113,7 +113,7 @@ def draw_saliency(
 
 
 def draw_pictures(columns: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], name: str, alt: str) -> str:
-    """Pictures in rows, under a title for each column."""
+    """Draw pictures in rows, under a title for each column."""
     wide = max(len(columns), 8)
     with matplotlib.rc_context(STYLE):
         figure = new_figure(760, (760 / wide + 3) * len(rows) + 18)
@@ -126,10 +126,10 @@ def draw_pictures(columns: Sequence[str], rows: Sequence[Sequence[NDArray[np.uin
 
 
 def _overlaid(picture: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
-    """Blue where the map is 0, red where it is 1, over the image in grey."""
+    """Return the image in grey with a colour over it: blue where the map is 0, red where it is 1."""
     size = (picture.shape[1], picture.shape[0])
     smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    colours = matplotlib.colormaps["turbo"](0.08 + 0.84 * smooth)[..., :3]  # whose ends are too dark to tell
+    colours = matplotlib.colormaps["turbo"](0.08 + 0.84 * smooth)[..., :3]  # without its ends, which are too dark
     grey = picture.mean(-1, keepdims=True) / 255
     mixed: NDArray[np.uint8] = np.round(255 * (0.65 * colours + 0.35 * grey)).astype(np.uint8)
     return mixed

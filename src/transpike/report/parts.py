@@ -1,4 +1,4 @@
-"""What a section of the page is made of."""
+"""The parts of a section of the page."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 ADAPTED = 8
-"""Added to a network's index for its maps as its method adapts them: the same colour, dashed."""
+"""Added to a network's index for the maps that its method compares: the same colour, but dashed."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A legend's label, and the line and marker that it stands for."""
+    """A legend's label, and its line and marker."""
 
     label: str
     swatch: Markup
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing, its caption, a note that tells how to read it, and the meaning of its colours."""
+    """A drawing, its caption, a note on how to read it, and the meaning of its colours."""
 
     svg: Markup
     caption: str
@@ -50,7 +50,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Group:
-    """Plots under a heading, and a table: what it is about, its columns, and rows that begin with a name."""
+    """Plots under a heading, and a table with its subject, its columns, and rows that begin with a name."""
 
     heading: str
     note: str = ""
@@ -64,7 +64,7 @@ class Group:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row's cells, and whether it stands for all."""
+    """A row's cells, and whether it represents the whole group."""
 
     cells: Sequence[str]
     best: bool
@@ -72,7 +72,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableGroup:
-    """Rows of one coding, with its colour on the page."""
+    """The rows of one coding, with its colour on the page."""
 
     label: str
     colour: str
@@ -81,7 +81,7 @@ class TableGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """Codings and their rows, below those of the network that was converted."""
+    """Codings and their rows, below those of the original network."""
 
     groups: Sequence[TableGroup]
     ann: Sequence[str] = ()
@@ -89,7 +89,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Layers:
-    """A row a layer, and the setting that they are of."""
+    """A row for each layer, and the setting to which they belong."""
 
     setting: str
     rows: Sequence[Sequence[str]]
@@ -97,7 +97,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class Section:
-    """What the template shows of one result; what is empty is left out."""
+    """The parts that the template shows of one result. Empty parts are left out."""
 
     headline: str
     legend: Sequence[Entry] = ()
@@ -111,17 +111,17 @@ class Section:
 
 
 def legend(entries: Iterable[tuple[str, int]], key: str) -> list[Entry]:
-    """A legend's entries, each of a label and the index of its line; `key` is the section's own."""
+    """Return a legend's entries, each a label and the index of its line. `key` is that of the section."""
     return [Entry(label, Markup(plots.draw_swatch(index, f"{key}-swatch-{index}"))) for label, index in entries]
 
 
 def line_legend(lines: Iterable[plots.Line], key: str) -> list[Entry]:
-    """The `legend` of lines."""
+    """Return the `legend` of lines."""
     return legend(((line.label, line.index) for line in lines), key)
 
 
 def spoken(lines: Sequence[plots.Line], x: str) -> str:
-    """What a curve plot shows, for those who hear the page: each curve's first and last point."""
+    """Describe a curve plot for those who hear the page: each curve's first and last point."""
     ends = [(line.label, *line.points[0], *line.points[-1]) for line in lines if line.points]
     return " ".join(f"{label}: {y0:.3g} at {x} {x0:g}, {y1:.3g} at {x} {x1:g}." for label, x0, y0, x1, y1 in ends)
 
@@ -133,6 +133,6 @@ def network_line(
     *,
     adapted: bool = False,
 ) -> plots.Line:
-    """The curve of a network of an analysis, or of its maps as its method adapts them."""
+    """Return the curve of a network of an analysis, or of the maps that its method compares."""
     label = networks[network].label + (", adapted" if adapted else "")
     return plots.curve(label, network + (ADAPTED if adapted else 0), points)

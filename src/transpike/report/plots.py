@@ -76,14 +76,14 @@ PARTS = {
     "memory": 0.16,
     **{"synapses": 1.0, "neurons": 0.64, "encoder": 0.28},
 }
-"""How opaque an energy's parts are drawn."""
+"""The opacities of an energy's parts."""
 
 HUGE, TINY = 1e120, 1e-120
-"""Sizes beyond which a number is not drawn, or is drawn as zero."""
+"""Limits of size: a larger number is not drawn, and a smaller one is drawn as zero."""
 
-STYLE: Any = {  # matplotlib wants a type that lists every key
-    "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own face
-    "text.parse_math": False,  # a user's layer name may hold a dollar sign
+STYLE: Any = {  # matplotlib's type would need every key
+    "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own font
+    "text.parse_math": False,  # a user's layer name may contain a dollar sign
     "font.family": "sans-serif",
     "font.size": 9.5,
     "text.color": LIGHT["ink"],
@@ -115,7 +115,7 @@ STYLE: Any = {  # matplotlib wants a type that lists every key
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its points, and the index that fixes its colour and marker on the whole page; or its points alone."""
+    """One curve: its points, and the index of its colour and marker on the whole page; or points without a line."""
 
     label: str
     index: int
@@ -124,14 +124,14 @@ class Line:
 
 
 def curve(label: str, index: int, points: Iterable[tuple[float, float | None]], *, dots: bool = False) -> Line:
-    """A line through the points that there are: those without a number are left out, or with one beyond drawing."""
+    """A line through the existing points. Points without a number, or with one that cannot be drawn, are left out."""
     drawn = ((x, y if abs(y) > TINY else 0.0) for x, y in points if known(y) and known(x) and abs(y) < HUGE)
     return Line(label, index, tuple(drawn), dots)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar: its energy in uJ by part, and what stands at its end; the index is None for the ANN."""
+    """A horizontal bar: its energy in uJ by part, and the text at its end. The index is None for the ANN."""
 
     label: str
     index: int | None
@@ -140,24 +140,24 @@ class Bar:
 
 
 def colour_of(index: int) -> str:
-    """The colour of the series of this index."""
+    """Return the colour of the series with this index."""
     return LIGHT[f"s{index % 8}"]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure measured in points, which the page scales: 9.5 points become about 13 pixels on a wide screen."""
+    """Return a figure measured in points, which the page scales: 9.5 points become about 13 pixels on a wide screen."""
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> str:
-    """The figure as an `<svg>` element with a label for those who cannot see it.
+    """Return the figure as an `<svg>` element with a label for those who cannot see it.
 
-    `name` must be unique on the page: it salts the element ids, and makes the same figure the same text every time.
+    `name` must be unique on the page. It is part of the element ids, and makes equal figures equal texts every time.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the glyph, matplotlib only measures it
-        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the page is wide
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the glyph; matplotlib only measures it
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the page's width
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -171,12 +171,12 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
 
 
 def plain(value: float, _position: int | None = None) -> str:
-    """A tick's label."""
+    """Return a tick's label."""
     return f"{value:,.10g}".replace("-", "−")
 
 
 def short(name: str, most: int) -> str:
-    """A name's last characters: what differs between long names stands there."""
+    """Return a name's last characters, because long names differ there."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
@@ -191,11 +191,12 @@ def draw_lines(
     whole: bool = True,
     front: Sequence[tuple[float, float]] = (),
 ) -> str:
-    """Curves against an axis of whole numbers, or of any if `whole` is false, as SVG; logarithmic from sixteenfold on.
+    """Draw curves as SVG, against an axis of whole numbers, or of any numbers if `whole` is false.
 
-    `titles` are those of the two axes. `scale` is linear, log, or loss: lost percentage points, zero at the top (where
-    `note` labels the ANN's line), linear within 0.1 and logarithmic beyond, so that a collapse and a hundredth of a
-    point are both visible. `front` are points that thin stairs join: those that no other point beats.
+    The axis is logarithmic if its range is sixteenfold or more. `titles` are those of the two axes. `scale` is linear,
+    log, or loss. Loss is lost percentage points with zero at the top (where `note` labels the ANN's line), linear
+    within 0.1 and logarithmic beyond. So both a collapse and a hundredth of a point are visible. `front` are points
+    that thin stairs join: those that no other point beats.
     """
     if scale == "log" and not any(py > 0 for line in lines for _, py in line.points):
         scale = "linear"
@@ -259,7 +260,7 @@ def _scale_y(axes: Axes, scale: str, note: str) -> None:
 
 
 def tick_decades(axes: Axes) -> None:
-    """Label the decades where the values span two or more, else 1-2-5 steps; if these are few, any round values."""
+    """Label the decades if the values span two or more, otherwise 1-2-5 steps. If these are few, label round values."""
     low, high = axes.get_ylim()
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
@@ -274,7 +275,7 @@ def tick_decades(axes: Axes) -> None:
 
 
 def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
-    """One horizontal bar per coding, its parts from full colour to faint, directly labelled."""
+    """Draw one horizontal bar for each coding, its parts from full colour to faint, with labels."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(370, 38 + 38 * len(bars))
         axes = figure.add_subplot()
@@ -298,7 +299,7 @@ def draw_energy(bars: Sequence[Bar], name: str, alt: str) -> str:
 
 
 def draw_swatch(index: int, name: str) -> str:
-    """A legend's key: the line and marker of the series of this index."""
+    """Draw a legend's key: the line and marker of the series with this index."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(24 / 72, 9 / 72))
         axes = figure.add_axes((0, 0, 1, 1))

@@ -1,4 +1,4 @@
-"""The curves that a conversion's rows make."""
+"""The curves of a conversion's rows."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from transpike.results import Conversion, Limits, Row
 __all__ = ["FAITHFUL", "Series", "Source", "find_series", "front", "least", "picked", "representative"]
 
 FAITHFUL = 0.995
-"""Share of predictions equal to the ANN's from which a conversion is called faithful."""
+"""The share of predictions equal to the ANN's from which a conversion is called faithful."""
 
 Source = tuple[Conversion, str]
-"""A conversion, and the folder that tells it from another like it."""
+"""A conversion, and the folder that distinguishes it from similar ones."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Rows that differ only in their number of steps, hence one curve.
+    """Rows that differ only in their number of steps, and so form one curve.
 
     Attributes:
-        label: what sets it apart from all other series of the page.
-        short: what sets it apart from those of the same network and images.
-        rows: by increasing steps.
-        index: its place on the page, which fixes its colour and marker.
+        label: a label that distinguishes it from all other series of the page.
+        short: a label that distinguishes it from those of the same network and images.
+        rows: the rows by increasing steps.
+        index: its position on the page, which determines its colour and marker.
     """
 
     label: str
@@ -37,12 +37,12 @@ class Series:
 
     @property
     def best(self) -> Row:
-        """The row that stands for the series, see `representative`."""
+        """The row that represents the series, see `representative`."""
         return representative(self.rows)
 
 
 def representative(rows: Iterable[Row]) -> Row:
-    """The faithful row of least latency, or, where none is faithful, the one with the most predictions kept."""
+    """Return the faithful row of least latency or, if none is faithful, the one with the most equal predictions."""
 
     def order(row: Row) -> tuple[float, int, float]:
         share = -1.0 if math.isnan(row.agreement) else row.agreement
@@ -52,8 +52,9 @@ def representative(rows: Iterable[Row]) -> Row:
 
 
 def picked(rows: Iterable[Row], limits: Limits) -> Row | None:
-    """The row within limits that keeps the most predictions, of several the one of least latency; None if all exceed
-    them.
+    """Return the row within limits with the most equal predictions, of several the one of least latency.
+
+    The result is None if all exceed the limits.
     """
     within = (
         row for row in rows if limits.keep(latency=row.latency, payload_bits=row.spike_bits, energy=row.energy_uj)
@@ -62,7 +63,7 @@ def picked(rows: Iterable[Row], limits: Limits) -> Row | None:
 
 
 def least(rows: Iterable[Row], loss_pp: float) -> Row | None:
-    """The row of fewest steps that loses no more than so many percentage points of accuracy; None if all lose more."""
+    """The row of fewest steps that loses at most so many percentage points of accuracy. None if all lose more."""
     return min(
         (row for row in rows if row.loss_pp is not None and row.loss_pp <= loss_pp),
         key=lambda row: row.steps,
@@ -71,27 +72,28 @@ def least(rows: Iterable[Row], loss_pp: float) -> Row | None:
 
 
 def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of points (cost, loss) those that no other is as good as in both, and better in one; by increasing cost.
+    """Return the points (cost, loss) that no other point beats in one and equals in the other, by increasing cost.
 
-    >>> front([(8, 1.0), (4, 2.0), (12, 1.5), (12, 0.5), (4, 3.0)])
-    [(4, 2.0), (8, 1.0), (12, 0.5)]
+    Example:
+        >>> front([(8, 1.0), (4, 2.0), (12, 1.5), (12, 0.5), (4, 3.0)])
+        [(4, 2.0), (8, 1.0), (12, 0.5)]
     """
-    found: list[tuple[float, float]] = []
+    best: list[tuple[float, float]] = []
     for cost, loss in sorted(points):
-        if not found or loss < found[-1][1]:
-            found.append((cost, loss))
-    return found
+        if not best or loss < best[-1][1]:
+            best.append((cost, loss))
+    return best
 
 
 def find_series(sources: Sequence[Source]) -> list[list[Series]]:
-    """The series of each conversion, labelled by what differs between them; no label occurs twice."""
+    """Return the series of each conversion, with labels from the differences between them. No label occurs twice."""
     groups: list[tuple[int, dict[str, object], list[Row]]] = []
     for number, (result, _) in enumerate(sources):
-        found: dict[str, list[Row]] = {}
+        rows_by_label: dict[str, list[Row]] = {}
         for row in result.rows:
             scheme = {**{name: value for name, value in row.scheme.items() if name != "steps"}, "spikes": row.spikes}
-            found.setdefault(json.dumps(scheme, sort_keys=True), []).append(row)
-        groups += [(number, json.loads(key), rows) for key, rows in found.items()]
+            rows_by_label.setdefault(json.dumps(scheme, sort_keys=True), []).append(row)
+        groups += [(number, json.loads(key), rows) for key, rows in rows_by_label.items()]
     schemes, words = [scheme for _, scheme, _ in groups], [rows[0].words for _, _, rows in groups]
     places = [f"{sources[number][0].model} on {sources[number][0].dataset}" for number, _, _ in groups]
     labels, shorts = label_schemes(schemes, words, places), label_schemes(schemes, words)

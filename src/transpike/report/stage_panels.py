@@ -1,4 +1,4 @@
-"""Drawings about pairs of stages: wavelet sub-bands, their energies, matrices of similarity."""
+"""Drawings of pairs of stages: wavelet sub-bands, their energies, matrices of similarity."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from transpike.report.plots import DASHES, LIGHT, MARKERS, STYLE, Line, colour_o
 __all__ = ["WHITE", "draw_bands", "draw_similarity", "draw_sub_bands"]
 
 WHITE = -1
-"""The index of white noise, which is drawn grey."""
+"""The index of white noise, which is grey."""
 
 Mapped = tuple[str, str, Sequence[NDArray[Any]]]
 """A title, a caption, and the sub-bands of a map, coarse to fine."""
 
 
 def draw_bands(panels: Sequence[tuple[str, Sequence[str], Sequence[Line]]], name: str, alt: str) -> str:
-    """For each stage the shares of its sub-bands, which name the places on the axis, on one logarithmic scale."""
+    """Draw each stage's shares of its sub-bands, whose names label the axis, on one logarithmic scale."""
     most = min(4, max(3, len(panels)))
     deep = -(-len(panels) // most)
     with matplotlib.rc_context(STYLE):
@@ -60,7 +60,7 @@ def _draw_shares(axes: Axes, line: Line) -> None:
 def draw_similarity(
     panels: Sequence[tuple[str, Sequence[str], Sequence[str], NDArray[Any]]], name: str, alt: str
 ) -> str:
-    """Matrices of values from 0 to 1 side by side, each cell with its number; each has a title, rows and columns."""
+    """Draw matrices of values from 0 to 1 side by side, each cell with its number, with title, rows and columns."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(760, 70 + 30 * max(len(rows) for _, rows, _, _ in panels))
         grid: Any = figure.subplots(1, 2, squeeze=False)[0]
@@ -73,7 +73,7 @@ def draw_similarity(
             axes.set_xticks(range(len(columns)), columns)
             axes.set_yticks(range(len(rows)), rows)
             for (row, column), value in np.ndenumerate(values):
-                # Not the page's ink, which changes with its scheme: the map does not.
+                # A fixed colour: the page's text colour follows its light or dark scheme, but the map does not.
                 colour = "#101010" if value > 0.55 else "#ffffff"
                 text = "" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
                 axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
@@ -81,9 +81,9 @@ def draw_similarity(
 
 
 def draw_sub_bands(rows: Sequence[tuple[str, Sequence[Sequence[Mapped]]]], name: str, alt: str) -> str:
-    """For each stage the sub-bands of some images, laid out as one map, a panel for each kind of an image's maps.
+    """Draw each stage's sub-bands of some images, laid out as one map, with a panel for each kind of an image's maps.
 
-    Each sub-band is on a scale of its own, the same for all kinds.
+    Each sub-band has its own scale, the same for all kinds.
     """
     across = max(6, *(sum(map(len, images)) for _, images in rows))
     with matplotlib.rc_context(STYLE):
@@ -104,7 +104,7 @@ def draw_sub_bands(rows: Sequence[tuple[str, Sequence[Sequence[Mapped]]]], name:
 
 
 def _draw_mosaic(axes: Axes, bands: Sequence[NDArray[Any]]) -> None:
-    """Sub-bands in [-1, 1] where PyWavelets lays them: the rest top left, H beside it, V below, D across."""
+    """Draw sub-bands in [-1, 1] in PyWavelets' layout: the rest top left, H beside it, V below, D across."""
     whole, corners = bands[0], []
     for place in range(1, len(bands), 3):
         horizontal, vertical, diagonal = bands[place : place + 3]

@@ -1,4 +1,4 @@
-"""What the page says of pairs of stages: sub-bands and their energy, and how alike the stages are."""
+"""The page's section of pairs of stages: sub-bands and their energy, and similarity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["describe_stages"]
 
 
 def describe_stages(result: Analysis, key: str) -> list[Group]:
-    """The groups of an analysis about pairs of stages; none where it has no teacher."""
+    """Return the groups of an analysis about pairs of stages; none without a teacher."""
     groups = [
         _sub_bands([stage for stage in result.stages if stage.pictures], result, f"{key}-bands"),
         _energy(result.stages, result, f"{key}-energy"),
@@ -35,11 +35,11 @@ Row = TypeVar("Row", bound=_OfStudent)
 
 
 def _by_student(rows: Sequence[Row], result: Analysis) -> list[tuple[int, str, list[Row]]]:
-    """Number and label of each student that has rows, and these."""
-    found: dict[int, list[Row]] = {}
+    """Return number and label of each student that has rows, with these rows."""
+    rows_by_student: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.student, []).append(row)
-    return [(number, result.networks[number].label, own) for number, own in found.items()]
+        rows_by_student.setdefault(row.student, []).append(row)
+    return [(number, result.networks[number].label, own) for number, own in rows_by_student.items()]
 
 
 def _sub_bands(stages: Sequence[Bands], result: Analysis, key: str) -> Group | None:
@@ -123,7 +123,7 @@ def _shares(energies: Sequence[float]) -> list[float]:
 
 
 def _levels(shares: Sequence[float], depth: int) -> list[str]:
-    """The rest's share and, from level `depth` to level 1, that of the three details together."""
+    """Return the rest's share and, from level `depth` to level 1, that of the three details together."""
     levels = [percent(sum(shares[place : place + 3])) for place in range(1, len(shares), 3)]
     return [percent(shares[0]), *[""] * (depth - len(levels)), *levels]
 

@@ -1,4 +1,4 @@
-"""What the page says of a study: arms beside each other, their differences from the baseline, their curves."""
+"""The page's section of a study: arms side by side, their differences from the baseline, their curves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NUMBERS = ("mean", "deviation", "difference", "low", "high", "pairs", "seeds_for
 
 
 def describe_study(result: Findings, key: str) -> Section:
-    """The section of a study; `key` is its own on the page."""
+    """Return the section of a study. `key` must be unique on the page."""
     runs = [run for arm in result.arms for run in arm.runs]
     states = [f"{result.state(state)} {state}" for state in ("stopped", "failed", "waiting") if result.state(state)]
     done = f"{result.state('finished')} of {len(runs)} runs finished{''.join(f', {state}' for state in states)}"
@@ -145,10 +145,11 @@ def _plot_differences(rows: Sequence[Difference], baseline: str, key: str) -> Pl
 
 
 def arm_cells(arm: Arm) -> tuple[str, ...]:
-    """An arm's row, as `ARM_COLUMNS` name it.
+    """Return an arm's row, with the columns of `ARM_COLUMNS`.
 
-    >>> arm_cells(Arm(label="kd", runs=(), mean=0.5, deviation=0.01))
-    ('kd', '0', '50.00 ± 1.00', '–', '–', '–', '–')
+    Example:
+        >>> arm_cells(Arm(label="kd", runs=(), mean=0.5, deviation=0.01))
+        ('kd', '0', '50.00 ± 1.00', '–', '–', '–', '–')
     """
     finished = sum(run.state == "finished" for run in arm.runs)
     mean = fixed(_percent(arm.mean)) + (f" ± {fixed(_percent(arm.deviation))}" if known(arm.deviation) else "")
@@ -158,7 +159,7 @@ def arm_cells(arm: Arm) -> tuple[str, ...]:
 
 
 def findings_table(result: Findings) -> Table:
-    """The arms for the terminal, setting by setting."""
+    """Return the arms for the terminal, by setting."""
     table = Table(title=f"{result.title}: {result.measure} images", title_justify="left", box=box.SIMPLE_HEAD)
     table.caption = f"differences are from {result.baseline}, paired by seed; ± is the deviation over seeds"
     for index, column in enumerate(ARM_COLUMNS):
@@ -173,12 +174,12 @@ def findings_table(result: Findings) -> Table:
 
 
 def write_arms(result: Findings, folder: Path) -> None:
-    """Write arms.csv, a line an arm, runs.csv, a line a run, and steps.csv, a line an arm and T, into a study's folder.
+    """Write arms.csv, with a line for each arm, runs.csv, with a line for each run, and steps.csv into a study's folder.
 
-    The last one only of spiking networks.
+    steps.csv has a line for each arm and T, of spiking networks only.
 
     Raises:
-        ConfigError: a file cannot be written, or another lies there.
+        ConfigError: A file cannot be written, or is another kind of file.
     """
     heading = ("setting", "arm", "seeds", *NUMBERS)
     lines = [

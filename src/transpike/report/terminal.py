@@ -43,7 +43,7 @@ HEADINGS = (
 
 
 def conversion_table(result: Conversion) -> Table:
-    """The rows of a conversion, the ANN first; counts and energy are means per image."""
+    """Return the rows of a conversion, the ANN first. Counts and energy are means over images."""
     table = Table(
         title=f"{result.model} on {result.dataset}, {result.images} test images",
         title_justify="left",
@@ -55,8 +55,8 @@ def conversion_table(result: Conversion) -> Table:
     table.caption = f"spikes, SynOps and energy are means over the first {result.rows[0].layer_images} images"
     table.caption += _shares(result.rows)
     if result.limits is not None:
-        kept = picked(result.rows, result.limits)
-        named = f"{_name(kept)}, T = {kept.steps}, keeps the most predictions" if kept else "no row"
+        picked_row = picked(result.rows, result.limits)
+        named = f"{_name(picked_row)}, T = {picked_row.steps}, keeps the most predictions" if picked_row else "no row"
         table.caption += f"\nwithin {result.limits}: {named}"
     if best.diagnosis:
         table.caption += f"\n{best.label or best.scheme['name']}, T = {best.steps}: {best.diagnosis}"
@@ -66,7 +66,7 @@ def conversion_table(result: Conversion) -> Table:
     speed = f"{ann.images_per_second:.0f}"
     rows = [["ANN", "", "", _percent(ann.accuracy), "", "", "", "", f"{ann.energy_uj:.3g}", "", speed]]
     rows += [list(_cells(row, ann.energy_uj)) for row in result.rows]
-    table.add_column("")  # names give way in a narrow terminal, figures never
+    table.add_column("")  # in a narrow terminal names are cut, but figures never
     for heading, *cells in zip(HEADINGS, *(row[1:] for row in rows), strict=True):
         widest = max(map(len, [*heading.split("\n"), *cells]))
         table.add_column(heading, justify="right", no_wrap=True, min_width=widest)
@@ -76,19 +76,19 @@ def conversion_table(result: Conversion) -> Table:
 
 
 def _outputs(rows: Sequence[Row], best: Row, ann: Ann) -> Iterator[str]:
-    """What there is to say of the outputs beside classes: the task's measures of all rows, the best one's errors."""
+    """Yield the outputs' figures beside classes: the task's measures of all rows, and the best row's errors."""
     for name in best.measures:
         yield f"{name}: {_values([(row, row.measures.get(name)) for row in rows])} beside the ANN's outputs"
         if name in best.label_measures:
-            found = _values([(row, row.label_measures.get(name)) for row in rows])
-            yield f"{name} beside labels: {found}, the ANN's {ann.measures.get(name, 0.0):.4g}"
+            text = _values([(row, row.label_measures.get(name)) for row in rows])
+            yield f"{name} beside labels: {text}, the ANN's {ann.measures.get(name, 0.0):.4g}"
     if len(best.output_errors) > 1:
         errors = (f"{name} {100 * value:.3g} %" for name, value in best.output_errors.items())
         yield f"relative error: {', '.join(errors)}"
 
 
 def _values(found: Sequence[tuple[Row, float | None]]) -> str:
-    """Numbers, and of several the row of each."""
+    """Return numbers; if there are several, each with its row."""
     several = len(found) > 1
     words = (f"{value:.4g}" + (f" ({_name(row)}, T = {row.steps})" if several else "") for row, value in found
              if value is not None)  # fmt: skip
@@ -96,7 +96,7 @@ def _values(found: Sequence[tuple[Row, float | None]]) -> str:
 
 
 def early_tables(result: Conversion) -> Iterator[Table]:
-    """Answers taken before the last step, a table for each row that has such."""
+    """Yield a table of early answers for each row that has some."""
     for row in result.rows:
         if not row.early:
             continue
@@ -112,7 +112,7 @@ def early_tables(result: Conversion) -> Iterator[Table]:
 
 
 def stops_tables(result: Conversion) -> Iterator[Table]:
-    """Answers that stop when they are sure, a line for each code and T; nothing where they were not measured."""
+    """Yield tables of answers that stop when they are sure, a line for each code and T. None if not measured."""
     rows = [row for row in result.rows if row.early]
     if not rows:
         return
@@ -131,7 +131,7 @@ def stops_tables(result: Conversion) -> Iterator[Table]:
 
 
 def least_table(result: Conversion) -> Table:
-    """The fewest steps at which each code loses no more than the target."""
+    """Return the fewest steps at which each code loses no more than the target."""
     title = f"Fewest steps that lose at most {result.target_loss:g} pp"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
@@ -157,12 +157,12 @@ def _name(row: Row) -> str:
 
 
 def _shares(rows: Sequence[Row]) -> str:
-    """What functions and products take of the energy, where a network has such."""
-    found = {
+    """Return the share of functions and products in the energy, if a network has such."""
+    energies = {
         part: [100 * row.energy_parts_uj.get(part, 0.0) / row.energy_uj for row in rows if row.energy_uj]
         for part in ("functions", "products")
     }
-    parts = (f"{part} {min(shares):.0f} to {max(shares):.0f} %" for part, shares in found.items() if any(shares))
+    parts = (f"{part} {min(shares):.0f} to {max(shares):.0f} %" for part, shares in energies.items() if any(shares))
     text = " and ".join(parts)
     return f"\nof the energy, {text}: what neurons evaluate at every step, and products of two trains" if text else ""
 
@@ -191,17 +191,18 @@ def _count(value: float) -> str:
 
 
 def summary(result: Evaluation) -> str:
-    """The accuracy of a trained network as the beginning of a sentence.
+    """Return the accuracy of a trained network, as the beginning of a sentence.
 
-    >>> summary(Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.95, loss=0.2))
-    'resnet20 on digits: 95.00% of 360 test images right'
+    Example:
+        >>> summary(Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.95, loss=0.2))
+        'resnet20 on digits: 95.00% of 360 test images right'
     """
     at = f" at T = {result.spiking.steps}" if result.spiking else ""
     return f"{result.model} on {result.dataset}: {result.accuracy:.2%} of {result.images} test images right{at}"
 
 
 def finetuning_table(result: Training) -> Table:
-    """Which silent steps were judged; ">" marks the choice, and what came of it stands below."""
+    """Return the judged choices of silent steps; ">" marks the chosen one, and the result stands below."""
     tuned = result.finetuning
     assert tuned is not None
     headings = ("weights, silent steps", "latency", "silent", "accuracy", "same pred.")
@@ -214,7 +215,7 @@ def finetuning_table(result: Training) -> Table:
 
 
 def spiking_tables(result: Evaluation) -> tuple[Table, str, Table] | tuple[()]:
-    """Firing by layer, operations and accuracy by T of a spiking network; nothing of another one."""
+    """Return firing by layer, operations and accuracy by T of a spiking network. Empty for another network."""
     spiking = result.spiking
     if spiking is None:
         return ()
@@ -238,7 +239,7 @@ def spiking_tables(result: Evaluation) -> tuple[Table, str, Table] | tuple[()]:
 
 
 def operations_table(operations: Operations) -> Table:
-    """One image's operations in millions, and their energy in microjoules."""
+    """Return one image's operations in millions, and their energy in microjoules."""
     (_, *image), (_, *laid_out) = operations.image, operations.input
     names = {
         "ann_image": f"artificial, at {image[0]} x {image[1]}",
@@ -258,9 +259,10 @@ def operations_table(operations: Operations) -> Table:
 
 
 def analysis_tables(result: Analysis) -> Iterator[Table | str]:
-    """The results in short.
+    """Yield the results in short form.
 
-    "left" is what of the teacher's power a method leaves to the difference from it; 100 % is as far as silence.
+    "left" is the difference from the teacher after a method, as a share of the teacher's power. 100 % is the difference
+    of a silent student.
     """
     names = [network.label for network in result.networks]
     logits = [
@@ -280,8 +282,8 @@ def analysis_tables(result: Analysis) -> Iterator[Table | str]:
     elif any(stage.teacher_tap for stage in result.features):
         yield "CKA is left out: it takes a batch of four images or more."
     if result.filters:
-        found = [(names[one.network], one.tap, one.domain, _optional(one.high_over_low)) for one in result.filters]
-        yield _table("SRD's filters", ("student", "stage", "domain", "|W2| high / low"), found, names=3)
+        filters = [(names[one.network], one.tap, one.domain, _optional(one.high_over_low)) for one in result.filters]
+        yield _table("SRD's filters", ("student", "stage", "domain", "|W2| high / low"), filters, names=3)
     yield from map(_neuron, result.neurons)
 
 
@@ -304,8 +306,8 @@ def _feature_row(names: Sequence[str], stage: Features) -> tuple[str, ...]:
 
 
 def _similarities(names: Sequence[str], result: Analysis) -> list[tuple[str, ...]]:
-    """Of each stage with the one that it learned from."""
-    found = {
+    """Return the similarity of each stage with the teacher's stage from which it learned."""
+    similarities = {
         (one.student, one.adapted, tap, other): value
         for one in result.similarity
         for tap, values in zip(one.taps, one.cka, strict=True)
@@ -313,7 +315,11 @@ def _similarities(names: Sequence[str], result: Analysis) -> list[tuple[str, ...
     }
     places = [(stage.student, stage.tap, stage.teacher_tap or "") for stage in result.features]
     return [
-        (names[student], tap, *(_optional(found.get((student, adapted, tap, other))) for adapted in (False, True)))
+        (
+            names[student],
+            tap,
+            *(_optional(similarities.get((student, adapted, tap, other))) for adapted in (False, True)),
+        )
         for student, tap, other in places
     ]
 

@@ -1,4 +1,4 @@
-"""What the page says of trained networks: curves by epoch, accuracy by steps, firing and energy."""
+"""The page's section of trained networks: curves by epoch, accuracy by steps, firing and energy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["describe_training"]
 
 
 def describe_training(result: Evaluation, key: str) -> Section:
-    """The section of a network that was trained, or only tested; `key` is its own on the page.
+    """Return the section of a network that was trained, or only tested. `key` must be unique on the page.
 
     Raises:
-        DataError: a picture is damaged.
+        DataError: A picture is damaged.
     """
     place = f"{result.model} on {result.dataset}"
     epochs, distilled = (result.epochs, result.distillation) if isinstance(result, Training) else ((), None)

@@ -1,4 +1,4 @@
-"""How the page writes numbers: an honest rounding never shows a perfect score that is not, and an absence is a dash."""
+"""How the page writes numbers. Rounding never shows a perfect score that is not perfect, and a dash marks absence."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ ABSENT = "–"
 
 
 def known(value: float | None) -> TypeGuard[float]:
-    """Whether there is a number, which NaN is not.
+    """Whether there is a number. NaN is not one.
 
-    >>> known(0.0), known(None), known(float("nan"))
-    (True, False, False)
+    Example:
+        >>> known(0.0), known(None), known(float("nan"))
+        (True, False, False)
     """
     return value is not None and value == value
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """A number with so many decimals, more significant ones where it would else read as zero.
+    """Return a number with so many decimals, or with more if it would otherwise read as zero.
 
-    >>> fixed(3.14159), fixed(0.00012), fixed(-0.5), fixed(None)
-    ('3.14', '0.00012', '−0.50', '–')
+    Example:
+        >>> fixed(3.14159), fixed(0.00012), fixed(-0.5), fixed(None)
+        ('3.14', '0.00012', '−0.50', '–')
     """
     if not known(value):
         return ABSENT
@@ -34,10 +36,11 @@ def fixed(value: float | None, digits: int = 2) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share in percent, 100 % only where all are meant.
+    """Return a share in percent, as 100 % only if it is exactly 1.
 
-    >>> percent(1), percent(0.98611), percent(0.99999), percent(0.5)
-    ('100 %', '98.61 %', '> 99.99 %', '50.00 %')
+    Example:
+        >>> percent(1), percent(0.98611), percent(0.99999), percent(0.5)
+        ('100 %', '98.61 %', '> 99.99 %', '50.00 %')
     """
     if not known(value):
         return ABSENT
@@ -49,10 +52,11 @@ def percent(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """A count with its thousands marked, in millions or billions from there on.
+    """Return a count with thousands separators, from millions on in millions or billions.
 
-    >>> count(360), count(16384), count(9.9e6), count(2.5e9)
-    ('360', '16,384', '9.90 M', '2.50 G')
+    Example:
+        >>> count(360), count(16384), count(9.9e6), count(2.5e9)
+        ('360', '16,384', '9.90 M', '2.50 G')
     """
     if not known(value):
         return ABSENT
@@ -63,29 +67,32 @@ def count(value: float | None) -> str:
 
 
 def microjoules(value: float | None) -> str:
-    """An energy with two decimals, more where three digits would else be lost.
+    """Return an energy with two decimals, or with more if three digits would otherwise be lost.
 
-    >>> microjoules(62.4), microjoules(0.0341), microjoules(0.9997), microjoules(None)
-    ('62.40', '0.0341', '1.00', '–')
+    Example:
+        >>> microjoules(62.4), microjoules(0.0341), microjoules(0.9997), microjoules(None)
+        ('62.40', '0.0341', '1.00', '–')
     """
     rounded = abs(float(f"{value:.2e}")) if known(value) else 0.0
     return fixed(value, max(2, 2 - math.floor(math.log10(rounded))) if 0 < rounded < math.inf else 2)
 
 
 def ratio(value: float | None, whole: float | None) -> str:
-    """How many times the whole a value is.
+    """Return a value as a multiple of the whole.
 
-    >>> ratio(3.2, 5.6), ratio(1.0, 0)
-    ('0.57 ×', '–')
+    Example:
+        >>> ratio(3.2, 5.6), ratio(1.0, 0)
+        ('0.57 ×', '–')
     """
     return ABSENT if not known(value) or not known(whole) or not whole else f"{fixed(value / whole)} ×"
 
 
 def loss_words(loss_pp: float | None) -> str:
-    """What became of the accuracy, in words; empty where there are no labels.
+    """Return the change of accuracy, in words. Empty without labels.
 
-    >>> loss_words(0.0), loss_words(-0.28), loss_words(None)
-    ('loses 0.00 pp', 'gains 0.28 pp', '')
+    Example:
+        >>> loss_words(0.0), loss_words(-0.28), loss_words(None)
+        ('loses 0.00 pp', 'gains 0.28 pp', '')
     """
     if not known(loss_pp):
         return ""

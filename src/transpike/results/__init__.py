@@ -1,8 +1,8 @@
-"""What a run wrote, as frozen dataclasses: `read`, `write`, a version.
+"""The files of a run as frozen dataclasses: `read`, `write`, a version.
 
 Two files of a run's folder are described here: ``run.json`` (`Run`), and ``results.json``, which is a `Conversion`, a
-`Training`, an `Evaluation`, an `Analysis` or `Findings`. Reading them names whatever is unknown, missing or of the
-wrong type, by file and path.
+`Training`, an `Evaluation`, an `Analysis` or `Findings`. Errors of reading name every field that is unknown, missing or
+of the wrong type, by file and path.
 """
 
 from transpike.results.analysis import (

@@ -1,4 +1,4 @@
-"""What `transpike analyze` finds: frequencies of features and logits, and where networks look."""
+"""The results of `transpike analyze`: frequencies of features and logits, and the networks' focus."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network that is looked at. Others name it by its place in the list, from 0.
+    """A network under analysis. Other records name it by its position in the list, from 0.
 
     Attributes:
-        label: what tables and figures call it.
+        label: its name in tables and figures.
         role: teacher or student.
         model: the network's name.
-        steps: T; None for a network without time.
-        accuracy: on the images that are looked at.
-        method: of its distillation; None without one.
-        adapts: what this method does to the maps before it compares them, as a sentence; None if it leaves them.
+        steps: T. None for a network without time.
+        accuracy: the accuracy on the analysed images.
+        method: the method of its distillation. None without one.
+        adapts: what this method does to the maps before it compares them, as a sentence. None if it does nothing.
     """
 
     label: str
@@ -50,15 +50,15 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class LogitCurve:
-    """A network's logits in the first network's order, means over images.
+    """A network's logits in the first network's order, averaged over images.
 
     Attributes:
-        network: whose.
-        mean: by rank, less each image's mean.
-        high: root mean square of their high frequencies, by rank.
-        rms: root mean square of all.
-        rms_high: of all high frequencies.
-        distance_high: of these from the first network's.
+        network: the network's number.
+        mean: the mean by rank, minus each image's mean.
+        high: the root mean square of their high frequencies, by rank.
+        rms: the root mean square of all logits.
+        rms_high: the root mean square of all high frequencies.
+        distance_high: their distance from the first network's.
     """
 
     network: Count
@@ -80,7 +80,7 @@ class LogitRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Logits:
-    """Means over images, and some images alone."""
+    """Means over images, and some single images."""
 
     curves: tuple[LogitCurve, ...]
     single: tuple[tuple[LogitRow, ...], ...]
@@ -88,15 +88,15 @@ class Logits:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Magnitudes of a learned filter: over all frequencies, zero in the middle, or over places.
+    """Magnitudes of a learned filter: over all frequencies with zero in the middle, or over places.
 
     Attributes:
-        network: the student that it was learned beside.
+        network: the student with which it was learned.
         tap: the student's module.
         domain: frequency or spatial.
-        size: of the maps.
+        size: the size of the maps.
         weights: [H, W].
-        high_over_low: mean weight above 1/4 cycle per pixel relative to below; None in the spatial domain.
+        high_over_low: the mean weight above 1/4 cycle per pixel over the mean below. None in the spatial domain.
     """
 
     network: Count
@@ -112,7 +112,7 @@ class Filter:
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeSpectrum:
-    """Power of a neuron's spikes, white noise being 1, and spikes per step."""
+    """Power of a neuron's spikes, relative to white noise, and spikes per step."""
 
     frequency: Curve
     power: Curve
@@ -127,17 +127,17 @@ class Neuron:
     """A kind of spiking neuron as a filter over time.
 
     Attributes:
-        networks: that have it.
+        networks: the networks that have it.
         type: its class.
-        decay: of the membrane in a step; 1 without a leak.
-        gain: of the input.
-        layers: of the first network that have this kind.
-        other_layers: that have another.
+        decay: the share of the membrane that remains after a step. 1 without a leak.
+        gain: the share of the input that reaches the membrane.
+        layers: the number of layers of this kind in the first network.
+        other_layers: the number of its layers of another kind.
         frequency: in cycles per step.
-        expected: |H| at each.
-        measured_amplitude: with sinusoids, below threshold.
-        measured_power: with white noise, below threshold.
-        spikes: above threshold.
+        expected: |H| at each frequency.
+        measured_amplitude: the amplitude measured with sinusoids, below threshold.
+        measured_power: the power measured with white noise, below threshold.
+        spikes: the spectrum of the spikes, above threshold.
     """
 
     networks: tuple[Count, ...]
@@ -171,7 +171,7 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """Where a network looks in an image: Grad-CAM [H, W] for its class, from 0 to 1, and what the network says."""
+    """The places of an image on which a network relies: Grad-CAM [H, W] for its class, from 0 to 1; the prediction."""
 
     network: Count
     image: Count
@@ -184,7 +184,7 @@ class HeatMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Saliency:
-    """Images, a heat map of each network for each, and the module of each network at which it was taken."""
+    """Images, a heat map of each network for each image, and the module of each network that gave it."""
 
     images: tuple[Shown, ...]
     panels: tuple[HeatMap, ...]
@@ -197,17 +197,17 @@ class Analysis:
 
     Attributes:
         model: the first student's name.
-        dataset: the images' name.
-        part: which of its images.
-        images: how many.
-        networks: the teacher first, if there is one.
-        features: spectra of a student's stages, student by student.
-        stages: wavelet sub-bands of the same; none without a teacher.
-        similarity: of each student to the teacher; none without a teacher, or with too few images.
-        logits: in the first network's order.
-        filters: that distillation learned.
+        dataset: the name of the data set.
+        part: the part of the data set.
+        images: the number of images.
+        networks: the networks, the teacher first if there is one.
+        features: the spectra of each student's stages.
+        stages: the wavelet sub-bands of these stages. Empty without a teacher.
+        similarity: the similarity of each student to the teacher. Empty without a teacher, or with too few images.
+        logits: the logits in the first network's order.
+        filters: the filters that distillation learned.
         neurons: each kind of spiking neuron.
-        saliency: where the networks look.
+        saliency: the networks' focus.
     """
 
     model: str
@@ -239,7 +239,7 @@ class Analysis:
 
 
 def _places(value: object, path: str) -> Iterator[tuple[str, int]]:
-    """Every place in a record that names a network by its number, and that number."""
+    """Yield every path in a record that names a network by its number, and this number."""
     if isinstance(value, tuple):
         for place, item in enumerate(value):
             if isinstance(item, int) and path.endswith(".networks"):

@@ -1,4 +1,4 @@
-"""What `transpike convert` and `evaluate` measure of converted networks."""
+"""The measurements of converted networks by `transpike convert` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transpike.results.records import Count, Mistake, Steps, check_named
 __all__ = ["Ann", "Calibration", "Conversion", "Early", "Layer", "Pictured", "Row", "Spikes", "Try"]
 
 Spikes = Literal["needed", "blocks", "operators"]
-"""Where a converted network has neurons: where they are needed, behind every residual block too, at every operator."""
+"""Where a converted network has neurons: only where needed, also after every residual block, or at every operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,33 +21,34 @@ class Layer:
 
     Attributes:
         name: the layer's name.
-        function: what its neurons compute.
-        neurons: how many.
-        amplitude: theta, the value of a unit spike in the last step; None for a layer that passes analog values on.
-        peak: the largest value that a train of unit spikes encodes.
-        clipped: share of the values that no train can write; None where a scheme has no such limit.
-        coupled: share of the other values whose residual exceeds theta.
-        error: root mean square of decoded less original value, in theta.
-        own_error: of it what the layer's own neurons make, whatever their input says.
-        error_share_clipping: of the squared own error, what the clipped values make.
-        error_share_coupling: what the coupled values make.
+        function: the function that its neurons compute.
+        neurons: the number of neurons.
+        amplitude: theta, the value of a unit spike in the last step. None for a layer that passes analog values on.
+        peak: the largest value that a train of unit spikes represents.
+        clipped: the share of values that no train can represent. None if a scheme has no such limit.
+        coupled: the share of the other values with a residual above theta.
+        error: the root mean square of decoded minus original value, in theta.
+        own_error: the part of it that the layer's own neurons cause, for their actual input.
+        error_share_clipping: the share of the squared own error from clipped values.
+        error_share_coupling: the share from coupled values.
         binding: the largest part of the own error.
-        spikes_per_neuron: of either sign.
+        spikes_per_neuron: spikes of either sign.
         positive_per_neuron: positive spikes.
         negative_per_neuron: negative spikes.
-        fan_out: synapses of a neuron, a mean.
+        fan_out: synapses from a neuron, on average.
         synops: synaptic operations that its spikes cause.
-        energy_uj: of these and of its own updates, in microjoules.
-        delay: steps after the image's arrival until it may fire.
-        evaluations: of its function by a neuron in a step; 0 where comparisons with bounds do, as for ReLU.
+        energy_uj: the energy of these and of its own updates, in microjoules.
+        delay: steps from the image's arrival until it may fire.
+        evaluations: evaluations of its function by a neuron in a step. 0 if comparisons with bounds suffice, as for
+            ReLU.
         evaluation_operations: additions, comparisons and multiplications of one evaluation, for a neuron.
         state: values that a neuron keeps from step to step.
-        group: values that one result needs together: 1, or those of a norm's or a softmax's group.
+        group: the number of values that one result needs together: the group of a norm or a softmax, otherwise 1.
         products: multi-bit operations that its spikes cause in products of two trains.
         output_resolution: the squared relative error at the network's output that its own error causes by resolution,
-            to first order; None where it was not measured.
-        output_clipping: by clipping.
-        output_coupling: by coupling.
+            to first order. None if not measured.
+        output_clipping: the same by clipping.
+        output_coupling: the same by coupling.
     """
 
     name: str
@@ -81,18 +82,18 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Early:
-    """Answers taken before the last step: means over images, each of which stopped when its answer was sure.
+    """Answers before the last step: means over images, each of which stopped when its answer was sure.
 
     Attributes:
-        agreement: the share of answers that were to be as those of full runs; None where all images stop at one step.
-        images: how many.
+        agreement: the required share of answers equal to those of full runs. None if all images stop at one step.
+        images: the number of images.
         changed: the share of answers that differ from those of full runs.
         changed_error: its standard error.
-        accuracy: share of images whose label is predicted; None without labels.
-        steps: of the output.
-        latency: steps from an image's arrival, waits of the layers included.
-        energy_uj: for an image, in microjoules; None where it was not measured.
-        stopped: how many images stopped after each of the T steps.
+        accuracy: the share of images whose label is predicted. None without labels.
+        steps: steps of the output.
+        latency: steps from an image's arrival, including the waits of the layers.
+        energy_uj: the energy of an image, in microjoules. None if not measured.
+        stopped: the number of images that stopped after each of the T steps.
     """
 
     agreement: float | None
@@ -113,7 +114,7 @@ class Pictured:
     Attributes:
         png: the image, a PNG in base64.
         label: its class.
-        steps: of the output that it ran.
+        steps: the number of the output's steps that it ran.
     """
 
     png: str
@@ -123,52 +124,53 @@ class Pictured:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A converted network under one scheme, beside the network it was made from.
+    """A converted network under one scheme, compared with the original network.
 
-    Counts and energies are means over the first ``layer_images`` images, all other figures over all of them.
+    Counts and energies are means over the first ``layer_images`` images. All other figures are over all images.
 
     Attributes:
         scheme: its ``name``, and all of its settings.
-        label: what tells it from others in a narrow table, T aside.
-        words: what tables and plots call a setting, by its name; a setting without is called by name and value.
-        steps: T, for which an image is encoded.
-        latency: steps from the image's arrival until the output stands.
-        latency_zero_delay: the same for hardware whose encoder sends its first spike as the image arrives.
+        label: a short name that distinguishes it from others in a narrow table, without T.
+        words: the words of tables and plots for each setting, by name. A setting without words is shown by name and
+            value.
+        steps: T, the number of steps that encode an image.
+        latency: steps from the image's arrival until the output is complete.
+        latency_zero_delay: the same for hardware whose encoder sends its first spike when the image arrives.
         interval: steps after which the next image may enter.
-        depth: layers that fire on the longest path, and the classifier.
-        accuracy: share of images whose label is predicted; None without labels.
-        loss_pp: percentage points of accuracy that the original network has more; None without labels.
-        agreement: share of images for which both networks predict the same class.
-        logit_error: norm of the difference of centred logits, relative to the original's; None where that is 0.
-        spikes_per_neuron: for one image, over all layers but the input's encoder.
+        depth: the number of firing layers on the longest path, plus one for the classifier.
+        accuracy: the share of images whose label is predicted. None without labels.
+        loss_pp: the original network's accuracy minus this, in percentage points. None without labels.
+        agreement: the share of images for which both networks predict the same class.
+        logit_error: the norm of the difference of centred logits, relative to the original's. None if that is 0.
+        spikes_per_neuron: spikes for one image, over all layers except the input's encoder.
         positive_per_neuron: positive spikes.
         negative_per_neuron: negative spikes.
         synops: synaptic operations: an addition for each spike and outgoing synapse.
-        shifts: of them those by a power of two.
-        multiplications: of them those by another factor.
-        payload_bits: sent as spikes.
-        spike_bits: that one spike carries beside its address.
-        train_bits: that a train may carry: T times the bits of a digit, zero being one.
+        shifts: those among them with a power of two.
+        multiplications: those among them with another factor.
+        payload_bits: the bits sent as spikes.
+        spike_bits: the bits that one spike carries beside its address.
+        train_bits: the bits that a train may carry: T times the bits of a digit, including zero.
         products: multi-bit operations of products of two trains.
-        function_operations: of evaluating functions that are more than comparisons, in all steps.
+        function_operations: operations that evaluate functions beyond comparisons, in all steps.
         neuron_updates: other operations of the neurons themselves.
-        energy_uj: of all operations, in microjoules.
-        energy_parts_uj: of each kind of operation.
-        seconds: that the simulation took for all images.
-        images_per_second: of the simulation.
-        layer_images: how many images counts, energies and layers are measured on.
-        layers: the input's encoder first.
-        network: the folder in the run's folder that holds the network; None where none was saved.
+        energy_uj: the energy of all operations, in microjoules.
+        energy_parts_uj: the energy of each kind of operation.
+        seconds: the time of the simulation for all images.
+        images_per_second: the speed of the simulation.
+        layer_images: the number of images for counts, energies and layers.
+        layers: the layers, the input's encoder first.
+        network: the folder in the run's folder that holds the network. None if none was saved.
         spikes: where it has neurons.
-        measures: of the outputs beside the original network's, by name: 1 where they are alike.
-        label_measures: of the outputs beside labels.
-        output_errors: of each output the norm of the difference, relative to that of the original's less its mean over
-            images; and of what is decoded before more is done to it, as by a softmax.
-        output_error: relative error of the decoded outputs on the images on which its layers were diagnosed.
-        advice: the setting of the scheme, by name, that would reduce the error most; empty if there is none.
-        diagnosis: what binds, where, and what to do, in a sentence or two.
-        early: answers taken as soon as they are sure, then those of one step for all; empty where not measured.
-        unstreamed: why the network cannot have any.
+        measures: measures of the outputs against the original network's, by name. 1 means equal.
+        label_measures: measures of the outputs against labels.
+        output_errors: for each output, the norm of the difference relative to that of the original's minus its mean
+            over images; also for decoded values before further operations, such as a softmax.
+        output_error: the relative error of the decoded outputs on the images of the diagnosis.
+        advice: the setting of the scheme, by name, that would reduce the error most. Empty if there is none.
+        diagnosis: the main cause, its layer and a remedy, in a sentence or two.
+        early: answers that stop when they are sure, then those of one step for all. Empty if not measured.
+        unstreamed: the reason why the network cannot have any.
         pictured: images of early answers: the easiest, then as many of the hardest.
     """
 
@@ -223,11 +225,11 @@ class Ann:
     """The network that was converted.
 
     Attributes:
-        accuracy: share of images whose label is predicted; None without labels.
+        accuracy: the share of images whose label is predicted. None without labels.
         macs: multiply-accumulates for one image.
-        energy_uj: of these and of one evaluation of each function that is more than comparisons, in microjoules.
-        images_per_second: on this machine.
-        measures: of its outputs beside labels, by name.
+        energy_uj: the energy of these and of one evaluation of each function beyond comparisons, in microjoules.
+        images_per_second: the speed on this machine.
+        measures: measures of its outputs against labels, by name.
     """
 
     accuracy: float | None
@@ -239,35 +241,36 @@ class Ann:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How many training images set the amplitudes."""
+    """The number of training images that set the amplitudes."""
 
     images: Count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
-    """A network that a search tried, judged on calibration images that its amplitudes have not seen.
+    """A network that a search tried, judged on calibration images that were not used for its amplitudes.
 
     Attributes:
-        code: what tells it from others in a narrow table, T and silent steps aside.
+        code: a short name that distinguishes it from others in a narrow table, without T and silent steps.
         scheme: its ``name``, and all of its settings.
-        steps: T, for which an image is encoded.
-        latency: steps from the image's arrival until the output stands.
-        payload_bits: that a spike carries beside its address.
-        images: it was judged on so many, fewer than there are where the goal was out of reach, 0 where a limit was.
-        same: share of them for which both networks predict the same class.
-        kept: the same with every deviation of the outputs enlarged by the goal's margin, which is what the goal asks.
-        error: norm of the difference of centred outputs, relative to the original's.
-        loss_pp: percentage points of accuracy lost, with deviations enlarged likewise; None without labels.
-        measure: of the outputs beside the original's, where the goal asks for one.
-        mean_steps: of the output, where each image stops when its answer is sure; of those alone that meet the goal,
-            where a mean latency was a limit.
+        steps: T, the number of steps that encode an image.
+        latency: steps from the image's arrival until the output is complete.
+        payload_bits: the bits that a spike carries beside its address.
+        images: the number of images that judged it. It is smaller if the goal was out of reach, and 0 if a limit was.
+        same: the share of them for which both networks predict the same class.
+        kept: the same with every deviation of the outputs multiplied by the goal's margin. The goal requires this
+            share.
+        error: the norm of the difference of centred outputs, relative to the original's.
+        loss_pp: percentage points of accuracy lost, with multiplied deviations. None without labels.
+        measure: the measure of the outputs against the original's, if the goal has one.
+        mean_steps: the mean number of the output's steps if each image stops when its answer is sure. Only for networks
+            that meet the goal, if a mean latency was a limit.
         mean_latency: the same in steps from an image's arrival.
-        energy_uj: for an image, in microjoules; of those alone that meet the goal.
-        spikes_per_neuron: for an image; of those alone that meet the goal.
+        energy_uj: the energy of an image, in microjoules. Only for networks that meet the goal.
+        spikes_per_neuron: spikes for an image. Only for networks that meet the goal.
         met: whether it meets the goal.
         fits: whether it keeps the limits.
-        chosen: whether the search took it.
+        chosen: whether the search chose it.
     """
 
     code: str
@@ -299,18 +302,18 @@ class Conversion:
 
     Attributes:
         model: the network's name.
-        dataset: the images' name.
-        images: how many test images.
+        dataset: the name of the data set.
+        images: the number of test images.
         ann: the network that was converted.
-        rows: a converted network each; at least one.
-        calibration: None where networks were loaded, not made.
-        glossary: what terms of the rows' schemes mean.
-        goal: what was searched for, in words; None where the scheme was given.
-        tries: the networks that the search tried, in its order.
-        technology: what energies are of.
-        target_loss: percentage points of accuracy; of each code the least T that loses no more was looked for.
-        limits: what the best row must keep; None where none were given.
-        refused: codes that have no neurons for the network, by what tells them from others, and why.
+        rows: a row for each converted network, at least one.
+        calibration: the calibration. None if networks were loaded, not converted.
+        glossary: the meanings of the terms of the rows' schemes.
+        goal: the goal of the search, in words. None if the scheme was given.
+        tries: the networks that the search tried, in order.
+        technology: the technology of the energies.
+        target_loss: percentage points of accuracy. For each code, the least T that loses no more was searched.
+        limits: the limits for the best row. None if there are none.
+        refused: the codes without neurons for the network, by their short names, and the reasons.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""What `transpike hybrid` measures of networks behind an input encoder."""
+"""The measurements of networks with an input encoder by `transpike hybrid`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_POOLINGS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Rebuilt:
-    """A test image, and what the encoder's spikes tell of it.
+    """A test image, and what can be rebuilt from the encoder's spikes.
 
     Attributes:
         label: its class.
@@ -34,11 +34,12 @@ class Encoding:
 
     Attributes:
         scheme: its ``name``, ``steps``, and all of its settings.
-        words: what tables and plots call a setting, by its name; a setting without is called by name and value.
-        spikes: for one image over all steps, a mean.
-        steps: after which images are rebuilt, the last of them T.
-        error: root mean square after each, in pixels of [0, 1].
-        images: some of them.
+        words: the words of tables and plots for each setting, by name. A setting without words is shown by name and
+            value.
+        spikes: the mean number of spikes for one image over all steps.
+        steps: the steps after which images are rebuilt. The last is T.
+        error: the root mean square of the error after each, in pixels of [0, 1].
+        images: some of the images.
     """
 
     scheme: Mapping[str, object]
@@ -61,16 +62,17 @@ class Encoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one network, or one part of it, computes for one image.
+    """The operations of one network, or of one part of it, for one image.
 
     Attributes:
         part: ``ann``, the artificial network for the image as the encoder lays it out; ``ann_image``, the same for the
-            image itself; ``synapses``, ``neurons`` and ``encoder`` of the spiking network, and all three, ``spiking``.
+            original image; ``synapses``, ``neurons`` and ``encoder`` of the spiking network, and all three together,
+            ``spiking``.
         macs: multiply-accumulates.
         accumulates: additions and comparisons.
         multiplications: products.
         shifts: products with a power of two.
-        energy_uj: in microjoules.
+        energy_uj: the energy in microjoules.
     """
 
     part: Literal["ann_image", "ann", "synapses", "neurons", "encoder", "spiking"]
@@ -83,15 +85,15 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """What the networks of `transpike hybrid` compute for one image.
+    """The operations of the networks of `transpike hybrid` for one image.
 
     Attributes:
         image: the image's size, [C, H, W].
         input: its size as the encoder lays it out.
         poolings: how often the network halves it.
         rows: each network, and the parts of the spiking one.
-        steps: T of the spiking network; None without one.
-        input_rate: by which Eq. 13 of the artificial network, times T, gives the synapses' additions.
+        steps: T of the spiking network. None without one.
+        input_rate: the factor that, with T, turns Eq. 13 of the artificial network into the synapses' additions.
     """
 
     image: tuple[Steps, Steps, Steps]

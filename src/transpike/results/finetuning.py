@@ -1,4 +1,4 @@
-"""What `transpike finetune` finds: which silent steps a network can do without, at the accuracy that it had."""
+"""The results of `transpike finetune`: the silent steps that a network does not need, at its former accuracy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Schedule:
     """A network with one choice of silent steps, judged on validation images.
 
     Attributes:
-        weights: ``converted`` as they were, or ``tuned``.
+        weights: ``converted`` (unchanged) or ``tuned``.
         waits: how its silent steps were chosen, in words.
-        latency: steps from the image's arrival until the output stands.
+        latency: steps from the image's arrival until the output is complete.
         silent: silent steps of all layers together.
-        accuracy: share of the validation images whose label is predicted.
-        agreement: share for which it predicts what the artificial network does that was converted.
-        chosen: whether it was taken.
+        accuracy: the share of the validation images whose label is predicted.
+        agreement: the share with the same prediction as the original artificial network.
+        chosen: whether it was chosen.
     """
 
     weights: Literal["converted", "tuned"]
@@ -39,11 +39,11 @@ class Timed:
     """A network before or after tuning.
 
     Attributes:
-        latency: steps from the image's arrival until the output stands.
+        latency: steps from the image's arrival until the output is complete.
         interval: steps after which the next image may enter.
-        waits: silent steps of each layer of neurons.
-        accuracy: share of the test images whose label is predicted; None without test images.
-        agreement: share of them for which it predicts what the artificial network does that was converted.
+        waits: the silent steps of each layer of neurons.
+        accuracy: the share of the test images whose label is predicted. None without test images.
+        agreement: the share of them with the same prediction as the original artificial network.
     """
 
     latency: Count
@@ -54,7 +54,7 @@ class Timed:
 
     @property
     def silent(self) -> int:
-        """Silent steps of all layers together."""
+        """The silent steps of all layers together."""
         return sum(self.waits.values())
 
 
@@ -63,14 +63,14 @@ class Finetuning:
     """A converted network before and after its weights were trained under its spikes.
 
     Attributes:
-        steps: T, for which an image is encoded.
+        steps: T, the number of steps that encode an image.
         label: its scheme, in few words.
-        network: the folder in the run's folder that holds the network after.
-        images: how many validation images judged.
-        tolerance: percentage points of accuracy on them that could be lost.
-        before: as it was converted.
-        after: as it is handed on.
-        schedules: what was judged; the first is the network as it was converted.
+        network: the folder in the run's folder that holds the final network.
+        images: the number of validation images that judged.
+        tolerance: percentage points of accuracy on them that may be lost.
+        before: the network after conversion.
+        after: the final network.
+        schedules: the judged choices. The first is the network after conversion.
     """
 
     steps: Steps

@@ -19,7 +19,7 @@ from transpike.results.training import Evaluation, Training
 __all__ = ["VERSION", "Finished", "Result", "as_json", "read", "read_result", "read_run", "write"]
 
 VERSION = 2
-"""Of both files. A reader takes no other."""
+"""The version of both files. A reader accepts no other."""
 
 Result = Conversion | Training | Evaluation | Analysis | Findings
 KINDS: dict[str, type[Result]] = {
@@ -39,9 +39,9 @@ class Finished:
     """A run that has ended.
 
     Attributes:
-        result: what it found.
-        run: how it was started; None where there is no run.json.
-        folder: where it lies; empty for a result without a folder.
+        result: its results.
+        run: how it was started. None if there is no run.json.
+        folder: its folder. Empty for a result without a folder.
     """
 
     result: Result
@@ -50,7 +50,7 @@ class Finished:
 
 
 def read(folder: Path | str) -> Finished:
-    """The results of a run's folder, and how it was started.
+    """Read the results of a run's folder, and how it was started.
 
     Raises:
         DataError: as `read_result` and `read_run`.
@@ -59,34 +59,35 @@ def read(folder: Path | str) -> Finished:
 
 
 def read_result(folder: Path | str) -> Result:
-    """What a run's folder says in results.json.
+    """Read results.json of a run's folder.
 
     Raises:
-        DataError: there is none, or it is damaged, of another version, or has a field that is unknown, missing or of
-            the wrong type; the message names file and field.
+        DataError: There is none, or it is damaged, of another version, or has a field that is unknown, missing or of
+            the wrong type. The message names file and field.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.75, loss=0.5)
-    ...     path = write(Path(folder) / "results.json", tested)
-    ...     read_result(folder) == tested
-    True
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.75, loss=0.5)
+        ...     path = write(Path(folder) / "results.json", tested)
+        ...     read_result(folder) == tested
+        True
     """
     path = Path(folder) / "results.json"
     if not os.path.isfile(path):
         raise DataError(
             f"{folder}: no results.json here. Give the folder of a run: of `transpike train`, `convert`, `analyze`, ..."
         )
-    found = _read_object(path)
-    kind = found.pop("kind", None)
+    content = _read_object(path)
+    kind = content.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         names = [repr(name) for name in KINDS]
         raise checks.refuse(f"{path}: kind", kind, checks.listed(names), error=DataError, guess=f" {AGAIN}")
-    return _read_record(KINDS[kind], found, path)
+    return _read_record(KINDS[kind], content, path)
 
 
 def read_run(folder: Path | str) -> Run | None:
-    """How a run was started, from its folder's run.json; None where there is none.
+    """Read how a run was started from its folder's run.json. None if there is none.
 
     Raises:
         DataError: as `read_result`.
@@ -96,16 +97,16 @@ def read_run(folder: Path | str) -> Run | None:
 
 
 def write(path: Path | str, record: Result | Run) -> Path:
-    """Write results, or how a run was started, as JSON, whole or not at all and only over their own kind.
+    """Write results, or how a run was started, as JSON, completely or not at all, and only over the same kind of file.
 
     Raises:
-        ConfigError: the file cannot be written, or another kind of file lies there.
+        ConfigError: The file cannot be written, or the existing file is of another kind.
     """
     return files.write_json(path, as_json(record), kind=RUN if isinstance(record, Run) else RESULTS)
 
 
 def as_json(record: Result | Run) -> dict[str, Any]:
-    """What `write` writes."""
+    """Return what `write` writes."""
     kind = {} if isinstance(record, Run) else {"kind": next(name for name in KINDS if KINDS[name] is type(record))}
     return {**kind, "version": VERSION, **to_json(record)}
 

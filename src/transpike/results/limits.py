@@ -1,4 +1,4 @@
-"""What a user's hardware or application allows of a spiking network."""
+"""The limits that a user's hardware or application sets for a spiking network."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a network may not exceed; None is no limit.
+    """The limits that a network must keep. None is no limit.
 
     Attributes:
-        latency: steps from an image's arrival until the output stands.
-        payload_bits: that a spike carries beside its address; ternary spikes carry one.
-        energy: microjoules an image, by the model of `transpike.coding.operations`; of full runs.
-        mean_latency: the same as latency, as a mean over images that stop when their answers are sure.
-        agreement: the share of these answers that must be as those of full runs.
+        latency: steps from an image's arrival until the output is complete.
+        payload_bits: the bits that a spike carries beside its address. Ternary spikes carry one.
+        energy: microjoules for an image, by the model of `transpike.coding.operations`, for full runs.
+        mean_latency: like latency, but averaged over images that stop when their answers are sure.
+        agreement: the share of these answers that must equal those of full runs.
 
-    >>> print(Limits(latency=32, payload_bits=3))
-    latency 32, 3 payload bits per spike
-    >>> Limits(latency=32).keep(latency=40, payload_bits=1, energy=2.0)
-    False
-    >>> print(Limits(mean_latency=9))
-    mean latency 9 at an agreement of 0.99
+    Example:
+        >>> print(Limits(latency=32, payload_bits=3))
+        latency 32, 3 payload bits per spike
+        >>> Limits(latency=32).keep(latency=40, payload_bits=1, energy=2.0)
+        False
+        >>> print(Limits(mean_latency=9))
+        mean latency 9 at an agreement of 0.99
     """
 
     latency: Count | None = None
@@ -39,10 +40,10 @@ class Limits:
 
     @classmethod
     def of(cls, given: object) -> Limits:
-        """Limits from what a user gives; a value None is none.
+        """Create limits from a user's input. A value None is no limit.
 
         Raises:
-            ConfigError: for an unknown limit, and for a value that can be none.
+            ConfigError: A limit is unknown, or its value is not possible.
         """
         known = [field.name for field in fields(cls)]
         if not isinstance(given, Mapping):
@@ -51,7 +52,7 @@ class Limits:
             if name not in known:
                 raise ConfigError(f"limits: no limit {name!r}.{near(str(name), known)} There are: {', '.join(known)}.")
         limits = cls(**given)
-        for name, least in (("latency", 1), ("payload_bits", 0)):  # a spike without a sign needs its address alone
+        for name, least in (("latency", 1), ("payload_bits", 0)):  # a spike without a sign needs only its address
             if getattr(limits, name) is not None:
                 whole(f"limits: {name}", getattr(limits, name), least=least)
         for name in ("energy", "mean_latency"):
@@ -70,6 +71,6 @@ class Limits:
         return ", ".join(text for name, text in parts.items() if getattr(self, name) is not None)
 
     def keep(self, *, latency: int = 0, payload_bits: int = 0, energy: float = 0.0, mean_latency: float = 0.0) -> bool:
-        """Whether a network of these figures exceeds none."""
+        """Whether a network with these figures keeps all limits."""
         pairs = (latency, self.latency), (payload_bits, self.payload_bits), (energy, self.energy)
         return all(limit is None or value <= limit for value, limit in (*pairs, (mean_latency, self.mean_latency)))

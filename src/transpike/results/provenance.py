@@ -1,4 +1,4 @@
-"""What run.json says of the machine and the versions that a run has."""
+"""The facts in run.json about a run's machine and versions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ __all__ = ["provenance"]
 
 
 def provenance(verb: str, options: Mapping[str, object]) -> Run:
-    """The record of a run that starts now, here.
+    """Return the record of a run that starts now, on this machine.
 
     Args:
         verb: the command.
-        options: as the command understood them.
+        options: the options as the command understood them.
 
-    >>> run = provenance("demo", {"seed": 0})
-    >>> run.verb, run.seed, run.directory == str(Path.cwd())
-    ('demo', 0, True)
+    Example:
+        >>> run = provenance("demo", {"seed": 0})
+        >>> run.verb, run.seed, run.directory == str(Path.cwd())
+        ('demo', 0, True)
     """
     seed = options.get("seed")
     return Run(
@@ -44,20 +45,20 @@ def provenance(verb: str, options: Mapping[str, object]) -> Run:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("transpike", "torch", "torchvision", "timm", "lightning", "numba", "numpy", "triton", "spikingjelly"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _commit(package: Path) -> str | None:
-    """The git commit that the package's files are of, with ``+`` if they differ from it; None if git has none of them.
+    """Return the git commit of the package's files, with ``+`` if they differ from it. None if git does not have them.
 
-    The package may lie within whatever repository, whose hooks, filters and monitors are not to run. So git
-    gives only names and digests, and the files are compared here.
+    The package may lie inside any repository, whose hooks, filters and monitors must not run. So git returns only names
+    and digests, and the files are compared here.
     """
     git = ["git", "-C", str(package), "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
     quietly = os.environ | {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
@@ -80,7 +81,7 @@ def _commit(package: Path) -> str | None:
 
 
 def _blob(path: Path, like: str) -> str | None:
-    """A file's name among git's objects; by SHA-1, or by SHA-256 if another's name is as long."""
+    """Return a file's name among git's objects: by SHA-1, or by SHA-256 if another object's name has this length."""
     try:
         content = path.read_bytes()
     except OSError:

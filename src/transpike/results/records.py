@@ -1,4 +1,4 @@
-"""From JSON to frozen dataclasses by their type hints, and back. A mistake is one sentence with the path to it."""
+"""Converts JSON to frozen dataclasses by their type hints, and back. An error is one sentence with the path."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Record = TypeVar("Record")
 Read = Callable[[object], Any]
 
 LARGEST = 1e100
-"""Of a number: more than float32 holds, and less than what overflows when a page multiplies it."""
+"""The largest number: more than float32 holds, and less than what overflows when a page multiplies it."""
 
 WHOLE = 2**53
-"""Of a whole number: up to here every JSON reader keeps it exactly."""
+"""The largest whole number: up to it every JSON reader is exact."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,15 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 class Mistake(DataError):
-    """What is wrong with a record, and the path to it within the record.
+    """A mistake in a record, and the path to it within the record.
 
     Args:
         path: such as "curves[2].power".
-        problem: what follows the path in a sentence.
+        problem: the part of the sentence after the path.
 
-    >>> str(Mistake("curves[2].power", " is missing.").within("features[1]"))
-    'features[1].curves[2].power is missing.'
+    Example:
+        >>> str(Mistake("curves[2].power", " is missing.").within("features[1]"))
+        'features[1].curves[2].power is missing.'
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -66,18 +67,19 @@ class Mistake(DataError):
         self.path, self.problem = path, problem
 
     def within(self, place: str) -> Mistake:
-        """The same mistake, seen from the record that holds this one at ``place``."""
+        """Return the same mistake for the record that contains this one at ``place``."""
         joint = "." if self.path and not self.path.startswith("[") else ""
         return Mistake(place + joint + self.path, self.problem)
 
 
 def check_lengths(place: str = "", /, **lists: Sequence[object]) -> None:
-    """Refuse lists, of the record at ``place``, that should have as many entries as the first of them, and have not.
+    """Raise an error if lists of the record at ``place`` do not have as many entries as the first of them.
 
-    >>> check_lengths("images[0]", steps=(1, 2), rebuilt=("a",))
-    Traceback (most recent call last):
-    ...
-    transpike.results.records.Mistake: images[0].rebuilt: expected 2 entries as in steps, found 1.
+    Example:
+        >>> check_lengths("images[0]", steps=(1, 2), rebuilt=("a",))
+        Traceback (most recent call last):
+        ...
+        transpike.results.records.Mistake: images[0].rebuilt: expected 2 entries as in steps, found 1.
     """
     (first, expected), *others = lists.items()
     for name, values in others:
@@ -87,52 +89,54 @@ def check_lengths(place: str = "", /, **lists: Sequence[object]) -> None:
 
 
 def check_matrix(rows: Matrix, path: str) -> None:
-    """Refuse a matrix whose rows are of several lengths, or that has nothing in it."""
+    """Raise an error for a matrix whose rows have different lengths, or that is empty."""
     if not rows or not rows[0] or len({len(row) for row in rows}) > 1:
         raise Mistake(path, ": expected rows of one length, none of them empty.")
 
 
 def check_named(scheme: Mapping[str, object]) -> None:
-    """Refuse a scheme without a name."""
+    """Raise an error for a scheme without a name."""
     if not isinstance(scheme.get("name"), str):
         raise Mistake("scheme.name", str(checks.refuse("", scheme.get("name"), "text")))
 
 
 def from_json(kind: type[Record], value: object) -> Record:
-    """A record of the dataclass ``kind`` from what a JSON file holds.
+    """Return a record of the dataclass ``kind`` from the content of a JSON file.
 
     Fields are read by their type hints: int, float, str, bool, `object` (any JSON), `X | None`, `tuple[X, ...]`,
-    `tuple[X, Y]`, `Mapping[str, X]`, `Literal`, dataclasses, and `Annotated[int, AtLeast(n)]`. A field with a default
-    may be absent. A float may be null, which is how `to_json` writes what is not finite: it becomes NaN.
+        `tuple[X, Y]`, `Mapping[str, X]`, `Literal`, dataclasses, and `Annotated[int, AtLeast(n)]`. A field with a
+        default may be missing. A float may be null and becomes NaN, because `to_json` writes numbers that are not
+        finite as null.
 
     Raises:
-        Mistake: a field is unknown, missing, or of another type than its hint.
+        Mistake: A field is unknown, missing, or of another type than its hint.
 
-    >>> @dataclass(frozen=True)
-    ... class Row:
-    ...     steps: Steps
-    ...     error: float = 0.0
-    >>> from_json(Row, {"steps": 4})
-    Row(steps=4, error=0.0)
-    >>> from_json(Row, {"step": 4})
-    Traceback (most recent call last):
-    ...
-    transpike.results.records.Mistake: step is unknown. Did you mean steps?
-    >>> from_json(Row, {"steps": "4"})
-    Traceback (most recent call last):
-    ...
-    transpike.results.records.Mistake: steps='4': expected a whole number of at least 1.
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Row:
+        ...     steps: Steps
+        ...     error: float = 0.0
+        >>> from_json(Row, {"steps": 4})
+        Row(steps=4, error=0.0)
+        >>> from_json(Row, {"step": 4})
+        Traceback (most recent call last):
+        ...
+        transpike.results.records.Mistake: step is unknown. Did you mean steps?
+        >>> from_json(Row, {"steps": "4"})
+        Traceback (most recent call last):
+        ...
+        transpike.results.records.Mistake: steps='4': expected a whole number of at least 1.
     """
     return cast(Record, _record(kind, value))
 
 
 def to_json(value: object) -> Any:
-    """A record, or what one holds, as JSON: see `from_json`. Fields that have their default are left out.
+    """Return a record or one of its values as JSON: see `from_json`. Fields with their default values are left out.
 
-    Paths become strings, dataclasses objects, tuples lists; numbers that are not finite become null.
+    Paths become strings, dataclasses become objects, tuples become lists, and numbers that are not finite become null.
 
     Raises:
-        TypeError: something has no JSON.
+        TypeError: A value has no JSON form.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -156,7 +160,7 @@ def _is_default(field: Field[Any], record: object) -> bool:
 
 @cache
 def _reader(hint: Any) -> Read:
-    """What reads a value of this type hint."""
+    """Return the reader of values of this type hint."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in _PLAIN:
         return _PLAIN[hint]
@@ -180,7 +184,7 @@ def _reader(hint: Any) -> Read:
 
 @cache
 def _fields(kind: Any) -> dict[str, tuple[Read, bool]]:
-    """For each field of a dataclass what reads it, and whether it must be there."""
+    """Return for each field of a dataclass its reader, and whether the field is required."""
     hints = get_type_hints(kind, include_extras=True)
     return {
         field.name: (_reader(hints[field.name]), field.default is MISSING and field.default_factory is MISSING)
@@ -189,15 +193,15 @@ def _fields(kind: Any) -> dict[str, tuple[Read, bool]]:
 
 
 def _record(kind: Any, value: object) -> Any:
-    found, known = _object(value), _fields(kind)
-    for name in found:
+    entries, known = _object(value), _fields(kind)
+    for name in entries:
         if name not in known:
-            absent = [one for one in known if one not in found]
+            absent = [one for one in known if one not in entries]
             raise Mistake(_name(name), f" is unknown.{checks.near(name, absent)}")
     values = {}
     for name, (read, required) in known.items():
-        if name in found:
-            values[name] = _inside(name, read, found[name])
+        if name in entries:
+            values[name] = _inside(name, read, entries[name])
         elif required:
             raise Mistake(name, " is missing.")
     return kind(**values)
@@ -227,7 +231,7 @@ def _mapping(read: Read, value: object) -> dict[str, Any]:
 
 
 def _name(name: str) -> str:
-    """A name as a part of a path, which dots and brackets would mislead."""
+    """Return a name as a part of a path, in which dots and brackets would mislead."""
     return name if name.isidentifier() else f"[{checks.shown(name)}]"
 
 

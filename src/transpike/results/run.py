@@ -1,4 +1,4 @@
-"""What run.json says: who ran what, where and with which versions."""
+"""The content of run.json: who ran what, where and with which versions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Hardware:
 
     Attributes:
         cpu: the processor's name.
-        cores: that the process may use.
-        threads: of PyTorch.
-        gpus: their names.
+        cores: the number of cores that the process may use.
+        threads: the number of PyTorch's threads.
+        gpus: the names of the GPUs.
     """
 
     cpu: str
@@ -29,17 +29,17 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a run was started; written before anything else happens.
+    """How a run was started. It is written before anything else happens.
 
     Attributes:
         verb: the command (``train``, ``convert``, ...).
-        command: as it was typed, word by word.
-        directory: in which it was typed.
-        options: as the command understood them, also those left at their defaults.
-        seed: of all random numbers; None for a command that draws none.
+        command: the command line as typed, word by word.
+        directory: the working directory.
+        options: the options as the command understood them, including defaults.
+        seed: the seed of all random numbers. None for a command that draws none.
         started: date and time, ISO 8601.
-        versions: of Python, PyTorch and so on, by name.
-        commit: of the source, with ``+`` where the working tree differs; None outside a checkout.
+        versions: the versions of Python, PyTorch and so on, by name.
+        commit: the commit of the source, with ``+`` if the working tree differs. None outside a checkout.
         hardware: the machine.
     """
 

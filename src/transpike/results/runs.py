@@ -1,4 +1,4 @@
-"""The folder of a run: made with its run.json before anything else happens, held while it is worked on, copied from."""
+"""The folder of a run. It is created with its run.json before anything else, and locked while the run is active."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ COPY = files.Kind(
     "a copy of results of transpike",
     lambda path: RESULTS.recognises(path) and not os.path.exists(path.parent / "run.json"),
 )
-"""What ``--json`` writes; beside a run.json lies the run's own file, which no other run replaces."""
+"""The kind of file that ``--json`` writes. Beside a run.json lies the run's own file, which no other run replaces."""
 
 BEFORE = ("run.json", "hparams.yaml", "events.out.tfevents")
-"""What a run writes before there is anything to keep, by how the names begin; the latter two are Lightning's."""
+"""Files of a run before it has results, by the beginnings of their names. The latter two are Lightning's."""
 
 PLACES = ("ann", "balanced", "converted", "model", "root", "student", "teacher", "teacher_weights", "weights")
-"""Options that are a file or a folder, or may be."""
+"""The options that are, or may be, a file or a folder."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder; as a context manager it takes away what a run wrote that fails before anything came of it.
+    """A run's folder. As a context manager it removes the files of a run that fails before it has results.
 
     Attributes:
-        folder: where the run is written.
-        lock: what keeps other runs out of it as long as this one lives; see `files.claim`.
-        made: whether the run made the folder, which then goes, too.
+        folder: the run's folder.
+        lock: excludes other runs while this one lives; see `files.claim`.
+        made: whether the run created the folder, which is then removed too.
 
-    >>> import tempfile
-    >>> from transpike.results import Evaluation, read_result
-    >>> tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
-    >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
-    ...     path = run.write(tested)
-    ...     read_result(path.parent) == tested
-    True
+    Example:
+        >>> import tempfile
+        >>> from transpike.results import Evaluation, read_result
+        >>> tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
+        >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
+        ...     path = run.write(tested)
+        ...     read_result(path.parent) == tested
+        True
     """
 
     folder: Path
@@ -54,7 +55,7 @@ class RunFolder:
     made: bool = False
 
     def write(self, result: Result) -> Path:
-        """Write results.json, whole or not at all, and return its path."""
+        """Write results.json, completely or not at all, and return its path."""
         return write(self.folder / "results.json", result)
 
     def __enter__(self) -> RunFolder:
@@ -74,28 +75,28 @@ class RunFolder:
 
 
 def start_run(verb: str, options: Mapping[str, object], *, out: Path | None = None) -> RunFolder:
-    """Make a run's folder and write ``run.json`` into it. Of several runs that want the same folder, one gets it.
+    """Create a run's folder and write ``run.json`` into it. Of several runs that want the same folder, one gets it.
 
     Args:
         verb: The command that runs (``train``, ``convert``, ...).
-        options: The command's options as it understood them; written as they are.
-        out: The folder; by default ``runs/<verb>-<yyyymmdd>-<hhmmss>``, with ``-2``, ``-3``, ... when taken. That of
-            a run that was killed before it had any result is taken over.
+        options: The command's options as it understood them. They are written unchanged.
+        out: The folder. The default is ``runs/<verb>-<yyyymmdd>-<hhmmss>``, with ``-2``, ``-3``, ... if it exists. The
+            folder of a run that was killed before it had results is taken over.
 
     Raises:
-        ConfigError: The folder cannot be made, holds another run's results, or another run has just begun there.
+        ConfigError: The folder cannot be created, has another run's results, or another run has just started there.
     """
-    begun, made = provenance(verb, options), out is None or not os.path.lexists(out)
+    begun, creates = provenance(verb, options), out is None or not os.path.lexists(out)
     folder = out or _fresh_folder(Path("runs") / f"{verb}-{datetime.now():%Y%m%d-%H%M%S}")
-    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))), made)
+    return RunFolder(folder, files.claim(folder, "run.json", files.dumps(as_json(begun))), creates)
 
 
 @contextmanager
 def resume_run(folder: Path) -> Iterator[RunFolder]:
-    """The run in a folder, to go on with; meanwhile no other process can.
+    """Open the run in a folder to continue it. Meanwhile no other process can.
 
     Raises:
-        ConfigError: There is no run, or another process is at work on it.
+        ConfigError: There is no run, or another process is working on it.
     """
     lock = files.hold(folder / "run.json")
     try:
@@ -107,7 +108,7 @@ def resume_run(folder: Path) -> Iterator[RunFolder]:
 
 @contextmanager
 def resumable(run: RunFolder) -> Iterator[None]:
-    """Tell who interrupts a command how it can go on, if it has any results."""
+    """Print how to continue, if the user interrupts a command that has results."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -119,13 +120,13 @@ def resumable(run: RunFolder) -> Iterator[None]:
 
 
 def located(run: Run, *, names: Collection[str] = ()) -> dict[str, object]:
-    """The options of a run.json, its files as seen from where the command was given; if they are not there, from here.
+    """Return the options of a run.json, with its files relative to the command's directory or, if missing, to this one.
 
     So a run finds them from any working directory, and from its own after the whole project has moved.
 
     Args:
         run: the run.json.
-        names: what is no file, though one may be called so: names of networks.
+        names: values that are not files, although files may have these names: names of networks.
     """
 
     def seen(value: object) -> object:
@@ -138,7 +139,7 @@ def located(run: Run, *, names: Collection[str] = ()) -> dict[str, object]:
 
 
 def copy_results(result: Result, place: Path | None) -> None:
-    """Write a copy of a run's results where ``--json`` says; to a pipe or a device, too."""
+    """Write a copy of a run's results to the path of ``--json``, which may be a pipe or a device."""
     if place is None:
         return
     copy = files.dumps(as_json(result))

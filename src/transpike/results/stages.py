@@ -1,4 +1,4 @@
-"""What `transpike analyze` finds at pairs of stages: spectra, wavelet sub-bands, and how alike the stages are."""
+"""The results of `transpike analyze` at pairs of stages: spectra, wavelet sub-bands, and similarity."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Size = tuple[Steps, Steps]
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """Mean power of a network's maps by distance from zero frequency.
+    """The mean power of a network's maps by distance from zero frequency.
 
     Attributes:
-        network: whose maps.
-        adapted: whether they are as its method compares them.
+        network: the network's number.
+        adapted: whether the maps are those that its method compares.
         frequency: in cycles per pixel.
-        power: at each.
-        variance: of the maps.
-        high: share of the variance above 1/4 cycle per pixel.
+        power: the power at each frequency.
+        variance: the variance of the maps.
+        high: the share of the variance above 1/4 cycle per pixel.
     """
 
     network: Count
@@ -38,12 +38,13 @@ class Spectrum:
 
 @dataclass(frozen=True, kw_only=True)
 class Left:
-    """What is left between student and teacher as a share of the teacher's power, at low and at high frequencies;
-    None where the teacher has none.
+    """The difference between student and teacher as a share of the teacher's power, at low and at high frequencies.
+
+    It is None if the teacher has no power there.
 
     Attributes:
-        before: with the student's maps projected alone.
-        after: with them as its method compares them.
+        before: with the student's maps only projected.
+        after: with the student's maps as its method compares them.
     """
 
     before: tuple[float | None, float | None]
@@ -55,14 +56,14 @@ class Features:
     """Spectra of the maps after a stage of a student, and of its teacher's.
 
     Attributes:
-        student: the student's place.
+        student: the student's number.
         tap: the student's module.
-        teacher_tap: the teacher's module; None without a teacher.
-        size: of the maps, on a common grid.
+        teacher_tap: the teacher's module. None without a teacher.
+        size: the size of the maps, on a common grid.
         white_high: `Spectrum.high` of white noise.
-        curves: the teacher's, the student's, and the student's adapted.
-        left: None where the student's method adapts no maps.
-        sigma: of the Gaussian through which its method compares maps, in cycles per pixel; None without one.
+        curves: the teacher's, the student's, and the student's adapted spectrum.
+        left: the remaining difference. None if the student's method adapts no maps.
+        sigma: the width of the Gaussian with which its method compares maps, in cycles per pixel. None without one.
     """
 
     student: Count
@@ -77,7 +78,7 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Energies:
-    """Mean energy of a network's maps in each sub-band."""
+    """The mean energy of a network's maps in each sub-band."""
 
     network: Count
     adapted: bool
@@ -89,12 +90,12 @@ class Picture:
     """Sub-bands of one channel of a network's map of an image.
 
     Attributes:
-        network: whose map.
-        adapted: whether it is as its method compares it.
+        network: the network's number.
+        adapted: whether the map is the one that its method compares.
         image: the image's number.
         label: its class.
-        channel: that in which the teacher's map varies most.
-        bands: in the order of `Bands.bands`.
+        channel: the channel in which the teacher's map varies most.
+        bands: the sub-bands in the order of `Bands.bands`.
     """
 
     network: Count
@@ -110,15 +111,15 @@ class Bands:
     """Wavelet sub-bands of the maps after a stage of a student, and of its teacher's.
 
     Attributes:
-        student: the student's place.
+        student: the student's number.
         tap: the student's module.
         teacher_tap: the teacher's module.
-        size: of the maps, on a common grid.
-        wavelet: its name.
-        bands: their names: the low-pass rest, then three details a level, the coarsest first.
-        white: share of each in the energy of white noise.
-        curves: the teacher's, the student's, and the student's adapted.
-        pictures: of some images, where the student's method refines sub-bands.
+        size: the size of the maps, on a common grid.
+        wavelet: the wavelet's name.
+        bands: their names: the low-pass rest, then three details for each level, the coarsest first.
+        white: the share of each in the energy of white noise.
+        curves: the teacher's, the student's, and the student's adapted energies.
+        pictures: sub-bands of some images, if the student's method refines sub-bands.
     """
 
     student: Count
@@ -147,11 +148,11 @@ class Similarity:
     """Linear CKA of a student's stages with its teacher's.
 
     Attributes:
-        student: the student's place.
-        adapted: whether its maps are as its method compares them.
+        student: the student's number.
+        adapted: whether its maps are those that its method compares.
         taps: the student's modules.
-        teacher_taps: the teacher's.
-        cka: a row for each of the student's; NaN where one never varies.
+        teacher_taps: the teacher's modules.
+        cka: a row for each of the student's modules. NaN if one never varies.
     """
 
     student: Count
@@ -167,7 +168,7 @@ class Similarity:
 
 
 def _check_mosaic(bands: Sequence[Matrix], path: str) -> None:
-    """Three details as large as the rest, and twice as large at each finer level."""
+    """Check that three details are as large as the rest, and twice as large at each finer level."""
     height, width = 0, 0
     for place, band in enumerate(bands):
         check_matrix(band, f"{path}[{place}]")

@@ -1,4 +1,4 @@
-"""What `transpike study` finds: arms beside each other, their runs paired by seed."""
+"""The results of `transpike study`: arms side by side, with their runs paired by seed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Outcome:
     """A run of a study.
 
     Attributes:
-        seed: of the run.
-        state: whether it is finished, was stopped as hopeless, failed, or waits to be run.
-        folder: where it lies.
-        accuracy: what the study compares, in [0, 1]; None unless it is finished.
-        seconds: that its training took.
-        note: why it was stopped or failed.
+        seed: the run's seed.
+        state: whether it is finished, was stopped as hopeless, has failed, or waits to run.
+        folder: the run's folder.
+        accuracy: the figure that the study compares, in [0, 1]. None unless it is finished.
+        seconds: the time of its training.
+        note: why it was stopped or has failed.
     """
 
     seed: Count
@@ -35,13 +35,13 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """An epoch of an arm's curves: means over its finished runs.
+    """One epoch of an arm's curves: means over its finished runs.
 
     Attributes:
-        epoch: its number, from 1.
-        loss: all terms together.
+        epoch: the epoch's number, from 1.
+        loss: the sum of all terms.
         train_accuracy: in [0, 1].
-        validation_accuracy: in [0, 1]; None without validation images.
+        validation_accuracy: in [0, 1]. None without validation images.
     """
 
     epoch: Count
@@ -52,7 +52,7 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanAt:
-    """Mean test accuracy of an arm's spiking networks, run for so many steps after one training."""
+    """The mean test accuracy of an arm's spiking networks, run for so many steps after one training."""
 
     steps: Steps
     accuracy: float
@@ -60,23 +60,25 @@ class MeanAt:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What differs from the baseline in one thing, at one setting; accuracies in [0, 1].
+    """An arm of a study, which differs from the baseline in one thing, at one setting. Accuracies are in [0, 1].
 
     Attributes:
-        label: the arm's.
-        setting: what of the study's `over` it is at; empty where there is one setting.
-        runs: by seed.
-        mean: of the finished runs; None without any.
-        deviation: sample deviation over seeds; None of fewer than two.
-        difference: mean difference from the baseline over the seeds that both have; None for the baseline itself.
-        low: lower end of its 95 % interval, by Student's t of the paired differences; None of fewer than two pairs.
-        high: upper end.
-        pairs: how many seeds both have.
-        seeds_for_point: how many seeds such an interval takes to be no wider than one point to either side, if the
-            deviation is what these runs show: that of the differences; of the baseline, that of two independent runs.
-        seconds: mean of a run's training.
-        curves: by epoch.
-        by_steps: by T at the test, of spiking networks.
+        label: the arm's label.
+        setting: its setting from the study's `over`. Empty if there is only one setting.
+        runs: the runs by seed.
+        mean: the mean of the finished runs. None if there are none.
+        deviation: the sample deviation over seeds. None for fewer than two.
+        difference: the mean difference from the baseline over common seeds. None for the baseline itself.
+        low: the lower end of its 95 % interval, by Student's t of the paired differences. None for fewer than two
+            pairs.
+        high: the upper end.
+        pairs: the number of common seeds.
+        seeds_for_point: the number of seeds with which such an interval extends at most one point to either side, if
+            the deviation is that of these runs. It is the deviation of the differences; for the baseline, that of two
+            independent runs.
+        seconds: the mean time of a run's training.
+        curves: the means by epoch.
+        by_steps: the means by T at the test, for spiking networks.
     """
 
     label: str
@@ -99,10 +101,10 @@ class Findings:
     """The arms of a study.
 
     Attributes:
-        title: of the study.
+        title: the title of the study.
         measure: what is compared: accuracy on test images, or on validation images.
-        baseline: the arm that the others are compared with.
-        arms: setting by setting.
+        baseline: the arm with which the others are compared.
+        arms: the arms, by setting.
     """
 
     title: str
@@ -111,5 +113,5 @@ class Findings:
     arms: tuple[Arm, ...]
 
     def state(self, state: State) -> int:
-        """How many runs are in a state."""
+        """Return the number of runs in a state."""
         return sum(run.state == state for arm in self.arms for run in arm.runs)

@@ -1,4 +1,4 @@
-"""What `transpike train`, `distill`, `hybrid` and `evaluate` measure of trained networks."""
+"""The measurements of trained networks by `transpike train`, `distill`, `hybrid` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["AtSteps", "Distillation", "Epoch", "Evaluation", "FiringLayer", "Spi
 
 @dataclass(frozen=True, kw_only=True)
 class FiringLayer:
-    """A layer of neurons of a trained spiking network; means over neurons and images.
+    """A layer of neurons of a trained spiking network, with means over neurons and images.
 
     Attributes:
         name: the layer's name.
-        neurons: how many.
+        neurons: the number of neurons.
         rate: spikes of a neuron in a step, of either sign.
-        spikes_per_neuron: in all steps.
+        spikes_per_neuron: spikes in all steps.
         positive_per_neuron: positive spikes.
         negative_per_neuron: negative spikes.
     """
@@ -39,17 +39,17 @@ class Spiking:
 
     Attributes:
         steps: T.
-        neurons: of all layers.
+        neurons: the number of neurons in all layers.
         rate: spikes of a neuron in a step.
-        spikes_per_neuron: in all steps.
+        spikes_per_neuron: spikes in all steps.
         synops: synaptic operations.
-        macs: multiply-accumulates of layers that take analog values.
+        macs: multiply-accumulates of layers with analog input.
         neuron_accumulates: additions of the neurons themselves.
         neuron_multiplications: products of the neurons themselves.
-        energy_uj: in microjoules.
-        energy_parts_uj: of each kind of operation.
-        ann_macs: multiply-accumulates of an artificial network of the same layers.
-        ann_energy_uj: of these.
+        energy_uj: the energy in microjoules.
+        energy_parts_uj: the energy of each kind of operation.
+        ann_macs: multiply-accumulates of an artificial network with the same layers.
+        ann_energy_uj: their energy.
         layers: every layer of neurons.
     """
 
@@ -70,7 +70,7 @@ class Spiking:
 
 @dataclass(frozen=True, kw_only=True)
 class AtSteps:
-    """Test figures of a spiking network that is run for so many steps."""
+    """Test figures of a spiking network that runs for so many steps."""
 
     steps: Steps
     accuracy: float
@@ -79,7 +79,7 @@ class AtSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What the last stage of `transpike hybrid` says of an earlier one: see `Training`."""
+    """The facts about an earlier stage in the results of the last stage of `transpike hybrid`: see `Training`."""
 
     model: str
     accuracy: float
@@ -89,7 +89,7 @@ class Stage:
 
     @classmethod
     def of(cls, results: Evaluation) -> Stage:
-        """The stage that these results are of."""
+        """Return the stage of these results."""
         trained = results if isinstance(results, Training) else None
         return cls(
             model=results.model,
@@ -102,21 +102,21 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A network on test images.
+    """The results of a network on test images.
 
     Attributes:
         model: the network's name, or its run's folder.
-        dataset: the images' name.
-        images: how many.
-        accuracy: share of them whose label is predicted.
-        loss: mean cross-entropy.
-        by_steps: of a spiking network, its figures at several numbers of steps.
-        spiking: of a spiking network, what it fires and computes.
-        thresholds: behind an input encoder, the balanced thresholds by layer.
-        accuracy_after: behind an input encoder, the accuracy if the network is read out after 1, 2, ..., T steps.
+        dataset: the name of the data set.
+        images: the number of images.
+        accuracy: the share of them whose label is predicted.
+        loss: the mean cross-entropy.
+        by_steps: for a spiking network, its figures at several numbers of steps.
+        spiking: for a spiking network, its firing and operations.
+        thresholds: with an input encoder, the balanced thresholds by layer.
+        accuracy_after: with an input encoder, the accuracy if the network is read after 1, 2, ..., T steps.
         encoding: the input encoder.
-        operations: behind an input encoder, the operations of the artificial and of the spiking network.
-        stages: of `transpike hybrid`, the stages before: ``ann`` and ``balanced``.
+        operations: with an input encoder, the operations of the artificial and of the spiking network.
+        stages: for `transpike hybrid`, the earlier stages: ``ann`` and ``balanced``.
     """
 
     model: str
@@ -148,13 +148,13 @@ class Epoch:
 
     Attributes:
         epoch: its number, from 1.
-        loss: mean over its batches, all terms together.
-        train_accuracy: share of training images, as they were shown, whose label is predicted.
-        validation_loss: after it; None without validation images.
-        validation_accuracy: after it; None without validation images.
+        loss: the mean over its batches, all terms together.
+        train_accuracy: the share of training images, as they were shown, whose label is predicted.
+        validation_loss: the loss after it. None without validation images.
+        validation_accuracy: the accuracy after it. None without validation images.
         lr: the learning rate at its end.
-        seconds: that it took.
-        terms: of the loss, weighted, by name; none where it has but one.
+        seconds: its time.
+        terms: the weighted terms of the loss, by name. Empty if there is only one.
     """
 
     epoch: Count
@@ -174,10 +174,10 @@ class Distillation:
     Attributes:
         teacher: the network's name.
         method: the method's name.
-        settings: of the method that were given.
+        settings: the settings of the method, without defaults.
         taps: modules of the student whose features were compared, with the teacher's.
-        adapter_parameters: that were trained beside the student, and are gone.
-        first_terms: weighted terms of the loss in the first step.
+        adapter_parameters: the number of parameters that were trained beside the student and are not part of it.
+        first_terms: the weighted terms of the loss in the first step.
     """
 
     teacher: str
@@ -194,10 +194,10 @@ class Training(Evaluation):
 
     Attributes:
         weights_of_epoch: the epoch whose weights were tested.
-        validation_accuracy: of these weights; None without validation images.
-        epochs: by number.
-        distillation: None without a teacher.
-        finetuning: of `transpike finetune`, the silent steps before and after.
+        validation_accuracy: the accuracy of these weights. None without validation images.
+        epochs: the epochs, in order.
+        distillation: what it learned from. None without a teacher.
+        finetuning: for `transpike finetune`, the silent steps before and after.
     """
 
     weights_of_epoch: Count

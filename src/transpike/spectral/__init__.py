@@ -1,4 +1,4 @@
-"""Transforms: tensors in, tensors out; they know no network."""
+"""Transforms of tensors. They know nothing about networks."""
 
 from transpike.spectral.wavelet import dwt2, idwt2, wavedec2, waverec2
 

@@ -14,7 +14,7 @@ from transpike.spectral.fourier import full_precision
 
 __all__ = ["block_count", "block_dct", "block_idct", "dctn", "idctn", "zigzag"]
 
-# Up to 8 x 8 both axes are one product: a few more multiplications, but no pass to transpose many small blocks.
+# Up to 8 x 8, one product covers both axes. It needs a few more multiplications, but no transpose of many small blocks.
 _SMALL = 8**4
 
 
@@ -23,9 +23,9 @@ def dctn(x: Tensor) -> Tensor:
 
         F[u, v] = 2 / sqrt(M N) C(u) C(v) sum_xy S[x, y] cos(u pi (2x + 1) / 2M) cos(v pi (2y + 1) / 2N)
 
-    with C(0) = 1 / sqrt(2) and C = 1 otherwise: Eq. 12 of the DCT-SNN supplement, and SciPy's
-    ``dctn(x, axes=(-2, -1), norm="ortho")``. Matrix products, in float64 for float64 and otherwise in float32;
-    on a GPU float32 products follow `torch.set_float32_matmul_precision`.
+    with C(0) = 1 / sqrt(2) and C = 1 otherwise. This is Eq. 12 of the DCT-SNN supplement, and SciPy's ``dctn(x,
+    axes=(-2, -1), norm="ortho")``. It uses matrix products, in float64 for float64 and otherwise in float32. On a GPU,
+    float32 products follow `torch.set_float32_matmul_precision`.
 
     Args:
         x: real maps [*, M, N] of any sizes.
@@ -33,8 +33,9 @@ def dctn(x: Tensor) -> Tensor:
     Returns:
         [*, M, N], the lowest frequency first on both axes. The sum of squares is that of x.
 
-    >>> dctn(torch.ones(4, 4))[0]
-    tensor([4., 0., 0., 0.])
+    Example:
+        >>> dctn(torch.ones(4, 4))[0]
+        tensor([4., 0., 0., 0.])
     """
     return _separable(x, inverse=False)
 
@@ -42,9 +43,10 @@ def dctn(x: Tensor) -> Tensor:
 def idctn(x: Tensor) -> Tensor:
     """The inverse of `dctn`: an orthonormal 2-D DCT-III over the last two axes, [*, M, N] -> [*, M, N].
 
-    >>> x = torch.arange(15.0).view(3, 5)
-    >>> torch.allclose(idctn(dctn(x)), x, atol=1e-5)
-    True
+    Example:
+        >>> x = torch.arange(15.0).view(3, 5)
+        >>> torch.allclose(idctn(dctn(x)), x, atol=1e-5)
+        True
     """
     return _separable(x, inverse=True)
 
@@ -61,7 +63,7 @@ def _separable(x: Tensor, *, inverse: bool) -> Tensor:
 
 
 def _matrix(n: int, like: Tensor, *, inverse: bool) -> Tensor:
-    """The DCT-II matrix [n, n]: one frequency a row; its transpose is the inverse."""
+    """Return the DCT-II matrix [n, n] with one frequency in each row. Its transpose is the inverse."""
     position = torch.arange(n, dtype=torch.float64, device=like.device)
     matrix = torch.cos(position[:, None] * (2 * position + 1) * (math.pi / (2 * n))) * math.sqrt(2 / n)
     matrix[0] /= math.sqrt(2)
@@ -69,18 +71,19 @@ def _matrix(n: int, like: Tensor, *, inverse: bool) -> Tensor:
 
 
 def _along_last(x: Tensor, matrix: Tensor) -> Tensor:
-    # Flat, since matmul broadcast over many small blocks would run one product a block.
+    # Flat, because matmul broadcast over many small blocks would run one product for each block.
     return (x.reshape(-1, x.shape[-1]) @ matrix.mT).view(x.shape)
 
 
 def zigzag(block: int) -> tuple[tuple[int, int], ...]:
-    """JPEG's order of the (row, column) frequencies of a block x block transform, from the lowest to the highest.
+    """Return JPEG's order of the (row, column) frequencies of a block x block transform, from lowest to highest.
 
     Raises:
-        ConfigError: for a block below 1.
+        ConfigError: The block is below 1.
 
-    >>> zigzag(4)[:6]
-    ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
+    Example:
+        >>> zigzag(4)[:6]
+        ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
     """
     _check(block, None)
     pairs = [(u, v) for u in range(block) for v in range(block)]
@@ -88,10 +91,11 @@ def zigzag(block: int) -> tuple[tuple[int, int], ...]:
 
 
 def block_count(length: int, *, block: int, stride: int | None = None) -> int:
-    """How many blocks `block_dct` takes along an axis, so that they reach the end: the last may need padding.
+    """Return how many blocks `block_dct` needs along an axis to reach its end. The last may need padding.
 
-    >>> block_count(32, block=4, stride=2), block_count(28, block=8)
-    (15, 4)
+    Example:
+        >>> block_count(32, block=4, stride=2), block_count(28, block=8)
+        (15, 4)
     """
     return 1 + math.ceil(max(0, length - block) / _check(block, stride))
 
@@ -99,23 +103,24 @@ def block_count(length: int, *, block: int, stride: int | None = None) -> int:
 def block_dct(images: Tensor, *, block: int = 4, stride: int | None = None) -> Tensor:
     """`dctn` of every block x block square whose corner lies on a grid of `stride` pixels.
 
-    Where the last blocks reach over the image, its last row and column are repeated below and to the right;
-    `block_idct` cuts that off again.
+    If the last blocks extend beyond the image, its last row and column are repeated below and to the right.
+    `block_idct` removes this padding.
 
     Args:
         images: real, [*, H, W], of any size of at least 1 x 1.
         block: side of a block in pixels.
-        stride: pixels from block to block, from 1 to `block`; `block` by default. Smaller strides overlap.
+        stride: pixels from one block to the next, from 1 to `block`, the default. Smaller strides overlap.
 
     Returns:
-        [*, rows, columns, block, block]: frequencies last; rows and columns are counted by `block_count`.
+        [*, rows, columns, block, block]: frequencies last. `block_count` counts rows and columns.
 
     Raises:
-        ConfigError: for a block below 1, or a stride outside 1 to `block`.
-        DataError: for anything but real maps [*, H, W].
+        ConfigError: The block is below 1, or the stride is outside 1 to `block`.
+        DataError: The images are not real maps [*, H, W].
 
-    >>> block_dct(torch.ones(3, 32, 32), block=4, stride=2).shape
-    torch.Size([3, 15, 15, 4, 4])
+    Example:
+        >>> block_dct(torch.ones(3, 32, 32), block=4, stride=2).shape
+        torch.Size([3, 15, 15, 4, 4])
     """
     stride = _check(block, stride)
     for axis in (-2, -1):
@@ -131,27 +136,28 @@ def block_dct(images: Tensor, *, block: int = 4, stride: int | None = None) -> T
 
 
 def block_idct(coefficients: Tensor, *, stride: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
-    """The images of `block_dct`'s coefficients; where blocks overlap, the mean of what they say.
+    """Return the images with these coefficients of `block_dct`. If blocks overlap, take the mean of their values.
 
-    Because the transform is orthonormal, the mean is the least-squares solution: exact for all coefficients of an
-    image, the nearest image for coefficients that were changed.
+    Because the transform is orthonormal, the mean is the least-squares solution. It is exact for all coefficients of an
+    image, and the nearest image if coefficients were changed.
 
     Args:
         coefficients: [*, rows, columns, block, block].
-        stride: that of `block_dct`.
-        size: (H, W) of the images, to cut the padding off; by default it stays.
+        stride: the stride of `block_dct`.
+        size: (H, W) of the images, to remove the padding. By default it stays.
 
     Returns:
         [*, H, W].
 
     Raises:
-        ConfigError: for a stride outside 1 to `block`.
-        DataError: for another shape of coefficients, or a size to which these blocks do not belong.
+        ConfigError: The stride is outside 1 to `block`.
+        DataError: The coefficients have another shape, or the size does not belong to these blocks.
 
-    >>> image = torch.arange(35.0).view(5, 7)
-    >>> restored = block_idct(block_dct(image, block=4, stride=3), stride=3, size=(5, 7))
-    >>> torch.allclose(restored, image, atol=1e-5)
-    True
+    Example:
+        >>> image = torch.arange(35.0).view(5, 7)
+        >>> restored = block_idct(block_dct(image, block=4, stride=3), stride=3, size=(5, 7))
+        >>> torch.allclose(restored, image, atol=1e-5)
+        True
     """
     if coefficients.ndim < 4 or coefficients.shape[-1] != coefficients.shape[-2]:
         raise DataError(
@@ -172,6 +178,6 @@ def block_idct(coefficients: Tensor, *, stride: int | None = None, size: tuple[i
 
 
 def _check(block: int, stride: int | None) -> int:
-    """The stride, after both are found valid."""
+    """Check both numbers and return the stride."""
     stride = block if stride is None else stride
     return whole("stride", stride, most=whole("block", block))

@@ -1,10 +1,10 @@
 """Discrete wavelet transforms of maps: PyWavelets' filters, borders and layout, on tensors, batched, with gradients.
 
-A transform of one axis is a banded matrix, and both axes of a map take two matrix products, for all four bands at once.
-On the sides of feature maps a product beats a strided convolution, although it multiplies by zeros; and it keeps
-float32 where a GPU's convolutions round to TF32. A longer axis is cut into windows, which share one matrix.
+A transform along one axis is a banded matrix. Both axes of a map take two matrix products, for all four bands at once.
+For sides of feature maps a product is faster than a strided convolution, although it multiplies by zeros. It also keeps
+float32, while a GPU's convolutions round to TF32. A longer axis is cut into windows, which share one matrix.
 
-The matrices are PyWavelets' own transforms of unit impulses, so that its rules at borders hold here by construction.
+The matrices are PyWavelets' own transforms of unit impulses. So its rules at borders hold here by construction.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = ["dwt2", "idwt2", "wavedec2", "waverec2"]
 
 Details: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
-# Samples that a window of a long axis yields; even. Shorter axes are one dense matrix.
+# The samples of a long axis for each window; even. Shorter axes are one dense matrix.
 _STRIDE = 32
 
 
 def wavedec2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric", level: int | None = None) -> list[Any]:
     r"""Multi-level wavelet decomposition of the last two axes, as ``pywt.wavedec2``.
 
-    One level filters and halves each axis, ``a[k] = sum_j h[j] x[2k + 1 - j]`` with low-pass ``h`` and alike with
-    high-pass ``g``; the next one does the same to the approximation (Mallat, "A theory for multiresolution signal
+    One level filters and halves each axis, ``a[k] = sum_j h[j] x[2k + 1 - j]`` with low-pass ``h``, and in the same way
+    with high-pass ``g``. The next level does this with the approximation (Mallat, "A theory for multiresolution signal
     decomposition", IEEE PAMI 1989).
 
     Args:
-        x: real, [*, H, W] of any rank. float64 stays so; all else is computed and returned in float32.
+        x: real, [*, H, W] of any rank. float64 stays; all else is computed and returned in float32.
         wavelet: a discrete wavelet of PyWavelets, by name (``pywt.wavelist(kind="discrete")``) or as an object.
-        mode: how maps go on beyond their borders, one of ``pywt.Modes.modes``.
-        level: how often to halve; by default as often as some coefficient is free of border effects
-            (``pywt.dwt_max_level`` of the smaller side). More than that gives a warning.
+        mode: how maps continue beyond their borders, one of ``pywt.Modes.modes``.
+        level: the number of levels. By default the largest with a coefficient free of border effects
+            (``pywt.dwt_max_level`` of the smaller side). More levels give a warning.
 
     Returns:
         ``[cA_n, (cH_n, cV_n, cD_n), ..., (cH_1, cV_1, cD_1)]``, coarse to fine. cH is high-pass along H, cV along W,
@@ -51,16 +51,17 @@ def wavedec2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric", le
         ``mode="periodization"``.
 
     Raises:
-        ConfigError: for an unknown or continuous wavelet, an unknown mode, a negative level.
-        DataError: if `x` has fewer than two axes, an empty map, or complex values; or one sample a side with
-            mode reflect or antireflect.
+        ConfigError: The wavelet is unknown or continuous, the mode is unknown, or the level is negative.
+        DataError: `x` has fewer than two axes, an empty map, or complex values; or one sample along a side with mode
+            reflect or antireflect.
 
-    >>> low, (horizontal, vertical, _) = wavedec2(torch.arange(16.0).view(4, 4), "haar", level=1)
-    >>> low.round(decimals=4)
-    tensor([[ 5.,  9.],
-            [21., 25.]])
-    >>> [round(float(band.mean()), 4) for band in (horizontal, vertical)]
-    [-4.0, -1.0]
+    Example:
+        >>> low, (horizontal, vertical, _) = wavedec2(torch.arange(16.0).view(4, 4), "haar", level=1)
+        >>> low.round(decimals=4)
+        tensor([[ 5.,  9.],
+                [21., 25.]])
+        >>> [round(float(band.mean()), 4) for band in (horizontal, vertical)]
+        [-4.0, -1.0]
     """
     wavelet, mode = _wavelet(wavelet), _mode(mode)
     low = _maps(x)
@@ -81,22 +82,24 @@ def wavedec2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric", le
 
 
 def waverec2(coeffs: Sequence[Any], wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> Tensor:
-    """The maps [*, H, W] of which `wavedec2` made the coefficients, as ``pywt.waverec2``.
+    """Return the maps [*, H, W] with these coefficients of `wavedec2`, as ``pywt.waverec2``.
 
-    Odd sides come back one sample longer. dmey, whose filters are rounded, inverts to a few per cent; others exactly.
+    Odd sides return one sample longer. dmey, whose filters are rounded, inverts to a few per cent; all others are
+    exact.
 
     Args:
         coeffs: ``[cA_n, (cH_n, cV_n, cD_n), ..., (cH_1, cV_1, cD_1)]``. None stands for a band of zeros.
         wavelet: as in `wavedec2`.
-        mode: as in `wavedec2`; only whether it is ``"periodization"`` matters.
+        mode: as in `wavedec2`. It only matters whether it is ``"periodization"``.
 
     Raises:
-        ConfigError: for an unknown or continuous wavelet, or an unknown mode.
-        DataError: if a level does not hold three details, or shapes do not fit together.
+        ConfigError: The wavelet is unknown or continuous, or the mode is unknown.
+        DataError: A level does not have three details, or shapes do not fit together.
 
-    >>> maps = torch.arange(35.0).view(5, 7)
-    >>> torch.allclose(waverec2(wavedec2(maps, "db2"), "db2")[:5, :7], maps, atol=1e-4)
-    True
+    Example:
+        >>> maps = torch.arange(35.0).view(5, 7)
+        >>> torch.allclose(waverec2(wavedec2(maps, "db2"), "db2")[:5, :7], maps, atol=1e-4)
+        True
     """
     wavelet, mode = _wavelet(wavelet), _mode(mode)
     if not len(coeffs):
@@ -108,7 +111,7 @@ def waverec2(coeffs: Sequence[Any], wavelet: str | pywt.Wavelet, mode: str = "sy
             raise DataError(f"{where}: expected three details (cH, cV, cD), found {type(details).__name__}")
         shape = next((band.shape for band in details if band is not None), None)
         if low is not None and shape is not None:
-            # An odd side was extended by one sample on the way down.
+            # The decomposition extended an odd side by one sample.
             rows, columns = (side - (side == other + 1) for side, other in zip(low.shape[-2:], shape[-2:], strict=True))
             low = low[..., :rows, :columns]
         low = _synthesise2(low, details, wavelet, mode, where)
@@ -118,21 +121,23 @@ def waverec2(coeffs: Sequence[Any], wavelet: str | pywt.Wavelet, mode: str = "sy
 
 
 def dwt2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> tuple[Tensor, Details]:
-    """One level of `wavedec2`: ``(cA, (cH, cV, cD))``, as ``pywt.dwt2``; arguments and errors are the same.
+    """One level of `wavedec2`: ``(cA, (cH, cV, cD))``, as ``pywt.dwt2``. Arguments and errors are the same.
 
-    >>> low, _ = dwt2(torch.ones(2, 4), "haar")
-    >>> low.round(decimals=4)
-    tensor([[2., 2.]])
+    Example:
+        >>> low, _ = dwt2(torch.ones(2, 4), "haar")
+        >>> low.round(decimals=4)
+        tensor([[2., 2.]])
     """
     return _analyse2(_maps(x), _wavelet(wavelet), _mode(mode))
 
 
 def idwt2(coeffs: tuple[Any, Sequence[Any]], wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> Tensor:
-    """One level of `waverec2`, from ``(cA, (cH, cV, cD))``, as ``pywt.idwt2``; arguments and errors are the same.
+    """One level of `waverec2`, from ``(cA, (cH, cV, cD))``, as ``pywt.idwt2``. Arguments and errors are the same.
 
-    >>> idwt2((torch.tensor([[2.0]]), (None, None, None)), "haar").round(decimals=4)
-    tensor([[1., 1.],
-            [1., 1.]])
+    Example:
+        >>> idwt2((torch.tensor([[2.0]]), (None, None, None)), "haar").round(decimals=4)
+        tensor([[1., 1.],
+                [1., 1.]])
     """
     low, details = coeffs
     return _synthesise2(low, details, _wavelet(wavelet), _mode(mode), "level 1")
@@ -146,12 +151,12 @@ def _analyse2(x: Tensor, wavelet: pywt.Wavelet, mode: str) -> tuple[Tensor, Deta
 
 
 def _synthesise2(low: Tensor | None, details: Sequence[Any], wavelet: pywt.Wavelet, mode: str, where: str) -> Tensor:
-    given = [None if band is None else _maps(band) for band in (low, *details)]
-    found = [band for band in given if band is not None]
+    bands = [None if band is None else _maps(band) for band in (low, *details)]
+    found = [band for band in bands if band is not None]
     if not found or any(band.shape != found[0].shape for band in found):
         shapes = ", ".join(
             f"{name} {None if band is None else list(band.shape)}"
-            for name, band in zip(("cA", "cH", "cV", "cD"), given, strict=True)
+            for name, band in zip(("cA", "cH", "cV", "cD"), bands, strict=True)
         )
         raise DataError(f"{where}: the bands must have one shape, found {shapes}; pass them as wavedec2 returned them")
     least = 1 if mode == "periodization" else wavelet.rec_len // 2
@@ -160,14 +165,14 @@ def _synthesise2(low: Tensor | None, details: Sequence[Any], wavelet: pywt.Wavel
             f"{where}: bands of {list(found[0].shape[-2:])} are smaller than {wavelet.name} makes any, {least} a side; "
             "name the wavelet and mode that made them"
         )
-    cA, cH, cV, cD = (torch.zeros_like(found[0]) if band is None else band for band in given)
+    cA, cH, cV, cD = (torch.zeros_like(found[0]) if band is None else band for band in bands)
     y = torch.cat([torch.cat([cA, cV], -1), torch.cat([cH, cD], -1)], -2)
     with torch.autocast(y.device.type, enabled=False):
         return _synthesise(_synthesise(y, wavelet, mode, -2), wavelet, mode, -1)
 
 
 def _analyse(x: Tensor, wavelet: pywt.Wavelet, mode: str, axis: int) -> Tensor:
-    """One axis of n samples to 2 m coefficients: the m low-pass ones, then the m high-pass ones."""
+    """Transform one axis of n samples to 2 m coefficients: the m low-pass ones, then the m high-pass ones."""
     size, taps = x.shape[axis], wavelet.dec_len
     if size == 1 and mode in ("reflect", "antireflect"):
         raise DataError(f"mode={mode!r} needs two samples a side, found 1; halve less often, or use mode='symmetric'")
@@ -179,7 +184,7 @@ def _analyse(x: Tensor, wavelet: pywt.Wavelet, mode: str, axis: int) -> Tensor:
     count = -(-size // 2) if periodic else (size + taps - 1) // 2
     left = taps // 2 - 1 if periodic else taps - 2
     windows = _windows(x, mode, left=left, width=_STRIDE + taps - 2, step=_STRIDE, length=2 * count)
-    # Away from borders a transform does not know its place: any stretch of such rows is the matrix of all windows.
+    # Away from borders a transform does not depend on the place, so any block of such rows is every window's matrix.
     matrix = _analysis(wavelet, "zero", windows.shape[-1], x.dtype, x.device)
     inner = matrix.unflatten(0, (2, -1))[:, taps // 2 - 1 :][:, : _STRIDE // 2].flatten(0, 1)
     y: Tensor = _flat_product(windows, inner).unflatten(-1, (2, -1))
@@ -206,7 +211,7 @@ def _synthesise(y: Tensor, wavelet: pywt.Wavelet, mode: str, axis: int) -> Tenso
 
 
 def _longest(taps: int) -> int:
-    """The longest axis that is one dense matrix; a longer one is twice what `_windows` needs of a border."""
+    """Return the longest axis that is one dense matrix. A longer one has room for both borders of `_windows`."""
     return 2 * (_STRIDE + taps + 2)
 
 
@@ -215,7 +220,7 @@ def _multiply(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def _flat_product(windows: Tensor, matrix: Tensor) -> Tensor:
-    # Flat, since matmul over overlapping windows would run one product a row of the map.
+    # Flat, because matmul over overlapping windows would run one product for each row of the map.
     return (windows.flatten(0, -2) @ matrix.mT).view(*windows.shape[:-1], len(matrix))
 
 
@@ -243,13 +248,13 @@ def _synthesis(wavelet: pywt.Wavelet, mode: str, count: int, dtype: torch.dtype,
 
 @lru_cache(maxsize=64)
 def _borders(mode: str, size: int, left: int, right: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What follows before and after `size` samples, as linear maps of them: [left + right, size]."""
+    """Return the samples before and after `size` samples, as linear maps of them: [left + right, size]."""
     around = np.stack([pywt.pad(column, (left + 1, right + 1), mode) for column in np.eye(size)], 1)
     return _constant(np.concatenate([around[1 : left + 1], around[left + 1 + size :][:right]]), dtype, device)
 
 
 def _constant(matrix: np.ndarray[Any, Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Cached: made in inference mode, it could not serve a later training step.
+    # Cached. A tensor from inference mode could not be used in a later training step.
     with torch.inference_mode(False):
         return torch.from_numpy(np.ascontiguousarray(matrix)).to(device=device, dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""Training: `fit` and `evaluate` any classifier, after `TrainOptions`. Lightning is imported when first needed."""
+"""Training: `fit` and `evaluate` any classifier with `TrainOptions`. Lightning is imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes over a loader that can be repeated exactly, and shared among processes."""
+"""Passes over a loader that are exactly repeatable, and shared among processes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def seed_pass(*numbers: int) -> None:
 
 
 class Passes:
-    """A loader whose every batch, and the step that it is trained in, start from random states set by their numbers.
+    """A loader whose random states are set from numbers before every batch and the step that trains on it.
 
-    An epoch is thereby the same whether the run came to it by itself or was resumed within it, and no random state has
-    to be stored. The first states are set when the first batch is requested, not when iteration is announced, since
-    Lightning announces it before it knows the epoch.
+    So an epoch is the same whether the run reached it directly or resumed within it, and no random state has to be
+    stored. The first states are set when the first batch is requested, not when the iteration starts, because Lightning
+    starts it before it knows the epoch.
 
     Args:
-        loader: gives batches. Its sampler receives the epoch if it has `set_epoch`; a `DataLoader` with a generator
-            of its own keeps that generator's order, which cannot be repeated after a restart.
+        loader: yields batches. Its sampler receives the epoch if it has `set_epoch`. A `DataLoader` with its own
+            generator keeps that generator's order, which cannot be repeated after a restart.
         seed: the run's seed.
-        epoch: tells the number of the pass that begins.
-        done: tells how many batches of that pass are behind it, which are fetched and passed over.
-        rank: this process's number; the processes draw the same order and differ after the first batch.
+        epoch: returns the number of the starting pass.
+        done: returns how many batches of this pass are already trained. They are fetched and skipped.
+        rank: this process's number. The processes draw the same order and differ after the first batch.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Passes:
                 seed_pass(self.seed, epoch, self.rank)
             if index >= done:
                 yield batch
-            # Whatever the step drew, and whether there was one, the next batch is fetched from the same states.
+            # The next batch starts from the same states, whatever the step drew, and even without a step.
             seed_pass(self.seed, epoch, self.rank, index + 1)
 
 
 class _Every:
-    """Every world-th of some batches, beginning with batch `rank`; if `even`, as many for each rank."""
+    """Every world-th of some batches, starting with batch `rank`. If `even`, each rank gets the same number."""
 
     def __init__(self, batches: Iterable[Any], rank: int, world: int, *, even: bool) -> None:
         self.batches, self.rank, self.world, self.even = batches, rank, world, even
@@ -83,7 +83,7 @@ class _Every:
 
 
 class _Once:
-    """The indices of torch's sampler without those that it repeats at the end, to give each process as many."""
+    """The indices of torch's sampler without those that it repeats at the end to make all shares equal."""
 
     def __init__(self, sampler: DistributedSampler[Any]) -> None:
         self.sampler = sampler
@@ -97,21 +97,23 @@ class _Once:
 
 
 def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -> Iterable[Any]:
-    """One process's share of a loader: every world-th batch, beginning with batch `rank`.
+    """Return one process's share of a loader: every world-th batch, starting with batch `rank`.
 
-    The batch size is thus that of one process, and no sample counts twice. A `DataLoader` loads its share only. One
-    whose sampler has `set_epoch` (torch's `DistributedSampler`, ours) shares by itself and is left as it is; only what
-    torch's repeats, to make all shares as long, is left out where they need not be `even`.
+    So the batch size is that of one process, and no sample counts twice. A `DataLoader` loads only its share. A loader
+    whose sampler has `set_epoch` (torch's `DistributedSampler`, ours) already shares and stays unchanged. torch's
+    sampler repeats samples to make all shares equally long. Unless `even`, these are left out.
 
     Args:
-        loader: gives batches; if `even`, it has a length.
+        loader: yields batches. If `even`, it must have a length.
         rank: this process's number.
-        world: how many processes there are.
-        even: leave out the last batches, fewer than there are processes, so that each has as many: for training.
+        world: the number of processes.
+        even: leave out the last batches if they are fewer than the processes, so that each has as many. Training needs
+            this.
 
-    >>> loader = DataLoader([10, 11, 12, 13, 14], batch_size=2)
-    >>> [batch.tolist() for batch in share(loader, 0, 2)], [batch.tolist() for batch in share(loader, 1, 2)]
-    ([[10, 11], [14]], [[12, 13]])
+    Example:
+        >>> loader = DataLoader([10, 11, 12, 13, 14], batch_size=2)
+        >>> [batch.tolist() for batch in share(loader, 0, 2)], [batch.tolist() for batch in share(loader, 1, 2)]
+        ([[10, 11], [14]], [[12, 13]])
     """
     if _shares_itself(loader):
         sampler = loader.sampler  # type: ignore[attr-defined]
@@ -128,7 +130,7 @@ def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -
 
 
 def _reloaded(loader: DataLoader[Any], batches: Iterable[Any]) -> DataLoader[Any]:
-    """A loader that differs from another in its batches' indices alone."""
+    """Return a loader that differs from another only in its batches' indices."""
     return DataLoader(
         loader.dataset,
         batch_sampler=batches,
@@ -143,10 +145,11 @@ def _reloaded(loader: DataLoader[Any], batches: Iterable[Any]) -> DataLoader[Any
 
 
 def total(value: Tensor) -> Tensor:
-    """A tensor summed over all processes, if there are several; each calls it as often as the others.
+    """Return a tensor summed over all processes, if there are several. All processes must call it equally often.
 
-    >>> total(torch.tensor([1.0, 2.0]))
-    tensor([1., 2.])
+    Example:
+        >>> total(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
     """
     if not torch.distributed.is_initialized():
         return value

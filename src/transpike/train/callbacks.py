@@ -1,4 +1,4 @@
-"""What happens around the batches: checkpoints, curves, progress, and stopping in good order."""
+"""Callbacks: checkpoints, curves, progress, and a clean stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Interrupted(Exception):
 
 
 class StopOnSignal:
-    """Within it, Ctrl-C and SIGTERM are taken note of; a second one stops at once."""
+    """A context that notes Ctrl-C and SIGTERM. A second signal stops at once."""
 
     def __init__(self) -> None:
         self._received: int | None = None
@@ -56,13 +56,13 @@ class StopOnSignal:
         self._received = number
 
     def received(self, trainer: L.Trainer) -> bool:
-        """Whether a signal has come, to any of the processes: they must stop after the same batch."""
+        """Whether any process has received a signal. All processes must stop after the same batch."""
         mine = self._received is not None
         return trainer.strategy.reduce_boolean_decision(mine, all=False) if trainer.world_size > 1 else mine
 
 
 class Curves(L.Callback):
-    """One row an epoch, kept in the checkpoint and written to `curves.csv` and to the loggers."""
+    """One row for each epoch, kept in the checkpoint and written to `curves.csv` and to the loggers."""
 
     def __init__(self, folder: Path, *, validates: bool) -> None:
         self.folder = folder
@@ -102,7 +102,7 @@ class Curves(L.Callback):
 
 
 class Checkpoints(Checkpoint):
-    """`last.ckpt` after every epoch and on a signal, `best.ckpt` by validation accuracy, each replaced in one move."""
+    """Writes `last.ckpt` after every epoch and on a signal, `best.ckpt` by validation accuracy, each by one move."""
 
     def __init__(self, folder: Path, curves: Curves, stop: StopOnSignal) -> None:
         self.folder = folder
@@ -112,11 +112,11 @@ class Checkpoints(Checkpoint):
         self.best_epoch = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # The first process made the folder, maybe under a name that only it knows.
+        # The first process made the folder, perhaps under a name that only it knows.
         self.folder = trainer.strategy.broadcast(self.folder)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        # An epoch's last batch is followed by its validation and its checkpoint.
+        # The last batch of an epoch is followed by its validation and its checkpoint.
         if not trainer.is_last_batch and self.stop.received(trainer):
             self._save(trainer, better=False)
             raise Interrupted
@@ -132,7 +132,7 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer, *, better: bool) -> None:
         last, best = self.folder / "last.ckpt", self.folder / "best.ckpt"
-        # The best first: a run that is killed between the two trains the epoch again, and finds it the best again.
+        # The best comes first. If the run is killed between the two, it repeats the epoch, and again finds it best.
         trainer.save_checkpoint(best if better else last)
         if better and trainer.is_global_zero:
             files.write(last, lambda path: shutil.copyfile(best, path), kind=CHECKPOINT)
@@ -145,19 +145,19 @@ class Checkpoints(Checkpoint):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's checkpoints as files, each written whole or not at all."""
+    """Lightning's checkpoints as files, each written completely or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         files.write(path, partial(_save, checkpoint), kind=CHECKPOINT)
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:  # given a path, torch would write the name of a temporary file into it
+    with path.open("wb") as file:  # with a path, torch would write the name of a temporary file into it
         torch.save(checkpoint, file)
 
 
 class FiniteLoss(L.Callback):
-    """Stops when the loss is no number. On an accelerator it looks once in a while, so as not to wait at every step."""
+    """Stops if the loss is not finite. On an accelerator it checks only sometimes, because each check waits for it."""
 
     EVERY = 32
 

@@ -1,4 +1,4 @@
-"""Classification as a LightningModule: one for artificial and for spiking networks."""
+"""Classification as a LightningModule, for artificial and for spiking networks."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(L.LightningModule):
-    """Trains and measures a network that gives [N, classes] or, spiking, [T, N, classes].
+    """Trains and tests a network that returns [N, classes] or, if it spikes, [T, N, classes].
 
     Args:
         model: the network.
         options: how to train it.
-        encode: turns images [N, *] into what the network takes. By default these are the images themselves or, where
-            `options.steps` is T, the images repeated to [T, N, *] (direct coding), or frames [T, N, C, H, W] as they
-            are.
-        reset: puts a network's state back to its start; called before each batch. By default `reset_net`, which
-            resets SpikingJelly's modules, too.
+        encode: turns images [N, *] into the network's input. By default these are the images themselves or, if
+            `options.steps` is T, the images repeated to [T, N, *] (direct coding). Frames [T, N, C, H, W] stay
+            unchanged.
+        reset: resets a network's state; called before each batch. The default is `reset_net`, which also resets
+            SpikingJelly's modules.
 
-    Calling it gives logits [N, classes], averaged over time for a spiking network.
+    A call returns logits [N, classes], averaged over time for a spiking network.
 
-    >>> Classifier(nn.Linear(4, 3), TrainOptions())(torch.zeros(2, 4)).shape
-    torch.Size([2, 3])
+    Example:
+        >>> Classifier(nn.Linear(4, 3), TrainOptions())(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(
@@ -66,15 +67,15 @@ class Classifier(L.LightningModule):
 
     @property
     def trained(self) -> nn.Module:
-        """What the optimiser trains."""
+        """The module that the optimiser trains."""
         return self.model
 
     def outputs(self, images: Tensor) -> Tensor:
-        """What the network itself gives: [N, classes] or [T, N, classes].
+        """Return the network's own output: [N, classes] or [T, N, classes].
 
         Raises:
-            DataError: for frames of another T than `options.steps`.
-            ModelError: if the network fails on them.
+            DataError: The frames have another T than `options.steps`.
+            ModelError: The network fails on them.
         """
         self.reset(self.model)
         given = self.inputs(images)
@@ -93,7 +94,7 @@ class Classifier(L.LightningModule):
         return out
 
     def inputs(self, images: Tensor) -> Tensor:
-        """What the network takes, made of a batch's images or frames."""
+        """Return the network's input for a batch's images or frames."""
         steps = self.options.steps
         if self.encode is not None:
             return self.encode(images)
@@ -104,36 +105,36 @@ class Classifier(L.LightningModule):
         return images if steps is None else images.expand(steps, *images.shape)
 
     def _samples(self, images: Tensor) -> int:
-        """The axis of the samples: frames [T, N, C, H, W], which only a spiking network takes, have time first."""
+        """The axis of the samples. Frames [T, N, C, H, W], which only a spiking network takes, have time first."""
         return int(self.options.steps is not None and self.encode is None and images.ndim == 5)
 
     def forward(self, images: Tensor) -> Tensor:
         return readout(self.outputs(images))
 
     def read(self, batch: object) -> Batch:
-        """Anyone's batch as `read_batch` makes it fit for the network.
+        """Return any batch as `read_batch` prepares it for the network.
 
         Raises:
             DataError: as there.
         """
-        # A network of our own conversion has buffers alone.
+        # A network of our own conversion has only buffers.
         weights = (t.dtype for t in chain(self.model.parameters(), self.model.buffers()) if t.is_floating_point())
         return read_batch(batch, axis=self._samples, dtype=next(weights, None))
 
     def on_before_batch_transfer(self, batch: object, dataloader_idx: int) -> Batch:
         images, labels = self.read(batch)
-        # An accelerator that holds them would have to be waited for: in the first epoch alone.
+        # If an accelerator holds the labels, this must wait for it, so it is done only in the first epoch.
         known = labels.is_cpu or self.trainer.current_epoch == 0
         self._extent = (int(labels.min()), int(labels.max())) if known else None
         return images, labels
 
     def terms(self, outputs: Tensor, target: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """The loss as named terms, which are summed.
+        """Return the loss as named terms, whose sum is the loss.
 
         Args:
             outputs: of the network, [N, classes] or [T, N, classes].
             target: class indices [N] or probabilities [N, classes].
-            images: the batch that the network saw, before it was encoded.
+            images: the batch that the network saw, before the encoder.
         """
         recipe = self.options.recipe
         smoothing = recipe.label_smoothing
@@ -178,8 +179,10 @@ class Classifier(L.LightningModule):
         return outputs
 
     def _share(self, samples: int) -> Tensor:
-        """By how much this process's batch weighs more than the processes' mean: gradients are then those of one large
-        batch, also where the last batches of an epoch are of unequal size."""
+        """Return the weight of this process's batch relative to the processes' mean.
+
+        Then the gradients are those of one large batch, also if the last batches of an epoch have different sizes.
+        """
         mine = torch.tensor(float(samples), device=self.device)
         return mine * self.trainer.world_size / total(mine)
 
@@ -195,8 +198,8 @@ class Classifier(L.LightningModule):
         self._count(stage, logits, labels, F.cross_entropy(logits, labels))
 
     def on_train_batch_end(self, *_: Any) -> None:
-        # Once an epoch, not once a batch as in DistributedDataParallel, and before validation, in which processes may
-        # have unequal shares, or none.
+        # Once for each epoch, not for each batch as in DistributedDataParallel; and before the validation, in which the
+        # processes' shares may have different sizes, or be empty.
         if self.trainer.world_size > 1 and self.trainer.is_last_batch:
             for buffer in self.trained.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -208,7 +211,7 @@ class Classifier(L.LightningModule):
         self.reset(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Within an epoch: what has been counted of it.
+        # Within an epoch: the counts so far.
         sums = self._sums.get("train")
         checkpoint["counted"] = None if sums is None else self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
         seal(checkpoint, self.facts)
@@ -239,8 +242,10 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def measured(self, stage: str) -> dict[str, float]:
-        """Loss, accuracy in [0, 1] and number of images since the last call, over all processes; the means of the terms
-        of a training loss that has several.
+        """Return figures since the last call, over all processes.
+
+        They are the loss, the accuracy in [0, 1], the number of images, and the means of the terms if a training loss
+        has several.
 
         Args:
             stage: "train", "validation" or "test".
@@ -255,14 +260,14 @@ class Classifier(L.LightningModule):
         )
 
     def _count(self, stage: str, logits: Tensor, labels: Tensor, *means: Tensor) -> None:
-        """Add a batch: how many images, how many right, and means over the batch: the loss, then its terms."""
+        """Add a batch: the numbers of images and of right answers, and means over the batch: loss, then its terms."""
         count = means[0].new_tensor(len(labels))
         sums = torch.stack([count, (logits.argmax(-1) == labels).sum(), *(mean.float() * count for mean in means)])
         self._sums[stage] = self._sums.get(stage, 0) + sums.double()
 
 
 def _groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """Weights of one dimension (norms, biases, a neuron's tau) are scales, which decay would only distort."""
+    """Group parameters: those of one dimension (norms, biases, a neuron's tau) are scales. Decay would distort them."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ModelError(f"{type(model).__name__} has no parameter to train.")
@@ -273,7 +278,7 @@ def _groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
 
 
 def _factor(step: int, total: int, epochs: int, optim: Optim) -> float:
-    """The learning rate of a step as a share of the highest one."""
+    """Return the learning rate of a step as a share of the highest one."""
     warmup = round(optim.warmup * total / epochs)
     if step < warmup:
         return (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""Distillation: a student, spiking or not, trained by the labels and by what a teacher says of the same images."""
+"""Distillation: a student, spiking or not, learns from the labels and from a teacher's outputs for the same images."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ ADAPTERS = files.safetensors_kind("adapters that transpike trained")
 
 
 class Distiller(Classifier):
-    """A `Classifier` whose loss is the task's and the terms of a method of distillation.
+    """A `Classifier` whose loss is the task's loss plus the terms of a distillation method.
 
     Args:
         student: the network to train.
-        teacher: what it learns from.
-        method: gives named, weighted terms; its parameters (adapters) are trained too. See `transpike.distill`.
-        taps: of the student's features, by name.
+        teacher: the network from which it learns.
+        method: returns named, weighted terms. Its parameters (adapters) are trained too. See `transpike.distill`.
+        taps: the taps of the student's features, by name.
         options: how to train.
         encode: as in `fit`.
         reset: as in `fit`.
@@ -95,11 +95,11 @@ class Distiller(Classifier):
 
 @dataclass(frozen=True)
 class Distilled(Fitted):
-    """What distillation gave, beside what `fit` gives.
+    """The results of distillation, in addition to those of `fit`.
 
     Attributes:
         method: the method with its trained adapters, which the student does not need.
-        stages: which taps of the student learned from which of the teacher.
+        stages: the pairs of the student's and the teacher's taps.
         first_terms: every weighted term of the loss at the first step.
     """
 
@@ -108,7 +108,7 @@ class Distilled(Fitted):
     first_terms: dict[str, float]
 
     def record(self, *, teacher: str, method: str, settings: Mapping[str, Any]) -> Distillation:
-        """What results.json says of it."""
+        """Return the entry for results.json."""
         return Distillation(
             teacher=teacher,
             method=method,
@@ -120,7 +120,7 @@ class Distilled(Fitted):
 
 
 class Terms(L.Callback):
-    """Every weighted term to the loggers from the first step on, with a warning if one of them outweighs the task."""
+    """Logs every weighted term from the first step on, and warns if one of them is much larger than the task's loss."""
 
     EVERY = 10
 
@@ -171,34 +171,34 @@ def distill(
     reset: Callable[[nn.Module], object] | None = None,
     watching: Sequence[L.Callback] = (),
 ) -> Distilled:
-    """Train a student by labels and by a teacher.
+    """Train a student with labels and a teacher.
 
-    The folder receives what `fit` writes there, and `adapters.safetensors`, the method's parameters: the student
-    itself has no more of them than before, and its hooks are gone.
+    The folder receives the files of `fit`, and `adapters.safetensors`, the method's parameters. The student itself has
+    no more parameters than before, and its hooks are removed.
 
     Args:
-        student: any module that gives [N, classes], or [T, N, classes] with `options.steps`; changed in place.
-        teacher: any trained module that gives [N, classes], or [T, N, classes] with `given.steps`.
-        loaders: training and validation batches, as for `fit`. Frames of events may be more than `options.steps`, by
-            which their number must be divisible: neighbours are added up.
+        student: any module that returns [N, classes], or [T, N, classes] with `options.steps`. It is changed in place.
+        teacher: any trained module that returns [N, classes], or [T, N, classes] with `given.steps`.
+        loaders: training and validation batches, as for `fit`. There may be more frames of events than `options.steps`,
+            if their number is divisible by it. Neighbouring frames are added.
         options: how to train.
-        folder: where the run is written, as for `fit`.
-        method: a name of `transpike.distill.METHODS`, or what makes a module of the stages; see there.
+        folder: the folder of the run, as for `fit`.
+        method: a name of `transpike.distill.METHODS`, or a function that creates a module from the stages; see there.
         settings: further arguments of the method.
-        taps: the student's modules whose features are compared, and the teacher's they are compared with; by default
-            those of `default_taps`, paired by `match_taps`.
-        given: how the teacher takes the student's images; by default as they are.
-        cache: remembers what the teacher said of images that come again unchanged.
+        taps: the student's modules whose features are compared, and the corresponding modules of the teacher. By
+            default those of `default_taps`, paired by `match_taps`.
+        given: turns the student's images into the teacher's input. By default they stay unchanged.
+        cache: caches the teacher's outputs by image content. It helps only if images repeat without augmentation.
         resume: continue from the folder's `last.ckpt`.
         encode: as in `fit`.
         reset: as in `fit`.
         watching: as in `fit`.
 
     Raises:
-        ModelError: for taps that do not exist or have no spatial axes, for networks of different classes, and for one
-            that cannot take the images.
-        ConfigError: for an unknown method, or settings that it does not take.
-        DataError: for a loader one of whose batches has too few images for the method.
+        ModelError: Taps do not exist or have no spatial axes, the networks have different classes, or one cannot take
+            the images.
+        ConfigError: The method is unknown, or does not have a setting.
+        DataError: A batch of a loader has too few images for the method.
         TranspikeError: as `fit`.
     """
     options, given = options or TrainOptions(), given or TeacherInput()
@@ -252,7 +252,7 @@ def _fit(
 
 @dataclass(frozen=True)
 class _Survey:
-    """What two images tell: the taps of both networks by name, their pairs, classes, and images in a batch."""
+    """The result of running both networks on two images: taps by name, their pairs, classes, and images in a batch."""
 
     student_taps: dict[str, Tap]
     teacher_taps: dict[str, Tap]
@@ -262,7 +262,7 @@ class _Survey:
 
 
 def _smallest_batch(loader: Iterable[object], *, first: int) -> int:
-    """How many images the smallest batch has, as far as the first one and a `DataLoader` tell."""
+    """Return the size of the smallest batch, as far as the first one and a `DataLoader` show it."""
     if not isinstance(loader, DataLoader) or loader.drop_last or loader.batch_size is None:
         return first
     if not isinstance(loader.sampler, Sized):
@@ -271,7 +271,7 @@ def _smallest_batch(loader: Iterable[object], *, first: int) -> int:
 
 
 def _survey(probe: Distiller, loaders: Loaders, taps: Mapping[str, str] | None) -> _Survey:
-    """Run both networks on two images, count and compare their classes, find taps and how they are laid out."""
+    """Run both networks on two images: count and compare their classes, and find taps and their layouts."""
     check_loader("train", loaders.train, counted=True)
     batch, _ = probe.read(next(iter(loaders.train)))
     timed = probe._samples(batch)

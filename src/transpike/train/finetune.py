@@ -1,4 +1,4 @@
-"""Fine-tuning: the weights of a converted network train under its spikes, so that layers need fewer silent steps."""
+"""Fine-tuning: trains a converted network's weights under its own spikes, so that it needs fewer silent steps."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from transpike.train.record import after_training, network_name, python_run
 __all__ = ["TUNING", "Finetuned", "Silencing", "Tuner", "check_tunable", "finetune"]
 
 TUNING = TrainOptions(epochs=10, optim=Optim(name="adamw", lr=1e-3, weight_decay=0.0))
-"""How a converted network is trained by default."""
+"""The default options for training a converted network."""
 
 
 class Tuner(Classifier):
-    """A `Classifier` whose loss is the task's and what violates the bound.
+    """A `Classifier` whose loss is the task's loss plus the violation of the bound.
 
     Args:
         model: the network to train.
         options: how to train.
-        penalty: weight of the violation.
+        penalty: the weight of the violation.
     """
 
     model: Tunable
@@ -50,12 +50,12 @@ class Tuner(Classifier):
 
 @dataclass(frozen=True)
 class Finetuned(Fitted):
-    """What fine-tuning gave, beside what `fit` gives.
+    """The results of fine-tuning, in addition to those of `fit`.
 
     Attributes:
-        network: the network with the fewest steps of latency that is as accurate as the one that was converted.
-        record: the silent steps before and after, and what was judged.
-        test: of ``network``, on the test images; None without.
+        network: the network with the least latency that is as accurate as the converted network.
+        record: the silent steps before and after, and the judged choices.
+        test: the test of ``network`` on the test images. None without test images.
     """
 
     network: SpikingNetwork
@@ -63,7 +63,7 @@ class Finetuned(Fitted):
     test: Judged | None
 
     def results(self, model: str, dataset: str) -> Training:
-        """What results.json says."""
+        """Return the content of results.json."""
         test = self.test or Judged(math.nan, math.nan, math.nan, 0)
         evaluation = Evaluation(
             model=model, dataset=dataset, images=test.images, accuracy=test.accuracy, loss=test.loss
@@ -72,10 +72,10 @@ class Finetuned(Fitted):
 
 
 def check_tunable(snn: SpikingNetwork) -> SpikingNetwork:
-    """``snn``, if its weights can be tuned so that it needs fewer silent steps.
+    """Return ``snn`` if its weights can be tuned so that it needs fewer silent steps.
 
     Raises:
-        ModelError: if it is none of ours, or its scheme has no bound to keep to.
+        ModelError: It is not a network of ours, or its scheme has no bound.
     """
     if not isinstance(snn, SpikingNetwork):
         raise ModelError(
@@ -101,44 +101,45 @@ def finetune(
 ) -> Finetuned:
     """Train the weights of a converted network under its own spikes, and choose its silent steps anew.
 
-    Forward, the network is simulated with the silent steps that it has. Backward, gradients pass each layer as they
-    pass its function at the decoded values, and not where it clips. To the task's loss comes what exceeds the bound
-    below which layers follow their input with at most ``silencing.silent`` silent steps (see
+    The forward pass simulates the network with its present silent steps. In the backward pass, gradients pass each
+    layer as they pass its function at the decoded values, and stop where it clips. The loss is the task's loss plus the
+    excess over a bound. Below this bound, layers follow their input with at most ``silencing.silent`` silent steps (see
     `transpike.conversion.tuning`).
 
-    Afterwards several choices of silent steps are judged on validation images, of the tuned weights and of the
-    converted ones. The network with the least latency is handed on that is as accurate on them as the network was, with
-    all its silent steps; the converted network itself if there is none.
+    Afterwards several choices of silent steps are judged on validation images, with the tuned weights and with the
+    converted ones. The result is the network with the least latency that is as accurate on these images as the original
+    with all its silent steps. If there is none, it is the converted network itself.
 
-    The folder receives what `fit` writes, the network in a folder of its own (``T8``; `transpike.load` reads it), and
+    The folder receives the files of `fit`, the network in its own folder (``T8``; `transpike.load` reads it), and
     results.json.
 
     Args:
-        snn: a network of `transpike.convert` with signed CSS spikes; it is not changed.
+        snn: a network of `transpike.convert` with signed CSS spikes. It is not changed.
         loaders: training and validation batches, as for `fit`.
-        options: how to train; by default `TUNING`, ten epochs of AdamW.
-        folder: where the run is written, as for `fit`.
-        silencing: the limit of silent steps, and how they are judged.
+        options: how to train. The default is `TUNING`, ten epochs of AdamW.
+        folder: the folder of the run, as for `fit`.
+        silencing: the limit of silent steps, and how choices are judged.
         resume: continue from the folder's `last.ckpt`.
 
     Raises:
-        ModelError: for a network that is not converted, or whose scheme has no bound.
-        ConfigError: without validation images, and as `fit`.
+        ModelError: The network is not converted, or its scheme has no bound.
+        ConfigError: There are no validation images; and as `fit`.
         TranspikeError: as `fit`.
 
-    >>> import tempfile
-    >>> import transpike
-    >>> from torch.utils.data import DataLoader, TensorDataset
-    >>> images = torch.eye(4).repeat(16, 1)
-    >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
-    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
-    >>> ann[0].weight.data, ann[2].weight.data = torch.eye(4).repeat(4, 1), torch.eye(4).repeat(1, 4)
-    >>> options = replace(TUNING, epochs=2, machine=Machine(accelerator="cpu"))
-    >>> snn = transpike.convert(ann, images)
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     tuned = finetune(snn, Loaders(loader, loader), options, folder=place)
-    >>> tuned.record.before.latency, tuned.network.latency, tuned.record.schedules[0].accuracy
-    (9, 8, 1.0)
+    Example:
+        >>> import tempfile
+        >>> import transpike
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> images = torch.eye(4).repeat(16, 1)
+        >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+        >>> ann[0].weight.data, ann[2].weight.data = torch.eye(4).repeat(4, 1), torch.eye(4).repeat(1, 4)
+        >>> options = replace(TUNING, epochs=2, machine=Machine(accelerator="cpu"))
+        >>> snn = transpike.convert(ann, images)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     tuned = finetune(snn, Loaders(loader, loader), options, folder=place)
+        >>> tuned.record.before.latency, tuned.network.latency, tuned.record.schedules[0].accuracy
+        (9, 8, 1.0)
     """
     options, silencing = options or TUNING, silencing or Silencing()
     check_tunable(snn)
@@ -164,7 +165,7 @@ def finetune(
 def _finetune(
     snn: SpikingNetwork, tuner: Tuner, loaders: Loaders, silencing: Silencing, run: RunFolder, resume: bool
 ) -> Finetuned:
-    """Train, choose, test, and save the network that is handed on."""
+    """Train, choose silent steps, test, and save the resulting network."""
     fitted = fit_module(tuner, loaders, folder=run.folder, resume=resume)
     device = _device(tuner.options.machine)
     before = snn.timed(snn.timing.waits).to(device)
@@ -200,5 +201,5 @@ def _timed(network: SpikingNetwork, tested: Judged | None) -> Timed:
 
 
 def _device(machine: Machine) -> torch.device:
-    """Where networks are judged once Lightning has brought them back to the processor."""
+    """Return the device for judging networks, after Lightning has moved them back to the CPU."""
     return torch.device("cuda" if machine.accelerator != "cpu" and torch.cuda.is_available() else "cpu")

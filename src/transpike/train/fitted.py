@@ -1,4 +1,4 @@
-"""What training takes and gives, as values: loaders, the trained network with its curves, the figures of a test."""
+"""The inputs and results of training: loaders, the trained network with its curves, and the figures of a test."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ Batches = Iterable[Any]
 
 @dataclass(frozen=True)
 class Loaders:
-    """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or one's own.
+    """Iterables of (images, labels), each with a length: `torch.utils.data.DataLoader`s or your own.
 
-    Labels are class indices [N] of any whole-number type. For a spiking network there may be frames [T, N, C, H, W] in
+    Labels are class indices [N] of any whole-number type. A spiking network may also take frames [T, N, C, H, W] in
     place of images [N, C, H, W].
 
     Attributes:
         train: training batches; each pass is an epoch.
-        validation: what the best epoch is chosen by; None to train without. Never give the test images here.
-        test: what the trained network is tested on, once, for results.json; None to leave that to `evaluate`.
-        sets: the data set that they are of, by which the commands find it again; see `of`.
+        validation: the batches that choose the best epoch. None to train without validation. Never pass the test images
+            here.
+        test: the batches for one test of the trained network, for results.json. None to use `evaluate` instead.
+        sets: the data set of the batches, by which the commands find it again; see `of`.
     """
 
     train: Batches
@@ -36,19 +37,19 @@ class Loaders:
 
     @classmethod
     def of(cls, sets: ImageSets | EventSets) -> Loaders:
-        """A data set's, without validation where it holds no images back."""
+        """Return the loaders of a data set, without validation if it holds no images back."""
         return cls(sets.train, sets.validation if len(sets.validation) else None, sets.test, sets)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training gave.
+    """The results of training.
 
     Attributes:
-        model: the trained network, in evaluation mode: the same object that was handed in.
-        curves: one row an epoch: epoch, losses, accuracies in [0, 1], learning rate, seconds.
-        epoch: the epoch whose weights the network has.
-        validation_accuracy: in [0, 1], of these weights; None without validation images.
+        model: the trained network in evaluation mode, the same object as the argument.
+        curves: one row for each epoch: epoch, losses, accuracies in [0, 1], learning rate, seconds.
+        epoch: the epoch of the network's weights.
+        validation_accuracy: the accuracy of these weights, in [0, 1]. None without validation images.
     """
 
     model: nn.Module
@@ -59,7 +60,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in [0, 1], mean cross-entropy, and how many images they are of."""
+    """Accuracy in [0, 1], mean cross-entropy, and the number of images."""
 
     accuracy: float
     loss: float

@@ -1,4 +1,4 @@
-"""Ending a training that is far behind another."""
+"""Stops a training that is far behind another."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["StopHopeless"]
 
 
 class StopHopeless(L.Callback):
-    """Ends a training once its validation accuracy is too far behind a rival's of the same epoch.
+    """Stops a training if its validation accuracy is too far behind a rival's in the same epoch.
 
-    It looks when an epoch begins: the one before has its checkpoint, from which the training could go on.
+    It checks when an epoch begins. Then the epoch before has its checkpoint, from which the training can continue.
 
     Args:
         rival: validation accuracy by epoch, in [0, 1].
-        after: epochs before the first look.
-        behind: percentage points.
+        after: the number of epochs before the first check.
+        behind: the largest difference in percentage points.
 
     Attributes:
-        reason: why it was ended; empty if it was not.
+        reason: why the training was stopped. Empty if it was not.
     """
 
     def __init__(self, rival: Sequence[float], *, after: int, behind: float) -> None:

@@ -1,7 +1,7 @@
-"""DCT-SNN's hybrid route: an artificial network's weights and thresholds to begin with, then training over time.
+"""DCT-SNN's hybrid route: start from an artificial network's weights and thresholds, then train over time.
 
-The stages are plain functions: `check_constrained` for the artificial network, which `fit` trains on an encoder's
-`layout`; `transfer` and `balance_thresholds`, which make a spiking network of it; `fit` again, with ``encode=``.
+The stages are plain functions. `check_constrained` checks the artificial network, which `fit` trains on an encoder's
+`layout`. `transfer` and `balance_thresholds` turn it into a spiking network. Then `fit` trains it with ``encode=``.
 
 Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency Spiking
 Neural Networks", ICCV 2021, supplement, Sections 1.3 and 2.2.
@@ -30,24 +30,24 @@ __all__ = ["balance_thresholds", "check_constrained", "check_twin", "copy_weight
 Encode = Callable[[Tensor], Tensor]
 
 NETWORKS = ("mlp", "vgg5", "vgg9", "vgg11", "vgg13")
-"""Artificial networks that have a spiking twin here."""
+"""The artificial networks that have a spiking twin here."""
 
 LARGE = 1024
-"""Side of an image that no network's poolings reduce to nothing, where the images' own is not known yet."""
+"""The side of an image that survives all networks' poolings, used while the images' own size is not known."""
 
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 
 
 def check_constrained(model: nn.Module) -> None:
-    """Make sure that thresholds can take the place of a network's scales: no bias, no normalisation, average pooling.
+    """Check that thresholds can replace a network's scales: no bias, no normalisation, average pooling.
 
-    With ReLU such a network is positively homogeneous, so that a layer's scale is its threshold's.
+    With ReLU such a network is positively homogeneous, so a layer's scale is the scale of its threshold.
 
     Args:
         model: an artificial network, or its spiking twin.
 
     Raises:
-        ModelError: naming the first layer that has no place in it.
+        ModelError: A layer is not allowed. The message names the first.
 
     >>> check_constrained(nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()))
     >>> check_constrained(nn.Sequential(nn.Linear(4, 4)))
@@ -76,10 +76,10 @@ def transfer(ann: nn.Module, snn: nn.Module) -> None:
 
     Args:
         ann: the trained network.
-        snn: its twin, whose weights have the same names; changed in place.
+        snn: its twin, whose weights have the same names. It is changed in place.
 
     Raises:
-        ModelError: as `check_constrained`, or if a name or a shape differs.
+        ModelError: as `check_constrained`; or a name or a shape differs.
 
     >>> ann, snn = nn.Linear(2, 3, bias=False), nn.Linear(2, 3, bias=False)
     >>> transfer(ann, snn)
@@ -117,18 +117,20 @@ def check_twin(
     twin: Mapping[str, Any],
     given: Mapping[str, object],
 ) -> None:
-    """Make sure that an artificial network and its spiking twin can be made: both without weights, and a neuron fires.
+    """Check that an artificial network and its spiking twin can be created. Both are made without weights.
+
+    One neuron of the twin fires as a test.
 
     Args:
-        name: of the artificial network.
-        shape: num_classes, in_channels and image_size; `LARGE` where it is not known.
-        kwargs: what else the artificial network takes.
-        twin: what else its twin takes.
-        given: the options that these come from, for the message.
+        name: the name of the artificial network.
+        shape: num_classes, in_channels and image_size, or `LARGE` if the size is not known.
+        kwargs: the artificial network's other arguments.
+        twin: the twin's other arguments.
+        given: the options from which these come, for the message.
 
     Raises:
-        ConfigError: if a network's maker fails, with the options.
-        ModelError: as `check_constrained` and `transfer`, or if there is no such twin.
+        ConfigError: A network's constructor fails. The message names the options.
+        ModelError: as `check_constrained` and `transfer`; or there is no such twin.
     """
     other = f"spiking_{name}"
     with _explained_by(given), torch.device("meta" if other in SPIKING else "cpu"):
@@ -145,7 +147,7 @@ def check_twin(
 
 @contextmanager
 def _explained_by(given: Mapping[str, object]) -> Iterator[None]:
-    """Whatever a network's maker raises is explained by the options that it was given."""
+    """Explain any exception of a network's constructor by the options that it received."""
     options = ", ".join(f"{name}={value}" for name, value in given.items() if value)
     try:
         yield
@@ -157,7 +159,7 @@ def _explained_by(given: Mapping[str, object]) -> Iterator[None]:
 
 
 def _fire(network: nn.Module) -> None:
-    """A step of a neuron and back, where a setting of the wrong type fails that its maker took."""
+    """Run one step of a neuron forward and backward. This fails for a wrong setting that the constructor accepted."""
     node = next((module for module in network.modules() if hasattr(module, "v_threshold")), None)
     if node is None:
         raise ModelError(f"{type(network).__name__} has no layer of neurons.")
@@ -177,15 +179,15 @@ def balance_thresholds(
 ) -> dict[str, float]:
     """Set the threshold of every layer of neurons to a percentile of its input, one layer after the other.
 
-    A layer's input is measured while all layers before it fire at the thresholds they have been given, so that every
-    layer takes a pass over the batches, up to itself. The percentile is of the signed values of all steps, neurons and
-    samples together, counted in bounded memory to 0.1 %. [I] The paper's "pre-activation" is read as the weighted sum
-    of spikes in a step, not as the membrane.
+    A layer's input is measured while all layers before it fire with their new thresholds. So every layer needs a pass
+    over the batches, up to this layer. The percentile is over the signed values of all steps, neurons and samples,
+    counted in bounded memory to 0.1 %. [I] We read the paper's "pre-activation" as the weighted sum of spikes in a
+    step, not as the membrane.
 
     Args:
-        snn: a spiking network that takes [T, N, *], its neurons modules with a `v_threshold`; changed in place.
-        batches: of images [N, *], or of (images, labels); passed over once a layer.
-        encode: images to [T, N, *].
+        snn: a spiking network that takes [T, N, *] and whose neurons have a `v_threshold`. It is changed in place.
+        batches: batches of images [N, *], or of (images, labels). There is one pass for each layer.
+        encode: turns images into [T, N, *].
         percentile: in (0, 100]; 99.9 in the paper.
         progress: called after each batch.
 
@@ -193,9 +195,9 @@ def balance_thresholds(
         The thresholds by the names of the layers, in the order in which they run.
 
     Raises:
-        ConfigError: for a percentile outside its range.
-        ModelError: if the network has no neurons, or a threshold comes out zero.
-        DataError: if there are no batches.
+        ConfigError: The percentile is outside its range.
+        ModelError: The network has no neurons, or a threshold would be zero.
+        DataError: There are no batches.
 
     Source: supplement, Section 1.3.
 
@@ -228,7 +230,7 @@ def balance_thresholds(
 
 
 class _Reached(Exception):
-    """The layer that is looked for; what lies behind it need not run."""
+    """Raised at the layer that is measured, because later layers need not run."""
 
 
 def _next_layer(
@@ -240,11 +242,11 @@ def _next_layer(
     device: torch.device,
     progress: Callable[[], object] | None,
 ) -> Quantiles | None:
-    """The positive inputs of the first layer of neurons that is not `done`, by its name; None where all are."""
+    """The positive inputs of the first layer of neurons that is not `done`, by its name. None if all are done."""
     seen: dict[str, Quantiles] = {}
 
     def measure(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # Clipping at 0 commutes with percentiles, and leaves magnitudes.
+        # Clipping at 0 commutes with percentiles and leaves the magnitudes.
         seen.setdefault(name, Quantiles(name)).update(inputs[0].clamp(min=0))
         raise _Reached
 

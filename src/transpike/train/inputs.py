@@ -1,4 +1,4 @@
-"""What loaders and batches must be, whoever made them: images or frames, and a class index for each."""
+"""Checks of loaders and batches from any source: images or frames, and a class index for each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["batch_count", "check_loader", "check_outputs", "read_batch"]
 
 
 def batch_count(loader: object) -> int | None:
-    """How many batches a loader gives, if it knows.
+    """Return the number of a loader's batches, if it is known.
 
-    >>> batch_count([1, 2]), batch_count(batch for batch in [1, 2])
-    (2, None)
+    Example:
+        >>> batch_count([1, 2]), batch_count(batch for batch in [1, 2])
+        (2, None)
     """
     try:
         return len(loader)  # type: ignore[arg-type]
@@ -27,10 +28,10 @@ def batch_count(loader: object) -> int | None:
 
 
 def check_loader(name: str, loader: object, *, counted: bool) -> None:
-    """Refuse what gives no batches, where `counted` also what does not know how many.
+    """Raise an error if a loader has no batches or, if ``counted``, no known length.
 
     Raises:
-        ConfigError: naming the loader.
+        ConfigError: The message names the loader.
     """
     if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
         raise ConfigError(
@@ -45,23 +46,24 @@ def check_loader(name: str, loader: object, *, counted: bool) -> None:
 
 
 def read_batch(batch: object, *, axis: Callable[[Tensor], int], dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    """Anyone's batch as images and int64 class indices [N].
+    """Return any batch as images and int64 class indices [N].
 
-    NumPy's arrays and lists become tensors, class indices of any whole-number type int64, and images of any
-    floating-point type `dtype`. Images of whole numbers are left as they are, for a network may take them.
+    NumPy arrays and lists become tensors. Class indices of any whole-number type become int64. Images of any
+    floating-point type become `dtype`. Images of whole numbers stay unchanged, because a network may take them.
 
     Args:
         batch: a pair (images, labels).
-        axis: the axis of the samples in images.
-        dtype: that of the network's weights; None to leave images as they are.
+        axis: returns the axis of the samples in images.
+        dtype: the dtype of the network's weights. None leaves images unchanged.
 
     Raises:
-        DataError: for anything but a pair, images or labels that are no numbers, an empty batch, and labels that are
-            no class indices, one for each image.
+        DataError: The batch is not a pair, images or labels are not numbers, the batch is empty, or the labels are not
+            class indices, one for each image.
 
-    >>> images, labels = read_batch((np.zeros((2, 1, 4, 4)), [0, 1]), axis=lambda images: 0, dtype=torch.float32)
-    >>> images.dtype, labels
-    (torch.float32, tensor([0, 1]))
+    Example:
+        >>> images, labels = read_batch((np.zeros((2, 1, 4, 4)), [0, 1]), axis=lambda images: 0, dtype=torch.float32)
+        >>> images.dtype, labels
+        (torch.float32, tensor([0, 1]))
     """
     if not (isinstance(batch, list | tuple) and len(batch) == 2):
         found = f"{len(batch)} values" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"
@@ -75,17 +77,17 @@ def read_batch(batch: object, *, axis: Callable[[Tensor], int], dtype: torch.dty
 
 
 def check_outputs(outputs: object, labels: Tensor, *, extent: tuple[int, int] | None, network: str) -> None:
-    """Refuse what cannot be compared: outputs that are no logits of the batch, and labels beyond the classes.
+    """Check that outputs are logits of the batch, and that labels are among the classes.
 
     Args:
-        outputs: what the network gives.
+        outputs: the network's outputs.
         labels: class indices [N].
-        extent: the smallest and the largest of them, if they are known.
-        network: its name, for the message.
+        extent: the smallest and the largest label, if they are known.
+        network: the network's name, for the message.
 
     Raises:
-        ModelError: for outputs that are not [N, classes] or [T, N, classes].
-        DataError: for a class that the network does not have.
+        ModelError: The outputs are not [N, classes] or [T, N, classes].
+        DataError: The network does not have a class.
     """
     if not isinstance(outputs, Tensor) or outputs.ndim not in (2, 3) or outputs.shape[-2] != len(labels):
         found = list(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
@@ -104,7 +106,7 @@ def _converted(name: str, values: object) -> Tensor:
     if isinstance(values, Tensor):
         return values
     try:
-        # As an array first: torch takes long over lists of NumPy's numbers, and takes no mirrored arrays.
+        # First as an array: torch is slow with lists of NumPy's numbers and accepts no arrays with negative strides.
         return torch.from_numpy(np.array(values))
     except (TypeError, ValueError) as error:  # words, objects, lists of unequal length
         raise DataError(
@@ -113,7 +115,7 @@ def _converted(name: str, values: object) -> Tensor:
 
 
 def _hinted(message: str, labels: Tensor, samples: int) -> TranspikeError:
-    """The error for labels that are no class indices, with what makes them some."""
+    """Return the error for labels that are not class indices, with a hint how to convert them."""
     hint = ""
     if labels.ndim == 0:
         hint = "This is one sample: make batches, by a DataLoader for one."

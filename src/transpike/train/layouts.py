@@ -1,4 +1,4 @@
-"""Convolutions whose gradient oneDNN gets wrong in the channels-last layout, kept out of that layout while training."""
+"""Avoids the channels-last layout for convolutions whose gradient oneDNN computes wrongly in it."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ __all__ = ["safe_layouts"]
 
 _Conv = nn.Conv2d | nn.ConvTranspose2d
 
-# Channels that oneDNN computes together, in AVX2's registers and in AVX-512's.
+# The channels that oneDNN computes together, in registers of AVX2 and of AVX-512.
 _AVX2, _AVX512 = 8, 16
-# Up to so many pixels AVX-512's kernel works on an image at once, and makes no mistake: 27 x 27 measured, 28 x 28 not.
+# Up to so many pixels AVX-512's kernel computes an image at once, without the fault: 27 x 27 measured, 28 x 28 not.
 _AT_ONCE = 256
 
 
 @contextmanager
 def safe_layouts(network: nn.Module) -> Iterator[None]:
-    """Within it, narrow strided 1x1 convolutions that train on the CPU are given NCHW images.
+    """Give NCHW images to narrow strided 1x1 convolutions that train on the CPU, inside the context.
 
-    In channels-last, oneDNN (3.12, of torch 2.14) gathers the pixels that the stride leaves in a workspace, which it
-    overruns where there are fewer channels than fit into a register: the weights' gradient is then wrong, or the
-    process dies of signal 11 (uxlfoundation/oneDNN, issue 6035). That takes a 1x1 kernel, a stride that divides the
-    image's sides, one group, and fewer than 8 channels; with AVX-512, which has longer registers, fewer than 16, and an
-    output of 28 x 28 or more. All other convolutions keep their layout.
+    In channels-last, oneDNN (3.12, of torch 2.14) gathers the pixels that the stride leaves in a workspace. If there
+    are fewer channels than fit into a register, it writes beyond the workspace. Then the weights' gradient is wrong, or
+    the process dies of signal 11 (uxlfoundation/oneDNN, issue 6035). This needs a 1x1 kernel, a stride that divides the
+    image's sides, one group, and fewer than 8 channels. With AVX-512, which has longer registers, it needs fewer than
+    16 channels, and an output of 28 x 28 or more. All other convolutions keep their layout.
 
     Args:
-        network: what is trained. Afterwards it is as it was, but for the strides that torch notes for 1x1 weights:
-            their memory is the same in either layout.
+        network: the network that is trained. It is restored afterwards, except for the strides that torch notes for 1x1
+            weights: their memory is the same in either layout.
 
-    >>> net = nn.Conv2d(4, 8, 1, stride=2)
-    >>> images = torch.ones(2, 4, 64, 64).to(memory_format=torch.channels_last)
-    >>> with safe_layouts(net):
-    ...     net(images).is_contiguous()
-    True
-    >>> net(images).is_contiguous()
-    False
+    Example:
+        >>> net = nn.Conv2d(4, 8, 1, stride=2)
+        >>> images = torch.ones(2, 4, 64, 64).to(memory_format=torch.channels_last)
+        >>> with safe_layouts(net):
+        ...     net(images).is_contiguous()
+        True
+        >>> net(images).is_contiguous()
+        False
     """
     handles = []
     for module in network.modules():
         if isinstance(module, _Conv) and _narrow(module):
             weight = module.weight
-            # Of a 1x1 weight torch cannot tell the layout but by its strides, and follows these.
+            # torch recognises the layout of a 1x1 weight only by its strides, and follows them.
             weight.data = torch.empty_like(weight, memory_format=torch.contiguous_format).copy_(weight)
             handles.append(module.register_forward_pre_hook(_give_nchw))
     try:
@@ -62,7 +63,7 @@ def _narrow(conv: _Conv) -> bool:
 
 
 def _gathered(conv: _Conv) -> int:
-    """The channels of the larger image, whose pixels are gathered."""
+    """Return the channels of the larger image, whose pixels are gathered."""
     return conv.out_channels if isinstance(conv, nn.ConvTranspose2d) else conv.in_channels
 
 

@@ -1,4 +1,4 @@
-"""Training and measuring from Python: `fit` and `evaluate` take any module and any loaders."""
+"""Training and testing from Python: `fit` and `evaluate` take any module and any loaders."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ from transpike.train.resume import check_resumable, read_checkpoint, run_facts
 __all__ = ["evaluate", "fit", "fit_module", "tested"]
 
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What Lightning and torch raise for a checkpoint that says of itself that it is whole, and holds something else."""
+"""The exceptions of Lightning and torch for a checkpoint that claims to be complete but has other content."""
 
 
 class _Data(L.LightningDataModule):
-    """Each process's share of the loaders, cut once Lightning knows how many processes there are."""
+    """Each process's share of the loaders, selected when Lightning knows the number of processes."""
 
     def __init__(self, seed: int, train: Batches | None, held_out: Batches | None) -> None:
         super().__init__()
-        # There may be fewer batches held out than processes.
+        # There may be fewer validation batches than processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.seed, self.train, self.held_out = seed, train, held_out
 
@@ -96,50 +96,53 @@ def fit(
     """Train a classifier.
 
     The folder receives `last.ckpt` after every epoch and on a signal, `best.ckpt` by validation accuracy, `curves.csv`
-    and TensorBoard events; and, as that of a command, run.json, in the end weights.safetensors, model.json and
-    results.json. `transpike report` reads it. So do `transpike evaluate`, `analyze` and `convert`, if the network is of
-    `create_model` and the images are those of `Loaders.of`, or are named by --data.
+    and TensorBoard events. Like the folder of a command, it also receives run.json and, in the end,
+    weights.safetensors, model.json and results.json. `transpike report` reads it. So do `transpike evaluate`, `analyze`
+    and `convert`, if the network comes from `create_model` and the images come from `Loaders.of` or are named by
+    --data.
 
-    A run stopped by Ctrl-C or SIGTERM continues after the last batch that it trained on; one that was killed, after its
-    last finished epoch. In one process on the CPU it then gives bit for bit the weights of a run that never stopped.
-    Batches of the broken epoch that are behind it are fetched again, but not trained on.
+    A run that was stopped by Ctrl-C or SIGTERM continues after its last trained batch. A run that was killed continues
+    after its last finished epoch. In one process on the CPU, the final weights equal those of an uninterrupted run bit
+    for bit. Batches of the interrupted epoch that are already trained are fetched again, but not trained on.
 
-    Under torchrun each process takes every world-th batch: the batch size is that of one process, and of an epoch's
-    last batches those are left out that are fewer than the processes.
+    Under torchrun each process takes every world-th batch. So the batch size is that of one process. At the end of an
+    epoch, batches are left out if they are fewer than the processes.
 
     Args:
-        model: any module that gives [N, classes], or [T, N, classes] with `options.steps`; changed in place.
+        model: any module that returns [N, classes], or [T, N, classes] with `options.steps`. It is changed in place.
         loaders: training and validation batches.
         options: how to train.
-        folder: where the run is written: a new or empty folder. A `RunFolder` has a record already, which whoever began
-            it completes.
+        folder: the folder of the run, which must be new or empty. A `RunFolder` already has a record, which its creator
+            completes.
         resume: continue from the folder's `last.ckpt`. Model, loaders and options must be those of the first start.
-        encode: turns images [N, *] into what a spiking network takes; by default they are repeated over time, and
-            frames [T, N, C, H, W] are taken as they are.
-        reset: puts a spiking network's state back to its start; called before each batch. `reset_net` by default.
+        encode: turns images [N, *] into a spiking network's input. By default they are repeated over time, and frames
+            [T, N, C, H, W] stay unchanged.
+        reset: resets a spiking network's state; called before each batch. The default is `reset_net`.
         watching: further callbacks of Lightning.
 
     Returns:
-        The trained network and its curves. Its weights are those of the last epoch, or of the best on the validation
-        images where `options.keep` says so.
+        The trained network and its curves. Its weights are those of the last epoch, or with `options.keep` those of the
+        best epoch on the validation images.
 
     Raises:
-        ConfigError: if there is nothing to resume from, or what there is belongs to another network, other options or
-            other images; if the folder holds anything else; if a loader has no length.
-        ModelError: for a checkpoint that is damaged, or has been changed since it was written.
-        DataError: for frames of another T than `options.steps`.
-        TranspikeError: if the loss is no longer finite; it names the step, the terms and the last good checkpoint.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the batch at hand is done.
+        ConfigError: There is nothing to resume from, or it belongs to another network, other options or other images.
+            Or the folder holds anything else, or a loader has no length.
+        ModelError: A checkpoint is damaged, or has changed since it was written.
+        DataError: The frames have another T than `options.steps`.
+        TranspikeError: The loss is no longer finite. The message names the step, the terms and the last good
+            checkpoint.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present batch is done.
 
-    >>> import tempfile
-    >>> from torch.utils.data import DataLoader, TensorDataset
-    >>> images = torch.eye(4).repeat(16, 1)
-    >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
-    >>> options = TrainOptions(epochs=3, machine=Machine(accelerator="cpu"))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fitted = fit(nn.Linear(4, 4), Loaders(loader, loader), options, folder=folder)
-    >>> fitted.validation_accuracy, fitted.epoch
-    (1.0, 3)
+    Example:
+        >>> import tempfile
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> images = torch.eye(4).repeat(16, 1)
+        >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
+        >>> options = TrainOptions(epochs=3, machine=Machine(accelerator="cpu"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fitted = fit(nn.Linear(4, 4), Loaders(loader, loader), options, folder=folder)
+        >>> fitted.validation_accuracy, fitted.epoch
+        (1.0, 3)
     """
     options = options or TrainOptions()
     classifier = Classifier(model, options, encode=encode, reset=reset)
@@ -152,7 +155,7 @@ def fit(
 
 
 def tested(classifier: Classifier, loaders: Loaders) -> Evaluation | None:
-    """The test of a network that was trained, if there are test images."""
+    """Return the test of a trained network, if there are test images."""
     if loaders.test is None:
         return None
     return evaluate(
@@ -168,7 +171,7 @@ def tested(classifier: Classifier, loaders: Loaders) -> Evaluation | None:
 def fit_module(
     classifier: Classifier, loaders: Loaders, *, folder: Path, resume: bool, watching: Sequence[Callback] = ()
 ) -> Fitted:
-    """What `fit` does, for a `Classifier` of any loss; `watching` are further callbacks."""
+    """Do the work of `fit`, for a `Classifier` with any loss. `watching` are further callbacks."""
     model, options = classifier.model, classifier.options
     checkpoint = folder / "last.ckpt"
     check_folder(folder, resume=resume)
@@ -210,7 +213,7 @@ def fit_module(
     epoch, accuracy = len(curves.rows), curves.rows[-1].get("validation_accuracy")
     if options.keep == "best":
         epoch, accuracy = checkpoints.best_epoch, checkpoints.best
-    # Read back even for the last epoch: a finished run that is resumed trains nothing that could leave its average.
+    # Read it even after the last epoch, because a finished run that is resumed trains nothing and has no average.
     kept = read_checkpoint(checkpoints.folder / f"{options.keep}.ckpt", remedy="Train again.")
     classifier.load_state_dict(kept["state_dict"])
     return Fitted(model.eval(), curves.rows, epoch, accuracy)
@@ -225,21 +228,21 @@ def evaluate(
     encode: Callable[[Tensor], Tensor] | None = None,
     reset: Callable[[nn.Module], object] | None = None,
 ) -> Evaluation:
-    """Accuracy of any classifier, artificial, spiking or converted; under torchrun each image counts once.
+    """Test any classifier, artificial, spiking or converted. Under torchrun each image counts once.
 
     Args:
-        model: gives [N, classes], or [T, N, classes]; measured in evaluation mode.
-        loader: batches of (images, labels), a generator for one.
+        model: returns [N, classes], or [T, N, classes]. It is tested in evaluation mode.
+        loader: batches of (images, labels), for instance a generator.
         machine: devices and precision.
-        steps: time steps T of a spiking network, which sees every image T times; None for other networks, and for
-            converted ones, which have their own.
+        steps: time steps T of a spiking network, which sees every image T times. None for other networks, and for
+            converted ones, which have their own steps.
         encode: as in `fit`.
         reset: as in `fit`.
 
     Raises:
-        ConfigError: if there is no image.
-        DataError: for batches that are no pairs, and for labels that are no class indices of the network.
-        ModelError: for outputs that are not [N, classes] or [T, N, classes].
+        ConfigError: There are no images.
+        DataError: Batches are not pairs, or labels are not class indices of the network.
+        ModelError: Outputs are not [N, classes] or [T, N, classes].
 
     >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], machine=Machine(accelerator="cpu")).images
     3
@@ -258,7 +261,7 @@ def _trainer(machine: Machine, **kwargs: Any) -> L.Trainer:
     nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
     strategy: Any = "auto"
     if processes * nodes > 1:
-        # Buffers are sent once an epoch: see Classifier.
+        # Buffers are sent once for each epoch: see Classifier.
         strategy = DDPStrategy(broadcast_buffers=False)
         atexit.register(_leave_group)
     return L.Trainer(
@@ -276,7 +279,7 @@ def _trainer(machine: Machine, **kwargs: Any) -> L.Trainer:
 
 
 def _processes(machine: Machine) -> int:
-    """Processes on this node: torchrun's, else one for each GPU in use, else one."""
+    """Return the number of processes on this node: torchrun's, otherwise one for each GPU in use, otherwise one."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return int(os.environ["LOCAL_WORLD_SIZE"])
     gpus = torch.cuda.device_count() if machine.accelerator != "cpu" else 0
@@ -290,14 +293,14 @@ def _processes(machine: Machine) -> int:
 
 
 def _leave_group() -> None:
-    """Without it, gloo's threads may abort a process that is about to end."""
+    """Leave the process group. Otherwise gloo's threads may abort a process that is about to end."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from the user what Lightning says about matters that are decided here, and how it ends on Ctrl-C."""
+    """Hide Lightning's messages about matters that are decided here, and its own end on Ctrl-C."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     interrupt = signal.getsignal(signal.SIGINT)
     levels = [logger.level for logger in loggers]
@@ -306,7 +309,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
-            # DistributedDataParallel's view of a 1x1 convolution's gradient: a remark on speed.
+            # A remark on speed about DistributedDataParallel's view of a 1x1 convolution's gradient.
             warnings.filterwarnings("ignore", message="Grad strides do not match")
             yield
     except SystemExit as ending:
@@ -315,6 +318,6 @@ def _quiet() -> Iterator[None]:
         raise
     finally:
         if interrupt is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, interrupt)  # which it leaves ignored
+            signal.signal(signal.SIGINT, interrupt)  # Lightning leaves it ignored
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""Mixing pairs of images of a batch, and their targets with them."""
+"""Mixes pairs of images of a batch, and their targets."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ __all__ = ["Mixture", "mix"]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Image i is made of `share` of image i and the rest of image `partner[i]`."""
+    """Image i consists of `share` of image i and the rest of image `partner[i]`."""
 
     partner: Tensor
     share: float
 
     def target(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Probabilities [N, classes] for class indices [N].
+        """Return probabilities [N, classes] for class indices [N].
 
-        >>> Mixture(torch.tensor([1, 0]), 0.75).target(torch.tensor([0, 2]), 3)
-        tensor([[0.7500, 0.0000, 0.2500],
-                [0.2500, 0.0000, 0.7500]])
+        Example:
+            >>> Mixture(torch.tensor([1, 0]), 0.75).target(torch.tensor([0, 2]), 3)
+            tensor([[0.7500, 0.0000, 0.2500],
+                    [0.2500, 0.0000, 0.7500]])
         """
         own = F.one_hot(labels, num_classes).float()
         return self.share * own + (1 - self.share) * own[self.partner]
@@ -34,12 +35,13 @@ def mix(images: Tensor, *, mixup: float = 0.0, cutmix: float = 0.0, dim: int = 0
 
     Args:
         images: [*, C, H, W].
-        mixup: alpha of Beta(alpha, alpha), from which the share is drawn; 0 for none.
-        cutmix: alpha of Beta(alpha, alpha), from which the kept area is drawn; 0 for none. With both, one is drawn.
+        mixup: alpha of Beta(alpha, alpha), which draws the share. 0 for none.
+        cutmix: alpha of Beta(alpha, alpha), which draws the area of the first image. 0 for none. With both, each batch
+            draws one.
         dim: the axis of the samples: 1 for frames [T, N, C, H, W], so that all frames of a recording mix alike.
 
     Returns:
-        The mixed images, and what they are mixed of.
+        The mixed images, and the pairs and shares of the mixture.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; Yun et al., "CutMix", ICCV 2019.
     """

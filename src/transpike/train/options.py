@@ -1,4 +1,4 @@
-"""How to train, as values: every field is a flag of `transpike train` and a key of the files in `configs/`."""
+"""Training options as values: every field is a flag of `transpike train` and a key of the files in `configs/`."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ from transpike.errors import ConfigError
 __all__ = ["EPOCHS", "Arguments", "Machine", "Optim", "Recipe", "TrainOptions", "checked_seed", "epochs_for"]
 
 Arguments = dict[str, Any]
-"""What a network, a neuron, an encoder or a method takes by keyword, as YAML or JSON write it."""
+"""Keyword arguments of a network, a neuron, an encoder or a method, as YAML or JSON write them."""
 
 EPOCHS = {
     **{"digits": 40, "mnist": 10, "fashion_mnist": 30, "cifar10": 100, "cifar100": 200, "folder": 100},
     **{"nmnist": 20, "cifar10_dvs": 100, "dvs128_gesture": 100},
 }
-"""Epochs by data set: enough for the default network and optimiser."""
+"""Default epochs for each data set: enough for the default network and optimiser."""
 
 
 def checked_seed(seed: object) -> int:
-    """``seed``, if it is one.
+    """Return ``seed`` if it is valid.
 
     Raises:
-        ConfigError: for another value.
+        ConfigError: It is not valid.
     """
     return whole("seed", seed, least=0, most=2**32 - 1)
 
 
 def epochs_for(data: str, epochs: int | None) -> int:
-    """``epochs``, or where there are none those of `EPOCHS`.
+    """Return ``epochs``, or if it is None the default in `EPOCHS`.
 
-    >>> epochs_for("digits", None), epochs_for("digits", 3)
-    (40, 3)
+    Example:
+        >>> epochs_for("digits", None), epochs_for("digits", 3)
+        (40, 3)
     """
     return EPOCHS.get(data, 100) if epochs is None else epochs
 
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser and its learning rate, which changes with every batch: a linear warm-up, then half a cosine or
-    stairs down.
+    """The optimiser and its learning rate, which changes with every batch. After a linear warm-up it falls along half a
+    cosine, or in steps.
 
     Attributes:
         name: "sgd" (with momentum) or "adamw".
         lr: The highest learning rate.
         lr_min: The learning rate at the end of the cosine.
-        milestones: Epochs after each of which `decay` multiplies the learning rate. These stairs replace the cosine.
-        decay: The factor of the stairs.
+        milestones: After each of these epochs, the learning rate is multiplied by `decay`. It then falls in such steps
+            only, and not along a cosine.
+        decay: The factor by which the learning rate changes after each epoch of `milestones`.
         warmup: Length of the warm-up in epochs. It may be a fraction.
         weight_decay: L2 penalty (sgd) or decoupled decay (adamw).
         decay_all: Apply the decay also to norm weights and biases.
@@ -97,9 +99,9 @@ class Recipe:
         label_smoothing: The share of the target that is spread over all classes.
         mixup: Alpha of the Beta distribution that mixes pairs of images. 0 means no mixing.
         cutmix: Alpha of the Beta distribution of the pasted area. 0 means no pasting. If mixup is set too, each batch
-            draws one of both.
+            uses one of the two, at random.
         mix_share: The share of the batches that are mixed.
-        mix_epochs: Mix only in this many first epochs. None means all epochs.
+        mix_epochs: The number of epochs, from the first, in which images are mixed. None means all epochs.
         ema: Decay per step of a moving average of the weights. The average is then validated, tested and exported. None
             means no average.
         loss: "ce", cross-entropy of the mean over time; or "tet", cross-entropy of every step (spiking networks).
@@ -135,8 +137,8 @@ class Machine:
     Attributes:
         precision: "32-true" or "bf16-mixed".
         accelerator: "auto", "cpu" or "gpu".
-        devices: The number of devices. "auto" means all GPUs, or one CPU process. Under torchrun its number of
-            processes counts.
+        devices: The number of devices. "auto" means all GPUs, or one CPU process. Under torchrun, the number of its
+            processes is used instead.
     """
 
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -167,10 +169,11 @@ class TrainOptions:
     Raises:
         ConfigError: A value is out of range. The message names the option.
 
-    >>> TrainOptions(epochs=0)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: epochs=0: expected a whole number of at least 1.
+    Example:
+        >>> TrainOptions(epochs=0)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: epochs=0: expected a whole number of at least 1.
     """
 
     epochs: int = 100

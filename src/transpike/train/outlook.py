@@ -1,4 +1,4 @@
-"""What a training will take, said before it is spent; and a word when it leads nowhere."""
+"""Estimates the time of a training before it is spent, and warns if a network does not learn."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from transpike.train.options import TrainOptions
 __all__ = ["Outlook", "at_chance", "span"]
 
 SOON = 20.0
-"""Seconds after which the line about the whole training's time is printed; a shorter training prints none."""
+"""Seconds above which the time of the whole training is printed. A shorter training prints none."""
 
 PATIENCE = 3
-"""Epochs that a network has to leave chance, beyond the warm-up."""
+"""Epochs that a network has to become better than chance, in addition to the warm-up."""
 
 
 class Outlook(L.Callback):
-    """Prints the number of parameters and the size of a checkpoint, then how long the training takes; warns of one that
-    stays at chance.
+    """Prints the number of parameters, the size of a checkpoint and the training's time; warns if it stays at chance.
 
     Args:
-        curves: the rows of the epochs; its callback comes before this one.
-        bar: above it the lines are printed.
-        clock: gives seconds.
+        curves: the rows of the epochs. Its callback must come before this one.
+        bar: the progress bar, above which the lines are printed.
+        clock: returns seconds.
 
     Attributes:
-        started: whether the training has begun; before, a checkpoint is read.
+        started: whether the training has begun. Before that, a checkpoint is read.
     """
 
     def __init__(self, curves: Curves, bar: OneBar, *, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -60,7 +59,7 @@ class Outlook(L.Callback):
             self._say(estimate(trainer, spent / (self._batches - 1)))
             self._silent = True
         elif self._batches == 1:
-            # It begins with what is done once: kernels are compiled, files are opened.
+            # The first batches also do what is needed only once, such as compiling kernels and opening files.
             self._began += spent
             if spent >= SOON:
                 self._say(f"{estimate(trainer, spent)}, if all take as long as the first")
@@ -83,11 +82,11 @@ class Outlook(L.Callback):
 
 
 def estimate(trainer: L.Trainer, seconds: float) -> str:
-    """How long the batches that are left take; one of validation a third of one of training, for it goes forward only.
+    """Return the time for the remaining batches. A validation batch, which only goes forward, counts as a third.
 
     Args:
-        trainer: in training.
-        seconds: of a training batch.
+        trainer: a trainer in training.
+        seconds: the time of a training batch.
     """
     left = int(trainer.estimated_stepping_batches) - trainer.global_step
     share = sum(trainer.num_val_batches) / (3 * trainer.num_training_batches)
@@ -95,15 +94,16 @@ def estimate(trainer: L.Trainer, seconds: float) -> str:
 
 
 def due(options: TrainOptions) -> int:
-    """The epoch after which a network should have left chance."""
+    """Return the epoch after which a network should be better than chance."""
     return PATIENCE + math.ceil(options.optim.warmup)
 
 
 def at_chance(row: dict[str, float], classes: int) -> bool:
-    """Whether an epoch's accuracies, of training and validation, are what guessing gives, or hardly more.
+    """Whether an epoch's accuracies in training and validation are hardly better than guessing.
 
-    >>> at_chance({"train_accuracy": 0.11, "validation_accuracy": 0.09}, 10), at_chance({"train_accuracy": 0.3}, 10)
-    (True, False)
+    Example:
+        >>> at_chance({"train_accuracy": 0.11, "validation_accuracy": 0.09}, 10), at_chance({"train_accuracy": 0.3}, 10)
+        (True, False)
     """
     chance = 1 / classes
     best = max(row["train_accuracy"], row.get("validation_accuracy", 0.0))
@@ -111,7 +111,7 @@ def at_chance(row: dict[str, float], classes: int) -> bool:
 
 
 def checkpoint_bytes(classifier: Classifier) -> int:
-    """Of one checkpoint: weights, what the optimiser remembers of each, and their average if there is one."""
+    """The bytes of one checkpoint: weights, the optimiser's state for each, and their average if there is one."""
     state: int = sum(getattr(value, "nbytes", 0) for value in classifier.state_dict().values())
     trained: int = sum(p.nbytes for p in classifier.trained.parameters() if p.requires_grad)
     optim, averaged = classifier.options.optim, classifier.options.recipe.ema is not None
@@ -120,10 +120,11 @@ def checkpoint_bytes(classifier: Classifier) -> int:
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it.
+    """Return a duration in everyday words.
 
-    >>> span(42), span(700), span(8000), span(3e5)
-    ('about 42 s', 'about 12 min', 'about 2 h 13 min', 'about 3 d 11 h')
+    Example:
+        >>> span(42), span(700), span(8000), span(3e5)
+        ('about 42 s', 'about 12 min', 'about 2 h 13 min', 'about 3 d 11 h')
     """
     if seconds < 90:
         return f"about {seconds:.0f} s"

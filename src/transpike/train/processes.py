@@ -1,4 +1,4 @@
-"""Where to compute: a device that must be there; several processes, of which one writes, and how they add up."""
+"""The devices and processes: checks a device, joins several processes (one writes), and sums over them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["checked_device", "first_process", "join_processes"]
 
 
 def first_process() -> bool:
-    """Whether this process is the one that writes and prints.
+    """Whether this is the process that writes and prints.
 
-    >>> first_process()
-    True
+    Example:
+        >>> first_process()
+        True
     """
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -28,14 +29,14 @@ def first_process() -> bool:
 def join_processes(device: str) -> Callable[[Tensor], Tensor] | None:
     """Join the processes of torchrun.
 
-    Args:
-        device: where each computes: cpu, or cuda.
+    device: the device type of each process: cpu, or cuda.
 
     Returns:
-        What sums a tensor over the processes; None where torchrun has not started this one.
+    A function that sums a tensor over the processes. None if torchrun has not started this process.
 
-    >>> join_processes("cpu") is None
-    True
+    Example:
+        >>> join_processes("cpu") is None
+        True
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
@@ -50,10 +51,10 @@ def join_processes(device: str) -> Callable[[Tensor], Tensor] | None:
 
 
 def checked_device(name: str) -> str:
-    """``name``, if something can be computed there.
+    """Return ``name`` if it is a device that can compute.
 
     Raises:
-        ConfigError: if PyTorch knows no such device, or this machine has none.
+        ConfigError: PyTorch does not know such a device, or this machine has none.
     """
     try:
         torch.empty(0, device=name)

@@ -1,4 +1,4 @@
-"""Silent steps chosen anew for tuned weights, by accuracy on validation images, beside what the converted ones need."""
+"""Chooses silent steps anew for tuned weights, by accuracy on validation images, compared with the converted ones."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["Judge", "Judged", "Silencing", "rechoose"]
 Weights = Literal["converted", "tuned"]
 
 CHOSEN_ON = 48
-"""Validation images on which proposals of silent steps are made: one half by the rule's simulations."""
+"""The number of validation images for proposals of silent steps. Half of them are simulated by the rule."""
 
 
 @dataclass(frozen=True)
 class Silencing:
-    """The limit of silent steps, and how they are judged.
+    """The limit of silent steps, and how choices are judged.
 
     Attributes:
-        silent: The most silent steps of a layer that the bound allows for; layers that had fewer keep theirs.
-        penalty: Weight of the squared excess over the bound; 0 trains for the labels alone.
+        silent: The most silent steps of a layer for which the bound is computed. Layers with fewer keep theirs.
+        penalty: Weight of the squared excess over the bound. 0 trains for the labels only.
         tolerance: Percentage points of validation accuracy that may be lost.
-        judged: Judge on so many validation images, the first.
+        judged: Judge on this many validation images, the first ones.
     """
 
     silent: int = 0
@@ -52,7 +52,7 @@ class Silencing:
 
 @dataclass(frozen=True)
 class Judged:
-    """A network on images: accuracy and equal predictions in [0, 1], mean cross-entropy, how many images."""
+    """A network's results on images: accuracy and equal predictions in [0, 1], mean cross-entropy, number of images."""
 
     accuracy: float
     agreement: float
@@ -68,7 +68,7 @@ def rechoose(
     silencing: Silencing,
     judge: Judge,
 ) -> tuple[SpikingNetwork, tuple[Schedule, ...]]:
-    """The network with the least latency of those as accurate as ``before``, and what was judged."""
+    """Return the network with the least latency among those as accurate as ``before``, and all judged choices."""
     images = collect(batches, CHOSEN_ON).to(before.device)
     rows: list[Schedule] = []
     networks: list[SpikingNetwork] = []
@@ -97,7 +97,7 @@ def rechoose(
 
 
 def _fewer(network: SpikingNetwork, waits: Mapping[str, int], images: Tensor) -> list[tuple[str, SpikingNetwork]]:
-    """The network with fewer silent steps, a choice a latency, the least latency first."""
+    """Return the network with fewer silent steps, one choice for each latency, the least latency first."""
     limited = network.timed(waits)
     found = {limited.latency: ("at the limit", limited)}
     for price, one in proposals(network, images):
@@ -106,7 +106,7 @@ def _fewer(network: SpikingNetwork, waits: Mapping[str, int], images: Tensor) ->
 
 
 class Judge:
-    """Measures networks beside the artificial one that was converted."""
+    """Compares networks with the artificial network that was converted."""
 
     def __init__(self, original: SpikingNetwork, read: Callable[[object], tuple[Tensor, Tensor]]) -> None:
         self.original, self.read, self.images = original, read, 0

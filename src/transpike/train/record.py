@@ -1,4 +1,4 @@
-"""What a training leaves beside its checkpoints: its results; from Python, also the record that a command writes."""
+"""Writes a training's results; for runs from Python, also the record that a command writes."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def python_run(
     resume: bool,
     more: dict[str, object] | None = None,
 ) -> Iterator[RunFolder]:
-    """The folder of a run that Python code begins or continues; run.json says what the commands go by.
+    """Open the folder of a run that Python code begins or continues. run.json has the data that the commands need.
 
     Args:
         verb: the function, "fit" or "distill".
         model: the network.
         loaders: its images.
         options: how it is trained.
-        folder: of the run.
+        folder: the folder of the run.
         resume: whether it continues.
-        more: for run.json.
+        more: further data for run.json.
 
     Raises:
         ConfigError: as `check_folder` and `training_run`.
     """
     check_folder(folder, resume=resume)
-    if resume and not (folder / "run.json").is_file():  # its checkpoint was brought here
+    if resume and not (folder / "run.json").is_file():  # only the checkpoint was copied here
         yield RunFolder(folder)
         return
     sets = loaders.sets
@@ -70,10 +70,10 @@ def python_run(
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse a folder whose checkpoint would be lost, or that has none to go on from.
+    """Check that no checkpoint in the folder would be lost and, to resume, that there is one.
 
     Raises:
-        ConfigError: saying what to do.
+        ConfigError: The message says what to do.
     """
     if resume and not (folder / "last.ckpt").is_file():
         raise ConfigError(f"{folder}: nothing to resume (no last.ckpt). Remove the folder and start a new run.")
@@ -97,16 +97,16 @@ def leave(
 
     Args:
         run: the folder.
-        fitted: what training gave.
-        tested: its test; None without test images.
-        loaders: of what it was trained on.
-        classifier: what was trained.
-        distillation: what the network learned from, if it was not labels alone.
+        fitted: the result of training.
+        tested: its test. None without test images.
+        loaders: the loaders of the training.
+        classifier: the trained classifier.
+        distillation: the settings of its distillation. None if it learned only from labels.
     """
     if not first_process():
         return
     model = _own(fitted.model)
-    # No command knows another input code than the default one.
+    # The commands know only the default input code.
     made = describe_network(model) if classifier.encode is None else None
     about = made or {"name": network_name(model), "own": True}
     if odd := [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]:
@@ -120,7 +120,7 @@ def leave(
 
 
 def image_facts(sets: ImageSets | EventSets | None) -> dict[str, object]:
-    """What model.json says of the images of a network: their set, classes and normalisation."""
+    """Return what model.json contains about the images of a network: their set, classes and normalisation."""
     if sets is None:
         return {}
     facts = {name: getattr(sets, name) for name in ("class_names", "mean", "std", "split_by") if hasattr(sets, name)}
@@ -128,12 +128,12 @@ def image_facts(sets: ImageSets | EventSets | None) -> dict[str, object]:
 
 
 def after_training(results: Evaluation, fitted: Fitted, *, distillation: Distillation | None = None) -> Training:
-    """The results of a test, and of the training before it.
+    """Return the results of a test, and of the training before it.
 
     Args:
-        results: of the network that was trained.
-        fitted: what training gave.
-        distillation: what the network learned from, if it was not labels alone.
+        results: the test of the trained network.
+        fitted: the result of training.
+        distillation: the settings of its distillation. None if it learned only from labels.
     """
     return Training(
         **{one.name: getattr(results, one.name) for one in fields(results)},
@@ -145,7 +145,7 @@ def after_training(results: Evaluation, fitted: Fitted, *, distillation: Distill
 
 
 def epochs_of(curves: list[dict[str, float]]) -> tuple[Epoch, ...]:
-    """A row an epoch, as training gives them; a loss of several terms has each by name.
+    """Return a row for each epoch of the curves. A loss with several terms has each of them by name.
 
     >>> row = {"epoch": 1, "loss": 2.0, "train_accuracy": 0.5, "cross_entropy": 1.5, "kd": 0.5, "lr": 0.1, "seconds": 3}
     >>> epochs_of([row])[0].terms
@@ -168,19 +168,19 @@ def epochs_of(curves: list[dict[str, float]]) -> tuple[Epoch, ...]:
 
 
 def _own(model: nn.Module) -> nn.Module:
-    """The module within what torch.compile makes of it."""
+    """Return the module inside the result of torch.compile."""
     inner: nn.Module = getattr(model, "_orig_mod", model)
     return inner
 
 
 def network_name(model: nn.Module) -> str:
-    """That of `create_model`, or of its class."""
+    """Return the network's name in `create_model`, or the name of its class."""
     model = _own(model)
     return str((describe_network(model) or {}).get("name", type(model).__name__))
 
 
 def _dataset(loaders: Loaders) -> str:
-    """The set's name, or what holds the images."""
+    """Return the set's name, or the name of the object that holds the images."""
     if loaders.sets is not None:
         return loaders.sets.name
     return type(getattr(loaders.train, "dataset", loaders.train)).__name__

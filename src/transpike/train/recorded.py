@@ -1,4 +1,4 @@
-"""The options of an earlier run, as its run.json has them: what other commands go by is checked as it is read."""
+"""Reads the options of an earlier run from its run.json, and checks those that other commands use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["filled_loading", "read_options", "recorded_loading"]
 
 
 def read_options(folder: Path) -> Arguments:
-    """The options of the run in ``folder``; empty if it holds none that can be read.
+    """Return the options of the run in ``folder``. Empty if it has none that can be read.
 
     Raises:
-        ConfigError: one that other commands go by is of another type than a run writes; with the file and its name.
+        ConfigError: An option that other commands use has a wrong type. The message names the file and the option.
     """
     try:
         run = read_run(folder)
@@ -39,10 +39,10 @@ def read_options(folder: Path) -> Arguments:
 
 
 def recorded_loading(options: Mapping[str, Any], run: Path | str) -> Loading:
-    """How a run loaded its images, of its `read_options`; by default where it does not say.
+    """Return how a run loaded its images, from its `read_options`, with defaults for missing entries.
 
     Raises:
-        ConfigError: for a value that cannot be, naming the run.
+        ConfigError: A value is not valid. The message names the run.
     """
     try:
         return Loading(**options.get("loading", {}))
@@ -51,10 +51,11 @@ def recorded_loading(options: Mapping[str, Any], run: Path | str) -> Loading:
 
 
 def filled_loading(loading: Loading, known: Loading) -> Loading:
-    """``loading``, and where it does not say how the network takes its images, what is ``known`` of that.
+    """Return ``loading``, with missing facts about the network's images taken from ``known``.
 
-    >>> filled_loading(Loading(batch_size=32), Loading(mean=(0.3,), std=(0.4,), batch_size=64)).mean
-    (0.3,)
+    Example:
+        >>> filled_loading(Loading(batch_size=32), Loading(mean=(0.3,), std=(0.4,), batch_size=64)).mean
+        (0.3,)
     """
     open_, facts = asdict(loading), asdict(known)
     names = ("mean", "std", "size", "crop", "interpolation", "outputs")
@@ -69,7 +70,7 @@ def _loading(options: Record, name: str) -> None:
 
 
 def _training(options: Record, name: str) -> None:
-    """How `train` and `distill` trained stands in an object of its own."""
+    """Read how `train` and `distill` trained, which is an object of its own."""
     inner = options.record(name)
     if inner.has("machine"):
         inner.record("machine")
@@ -82,4 +83,4 @@ READ: dict[str, Callable[[Record, str], object]] = {
     "loading": _loading,
     "options": _training,
 }
-"""Options of a run that other commands go by, and what reads each."""
+"""The options of a run that other commands use, and the reader of each."""

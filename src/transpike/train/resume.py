@@ -1,4 +1,4 @@
-"""Whether a checkpoint is the one to go on from: whole, as it was written, and of the run that goes on."""
+"""Checks that a run can continue from a checkpoint: it is complete, unchanged, and belongs to this run."""
 
 from __future__ import annotations
 
@@ -26,34 +26,35 @@ PARTS = (CONTENTS, RUN, "callbacks", "loops", "state_dict")
 
 
 def run_facts(options: TrainOptions, *, batches: int, validates: bool) -> dict[str, object]:
-    """What a checkpoint says of its run. Another run's checkpoint says something else; the machine may change."""
-    # As in run.json, from which a resumed command reads them.
+    """Return the facts about a run that its checkpoint stores. They differ between runs; the machine may change."""
+    # In the form of run.json, from which a resumed command reads them.
     settled = plain({name: value for name, value in asdict(options).items() if name != "machine"})
     return {"options": settled, "training batches": batches, "validates": validates}
 
 
 def seal(checkpoint: dict[str, object], facts: Mapping[str, object]) -> None:
-    """Add the facts of the run, and a table of all that the checkpoint holds, to a checkpoint about to be written.
+    """Add the facts of the run, and a table of the whole content, to a checkpoint before it is written.
 
-    >>> checkpoint: dict[str, object] = {"epoch": 3, "rows": [{"loss": 0.5}]}
-    >>> seal(checkpoint, {})
-    >>> checkpoint["contents"]["rows.0.loss"]
-    '0.5'
+    Example:
+        >>> checkpoint: dict[str, object] = {"epoch": 3, "rows": [{"loss": 0.5}]}
+        >>> seal(checkpoint, {})
+        >>> checkpoint["contents"]["rows.0.loss"]
+        '0.5'
     """
     checkpoint[RUN] = dict(facts)
     checkpoint[CONTENTS] = dict(_contents(checkpoint))
 
 
 def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str, Any]:
-    """A checkpoint of `fit`.
+    """Read a checkpoint of `fit`.
 
     Args:
         path: the file.
         remedy: what to do if it cannot be used, as a sentence.
-        values: whether to read the tensors' values; else they are on the meta device.
+        values: whether to read the tensors' values. Otherwise they are on the meta device.
 
     Raises:
-        ModelError: if it is missing, damaged, written by something else, or has been changed since.
+        ModelError: It is missing or damaged, has another origin, or has changed since it was written.
     """
     found = read_archive(path, remedy=remedy, values=values)
     if not isinstance(found, dict) or not all(isinstance(found.get(name), Mapping) for name in PARTS):
@@ -66,18 +67,18 @@ def read_checkpoint(path: Path, *, remedy: str, values: bool = True) -> dict[str
 def check_resumable(
     checkpoint: Path, module: nn.Module, callbacks: list[Callback], facts: Mapping[str, object], *, keep: str
 ) -> None:
-    """Make sure that a run can go on from a checkpoint, before anything of it is changed.
+    """Check that a run can continue from a checkpoint, before anything is changed.
 
     Args:
-        checkpoint: the run's `last.ckpt`; where the best epoch's weights count, `best.ckpt` beside it is looked at too.
-        module: what is to be trained.
-        callbacks: of the training.
-        facts: of the run; see `run_facts`.
-        keep: which weights are handed on, "last" or "best".
+        checkpoint: the run's `last.ckpt`. If the best epoch's weights count, `best.ckpt` beside it is checked too.
+        module: the module to train.
+        callbacks: the callbacks of the training.
+        facts: the facts of the run; see `run_facts`.
+        keep: which weights are returned, "last" or "best".
 
     Raises:
-        ModelError: if a checkpoint is missing, damaged, or has been changed.
-        ConfigError: if it is of another network, other options or other images.
+        ModelError: A checkpoint is missing or damaged, or has changed.
+        ConfigError: It belongs to another network, other options or other images.
     """
     best = checkpoint.with_name("best.ckpt")
     remedy = (
@@ -113,7 +114,7 @@ def _shapes(state: Mapping[str, object]) -> dict[str, object]:
 
 
 def _contents(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every value within others as a text, by where it stands; containers by their kind and length."""
+    """Yield every nested value as a text, by its path; containers by their kind and length."""
     if isinstance(value, Mapping):
         inner = {key: each for key, each in value.items() if name or key != CONTENTS}
         if name:

@@ -1,4 +1,4 @@
-"""What runs begin with that train: their folder, T, and the numbers of steps that they are tested at."""
+"""The start of runs that train: their folder, T, and the numbers of steps for tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transpike.train.processes import first_process
 __all__ = ["STEPS", "checked_steps", "has_epochs", "student_steps", "training_run"]
 
 STEPS = 4
-"""T of a spiking network where none is given."""
+"""The default T of a spiking network."""
 
 
 @contextmanager
@@ -32,15 +32,15 @@ def training_run(
     again: str | None = None,
     subject: str = "",
 ) -> Iterator[RunFolder]:
-    """The folder of a run that trains: a new one, or the one that continues. After Ctrl-C it tells how to go on.
+    """Open the folder of a run that trains, a new one or one that continues. After Ctrl-C it prints how to continue.
 
     Args:
         verb: the command.
-        options: what run.json says of them.
+        options: the options for run.json.
         resume: the folder to continue.
-        out: the folder to make; None for one under runs/.
-        again: what continues it; by default the command.
-        subject: what the command is given first.
+        out: the folder to create. None for one under runs/.
+        again: what continues the run. The default is the command.
+        subject: the first argument of the command.
 
     Raises:
         ConfigError: as `start_run`.
@@ -59,18 +59,18 @@ def training_run(
 
 
 def has_epochs(folder: Path) -> bool:
-    """Whether a run that is resumed has anything to go on from; one that was killed in its first epoch begins again."""
+    """Whether a resumed run has a checkpoint to continue from. If it was killed in its first epoch, it starts again."""
     if any(os.path.lexists(folder / name) for name in ("last.ckpt", "weights.safetensors", "results.json")):
         return True
-    (folder / "best.ckpt").unlink(missing_ok=True)  # it is written just before last.ckpt, and will be once more
+    (folder / "best.ckpt").unlink(missing_ok=True)  # written just before last.ckpt; it will be written again
     return False
 
 
 def checked_steps(test_steps: list[int] | int | None) -> list[int] | None:
-    """Numbers of steps as a list.
+    """Return numbers of steps as a list.
 
     Raises:
-        ConfigError: one is below 1.
+        ConfigError: One is below 1.
     """
     counts = [test_steps] if isinstance(test_steps, int) else test_steps
     if min(counts or [1]) < 1:
@@ -79,10 +79,10 @@ def checked_steps(test_steps: list[int] | int | None) -> list[int] | None:
 
 
 def student_steps(model: str, data: str, steps: int | None) -> int | None:
-    """T, or None for an artificial network.
+    """Return T, or None for an artificial network.
 
     Raises:
-        ConfigError: Network and data, or T, do not go together.
+        ConfigError: Network and data, or network and T, do not fit together.
     """
     if is_run(model):
         about = read_description(model)

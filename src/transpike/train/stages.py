@@ -1,4 +1,4 @@
-"""The networks of the hybrid route: what each is made from, and the folders in which runs leave them."""
+"""The networks of the hybrid route: the arguments that create them, and the folders in which runs save them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from transpike.train.options import Arguments
 __all__ = ["FOLDERS", "Network", "Shape", "check_images", "check_networks", "stage_folder"]
 
 FOLDERS = {"ann": "ann", "balance": "balanced", "tune": "tuned"}
-"""Where a stage that is not the last leaves its network."""
+"""The place in which a stage, except the last, saves its network."""
 
 
 class Shape(TypedDict):
-    """What `create_model` takes of images and their classes."""
+    """The arguments of `create_model` that describe images and classes."""
 
     num_classes: int
     in_channels: int
@@ -31,7 +31,7 @@ class Shape(TypedDict):
 
 @dataclass(frozen=True)
 class Network:
-    """A network, and what `create_model` makes it from."""
+    """A network, and the arguments of `create_model` that create it."""
 
     model: nn.Module
     name: str
@@ -39,19 +39,19 @@ class Network:
 
     @classmethod
     def load(cls, folder: Path) -> Network:
-        """The network that a run left in a folder."""
+        """Load the network that a run saved in a folder."""
         about = read_description(folder)
         return cls(create_model(folder), about["name"], about.get("kwargs", {}))
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """By layer of neurons; none of an artificial network."""
+        """Return the thresholds by layer of neurons; none for an artificial network."""
         found = ((name, getattr(node, "v_threshold", None)) for name, node in self.model.named_modules())
         return {name: float(threshold) for name, threshold in found if threshold is not None}
 
 
 def stage_folder(name: str, stage: str) -> Path | None:
-    """The folder in which an earlier run left a stage's network; None where ``name`` is a network's."""
+    """Return the folder in which an earlier run saved a stage's network. None if ``name`` is the name of a network."""
     folder = Path(name)
     if name in model_names() or not os.path.isdir(folder):
         return None
@@ -60,17 +60,17 @@ def stage_folder(name: str, stage: str) -> Path | None:
 
 
 def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Arguments) -> None:
-    """Make sure that an artificial network and its spiking twin can be made.
+    """Check that an artificial network and its spiking twin can be created.
 
     Args:
-        ann: its name, or a folder that holds it, which knows its arguments.
-        network: what both take.
-        alone: what it alone takes.
-        neuron: what its twin alone takes.
+        ann: its name, or a folder that holds it, which contains its arguments.
+        network: the arguments of both.
+        alone: the arguments of the artificial network only.
+        neuron: the arguments of its twin only.
 
     Raises:
         ConfigError: as `check_twin`.
-        ModelError: as `check_twin`, or if the folder holds a spiking network.
+        ModelError: as `check_twin`; or the folder holds a spiking network.
     """
     given = {"network": network, "pretraining.network": alone, "neuron": neuron}
     folder = stage_folder(ann, "ann")
@@ -88,15 +88,15 @@ def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Ar
 
 
 def check_images(folder: Path, about: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    """Make sure that a network takes images as this run's encoder lays them out, normalised as it needs them.
+    """Check that a network takes images in the layout of this run's encoder, with the normalisation that it needs.
 
     Args:
-        folder: the network's.
-        about: what its model.json says.
-        wanted: what it must say of images and classes.
+        folder: the network's folder.
+        about: the content of its model.json.
+        wanted: the required facts about images and classes.
 
     Raises:
-        ModelError: naming what differs.
+        ModelError: The message names the difference.
     """
     pairs = {name: (_listed(about.get(name)), _listed(value)) for name, value in wanted.items()}
     wrong = [f"{name} {found}, here {needed}" for name, (found, needed) in pairs.items() if found != needed]
@@ -108,5 +108,5 @@ def check_images(folder: Path, about: Mapping[str, object], wanted: Mapping[str,
 
 
 def _listed(value: object) -> object:
-    """A tuple as JSON holds it."""
+    """Return a tuple as JSON stores it."""
     return list(value) if isinstance(value, tuple) else value

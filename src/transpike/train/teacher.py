@@ -1,4 +1,4 @@
-"""A trained network as a teacher: how it takes a student's images, and what it says of them."""
+"""A trained network as a teacher: its input for a student's images, and its outputs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from transpike.train.losses import readout
 __all__ = ["TargetCache", "Teacher", "TeacherInput", "head_weight", "input_of", "merge_frames"]
 
 LOGITS = ""
-"""The name of the whole network, as in `named_modules()`: its output."""
+"""The name of the whole network in `named_modules()`. Its tap is the network's output."""
 
 
 @dataclass(frozen=True)
 class TeacherInput:
-    """How a teacher takes the images that the student is given.
+    """Turns the student's images into the teacher's input.
 
     Attributes:
-        size: side of the teacher's images in pixels, to which a batch is resized; None leaves it as it is.
-        scale: per channel; the teacher sees images * scale + offset. None where both are normalised alike.
-        offset: per channel.
-        steps: T of a spiking teacher; None for an artificial one.
-        encode: images to what it takes; by default they are repeated over time, or left as they are.
+        size: the side of the teacher's images in pixels, to which a batch is resized. None leaves it unchanged.
+        scale: a number for each channel: the teacher sees images * scale + offset. None if both have the same
+            normalisation.
+        offset: a number for each channel.
+        steps: T of a spiking teacher. None for an artificial one.
+        encode: turns images into the teacher's input. By default they are repeated over time for a spiking teacher.
     """
 
     size: int | None = None
@@ -47,10 +48,11 @@ class TeacherInput:
     def renormalized(
         given: tuple[Sequence[float], Sequence[float]], wanted: tuple[Sequence[float], Sequence[float]]
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Scale and offset from images normalised by one (mean, std) to another.
+        """Return scale and offset from images normalised by one (mean, std) to another.
 
-        >>> TeacherInput.renormalized(((0.5,), (0.25,)), ((0.25,), (0.5,)))
-        ((0.5,), (0.5,))
+        Example:
+            >>> TeacherInput.renormalized(((0.5,), (0.25,)), ((0.25,), (0.5,)))
+            ((0.5,), (0.5,))
         """
         (mean, std), (new_mean, new_std) = given, wanted
         scale = tuple(a / b for a, b in zip(std, new_std, strict=True))
@@ -58,10 +60,10 @@ class TeacherInput:
         return scale, offset
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] as the teacher takes them, [T, N, C, H, W] if it spikes; frames merged to its T.
+        """Images [N, C, H, W] as the teacher takes them, [T, N, C, H, W] if it spikes. Frames are merged to its T.
 
         Raises:
-            DataError: for frames that an artificial teacher is given, or an encoder.
+            DataError: An artificial teacher or an encoder receives frames.
         """
         if images.ndim == 5:
             if self.encode is not None:
@@ -87,18 +89,18 @@ def input_of(
     steps: int | None = None,
     encoder: Encoder | None = None,
 ) -> TeacherInput:
-    """How a network takes the images of a data set, by what is known of those that it was trained on.
+    """Return a network's input for the images of a data set, from the facts about its training images.
 
     Args:
-        known: of the network's images: ``mean``, ``std``, ``image_size``; with an encoder also ``steps``, None for a
-            network that takes what the encoder shows in all.
+        known: facts about the network's images: ``mean``, ``std``, ``image_size``; with an encoder also ``steps``,
+            which is None for a network that takes the sum of the encoder's output.
         sets: the data set.
-        size: side of its images in pixels, in place of what is known.
+        size: the side of its images in pixels, instead of the known one.
         steps: T of a spiking network.
-        encoder: of `transpike.coding`, behind which the network was trained.
+        encoder: the encoder of `transpike.coding` with which the network was trained.
 
     Raises:
-        ConfigError: if an encoder lays images of this size out otherwise than the network takes them.
+        ConfigError: The encoder lays out images of this size in another way than the network takes them.
     """
     scale = offset = None
     if isinstance(sets, ImageSets) and known.get("mean") and len(known["mean"]) == sets.channels:
@@ -110,7 +112,7 @@ def input_of(
 
 
 def _side_before(encoder: Encoder, wanted: int, size: int | None, side: int) -> int:
-    """Side of the images that an encoder lays out at ``wanted``: ``size``, or the data's ``side`` if it does so."""
+    """The side of images that an encoder lays out as ``wanted``: ``size``, or the data's ``side`` if possible."""
     whole, _ = encoder.input_size((wanted, wanted))
     for one in [side, whole] if size is None else [size]:
         if encoder.output_size((one, one))[0] == wanted:
@@ -121,13 +123,14 @@ def _side_before(encoder: Encoder, wanted: int, size: int | None, side: int) -> 
 
 
 def merge_frames(frames: Tensor, steps: int) -> Tensor:
-    """Frames of events [F, N, C, H, W] as fewer, [steps, N, C, H, W]: neighbours are added up.
+    """Merge frames of events [F, N, C, H, W] into fewer, [steps, N, C, H, W], by adding neighbours.
 
     Raises:
-        DataError: if F is no multiple of ``steps``.
+        DataError: F is not a multiple of ``steps``.
 
-    >>> merge_frames(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1, 1), 2).flatten()
-    tensor([3., 7.])
+    Example:
+        >>> merge_frames(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1, 1), 2).flatten()
+        tensor([3., 7.])
     """
     if len(frames) % steps:
         raise DataError(f"{len(frames)} frames cannot be merged into {steps}: load a multiple of {steps}.")
@@ -135,10 +138,11 @@ def merge_frames(frames: Tensor, steps: int) -> Tensor:
 
 
 def head_weight(model: nn.Module, classes: int) -> Tensor | None:
-    """The weights [classes, C] of the last linear layer, or 1x1 convolution, that gives so many; None without one.
+    """Return the weights [classes, C] of the last linear layer or 1x1 convolution with so many outputs, or None.
 
-    >>> head_weight(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), 2).shape
-    torch.Size([2, 3])
+    Example:
+        >>> head_weight(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), 2).shape
+        torch.Size([2, 3])
     """
     found = None
     for module in model.modules():
@@ -148,19 +152,20 @@ def head_weight(model: nn.Module, classes: int) -> Tensor | None:
 
 
 class TargetCache:
-    """What a teacher said of images, found again by their content: for images that come again unchanged.
+    """Caches the teacher's outputs by image content. It helps only if images repeat without augmentation.
 
-    Without random augmentation, or with little, each image is shown to the teacher once and not in every epoch. Several
-    runs may share a cache, if they have the same teacher and `TeacherInput`.
+    With little or no random augmentation, the teacher sees each image only once and not in every epoch. Several runs
+    may share a cache if they have the same teacher and `TeacherInput`.
 
     Args:
-        mebibytes: of main memory; when they are full, nothing new is kept.
+        mebibytes: the size in main memory. When it is full, nothing new is stored.
 
-    >>> cache = TargetCache(mebibytes=1)
-    >>> image = torch.ones(1, 2, 2)
-    >>> cache.keep(image, {"logits": torch.tensor([1.0, 2.0])})
-    >>> cache.find(image, ["logits"])
-    {'logits': tensor([1., 2.])}
+    Example:
+        >>> cache = TargetCache(mebibytes=1)
+        >>> image = torch.ones(1, 2, 2)
+        >>> cache.keep(image, {"logits": torch.tensor([1.0, 2.0])})
+        >>> cache.find(image, ["logits"])
+        {'logits': tensor([1., 2.])}
     """
 
     def __init__(self, mebibytes: int) -> None:
@@ -168,12 +173,12 @@ class TargetCache:
         self._known: dict[bytes, dict[str, Tensor]] = {}
 
     def find(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor] | None:
-        """What was kept of an image, if all the names were."""
+        """Return the stored outputs of an image, if all the names are stored."""
         said = self._known.get(self._key(image), {})
         return said if all(name in said for name in names) else None
 
     def keep(self, image: Tensor, said: Mapping[str, Tensor]) -> None:
-        """Keep what was said of an image, while there is room."""
+        """Store the outputs of an image, while there is room."""
         size = sum(value.nbytes for value in said.values())
         if size <= self.room:
             self.room -= size
@@ -187,15 +192,15 @@ class TargetCache:
 
 
 class Teacher:
-    """A trained network as a source of targets: in evaluation mode, without gradients, at its own input size.
+    """A trained network that gives targets: in evaluation mode, without gradients, at its own input size.
 
-    It is no module of what is trained: no optimiser, checkpoint or average of weights sees it.
+    It is not a module of the trained network, so no optimiser, checkpoint or average of weights includes it.
 
     Args:
-        model: gives [N, classes], or [T, N, classes].
-        taps: of its features, by name; none for methods that need logits alone.
-        given: how it takes the student's images.
-        cache: remembers what it said.
+        model: returns [N, classes], or [T, N, classes].
+        taps: the taps of its features, by name. None are needed for methods that use only logits.
+        given: turns the student's images into its input.
+        cache: caches its outputs.
     """
 
     def __init__(
@@ -222,12 +227,12 @@ class Teacher:
         return self
 
     def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [N, classes] and features {name: [N, C, H, W]} of a batch as the student is given it."""
+        """Return logits [N, classes] and features {name: [N, C, H, W]} for a batch of the student."""
         said = self._say(images) if self.cache is None else self._remember(images, self.cache)
         return said[LOGITS], {name: said[name] for name in self.taps}
 
     def _say(self, images: Tensor) -> dict[str, Tensor]:
-        self.model.eval()  # a trainer puts into training mode whatever it finds
+        self.model.eval()  # a trainer sets every module that it finds to training mode
         reset_net(self.model)
         with torch.no_grad(), self._recorded as recorded:
             said = {LOGITS: readout(self.model(self.given(images)))}

@@ -1,9 +1,9 @@
 """The lowering of PyTorch's operators that are more than a function of values, by the operator's name.
 
-Each takes the `transpike.conversion.lowering.Lowering`, the node, and the operator's arguments by their names (the
-first is ``input``); activations are names of operations, parameters are tensors. It returns the name of the operation
-it emitted, a list of them, or UNSUPPORTED where these arguments have no form of its own; `functions.called` is tried
-then.
+A lowering takes the `transpike.conversion.lowering.Lowering`, the node, and the operator's arguments by their names
+(the first is ``input``). Activations are names of operations, and parameters are tensors. It returns the name of the
+operation that it emitted, a list of names, or UNSUPPORTED if it has no form for these arguments. Then
+`functions.called` is tried.
 """
 
 from __future__ import annotations
@@ -30,4 +30,4 @@ SIZED = (
     | set(shapes.RESHAPES)
     | {"slice", "view_copy", "split_with_sizes", "conv2d", "convolution"}
 )
-"""Operators whose arguments may hold the number of samples, as a size."""
+"""Operators whose arguments may contain the number of samples, as a size."""

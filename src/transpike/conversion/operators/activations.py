@@ -1,4 +1,4 @@
-"""Piecewise linear functions and maxima: what neurons compute."""
+"""Lowers piecewise linear functions and maxima, which neurons compute."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def clamp(to: Lowering, node: Node, input: Input, min: Value = None, max: Value 
 
 
 def _number(bound: Value) -> float | None:
-    """A bound that is one number, as trained clips are."""
+    """Return a bound that is one number. A bound of a trained clip may be a tensor with one value."""
     if isinstance(bound, Tensor) and bound.numel() == 1:
         return float(bound)
     return float(bound) if isinstance(bound, (int, float)) else None
@@ -89,7 +89,7 @@ def minimum(to: Lowering, node: Node, input: Input, other: Input) -> Value:
 
 
 def _bounded(to: Lowering, node: Node, a: Input, b: Input, side: str) -> Value:
-    """The larger or the smaller of two; a clip where one of them is a number."""
+    """Return the larger or the smaller of two values. This is a clip if one of them is a number."""
     x, bound = (a, b) if isinstance(a, str) else (b, a)
     if isinstance(x, str) and not isinstance(bound, str) and _number(bound) is not None:
         return clamp(to, node, x, min=bound) if side == "min" else clamp(to, node, x, max=bound)

@@ -1,4 +1,4 @@
-"""Sums and differences of activations, arithmetic with constants, BatchNorm, means."""
+"""Lowers sums and differences of activations, arithmetic with constants, BatchNorm and means."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _activation(x: Input) -> str:
 
 
 def addcmul(to: Lowering, node: Node, input: Input, tensor1: Input, tensor2: Input, *, value: float = 1) -> Value:
-    """Linear where one of the factors is a constant."""
+    """Lower ``addcmul``, which is linear if one of the factors is a constant."""
     constant, x = (tensor1, tensor2) if isinstance(tensor2, str) else (tensor2, tensor1)
     if isinstance(constant, str) or not isinstance(x, str):
         return UNSUPPORTED
@@ -69,7 +69,7 @@ def addcmul(to: Lowering, node: Node, input: Input, tensor1: Input, tensor2: Inp
 
 
 def combined(to: Lowering, node: Node, a: str, b: str, *, alpha: float = 1, form: Form | None = None) -> Value:
-    """``a + alpha b``, broadcast."""
+    """Emit ``a + alpha b``, broadcast."""
     form = form or to.form(first_tensor(node), [a, b])
     if form is None:
         return to.mixed(node, [a, b])
@@ -88,7 +88,7 @@ def affine(
     shift: Known | None = None,
     form: Form | None = None,
 ) -> Value:
-    """``x * scale + shift``; a constant that is wider than ``x`` repeats it."""
+    """Emit ``x * scale + shift``. If a constant is wider than ``x``, ``x`` is repeated."""
     result = first_tensor(node)
     form = form or to.form(result, [x])
     source = to.aligned(node, x, form) if form else None
@@ -121,7 +121,7 @@ def batch_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = False,
 ) -> Value:
-    """An affine step with the statistics of training."""
+    """Emit an affine step with the statistics of training."""
     if isinstance(weight, str) or isinstance(bias, str):
         return UNSUPPORTED
     if not isinstance(running_mean, Tensor) or not isinstance(running_var, Tensor) or training:
@@ -159,7 +159,7 @@ def decomposed_batch_norm(
 def mean(
     to: Lowering, node: Node, input: str, dim: int | Sequence[int] | None = None, keepdim: bool = False, **_: Value
 ) -> Value:
-    """The average over axes of a sample."""
+    """Emit the average over axes of a sample."""
     return _reduce(to, node, "mean", input, dim, keepdim)
 
 

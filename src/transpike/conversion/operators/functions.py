@@ -1,4 +1,4 @@
-"""Any function of values, as a call: elementwise, over axes, or over the last axes."""
+"""Lowers any function of values to a call: elementwise, over axes, or over the last axes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["call", "called", "elementwise"]
 
 
 def called(to: Lowering, node: Node, arguments: Mapping[str, Value], values: Sequence[str]) -> Value:
-    """``node`` as a call of its own operator, if a function may hold it."""
+    """Emit ``node`` as a call of its own operator, if a function may contain this operator."""
     name, result = to.full_name(node), node.meta["val"]
     if not isinstance(result, Tensor) or not isinstance(node.target, OpOverload):
         return UNSUPPORTED
@@ -35,7 +35,7 @@ def called(to: Lowering, node: Node, arguments: Mapping[str, Value], values: Seq
         if dims is None or whole is None:
             return to.mixed(node, values)
         translated = dims[0] if isinstance(axes, int) else dims
-        args, kwargs = ({**held, "dim": translated} if "dim" in held else held for held in (args, kwargs))
+        args, kwargs = ({**part, "dim": translated} if "dim" in part else part for part in (args, kwargs))
     elif name in TRAILING and len(values) == 1:
         shape = args["normalized_shape"]
         assert isinstance(shape, (list, tuple))
@@ -49,7 +49,7 @@ def called(to: Lowering, node: Node, arguments: Mapping[str, Value], values: Seq
 def elementwise(
     to: Lowering, node: Node, name: str, args: Sequence[Value], kwargs: Mapping[str, Value] | None = None
 ) -> Value:
-    """A call of ``name`` on activations and constants that broadcast against each other."""
+    """Emit a call of ``name`` on activations and constants that broadcast against each other."""
     names = [value for value in args if isinstance(value, str) and value in to.ops]
     form = to.form(node.meta["val"], names)
     if form is None:
@@ -82,7 +82,7 @@ def call(
     form: Form | None = None,
     part: str = "",
 ) -> str:
-    """An operation of kind ``call``: one operator of the graph's values."""
+    """Emit an operation of kind ``call``: one operator applied to the graph's values."""
     tensors: dict[str, Tensor] = {}
     inputs: list[str] = []
 

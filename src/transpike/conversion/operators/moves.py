@@ -1,7 +1,7 @@
-"""Any operator that only moves values of a sample, repeats them, or puts constants between them: as an index.
+"""Lowers operators that only move or repeat a sample's values, or put constants between them: as an index.
 
-What it does is found by running it: on numbers that say where each value came from, for two samples at once, so that
-whatever mixes them shows.
+The index is found by running the operator on numbers that name the source of each value. This is done for two samples
+at once, so that an operator which mixes samples is noticed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MOVES = (
 
 
 def move(to: Lowering, node: Node, **_: Value) -> Value:
-    """``node`` as one gathering by index, and a constant where it puts constants."""
+    """Emit ``node`` as one gathering by index, plus a constant if the operator puts constants."""
     names = [to.env[source] for source in node.all_input_nodes]
     inputs = list(dict.fromkeys(name for name in names if isinstance(name, str)))
     value = node.meta["val"]
-    found = to.counted(value) if isinstance(value, Tensor) else None
-    if found is None:
+    counted = to.counted(value) if isinstance(value, Tensor) else None
+    if counted is None:
         return to.mixed(node, inputs) if isinstance(value, Tensor) else UNSUPPORTED
     like = to.form(value, inputs)
     sizes = {name: math.prod(to.ops[name].shape) for name in inputs}
@@ -52,7 +52,7 @@ def move(to: Lowering, node: Node, **_: Value) -> Value:
         constant = _run(to, node, blank, constants=True)
     except (RuntimeError, TypeError, IndexError, NotImplementedError):
         return UNSUPPORTED
-    for form in [like] if like else Form.merged(*found, value.shape):  # copies that the operator itself makes
+    for form in [like] if like else Form.merged(*counted, value.shape):  # the operator itself merges copies
         (first, second), (shift, other) = form.front(moved), form.front(constant)
         alike = torch.equal(first + total * (first > 0), second) and torch.equal(shift, other)
         if alike and bool((first <= total).all()):
@@ -61,20 +61,20 @@ def move(to: Lowering, node: Node, **_: Value) -> Value:
 
 
 def _run(to: Lowering, node: Node, values: dict[str, Tensor], *, constants: bool) -> Tensor:
-    """The operator on ``values`` for two samples; its floating-point constants are zeros unless ``constants``."""
+    """Run the operator on ``values`` for two samples. Its floating-point constants are zeros unless ``constants``."""
 
     def value(source: Node) -> Any:
-        found = to.env[source]
-        if isinstance(found, str):
-            return values[found]
-        if isinstance(found, torch.SymInt):
-            return to.size(found, 2)
-        if not isinstance(found, Tensor):
-            return found
-        found = _twice(to, source, found)
-        if not found.is_floating_point():
-            return found.cpu()
-        return found.double().cpu() if constants else torch.zeros(found.shape, dtype=torch.float64)
+        env_value = to.env[source]
+        if isinstance(env_value, str):
+            return values[env_value]
+        if isinstance(env_value, torch.SymInt):
+            return to.size(env_value, 2)
+        if not isinstance(env_value, Tensor):
+            return env_value
+        env_value = _twice(to, source, env_value)
+        if not env_value.is_floating_point():
+            return env_value.cpu()
+        return env_value.double().cpu() if constants else torch.zeros(env_value.shape, dtype=torch.float64)
 
     args, kwargs = map_arg((node.args, node.kwargs), value)
     assert callable(node.target)
@@ -83,11 +83,11 @@ def _run(to: Lowering, node: Node, values: dict[str, Tensor], *, constants: bool
 
 
 def _twice(to: Lowering, source: Node, constant: Tensor) -> Tensor:
-    """A constant for two samples that is known for one."""
-    found = to.counted(source.meta["val"])
-    if found is None:
+    """Return a constant for two samples from the constant for one."""
+    counted = to.counted(source.meta["val"])
+    if counted is None:
         return constant
-    axis, copies = found
+    axis, copies = counted
     form = Form(
         (*constant.shape[:axis], *((copies,) if copies > 1 else ()), *constant.shape[axis + 1 :]), axis, 1, copies
     )
@@ -95,11 +95,11 @@ def _twice(to: Lowering, source: Node, constant: Tensor) -> Tensor:
 
 
 def _recipe(to: Lowering, node: Node, inputs: list[str], form: Form) -> dict[str, object]:
-    """How to make the index at another size of the image: the operator, if it moves the values of one sample alone."""
+    """Return how to compute the index at another image size: the operator, if it moves one sample's values alone."""
     plain = len(inputs) == 1 and to.forms[inputs[0]] == Form(to.forms[inputs[0]].shape) and form == Form(form.shape)
     source, *args = node.args or (None,)
-    held = not node.kwargs and all(isinstance(value, (int, float)) for value in flat(args))
-    if not (plain and held and isinstance(source, Node) and to.env[source] == inputs[0]):
+    only_numbers = not node.kwargs and all(isinstance(value, (int, float)) for value in flat(args))
+    if not (plain and only_numbers and isinstance(source, Node) and to.env[source] == inputs[0]):
         return {}
     return {"move": [Lowering.full_name(node), [list(a) if isinstance(a, (list, tuple)) else a for a in args]]}
 
@@ -131,7 +131,7 @@ def _gathered(
 
 
 def expanded(to: Lowering, node: Node, x: str, form: Form) -> str:
-    """``x`` repeated along axes of one, up to ``form``."""
+    """Emit ``x`` repeated along axes of one, up to ``form``."""
     source = to.ops[x].shape
     if source == form.shape:
         return x
@@ -143,13 +143,15 @@ def expanded(to: Lowering, node: Node, x: str, form: Form) -> str:
 
 
 def constant_like(to: Lowering, node: Node, **_: Value) -> Value:
-    """A constant of an activation's shape, for one sample."""
+    """Return a constant with an activation's shape, for one sample."""
 
     def value(source: Node) -> Any:
-        found = to.env[source]
-        if isinstance(found, str):
-            return torch.zeros(to.forms[found].own(1), dtype=source.meta["val"].dtype, device=source.meta["val"].device)
-        return to.size(found, 1) if isinstance(found, torch.SymInt) else found
+        env_value = to.env[source]
+        if isinstance(env_value, str):
+            return torch.zeros(
+                to.forms[env_value].own(1), dtype=source.meta["val"].dtype, device=source.meta["val"].device
+            )
+        return to.size(env_value, 1) if isinstance(env_value, torch.SymInt) else env_value
 
     args, kwargs = map_arg((node.args, node.kwargs), value)
     assert callable(node.target)

@@ -1,4 +1,4 @@
-"""Norms by statistics of each sample, softmax and attention's like that PyTorch has under several names."""
+"""Lowers norms by statistics of each sample, softmax, and similar functions that PyTorch has under several names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def group_norm(
     eps: float = 1e-5,
     **_: Value,
 ) -> Value:
-    """Copies merged with the samples are groups of their own."""
+    """Emit a group norm. Copies that are merged with the samples are groups of their own."""
     form = to.forms[input]
     if form == Form(form.shape):
         return call(to, node, "group_norm.default", [input, num_groups, weight, bias, eps], form=form)

@@ -1,4 +1,4 @@
-"""Windows of an image as rows: convolution whose kernel comes from the input, and windows put together again."""
+"""Lowers operators on windows of an image: convolution with a computed kernel, and the sum of overlapping windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["OPERATORS", "computed_convolution", "pair"]
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, ...]:
-    """One number for both axes, or one each."""
+    """Return one number for both axes, or one for each."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * 2 if len(values) == 1 else values
 
@@ -33,14 +33,14 @@ def computed_convolution(
     groups: int | torch.SymInt,
     **window: int | Sequence[int],
 ) -> Value:
-    """A convolution of two axes whose kernel is an activation: the product of every window with it.
+    """Emit a convolution over two axes whose kernel is an activation: the product of every window with the kernel.
 
-    The usual way to write it makes the samples groups: images [1, N * C, H, W], kernels [N * out, C / groups, ...].
+    Models usually write it with samples as groups: images [1, N * C, H, W], kernels [N * out, C / groups, ...].
     """
     image, weights = to.forms[x], to.forms[kernel]
-    found = to.counted(node.meta["val"])
+    counted = to.counted(node.meta["val"])
     merged = image.axis == 1 and image.ndim == 4 and image.outer == 1 and image.shape[0] == 1
-    if not merged or weights.axis or weights.outer > 1 or weights.ndim != 4 or not found or found[0] != 1:
+    if not merged or weights.axis or weights.outer > 1 or weights.ndim != 4 or not counted or counted[0] != 1:
         return UNSUPPORTED
     count, (channels, *size) = to.size(groups, 1), image.shape[-3:] if image.copies > 1 else (1, *image.shape[-2:])
     outputs, (inner, *taps) = weights.copies, weights.shape[-3:]
@@ -65,7 +65,7 @@ def computed_convolution(
 
 
 def col2im(to: Lowering, node: Node, input: str, output_size: list[int], kernel_size: list[int], **how: Value) -> Value:
-    """The sum of windows that overlap: for each pixel, the values that it takes, and a sum over them."""
+    """Emit the sum of overlapping windows: for each pixel, gather its values from the windows and add them."""
     form = to.forms[input]
     if form.axis or form.outer > 1 or form.ndim != 3:
         return to.mixed(node, [input])

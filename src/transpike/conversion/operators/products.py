@@ -1,4 +1,4 @@
-"""Sums of products: of two activations (attention), or of one with constants that no linear layer is."""
+"""Lowers sums of products: of two activations (attention), or of one activation with constants beyond linear layers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def einsum(to: Lowering, node: Node, equation: str, tensors: Sequence[Input], **
 def contracted(
     to: Lowering, node: Node, terms: Sequence[str], result: str, a: Input, b: Input, *, value: Form | None = None
 ) -> Value:
-    """``einsum`` of the model's own axes, named by letters."""
+    """Emit ``einsum`` over the model's own axes, named by letters."""
     names = [x for x in (a, b) if isinstance(x, str)]
     batch = {term[to.forms[x].axis] for term, x in zip(terms, (a, b), strict=True) if isinstance(x, str)}
     form = value or to.form(node.meta["val"], names)
@@ -70,7 +70,7 @@ def contracted(
 
 
 def matmul(to: Lowering, node: Node, input: Input, other: Input) -> Value:
-    """Broadcast axes of one take any letter; vectors have one axis."""
+    """Emit a matrix product. Broadcast axes of one may have any letter; vectors have one axis."""
     sizes = [to.forms[x].ndim if isinstance(x, str) else x.ndim for x in (input, other) if not isinstance(x, float)]
     if len(sizes) < 2:
         return UNSUPPORTED
@@ -130,7 +130,7 @@ def attention(
     scale: float | None = None,
     **_: Value,
 ) -> Value:
-    """Two products, with a scale, a mask and a softmax between them."""
+    """Emit two products, with a scale, a mask and a softmax between them."""
     if not (isinstance(query, str) and isinstance(key, str) and isinstance(value, str)) or _.get("enable_gqa"):
         return UNSUPPORTED
     form, other = to.forms[query], to.forms[key]
@@ -161,7 +161,7 @@ def attention(
 
 
 def flash_attention(to: Lowering, node: Node, query: str, key: str, value: str, *args: Value, **how: Value) -> Value:
-    """The form into which attention decomposes where other work in place needs it: its result and statistics."""
+    """Emit the form of attention that in-place operations elsewhere produce. It returns the result and statistics."""
     result = attention(to, node, query, key, value, **how)  # type: ignore[arg-type]
     return [result, None]
 

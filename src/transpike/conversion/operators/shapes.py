@@ -1,4 +1,4 @@
-"""Operators that move values about in regular ways: reshape, permute, cat, stack, slices; resampling."""
+"""Lowers regular moves of values (reshape, permute, cat, stack, slices) and resampling."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["OPERATORS", "image", "pad", "permuted", "reshaped", "restored"]
 
 def reshape(to: Lowering, node: Node, input: str, *_: Value, **__: Value) -> Value:
     value = node.meta["val"]
-    found = to.counted(value)
-    form = to.forms[input].reshaped(*found, value.shape) if found else None
+    counted = to.counted(value)
+    form = to.forms[input].reshaped(*counted, value.shape) if counted else None
     return to.mixed(node, [input]) if form is None else reshaped(to, node, input, form)
 
 
 def reshaped(to: Lowering, node: Node, x: str, form: Form) -> str:
-    """``x`` in another form of as many values."""
+    """Emit ``x`` in another form with as many values."""
     if form == to.forms[x]:
         return x
     return to.emit(node, "reshape", [x], value=form, args={"shape": list(form.shape)})
@@ -36,17 +36,17 @@ def permute(to: Lowering, node: Node, input: str, dims: list[int]) -> Value:
 
 
 def permuted(to: Lowering, node: Node, x: str, dims: Sequence[int]) -> str:
-    """``x`` with the model's own axes in another order."""
+    """Emit ``x`` with the model's own axes in another order."""
     form = to.forms[x]
     order = [d % form.ndim for d in dims]
     axes = [form.dim(d) for d in order]
-    kept = [axis for axis in axes if axis is not None]
-    shape = tuple(form.shape[axis - 1] for axis in kept)
+    own_axes = [axis for axis in axes if axis is not None]
+    shape = tuple(form.shape[axis - 1] for axis in own_axes)
     moved = Form(shape, order.index(form.axis), form.outer, form.inner)
-    if form.copies > 1:  # the copies are an axis of the graph's too
-        kept = [form.axis + 1 if axis is None else axis for axis in axes]
-        moved = Form(tuple(form.shape[axis - 1] for axis in kept), moved.axis, form.outer, form.inner)
-    return to.emit(node, "permute", [x], value=moved, args={"dims": [0, *kept]})
+    if form.copies > 1:  # the copies are an axis of the graph too
+        own_axes = [form.axis + 1 if axis is None else axis for axis in axes]
+        moved = Form(tuple(form.shape[axis - 1] for axis in own_axes), moved.axis, form.outer, form.inner)
+    return to.emit(node, "permute", [x], value=moved, args={"dims": [0, *own_axes]})
 
 
 def transpose(to: Lowering, node: Node, input: str, *pair: int, **named: int) -> str:
@@ -145,7 +145,7 @@ def unbind(to: Lowering, node: Node, input: str, dim: int = 0) -> Value:
 def slice_scatter(
     to: Lowering, node: Node, input: Input, src: Input, dim: int, start: int | None, end: int | None, step: int
 ) -> Value:
-    """``input`` with a part replaced, which is what writing in place into a slice comes to."""
+    """Emit ``input`` with a part replaced. This is the result of writing in place into a slice."""
     if isinstance(src, str) and to.same(node.meta["val"], src):
         return src
     if not (isinstance(input, str) and isinstance(src, str)) or step != 1 or to.forms[input].dim(dim) is None:
@@ -177,7 +177,7 @@ def copy(to: Lowering, node: Node, input: Input, src: Input, **_: Value) -> Valu
 
 
 def image(to: Lowering, node: Node, x: str) -> str | None:
-    """``x`` as images [N, channels, \\*], copies of samples as channels; None if the samples are not first."""
+    """Emit ``x`` as images [N, channels, \\*] with copies of samples as channels. None if samples are not first."""
     form = to.forms[x]
     if form.axis or form.ndim < 3 or form.outer > 1:
         return None
@@ -186,14 +186,14 @@ def image(to: Lowering, node: Node, x: str) -> str | None:
 
 
 def restored(to: Lowering, node: Node, x: str, y: str) -> str:
-    """``y``, made of `image` of ``x``, with copies merged with the samples again."""
+    """Emit ``y``, the result for the `image` of ``x``, with copies merged with the samples again."""
     form = to.forms[x]
     shape = (*form.shape[: 1 + (form.copies > 1)], *to.forms[y].shape[1:])
     return reshaped(to, node, y, Form(shape, 0, 1, form.copies))
 
 
 def pad(to: Lowering, node: Node, x: str, pads: list[int]) -> str:
-    """Zeros on the sides, as ``torch.nn.functional.pad``."""
+    """Emit zeros on the sides, as ``torch.nn.functional.pad`` does."""
     form, sizes = to.forms[x], list(to.ops[x].shape)
     for k in range(len(pads) // 2):
         sizes[-1 - k] += pads[2 * k] + pads[2 * k + 1]

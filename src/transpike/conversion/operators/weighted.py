@@ -1,4 +1,4 @@
-"""Operators with weights: linear maps and convolutions."""
+"""Lowers operators with weights: linear maps and convolutions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def conv(
     groups: int,
     output_padding: int | Sequence[int] | None = None,
 ) -> Value:
-    """A convolution, transposed if it has an ``output_padding``."""
+    """Emit a convolution, which is transposed if it has an ``output_padding``."""
     if isinstance(input, str) and isinstance(weight, str) and not isinstance(bias, (str, float)) and padding != "same":
         window = {"stride": stride, "padding": 0 if isinstance(padding, str) else padding, "dilation": dilation}
         return computed_convolution(to, node, input, weight, bias, groups=groups, **window)
