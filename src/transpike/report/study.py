@@ -174,9 +174,9 @@ def findings_table(result: Findings) -> Table:
 
 
 def write_arms(result: Findings, folder: Path) -> None:
-    """Write arms.csv, with a line for each arm, runs.csv, with a line for each run, and steps.csv into a study's folder.
+    """Write arms.csv, runs.csv and, of spiking networks, steps.csv into a study's folder.
 
-    steps.csv has a line for each arm and T, of spiking networks only.
+    They have a line for each arm, for each run, and for each arm and T.
 
     Raises:
         ConfigError: A file cannot be written, or is another kind of file.
