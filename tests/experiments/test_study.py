@@ -6,6 +6,7 @@ import csv
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from transpike.errors import TranspikeError
 from transpike.experiments import study_runs
 from transpike.experiments.study_plan import read_plan
 from transpike.experiments.study_table import interval, seeds_needed
-from transpike.results import Findings, read_result
+from transpike.report.study import describe_study, write_arms
+from transpike.results import Arm, Findings, MeanAt, Outcome, read_result
 from transpike.train.hopeless import StopHopeless
 
 FILE = """
@@ -87,6 +89,43 @@ def test_a_table_a_page_and_a_folder_for_each_run(ran: Path, capsys: pytest.Capt
     # A pair shares first weights, batches and augmentation: without its term, a method is what labels alone are.
     assert (off.difference, off.curves, off.runs[1].accuracy) == (0, labels.curves, labels.runs[1].accuracy)
     assert main(["report", str(out), "--out", str(ran / "page.html")]) == 0
+
+
+def an_arm(label: str, accuracies: list[float], base: list[float]) -> Arm:
+    pairs = [one - other for one, other in zip(accuracies, base, strict=True)]
+    low, high = interval(pairs) if any(pairs) else (None, None)
+    runs = tuple(Outcome(seed=seed, state="finished", folder="x", accuracy=one) for seed, one in enumerate(accuracies))
+    return Arm(label=label, runs=runs, mean=float(np.mean(accuracies)), low=low, high=high,
+               difference=float(np.mean(pairs)) if any(pairs) else None)  # fmt: skip
+
+
+def test_the_page_names_the_arms_that_differ() -> None:
+    base = [0.40, 0.41, 0.42]
+    values = {"kd": base, "better": [0.45, 0.462, 0.47], "worse": [0.3, 0.31, 0.33], "alike": [0.41, 0.40, 0.43]}
+    arms = [an_arm(label, own, base) for label, own in values.items()]
+    (group,) = describe_study(Findings(title="t", measure="test", baseline="kd", arms=tuple(arms)), "k").groups
+    assert group.note.startswith("Above kd: better. Below kd: worse. Accuracy on test images")
+    (first,) = group.plots  # there are no epochs to draw
+    assert "better: +5.07; worse: -9.67; alike: +0.33." in str(first.svg)
+    (alone,) = describe_study(Findings(title="t", measure="test", baseline="kd", arms=(arms[0], arms[3])), "k").groups
+    assert alone.note.startswith("These runs show no difference from kd")
+    (none,) = describe_study(Findings(title="t", measure="test", baseline="kd", arms=(arms[0],)), "k").groups
+    assert none.note.startswith("Accuracy") and not none.plots
+
+
+def test_accuracy_by_t_is_a_table_and_a_file(tmp_path: Path) -> None:
+    base = [0.40, 0.41, 0.42]
+    slow, kd = (replace(an_arm(label, base, base), by_steps=at) for label, at in (
+        ("kd", (MeanAt(steps=1, accuracy=0.3), MeanAt(steps=2, accuracy=0.41))),
+        ("twd", (MeanAt(steps=2, accuracy=0.405), MeanAt(steps=4, accuracy=0.5))),
+    ))  # fmt: skip
+    result = Findings(title="t", measure="test", baseline="kd", arms=(slow, kd, an_arm("artificial", base, base)))
+    _, table = describe_study(result, "k").groups
+    assert (table.heading, table.columns) == ("Accuracy by T", ("", "T = 1", "T = 2", "T = 4"))
+    assert table.rows == [("kd", "30.00", "41.00", "–"), ("twd", "–", "40.50", "50.00")]
+    write_arms(result, tmp_path)
+    lines = (tmp_path / "steps.csv").read_text().splitlines()
+    assert lines[0] == "setting,arm,steps,accuracy" and lines[-1] == ",twd,4,0.5" and len(lines) == 5
 
 
 def test_it_goes_on_where_it_stopped(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +213,14 @@ def test_settings_multiply_and_names_fill_in(tmp_path: Path) -> None:
     assert kd is not None and kd.options["epochs"] == 3 and kd.options["network"] == {"width": 8}
     assert [job.name.rsplit("-", 1)[0] for job in plan.before] == ["teacher-seed0", "teacher-seed1"]
     assert all(job.options["data"] == "digits" for job in plan.before)
+
+
+def test_an_arm_of_another_label_is_the_same_run(tmp_path: Path) -> None:
+    names = [
+        [cell.job.name for cell in read_plan(written(tmp_path, text)).cells if cell.job]
+        for text in (FILE, FILE.replace("  kd: {", "  logits KD: {"))
+    ]
+    assert names[0] == names[1] and len(set(names[0])) == 6
 
 
 def test_where_the_data_lies_does_not_name_a_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transpike.coding.function import Call, Function, Operand
@@ -18,12 +18,13 @@ from transpike.neurons import tsa
 from transpike.neurons.windows import Window, track_windows
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_places_are_the_inputs_that_pytorch_takes(data: st.DataObject) -> None:
     pairs = [tuple(data.draw(st.integers(1, 3)) for _ in range(2)) for _ in range(3)]
     padding = tuple(data.draw(st.integers(0, size // 2)) for size in pairs[0])
     window = Window(pairs[0], pairs[1], padding, pairs[2], data.draw(st.booleans()))
-    maps = torch.randn(3, data.draw(st.integers(5, 9)), data.draw(st.integers(5, 9)))
+    maps = torch.randn(3, data.draw(st.integers(7, 10)), data.draw(st.integers(7, 10)))
     maps = maps.permute(1, 2, 0).contiguous().permute(2, 0, 1) if data.draw(st.booleans()) else maps
     places = window.places(tuple(maps.shape), maps.stride())
     memory = maps.as_strided((maps.numel(),), (1,))

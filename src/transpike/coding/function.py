@@ -234,12 +234,14 @@ class Function:
         """The windows over which it takes maxima, if it does nothing else, of two axes."""
         if len(self.calls) != 1 or self.calls[0].operator != "max_pool2d.default" or self.calls[0].kwargs:
             return None
-        size, stride, padding, dilation, ceil_mode = (
-            *self.calls[0].args[1:],
-            *((), 0, 1, False)[len(self.calls[0].args) - 2 :],
-        )
-        pairs = [_pair(each) for each in (size, stride or size, padding, dilation)]
-        return Window(*pairs, bool(ceil_mode)) if None not in pairs else None  # type: ignore[arg-type]
+        values, defaults = list(self.calls[0].args[1:]), ((), 0, 1, False)
+        values += defaults[len(values) - 1 :]
+        if len(values) != 5:
+            return None
+        size, stride, padding, dilation = (_pair(value) for value in (values[0], values[1] or values[0], *values[2:4]))
+        if size is None or stride is None or padding is None or dilation is None:
+            return None
+        return Window(size, stride, padding, dilation, bool(values[4]))
 
     @cached_property
     def _split(self) -> tuple[Function, Piecewise]:

@@ -15,7 +15,7 @@ from transpike.conversion.walk import Network
 __all__ = ["Captures", "captured", "is_gpu", "recorded"]
 
 SMALL = 2**28  # bytes of a run, below which to launch its kernels takes longer than they do
-_KEPT = 8  # runs of different shapes; each holds its memory
+_KEPT = 4  # runs of different shapes; each holds its memory
 _log = logging.getLogger(__name__)
 
 Values = dict[str, Tensor]

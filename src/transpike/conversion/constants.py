@@ -1,8 +1,8 @@
-"""Amplitudes under which no constant lies on a threshold.
+"""Chooses amplitudes with which no constant lies on a threshold.
 
-In a channel whose weights are all negative, nothing exceeds the bias: what silent trains leave is the largest value,
-and so the calibrated peak. Then the bias brings theta at each step, to the bit, and the running sums 1, 3, 7, 15, ...
-lie on thresholds. Which digit is fired would be chance: of the order in which currents are summed.
+In a channel whose weights are all negative, no value exceeds the bias. The value for silent trains is then the largest
+one, and so it is the calibrated peak. Then the bias adds exactly theta at each step, and the running sums 1, 3, 7, 15,
+... lie on thresholds. The digit that fires would depend on the order in which currents are summed.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from transpike.conversion.kinds import apply
 __all__ = ["APART", "apart", "silent_values"]
 
 APART = 2.0**-14
-"""By which share an amplitude moves: far more than rounding does, less than the last digit of most trains."""
+"""The share by which an amplitude moves: far more than rounding errors, less than the last digit of most trains."""
 
 
 def apart(
     amplitudes: Mapping[str, Tensor], graph: Graph, axes: Mapping[str, int], *, full: float, signed: bool
 ) -> dict[str, Tensor]:
-    """``amplitudes``, moved by `APART` where a layer's constant is what its train says in full.
+    """Return ``amplitudes``, moved by `APART` if a layer's constant equals the full value of its train.
 
-    They grow, so that the train still says the constant. Where no spike is negative they fall: such neurons may round
-    down, and would fire too late if a constant came short of the first threshold.
+    They grow, so that the train can still represent the constant. Without negative spikes they fall. Such neurons may
+    round down, and would fire too late if a constant were just below the first threshold.
 
     Args:
         amplitudes: theta by layer, [] or [channels].
         graph: the analog network.
-        axes: which axis of one sample counts a layer's channels.
-        full: what a train says in full, in units of theta.
+        axes: the axis of one sample that counts a layer's channels.
+        full: the full value of a train, in units of theta.
         signed: whether spikes may be negative.
 
     Example:
@@ -58,7 +58,7 @@ def apart(
 
 @torch.no_grad()
 def silent_values(graph: Graph) -> dict[str, Tensor]:
-    r"""What each layer of neurons says, [\*] in real units, if all trains that reach it are silent."""
+    r"""Return each layer's value, [\*] in real units, if all trains that reach it are silent."""
     values: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
     for op in graph:

@@ -254,8 +254,8 @@ class SpikingNetwork(nn.Module):
     def _in_chunks(self, x: Tensor, run: Callable[[Tensor], T], *, again: bool = True) -> list[T]:
         """Return the result of ``run`` for each chunk.
 
-        With ``again``, a chunk may run twice, or beside others: if a GPU's memory does not suffice, this method tries
-        half a chunk, and each of PyTorch's threads on a CPU runs its own chunks, unless `chunk` bounds memory.
+        With ``again``, a chunk may run twice or beside others. If a GPU's memory does not suffice, half of the chunk is
+        tried. On a CPU each of PyTorch's threads takes its own chunks, unless `chunk` bounds memory.
         """
         parts = self.chunks(x)
         if not again:

@@ -53,12 +53,13 @@ def convert(
 ) -> SpikingNetwork:
     """Run `transpike.convert` under a given scheme, with the same arguments, results and errors, but without a search.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> from transpike.coding import CSS
-    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    >>> convert(ann, torch.rand(64, 4), scheme=CSS(steps=12, silent=1)).latency
-    14
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from transpike.coding import CSS
+        >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> convert(ann, torch.rand(64, 4), scheme=CSS(steps=12, silent=1)).latency
+        14
     """
     return prepare(ann, calibration, spikes=spikes, until=until).convert(DEFAULT if scheme is None else scheme)
 

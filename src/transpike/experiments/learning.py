@@ -6,10 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from transpike.checks import listed
 from transpike.data import Loading
+from transpike.data.event_files import EVENT_SOURCES
+from transpike.errors import ConfigError, ModelError
 from transpike.experiments.options import Paths, record
 from transpike.experiments.source import Data
 from transpike.models import check_beside
+from transpike.models.zoo import TWINS
 from transpike.train.options import Arguments, Machine, Optim, Recipe, TrainOptions, checked_seed, epochs_for
 from transpike.train.runs import checked_steps, student_steps
 
@@ -29,6 +33,9 @@ class Learning(Paths):
         network: Arguments of the network.
         weights: Start from these weights instead of random ones: a .safetensors file, a state dict or the folder of a
             run.
+        start: Start a spiking network from its trained artificial twin, which is converted on the way: the folder of
+            the twin's run, or its weights. It sets the first weights and thresholds. For spiking_resnet18, 19 and 20,
+            and spiking_vgg5 to 16.
         steps: T, the number of time steps of a spiking network. The default is 4.
         split_by: How to split a recording of events into T frames: with equal numbers of events (number), or of equal
             duration (time).
@@ -50,6 +57,7 @@ class Learning(Paths):
     loading: Loading = Loading()
     network: Arguments | None = None
     weights: Path | None = None
+    start: Path | None = None
     steps: int | None = None
     split_by: Literal["number", "time"] = "number"
     test_steps: list[int] | int | None = None
@@ -106,7 +114,21 @@ def settled(options: Options) -> Options:
         test_steps=checked_steps(options.test_steps),
     )
     _ = chosen.training
+    if options.start is not None:
+        _check_start(options)
     return chosen
+
+
+def _check_start(options: Learning) -> None:
+    if options.weights is not None:
+        raise ConfigError("start: it sets the weights; omit --weights.")
+    if options.learner not in TWINS:
+        raise ModelError(
+            f"start: {options.learner} is no spiking twin of an artificial network. There is {listed(TWINS)}. For a "
+            "network whose layers have the same names, --weights takes the weights alone."
+        )
+    if options.data in EVENT_SOURCES:
+        raise ConfigError(f"start: {options.data} gives frames of events, and an artificial network takes images.")
 
 
 def recorded(options: Learning, **more: object) -> dict[str, object]:

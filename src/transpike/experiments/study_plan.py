@@ -174,7 +174,8 @@ class _Maker:
         needs = {name: self._needed(name, values, seed, label) for name in _names(options)}
         settled = _parsed(verb, options, label)
         record = json.dumps([verb, _changed(settled), needs], sort_keys=True)
-        name = f"{_slug(label)}-seed{settled.seed}-{hashlib.sha256(record.encode()).hexdigest()[:8]}"
+        slug = _slug(_kind(settled) if main else label)  # an arm of another label with the same options is the same run
+        name = f"{slug}-seed{settled.seed}-{hashlib.sha256(record.encode()).hexdigest()[:8]}"
         return Job(name, verb, options, needs)
 
     def _needed(self, name: str, values: Mapping[str, object], seed: int, label: str) -> str:
@@ -188,8 +189,9 @@ class _Maker:
 def _settings(over: Mapping[str, object]) -> Iterator[tuple[str, Arguments, Arguments]]:
     """Yield each combination of the settings: its label, its options, and its values by name.
 
-    >>> [label for label, _, _ in _settings({"steps": [2, 4], "net": {"slim": {"network": {"width": 4}}}})]
-    ['steps 2, slim', 'steps 4, slim']
+    Example:
+        >>> [label for label, _, _ in _settings({"steps": [2, 4], "net": {"slim": {"network": {"width": 4}}}})]
+        ['steps 2, slim', 'steps 4, slim']
     """
     axes = []
     for name, values in over.items():
@@ -252,8 +254,9 @@ def _names(value: object) -> list[str]:
 def _merged(*all_: Mapping[str, Any]) -> Arguments:
     """Merge options. Nested options are merged one by one.
 
-    >>> _merged({"settings": {"alpha": 1.0}, "epochs": 2}, {"settings": {"beta": 2.0}})
-    {'settings': {'alpha': 1.0, 'beta': 2.0}, 'epochs': 2}
+    Example:
+        >>> _merged({"settings": {"alpha": 1.0}, "epochs": 2}, {"settings": {"beta": 2.0}})
+        {'settings': {'alpha': 1.0, 'beta': 2.0}, 'epochs': 2}
     """
     merged: Arguments = {}
     for options in all_:
@@ -294,6 +297,13 @@ def _seeds(value: object) -> list[int]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise refuse("seeds", value, "how many, or a list of seeds without any twice")
     return seeds
+
+
+def _kind(options: Verb) -> str:
+    """What a run's folder is called, beside what tells its options from others."""
+    if isinstance(options, Distill):
+        return options.method
+    return f"hybrid {options.encoder}" if isinstance(options, Hybrid) else options.model
 
 
 def _slug(label: str) -> str:

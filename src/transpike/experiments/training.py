@@ -15,6 +15,7 @@ from transpike.experiments.source import Sets
 from transpike.models import create_model, save_network
 from transpike.report.terminal import spiking_tables, summary
 from transpike.results import Distillation, Evaluation, RunFolder, Training
+from transpike.train.options import Arguments
 from transpike.train.processes import first_process
 from transpike.train.runs import checked_steps
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from transpike.train.stages import Shape
 
 __all__ = ["check_outputs", "finish", "make_student"]
+
+CALIBRATION = 128
+"""Training images that set the thresholds of a network which starts from its artificial twin."""
 
 
 def check_outputs(sets: Sets) -> None:
@@ -43,14 +47,22 @@ def check_outputs(sets: Sets) -> None:
 
 
 def make_student(options: Learning, sets: Sets) -> nn.Module:
-    """Return the network with its first weights, which the seed determines.
+    """Return the network with its first weights: the seed determines them, or `Learning.start` gives them.
 
     Raises:
         ConfigError: as `check_outputs`.
+        ModelError: as `create_model` and `start_from`.
     """
     check_outputs(sets)
     torch.manual_seed(options.seed)
-    return create_model(options.learner, **_shape(sets), weights=options.weights, **(options.network or {}))
+    kwargs = options.network or {}
+    model = create_model(options.learner, **_shape(sets), weights=options.weights, **kwargs)
+    if options.start is not None and isinstance(sets, ImageSets):
+        from transpike.train.start import create_twin, start_from
+
+        twin = create_twin(options.learner, options.start, _shape(sets), kwargs)
+        start_from(model, twin, sets.calibration(CALIBRATION), steps=options.steps or 1)
+    return model
 
 
 def finish(
@@ -60,7 +72,8 @@ def finish(
     from transpike.train.record import after_training, image_facts
 
     if first_process():
-        about = {"name": options.learner, "kwargs": options.network or {}, **_shape(sets), **image_facts(sets)}
+        kwargs = {**(options.network or {}), **({} if options.start is None else _thresholds(fitted.model))}
+        about = {"name": options.learner, "kwargs": kwargs, **_shape(sets), **image_facts(sets)}
         save_network(fitted.model, {**about, "steps": options.steps}, run.folder)
     results = after_training(_test(options, sets, fitted.model), fitted, distillation=distillation)
     if first_process():
@@ -88,6 +101,11 @@ def _test(options: Learning, sets: Sets, model: nn.Module) -> Evaluation:
     others = [1, 2, 2 * steps] if others is None else others
     tested, by_steps, spiking = measure_spiking(model, test, steps=steps, others=others, machine=machine)
     return Evaluation(**about | asdict(tested), by_steps=by_steps, spiking=spiking)
+
+
+def _thresholds(model: nn.Module) -> Arguments:
+    """What a network takes to have the thresholds of another."""
+    return {"v_threshold": [node.v_threshold for node in model.modules() if hasattr(node, "v_threshold")]}
 
 
 def _shape(sets: Sets) -> Shape:

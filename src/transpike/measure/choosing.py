@@ -90,19 +90,20 @@ def convert(
             and the limit that binds; ``tries`` holds the tried networks.
         ConfigError: The goal, the limits or ``spikes`` are not valid, or there is a goal or limit without a search.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> import transpike
-    >>> _ = torch.manual_seed(0)
-    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    >>> images = torch.rand(64, 4)
-    >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
-    >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
-    (14, True)
-    >>> limits = {"latency": 12, "payload_bits": 1}
-    >>> snn = transpike.convert(ann, images, scheme="auto", goal={"error": 5}, limits=limits)
-    >>> snn.latency <= 12, snn.scheme.levels
-    (True, (1,))
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import transpike
+        >>> _ = torch.manual_seed(0)
+        >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> images = torch.rand(64, 4)
+        >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
+        >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
+        (14, True)
+        >>> limits = {"latency": 12, "payload_bits": 1}
+        >>> snn = transpike.convert(ann, images, scheme="auto", goal={"error": 5}, limits=limits)
+        >>> snn.latency <= 12, snn.scheme.levels
+        (True, (1,))
     """
     if isinstance(scheme, str) and scheme == "auto":
         console = Console(stderr=True, quiet=not verbose)

@@ -29,8 +29,9 @@ def find_metric(given: object) -> dict[str, Metric]:
     Raises:
         ConfigError: The input has another form.
 
-    >>> list(find_metric("iou"))
-    ['iou']
+    Example:
+        >>> list(find_metric("iou"))
+        ['iou']
     """
     if given is None:
         return {}

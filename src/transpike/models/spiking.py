@@ -52,11 +52,12 @@ def over_time(x: Tensor, *layers: nn.Module) -> Tensor:
         x: [T, N, *].
         layers: the layers, applied one after the other.
 
-    >>> from transpike.neurons import IFNode
-    >>> double = nn.Linear(1, 1, bias=False)
-    >>> _ = nn.init.constant_(double.weight, 2.0)
-    >>> over_time(torch.full((4, 1, 1), 0.3), double, IFNode(step_mode="m")).flatten()
-    tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
+    Example:
+        >>> from transpike.neurons import IFNode
+        >>> double = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(double.weight, 2.0)
+        >>> over_time(torch.full((4, 1, 1), 0.3), double, IFNode(step_mode="m")).flatten()
+        tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
     """
     norm: tuple[Tensor, Tensor] | None = None
     for layer, following in zip(layers, (*layers[1:], None), strict=False):
@@ -123,8 +124,9 @@ def neuron_factory(spiking_neuron: str | Neuron, **kwargs: Any) -> Neuron:
     Raises:
         ModelError: The name is unknown, or the class does not create neurons.
 
-    >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
-    LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
+    Example:
+        >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
+        LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
     """
     node = _named("spiking_neuron", spiking_neuron) if isinstance(spiking_neuron, str) else spiking_neuron
     if not callable(node):
@@ -146,11 +148,12 @@ def set_thresholds(network: nn.Module, thresholds: Sequence[float]) -> None:
     Raises:
         ModelError: Their numbers differ, or a threshold is not above 0.
 
-    >>> from transpike.neurons import DCTLIFNode
-    >>> net = OverTime(nn.Linear(2, 2), DCTLIFNode(step_mode="m"))
-    >>> set_thresholds(net, [0.5])
-    >>> net[1]
-    DCTLIFNode(..., v_threshold=0.5, ..., surrogate_function=Triangular(gamma=0.3, width=0.5))
+    Example:
+        >>> from transpike.neurons import DCTLIFNode
+        >>> net = OverTime(nn.Linear(2, 2), DCTLIFNode(step_mode="m"))
+        >>> set_thresholds(net, [0.5])
+        >>> net[1]
+        DCTLIFNode(..., v_threshold=0.5, ..., surrogate_function=Triangular(gamma=0.3, width=0.5))
     """
     nodes: list[Any] = [module for module in network.modules() if hasattr(module, "v_threshold")]
     if len(nodes) != len(thresholds) or not all(0 < value < float("inf") for value in thresholds):

@@ -22,7 +22,7 @@ from transpike.models.spikingformer import SPIKINGFORMERS, Spikingformer
 from transpike.models.vgg import VGG, VGGS
 from transpike.neurons import ATan, DCTLIFNode, IFNode, LIFNode, Triangular
 
-__all__ = ["NETWORKS", "SPIKING", "Entry", "build_network"]
+__all__ = ["NETWORKS", "SPIKING", "TWINS", "Entry", "build_network"]
 
 # Deng et al. 2022: u = u / 2 + x, and the gradient flows through the reset.
 TET_LIF = partial(LIFNode, decay_input=False, surrogate_function=Triangular())
@@ -45,7 +45,9 @@ class Entry:
 
 
 SPIKING: dict[str, Entry] = {
-    "spiking_resnet19": Entry(SpikingResNet, RESNETS["resnet19"], TET_LIF),
+    **{
+        f"spiking_{name}": Entry(SpikingResNet, RESNETS[name], TET_LIF) for name in ("resnet18", "resnet19", "resnet20")
+    },
     # BSD does not say which neuron its SEW-ResNet-19 has: that of the network whose skeleton it is.
     "sew_resnet19": Entry(partial(SpikingResNet, block=SEWBasicBlock), SEW_RESNETS["sew_resnet19"], TET_LIF),
     "sew_resnet18": Entry(partial(SpikingResNet, block=SEWBasicBlock), SEW_RESNETS["sew_resnet18"], SEW_IF),
@@ -57,6 +59,9 @@ SPIKING: dict[str, Entry] = {
     "spikingformer_2_256": Entry(Spikingformer, SPIKINGFORMERS["spikingformer_2_256"], partial(LIF, tau=1.75)),
     **{name: Entry(QKFormer, plan, LIF) for name, plan in QKFORMERS.items()},
 }
+
+TWINS = tuple(name for name, entry in SPIKING.items() if entry.network in (SpikingResNet, SpikingVGG))
+"""Spiking networks that compute the sums of an artificial one: of that whose name lacks ``spiking_``."""
 
 
 NETWORKS: dict[str, Entry] = {

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from transpike.files import write_csv
 from transpike.report import plots
+from transpike.report.intervals import Difference, draw_differences
 from transpike.report.parts import Group, Plot, Section, line_legend, spoken
 from transpike.report.wording import ABSENT, count, fixed, known
 from transpike.results import Arm, Findings, Outcome
@@ -26,7 +27,7 @@ ARM_COLUMNS = (
     "minus the baseline (points)",
     "95 % interval",
     "seeds for ±1 point",
-    "s a run",
+    "clock, s a run",
 )
 NUMBERS = ("mean", "deviation", "difference", "low", "high", "pairs", "seeds_for_point", "seconds")
 
@@ -40,6 +41,7 @@ def describe_study(result: Findings, key: str) -> Section:
     for number, (setting, group) in enumerate(groupby(result.arms, key=lambda arm: arm.setting)):
         arms = list(group)
         groups.append(_group(result, setting, arms, f"{key}-{number}"))
+        groups += _at_steps(setting, arms)
     if noted := [run for run in runs if run.note]:
         rows = [(run.folder, str(run.seed), run.state, run.note) for run in noted]
         groups.append(Group("Runs without a result", columns=("run", "seed", "state", "why"), rows=rows))
@@ -71,11 +73,15 @@ def _group(result: Findings, setting: str, arms: Sequence[Arm], key: str) -> Gro
     ]
     if any(len(line.points) > 1 for line in by_steps):
         drawn.append(_plot(by_steps, key, "by-steps", ("T at the test", "accuracy (%)"), "linear"))
+    if differences := _differences(result, arms):
+        drawn.insert(0, _plot_differences(differences, result.baseline, key))
     return Group(
         heading=setting or "Arms",
-        note=f"Accuracy on {result.measure} images, mean ± sample deviation over seeds. Differences are those from "
-        f"{result.baseline} at the same seed; the interval is Student’s t of them. Where it leaves out 0, these "
-        "runs show a difference. Curves are means over finished runs.",
+        note=f"{_verdict(result, arms)}Accuracy on {result.measure} images, mean ± sample deviation over seeds. "
+        f"Differences are those from {result.baseline} at the same seed; the interval is Student’s t of them, at 95 %: "
+        "of twenty arms that differ in nothing, about one leaves out 0. “Seeds for ±1 point” are as many as give an "
+        "interval of that width; the baseline’s number is for two arms that are not paired. The clock’s seconds depend "
+        "on what else the machine did. Curves are means over finished runs.",
         legend=line_legend(by_steps, key),
         plots=drawn,
         columns=ARM_COLUMNS,
@@ -83,11 +89,67 @@ def _group(result: Findings, setting: str, arms: Sequence[Arm], key: str) -> Gro
     )
 
 
+def _at_steps(setting: str, arms: Sequence[Arm]) -> list[Group]:
+    """A table of the spiking arms' accuracies at each T; none where all are tested at one."""
+    numbers = sorted({row.steps for arm in arms for row in arm.by_steps})
+    if len(numbers) < 2:
+        return []
+    rows = []
+    for arm in arms:
+        found = {row.steps: _percent(row.accuracy) for row in arm.by_steps}
+        if found:
+            rows.append((arm.label, *(fixed(found.get(steps)) for steps in numbers)))
+    heading = f"Accuracy by T{f', {setting}' if setting else ''}"
+    note = "Test accuracy (%), mean over seeds, of networks that were trained once, run for each number of steps."
+    return [Group(heading, note, columns=("", *(f"T = {steps}" for steps in numbers)), rows=rows)]
+
+
+def _verdict(result: Findings, arms: Sequence[Arm]) -> str:
+    """Which arms differ from the baseline; empty while no interval is known."""
+    compared = [arm for arm in arms if known(arm.low) and known(arm.high)]
+    if not compared:
+        return ""
+    above = [arm.label for arm in compared if arm.low is not None and arm.low > 0]
+    below = [arm.label for arm in compared if arm.high is not None and arm.high < 0]
+    if not above and not below:
+        return f"These runs show no difference from {result.baseline}: every interval contains 0. "
+    parts = [
+        f"{where} {result.baseline}: {', '.join(names)}."
+        for where, names in (("Above", above), ("Below", below))
+        if names
+    ]
+    return f"{' '.join(parts)} "
+
+
+def _differences(result: Findings, arms: Sequence[Arm]) -> list[Difference]:
+    """The arms that share seeds with the baseline, in percentage points."""
+    base = {run.seed: run.accuracy for arm in arms if arm.label == result.baseline for run in arm.runs}
+    rows = []
+    for index, arm in enumerate(arms):
+        if arm.difference is None:
+            continue
+        own = ((run.accuracy, base.get(run.seed)) for run in arm.runs)
+        seeds = tuple(100 * (one - other) for one, other in own if one is not None and other is not None)
+        ends = (100 * arm.low, 100 * arm.high) if arm.low is not None and arm.high is not None else None
+        rows.append(Difference(arm.label, index, seeds, 100 * arm.difference, ends))
+    return rows
+
+
+def _plot_differences(rows: Sequence[Difference], baseline: str, key: str) -> Plot:
+    told = (f"{row.label}: {row.mean:+.2f}" for row in rows)
+    alt = f"Difference from {baseline} in points, mean over seeds. {'; '.join(told)}."
+    return Plot(
+        Markup(draw_differences(rows, f"{key}-differences", alt)),
+        f"Points above {baseline}, each seed’s and 95 % interval",
+    )
+
+
 def arm_cells(arm: Arm) -> tuple[str, ...]:
     """Return an arm's row, with the columns of `ARM_COLUMNS`.
 
-    >>> arm_cells(Arm(label="kd", runs=(), mean=0.5, deviation=0.01))
-    ('kd', '0', '50.00 ± 1.00', '–', '–', '–', '–')
+    Example:
+        >>> arm_cells(Arm(label="kd", runs=(), mean=0.5, deviation=0.01))
+        ('kd', '0', '50.00 ± 1.00', '–', '–', '–', '–')
     """
     finished = sum(run.state == "finished" for run in arm.runs)
     mean = fixed(_percent(arm.mean)) + (f" ± {fixed(_percent(arm.deviation))}" if known(arm.deviation) else "")
@@ -112,7 +174,9 @@ def findings_table(result: Findings) -> Table:
 
 
 def write_arms(result: Findings, folder: Path) -> None:
-    """Write arms.csv, with a line for each arm, and runs.csv, with a line for each run, into a study's folder.
+    """Write arms.csv, runs.csv and, of spiking networks, steps.csv into a study's folder.
+
+    They have a line for each arm, for each run, and for each arm and T.
 
     Raises:
         ConfigError: A file cannot be written, or is another kind of file.
@@ -127,6 +191,8 @@ def write_arms(result: Findings, folder: Path) -> None:
         (arm.setting, arm.label, *(getattr(run, name) for name in names)) for arm in result.arms for run in arm.runs
     ]
     write_csv(folder / "runs.csv", ("setting", "arm", *names), rows)
+    if steps := [(arm.setting, arm.label, row.steps, row.accuracy) for arm in result.arms for row in arm.by_steps]:
+        write_csv(folder / "steps.csv", ("setting", "arm", "steps", "accuracy"), steps)
 
 
 def _finished(arm: Arm) -> list[Outcome]:

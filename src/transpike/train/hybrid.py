@@ -25,7 +25,7 @@ from transpike.models.zoo import SPIKING
 from transpike.neurons import reset_net
 from transpike.quantiles import Quantiles
 
-__all__ = ["balance_thresholds", "check_constrained", "check_twin", "transfer"]
+__all__ = ["balance_thresholds", "check_constrained", "check_twin", "copy_weights", "transfer"]
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -87,6 +87,15 @@ def transfer(ann: nn.Module, snn: nn.Module) -> None:
     True
     """
     check_constrained(ann)
+    copy_weights(ann, snn)
+
+
+def copy_weights(ann: nn.Module, snn: nn.Module) -> None:
+    """Copy the weights of a network to another whose weights have the same names.
+
+    Raises:
+        ModelError: if a name or a shape differs.
+    """
     source, target = ann.state_dict(), snn.state_dict()
     wrong = sorted(
         name

@@ -1,4 +1,4 @@
-"""What becomes of currents within the CPU kernels of the tracking neuron: ``track_reference.Feed`` and ``Clip``."""
+"""Operations on currents inside the CPU kernels of the tracking neuron: ``track_reference.Feed`` and ``Clip``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PLAIN = (NOTHING, NOTHING[0], (_ONE, _ZERO, _ONE), (1, 1, 1))
 
 
 def arguments(feed: Feed, rows: int) -> tuple[Any, ...]:
-    """A second current, the shares of each row, the patterns, and how each is spread.
+    """Return a second current, the shares of each row, the patterns, and how each is spread.
 
-    Without any feed there are no shares; a pattern that is absent changes nothing.
+    Without a feed there are no shares. A missing pattern changes nothing.
     """
     patterns = (feed.scale, feed.shift, feed.factor)
     if not any(patterns):
@@ -40,7 +40,7 @@ def clipped(clip: Clip | None) -> tuple[Any, ...]:
 
 @compiled
 def spread_pattern(values, inner, out, start):  # type: ignore[no-untyped-def]
-    """Write a pattern's values of the neurons from ``start`` on."""
+    """Write a pattern's values for the neurons from ``start`` on."""
     channels = len(values)
     if channels == 1:
         out[:] = values[0]

@@ -98,12 +98,13 @@ def _backward(  # type: ignore[no-untyped-def]
     first = tl.load(v0 + i, inside, other=0.0) if STATE else nothing + start
     if SPANS > 1:  # the membrane before each span but the first
         v, at = first, i
-        for span in range(SPANS - 1):
-            for _ in tl.static_range(SPAN):
+        for _ in range(SPANS - 1):
+            for _k in tl.static_range(SPAN):
                 h = decay * v + gain * tl.load(x + at, inside, other=0.0).to(tl.float32) + bias
                 v = _reset(h, _fire(h, threshold, TERNARY), carry, rest, drop, keep)
                 at += neurons
-            tl.store(marks + span * neurons + i, v, inside)
+            tl.store(marks + i, v, inside)
+            marks += neurons
         tl.debug_barrier()
     pull = tl.load(gv + i, inside, other=0.0) if LAST else nothing
     later = nothing
@@ -114,14 +115,15 @@ def _backward(  # type: ignore[no-untyped-def]
         at = i + begin.to(tl.int64) * neurons
         v = first
         if SPANS > 1:
+            marks -= neurons
             later_span = inside & (tl.full([BLOCK], span, tl.int32) > 0)
-            v = tl.where(later_span, tl.load(marks + (span - 1) * neurons + i, later_span, other=0.0), first)
+            v = tl.where(later_span, tl.load(marks + i, later_span, other=0.0), first)
         charged = ()
         for k in tl.static_range(SPAN):
             there = inside if WHOLE else inside & (tl.full([BLOCK], begin + k, tl.int32) < steps)
             h = decay * v + gain * tl.load(x + at, there, other=0.0).to(tl.float32) + bias
             v = _reset(h, _fire(h, threshold, TERNARY), carry, rest, drop, keep)
-            charged = charged + (h,)  # noqa: RUF005  (Triton unpacks nothing)
+            charged = charged + (h,)  # type: ignore[assignment]  # noqa: RUF005  (Triton unpacks nothing)
             at += neurons
         for k in tl.static_range(SPAN):
             at -= neurons

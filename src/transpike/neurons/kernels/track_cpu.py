@@ -131,7 +131,7 @@ def _track(  # type: ignore[no-untyped-def]
                 worth, unit = worths[min(k, len(worths) - 1)], units[step]
                 for j in range(width):
                     h = held[j] * worth
-                    v = h if h > zero else h * leak
+                    v = h if h > zero else h * leak + zero  # of ReLU 0, never -0
                     v = v if v > least else least
                     v = v if v < most else most
                     said[j] = (v / relative[j]) * unit if h == h else zero
@@ -288,7 +288,7 @@ def track(
     """See ``track_reference.track``."""
     places = (source.numpy(), spikes.numpy(), final.residual.numpy(), final.target.numpy())
     state, begin = (carried.values.numpy(), carried.begin) if carried else (NOTHING, 0)
-    steps = len(source) if carried else len(tables.low)
+    steps = len(source) + carried.idle if carried else len(tables.low)
     given = (*places, state, steps, begin, arguments(feed, len(source)), clipped(clip), accumulated, tables.silent)
     rule = (*_constants(tables), *_arrays(tables.digits))
     spread(_track, (*given, *rule), items=source.shape[1], cost=steps, align=_ALIGN)

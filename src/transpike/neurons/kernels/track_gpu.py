@@ -94,7 +94,7 @@ def _track(  # type: ignore[no-untyped-def]
             if CLIP:
                 heard = held * tl.load(worths + row)
                 known = heard == heard
-                heard = tl.where(heard > 0, heard, heard * clip_slope)
+                heard = tl.where(heard > 0, heard, heard * clip_slope + 0.0)  # of ReLU 0, never -0
                 heard = tl.minimum(tl.maximum(heard, clip_low), clip_high)
                 heard = tl.where(known, tl.div_rn(heard, relative) * tl.load(units + step), 0.0)
         value = tl.where(heard > 0, heard, heard * slope)
@@ -132,8 +132,8 @@ def _track_windows(  # type: ignore[no-untyped-def]
     at = ()
     for w in tl.static_range(WINDOW):
         place = tl.load(places + w * outputs + index % outputs, mask=inside, other=-1).to(tl.int64)
-        at = at + (tl.where(place < 0, place, index // outputs * inputs + place),)  # noqa: RUF005
-        held = held + (nothing,)  # noqa: RUF005
+        at = at + (tl.where(place < 0, place, index // outputs * inputs + place),)  # type: ignore[assignment]  # noqa: RUF005
+        held = held + (nothing,)  # type: ignore[assignment]  # noqa: RUF005
     write = spikes + index
     for step in range(simulated):
         row = tl.minimum(step, rows - 1)
@@ -149,7 +149,7 @@ def _track_windows(  # type: ignore[no-untyped-def]
             )
             total = held[w] * beta + current * gain
             most = tl.where(known, tl.maximum(most, total), most)
-            after = after + (total,)  # noqa: RUF005
+            after = after + (total,)  # type: ignore[assignment]  # noqa: RUF005
         held = after
         value = tl.where(most > 0, most, most * slope)
         value = tl.minimum(tl.maximum(value, tl.load(low + step)), tl.load(high + step))
@@ -246,8 +246,15 @@ def _feed(feed: Feed, source: Tensor) -> dict[str, Tensor | float | int]:
 def _clip(clip: Clip | None, source: Tensor) -> dict[str, Tensor | float | int]:
     """The arguments of the kernel that `Clip` makes; what is absent points to anything."""
     if clip is None:
-        absent = {"worths": source, "relatives": source, "relative_inner": 1, "relative_size": 1, "CLIP": False}
-        return absent | {"clip_slope": 0.0, "clip_low": 0.0, "clip_high": 0.0}
+        numbers = dict.fromkeys(("clip_slope", "clip_low", "clip_high"), 0.0)
+        return {
+            "worths": source,
+            "relatives": source,
+            "relative_inner": 1,
+            "relative_size": 1,
+            "CLIP": False,
+            **numbers,
+        }
     return {
         "worths": _on(source.device, clip.worths),
         "relatives": clip.relative.values,
@@ -273,8 +280,9 @@ def track(
 ) -> None:
     """See ``track_reference.track``."""
     neurons, device = source.shape[1], source.device
+    block = _FEW if clip else _BLOCK  # so that registers suffice
     with torch.cuda.device(source.get_device()):
-        _track[(triton.cdiv(neurons, _BLOCK),)](
+        _track[(triton.cdiv(neurons, block),)](
             source,
             spikes,
             final.residual,
@@ -284,7 +292,7 @@ def track(
             len(source),
             carried.begin if carried else 0,
             tables.silent,
-            len(source) if carried else len(tables.low),
+            len(source) + carried.idle if carried else len(tables.low),
             tables.beta,
             tables.gain,
             tables.scale,
@@ -293,7 +301,7 @@ def track(
             _on(device, tables.low),
             _on(device, tables.high),
             _on(device, tables.units),
-            **_rule(device, tables.digits),
+            **_rule(device, tables.digits) | {"BLOCK": block},
             **_feed(feed, source),
             **_clip(clip, source),
             ACCUMULATED=accumulated,

@@ -105,11 +105,13 @@ PLAIN = Feed()
 class Carried(NamedTuple):
     """The state ``[2, neurons]`` of a run in pieces (of `accumulate` ``[1, neurons]``), and the first step of this one.
 
-    It is read unless ``begin`` is 0, and written.
+    It is read unless ``begin`` is 0, and written. So many steps as ``idle`` follow those that have rows; `accumulate`
+    has one for each row of its result.
     """
 
     values: Tensor
     begin: int
+    idle: int = 0
 
 
 class Clip(NamedTuple):
@@ -129,7 +131,7 @@ class Clip(NamedTuple):
     def value(self, held: Tensor, row: int) -> Tensor:
         """Of what has been accumulated by a row of currents."""
         x = held * self.worths[row]
-        x = torch.where(x > 0, x, x * self.slope).clamp(self.low, self.high)
+        x = torch.where(x > 0, x, x * self.slope + 0.0).clamp(self.low, self.high)  # of ReLU 0, never -0
         return x / self.relative.spread(len(x))
 
 
@@ -162,12 +164,12 @@ def track(
     or ``[T, neurons]`` if the last row holds on. NaN counts as 0 there: the neuron waits. ``spikes`` may be the first
     rows of ``source``: a row is read before it is written.
 
-    Where the state is ``carried``, ``source`` has a row for each of the next steps, and ``spikes`` one for each of them
-    that is not silent.
+    Where the state is ``carried``, ``source`` has a row for each of the next steps but the idle ones, and ``spikes``
+    one for each of them that is not silent.
 
     With ``clip``, the digits track what it makes of the currents, as if ``source`` held that, ``accumulated``.
     """
-    begin, steps = (carried.begin, len(source)) if carried else (0, len(tables.low))
+    begin, steps = (carried.begin, len(source) + carried.idle) if carried else (0, len(tables.low))
     state = carried.values if carried else source.new_empty(2, source.shape[1], dtype=_state(source))
     held, sent = (x.clone() if begin else torch.zeros_like(x) for x in state)
     rows = list(source) if accumulated else feed.rows(source)
