@@ -89,9 +89,13 @@ def digests_of_operations() -> dict[str, str]:
     torch.manual_seed(0)
     ann = Mixed().eval()
     images = torch.rand(48, 3, 16, 16)
-    with tempfile.TemporaryDirectory() as folder:
-        found = converted(ann, images, transpike.CSS(steps=8, silent=1, amplitude="layer"), Path(folder) / "mixed")
-    return {f"mixed {key}": text for key, text in found.items()}
+    digests = {}
+    for amplitude in ("layer", "channel"):
+        with tempfile.TemporaryDirectory() as folder:
+            scheme = transpike.CSS(steps=8, silent=1, amplitude=amplitude)
+            found = converted(ann, images, scheme, Path(folder) / "mixed")
+        digests |= {f"mixed {amplitude} {key}": text for key, text in found.items()}
+    return digests
 
 
 class Mixed(torch.nn.Module):
@@ -131,7 +135,7 @@ def converted(ann: torch.nn.Module, images: torch.Tensor, scheme: transpike.CSS,
         "analog": digest(*torch.utils._pytree.tree_leaves(snn.analog(images[:32]))),
         "spikes": digest(*(layer.spikes for layer in traced.values())),
         "residuals": digest(*(layer.residual for layer in traced.values() if layer.residual is not None)),
-        "amplitudes": digest([layer.amplitude for layer in traced.values()], snn.latency, snn.interval),
+        "amplitudes": digest(*(layer.amplitude for layer in traced.values()), snn.latency, snn.interval),
     }
 
 

@@ -6,10 +6,10 @@
 Two networks with trained weights: the ResNet-20 of `transpike demo` on scikit-learn's digits, ternary, T = 8, and a
 MobileNetV3 for CIFAR-10 (see `trained_networks.py`), levels 1, 2, 4, 8, T = 8. For every part (the NumPy runner, the
 ONNX step in onnxruntime, both again with weights of 8 bits, and PyTorch with 8, 6 and 4) a row says on how many images
-the largest difference is within 1e-4 of the largest output, how many others the runner had reported as close to a
-threshold, how many predictions are equal, and by which margin those stood that are not; "turned" names the first digits
-that differ, and their distance from a threshold. Every finished part is a line of benchmarks/results/export.jsonl, so a
-command goes on where it was stopped.
+the largest difference is within 1e-4 of the largest output, in how many others the runner came nowhere nearer than
+1e-5 theta to a threshold ("unexplained"), how many predictions are equal, and by which margin those stood that are not;
+"turned" names the first digits that differ, and their distance from a threshold. Every finished part is a line of
+benchmarks/results/export.jsonl, so a command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def main() -> None:
                 line = PARTS[part](snn, images[start : start + BATCH], labels[start : start + BATCH])
                 line |= {"seconds": time.perf_counter() - began, "start": start, "network": name, "part": part}
                 found.append(line)
+                lines.append(line)
                 with options.out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-            rows.append(joined(name, part, found))
+            near = [d for one in lines if (one["network"], one["part"]) == (name, "runner") for d in one["nearest"]]
+            rows.append(joined(name, part, found, near))
             print(rows[-1], flush=True)
     show("Outside the framework", list(rows[0]), [[f"{value:.4g}" if isinstance(value, float) else str(value)
          for value in row.values()] for row in rows])  # fmt: skip
@@ -110,7 +112,8 @@ def runner(snn: SpikingNetwork, images: Tensor, labels: Tensor) -> dict[str, Any
         found = export.run(folder, images)
     assert (found.latency, found.interval) == (snn.latency, snn.interval)
     return compared(found.outputs, snn, images, labels) | {
-        "close": found.close.tolist(), "events": sum(found.events.values()), "queued": found.queued,
+        "close": found.close.tolist(), "nearest": found.nearest.tolist(),
+        "events": sum(found.events.values()), "queued": found.queued,
         "synaptic": found.synaptic_updates, "neuronal": found.neuron_updates,
     }  # fmt: skip
 
@@ -215,8 +218,8 @@ def chip(snn: SpikingNetwork, images: Tensor) -> dict[str, Any]:
     return found | {"layers": len(rows), "busiest step": int(np.unique(spikes["step"], return_counts=True)[1].max())}
 
 
-def joined(name: str, part: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """All lines of a part in one row."""
+def joined(name: str, part: str, lines: list[dict[str, Any]], near: list[float]) -> dict[str, Any]:
+    """All lines of a part in one row; ``near`` is how near a threshold the runner came with each image."""
     total = {key: sum(line[key] for line in lines) for key in ("count", "same", "equal", "right", "seconds")}
     errors = np.concatenate([line["errors"] for line in lines])
     row: dict[str, Any] = {"network": name, "part": part, "images": total["count"], "same": total["same"]}
@@ -224,10 +227,10 @@ def joined(name: str, part: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     if margins := [[line["start"] + k, margin] for line in lines for k, margin in line.get("margins", [])]:
         row["others, and their margins"] = margins
     row |= {"median": float(np.median(errors)), "largest": float(errors.max()), "seconds": total["seconds"]}
+    if len(near) == len(errors) and "bits" not in part:
+        row["unexplained"] = int(((errors >= NEAR) & (np.array(near) >= export.CLOSE)).sum())
     if "close" in lines[0]:
-        close = np.concatenate([line["close"] for line in lines])
-        row["unexplained"] = int(((errors >= NEAR) & (close == 0)).sum())
-        row["without close"] = int((close == 0).sum())
+        row["without close"] = int((np.concatenate([line["close"] for line in lines]) == 0).sum())
         row |= {key: sum(line[key] for line in lines) / total["count"] for key in ("events", "synaptic", "neuronal")}
         row["queued"] = max(line["queued"] for line in lines)
     if "turned" in lines[0]:

@@ -6,72 +6,38 @@
     python benchmarks/gpu.py --device cpu --quick        (every part, tiny: a test runs it)
 
 Nothing is downloaded. Each part runs by itself: one that fails is reported, and the rest goes on. Times are the least
-of several in turns. Results: benchmarks/results/gpu.json.
+of several in turns. Results: benchmarks/results/gpu.json, written after each part.
+
+Planned, in seconds: kernels 40, convert 30, simulate 40, graphs 10, fidelity 30, lif 20, training 50, compiled 40,
+loader 20; to compile kernels for the first time is a part of that.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from timing import best_seconds, peak_mebibytes, save, show
+from gpu_rows import Row, Setting
+from gpu_training import compiled, lif, loader, training
+from timing import save, show
 from torch import Tensor, nn
 
-from transpike import create_model
 from transpike.coding.css import CSS
 from transpike.conversion import prepare
 from transpike.data import Loading, load_images
-from transpike.neurons import ATan, Dynamics, LIFNode, Rectangular, Sigmoid, Triangular, multi_step, reset_net, tsa
+from transpike.neurons import ATan, Dynamics, Rectangular, Sigmoid, Triangular, multi_step, tsa
 from transpike.neurons.inflow import Inflow
 from transpike.neurons.kernels import reference, track_reference
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where to measure, and whether tiny."""
-
-    device: str
-    quick: bool
-
-    @property
-    def cuda(self) -> bool:
-        return self.device == "cuda"
-
-    def seconds(self, runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        return best_seconds(runs, repeats=1 if self.quick else 5, cuda=self.cuda)
-
-    def network(self, name: str, **options: Any) -> nn.Module:
-        """One of ours, or of timm's, in evaluation mode on the device."""
-        import timm
-
-        torch.manual_seed(0)
-        make = timm.create_model if name.startswith(("resnet50", "vit")) else create_model
-        return make(name, **options).eval().to(self.device)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number, and what it must be at most."""
-
-    what: str
-    value: float
-    unit: str = ""
-    most: float | None = None
-
 
 # -- equality ----------------------------------------------------------------------------------------------------------
 
@@ -101,7 +67,7 @@ def kernels(at: Setting) -> Iterator[Row]:
         tsa.Code(steps=8, beta=2.0, silent=0, levels=(1, 2, 4, 8)),
         tsa.Code(steps=4, beta=4.0, silent=0, levels=tuple(range(1, 17))),
     )
-    tracked, encoded = 0, 0
+    tracked, encoded, clipped = 0, 0, 0
     for code in codes:
         z, other = torch.randn(2, code.steps, 4, 8, neurons // 32, device=at.device).unbind()
         inflow = Inflow(shift=torch.randn(8, 1, device=at.device), other=other)
@@ -113,7 +79,12 @@ def kernels(at: Setting) -> Iterator[Row]:
                 found.append((tsa.track(z, code=code, inflow=inflow).spikes, tsa.encode(z[0], code=code)))
         tracked += int((found[0][0] != found[1][0]).sum())
         encoded += int((found[0][1] != found[1][1]).sum())
+        relative = torch.rand(8, 1, device=at.device) + 0.1
+        known = tsa.estimate(z, beta=code.beta, unit=0.1).clamp(0, 0.5) / relative
+        ours = tsa.track(z, code=code, function=tsa.Piecewise(high=0.5), unit=0.1, relative=relative).spikes
+        clipped += int((ours != tsa.track(known, code=code, function=tsa.IDENTITY, unit=0.1).spikes).sum())
     yield Row("tracking, with a bias and a skip: spikes that differ", tracked, most=0)
+    yield Row("tracking of ReLU6 over channels' amplitudes: spikes that differ", clipped, most=0)
     yield Row("encoding: digits that differ", encoded, most=0)
 
 
@@ -164,6 +135,21 @@ def simulate(at: Setting) -> Iterator[Row]:
             yield Row(f"{name}, {kind}: over {steps} x the ANN", seconds["snn"] / steps / seconds["ann"], most=most)
             yield Row(f"{name}, {kind}: images", batch / seconds["snn"], "a second")
     torch.set_float32_matmul_precision("highest")
+
+
+def graphs(at: Setting) -> Iterator[Row]:
+    """Small networks and batches, where launching takes longest: as one CUDA graph, over the same without."""
+    for name, (model, size) in _networks(at).items():
+        for batch in (2,) if at.quick else (2, 16):
+            images = torch.randn(batch, 3, size, size, device=at.device)
+            snn = prepare(model, images).convert(CSS(steps=4 if at.quick else 8, silent=0, levels=(1, 2, 4, 8)))
+            plain = deepcopy(snn)
+            snn.capture, plain.capture = True, False
+            wanted = plain(images)
+            differing = max(int((snn(images) != wanted).sum()) for _ in range(3))
+            yield Row(f"{name}, batch {batch}: outputs that differ", differing, most=0)
+            seconds = at.seconds({"graph": partial(snn, images), "plain": partial(plain, images)})
+            yield Row(f"{name}, batch {batch}: over plain", seconds["graph"] / seconds["plain"], most=1.0)
 
 
 def _trained(at: Setting) -> tuple[nn.Module, Tensor, Tensor]:
@@ -218,89 +204,8 @@ def fidelity(at: Setting) -> Iterator[Row]:
     yield Row(f"SpikingJelly {version('spikingjelly')}, rate: the same (nan: not by {limit})", found)
 
 
-# -- neurons and training ----------------------------------------------------------------------------------------------
-
-
-def lif(at: Setting) -> Iterator[Row]:
-    """A LIF layer forward and both ways, over a copy and SpikingJelly's."""
-    from spikingjelly.activation_based import functional, neuron, surrogate
-
-    ours = LIFNode(surrogate_function=ATan(), step_mode="m")
-    theirs = neuron.LIFNode(surrogate_function=surrogate.ATan(), step_mode="m")
-    if at.cuda:
-        with contextlib.suppress(Exception):  # its fastest, where there is one
-            theirs.backend = "triton"
-
-    def layer(node: nn.Module, reset: Callable[[nn.Module], None], x: Tensor, grad: Tensor | None) -> None:
-        reset(node)
-        spikes = node(x)
-        if grad is not None:
-            x.grad = None
-            spikes.backward(grad)
-
-    for dtype in (torch.float32, torch.bfloat16):
-        for steps in (4, 32):
-            shape = (steps, 2, 8, 4, 4) if at.quick else (steps, 32, 128, 32, 32)
-            x = torch.randn(shape, device=at.device).to(dtype)
-            grad, leaf = torch.randn_like(x), x.clone().requires_grad_()
-            for way, given, g in (("forward", x, None), ("both ways", leaf, grad)):
-                runs = {
-                    "ours": partial(layer, ours, reset_net, given, g),
-                    "theirs": partial(layer, theirs, functional.reset_net, given, g),
-                    "floor": (lambda x=x, g=g: (x.clone(), g.clone())) if g is not None else x.clone,
-                }
-                seconds = at.seconds(runs)
-                label = f"LIF {str(dtype)[6:]}, T = {steps}, {way}"
-                yield Row(f"{label}: over clone", seconds["ours"] / seconds["floor"])
-                yield Row(f"{label}: times faster than SpikingJelly", seconds["theirs"] / seconds["ours"])
-
-
-def training(at: Setting) -> Iterator[Row]:
-    """A training step: over the same network without neurons, and SpikingJelly's."""
-    from training import KINDS, _network, _step
-
-    torch.manual_seed(0)
-    batch, steps = (2, 2) if at.quick else (128, 4)
-    images = torch.rand(batch, 3, 32, 32, device=at.device).expand(steps, -1, -1, -1, -1)
-    labels = torch.randint(10, (batch,), device=at.device)
-    for name in ("sew_resnet19",) if at.quick else ("sew_resnet19", "spikingformer_4_384"):
-        for dtype in (torch.bfloat16,) if at.quick else (torch.float32, torch.bfloat16):
-            runs = {kind: _step(_network(kind, name).to(at.device), images, labels, dtype) for kind in KINDS}
-            seconds = at.seconds(runs)
-            peak = {kind: peak_mebibytes(run, cuda=at.cuda) for kind, run in runs.items()}
-            ours, theirs, floor = KINDS
-            label = f"{name}, {str(dtype)[6:]}"
-            yield Row(f"{label}: over the floor", seconds[ours] / seconds[floor], most=1.1)
-            yield Row(f"{label}: times faster than SpikingJelly", seconds[theirs] / seconds[ours])
-            yield Row(f"{label}: memory over the floor's", peak[ours] / max(peak[floor], 1), most=1.15)
-            yield Row(f"{label}: images", batch / seconds[ours], "a second")
-
-
-def loader(at: Setting) -> Iterator[Row]:
-    """Images a second that reach the device from JPEG files, standard augmentation at 224 px."""
-    count, workers = (8, 0) if at.quick else (2048, 8)
-    generator = torch.Generator().manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        for part in ("train", "val"):
-            for k in range(count if part == "train" else 4):
-                folder = Path(place, part, f"class{k % 2}")
-                folder.mkdir(parents=True, exist_ok=True)
-                coarse = torch.randint(256, (12, 12, 3), generator=generator, dtype=torch.uint8).numpy()
-                Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(
-                    folder / f"{k}.jpg", quality=90
-                )
-        sets = load_images(
-            "folder", root=place, loading=Loading(batch_size=min(count // 2, 128), workers=workers, validation=0.0)
-        )
-        for _ in range(2):  # the first pass starts the workers
-            start, seen = time.perf_counter(), 0
-            for images, _ in sets.train:
-                seen += len(images.to(at.device, non_blocking=True))
-        yield Row(f"JPEG, 224 px, {workers} workers: images", seen / (time.perf_counter() - start), "a second")
-
-
 PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
-    part.__name__: part for part in (kernels, convert, simulate, fidelity, lif, training, loader)
+    part.__name__: part for part in (kernels, convert, simulate, graphs, fidelity, lif, training, compiled, loader)
 }
 
 
@@ -322,13 +227,14 @@ def main(arguments: list[str] | None = None) -> int:
             error, failed = f"{type(problem).__name__}: {problem}", failed + 1
         seconds = time.perf_counter() - start
         results[name] = {"seconds": seconds, "error": error, "rows": [vars(row) for row in rows]}
+        path = save("gpu-quick" if args.quick else "gpu", {"device": args.device, "parts": results})
         cells = [[r.what, f"{r.value:.4g} {r.unit}", "" if r.most is None else f"{r.most:g}"] for r in rows]
         show(
             f"{name}, {seconds:.0f} s",
             ["", "", "at most"],
             [*cells, *([[f"FAILED: {error}"[:200], "", ""]] if error else [])],
         )
-    print(save("gpu-quick" if args.quick else "gpu", {"device": args.device, "parts": results}))
+    print(path)
     return failed
 
 

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 import transpike
 from transpike import cli
 from transpike.errors import DataError
+from transpike.experiments.places import NETWORKS, check_network
+from transpike.models import model_names
 
 Call = Callable[..., dict[str, Any]]
 
@@ -206,3 +208,19 @@ def test_a_wrong_folder_is_told_before_pytorch_is_imported(verb: str, tmp_path: 
     program = f"import sys; from transpike.cli import main; print(main(['{verb}', 'nosuch']), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "2 False\n" and done.stderr.startswith("transpike: nosuch: no ")
+
+
+@pytest.mark.parametrize("verb", ["convert", "compare", "analyze"])
+def test_an_unknown_network_is_told_before_pytorch_is_imported(verb: str, tmp_path: Path) -> None:
+    program = f"import sys; from transpike.cli import main; print(main(['{verb}', 'resnet21']), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "2 False\n"
+    assert done.stderr.startswith("transpike: no network 'resnet21', nor a folder of that name. Did you mean resnet20")
+
+
+def test_names_that_may_be_networks_are_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    for name in (*NETWORKS, "run", "run,other", "timm/x", "torchvision/x", "missing.onnx", "Missing.PT2"):
+        check_network(name)
+    assert model_names() == NETWORKS

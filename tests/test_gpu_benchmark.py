@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-PARTS = ("kernels", "convert", "simulate", "fidelity", "lif", "training", "loader")
+PARTS = ("kernels", "convert", "simulate", "graphs", "fidelity", "lif", "training", "compiled", "loader")
 pytest.importorskip("spikingjelly")
 
 

@@ -255,8 +255,9 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 def _words(hint: Any) -> str:
     """Return a type in words for the user.
 
-    >>> _words(list[int] | int | None), _words(Literal["last", "best"])
-    ('a list of whole numbers, such as 4,6,8, or a whole number', "'last' or 'best'")
+    Example:
+        >>> _words(list[int] | int | None), _words(Literal["last", "best"])
+        ('a list of whole numbers, such as 4,6,8, or a whole number', "'last' or 'best'")
     """
     words: list[str] = []
     for member in _members(hint):

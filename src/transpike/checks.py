@@ -12,12 +12,25 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
-from transpike.errors import ConfigError, DataError, TranspikeError
+from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["choice", "few", "is_whole", "keywords", "listed", "near", "number", "refuse", "shown", "tensor", "whole"]
+__all__ = [
+    "choice",
+    "few",
+    "is_whole",
+    "keywords",
+    "listed",
+    "near",
+    "no_network",
+    "number",
+    "refuse",
+    "shown",
+    "tensor",
+    "whole",
+]
 
 Error = Callable[[str], TranspikeError]
 """A class of errors, or a function that makes an error from a message."""
@@ -48,12 +61,13 @@ def whole(
     Raises:
         ConfigError: The value is not allowed. The message names the setting. Or `error`.
 
-    >>> whole("phases", 8, most=24)
-    8
-    >>> whole("phases", 2.5, most=24)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: phases=2.5: expected a whole number from 1 to 24.
+    Example:
+        >>> whole("phases", 8, most=24)
+        8
+        >>> whole("phases", 2.5, most=24)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: phases=2.5: expected a whole number from 1 to 24.
     """
     if not is_whole(value) or (least is not None and value < least) or (most is not None and value > most):
         limits = "" if least is None else f" of at least {least}"
@@ -87,16 +101,17 @@ def number(
     Raises:
         ConfigError: The value is not allowed. The message names the setting. Or `error`.
 
-    >>> number("momentum", 0, least=0, below=1)
-    0.0
-    >>> number("beta", 1.0, above=1)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: beta=1.0: expected a number above 1.
-    >>> number("momentum", 1.0, least=0, below=1)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: momentum=1.0: expected a number in [0, 1).
+    Example:
+        >>> number("momentum", 0, least=0, below=1)
+        0.0
+        >>> number("beta", 1.0, above=1)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: beta=1.0: expected a number above 1.
+        >>> number("momentum", 1.0, least=0, below=1)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: momentum=1.0: expected a number in [0, 1).
     """
     real = _real(value)
     fits = (
@@ -132,12 +147,13 @@ def choice(name: str, value: object, choices: Iterable[str], *, error: Error = C
     Raises:
         ConfigError: The value is not allowed. The message lists all names and the nearest. Or `error`.
 
-    >>> choice("keep", "best", ("last", "best"))
-    'best'
-    >>> choice("keep", "lst", ("last", "best"))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: keep='lst': expected 'last' or 'best'. Did you mean 'last'?
+    Example:
+        >>> choice("keep", "best", ("last", "best"))
+        'best'
+        >>> choice("keep", "lst", ("last", "best"))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: keep='lst': expected 'last' or 'best'. Did you mean 'last'?
     """
     names = list(choices)
     if isinstance(value, str) and value in names:
@@ -167,13 +183,14 @@ def tensor(
     Raises:
         DataError: The value is not allowed. The message has its shape and type. Or `error`.
 
-    >>> import torch
-    >>> tensor("images", torch.zeros(2, 3, 8, 8), ("N", 3, "H", "W")).shape
-    torch.Size([2, 3, 8, 8])
-    >>> tensor("images", torch.zeros(2, 8, 8, dtype=torch.uint8), ("N", 3, 8, 8))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: images: expected a floating-point tensor [N, 3, 8, 8], got torch.uint8 [2, 8, 8].
+    Example:
+        >>> import torch
+        >>> tensor("images", torch.zeros(2, 3, 8, 8), ("N", 3, "H", "W")).shape
+        torch.Size([2, 3, 8, 8])
+        >>> tensor("images", torch.zeros(2, 8, 8, dtype=torch.uint8), ("N", 3, 8, 8))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: images: expected a floating-point tensor [N, 3, 8, 8], got torch.uint8 [2, 8, 8].
     """
     import torch
 
@@ -192,8 +209,9 @@ def tensor(
 def refuse(name: str, value: object, expected: str, *, error: Error = ConfigError, guess: str = "") -> TranspikeError:
     """Return the error for a wrong value. The caller raises it.
 
-    >>> refuse("steps", (1, 0), "numbers of steps, each of at least 1")
-    ConfigError('steps=(1, 0): expected numbers of steps, each of at least 1.')
+    Example:
+        >>> refuse("steps", (1, 0), "numbers of steps, each of at least 1")
+        ConfigError('steps=(1, 0): expected numbers of steps, each of at least 1.')
     """
     return error(f"{name}={shown(value)}: expected {expected}.{guess}")
 
@@ -201,20 +219,34 @@ def refuse(name: str, value: object, expected: str, *, error: Error = ConfigErro
 def near(name: str, names: Iterable[str], *, most: int = 1) -> str:
     """Return a question with the names nearest to a wrong name, after a space. Empty if no name is near.
 
-    >>> near("resnet21", ["resnet20", "resnet19", "mlp"], most=2)
-    ' Did you mean resnet20 or resnet19?'
-    >>> near("transformer", ["mlp"])
-    ''
+    Example:
+        >>> near("resnet21", ["resnet20", "resnet19", "mlp"], most=2)
+        ' Did you mean resnet20 or resnet19?'
+        >>> near("transformer", ["mlp"])
+        ''
     """
     matches = difflib.get_close_matches(name, list(names), n=most)
     return f" Did you mean {listed(matches)}?" if matches else ""
 
 
+def no_network(name: str, known: Sequence[str]) -> ModelError:
+    """The error for a network's name that is none of those ``known``, nor a folder.
+
+    >>> print(no_network("resnet21", ["mlp", "resnet20"]))
+    no network 'resnet21', nor a folder of that name. Did you mean resnet20? Known: mlp, resnet20; timm/<name>, ...
+    """
+    return ModelError(
+        f"no network {shown(name)}, nor a folder of that name.{near(name, known, most=3)} Known: {', '.join(known)}; "
+        "timm/<name>, torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
+    )
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names as a list for a sentence.
 
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b or c')
+    Example:
+        >>> listed(["a"]), listed(["a", "b", "c"])
+        ('a', 'a, b or c')
     """
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
@@ -222,8 +254,9 @@ def listed(names: Sequence[str]) -> str:
 def few(sentences: Sequence[str], *, most: int = 10) -> str:
     """Return the first of several sentences in one line, whatever an unknown file puts into them.
 
-    >>> few(["a is missing", "b\\nis unknown", "c"], most=2)
-    'a is missing; b is unknown; ...'
+    Example:
+        >>> few(["a is missing", "b\\nis unknown", "c"], most=2)
+        'a is missing; b is unknown; ...'
     """
     short = [one if len(one) <= _LONGEST else f"{one[:_LONGEST]}..." for one in sentences[:most]]
     text = "; ".join([*short, "..."] if len(sentences) > most else short)
@@ -233,8 +266,9 @@ def few(sentences: Sequence[str], *, most: int = 10) -> str:
 def shown(value: object) -> str:
     """Return a value as a message shows it: short, for any value.
 
-    >>> shown([0.5] * 100)
-    '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
+    Example:
+        >>> shown([0.5] * 100)
+        '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
     """
     try:
         text = " ".join(_SHORT.repr(value).split())
@@ -285,16 +319,17 @@ def keywords(what: str, make: Callable[..., object], settings: Mapping[str, obje
     Raises:
         ConfigError: The message names the setting, and the known names or the expected type.
 
-    >>> def make(stages, *, width: int = 8, sigma: float | None = None): ...
-    >>> keywords("method 'mine'", make, {"width": 4, "sigma": 1})
-    >>> keywords("method 'mine'", make, {"width": "4"})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: method 'mine': width='4': expected a whole number.
-    >>> keywords("method 'mine'", make, {"widht": 4})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: method 'mine' has no setting 'widht'. Did you mean width? It has: width, sigma.
+    Example:
+        >>> def make(stages, *, width: int = 8, sigma: float | None = None): ...
+        >>> keywords("method 'mine'", make, {"width": 4, "sigma": 1})
+        >>> keywords("method 'mine'", make, {"width": "4"})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: method 'mine': width='4': expected a whole number.
+        >>> keywords("method 'mine'", make, {"widht": 4})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: method 'mine' has no setting 'widht'. Did you mean width? It has: width, sigma.
     """
     function = make.func if isinstance(make, partial) else make
     fixed = make.keywords if isinstance(make, partial) else {}

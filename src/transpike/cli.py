@@ -23,7 +23,7 @@ from yaml import YAMLError
 from transpike.arguments import Arguments
 from transpike.checks import near
 from transpike.errors import ConfigError, TranspikeError, reason
-from transpike.experiments.places import PLACES
+from transpike.experiments.places import NAMED, PLACES, check_network
 from transpike.files import check_target
 from transpike.files.yaml import load_yaml
 
@@ -88,6 +88,8 @@ def _run(verb: str, given: list[str]) -> None:
         build_parser(verb).parse_args([verb, *given])
     if verb in PLACES and given and not given[0].startswith("-"):
         PLACES[verb](Path(given[0]))
+    if verb in NAMED and given and not given[0].startswith("-"):
+        check_network(given[0])
     function, kind = _verb(verb)
     words = Arguments(verb, kind, given)
     try:

@@ -67,8 +67,9 @@ _REASONS = {
 def reason(error: OSError | ValueError) -> str:
     """Return why a file could not be read or written, and what to do, as text after its path and a colon.
 
-    >>> reason(OSError(errno.ENOSPC, "No space left on device"))
-    'no space is left on its disk. Free some, or name a place on another disk.'
+    Example:
+        >>> reason(OSError(errno.ENOSPC, "No space left on device"))
+        'no space is left on its disk. Free some, or name a place on another disk.'
     """
     number = getattr(error, "errno", None)
     if number in _REASONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from itertools import accumulate, combinations
@@ -22,10 +23,12 @@ from transpike.coding.neuron import SteppingNeuron, WholeNeuron
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import decode, injected, largest, ratio, total
 from transpike.conversion import SpikingNetwork, anytime, prepare
+from transpike.conversion.op import Op
 from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
 from transpike.neurons import tsa, weighted
 from transpike.neurons.kernels import track_reference, weighted_reference
+from transpike.neurons.tsa import Tracked
 
 NAMES = sorted(SCHEMES)
 X = Operand(0)
@@ -119,6 +122,35 @@ def test_what_is_encoded_is_decoded(name: str, seed: int, steps: int) -> None:
     else:
         assert set(train.unique().tolist()) <= set(code.encoded)
         assert error <= unit(code) + 1e-5 * code.full  # half of it where the code rounds to the nearest
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_spikes_have_the_type_of_the_weights_and_are_exact(
+    snn: SpikingNetwork, images: Tensor, dtype: torch.dtype
+) -> None:
+    """Every digit is a number of half precision; what a layer accumulates is float32."""
+    half, seen = copy.deepcopy(snn).to(dtype), dict[str, tuple[torch.dtype, set[float]]]()
+    code = half.scheme
+
+    def watch(op: Op, fired: Tracked) -> None:
+        seen[op.name] = fired.spikes.dtype, set(fired.spikes.unique().tolist())
+
+    half.observe(images[:8], watch)
+    for op in half.graph.neurons:
+        assert seen[op.name][0] == dtype and seen[op.name][1] <= set(code.digits), op.name
+    z = currents(code, seed=0).to(dtype)
+    neuron = code.neuron(FUNCTIONS["relu"], amplitude=0.7, wait=1)
+    assert not isinstance(neuron, str)
+    found, exact = (neuron([x], {}, inplace=False, final=True) for x in (z, z.float()))
+    assert found.spikes.dtype == dtype and torch.equal(found.spikes.float(), exact.spikes)
+    assert found.residual is not None and found.residual.dtype == torch.float32
+    assert torch.equal(found.residual, exact.residual)
+
+
+def test_a_type_that_does_not_hold_all_levels_is_refused(ann: nn.Module, images: Tensor) -> None:
+    snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=2, beta=8, silent=0, levels=tuple(range(1, 300))))
+    with pytest.raises(ConfigError, match="bfloat16 does not hold all integers to 299"):
+        snn.to(torch.bfloat16)(images[:2])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from transpike.coding import CSS, FS, Rate
+from transpike.coding.function import Function
 from transpike.coding.scheme import Scheme
 from transpike.conversion import SpikingNetwork, prepare
 from transpike.conversion.course import Course
@@ -86,3 +87,27 @@ def test_what_is_joined(prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {"relu": ["convs.0"], "relu_2": ["convs.1", "add.1.amplitude"], "relu_3": ["convs.2", "side"]}
     bare = [op.name for op in snn.course.graph if op.kind == "convolution" and "bias" not in op.tensors]
     assert bare == ["convs.0", "convs.1", "convs.2", "side"]  # what follows the fourth is no neuron
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_bounds_over_the_amplitudes_of_channels_change_no_bit(bare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel bounds and divides as PyTorch does, in whole runs and in pieces."""
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(3, 6, 3), nn.ReLU6(), nn.Conv2d(6, 6, 3), nn.Hardtanh(-0.2, 0.3), nn.Flatten()]
+    model, images = nn.Sequential(*layers, nn.Linear(96, 4)), torch.randn(24, 3, 8, 8)
+    for layer, least in ((model[0], 0.1), (model[2], 0.002)):  # some channels reach the bounds, others do not
+        layer.weight.data *= torch.linspace(least, 6, 6).view(-1, 1, 1, 1)
+        layer.bias.data *= torch.linspace(least, 6, 6)
+    snn = prepare(model.eval(), images).convert(CSS(steps=6, silent=1, levels=(1, 2)))
+    assert all(snn.graph[name].function.clipped for name in ("1", "3"))
+    monkeypatch.setattr(SpikingNetwork, "_bare", property(lambda snn: bare))
+    got, trace = snn(images), snn.trace(images)
+    pipeline = Pipeline(snn, images, rows=1)
+    assert torch.equal(next(iter(pipeline.advance(pipeline.total).values())), got)
+    monkeypatch.setattr(Function, "clipped", None)
+    assert torch.equal(snn(images), got)
+    for name, layer in snn.trace(images).items():
+        for each in ("spikes", "residual", "target"):
+            ours, theirs = getattr(trace[name], each), getattr(layer, each)
+            if ours is not None:  # the input has no residual
+                assert torch.equal(ours.view(torch.int32), theirs.view(torch.int32)), (name, each)  # -0 is not 0

@@ -275,6 +275,7 @@ def test_the_stop_rule_goes_with_the_network(snn: SpikingNetwork, images: Tensor
         ({"thresholds": [1.0, 2.0]}, "stop.thresholds: expected as many as losses, the largest first"),
         ({"losses": [1.0, -1.0]}, "stop.losses: expected numbers above 0, together at most images=40"),
         ({"losses": [1.0, 40.0]}, "stop.losses: expected numbers above 0, together at most images=40"),
+        ({"seen": [1.0, 2.0, 3.0]}, "stop.seen: expected as many numbers for each step"),
         ({"code": "import os"}, "stop.code is unknown"),
     ],
 )

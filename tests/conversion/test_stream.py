@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import transpike
 from transpike.coding import CSS, FS, TSC, TTFS, Rate, Scheme
 from transpike.conversion import SpikingNetwork
-from transpike.conversion.anytime import left
+from transpike.conversion.anytime import left, trajectories
 from transpike.conversion.pipeline import ROWS, Pipeline
 from transpike.conversion.stopping import StopRule
 from transpike.errors import ConfigError, ConversionError
@@ -66,6 +66,19 @@ def test_chunks_change_nothing(snn: SpikingNetwork, images: Tensor) -> None:
         snn.chunk = None
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one.outputs, other.outputs) and torch.equal(one.bound, other.bound)
+
+
+def test_a_whole_run_tells_what_is_said_after_every_step(snn: SpikingNetwork, images: Tensor) -> None:
+    steps = torch.stack([moment.outputs for moment in snn.stream(images)])
+    assert torch.equal(trajectories(snn, images), steps)
+
+
+def test_trajectories_of_a_long_code_come_in_pieces() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3)).eval()
+    snn, x = transpike.convert(net, torch.randn(64, 6), scheme=Rate(steps=150)), torch.randn(20, 6)
+    steps = torch.stack([moment.outputs for moment in snn.stream(x)])
+    assert torch.equal(trajectories(snn, x), steps)
 
 
 def test_half_precision_streams(images: Tensor) -> None:

@@ -268,6 +268,13 @@ def test_codes_stop_early_beside_each_other(stops: Path, trained: Path, capsys: 
         assert asked.latency - asked.steps == row.latency - row.steps and (full.energy_uj or 0) > 0
         assert len(row.pictured) == 12 and row.pictured[0].steps <= row.pictured[-1].steps
     assert longer.early[0].steps < rate.early[0].steps - 1
+    with (stops / "rows.csv").open(newline="") as file:
+        lines = {(line["scheme"], line["steps"]): line for line in csv.DictReader(file)}
+    names = ("agreement", "changed", "accuracy", "steps", "latency", "energy_uj")
+    assert [float(lines["css", "8"][f"early_{name}"]) for name in names] == [
+        getattr(longer.early[0], name) for name in names
+    ]
+    assert {lines[key][f"early_{name}"] for key in (("phase", "16"), ("ann", "")) for name in names} == {""}
     assert not phase.early and "Phase does not stream" in phase.unstreamed
     assert run(trained, "--schemes", STOPS, "--agreement", "0.98", "--held-out", "120", "--resume", str(stops)) == 0
     said = " ".join(capsys.readouterr().out.split())

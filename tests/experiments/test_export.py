@@ -37,6 +37,25 @@ def test_to_events(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"3 images. The output is complete {snn.latency} steps after an image" in capsys.readouterr().out
 
 
+def test_events_of_images_that_stop_early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    ann = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.ReLU(), torch.nn.Linear(9, 10))
+    snn = transpike.convert(ann.eval(), torch.rand(64, 1, 8, 8), scheme=transpike.CSS(steps=6, levels=(1, 2, 4, 8)))
+    words = [str(tmp_path / "net"), "--to", "events", "--images", "4", "--data", "digits", "--agreement", "0.8"]
+    snn.save(tmp_path / "net")
+    assert main(["export", *words]) == 2
+    assert "saved without a stop rule; snn.calibrate_stop(images)" in capsys.readouterr().err
+    snn.calibrate_stop(torch.rand(64, 1, 8, 8))
+    snn.save(tmp_path / "net")
+    assert main(["export", *words, "--bits", "6"]) == 2
+    assert "the stop rule is that of the weights as they are" in capsys.readouterr().err
+    assert main(["export", *words]) == 0
+    counts = json.loads((tmp_path / "net" / "events" / "events.json").read_text())
+    assert len(counts["steps"]) == 4 and max(counts["steps"]) < 6
+    mean = sum(counts["steps"]) / 4
+    assert f"On average, images stop after {mean:.3g} steps of the output." in capsys.readouterr().out
+
+
 def test_to_onnx_and_torch_beside_the_network(converted: Path) -> None:
     assert main(["export", str(converted)]) == 0
     assert main(["export", str(converted), "--to", "torch"]) == 0
@@ -80,6 +99,7 @@ def test_to_nir(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
             ["--to", "nir", "--bits", "8"],
             "bits: --to nir does not take this option; it is for onnx, torch, integers, events",
         ),
+        (["--agreement", "0.9"], "agreement: --to onnx does not take this option; it is for events"),
         (["--images", "3"], "images: --to onnx does not take this option; it is for events"),
         (["--opset", "3"], "opset=3: expected a whole number of at least 18"),
     ],

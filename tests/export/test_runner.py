@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
 from transpike.conversion import SpikingNetwork
 from transpike.errors import ConfigError, ConversionError, ModelError
+from transpike.export import linear
 from transpike.export.bundle import Bundle, Node, read
 from transpike.export.neurons import Encoder, Neurons
 from transpike.neurons.tsa import Code, encode
@@ -84,6 +86,32 @@ def test_gains_on_the_edges_of_neurons_are_kept(bits: int | None, tmp_path: Path
     found = export.run(tmp_path, images, record=True)
     same_spikes(snn, images, found)
     assert np.allclose(found.outputs, snn(images), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_adds_place_by_place_and_channel_by_channel(groups: int, tmp_path: Path) -> None:
+    """Each sum rounded to float32, the bias last."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(6, 4, 3, stride=2, padding=1, groups=groups), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3)]
+    snn = transpike.convert(torch.nn.Sequential(*layers).eval(), torch.rand(16, 6, 7, 7))
+    snn.save(tmp_path)
+    bundle = read(tmp_path)
+    weight, bias = (bundle.by_name["0"].tensors[key] for key in ("weight", "bias"))
+    digits = torch.randint(-1, 2, (1, 6, 7, 7)).float().numpy()
+    found, additions = linear.make(bundle.by_name["0"], bundle)(0, [digits])
+    padded, inputs = np.pad(digits[0], [(0, 0), (1, 1), (1, 1)]), 6 // groups
+    expected = np.zeros((4, 4, 4), np.float32)
+    for (c, y, x), k, i in product(np.ndindex(4, 4, 4), range(9), range(inputs)):
+        digit = padded[c // (4 // groups) * inputs + i, 2 * y + k // 3, 2 * x + k % 3]
+        expected[c, y, x] += weight[c, i, k // 3, k % 3] * digit
+    assert np.array_equal(found[0], expected + bias[:, None, None])
+    wide = torch.nn.functional.conv2d(
+        *(torch.tensor(x).double() for x in (digits, weight, bias)), stride=2, padding=1, groups=groups
+    )
+    assert not np.array_equal(found[0], wide[0].float()) and np.allclose(found[0], wide[0], atol=1e-5)
+    reached = torch.nn.functional.conv2d((torch.tensor(digits) != 0).float(), torch.ones(4, inputs, 3, 3), stride=2,
+                                         padding=1, groups=groups)  # fmt: skip
+    assert additions == int(reached.sum())
 
 
 def test_images_in_flight_do_not_disturb_each_other(tmp_path: Path) -> None:

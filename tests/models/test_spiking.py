@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from transpike.errors import DataError, ModelError
-from transpike.models import create_model, model_names
+from transpike.models import create_model, model_names, spiking
 from transpike.models.qkformer import token_attention
 from transpike.models.spiking import OverTime, over_time
 from transpike.models.spikingformer import self_attention
@@ -314,6 +314,59 @@ def test_sew_resnets_for_small_images_begin_with_stride_one():
     net = create_model("sew_resnet18", width=8, large=False)
     seen = outputs(net, type(net.layers[0]), torch.zeros(1, 1, 3, 64, 64))
     assert [tuple(x.shape[2:4]) for x in seen[1::2]] == [(8, 64), (16, 32), (32, 16), (64, 8)]
+
+
+@pytest.mark.parametrize("name", ["sew_resnet19", "sew_resnet50", "spikingformer_4_384", "qkformer_4_384"])
+def test_neurons_take_on_the_normalisation_before_them_in_inference(name, monkeypatch):
+    net, x = small(name).eval(), torch.randn(3, 2, 3, 16, 16).double()
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        for values in (norm.running_mean, norm.weight.data, norm.bias.data):
+            values.normal_(0.2)
+        norm.running_var.uniform_(0.5, 2)
+    wanted, runs = net(x).detach(), []
+    monkeypatch.setattr(spiking, "FUSED", ("cpu",))
+    monkeypatch.setattr(
+        nn.BatchNorm2d, "forward", lambda self, x, usual=nn.BatchNorm2d.forward: runs.append(1) or usual(self, x)
+    )
+    for grad in (True, False):
+        reset_net(net)
+        runs.clear()
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(net(x).detach(), wanted)
+        assert len(runs) == len(norms) if grad else len(runs) < len(norms)
+    seen = []
+    handle = norms[0].register_forward_hook(lambda *given: seen.append(1))
+    reset_net(net)
+    with torch.no_grad():
+        net(x)
+    handle.remove()
+    assert seen == [1]  # who looks at it sees it run
+    reset_net(net.train())
+    runs.clear()
+    with torch.no_grad():
+        net(x)
+    assert len(runs) == len(norms)
+
+
+@pytest.mark.parametrize("name", ["sew_resnet19", "spikingformer_4_384"])
+def test_a_whole_network_is_compiled_without_a_graph_break(name):
+    torch.manual_seed(0)
+    net, x = create_model(name, **SMALL[name]), torch.randn(2, 3, 3, 16, 16)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+
+    def step(forward):
+        net.zero_grad()
+        reset_net(net)
+        out = forward(x)
+        out.square().sum().backward()
+        return out.detach(), [weight.grad.clone() for weight in net.parameters()]
+
+    out, grads = step(net)
+    assert out.abs().mean() > 0.01
+    found, found_grads = step(compiled)
+    torch.testing.assert_close(found, out)
+    torch.testing.assert_close(found_grads, grads, rtol=1e-3, atol=1e-4)
 
 
 def test_names():

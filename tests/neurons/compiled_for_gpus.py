@@ -6,7 +6,10 @@ A launch is recorded in place of being made: its arguments give the signature, a
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import tempfile
 from itertools import product
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,12 +21,18 @@ from triton.compiler import ASTSource
 
 from transpike.neurons import ATan, Dynamics, tsa
 from transpike.neurons.kernels import gpu, track_gpu
-from transpike.neurons.kernels.track_reference import PLAIN, Carried, Feed, Final, Pattern
+from transpike.neurons.kernels.track_reference import PLAIN, Carried, Clip, Feed, Final, Pattern
 
 TARGET = GPUTarget("cuda", 90, 32)
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float64: "*fp64"}
+TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.float64: "*fp64",
+    torch.int32: "*i32",
+}
 KERNELS = [(gpu, "_forward"), (gpu, "_backward")]
-KERNELS += [(track_gpu, name) for name in ("_track", "_accumulate", "_encode")]
+KERNELS += [(track_gpu, name) for name in ("_track", "_track_windows", "_accumulate", "_encode")]
 OPTIONS = {"enable_fp_fusion", "num_warps", "num_stages"}
 
 
@@ -53,7 +62,17 @@ class Launched:
         code = triton.compile(source, target=TARGET, options=options)
         assert ".target sm_90" in code.asm["ptx"] and code.asm["cubin"]
         assert "fma.rn" not in code.asm["ptx"], "products and sums are fused"
+        assert _stack(code.asm["cubin"]) == 0, f"{code.metadata.name}: registers do not suffice, {constants}"
         Launched.count += 1
+
+
+def _stack(cubin: bytes) -> int:
+    """Bytes of memory a thread takes because its registers do not suffice."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(cubin)
+        told = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    return int(told.stdout.partition("STACK:")[2].split()[0])
 
 
 def _number(value: object) -> str:
@@ -62,12 +81,12 @@ def _number(value: object) -> str:
 
 def _neurons() -> None:
     surrogate = (ATan().shape, ATan().slope, ATan().height)
-    for dtype, learned, state in product((torch.float32, torch.bfloat16), (False, True), (False, True)):
-        for steps in (4, 32):
+    for dtype, learned in product((torch.float32, torch.bfloat16), (False, True)):
+        for steps, state in ((4, False), (16, True), (20, False)):
             x, v = torch.zeros(steps, 1100, dtype=dtype), torch.zeros(1100) if state else None
             charge = torch.zeros(3) if learned else None
             dynamics = Dynamics(1.0, decay=0.5, ternary=float(state))
-            gpu.forward(x, v, charge, dynamics)
+            gpu.forward(x, v, charge, dynamics, (*torch.zeros(2, 5), 7) if state else None)
             gpu.backward((x, v), x, v, charge, dynamics, surrogate)
 
 
@@ -83,6 +102,11 @@ def _tracking() -> None:
             track_gpu.track(z, z, final, tables, accumulated=False, feed=feed, carried=carried)
             how = {"beta": 2.0, "units": (1.0,) * code.steps, "feed": feed, "carried": carried}
             track_gpu.accumulate(z, z.float(), **how)
+        clip = Clip((1.0,) * code.steps, 0.0, 0.0, 6.0, some)
+        track_gpu.track(z, z, ends, tables, accumulated=False, feed=full, clip=clip)
+        for count in (4, 9):
+            places = torch.zeros(count, 55, dtype=torch.int32)
+            track_gpu.track_windows(z, z[:, :275], Final(*torch.zeros(2, 275)), tables, places, feed=full)
         track_gpu.track(z.float(), z, nothing, tables, accumulated=True)
         track_gpu.encode(z[0], z, beta=2.0, start=0.1, digits=tables.digits)
 

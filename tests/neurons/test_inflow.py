@@ -68,6 +68,31 @@ def test_the_kernel_feeds_itself_to_the_bit(dtype: torch.dtype, data: st.DataObj
             )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_kernel_bounds_and_divides_to_the_bit(dtype: torch.dtype, data: st.DataObject) -> None:
+    """ReLU6 of real values over the amplitudes of channels, as PyTorch computes it of the estimates."""
+    code, layout = data.draw(st.sampled_from(CODES)), data.draw(st.sampled_from(LAYOUTS))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    z, other, like = drawn(generator, layout, code.steps)
+    z, state = z.to(dtype), torch.float64 if dtype == torch.float64 else torch.float32
+    z[:, 0, 0] = torch.nan
+    shape = data.draw(st.sampled_from([(), like, (1,) * len(like), z.shape[2:]]))  # the last is none for a kernel
+    relative = torch.rand(shape, generator=generator).to(state) + 0.1
+    inflow = data.draw(st.sampled_from([None, Inflow(other=other.to(dtype), shift=torch.tensor(0.3))]))
+    for function in (Piecewise(high=0.6), Piecewise(slope=0.1, low=-0.2), Piecewise(slope=1.0, low=-0.3, high=0.4)):
+        how = {"unit": 0.07, "gain": 0.9, "inflow": inflow}
+        known = function(estimate(z, beta=code.beta, **how)) / relative
+        want = track(known, code=code, function=tsa.IDENTITY, unit=0.07, final=True)
+        got = track(z, code=code, function=function, relative=relative, final=True, **how)
+        assert got.spikes.dtype == dtype and torch.equal(got.spikes.to(state), want.spikes)
+        for ours, theirs in ((got.residual, want.residual), (got.target, want.target)):
+            assert ours is not None and theirs is not None and torch.equal(ours, theirs)
+        over = track(z.clone(), code=code, function=function, relative=relative, inplace=True, **how)
+        assert torch.equal(over.spikes, got.spikes)
+
+
 def test_what_no_kernel_can_feed_is_done_before_it() -> None:
     code = CODES[0]
     z, other = torch.randn(2, 5, 2, 4, 6, 6).unbind()

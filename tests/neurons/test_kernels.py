@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from transpike.errors import DataError
 from transpike.neurons import (
@@ -280,12 +283,40 @@ def test_autocast():
     assert cosine > 0.9
 
 
-def test_only_the_input_is_kept_for_the_backward_pass():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("steps", [4, 32])
+def test_only_the_input_is_kept_for_the_backward_pass(steps, dtype):
+    """So a layer holds 4 bytes per element and step, 2 in half precision, as docs/training.md says."""
     kept = []
-    x = torch.randn(4, 1000, requires_grad=True)
+    x = torch.randn(steps, 1000).to(dtype).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        multi_step(x, None, LIF, Sigmoid())
+        spikes, v = multi_step(x, None, LIF, Sigmoid())
     assert [tensor.data_ptr() for tensor in kept] == [x.data_ptr()]
+    assert spikes.dtype == dtype and v.dtype == torch.float32
+
+
+def test_a_normalisation_is_taken_on_where_there_is_a_gpu():
+    """Without one: what is called, of which shape and type; the kernel itself runs in Triton's interpreter."""
+    called = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    for grad, device in product((False, True), ("cuda", "cpu")):
+        with FakeTensorMode(), torch.set_grad_enabled(grad):
+            x = torch.empty(3, 2, 5, 4, dtype=torch.bfloat16, device=device)
+            norm = torch.empty(2, 5, device=device).unbind()
+            with Seen():
+                spikes, v = multi_step(x, None, LIF, Sigmoid(), norm=norm)
+        assert (spikes.shape, spikes.dtype, v.shape, v.dtype) == (x.shape, x.dtype, x.shape[1:], torch.float32)
+        assert ("transpike.neuron_normed.default" in called) == (device == "cuda" and not grad)
+        called.clear()
+    plain = torch.randn(3, 2, 5, 4)
+    wanted = multi_step(plain * 2 + 0.5, None, LIF, Sigmoid())
+    got = multi_step(plain, None, LIF, Sigmoid(), norm=(torch.full((5,), 2.0), torch.full((5,), 0.5)))
+    assert all(map(torch.equal, got, wanted))
 
 
 @pytest.mark.parametrize("script", ["neuron_on_triton.py"] if find_spec("triton") else [])

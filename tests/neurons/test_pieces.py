@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from transpike.neurons import tsa
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.kernels import track_reference
 from transpike.neurons.pieces import Accumulated, Pieces, kept
 from transpike.neurons.tsa import IDENTITY, RELU, Code, Piecewise, accumulate, estimate, track
@@ -55,6 +56,41 @@ def test_pieces_of_steps_fire_as_a_whole_run(backend: str, layout: torch.memory_
         whole = track(values.clone(), code=code, function=IDENTITY, unit=0.3).spikes
         rows = torch.cat([values, values[-1:].expand(code.silent, *z.shape[1:])])
         assert torch.equal(in_pieces(rows, Pieces(code, IDENTITY, accumulated=True, unit=0.3), cuts), whole)
+
+
+@pytest.mark.parametrize("backend", ["usual", "reference"])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_pieces_with_idle_steps_and_more_currents_fire_as_a_whole_run(backend: str, inplace: bool, cut: int) -> None:
+    """Idle steps behind the last current, in one piece with it and without; a bias and a skip within the kernel."""
+    code, usual = CODES[1], tsa._prepare
+    generator = torch.Generator().manual_seed(4)
+    z, other = 2 * torch.randn(2, 6, 3, 4, 5, generator=generator)
+    by = torch.randn(4, 1, generator=generator)
+
+    def inflow(steps: slice) -> Inflow:
+        return Inflow(shift=by, shares=(0.5, 1, 1, 1, 1, 0.0)[steps], other=other[steps].clone(), factor=by)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if backend == "reference":
+            patch.setattr(tsa, "_prepare", lambda z, *, rows: (track_reference, usual(z, rows=rows)[1]))
+        whole = track(z, code=code, inflow=inflow(slice(None))).spikes
+        sums = accumulate(z, beta=2.0, silent=2, inflow=inflow(slice(None)))
+        values = estimate(z, beta=code.beta, unit=0.3).sigmoid()
+        tracked = track(values.clone(), code=code, function=IDENTITY, unit=0.3).spikes
+        for behind in (0, 1, 2):  # idle steps in the piece of the last current
+            make, total = Pieces(code), Accumulated(2.0, (1.0,) * 8)
+            holds = Pieces(code, IDENTITY, accumulated=True, unit=0.3)
+            found, held, said = [], [], []
+            for steps, idle in ((slice(0, cut), 0), (slice(cut, 6), behind), (slice(6, 6), 2 - behind)):
+                given = {"idle": idle, "inflow": inflow(steps), "inplace": inplace}
+                found.append(make(z[steps].clone(), **given).clone())
+                held.append(total(z[steps].clone(), **given).clone())
+                last = values[-1:] if steps.start == 6 else values[steps]
+                if idle or steps.start < 6:
+                    said.append(holds(last.clone(), idle=idle - (steps.start == 6), inplace=inplace).clone())
+            assert torch.equal(torch.cat(found), whole) and torch.equal(torch.cat(held), sums)
+            assert torch.equal(torch.cat(said), tracked)
 
 
 def test_sums_in_pieces_are_those_of_a_whole_run() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transpike.neurons import tsa
 from transpike.neurons.kernels import track_gpu, track_reference
-from transpike.neurons.kernels.track_reference import PLAIN, Carried, Feed, Final, Pattern
+from transpike.neurons.kernels.track_reference import PLAIN, Carried, Clip, Feed, Final, Pattern
 
 CODES = (
     tsa.Code(steps=5, beta=2.0),
@@ -38,14 +38,16 @@ def tracked(
     unit: float | None,
     gain: float,
     feed: Feed = PLAIN,
+    clip: Clip | None = None,
 ) -> list[Tensor]:
     """Spikes, residuals and targets, and the spikes written over the input."""
     neurons, tables = source.shape[1], tsa._tables(code, function, unit, gain)
     spikes = torch.empty(code.steps, neurons, device=source.device)
     ends = torch.empty(2, neurons, device=source.device)
-    backend.track(source, spikes, Final(*ends), tables, accumulated=accumulated, feed=feed)
+    given = {"accumulated": accumulated, "feed": feed, "clip": clip}
+    backend.track(source, spikes, Final(*ends), tables, **given)
     over, nothing = source.clone(), torch.empty(0, device=source.device)
-    backend.track(over, over[: code.steps], Final(nothing, nothing), tables, accumulated=accumulated, feed=feed)
+    backend.track(over, over[: code.steps], Final(nothing, nothing), tables, **given)
     return [spikes.cpu(), ends.cpu(), over[: code.steps].cpu()]
 
 
@@ -85,6 +87,13 @@ def feeds(steps: int, neurons: int, device: str) -> list[Feed]:
     ]
 
 
+def clips(steps: int, device: str) -> list[Clip]:
+    """ReLU6 and a leaky ReLU with a bound, over amplitudes of channels that are last, or not."""
+    relative = torch.rand(5, generator=torch.Generator().manual_seed(steps)).to(device) + 0.1
+    worths = tuple(0.3 * 2.0**-step for step in range(steps))
+    return [Clip(worths, 0.0, 0.0, 0.4, Pattern(relative, 1)), Clip(worths, 0.1, -0.2, torch.inf, Pattern(relative, 7))]
+
+
 def undefined(z: Tensor) -> Tensor:
     """Estimates with no value in some places."""
     return torch.where(z > 2, torch.nan, torch.where(z < -2.5, torch.inf, z))
@@ -115,6 +124,13 @@ def main() -> None:
             track_reference.accumulate(z, held, beta=code.beta, units=units, gain=0.7, feed=feed)
             track_gpu.accumulate(z.to(DEVICE), ours, beta=code.beta, units=units, gain=0.7, feed=same)
             assert torch.equal(held, ours.cpu()), (code, feed)
+        how["unit"] = 0.3
+        pairs = zip(clips(code.steps, "cpu"), clips(code.steps, DEVICE), strict=True)
+        for (clip, same), full in zip(pairs, (False, True), strict=True):
+            feed, fed = (feeds(code.steps, neurons, device)[2] if full else PLAIN for device in ("cpu", DEVICE))
+            wanted = tracked(track_reference, undefined(z), code, tsa.IDENTITY, **how, feed=feed, clip=clip)
+            found = tracked(track_gpu, undefined(z).to(DEVICE), code, tsa.IDENTITY, **how, feed=fed, clip=same)
+            assert all(map(torch.equal, wanted, found)), (code, clip)
         for accumulated, source in ((False, z), (True, undefined(z))):
             for cut in (1, code.silent + 1):
                 wanted = in_pieces(track_reference, source, code, accumulated=accumulated, cut=cut)

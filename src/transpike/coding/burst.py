@@ -49,8 +49,9 @@ class Burst(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> Burst(steps=4).digits, Burst(steps=4).weights, Burst().full
-    ((0, 1, 2, 3, 4, 5), (0.25, 0.25, 0.25, 0.25), 5.0)
+    Example:
+        >>> Burst(steps=4).digits, Burst(steps=4).weights, Burst().full
+        ((0, 1, 2, 3, 4, 5), (0.25, 0.25, 0.25, 0.25), 5.0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 128)

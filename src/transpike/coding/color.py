@@ -27,8 +27,9 @@ def ycbcr(images: Tensor) -> Tensor:
     Raises:
         DataError: The images do not have three channels.
 
-    >>> ycbcr(torch.ones(1, 3, 1, 1)).flatten().round(decimals=4).abs()
-    tensor([1., 0., 0.])
+    Example:
+        >>> ycbcr(torch.ones(1, 3, 1, 1)).flatten().round(decimals=4).abs()
+        tensor([1., 0., 0.])
     """
     return _mix(images, torch.tensor(_YCBCR, dtype=torch.float64))
 
@@ -36,8 +37,9 @@ def ycbcr(images: Tensor) -> Tensor:
 def rgb(images: Tensor) -> Tensor:
     """Return RGB images from luma and chroma, the inverse of `ycbcr`.
 
-    >>> rgb(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten().round(decimals=4)
-    tensor([1., 1., 1.])
+    Example:
+        >>> rgb(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten().round(decimals=4)
+        tensor([1., 1., 1.])
     """
     return _mix(images, torch.tensor(_YCBCR, dtype=torch.float64).inverse())
 

@@ -56,15 +56,16 @@ class CSS(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> CSS.paper(steps=12)
-    CSS(steps=12, beta=1.5, silent=1, levels=(1,), span=1, signed=True, amplitude='layer', percentile=99.99, ...)
-    >>> scheme = CSS(steps=4, beta=2.0, silent=1)
-    >>> scheme.weights, scheme.full, scheme.wait, scheme.digits
-    ((8.0, 4.0, 2.0, 1.0), 15.0, 1, (-1, 0, 1))
-    >>> CSS(steps=0)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: steps=0: expected a whole number of at least 1.
+    Example:
+        >>> CSS.paper(steps=12)
+        CSS(steps=12, beta=1.5, silent=1, levels=(1,), span=1, signed=True, amplitude='layer', percentile=99.99, ...)
+        >>> scheme = CSS(steps=4, beta=2.0, silent=1)
+        >>> scheme.weights, scheme.full, scheme.wait, scheme.digits
+        ((8.0, 4.0, 2.0, 1.0), 15.0, 1, (-1, 0, 1))
+        >>> CSS(steps=0)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: steps=0: expected a whole number of at least 1.
     """
 
     steps: int = 8

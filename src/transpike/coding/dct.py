@@ -77,15 +77,16 @@ class DCTEncoder(Encoder):
     Warns:
         UserWarning: if T is shorter than a period, so that some frequencies are never shown.
 
-    >>> images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    >>> encoder = DCTEncoder(steps=32).fit(images)
-    >>> spikes = encoder(images)
-    >>> spikes.shape, spikes.unique()
-    (torch.Size([32, 16, 1, 8, 8]), tensor([-1.,  0.,  1.]))
-    >>> encoder.schedule[:3], DCTEncoder(steps=48, order="interleaved").schedule[:4]
-    ((0, 1, 2), (0, 0, 0, 1))
-    >>> [round(float((encoder.decode(spikes[:t]) - images).abs().mean()), 2) for t in (1, 4, 16, 32)]
-    [0.5, 0.44, 0.1, 0.05]
+    Example:
+        >>> images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> encoder = DCTEncoder(steps=32).fit(images)
+        >>> spikes = encoder(images)
+        >>> spikes.shape, spikes.unique()
+        (torch.Size([32, 16, 1, 8, 8]), tensor([-1.,  0.,  1.]))
+        >>> encoder.schedule[:3], DCTEncoder(steps=48, order="interleaved").schedule[:4]
+        ((0, 1, 2), (0, 0, 0, 1))
+        >>> [round(float((encoder.decode(spikes[:t]) - images).abs().mean()), 2) for t in (1, 4, 16, 32)]
+        [0.5, 0.44, 0.1, 0.05]
     """
 
     thresholds: Tensor
@@ -147,8 +148,9 @@ class DCTEncoder(Encoder):
         Warns:
             UserWarning: if one threshold is zero; it then takes the other's magnitude.
 
-        >>> DCTEncoder(steps=16).fit(torch.linspace(-1, 1, 64).view(1, 1, 8, 8)).thresholds
-        tensor([-0.0463,  0.0463])
+        Example:
+            >>> DCTEncoder(steps=16).fit(torch.linspace(-1, 1, 64).view(1, 1, 8, 8)).thresholds
+            tensor([-0.0463,  0.0463])
         """
         above, below = Quantiles("shown values"), Quantiles("shown values")
         for batch in _batches(images):
@@ -228,8 +230,9 @@ class DCTEncoder(Encoder):
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return (H', W') for images of size (H, W).
 
-        >>> DCTEncoder(block=4, stride=2).output_size((32, 32))
-        (60, 60)
+        Example:
+            >>> DCTEncoder(block=4, stride=2).output_size((32, 32))
+            (60, 60)
         """
         height, width = (block_count(n, block=self.block, stride=self.stride) * self.block for n in size)
         return height, width
@@ -237,8 +240,9 @@ class DCTEncoder(Encoder):
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the size (H, W) of the images whose blocks fill (H', W') without padding.
 
-        >>> DCTEncoder(block=4, stride=2).input_size((60, 60))
-        (32, 32)
+        Example:
+            >>> DCTEncoder(block=4, stride=2).input_size((60, 60))
+            (32, 32)
         """
         height, width = ((n // self.block - 1) * self.stride + self.block for n in size)
         return height, width
@@ -248,8 +252,9 @@ class DCTEncoder(Encoder):
 
         If the blocks do not overlap and fill the image, the result is the image.
 
-        >>> DCTEncoder(block=4, stride=2, steps=16).layout(torch.zeros(1, 3, 32, 32)).shape
-        torch.Size([1, 3, 60, 60])
+        Example:
+            >>> DCTEncoder(block=4, stride=2, steps=16).layout(torch.zeros(1, 3, 32, 32)).shape
+            torch.Size([1, 3, 60, 60])
         """
         blocks = idctn(block_dct(self._colored(images), block=self.block, stride=self.stride))
         return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).to(images.dtype)
@@ -308,9 +313,10 @@ class DCTEncoder(Encoder):
         Returns:
             Counts by the field names of `transpike.metrics.energy.Operations`.
 
-        >>> work = DCTEncoder(steps=16).operations((1, 8, 8), spikes=100.0)
-        >>> work["macs"] == 4 * 2 * 4**3 + 16 * 64, work["neuron_accumulates"]
-        (True, 2148.0)
+        Example:
+            >>> work = DCTEncoder(steps=16).operations((1, 8, 8), spikes=100.0)
+            >>> work["macs"] == 4 * 2 * 4**3 + 16 * 64, work["neuron_accumulates"]
+            (True, 2148.0)
         """
         channels, height, width = image
         values = channels * math.prod(self.output_size((height, width)))

@@ -51,9 +51,10 @@ class Differential(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> scheme = Differential(steps=4, thresholds=3)
-    >>> scheme.weights, scheme.entry, scheme.digits, scheme.full
-    ((1.0, 0.5, 0.3333333333333333, 0.25), (1.0, 0.0, 0.0, 0.0), (-4, -2, -1, 0, 1, 2, 4), 4.0)
+    Example:
+        >>> scheme = Differential(steps=4, thresholds=3)
+        >>> scheme.weights, scheme.entry, scheme.digits, scheme.full
+        ((1.0, 0.5, 0.3333333333333333, 0.25), (1.0, 0.0, 0.0, 0.0), (-4, -2, -1, 0, 1, 2, 4), 4.0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (2, 4, 8, 16)

@@ -34,8 +34,9 @@ class DirectEncoder(Encoder):
     Raises:
         ConfigError: T is below 1.
 
-    >>> DirectEncoder(steps=3)(torch.tensor([[0.25]])).flatten()
-    tensor([0.2500, 0.2500, 0.2500])
+    Example:
+        >>> DirectEncoder(steps=3)(torch.tensor([[0.25]])).flatten()
+        tensor([0.2500, 0.2500, 0.2500])
     """
 
     def __init__(self, *, steps: int) -> None:
@@ -79,9 +80,10 @@ class PoissonEncoder(Pixels):
         ConfigError: T is below 1, or a std is not above 0.
         DataError: on call, for pixels outside [0, 1], or integers.
 
-    >>> _ = torch.manual_seed(0)
-    >>> PoissonEncoder(steps=1000)(torch.tensor([[0.0, 0.3, 1.0]])).mean(0)
-    tensor([[0.0000, 0.3000, 1.0000]])
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> PoissonEncoder(steps=1000)(torch.tensor([[0.0, 0.3, 1.0]])).mean(0)
+        tensor([[0.0000, 0.3000, 1.0000]])
     """
 
     draws = True
@@ -131,15 +133,16 @@ class LatencyEncoder(Pixels):
         ConfigError: T is below 1, or a std is not above 0.
         DataError: on call, for pixels outside [0, 1], or integers.
 
-    >>> encoder = LatencyEncoder(steps=5)
-    >>> spikes = encoder(torch.tensor([[0.0, 0.5, 1.0]]))
-    >>> spikes.argmax(0)
-    tensor([[4, 2, 0]])
+    Example:
+        >>> encoder = LatencyEncoder(steps=5)
+        >>> spikes = encoder(torch.tensor([[0.0, 0.5, 1.0]]))
+        >>> spikes.argmax(0)
+        tensor([[4, 2, 0]])
 
-    A pixel that has not fired yet is decoded as black.
+        A pixel that has not fired yet is decoded as black.
 
-    >>> encoder.decode(spikes[:2]), encoder.decode(spikes)
-    (tensor([[0., 0., 1.]]), tensor([[0.0000, 0.5000, 1.0000]]))
+        >>> encoder.decode(spikes[:2]), encoder.decode(spikes)
+        (tensor([[0., 0., 1.]]), tensor([[0.0000, 0.5000, 1.0000]]))
     """
 
     def __init__(self, *, steps: int, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
@@ -185,16 +188,17 @@ class PhaseEncoder(Pixels):
         ConfigError: T is below 1, P is outside 1 to 24, or a std is not above 0.
         DataError: on call, for pixels outside [0, 1], or integers.
 
-    >>> PhaseEncoder(steps=8)(torch.tensor([192 / 256, 1 / 256])).mT
-    tensor([[0.5000, 0.2500, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
-            [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0039]])
+    Example:
+        >>> PhaseEncoder(steps=8)(torch.tensor([192 / 256, 1 / 256])).mT
+        tensor([[0.5000, 0.2500, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+                [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0039]])
 
-    One period holds the whole pixel; later periods repeat it.
+        One period holds the whole pixel; later periods repeat it.
 
-    >>> encoder = PhaseEncoder(steps=16)
-    >>> spikes = encoder(torch.tensor([0.625]))
-    >>> [float(encoder.decode(spikes[:t])) for t in (1, 2, 3, 16)]
-    [0.5, 0.5, 0.625, 0.625]
+        >>> encoder = PhaseEncoder(steps=16)
+        >>> spikes = encoder(torch.tensor([0.625]))
+        >>> [float(encoder.decode(spikes[:t])) for t in (1, 2, 3, 16)]
+        [0.5, 0.5, 0.625, 0.625]
     """
 
     def __init__(
@@ -258,8 +262,9 @@ class BurstEncoder(Pixels):
         ConfigError: T is below 1, beta is not above 1, or a threshold or std is not above 0.
         DataError: on call, for pixels outside [0, 1], or integers.
 
-    >>> BurstEncoder(steps=6)(torch.tensor([[0.5]])).flatten()
-    tensor([0.1250, 0.2500, 0.5000, 1.0000, 0.0000, 0.1250])
+    Example:
+        >>> BurstEncoder(steps=6)(torch.tensor([[0.5]])).flatten()
+        tensor([0.1250, 0.2500, 0.5000, 1.0000, 0.0000, 0.1250])
     """
 
     def __init__(

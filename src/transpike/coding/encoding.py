@@ -41,8 +41,9 @@ def create_encoder(
     Raises:
         ConfigError: The name is unknown. Or a setting is unknown, of the wrong type or out of range.
 
-    >>> create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
-    PhaseEncoder(steps=4, mean=[0.5], std=[0.5], phases=4)
+    Example:
+        >>> create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
+        PhaseEncoder(steps=4, mean=[0.5], std=[0.5], phases=4)
     """
     if name not in ENCODERS:
         raise ConfigError(f"encoder={name!r} is not one of {', '.join(ENCODERS)}.{near(name, ENCODERS)}")
@@ -58,9 +59,10 @@ def create_encoder(
 def describe_encoder(name: str, settings: Mapping[str, object], encoder: Encoder) -> dict[str, object]:
     """Return the description from which `read_encoder` creates the encoder, as JSON data.
 
-    >>> encoder = create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
-    >>> describe_encoder("phase", {"phases": 4}, encoder)
-    {'name': 'phase', 'steps': 4, 'settings': {'phases': 4}, 'thresholds': None}
+    Example:
+        >>> encoder = create_encoder("phase", steps=4, settings={"phases": 4}, mean=(0.5,), std=(0.5,))
+        >>> describe_encoder("phase", {"phases": 4}, encoder)
+        {'name': 'phase', 'steps': 4, 'settings': {'phases': 4}, 'thresholds': None}
     """
     return {"name": name, "steps": encoder.steps, "settings": dict(settings), "thresholds": encoder.state()}
 
@@ -68,10 +70,11 @@ def describe_encoder(name: str, settings: Mapping[str, object], encoder: Encoder
 def encoder_scheme(name: str, settings: Mapping[str, object], *, steps: int) -> dict[str, object]:
     """Return an encoder's name, T and all of its settings, including those that keep their defaults.
 
-    >>> encoder_scheme("phase", {}, steps=4)
-    {'name': 'phase', 'steps': 4, 'phases': 8}
-    >>> encoder_scheme("dct", {"order": "intermittent"}, steps=16)["frequencies"]
-    8
+    Example:
+        >>> encoder_scheme("phase", {}, steps=4)
+        {'name': 'phase', 'steps': 4, 'phases': 8}
+        >>> encoder_scheme("dct", {"order": "intermittent"}, steps=16)["frequencies"]
+        8
     """
     return {"name": name, "steps": steps, **ENCODERS[name].settings(settings)}
 
@@ -87,9 +90,10 @@ def read_encoder(model: Mapping[str, object], *, steps: int | None = None) -> En
         ModelError: The description lacks an entry, or an entry has another type.
         ConfigError: as `create_encoder`.
 
-    >>> encoder = create_encoder("phase", steps=4, settings={}, mean=(0.5,), std=(0.5,))
-    >>> read_encoder({"encoder": describe_encoder("phase", {}, encoder), "mean": [0.5], "std": [0.5]}, steps=8)
-    PhaseEncoder(steps=8, mean=[0.5], std=[0.5], phases=8)
+    Example:
+        >>> encoder = create_encoder("phase", steps=4, settings={}, mean=(0.5,), std=(0.5,))
+        >>> read_encoder({"encoder": describe_encoder("phase", {}, encoder), "mean": [0.5], "std": [0.5]}, steps=8)
+        PhaseEncoder(steps=8, mean=[0.5], std=[0.5], phases=8)
     """
     described = model.get("encoder")
     if not isinstance(described, Mapping):

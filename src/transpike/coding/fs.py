@@ -42,8 +42,9 @@ class FS(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> FS(steps=3).weights, FS(steps=3).wait
-    ((0.5, 0.25, 0.125), 3)
+    Example:
+        >>> FS(steps=3).weights, FS(steps=3).wait
+        ((0.5, 0.25, 0.125), 3)
     """
 
     compared: ClassVar[tuple[int, ...]] = (6, 8, 10, 12, 16)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from transpike.coding.operators import BOOLEAN, HOMOGENEOUS, INPLACE, MOVES, POOLS, aten, operator
 from transpike.neurons.tsa import IDENTITY, Piecewise
+from transpike.neurons.windows import Window
 
 __all__ = ["RELATIVE", "Argument", "Call", "Constant", "Function", "Operand", "Result", "argument"]
 
@@ -211,6 +212,14 @@ class Function:
         return Function(self.calls[:-1], self.operands) if divided else self
 
     @property
+    def clipped(self) -> Piecewise | None:
+        """The piecewise linear function of one operand that it divides by the channels' amplitudes, if it does that."""
+        real, end = self.real, len(self.calls) - 1
+        if real is self or self.calls[end].operator != "div.Tensor" or not self._is_chained(end):
+            return None
+        return real.tail if self.operands == 1 and not real.head.calls else None
+
+    @property
     def decided(self) -> bool:
         """Whether it needs decoded values. An index of a maximum, for instance, cannot be represented by spikes."""
         return any(call.operator == "argmax.default" for call in self.calls)
@@ -219,6 +228,20 @@ class Function:
     def pools(self) -> bool:
         """Whether it takes a maximum over windows."""
         return any(call.operator in POOLS for call in self.calls)
+
+    @cached_property
+    def window(self) -> Window | None:
+        """The windows over which it takes maxima, if it does nothing else, of two axes."""
+        if len(self.calls) != 1 or self.calls[0].operator != "max_pool2d.default" or self.calls[0].kwargs:
+            return None
+        values, defaults = list(self.calls[0].args[1:]), ((), 0, 1, False)
+        values += defaults[len(values) - 1 :]
+        if len(values) != 5:
+            return None
+        size, stride, padding, dilation = (_pair(value) for value in (values[0], values[1] or values[0], *values[2:4]))
+        if size is None or stride is None or padding is None or dilation is None:
+            return None
+        return Window(size, stride, padding, dilation, bool(values[4]))
 
     @cached_property
     def _split(self) -> tuple[Function, Piecewise]:
@@ -321,6 +344,18 @@ def _fits(args: Sequence[object]) -> bool:
     tensors = [x for x in others if isinstance(x, Tensor)]
     assert isinstance(first, Tensor)
     return all(x.dtype == first.dtype and torch.broadcast_shapes(x.shape, first.shape) == first.shape for x in tensors)
+
+
+def _pair(value: Argument) -> tuple[int, int] | None:
+    """A number for two axes, or one for each."""
+    match value:
+        case int():
+            return value, value
+        case (int() as one,):
+            return one, one
+        case (int() as first, int() as second):
+            return first, second
+    return None
 
 
 def _bound(value: Argument, default: float) -> float:

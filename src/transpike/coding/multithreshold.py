@@ -51,8 +51,9 @@ class MultiThreshold(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> MultiThreshold(thresholds=3).digits, MultiThreshold(steps=2).weights, MultiThreshold().full
-    ((0, 1, 2, 3, 4, 5, 6, 7), (0.5, 0.5), 255.0)
+    Example:
+        >>> MultiThreshold(thresholds=3).digits, MultiThreshold(steps=2).weights, MultiThreshold().full
+        ((0, 1, 2, 3, 4, 5, 6, 7), (0.5, 0.5), 255.0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)

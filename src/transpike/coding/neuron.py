@@ -13,7 +13,17 @@ from transpike.neurons.inflow import Inflow
 from transpike.neurons.pieces import Change
 from transpike.neurons.tsa import Tracked
 
-__all__ = ["CORRECTION", "Correction", "FedNeuron", "Neuron", "SteppingNeuron", "Steps", "WholeNeuron", "gained"]
+__all__ = [
+    "CORRECTION",
+    "Correction",
+    "FedNeuron",
+    "FedSteps",
+    "Neuron",
+    "SteppingNeuron",
+    "Steps",
+    "WholeNeuron",
+    "gained",
+]
 
 CORRECTION = "correction"
 """The name of the constant that holds the correction of a layer of neurons, in units of theta."""
@@ -86,12 +96,13 @@ class FedNeuron(Protocol):
 class Steps(Protocol):
     """A layer of neurons that runs in pieces of steps and keeps its state between them."""
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
         """Return the spikes [k, N, \\*] of the next steps, exactly those of `Neuron`.
 
         Args:
             currents: the next currents, [steps, N, \\*] for each operand.
             idle: the number of further steps without input, after all T steps have arrived.
+            inplace: whether the spikes may overwrite the first current.
         """
 
     def rebatch(self, change: Change) -> None:
@@ -99,6 +110,14 @@ class Steps(Protocol):
 
     def ended(self) -> tuple[Tensor, Tensor]:
         """Return the residual and the target [N, \\*] after the last step, in units of theta."""
+
+
+@runtime_checkable
+class FedSteps(Protocol):
+    """`Steps` of a `FedNeuron`."""
+
+    def fed(self, z: Tensor, inflow: Inflow, *, idle: int, inplace: bool) -> Tensor:
+        """As called with the current that ``inflow`` makes of ``z``, to the bit."""
 
 
 @runtime_checkable

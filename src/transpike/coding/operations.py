@@ -61,8 +61,9 @@ class Technology:
         Raises:
             ConfigError: The name or the size is unknown.
 
-        >>> Technology.of("7nm").add, Technology.of("45nm", "32KB").access
-        (3.8e-13, 1e-11)
+        Example:
+            >>> Technology.of("7nm").add, Technology.of("45nm", "32KB").access
+            (3.8e-13, 1e-11)
         """
         choice("technology", node, TECHNOLOGIES)
         technology = TECHNOLOGIES[node]

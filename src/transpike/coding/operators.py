@@ -117,8 +117,9 @@ def work(name: str) -> tuple[int, int]:
 
     An operator without an entry, such as an exponential, counts as a polynomial of degree five.
 
-    >>> work("mul.Tensor"), work("sigmoid.default")
-    ((0, 1), (5, 5))
+    Example:
+        >>> work("mul.Tensor"), work("sigmoid.default")
+        ((0, 1), (5, 5))
     """
     return _WORK.get(name.partition(".")[0], (5, 5))
 

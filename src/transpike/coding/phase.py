@@ -52,12 +52,13 @@ class Phase(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> Phase(steps=4, phases=2).weights
-    (0.25, 0.125, 0.25, 0.125)
-    >>> Phase(steps=100)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: steps=100: expected whole periods of 8 phases, such as 104.
+    Example:
+        >>> Phase(steps=4, phases=2).weights
+        (0.25, 0.125, 0.25, 0.125)
+        >>> Phase(steps=100)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: steps=100: expected whole periods of 8 phases, such as 104.
     """
 
     compared: ClassVar[tuple[int, ...]] = (16, 32, 64, 128, 256)

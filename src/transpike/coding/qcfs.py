@@ -69,8 +69,9 @@ class QCFS(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> QCFS(steps=2, pre=2).weights
-    (0.0, 0.0, 0.5, 0.5)
+    Example:
+        >>> QCFS(steps=2, pre=2).weights
+        (0.0, 0.0, 0.5, 0.5)
     """
 
     compared: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)

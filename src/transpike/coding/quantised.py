@@ -51,14 +51,15 @@ class Quantised(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> Quantised(bits=4).digits
-    (-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)
-    >>> Quantised(bits=4, signed=False).full
-    15.0
-    >>> Quantised(steps=8)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: steps=8: a quantised network has one step; set bits instead.
+    Example:
+        >>> Quantised(bits=4).digits
+        (-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)
+        >>> Quantised(bits=4, signed=False).full
+        15.0
+        >>> Quantised(steps=8)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: steps=8: a quantised network has one step; set bits instead.
     """
 
     bits: int = 8

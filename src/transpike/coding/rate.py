@@ -57,10 +57,11 @@ class Rate(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> scheme = Rate(steps=4)
-    >>> scheme.weights, scheme.digits, scheme.encoded
-    ((0.25, 0.25, 0.25, 0.25), (0, 1), None)
-    >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=0)
+    Example:
+        >>> scheme = Rate(steps=4)
+        >>> scheme.weights, scheme.digits, scheme.encoded
+        ((0.25, 0.25, 0.25, 0.25), (0, 1), None)
+        >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=0)
     """
 
     compared: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 128)

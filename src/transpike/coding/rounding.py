@@ -60,8 +60,8 @@ class _Steps:
     inner: TrackingSteps
     amplitude: float
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
-        return self.inner(currents, idle=idle)
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
+        return self.inner(currents, idle=idle, inplace=inplace)
 
     def rebatch(self, change: Change) -> None:
         self.inner.rebatch(change)

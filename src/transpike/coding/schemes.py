@@ -51,12 +51,13 @@ def create_scheme(name: str, settings: Mapping[str, object]) -> Scheme:
         ConfigError: The name or a setting is unknown (the message names near matches), or a setting has the wrong type
             or is out of range.
 
-    >>> create_scheme("css", {"steps": 4, "levels": [1, 2]}) == CSS(steps=4, levels=(1, 2))
-    True
-    >>> create_scheme("css", {"betta": 2})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: scheme 'css' has no setting 'betta'. Did you mean beta? It has: steps, ...
+    Example:
+        >>> create_scheme("css", {"steps": 4, "levels": [1, 2]}) == CSS(steps=4, levels=(1, 2))
+        True
+        >>> create_scheme("css", {"betta": 2})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: scheme 'css' has no setting 'betta'. Did you mean beta? It has: steps, ...
     """
     make = SCHEMES[choice("scheme", name, SCHEMES)]
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
@@ -70,8 +71,9 @@ def scheme_settings(scheme: Scheme) -> dict[str, object]:
     Raises:
         ConfigError: The scheme has no name.
 
-    >>> scheme_settings(Rate(steps=16))
-    {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99, 'shift': False, 'correction': None}
+    Example:
+        >>> scheme_settings(Rate(steps=16))
+        {'name': 'rate', 'steps': 16, 'start': 0.5, 'percentile': 99.99, 'shift': False, 'correction': None}
     """
     name = next((name for name, kind in SCHEMES.items() if type(scheme) is kind), None)
     if name is None:

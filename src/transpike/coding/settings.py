@@ -19,8 +19,9 @@ def period(order: str | Sequence[int], frequencies: int | Sequence[int] | None, 
     Raises:
         ConfigError: The order is unknown, or a rank does not exist.
 
-    >>> period("cyclic", 3, block=4), period([0, 1, 0], None, block=4)
-    ((0, 1, 2), (0, 1, 0))
+    Example:
+        >>> period("cyclic", 3, block=4), period([0, 1, 0], None, block=4)
+        ((0, 1, 2), (0, 1, 0))
     """
     if isinstance(order, str):
         return _chosen(order, frequencies, block)

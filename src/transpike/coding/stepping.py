@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from transpike.coding.function import Function
 from transpike.coding.neuron import gained
+from transpike.neurons.inflow import Inflow
 from transpike.neurons.pieces import Accumulated, Change, Pieces
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, decode
 
@@ -67,39 +67,46 @@ class TrackingSteps:
         else:
             self.pieces = Pieces(code, IDENTITY, accumulated=True, unit=unit)
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
         """The spikes [k, N, \\*] of the next steps."""
-        value = self._followed(currents[0], idle) if self.exact else self._evaluated(currents, idle)
-        return self.pieces(value).to(currents[0].dtype)
+        run = self._followed if self.exact else self._evaluated
+        return run(currents, idle, None, inplace).to(currents[0].dtype)
 
-    def _followed(self, z: Tensor, idle: int) -> Tensor:
+    def fed(self, z: Tensor, inflow: Inflow, *, idle: int, inplace: bool) -> Tensor:
+        """As called with the current that ``inflow`` makes of ``z``, which the kernel does itself."""
+        run = self._followed if self.exact else self._evaluated
+        return run([z], idle, inflow, inplace).to(z.dtype)
+
+    def _followed(self, currents: Sequence[Tensor], idle: int, inflow: Inflow | None, inplace: bool) -> Tensor:
         """What the kernel tracks: currents, or a maximum of what they have brought."""
+        (z,) = currents
         if self.moves and len(z):
             (z,) = gained([z], (self.gain,))
             came = decode(z, beta=1.0)
             self.came = came if self.came is None else self.came + came
-            z = z + self.moves.each
-        z = torch.cat([z, z.new_zeros(idle, *z.shape[1:])]) if idle else z
+            z, inplace = z + self.moves.each, True
         if not self.pieces.accumulated:
-            return z
-        h = self.sums[0](z)
+            return self.pieces(z, idle=idle, inflow=inflow, inplace=inplace)
+        h = self.sums[0](z, idle=idle, inflow=inflow, inplace=inplace)
         if self.function.head.calls:
             value = self.function.head(h.flatten(0, 1), constants=self._like(h), overwrite=True)
             h = value.unflatten(0, h.shape[:2])
-        return h.add_(self.moves.first) if self.moves else h
+        return self.pieces(h.add_(self.moves.first) if self.moves else h, inplace=True)
 
-    def _evaluated(self, currents: Sequence[Tensor], idle: int) -> Tensor:
+    def _evaluated(self, currents: Sequence[Tensor], idle: int, inflow: Inflow | None, inplace: bool) -> Tensor:
         """The function of the running estimates; the last one holds on."""
-        values = []
-        if steps := len(currents[0]):
-            real = [total(z).flatten(0, 1) for total, z in zip(self.sums, currents, strict=True)]
-            value = self.function(*real, constants=self._like(real[0]), overwrite=True)
-            values.append(value.unflatten(0, (steps, -1)))
-            self.value = values[0][-1:].clone()
-        if idle:
+        if not len(currents[0]):
             assert self.value is not None
-            values.append(self.value.expand(idle, *self.value.shape[1:]))
-        return torch.cat(values) if len(values) > 1 else values[0]
+            return self.pieces(self.value, idle=idle - 1)
+        firsts = [(inflow, inplace), *[(None, False)] * (len(currents) - 1)]
+        real = [
+            total(z, inflow=made, inplace=over).flatten(0, 1)
+            for total, z, (made, over) in zip(self.sums, currents, firsts, strict=True)
+        ]
+        value = self.function(*real, constants=self._like(real[0]), overwrite=True)
+        value = value.unflatten(0, (len(currents[0]), -1))
+        self.value = value[-1:].clone() if self.code.silent else None
+        return self.pieces(value, idle=idle, inplace=True)
 
     def rebatch(self, change: Change) -> None:
         """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from transpike.coding.evaluation import COMPARISONS, Evaluation
-from transpike.coding.function import Function
+from transpike.coding.function import RELATIVE, Function
 from transpike.coding.operations import Operations, amplification
 from transpike.coding.scheme import comparisons
 from transpike.coding.stepping import Moves, TrackingSteps
 from transpike.neurons.inflow import Inflow
 from transpike.neurons.tsa import IDENTITY, Code, Piecewise, Tracked, accumulate, decode, estimate, track
+from transpike.neurons.windows import Window, track_windows
 
 __all__ = ["TrackingNeuron"]
 
@@ -68,9 +70,11 @@ class TrackingNeuron:
         """Track the function. The kernel computes its piecewise linear ending; the rest acts on the accumulated input.
 
         A function of another form is applied as a whole to the running estimate of each operand.
+
+        The kernel also divides a function with bounds by the amplitudes of channels.
         """
         gains = gains or (1.0,) * len(currents)
-        if self.function.tracked:
+        if len(currents) == 1:
             return self.fed(currents[0], None, constants, gains=gains, inplace=inplace, final=final)
         fired = self._estimated(currents, None, constants, gains, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
@@ -87,8 +91,22 @@ class TrackingNeuron:
     ) -> Tracked:
         """Return the result of a call with the current that ``inflow`` computes from ``z``; the kernel computes it."""
         (gain,) = gains or (1.0,)
-        if not self.function.tracked:
+        if (clipped := self.function.clipped) is not None:
+            fired = track(
+                z,
+                code=self.code,
+                function=clipped,
+                unit=self.amplitude * self.last,
+                relative=constants[RELATIVE].to(z.dtype if z.dtype == torch.float64 else torch.float32),
+                gain=gain,
+                inflow=inflow,
+                inplace=inplace,
+                final=final,
+            )
+        elif not self.function.tracked:
             fired = self._estimated([z], inflow, constants, (gain,), inplace=inplace, final=final)
+        elif (window := self.function.head.window) and (found := self._pooled(z, window, gain, inflow, final)):
+            fired = found
         elif self.function.head.calls:
             fired = track(
                 self.heard(z, constants, gain=gain, inflow=inflow),
@@ -103,6 +121,10 @@ class TrackingNeuron:
             tail = self._tail
             fired = track(z, code=self.code, function=tail, gain=gain, inflow=inflow, inplace=inplace, final=final)
         return fired if self.last == 1 else _rescaled(fired, self.last)
+
+    def _pooled(self, z: Tensor, window: Window, gain: float, inflow: Inflow | None, final: bool) -> Tracked | None:
+        """A maximum over windows in the kernel, where it can do that."""
+        return track_windows(z, window, code=self.code, function=self._tail, gain=gain, inflow=inflow, final=final)
 
     @property
     def _tail(self) -> Piecewise:

@@ -59,8 +59,9 @@ class TSC(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
-    [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
+    Example:
+        >>> TSC(steps=5).encode(torch.tensor([0.8, 0.4, -0.2])).T.tolist()  # theta 1: p = 1, 0.5, -0.25
+        [[1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0, 0.0]]
     """
 
     compared: ClassVar[tuple[int, ...]] = (64, 128, 256)
@@ -167,9 +168,9 @@ class _Steps:
         self.flowing = Accumulated(1.0, (1.0,) * steps)
         self.fired: Tensor | None = None  # the spikes of the last step before switching
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
         (z,) = gained(currents, self.gains)
-        fired = self.inner([self.flowing(z) if len(z) else z], idle=idle)
+        fired = self.inner([self.flowing(z, inplace=inplace) if len(z) else z], idle=idle, inplace=True)
         before = torch.zeros_like(fired[:1]) if self.fired is None else self.fired
         self.fired = fired[-1:].clone() if len(fired) else self.fired
         return _switched(fired, before).to(z.dtype)

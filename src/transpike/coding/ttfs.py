@@ -55,10 +55,11 @@ class TTFS(Scheme):
     Raises:
         ConfigError: A value is outside its range.
 
-    >>> scheme = TTFS(steps=4)
-    >>> scheme.weights, scheme.wait, scheme.full
-    ((1.0, 0.75, 0.5, 0.25), 4, 1.0)
-    >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=4)
+    Example:
+        >>> scheme = TTFS(steps=4)
+        >>> scheme.weights, scheme.wait, scheme.full
+        ((1.0, 0.75, 0.5, 0.25), 4, 1.0)
+        >>> neuron = scheme.neuron(Function.of("relu.default", 0), amplitude=1.0, wait=4)
     """
 
     compared: ClassVar[tuple[int, ...]] = (16, 32, 64, 128)

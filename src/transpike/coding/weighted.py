@@ -121,8 +121,8 @@ class WeightedSteps:
         self.value: Tensor | None = None  # the value to represent after the last step
         self.state: Tensor | None = None  # the kernel's state
 
-    def __call__(self, currents: Sequence[Tensor], *, idle: int) -> Tensor:
-        """Return the spikes [k, N, \\*] of the next steps."""
+    def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
+        """Return the spikes [k, N, \\*] of the next steps, never in place."""
         code, steps = self.layer.code, len(currents[0])
         parts = []
         if steps:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from transpike.checks import number
+from transpike.conversion.cuts import cuts
 from transpike.conversion.pipeline import ROWS, Pipeline
+from transpike.conversion.room import side_by_side
 from transpike.conversion.stopping import Changed, Said, Score, StopRule, beyond, learned, other_prediction
-from transpike.conversion.stream import chunk, chunks
+from transpike.conversion.stream import chunk
 from transpike.conversion.walk import Network
 from transpike.errors import ConfigError
 
@@ -19,6 +24,7 @@ __all__ = ["Answer", "left", "rule", "trajectories", "until"]
 
 _WORTH = 7 / 8  # share of a batch that is left when finished samples leave it: that copies the state of every layer
 _TIMES = 4  # by measurement
+_LONGEST = 64  # steps of a piece, where all are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +55,23 @@ def left(snn: Network) -> tuple[float, ...]:
     return tuple(sum(weights[step:]) / sum(weights) for step in range(1, len(weights) + 1))
 
 
+@torch.no_grad()
 def trajectories(snn: Network, x: Tensor) -> Tensor:
     """The first output after every step, [T, N, \\*]."""
-    parts = []
-    for part in chunks(snn, x):
-        pipeline = Pipeline(snn, part)
-        name = snn.graph.outputs[0]
-        parts.append(torch.stack([pipeline.advance(step)[name] for step in range(1, pipeline.total + 1)]))
-    found = torch.cat(parts, 1)
+    total = len(snn.scheme.weights)
+    count, name = math.ceil(total / _LONGEST), snn.graph.outputs[0]
+    ends = [total * (k + 1) // count for k in range(count)]
+
+    def said(part: Tensor) -> Tensor:
+        pipeline, rows = Pipeline(snn, part, rows=-(-ROWS // ends[0]), every=True), []
+        for begin, end in pairwise((0, *ends)):
+            pipeline.run(end)
+            rows += [pipeline.outputs(step)[name] for step in range(begin + 1, end + 1)]
+        return torch.stack(rows)
+
+    parts = x.tensor_split(max(1, -(-len(x) // _few(snn, total, chunk(snn)))))
+    together = _threads(snn) > 1 and len(parts) > 1
+    found = torch.cat(side_by_side(parts, said) if together else [said(part) for part in parts], 1)
     return found if found.is_floating_point() else found.float()
 
 
@@ -86,22 +101,43 @@ def rule(
 
 @torch.no_grad()
 def until(snn: Network, x: Tensor, stop: StopRule, *, agreement: float) -> Answer:
-    """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch.
+    """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch."""
+    threshold, threads = stop.threshold(agreement), _threads(snn)
+    most, ends = chunk(snn), cuts(snn, stop, threshold)
+    few = _few(snn, ends[0], most)
 
-    Up to the first step at which one may stop, early layers that others wait for run for most of their steps: so far
-    samples go in small chunks. What is left of several of them then goes on together, a step at a time.
+    def answered(part: Tensor) -> _Answers:
+        return _answered(snn, part, _Answers(snn, stop, threshold, len(part)), ends, few, most)
+
+    if threads == 1 or len(x) < 2 * few:
+        return _joint(snn, [answered(x)])
+    return _joint(snn, side_by_side(x.tensor_split(min(threads, len(x) // few)), answered))
+
+
+def _answered(snn: Network, x: Tensor, answers: _Answers, ends: Sequence[int], few: int, most: int) -> _Answers:
+    """Samples in pieces of steps that end at ``ends``.
+
+    In the first one, early layers that others wait for run for most of their steps: so far samples go ``few`` at a
+    time. What is left of several of these chunks, about ``most``, then goes on together, in fewer steps a piece.
     """
-    most, answers, left_over = chunk(snn), _Answers(snn, stop, stop.threshold(agreement), len(x)), list[_Flight]()
-    places = torch.arange(len(x), device=snn.device).tensor_split(-(-len(x) // _few(snn, stop.first, most)) or 1)
+    begin, *others = ends
+    left_over: list[_Flight] = []
+    places = torch.arange(len(x), device=snn.device).tensor_split(-(-len(x) // few) or 1)
     for part in places:
-        pipeline = Pipeline(snn, x[part.to(x.device)], rows=-(-ROWS // stop.first))
+        pipeline = Pipeline(snn, x[part.to(x.device)], rows=-(-ROWS // begin), every=True)
         flight = _Flight(pipeline, part, torch.ones_like(part, dtype=torch.bool))
-        if answers.advance(flight, stop.first):
+        if answers.advance(flight, begin):
             left_over.append(flight)
         if left_over and (part is places[-1] or sum(len(flight.places) for flight in left_over) >= most):
-            answers.finish(_joined(left_over), stop.first + 1)
+            answers.finish(_joined(left_over), others)
             left_over = []
-    return answers.answer()
+    return answers
+
+
+def _threads(snn: Network) -> int:
+    """How many threads run samples of their own, as in a call of the network."""
+    alone = snn.device.type != "cpu" or snn.chunk or torch.is_autocast_enabled("cpu")
+    return 1 if alone else torch.get_num_threads()
 
 
 def _few(snn: Network, first: int, most: int) -> int:
@@ -115,11 +151,12 @@ def _few(snn: Network, first: int, most: int) -> int:
 
 @dataclass
 class _Flight:
-    """Samples on their way: where they stand among all, which of them go on, and what was said a step earlier."""
+    """Samples on their way: where they stand among all, which go on, how far, and what was said a step earlier."""
 
     pipeline: Pipeline
     places: Tensor
     running: Tensor
+    step: int = 0
     before: Tensor | None = None
 
     def keep(self, samples: Tensor) -> None:
@@ -133,7 +170,7 @@ def _joined(flights: list[_Flight]) -> _Flight:
     first.pipeline.join([flight.pipeline for flight in others])
     before = [flight.before for flight in flights if flight.before is not None]
     places, running = (torch.cat([getattr(flight, key) for flight in flights]) for key in ("places", "running"))
-    return _Flight(first.pipeline, places, running, torch.cat(before) if before else None)
+    return _Flight(first.pipeline, places, running, first.step, torch.cat(before) if before else None)
 
 
 class _Answers:
@@ -146,8 +183,21 @@ class _Answers:
         self.values: dict[str, Tensor] = {}
 
     def advance(self, flight: _Flight, step: int) -> bool:
-        """Let samples go on to a step, and keep what those say that are sure; whether any go on."""
-        said, last = flight.pipeline.advance(step), step == len(self.left)
+        """Let samples go on to a step, and keep what those say that are sure at it or before; whether any go on."""
+        flight.pipeline.run(step)
+        for now in range(max(flight.step + 1, self.stop.first), step + 1):
+            self._look(flight, now)
+            if not flight.running.any():
+                return False
+        flight.step = step
+        remain = flight.running.nonzero().flatten()
+        if 0 < len(remain) <= _WORTH * len(flight.running):
+            flight.keep(remain)
+        return len(remain) > 0
+
+    def _look(self, flight: _Flight, step: int) -> None:
+        """Keep what samples say that are sure at a step."""
+        said, last = flight.pipeline.outputs(step), step == len(self.left)
         flat = said[self.snn.graph.outputs[0]].float().flatten(1)
         sure = torch.full_like(flat[:, 0], torch.inf)
         if not last:
@@ -160,17 +210,16 @@ class _Answers:
             self.values[name][flight.places[done]] = value[done]
         self.steps[flight.places[done]], self.scores[flight.places[done]] = step, sure[done].to(self.scores)
         flight.running, flight.before = flight.running & ~done, flat
-        remain = flight.running.nonzero().flatten()
-        if 0 < len(remain) <= _WORTH * len(flight.running):
-            flight.keep(remain)
-        return len(remain) > 0
 
-    def finish(self, flight: _Flight, step: int) -> None:
-        """Let samples go on until all have stopped."""
-        while self.advance(flight, step):
-            step += 1
+    def finish(self, flight: _Flight, pieces: Sequence[int]) -> None:
+        """Let samples go on, to the ends of pieces, until all have stopped."""
+        for step in pieces:
+            if not self.advance(flight, step):
+                return
 
-    def answer(self) -> Answer:
-        snn = self.snn
-        outputs = snn.graph.pack({name: self.values[name] for name in snn.graph.outputs})
-        return Answer(outputs, self.steps, self.steps + snn.timing.latency - len(self.left), self.scores)
+
+def _joint(snn: Network, parts: Sequence[_Answers]) -> Answer:
+    """The answers of all samples."""
+    outputs = snn.graph.pack({name: torch.cat([part.values[name] for part in parts]) for name in snn.graph.outputs})
+    steps, scores = (torch.cat([getattr(part, key) for part in parts]) for key in ("steps", "scores"))
+    return Answer(outputs, steps, steps + snn.timing.latency - len(snn.scheme.weights), scores)

@@ -46,8 +46,9 @@ def collect(calibration: Iterable[object], images: int = IMAGES) -> Tensor:
     Raises:
         ConversionError: There are no images, or they are integers, not finite, or of different shapes.
 
-    >>> collect([(torch.zeros(3, 2), torch.arange(3)), torch.ones(3, 2)], images=5).shape
-    torch.Size([5, 2])
+    Example:
+        >>> collect([(torch.zeros(3, 2), torch.arange(3)), torch.ones(3, 2)], images=5).shape
+        torch.Size([5, 2])
     """
     if not isinstance(calibration, Iterable):
         raise ConversionError(

@@ -19,11 +19,12 @@ class Form:
     ``axis`` has length ``outer * N * inner``, in row-major order. The graph moves the samples to the front. The axes
     that were merged with them form one axis, in the same place.
 
-    >>> import torch
-    >>> form = Form((7, 4, 5), axis=1, outer=2, inner=2)
-    >>> x = torch.randn(3, 7, 4, 5)
-    >>> form.own(3), form.back(x).shape, torch.equal(form.front(form.back(x)), x)
-    ((7, 12, 5), torch.Size([7, 12, 5]), True)
+    Example:
+        >>> import torch
+        >>> form = Form((7, 4, 5), axis=1, outer=2, inner=2)
+        >>> x = torch.randn(3, 7, 4, 5)
+        >>> form.own(3), form.back(x).shape, torch.equal(form.front(form.back(x)), x)
+        ((7, 12, 5), torch.Size([7, 12, 5]), True)
     """
 
     shape: tuple[int, ...]

@@ -20,6 +20,7 @@ from transpike.coding.scheme import Scheme, constant_entry
 from transpike.conversion import anytime
 from transpike.conversion.anytime import Answer
 from transpike.conversion.calibrate import check_images
+from transpike.conversion.captured import Captures, captured
 from transpike.conversion.course import Course, course, plan
 from transpike.conversion.describe import Description, Measured, describe
 from transpike.conversion.diagnose import Diagnosis, diagnose
@@ -29,6 +30,7 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
+from transpike.conversion.ranges import warn_beyond
 from transpike.conversion.room import in_chunks, side_by_side
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
@@ -71,6 +73,8 @@ class SpikingNetwork(nn.Module):
         chunk: the number of samples simulated at a time, which bounds memory. With None the network chooses it, see
             `default_chunk`. If a GPU's memory does not suffice, the network tries half as many, once in a call, and
             logs a note.
+        capture: whether a GPU runs chunks of equal shape as one CUDA graph from the second chunk on. The graph holds
+            its memory. With None, chunks that take at most 256 MiB run so.
         stop: the rule of `calibrate_stop` for when an answer is sure enough. None before.
         timing: the waits of the layers, the steps of their first spikes, the latency and the delays.
         neurons: the neurons of every layer that fires, by name.
@@ -99,6 +103,8 @@ class SpikingNetwork(nn.Module):
         self.residuals = dict(residuals or {})
         self.search: tuple[Try, ...] = ()
         self.chunk: int | None = None
+        self.capture: bool | None = None
+        self.captures = Captures()
         self._sizes: dict[tuple[int, ...], Graph] = {}
         self.stop: StopRule | None = None
         self._products = Products(graph, scheme)
@@ -110,6 +116,7 @@ class SpikingNetwork(nn.Module):
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self.readouts, self.plan = graph.readouts, plan(graph)
         self._courses: dict[bool, Course] = {}
+        self._warned: set[str] = set()  # shared with the networks of other sizes
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
@@ -136,9 +143,13 @@ class SpikingNetwork(nn.Module):
         decoded values in place of spikes, if the network computes with values.
         """
         snn = self._fitting(x)
-        parts = snn._in_chunks(
-            x, lambda part: finished(snn, run(snn, part, watch, final=final, trains=trains)), again=watch is None
-        )
+
+        def answer(part: Tensor) -> dict[str, Tensor]:
+            return finished(snn, run(snn, part, watch, final=final, trains=trains))
+
+        places = tuple(tensor.data_ptr() for tensor in snn._tensors())
+        runs = answer if watch else captured(snn, answer, key=(final, trains, places))
+        parts = snn._in_chunks(x, runs, again=watch is None)
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
 
     @torch.no_grad()
@@ -243,8 +254,8 @@ class SpikingNetwork(nn.Module):
     def _in_chunks(self, x: Tensor, run: Callable[[Tensor], T], *, again: bool = True) -> list[T]:
         """Return the result of ``run`` for each chunk.
 
-        With ``again``, a chunk may run twice, or beside others: if a GPU's memory does not suffice, this method tries
-        half a chunk, and each of PyTorch's threads on a CPU runs its own chunks, unless `chunk` bounds memory.
+        With ``again``, a chunk may run twice or beside others. If a GPU's memory does not suffice, half of the chunk is
+        tried. On a CPU each of PyTorch's threads takes its own chunks, unless `chunk` bounds memory.
         """
         parts = self.chunks(x)
         if not again:
@@ -306,8 +317,11 @@ class SpikingNetwork(nn.Module):
         return flat_outputs(walk(self, x, spikes, self.current, lambda op, z: decoded(self, op, z)))
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
-        """Return images in units of the input's theta."""
-        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
+        """Return images in units of the input's theta. Warns once if many values are clipped."""
+        images = x.to(self.device, torch.float32)
+        x = apply(op, self.tensors(op), images) / self.units[op.name]
+        if "range" not in self._warned and warn_beyond(self.scheme, images, x, theta=self.amplitude(op.name)):
+            self._warned.add("range")
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def encode(self, x: Tensor) -> Tracked:

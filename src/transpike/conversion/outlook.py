@@ -35,8 +35,9 @@ class Outlook:
         seconds: the expected time on this machine, estimated from the first images.
         bytes: approximate memory without the model's own, including the memory for the images.
 
-    >>> str(Outlook(images=512, chunk=32, seconds=250.0, bytes=1717986918))
-    'calibration on 512 images takes about 4 min and 1.6 GiB of memory'
+    Example:
+        >>> str(Outlook(images=512, chunk=32, seconds=250.0, bytes=1717986918))
+        'calibration on 512 images takes about 4 min and 1.6 GiB of memory'
     """
 
     images: int

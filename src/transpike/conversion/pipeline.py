@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from transpike.coding.neuron import SteppingNeuron, Steps
+from transpike.coding.neuron import FedSteps, SteppingNeuron, Steps
 from transpike.coding.scheme import Scheme, ratio
 from transpike.conversion.fired import Watch
 from transpike.conversion.kinds import KINDS
@@ -37,10 +37,18 @@ class Pipeline:
         watch: sees the input's train, then spikes as they are made.
         final: whether it sees residuals and targets too, with the last spikes.
         rows: samples that are simulated at least.
+        every: whether `outputs` are kept of every step of a piece, not of its last alone.
     """
 
     def __init__(
-        self, snn: Network, x: Tensor, watch: Watch | None = None, *, final: bool = False, rows: int = ROWS
+        self,
+        snn: Network,
+        x: Tensor,
+        watch: Watch | None = None,
+        *,
+        final: bool = False,
+        rows: int = ROWS,
+        every: bool = False,
     ) -> None:
         self.watch, self.final, self.rows = watch, final, rows
         self.snn, self.graph, self.samples = snn, snn.course.graph, len(x)
@@ -53,20 +61,13 @@ class Pipeline:
         self.spiking = [op for op in self.graph if op.name in self.graph.spiking]
         self.layers: dict[str, Steps] = {}
         self.products: dict[str, ProductSteps] = {}
-        for op in self.spiking:
-            if op.fires:
-                neuron = snn.neurons[op.name]
-                assert isinstance(neuron, SteppingNeuron)
-                self.layers[op.name] = neuron.begin(snn.tensors(op), gains=op.gains)
-            elif KINDS[op.kind].product:
-                self.products[op.name] = ProductSteps(op, snn.scheme)
         self.done = dict.fromkeys(self.graph.spiking, 0)  # steps that each has taken of its inputs, idle ones included
         self.ended: set[str] = set()
         self.readers = {
             name: [op.name for op in self.graph.consumers.get(name, ()) if op.name in self.done] for name in self.done
         }
         self.waiting: dict[str, tuple[int, Tensor]] = {}  # results that are still to be read, from which step on
-        self.said = {name: Decoded(snn.scheme) for name in snn.readouts}
+        self.said = {name: Decoded(snn.scheme, every=every) for name in snn.readouts}
 
     def latency(self, step: int) -> int:
         """Steps from the image's arrival until the output's step ``step``."""
@@ -80,6 +81,11 @@ class Pipeline:
     def advance(self, step: int) -> dict[str, Tensor]:
         """Let the clock go on to the output's step ``step``, 1 ... T: decoded outputs by name."""
         self.run(step)
+        return self.outputs(step)
+
+    @torch.no_grad()
+    def outputs(self, step: int) -> dict[str, Tensor]:
+        """Outputs by name, as they are at the output's step ``step``: the last one, or with ``every`` of the piece."""
         return finished(self.snn, self.decoded(step))
 
     @torch.no_grad()
@@ -94,13 +100,13 @@ class Pipeline:
         """Decoded values by name, at the output's step ``step``."""
         values = {}
         for name in self.snn.readouts:
-            value, come = self.value(name) * self.snn.units[name], self.come(name, step)
+            value, come = self.value(name, step) * self.snn.units[name], self.come(name, step)
             values[name] = value if come == 1 else value / come
         return values
 
-    def value(self, name: str) -> Tensor:
-        """What has come of a decoded operation, in units of its amplitude."""
-        return self.said[name].value()[: self.samples]
+    def value(self, name: str, step: int) -> Tensor:
+        """What has come of a decoded operation by the output's step ``step``, in units of its amplitude."""
+        return self.said[name].value(self.simulated(name, step))[: self.samples]
 
     def _advance(self, op: Op, clock: int) -> bool:
         """Let an operation take the steps that have come; whether there were any."""
@@ -115,19 +121,45 @@ class Pipeline:
         if op.kind == "input":
             self._send(op, begin, self.train[begin:end])
         elif op.fires:
-            if (inflow := self.snn.inflow(op, inputs[1:], steps=come)) is not None:
-                inputs = [inflow.apply(inputs[0])]
-            spikes = self.layers[op.name](inputs, idle=end - begin - (come.stop - come.start)).to(self.snn.dtype)
-            self._show(op, spikes, last=end == self.total + wait)
-            self._send(op, max(begin - wait, 0), spikes)
-        elif op.name in self.products:
-            self._send(op, begin, self.products[op.name](*inputs))
+            self._send(op, max(begin - wait, 0), self._fire(op, inputs, begin, end, come))
+        elif KINDS[op.kind].product and end - begin < self.total:
+            if op.name not in self.products:
+                self.products[op.name] = ProductSteps(op, self.snn.scheme)
+            first, second = (name in self.snn.plan.own for name in op.inputs)
+            self._send(op, begin, self.products[op.name](*inputs, inplace=(first, second)))
         else:
             current = self.snn.current(op, *(x.flatten(0, 1) for x in inputs), steps=come)
             self._send(op, begin, current.unflatten(0, (end - begin, -1)))
         if end == self.total + wait:
             self._end(op)
         return True
+
+    def _fire(self, op: Op, inputs: list[Tensor], begin: int, end: int, come: slice) -> Tensor:
+        """A layer's spikes in the steps that have come: as in a whole run where these are all."""
+        last = end == self.total + self.snn.timing.waits[op.name]
+        if last and not begin:
+            fired = self.snn.fire(op, [x.flatten(0, 1) for x in inputs], final=self.final)
+        else:
+            if op.name not in self.layers:
+                neuron = self.snn.neurons[op.name]
+                assert isinstance(neuron, SteppingNeuron)
+                self.layers[op.name] = neuron.begin(self.snn.tensors(op), gains=op.gains)
+            layer = self.layers[op.name]
+            idle, over = end - begin - (come.stop - come.start), op.inputs[0] in self.snn.course.plan.own
+            if (inflow := self.snn.inflow(op, inputs[1:], steps=come)) is not None:
+                assert isinstance(layer, FedSteps)
+                spikes = layer.fed(inputs[0], inflow, idle=idle, inplace=over)
+            else:
+                spikes = layer(inputs, idle=idle, inplace=over)
+            spikes = spikes.to(self.snn.dtype)
+            fired = Tracked(spikes, *(layer.ended() if last and self.final else ()))
+        if self.watch and len(fired.spikes):
+            seen = (
+                fired.spikes[:, : self.samples],
+                *(x[: self.samples] for x in (fired.residual, fired.target) if x is not None),
+            )
+            self.watch(self.snn.graph[op.name], Tracked(*seen))
+        return fired.spikes
 
     def _end(self, op: Op) -> None:
         """Let go of the state of an operation after its last step."""
@@ -136,13 +168,6 @@ class Pipeline:
         self.products.pop(op.name, None)
         if op.kind == "input":
             self.train = self.train[:0].clone()
-
-    def _show(self, op: Op, spikes: Tensor, *, last: bool) -> None:
-        if self.watch and len(spikes):
-            ends = self.layers[op.name].ended() if last and self.final else ()
-            self.watch(
-                self.snn.graph[op.name], Tracked(spikes[:, : self.samples], *(end[: self.samples] for end in ends))
-            )
 
     def _forget(self, name: str) -> None:
         """Let go of what all readers of a result have read; of all, once they are at their ends."""
@@ -154,7 +179,7 @@ class Pipeline:
         read = min(self.total, *(self.done[reader] for reader in readers))
         if read > begin:
             rest = result[read - begin :]
-            self.waiting[name] = (read, rest if len(rest) else rest.clone())
+            self.waiting[name] = (read, rest.clone() if 2 * len(rest) <= len(result) else rest)
 
     def _take(self, name: str, steps: slice) -> Tensor:
         begin, result = self.waiting[name]
@@ -233,26 +258,30 @@ class Decoded:
         (None, 3.0)
     """
 
-    def __init__(self, scheme: Scheme) -> None:
-        self.weights, self.ratio = scheme.weights, ratio(scheme)
-        self.step, self.sum = 0, torch.zeros(())
+    def __init__(self, scheme: Scheme, *, every: bool = False) -> None:
+        self.weights, self.ratio, self.every = scheme.weights, ratio(scheme), every
+        self.sums, self.step = [torch.zeros(())], 0  # of the last step, or of the last steps added and the one before
 
     def add(self, rows: Tensor) -> None:
         """The next steps [steps, N, \\*]."""
         weights = self.weights[self.step : self.step + len(rows)]
+        del self.sums[:-1]
         for row, weight in zip(rows.to(torch.promote_types(rows.dtype, torch.float32)), weights, strict=True):
             part = row.clone() if self.ratio else row * weight
-            self.sum = self.sum * (self.ratio or 1.0) + part if self.step else part
+            total = self.sums[-1] * (self.ratio or 1.0) + part if self.step else part
+            self.sums = [*self.sums, total] if self.every else [total]
             self.step += 1
 
-    def value(self) -> Tensor:
-        """What has come [N, \\*], in units of theta."""
+    def value(self, step: int | None = None) -> Tensor:
+        """What has come [N, \\*] by ``step``, or by the last one, in units of theta."""
+        step = self.step if step is None else step
+        total = self.sums[step - self.step - 1]
         if not self.ratio:
-            return self.sum
-        left, last = len(self.weights) - self.step, self.weights[-1]
-        value = self.sum * self.ratio**left if left else self.sum
+            return total
+        left, last = len(self.weights) - step, self.weights[-1]
+        value = total * self.ratio**left if left else total
         return value if last == 1 else value * last
 
     def rebatch(self, change: Change) -> None:
         """Replace the state by what ``change`` makes of it and of its axis of samples."""
-        self.sum = change(self.sum, 0) if self.step else self.sum
+        self.sums = [change(total, 0) for total in self.sums[-1:]] if self.step else self.sums

@@ -16,6 +16,7 @@ from transpike.coding import DEFAULT
 from transpike.coding.scheme import Scheme, largest, spelled
 from transpike.conversion.amplitudes import with_relative
 from transpike.conversion.calibrate import IMAGES, Statistics, collect, measure
+from transpike.conversion.constants import apart
 from transpike.conversion.correct import corrected
 from transpike.conversion.fold import fold
 from transpike.conversion.graph import Graph
@@ -52,12 +53,13 @@ def convert(
 ) -> SpikingNetwork:
     """Run `transpike.convert` under a given scheme, with the same arguments, results and errors, but without a search.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> from transpike.coding import CSS
-    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    >>> convert(ann, torch.rand(64, 4), scheme=CSS(steps=12, silent=1)).latency
-    14
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from transpike.coding import CSS
+        >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> convert(ann, torch.rand(64, 4), scheme=CSS(steps=12, silent=1)).latency
+        14
     """
     return prepare(ann, calibration, spikes=spikes, until=until).convert(DEFAULT if scheme is None else scheme)
 
@@ -166,6 +168,8 @@ class Prepared:
             residuals=lambda amplitudes: _residuals(self.build(scheme, amplitudes), self.images),
         )
         given = {op.name: scheme.given(op.function) for op in self.graph.neurons}
+        signed = min(scheme.digits) < 0
+        found = apart(found, self.graph, self.statistics.axes, full=scheme.full, signed=signed)
         return found | {name: torch.tensor(theta).double() for name, theta in given.items() if theta is not None}
 
     def build(

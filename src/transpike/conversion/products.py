@@ -59,18 +59,18 @@ class ProductSteps:
         self.sums = [Accumulated(beta, tuple(unit * power for power in powers)) for unit in units]
         self.before: Tensor | None = None
 
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the currents [k, N, \\*] of the next steps, for trains [k, N, \\*]."""
-        first, second = (total(s).flatten(0, 1) for total, s in zip(self.sums, (a, b), strict=True))
+    def __call__(self, a: Tensor, b: Tensor, *, inplace: tuple[bool, bool] = (False, False)) -> Tensor:
+        """Return the currents [k, N, \\*] of the next steps, for trains [k, N, \\*]. Estimates as in `multiplied`."""
+        trains = zip(self.sums, (a, b), inplace, strict=True)
+        first, second = (total(s, inplace=over).flatten(0, 1) for total, s, over in trains)
         z: Tensor = apply(replace(self.op, gains=()), {}, first, second).unflatten(0, (len(a), -1))
-        out = torch.empty_like(z)
-        for k, row in enumerate(z):
-            weight = self.weights[self.step + k]
-            change = row if self.before is None else row - self.before
-            torch.mul(change, 1 / weight if weight else 0.0, out=out[k])
-            self.before = row
-        self.step += len(a)
-        return out.to(a.dtype)
+        weights = self.weights[self.step : self.step + len(a)]
+        before, self.before, self.step = self.before, z[-1].clone(), self.step + len(a)
+        head = None if before is None else (z[0] - before) * (1 / weights[0] if weights[0] else 0.0)
+        z = tsa.change(z, weights=weights)
+        if head is not None:
+            z[0] = head
+        return z.to(a.dtype)
 
     def rebatch(self, change: Change) -> None:
         """Replace every tensor of the state by the result of ``change`` for it and its axis of samples."""

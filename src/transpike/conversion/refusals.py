@@ -35,8 +35,9 @@ class Problem:
 def why(base: str) -> str:
     """Return the reason and the remedy for the operator ``base``.
 
-    >>> why("fft_rfft2")
-    'fft_rfft2 has no spiking form; replace it by supported operations'
+    Example:
+        >>> why("fft_rfft2")
+        'fft_rfft2 has no spiking form; replace it by supported operations'
     """
     return _REASONS.get(base, f"{base} has no spiking form; replace it by supported operations")
 
@@ -44,11 +45,12 @@ def why(base: str) -> str:
 def refusal(name: str, problems: Iterable[Problem]) -> str:
     """Return one message for all places of the model ``name``: equal reasons once, then remedies that apply to all.
 
-    >>> print(refusal("Net", [Problem("a", why("sort")), Problem("b", why("topk"))]).partition("Supported")[0])
-    Net cannot be converted:
-      - a, b: sorting has no spiking form
-    What helps: apply it to the network's output.
-    <BLANKLINE>
+    Example:
+        >>> print(refusal("Net", [Problem("a", why("sort")), Problem("b", why("topk"))]).partition("Supported")[0])
+        Net cannot be converted:
+          - a, b: sorting has no spiking form
+        What helps: apply it to the network's output.
+        <BLANKLINE>
     """
     places: dict[str, list[str]] = {}
     for problem in problems:
@@ -66,8 +68,9 @@ def refusal(name: str, problems: Iterable[Problem]) -> str:
 def listed(places: list[str]) -> str:
     """List places in one line; of many places, only the first.
 
-    >>> listed(["a", "b"]), listed(list("abcdefg"))
-    ('a, b', 'a, b, c, d and 3 more')
+    Example:
+        >>> listed(["a", "b"]), listed(list("abcdefg"))
+        ('a, b', 'a, b, c, d and 3 more')
     """
     if len(places) <= _PLACES + 1:
         return ", ".join(places)

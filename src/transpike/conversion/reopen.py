@@ -50,12 +50,13 @@ class Reopened:
 def reopen(snn: SpikingNetwork, images: Tensor) -> Reopened:
     """Take ``snn`` apart, with images [N, \\*] for the choice.
 
-    >>> import transpike
-    >>> from torch import nn
-    >>> ann, images = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(32, 4)
-    >>> opened = reopen(transpike.convert(ann, images), images)
-    >>> bool((opened.graph.run(images)[opened.graph.outputs[0]] - ann(images)).abs().max() < 1e-5)
-    True
+    Example:
+        >>> import transpike
+        >>> from torch import nn
+        >>> ann, images = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(32, 4)
+        >>> opened = reopen(transpike.convert(ann, images), images)
+        >>> bool((opened.graph.run(images)[opened.graph.outputs[0]] - ann(images)).abs().max() < 1e-5)
+        True
     """
     beyond: dict[str, float] = {}
     most = largest(snn.scheme)

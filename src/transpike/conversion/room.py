@@ -36,8 +36,9 @@ def cached(place: str = "/sys/devices/system/cpu/cpu0/cache/index3/size") -> int
 
     This is a quarter of the cache. With larger layers, convolutions took 1.8 times as long on a cache of 32 MiB.
 
-    >>> cached("nowhere")
-    8388608
+    Example:
+        >>> cached("nowhere")
+        8388608
     """
     try:
         size = Path(place).read_text().strip()
@@ -85,17 +86,18 @@ def _accumulated(op: Op, sizes: dict[str, int]) -> int:
     operands = sum(sizes[name] for name in op.inputs)
     if KINDS[op.kind].product:
         return operands + sizes[op.name]
-    if op.fires and (not op.function.tracked or op.function.head.calls):
+    function = op.function
+    if op.fires and (not function.tracked or function.head.calls) and function.clipped is None:
         return operands
     return 0
 
 
 def side_by_side(parts: Sequence[Tensor], run: Callable[[Tensor], T]) -> list[T]:
-    """What ``run`` makes of each part, as many parts at a time as PyTorch has threads, each part on one thread.
+    """Return the result of ``run`` for each part, with as many parts at a time as PyTorch has threads, one thread each.
 
     If several threads worked on one part, they would wait for each other at each layer.
     """
-    inference = torch.is_inference_mode_enabled()  # a mode holds for one thread alone
+    inference = torch.is_inference_mode_enabled()  # the mode applies only to one thread
 
     def one(part: Tensor) -> T:
         with torch.inference_mode(inference), torch.no_grad():
@@ -107,7 +109,7 @@ def side_by_side(parts: Sequence[Tensor], run: Callable[[Tensor], T]) -> list[T]
 
 @contextmanager
 def _one_thread_each() -> Iterator[int]:
-    """Let PyTorch use one thread for each caller; yields how many it used before."""
+    """Set PyTorch to one thread for each caller, and yield the former number of threads."""
     global _callers, _threads
     with _lock:
         if not _callers:

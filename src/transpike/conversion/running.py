@@ -16,7 +16,7 @@ from transpike.conversion.room import cached, free, largest, taken
 from transpike.conversion.values import said
 from transpike.conversion.walk import Network, walk
 
-__all__ = ["chunk", "decoded", "least", "run"]
+__all__ = ["chunk", "decoded", "held", "least", "run"]
 
 LONG, PIECE = 128, 64  # steps above which trains travel in pieces, of at most so many steps
 OTHERS = 2**27  # bytes of one layer at all steps of a chunk, on devices that are neither processors nor CUDA's
@@ -78,10 +78,22 @@ def least(snn: Network) -> int:
 
 def chunk(snn: Network) -> int:
     """Samples at a time: see `transpike.conversion.network.SpikingNetwork.default_chunk`."""
-    steps = min(snn.timing.interval, PIECE) if snn.scheme.whole or _travels(snn) else snn.timing.interval
-    graph, spiking = snn.course.graph, snn.graph.spiking
     if snn.device.type == "cuda":
-        each, most = taken(graph, spiking, steps=steps, bytes_each=snn.dtype.itemsize)
+        each, most = _taken(snn)
         return max(least(snn), min(free(snn.device) // each, most))
     budget = cached() if snn.device.type == "cpu" else OTHERS
-    return max(least(snn), budget // (4 * largest(graph, spiking) * steps))
+    return max(least(snn), budget // (4 * largest(snn.course.graph, snn.graph.spiking) * _steps(snn)))
+
+
+def held(snn: Network) -> int:
+    """Bytes that one sample takes at the fullest moment of a run."""
+    return _taken(snn)[0]
+
+
+def _taken(snn: Network) -> tuple[int, int]:
+    return taken(snn.course.graph, snn.graph.spiking, steps=_steps(snn), bytes_each=snn.dtype.itemsize)
+
+
+def _steps(snn: Network) -> int:
+    """Steps that are in memory at a time."""
+    return min(snn.timing.interval, PIECE) if snn.scheme.whole or _travels(snn) else snn.timing.interval

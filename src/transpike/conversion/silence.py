@@ -125,8 +125,9 @@ def choose(
 def allowed(least: float) -> float:
     """Return the largest error that a shorter latency may cause, if the least error is ``least``.
 
-    >>> allowed(0.5), allowed(0.04), allowed(0.005), allowed(0.001)
-    (0.55, 0.05, 0.008, 0.005)
+    Example:
+        >>> allowed(0.5), allowed(0.04), allowed(0.005), allowed(0.001)
+        (0.55, 0.05, 0.008, 0.005)
     """
     return max(LARGE_SLACK * least, min(SLACK * least, LARGE), min(SMALL_SLACK * least, SMALL), ENOUGH)
 

@@ -24,11 +24,12 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     Restored are every module's mode, its attributes and the contents of containers among them (counters, logs, hooks),
     and the values of buffers and of other tensors that are attributes. Parameters are not copied.
 
-    >>> net = nn.Sequential(nn.Dropout())
-    >>> with evaluation(net):
-    ...     net[0].calls, training = 1, net[0].training
-    >>> training, net[0].training, hasattr(net[0], "calls")
-    (False, True, False)
+    Example:
+        >>> net = nn.Sequential(nn.Dropout())
+        >>> with evaluation(net):
+        ...     net[0].calls, training = 1, net[0].training
+        >>> training, net[0].training, hasattr(net[0], "calls")
+        (False, True, False)
     """
     modules = list(model.modules())
     contents, tensors = _contents([vars(module) for module in modules]), _tensors(modules)

@@ -44,6 +44,8 @@ class Said(NamedTuple):
     left: float
 
 
+_SEEN = 33  # quantiles
+
 Score = Callable[[Said], Tensor]
 """How sure each sample is, [N]: the larger the surer, in any unit."""
 Changed = Callable[[Tensor, Tensor], Tensor]
@@ -132,12 +134,15 @@ class StopRule:
         images: how many calibration images it comes from.
         losses: (threshold, loss) from the largest threshold down: what all images together lose more at this threshold
             and below it.
+        seen: quantiles of the images' scores after each step from the first to the last but one. They decide how a run
+            is cut into pieces, and nothing else; without them it has a piece for each step.
     """
 
     score: str | Score
     first: int
     images: int
     losses: tuple[tuple[float, float], ...] = field(repr=False)
+    seen: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     def threshold(self, agreement: float) -> float:
         """What a sample's score must exceed for it to stop.
@@ -167,6 +172,15 @@ class StopRule:
             if lost > budget:
                 return threshold
         return -math.inf
+
+    def unsure(self, threshold: float) -> tuple[float, ...]:
+        """The share of calibration images that do not stop at each step of `seen`.
+
+        Example:
+            >>> StopRule("margin", 2, 199, (), ((0.0, 1.0, 2.0, 9.0), (5.0, 6.0, 7.0, 9.0))).unsure(1.5)
+            (0.5, 0.0)
+        """
+        return tuple(sum(one <= threshold for one in scores) / len(scores) for scores in self.seen)
 
     def sure(self, said: Said) -> Tensor:
         """How sure each sample is, [N].
@@ -209,6 +223,7 @@ class StopRule:
             "images": self.images,
             "thresholds": thresholds,
             "losses": losses,
+            "seen": [score for scores in self.seen for score in scores],
         }
 
     @classmethod
@@ -218,7 +233,7 @@ class StopRule:
         Raises:
             TranspikeError: that of the record, for anything else.
         """
-        entry.only("score", "first", "images", "thresholds", "losses")
+        entry.only("score", "first", "images", "thresholds", "losses", "seen")
         score = entry.text("score", choices=tuple(SCORES))
         first, images = entry.whole("first", least=1, most=steps), entry.whole("images", least=1)
         thresholds, losses = entry.numbers("thresholds"), entry.numbers("losses")
@@ -226,7 +241,12 @@ class StopRule:
             raise entry.wrong("stop.thresholds: expected as many as losses, the largest first.")
         if not all(0 < loss <= images for loss in losses) or sum(losses) > images * (1 + 1e-6):
             raise entry.wrong(f"stop.losses: expected numbers above 0, together at most images={images}.")
-        return cls(score, first, images, tuple(zip(thresholds, losses, strict=True)))
+        seen = entry.numbers("seen") if entry.has("seen") else []
+        if seen and (first == steps or len(seen) % (steps - first)):
+            raise entry.wrong(f"stop.seen: expected as many numbers for each step from first={first} to {steps - 1}.")
+        of_step = len(seen) // max(steps - first, 1)
+        rows = tuple(tuple(seen[at : at + of_step]) for at in range(0, len(seen), of_step or 1))
+        return cls(score, first, images, tuple(zip(thresholds, losses, strict=True)), rows)
 
     def stops(self, outputs: Tensor, left: tuple[float, ...], *, agreement: float) -> Tensor:
         """The steps [N] at which samples of known outputs [T, N, \\*] stop."""
@@ -266,4 +286,8 @@ def learned(
         loss.append((scores[step], reached - later))
         later = reached
     pairs = [pair for where, lost in loss for pair in zip(where.tolist(), lost.tolist(), strict=True) if pair[1] > 0]
-    return StopRule(rule.score, rule.first, rule.images, tuple(sorted(pairs, reverse=True)))
+    between, most = scores[rule.first - 1 : -1].float(), torch.finfo(torch.float32).max
+    seen = between.sort(1).values.clamp(-most, most)[:, torch.linspace(0, rule.images - 1, _SEEN).long()]
+    return StopRule(
+        rule.score, rule.first, rule.images, tuple(sorted(pairs, reverse=True)), tuple(map(tuple, seen.tolist()))
+    )

@@ -86,7 +86,7 @@ def _bounds(
         unit, steps = snn.units[name], pipeline.simulated(name, step)
         rest = constants[name].clone()
         rest[:steps] = 0
-        value = pipeline.value(name)
+        value = pipeline.value(name, step)
         moved = value + decode(scheme, rest) - value / pipeline.come(name, step) if steps < len(rest) else 0 * value
         left = sum(scheme.weights[steps:])
         found[name] = (moved.abs() + (most[name] * left if left else 0)) * unit

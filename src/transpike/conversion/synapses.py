@@ -1,7 +1,7 @@
-"""Weighted layers whose inputs are spikes, as products of bytes: two to three times as fast on a CPU.
+"""Runs weighted layers whose inputs are spikes as products of bytes, two to three times as fast on a CPU.
 
 Spikes are small whole numbers. A CPU with the instructions AVX-512 VNNI multiplies bytes four times as fast as float32.
-So a linear layer, or a convolution of size 1, can take two products of bytes in place of one of float32: its weights
+So a linear layer, or a convolution of size 1, can run two products of bytes in place of one of float32. Its weights
 then have 16 bits. PyTorch's own setting decides: ``torch.set_float32_matmul_precision("high")`` allows it, and
 ``"highest"``, PyTorch's default, does not.
 """
@@ -22,13 +22,13 @@ from transpike.conversion.op import Op
 __all__ = ["Products", "as_bytes"]
 
 _MOVES = ("reshape", "permute", "slice", "select", "gather", "cat", "stack")
-_LEAST = 64, 32  # inputs and outputs: with fewer, the change to bytes and back takes longer than it saves
+_LEAST = 64, 32  # inputs and outputs; with fewer, the conversion to bytes and back costs more than it saves
 
 
 def as_bytes(graph: Graph, scheme: Scheme) -> frozenset[str]:
-    """The weighted layers that can run as products of bytes: the input of each is a train of digits of a byte each.
+    """Return the weighted layers that can run as products of bytes. Each digit of their input must fit in a byte.
 
-    The choice does not depend on the images, so a layer runs in one way in all pieces and batches.
+    The choice does not depend on the images, so a layer runs in the same way in all pieces and batches.
     """
     trains: set[str] = set()
     found: set[str] = set()
@@ -44,19 +44,19 @@ def as_bytes(graph: Graph, scheme: Scheme) -> frozenset[str]:
 
 
 class Products:
-    """The products of bytes of a network: keeps the bytes of each layer's weights until these change."""
+    """The products of bytes of a network. It stores the bytes of each layer's weights until these change."""
 
     def __init__(self, graph: Graph, scheme: Scheme) -> None:
         self._layers = as_bytes(graph, scheme)
         self._weights: dict[str, tuple[Tensor, int, Any]] = {}
 
     def take(self, op: Op, x: Tensor) -> bool:
-        """Whether a layer runs as a product of bytes: PyTorch's setting allows it, and this processor is faster so."""
+        """Whether a layer runs as a product of bytes: PyTorch's setting allows it, and it is faster on this CPU."""
         plain = x.device.type == "cpu" and x.dtype == torch.float32
         return op.name in self._layers and plain and torch.get_float32_matmul_precision() != "highest" and _supported()
 
     def __call__(self, op: Op, tensors: Mapping[str, Tensor], spikes: Tensor) -> Tensor:
-        """The current of a layer of `as_bytes` for spikes [M, \\*], as `transpike.conversion.kinds.apply` gives it."""
+        """Return the current of a layer of `as_bytes` for spikes [M, \\*], like `transpike.conversion.kinds.apply`."""
         kernels = import_module("transpike.neurons.kernels.bytes_cpu")  # on first use: Numba is slow to import
         weight = tensors["weight"]
         version = 0 if weight.is_inference() else weight._version
@@ -75,7 +75,7 @@ def _bytes(digits: tuple[int, ...] | None) -> bool:
 
 
 def _pointwise(op: Op) -> bool:
-    """Whether it multiplies the channels of each place alone: a linear layer, or a convolution of size 1."""
+    """Whether it only multiplies the channels of each place: a linear layer, or a convolution of size 1."""
     if op.gains or op.kind not in ("linear", "convolution"):
         return False
     outputs, inputs = op.tensors["weight"].shape[:2]
@@ -89,6 +89,6 @@ def _pointwise(op: Op) -> bool:
 
 
 def _supported() -> bool:
-    """Whether this processor multiplies bytes faster than float32."""
+    """Whether this CPU multiplies bytes faster than float32."""
     name = "_is_vnni_supported" if hasattr(torch.cpu, "_is_vnni_supported") else "_is_avx512_vnni_supported"
     return bool(getattr(torch.cpu, name, bool)())

@@ -51,9 +51,10 @@ def augmentation(text: str, *, standard: Augment | None = None) -> Augment | Non
     Regularization of Convolutional Neural Networks with Cutout", 2017; Zhong et al., "Random Erasing Data
     Augmentation", AAAI 2020.
 
-    >>> augment = augmentation("autoaugment+cutout:2")
-    >>> int((augment(torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), Generator()) == 0).sum()) >= 3
-    True
+    Example:
+        >>> augment = augmentation("autoaugment+cutout:2")
+        >>> int((augment(torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), Generator()) == 0).sum()) >= 3
+        True
     """
     parts = []
     for name, value in zip(augment_names(text), _values(text), strict=True):
@@ -70,8 +71,9 @@ def augmentation(text: str, *, standard: Augment | None = None) -> Augment | Non
 def augment_names(text: str) -> list[str]:
     """Check ``text`` and return its names.
 
-    >>> augment_names("standard+cutout:16")
-    ['standard', 'cutout']
+    Example:
+        >>> augment_names("standard+cutout:16")
+        ['standard', 'cutout']
     """
     if not isinstance(text, str):
         raise refuse("loading.augment", text, "names joined by +")
@@ -184,9 +186,10 @@ def cutout(images: Tensor, *, side: int, generator: Generator) -> Tensor:
         side: The side of the square in pixels.
         generator: A CPU generator. It draws two integers for each image.
 
-    >>> cut = cutout(torch.ones(1, 1, 5, 5), side=3, generator=Generator())
-    >>> int((cut == 0).sum()) in {4, 6, 9}
-    True
+    Example:
+        >>> cut = cutout(torch.ones(1, 1, 5, 5), side=3, generator=Generator())
+        >>> int((cut == 0).sum()) in {4, 6, 9}
+        True
     """
     hidden = []
     for length in images.shape[-2:]:
@@ -204,9 +207,10 @@ def random_shift(images: Tensor, *, pixels: int, generator: Generator) -> Tensor
         pixels: The largest shift in each direction. All directions are equally likely.
         generator: A CPU generator. It draws two integers for each image.
 
-    >>> images = torch.ones(1, 1, 4, 4)
-    >>> random_shift(images, pixels=1, generator=Generator()).sum().item() in {9, 12, 16}
-    True
+    Example:
+        >>> images = torch.ones(1, 1, 4, 4)
+        >>> random_shift(images, pixels=1, generator=Generator()).sum().item() in {9, 12, 16}
+        True
     """
     count, _, height, width = images.shape
     corners = torch.randint(0, 2 * pixels + 1, (2, count, 1), generator=generator).to(images.device)
@@ -220,10 +224,11 @@ def random_shift(images: Tensor, *, pixels: int, generator: Generator) -> Tensor
 def random_flip(images: Tensor, *, generator: Generator) -> Tensor:
     """Mirror each image left to right with probability one half.
 
-    >>> images = torch.tensor([1, 2, 3]).expand(100, 1, 1, 3)
-    >>> random_flip(images, generator=Generator()).flatten(1).unique(dim=0)
-    tensor([[1, 2, 3],
-            [3, 2, 1]])
+    Example:
+        >>> images = torch.tensor([1, 2, 3]).expand(100, 1, 1, 3)
+        >>> random_flip(images, generator=Generator()).flatten(1).unique(dim=0)
+        tensor([[1, 2, 3],
+                [3, 2, 1]])
     """
     flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(flipped.to(images.device), images.flip(-1), images)

@@ -32,9 +32,10 @@ class EpochSampler(Sampler[int]):
         seed: Determines the order of every epoch.
         shuffle: Use a random order, for training. Otherwise the order is 0, 1, 2, ... in every epoch.
 
-    >>> sampler = EpochSampler(4, seed=0)
-    >>> sorted(sampler), sorted(sampler)
-    ([0, 1, 2, 3], [4, 5, 6, 7])
+    Example:
+        >>> sampler = EpochSampler(4, seed=0)
+        >>> sorted(sampler), sorted(sampler)
+        ([0, 1, 2, 3], [4, 5, 6, 7])
     """
 
     def __init__(self, images: int, *, seed: int = 0, shuffle: bool = True) -> None:
@@ -74,10 +75,11 @@ class MemoryImages(Dataset[tuple[Tensor, Tensor]]):
         augment: A function from uint8 images and a CPU generator to uint8 images. None for evaluation.
         seed: Determines the augmentation.
 
-    >>> images = MemoryImages(torch.full((3, 1, 2, 2), 255, dtype=torch.uint8), torch.arange(3), (0.5,), (0.25,))
-    >>> pixels, labels = images.__getitems__([2, 0])
-    >>> pixels.shape, pixels.unique(), labels
-    (torch.Size([2, 1, 2, 2]), tensor([2.]), tensor([2, 0]))
+    Example:
+        >>> images = MemoryImages(torch.full((3, 1, 2, 2), 255, dtype=torch.uint8), torch.arange(3), (0.5,), (0.25,))
+        >>> pixels, labels = images.__getitems__([2, 0])
+        >>> pixels.shape, pixels.unique(), labels
+        (torch.Size([2, 1, 2, 2]), tensor([2.]), tensor([2, 0]))
     """
 
     def __init__(

@@ -46,9 +46,10 @@ def checked_events(events: Events, size: int) -> Events:
         DataError: The lengths differ, numbers are not whole, pixels lie off the sensor, polarities have more than two
             values, or times differ by more than 64 bits can represent.
 
-    >>> events = Events(x=[0, 1], y=np.zeros(2, np.uint8), p=np.array([-1, 1]), t=np.array([0.0, 5.0]))
-    >>> checked_events(events, 2).p, checked_events(events, 2).t
-    (array([0, 1]), array([0, 5]))
+    Example:
+        >>> events = Events(x=[0, 1], y=np.zeros(2, np.uint8), p=np.array([-1, 1]), t=np.array([0.0, 5.0]))
+        >>> checked_events(events, 2).p, checked_events(events, 2).t
+        (array([0, 1]), array([0, 5]))
     """
     fields = {name: _whole(name, values) for name, values in zip(Events._fields, events, strict=True)}
     lengths = [len(values) for values in fields.values()]

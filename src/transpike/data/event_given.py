@@ -48,7 +48,7 @@ def event_sets(
             ``cifar10_dvs``.
         loading: Splits, batches, workers and augmentation, as in :func:`load_events`.
 
-        Raises:
+    Raises:
         DataError: An item is not such a pair, its shape differs from the first one's, or its label has no class name.
             The first training item is read at once, and the others when they are needed.
         ConfigError: The sets are not map-style or have no class names, or ``loading`` has impossible values.

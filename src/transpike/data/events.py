@@ -92,7 +92,7 @@ def load_events(
             ``cifar10_dvs``), and ``cutout``. Frames have the sensor's size and are not normalised, so ``size``,
             ``mean`` and ``std`` must not be set.
 
-        Raises:
+    Raises:
         DataError: The name is unknown, files are missing or damaged, or a recording has fewer events than frames. A
             faulty recording is found when it is read.
         ConfigError: ``steps``, ``split_by`` or ``loading`` have impossible values.
@@ -202,12 +202,13 @@ def event_frames(events: Events, *, size: int, steps: int, split_by: str = "numb
             :func:`checked_events`.
         ConfigError: T or ``size`` is not positive, or ``split_by`` is unknown.
 
-    >>> x, p, t = np.array([0, 1, 1, 0]), np.array([1, 0, 0, 1]), np.array([0, 1, 2, 100])
-    >>> events = Events(x=x, y=np.zeros(4, int), p=p, t=t)
-    >>> event_frames(events, size=2, steps=2)[:, :, 0].tolist()
-    [[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]]
-    >>> event_frames(events, size=2, steps=2, split_by="time").sum((1, 2, 3))
-    tensor([3., 1.])
+    Example:
+        >>> x, p, t = np.array([0, 1, 1, 0]), np.array([1, 0, 0, 1]), np.array([0, 1, 2, 100])
+        >>> events = Events(x=x, y=np.zeros(4, int), p=p, t=t)
+        >>> event_frames(events, size=2, steps=2)[:, :, 0].tolist()
+        [[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]]
+        >>> event_frames(events, size=2, steps=2, split_by="time").sum((1, 2, 3))
+        tensor([3., 1.])
     """
     _check(steps, split_by)
     events = checked_events(events, whole("size", size))

@@ -79,10 +79,11 @@ def class_names(folders: Sequence[str], outputs: int | None) -> tuple[str, ...]:
     Raises:
         DataError: A synset is not among ImageNet's 1000.
 
-    >>> class_names(["dog", "cat"], None)
-    ('cat', 'dog')
-    >>> class_names(["n01443537"], 1000).index("n01443537")
-    1
+    Example:
+        >>> class_names(["dog", "cat"], None)
+        ('cat', 'dog')
+        >>> class_names(["n01443537"], 1000).index("n01443537")
+        1
     """
     if outputs != 1000 or not all(re.fullmatch(r"n\d{8}", name) for name in folders):
         return tuple(sorted(folders))

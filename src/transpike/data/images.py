@@ -171,10 +171,11 @@ def load_images(
         DataError: The name is unknown, files are missing or damaged, or a class folder is empty.
         ConfigError: ``loading`` has values that are impossible for this set.
 
-    >>> digits = load_images("digits", loading=Loading(batch_size=64))
-    >>> images, labels = next(iter(digits.test))
-    >>> images.shape, labels.dtype, len(digits.test.dataset)
-    (torch.Size([64, 1, 8, 8]), torch.int64, 360)
+    Example:
+        >>> digits = load_images("digits", loading=Loading(batch_size=64))
+        >>> images, labels = next(iter(digits.test))
+        >>> images.shape, labels.dtype, len(digits.test.dataset)
+        (torch.Size([64, 1, 8, 8]), torch.int64, 360)
     """
     known = [*SOURCES, "folder"]
     if name not in known:

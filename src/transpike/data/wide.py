@@ -32,8 +32,9 @@ def wide(images: Tensor, generator: Generator) -> Tensor:
         images: [N, C, H, W]. The frames of a recording are channels, so that all of them move alike.
         generator: a generator on the CPU.
 
-    >>> wide(torch.ones(3, 2, 8, 8), Generator().manual_seed(0)).shape
-    torch.Size([3, 2, 8, 8])
+    Example:
+        >>> wide(torch.ones(3, 2, 8, 8), Generator().manual_seed(0)).shape
+        torch.Size([3, 2, 8, 8])
     """
     return torch.stack([_one(image, generator) for image in images])
 

@@ -20,8 +20,9 @@ Pairs: TypeAlias = dict[Stage, tuple[Tensor, Tensor]]
 def mean_over_time(x: Tensor) -> Tensor:
     """Average logits [T, N, classes] or maps [T, N, C, H, W] over time. Without a time axis they stay as they are.
 
-    >>> mean_over_time(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
-    tensor([[2., 1.]])
+    Example:
+        >>> mean_over_time(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
+        tensor([[2., 1.]])
     """
     return x.mean(0) if x.ndim in (3, 5) else x
 
@@ -32,8 +33,9 @@ def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
     Raises:
         DataError: The maps are smaller than the grid.
 
-    >>> on_grid(torch.arange(4.0).view(1, 1, 2, 2), (1, 1)).item()
-    1.5
+    Example:
+        >>> on_grid(torch.arange(4.0).view(1, 1, 2, 2), (1, 1)).item()
+        1.5
     """
     if maps.shape[-2] < size[0] or maps.shape[-1] < size[1]:
         raise DataError(f"maps of shape {list(maps.shape)} are smaller than the grid {tuple(size)} to compare on.")
@@ -48,8 +50,9 @@ def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def unit_energy(maps: Tensor) -> Tensor:
     """Divide maps by the root of their mean square over the batch, so that no loss depends on their scale.
 
-    >>> unit_energy(torch.tensor([3.0, -3.0]))
-    tensor([ 1., -1.])
+    Example:
+        >>> unit_energy(torch.tensor([3.0, -3.0]))
+        tensor([ 1., -1.])
     """
     return maps / maps.square().mean().sqrt().clamp(min=1e-12)
 
@@ -68,9 +71,10 @@ class Adapter(nn.Module):
     Raises:
         DataError: on call, for maps of another rank, with other channels, smaller than the grid, or of no images.
 
-    >>> student, teacher = Adapter(4, 6)(torch.rand(2, 3, 4, 8, 8), torch.rand(3, 6, 4, 4), size=(4, 4))
-    >>> student.shape, teacher.shape
-    (torch.Size([3, 6, 4, 4]), torch.Size([3, 6, 4, 4]))
+    Example:
+        >>> student, teacher = Adapter(4, 6)(torch.rand(2, 3, 4, 8, 8), torch.rand(3, 6, 4, 4), size=(4, 4))
+        >>> student.shape, teacher.shape
+        (torch.Size([3, 6, 4, 4]), torch.Size([3, 6, 4, 4]))
     """
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:

@@ -42,9 +42,10 @@ class SSDDistillation(Method):
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars "kd" and
     "ssd".
 
-    >>> terms = SSDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'ssd': 0.0}
+    Example:
+        >>> terms = SSDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'ssd': 0.0}
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class SRDDistillation(FeatureMethod):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "kd" and "srd".
 
-    >>> method = SRDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))], beta=7e-4)
-    >>> logits = torch.zeros(2, 3, 10)
-    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'kd': 0.0, 'srd': 0.2688}
+    Example:
+        >>> method = SRDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))], beta=7e-4)
+        >>> logits = torch.zeros(2, 3, 10)
+        >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'kd': 0.0, 'srd': 0.2688}
     """
 
     adapts = "SRD projects them to the teacher’s channels and adds its residual."
@@ -160,12 +162,13 @@ class BiSpectrumDistillation(SRDDistillation):
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "srd" and "ssd".
 
-    >>> stages = [Stage("a", "b", 4, 6, (8, 8), (8, 8))]
-    >>> bsd = BiSpectrumDistillation(stages, beta=7e-4)
-    >>> logits, features = torch.zeros(2, 3, 10), {"a": torch.zeros(2, 3, 4, 8, 8)}
-    >>> terms = bsd(logits, logits[0], features, {"b": torch.ones(3, 6, 8, 8)})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'kd': 0.0, 'srd': 0.2688, 'ssd': 0.0}
+    Example:
+        >>> stages = [Stage("a", "b", 4, 6, (8, 8), (8, 8))]
+        >>> bsd = BiSpectrumDistillation(stages, beta=7e-4)
+        >>> logits, features = torch.zeros(2, 3, 10), {"a": torch.zeros(2, 3, 4, 8, 8)}
+        >>> terms = bsd(logits, logits[0], features, {"b": torch.ones(3, 6, 8, 8)})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'kd': 0.0, 'srd': 0.2688, 'ssd': 0.0}
     """
 
     def __init__(

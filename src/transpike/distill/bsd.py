@@ -47,8 +47,9 @@ def modrelu(z: Tensor, bias: Tensor) -> Tensor:
 
     Source: Trabelsi et al., "Deep Complex Networks", ICLR 2018.
 
-    >>> modrelu(torch.tensor([3 + 4j, 0j]), torch.tensor(-2.5))
-    tensor([1.5000+2.j, 0.0000+0.j])
+    Example:
+        >>> modrelu(torch.tensor([3 + 4j, 0j]), torch.tensor(-2.5))
+        tensor([1.5000+2.j, 0.0000+0.j])
     """
     magnitude = z.abs()
     return torch.relu(magnitude + bias) / magnitude.clamp(min=SMALL) * z
@@ -67,9 +68,10 @@ def spectral_residual(student: Tensor, teacher: Tensor, residual: SpectralResidu
         residual: computes R; see `SpectralResidual`.
         penalty: weight of the residual's size, lambda in the paper.
 
-    >>> student, teacher = torch.zeros(2, 4, 8, 8), torch.ones(2, 4, 8, 8)
-    >>> spectral_residual(student, teacher, SpectralResidual((8, 8))).item()
-    256.0
+    Example:
+        >>> student, teacher = torch.zeros(2, 4, 8, 8), torch.ones(2, 4, 8, 8)
+        >>> spectral_residual(student, teacher, SpectralResidual((8, 8))).item()
+        256.0
     """
     student, teacher = feature_pair(student, teacher)
     adapted, size = residual.adapt(student)
@@ -96,9 +98,10 @@ def spectral_semantic(
         ConfigError: `keep` is outside (0, 1), or the reduction is unknown.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
-    >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
-    (0.0, 1.0)
+    Example:
+        >>> teacher = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
+        >>> spectral_semantic(teacher + 7, teacher).item(), spectral_semantic(-teacher, teacher).item()
+        (0.0, 1.0)
     """
     choice("reduction", reduction, get_args(Reduction))
     student_logits, teacher_logits = mean_logit_pair(mean_over_time(student_logits), teacher_logits)
@@ -122,13 +125,14 @@ class SpectralResidual(nn.Module):
             The penalty of a residual then weighs H W times as much. With "ortho" it is 0.01 of what the residual saves,
             for any size.
 
-        Shapes: half spectra or maps [N, C, *] -> the same shape.
+    Shapes: half spectra or maps [N, C, *] -> the same shape.
 
-    >>> residual = SpectralResidual((8, 8))
-    >>> residual(rfft2(torch.rand(2, 4, 8, 8))).abs().sum().item()
-    0.0
-    >>> sum(parameter.numel() for parameter in residual.parameters())  # four complex maps of 8 x 5 and a real one
-    360
+    Example:
+        >>> residual = SpectralResidual((8, 8))
+        >>> residual(rfft2(torch.rand(2, 4, 8, 8))).abs().sum().item()
+        0.0
+        >>> sum(parameter.numel() for parameter in residual.parameters())  # four complex maps of 8 x 5 and a real one
+        360
     """
 
     def __init__(self, size: tuple[int, int], *, domain: Domain = "frequency", norm: Norm = "ortho") -> None:
@@ -198,10 +202,11 @@ class SpectralResidualDistillation(nn.Module):
     Raises:
         DataError: On call: the maps do not fit.
 
-    >>> loss = SpectralResidualDistillation(4, 4, size=(8, 8))
-    >>> student, teacher = torch.ones(2, 3, 4, 8, 8), torch.zeros(3, 4, 16, 16)
-    >>> round(loss(student, teacher).item(), 3)
-    256.0
+    Example:
+        >>> loss = SpectralResidualDistillation(4, 4, size=(8, 8))
+        >>> student, teacher = torch.ones(2, 3, 4, 8, 8), torch.zeros(3, 4, 16, 16)
+        >>> round(loss(student, teacher).item(), 3)
+        256.0
     """
 
     def __init__(
@@ -263,8 +268,9 @@ class SpectralSemanticDistillation(nn.Module):
 
     Shapes: student [T, N, classes] or [N, classes], teacher [N, classes] -> a scalar.
 
-    >>> SpectralSemanticDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10)).item()
-    0.0
+    Example:
+        >>> SpectralSemanticDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10)).item()
+        0.0
     """
 
     def __init__(self, keep: float = 0.5, *, reduction: Reduction = "mean") -> None:

@@ -36,9 +36,10 @@ def class_activation(maps: Tensor, weight: Tensor, predicted: Tensor) -> Tensor:
         weight: the weights of the layer after their mean over space, [classes, C].
         predicted: class indices [N].
 
-    >>> maps = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
-    >>> class_activation(maps, torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([1])).item()
-    0.0
+    Example:
+        >>> maps = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+        >>> class_activation(maps, torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([1])).item()
+        0.0
     """
     return torch.einsum("nchw,nc->nhw", maps, weight[predicted]).relu()
 
@@ -55,9 +56,10 @@ def activity_distance(student: Tensor, teacher: Tensor, *, temperature: float = 
         teacher: [N, H, W], such as a `class_activation`.
         temperature: tau.
 
-    >>> maps = torch.eye(2).view(1, 2, 2)
-    >>> activity_distance(maps, maps).item()
-    0.0
+    Example:
+        >>> maps = torch.eye(2).view(1, 2, 2)
+        >>> activity_distance(maps, maps).item()
+        0.0
     """
     own, other = (
         ((maps - maps.min()) / (maps.max() - maps.min() + SOFT) / temperature).flatten(1).softmax(-1) + SMALL
@@ -77,9 +79,10 @@ def noisy_distillation(student: Tensor, teacher: Tensor, *, temperature: float =
         temperature: tau.
         noise: the share of noise, in [0, 1). With 0 this is `knowledge_distillation`.
 
-    >>> z = torch.tensor([[2.0, 0.0]])
-    >>> noisy_distillation(z, z, noise=0.0).item()
-    0.0
+    Example:
+        >>> z = torch.tensor([[2.0, 0.0]])
+        >>> noisy_distillation(z, z, noise=0.0).item()
+        0.0
     """
     if not noise:
         return knowledge_distillation(student, teacher, temperature=temperature)
@@ -114,11 +117,12 @@ class CKDSNNDistillation(FeatureMethod):
             1).
         ModelError: The head does not fit the teacher's maps.
 
-    >>> method = CKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], noise=0.0)
-    >>> logits = torch.zeros(3, 10)
-    >>> terms = method(logits, logits, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'noisy_kd': 0.0, 'activity': 0.0}
+    Example:
+        >>> method = CKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], noise=0.0)
+        >>> logits = torch.zeros(3, 10)
+        >>> terms = method(logits, logits, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'noisy_kd': 0.0, 'activity': 0.0}
     """
 
     needs = frozenset({"features", "head"})

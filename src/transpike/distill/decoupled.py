@@ -29,8 +29,9 @@ __all__ = [
 def target_index(target: Tensor) -> Tensor:
     """Return class indices [N]. For probabilities [N, classes] (mixup, cutmix), return the most likely class of each.
 
-    >>> target_index(torch.tensor([[0.2, 0.8]])).tolist(), target_index(torch.tensor([3])).tolist()
-    ([1], [3])
+    Example:
+        >>> target_index(torch.tensor([[0.2, 0.8]])).tolist(), target_index(torch.tensor([3])).tolist()
+        ([1], [3])
     """
     return target if target.ndim == 1 else target.argmax(-1)
 
@@ -42,8 +43,9 @@ def scaled_logits(student: Tensor, teacher: Tensor, temperature: float) -> tuple
         ConfigError: The temperature is not above 0.
         DataError: The shapes are not [T, N, classes] or [N, classes] of the student and [N, classes] of the teacher.
 
-    >>> scaled_logits(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]), 2.0)
-    (tensor([[1., 0.]]), tensor([[1., 0.]]))
+    Example:
+        >>> scaled_logits(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]), 2.0)
+        (tensor([[1., 0.]]), tensor([[1., 0.]]))
     """
     check_settings(temperature=temperature)
     student, teacher = mean_logit_pair(student, teacher)
@@ -69,9 +71,10 @@ def target_distillation(
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
-    >>> target_distillation(torch.tensor([[2.0, 1.0, 0.0]]), teacher, torch.tensor([0])).item()
-    0.0
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
+        >>> target_distillation(torch.tensor([[2.0, 1.0, 0.0]]), teacher, torch.tensor([0])).item()
+        0.0
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     index = target_index(target)
@@ -96,9 +99,10 @@ def non_target_distillation(
 
     Args, shapes and errors: as `target_distillation`.
 
-    >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
-    >>> non_target_distillation(torch.tensor([[-9.0, 0.0, 1.0]]), teacher, torch.tensor([0])).item()
-    0.0
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0, 1.0]])
+        >>> non_target_distillation(torch.tensor([[-9.0, 0.0, 1.0]]), teacher, torch.tensor([0])).item()
+        0.0
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     index = target_index(target)
@@ -122,9 +126,10 @@ def image_correlation(student_logits: Tensor, teacher_logits: Tensor, *, tempera
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[2.0, 0.0]])
-    >>> round(image_correlation(teacher, teacher).item(), 4), round(image_correlation(-teacher, teacher).item(), 4)
-    (0.0, 2.0)
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0]])
+        >>> round(image_correlation(teacher, teacher).item(), 4), round(image_correlation(-teacher, teacher).item(), 4)
+        (0.0, 2.0)
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     return temperature**2 * _uncorrelated(student.softmax(-1), teacher.softmax(-1))
@@ -140,9 +145,10 @@ def class_correlation(student_logits: Tensor, teacher_logits: Tensor, *, tempera
 
     Args, shapes and errors: as `image_correlation`.
 
-    >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
-    >>> round(class_correlation(teacher, teacher).item(), 4)
-    0.0
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
+        >>> round(class_correlation(teacher, teacher).item(), 4)
+        0.0
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     return temperature**2 * _uncorrelated(student.softmax(-1).T, teacher.softmax(-1).T)
@@ -176,9 +182,10 @@ class DKDDistillation(Method):
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes], class indices [N] or
     probabilities [N, classes] -> weighted scalars "target_kd" and "non_target_kd".
 
-    >>> terms = DKDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'target_kd': 0.0, 'non_target_kd': 0.0}
+    Example:
+        >>> terms = DKDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'target_kd': 0.0, 'non_target_kd': 0.0}
     """
 
     needs = frozenset({"labels"})
@@ -214,10 +221,11 @@ class DISTDistillation(Method):
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalars
     "inter_class" and "intra_class".
 
-    >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
-    >>> terms = DISTDistillation()(teacher.expand(4, 2, 2), teacher)
-    >>> {name: round(abs(term.item()), 4) for name, term in terms.items()}
-    {'inter_class': 0.0, 'intra_class': 0.0}
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
+        >>> terms = DISTDistillation()(teacher.expand(4, 2, 2), teacher)
+        >>> {name: round(abs(term.item()), 4) for name, term in terms.items()}
+        {'inter_class': 0.0, 'intra_class': 0.0}
     """
 
     def __init__(

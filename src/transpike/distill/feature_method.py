@@ -23,9 +23,10 @@ def student_maps(stage: Stage, student: Features) -> Tensor:
     Raises:
         DataError: The maps have another rank or other channels.
 
-    >>> import torch
-    >>> student_maps(Stage("a", "b", 4, 6, (8, 8), (4, 4)), {"a": torch.ones(2, 3, 4, 8, 8)}).shape
-    torch.Size([3, 4, 8, 8])
+    Example:
+        >>> import torch
+        >>> student_maps(Stage("a", "b", 4, 6, (8, 8), (4, 4)), {"a": torch.ones(2, 3, 4, 8, 8)}).shape
+        torch.Size([3, 4, 8, 8])
     """
     maps = student[stage.student]
     if maps.ndim not in (4, 5) or maps.shape[-3] != stage.student_channels:
@@ -44,11 +45,12 @@ def stage_maps(stage: Stage, student: Features, teacher: Features) -> tuple[Tens
     Raises:
         DataError: The maps have another rank or other channels, or there are no images.
 
-    >>> import torch
-    >>> stage = Stage("a", "b", 4, 6, (8, 8), (4, 4))
-    >>> own, other = stage_maps(stage, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
-    >>> own.shape, other.shape
-    (torch.Size([3, 4, 8, 8]), torch.Size([3, 6, 4, 4]))
+    Example:
+        >>> import torch
+        >>> stage = Stage("a", "b", 4, 6, (8, 8), (4, 4))
+        >>> own, other = stage_maps(stage, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
+        >>> own.shape, other.shape
+        (torch.Size([3, 4, 8, 8]), torch.Size([3, 6, 4, 4]))
     """
     own, other = student_maps(stage, student), full_precision(teacher[stage.teacher].detach())
     if other.ndim != 4 or other.shape[1] != stage.teacher_channels or len(other) != len(own):

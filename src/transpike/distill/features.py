@@ -38,8 +38,9 @@ def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, C, H, W].
         teacher: [N, C, H, W].
 
-    >>> feature_distance(torch.zeros(3, 4, 8, 8), torch.ones(3, 4, 8, 8)).item()
-    256.0
+    Example:
+        >>> feature_distance(torch.zeros(3, 4, 8, 8), torch.ones(3, 4, 8, 8)).item()
+        256.0
     """
     student, teacher = feature_pair(student, teacher)
     return (student - teacher).square().sum() / len(student)
@@ -59,9 +60,10 @@ def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, C, H, W].
         teacher: [N, C', H, W].
 
-    >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    >>> attention_distance(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_distance(maps, maps.flip(-1)).item()
-    (0.0, 2.0)
+    Example:
+        >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+        >>> attention_distance(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_distance(maps, maps.flip(-1)).item()
+        (0.0, 2.0)
     """
     student, teacher = feature_pair(student, teacher)
     return (_attention(student) - _attention(teacher)).square().sum() / len(student)
@@ -74,8 +76,9 @@ def _attention(maps: Tensor) -> Tensor:
 def drop_channels(maps: Tensor, drop: float) -> Tensor:
     """Return maps [N, C, H, W] with each channel of each image set to 0 with probability `drop`. The rest is unchanged.
 
-    >>> drop_channels(torch.ones(2, 4, 8, 8), 0.0).sum().item()
-    512.0
+    Example:
+        >>> drop_channels(torch.ones(2, 4, 8, 8), 0.0).sum().item()
+        512.0
     """
     # Not dropout2d, which scales up the remaining channels.
     return maps * (torch.rand(*maps.shape[:2], 1, 1, device=maps.device) >= drop)
@@ -119,12 +122,13 @@ class LaSNNDistillation(FeatureMethod):
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
 
-    >>> stages = [Stage("a", "b", 4, 4, (8, 8), (8, 8)), Stage("c", "d", 4, 4, (8, 8), (2, 2))]
-    >>> method = LaSNNDistillation(stages, alpha=0, beta=1.0, attention=1.0)
-    >>> own, logits = torch.zeros(3, 4, 8, 8), torch.zeros(3, 10)
-    >>> terms = method(logits, logits, {"a": own, "c": own}, {"b": own + 1, "d": own[..., :2, :2] + 1})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'features': 272.0, 'attention': 2.0}
+    Example:
+        >>> stages = [Stage("a", "b", 4, 4, (8, 8), (8, 8)), Stage("c", "d", 4, 4, (8, 8), (2, 2))]
+        >>> method = LaSNNDistillation(stages, alpha=0, beta=1.0, attention=1.0)
+        >>> own, logits = torch.zeros(3, 4, 8, 8), torch.zeros(3, 10)
+        >>> terms = method(logits, logits, {"a": own, "c": own}, {"b": own + 1, "d": own[..., :2, :2] + 1})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'features': 272.0, 'attention': 2.0}
     """
 
     def __init__(
@@ -177,11 +181,12 @@ class KDSNNDistillation(LaSNNDistillation):
 
     Shapes and errors: as `LaSNNDistillation` -> weighted scalars "kd" and "features".
 
-    >>> method = KDSNNDistillation([Stage("a", "b", 4, 4, (8, 8), (8, 8))], beta=1.0)
-    >>> logits = torch.zeros(2, 3, 10)
-    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 4, 8, 8)})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'features': 256.0}
+    Example:
+        >>> method = KDSNNDistillation([Stage("a", "b", 4, 4, (8, 8), (8, 8))], beta=1.0)
+        >>> logits = torch.zeros(2, 3, 10)
+        >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 4, 8, 8)})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'features': 256.0}
     """
 
     def __init__(
@@ -221,11 +226,12 @@ class BKDSNNDistillation(FeatureMethod):
         ConfigError: There are no stages, the temperature is not above 0, a weight is below 0, or `drop` is outside [0,
             1).
 
-    >>> method = BKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
-    >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
-    >>> terms = method(logits, logits, {"a": torch.zeros(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)}, target)
-    >>> round(terms["weighted_logits"].item(), 4)  # 4 * log(10) * (1 - 1/e)
-    5.822
+    Example:
+        >>> method = BKDSNNDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
+        >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
+        >>> terms = method(logits, logits, {"a": torch.zeros(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)}, target)
+        >>> round(terms["weighted_logits"].item(), 4)  # 4 * log(10) * (1 - 1/e)
+        5.822
     """
 
     needs = frozenset({"features", "labels"})
@@ -293,11 +299,12 @@ class SAKDDistillation(FeatureMethod):
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
 
-    >>> method = SAKDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
-    >>> logits = torch.zeros(2, 3, 10)
-    >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'features': 100.0}
+    Example:
+        >>> method = SAKDDistillation([Stage("a", "b", 4, 6, (8, 8), (8, 8))])
+        >>> logits = torch.zeros(2, 3, 10)
+        >>> terms = method(logits, logits[0], {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 8, 8)})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'features': 100.0}
     """
 
     def __init__(

@@ -40,12 +40,13 @@ def fused_residual(
         small: the least magnitude in modReLU's quotient.
         scale: the scale of the spectra, 1 for the orthonormal transform.
 
-    >>> maps, spectra = torch.ones(2, 3, 4, 8, 8), [torch.zeros(8, 5, 2) for _ in range(4)]
-    >>> projection = (torch.eye(4).view(4, 4, 1, 1), torch.zeros(4))
-    >>> parts = (*spectra, torch.zeros(8, 5))
-    >>> loss = fused_residual(maps, torch.zeros(3, 4, 8, 8), projection, parts, penalty=0.01, small=1e-3)
-    >>> round(loss.item(), 3)
-    256.0
+    Example:
+        >>> maps, spectra = torch.ones(2, 3, 4, 8, 8), [torch.zeros(8, 5, 2) for _ in range(4)]
+        >>> projection = (torch.eye(4).view(4, 4, 1, 1), torch.zeros(4))
+        >>> parts = (*spectra, torch.zeros(8, 5))
+        >>> loss = fused_residual(maps, torch.zeros(3, 4, 8, 8), projection, parts, penalty=0.01, small=1e-3)
+        >>> round(loss.item(), 3)
+        256.0
     """
     loss: Tensor = _Fused.apply(student, teacher, penalty, small, scale, *projection, *residual)
     return loss

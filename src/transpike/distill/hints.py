@@ -42,8 +42,9 @@ def hint_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, C, H, W], after the regressor.
         teacher: [N, C, H, W].
 
-    >>> hint_distance(torch.zeros(3, 4, 8, 8), torch.full((3, 4, 8, 8), 2.0)).item()
-    4.0
+    Example:
+        >>> hint_distance(torch.zeros(3, 4, 8, 8), torch.full((3, 4, 8, 8), 2.0)).item()
+        4.0
     """
     return F.mse_loss(*feature_pair(student, teacher))
 
@@ -60,9 +61,10 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, C, H, W].
         teacher: [N, C', H, W]. It may have other channels and another scale.
 
-    >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    >>> attention_transfer(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_transfer(maps, maps.flip(-1)).item()
-    (0.0, 1.0)
+    Example:
+        >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+        >>> attention_transfer(3 * maps.repeat(1, 4, 1, 1), maps).item(), attention_transfer(maps, maps.flip(-1)).item()
+        (0.0, 1.0)
     """
     return attention_distance(student, teacher) / student[0, 0].numel()
 
@@ -78,9 +80,10 @@ def partial_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, C, H, W].
         teacher: [N, C, H, W], after `MarginReLU`.
 
-    >>> student, teacher = torch.tensor([-3.0, 0.0, 1.0]), torch.tensor([-1.0, -1.0, 3.0])
-    >>> partial_distance(student.view(1, 3, 1, 1), teacher.view(1, 3, 1, 1)).item()
-    5.0
+    Example:
+        >>> student, teacher = torch.tensor([-3.0, 0.0, 1.0]), torch.tensor([-1.0, -1.0, 3.0])
+        >>> partial_distance(student.view(1, 3, 1, 1), teacher.view(1, 3, 1, 1)).item()
+        5.0
     """
     student, teacher = feature_pair(student, teacher)
     counts = (student > teacher) | (teacher > 0)
@@ -99,8 +102,9 @@ class MarginReLU(nn.Module):
 
     Shapes: [N, C, H, W] -> the same.
 
-    >>> MarginReLU(1)(torch.tensor([-3.0, -1.0, 0.0, 2.0]).view(1, 1, 2, 2)).flatten()
-    tensor([-2., -1.,  0.,  2.])
+    Example:
+        >>> MarginReLU(1)(torch.tensor([-3.0, -1.0, 0.0, 2.0]).view(1, 1, 2, 2)).flatten()
+        tensor([-2., -1.,  0.,  2.])
     """
 
     margin: Tensor
@@ -174,10 +178,11 @@ class ATDistillation(FeatureMethod):
     Raises:
         ModelError: A stage's grid has a single place.
 
-    >>> method = ATDistillation([Stage("a", "b", 4, 6, (1, 2), (1, 2))], beta=1.0)
-    >>> logits, maps = torch.zeros(1, 10), torch.tensor([1.0, 0.0]).expand(1, 4, 1, 2)
-    >>> method(logits, logits, {"a": maps}, {"b": maps[:, :1].expand(1, 6, 1, 2).flip(-1)})["attention"].item()
-    1.0
+    Example:
+        >>> method = ATDistillation([Stage("a", "b", 4, 6, (1, 2), (1, 2))], beta=1.0)
+        >>> logits, maps = torch.zeros(1, 10), torch.tensor([1.0, 0.0]).expand(1, 4, 1, 2)
+        >>> method(logits, logits, {"a": maps}, {"b": maps[:, :1].expand(1, 6, 1, 2).flip(-1)})["attention"].item()
+        1.0
     """
 
     def __init__(
@@ -217,10 +222,11 @@ class OFDDistillation(FeatureMethod):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "partial".
 
-    >>> method = OFDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], beta=1.0)
-    >>> logits = torch.zeros(3, 10)
-    >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["partial"].item()
-    96.0
+    Example:
+        >>> method = OFDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], beta=1.0)
+        >>> logits = torch.zeros(3, 10)
+        >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["partial"].item()
+        96.0
     """
 
     def __init__(

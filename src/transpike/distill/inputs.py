@@ -28,10 +28,11 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: The shapes do not fit, or the batch has no images.
 
-    >>> masked = torch.tensor([[0.0, -math.inf]])
-    >>> student, teacher = logit_pair(masked, masked)
-    >>> bool(student.isfinite().all()), student.softmax(-1)
-    (True, tensor([[1., 0.]]))
+    Example:
+        >>> masked = torch.tensor([[0.0, -math.inf]])
+        >>> student, teacher = logit_pair(masked, masked)
+        >>> bool(student.isfinite().all()), student.softmax(-1)
+        (True, tensor([[1., 0.]]))
     """
     _check_logits(student, teacher)
     student, teacher = full_precision(student), full_precision(teacher.detach())
@@ -42,8 +43,9 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 def mean_logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return `logit_pair` of the student's mean over time: both [N, classes].
 
-    >>> mean_logit_pair(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]))
-    (tensor([[2., 0.]]), tensor([[2., 0.]]))
+    Example:
+        >>> mean_logit_pair(torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[2.0, 0.0]]))
+        (tensor([[2., 0.]]), tensor([[2., 0.]]))
     """
     _check_logits(student, teacher)
     return logit_pair(mean_over_time(full_precision(student)), teacher)
@@ -55,10 +57,11 @@ def feature_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: The numbers of images differ, or there are no images.
 
-    >>> feature_pair(torch.ones(2, 3), torch.ones(1, 3))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: features of shapes [2, 3] and [1, 3]: expected as many images of both, 1 or more.
+    Example:
+        >>> feature_pair(torch.ones(2, 3), torch.ones(1, 3))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: features of shapes [2, 3] and [1, 3]: expected as many images of both, 1 or more.
     """
     check_images(student, teacher)
     return full_precision(student), full_precision(teacher.detach())

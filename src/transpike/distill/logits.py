@@ -44,11 +44,12 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, *, te
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit, or the batch has no images.
 
-    >>> teacher = torch.tensor([[2.0, 0.0]])
-    >>> knowledge_distillation(teacher + 5, teacher).item()
-    0.0
-    >>> round(knowledge_distillation(-teacher, teacher).item(), 4)
-    1.8485
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0]])
+        >>> knowledge_distillation(teacher + 5, teacher).item()
+        0.0
+        >>> round(knowledge_distillation(-teacher, teacher).item(), 4)
+        1.8485
     """
     check_settings(temperature=temperature)
     return _divergence(*mean_logit_pair(student_logits, teacher_logits), temperature).mean()
@@ -75,12 +76,13 @@ def temporal_distillation(student_logits: Tensor, teacher_logits: Tensor, *, tem
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> teacher = torch.tensor([[2.0, 0.0]])
-    >>> temporal_distillation(torch.stack([teacher, teacher]), teacher).item()
-    0.0
-    >>> opposite = torch.stack([teacher + 1, teacher - 1, -teacher, 3 * teacher])
-    >>> temporal_distillation(opposite, teacher) > knowledge_distillation(opposite, teacher, temperature=3.0)
-    tensor(True)
+    Example:
+        >>> teacher = torch.tensor([[2.0, 0.0]])
+        >>> temporal_distillation(torch.stack([teacher, teacher]), teacher).item()
+        0.0
+        >>> opposite = torch.stack([teacher + 1, teacher - 1, -teacher, 3 * teacher])
+        >>> temporal_distillation(opposite, teacher) > knowledge_distillation(opposite, teacher, temperature=3.0)
+        tensor(True)
     """
     check_settings(temperature=temperature)
     _every_step(student_logits)
@@ -110,14 +112,15 @@ def temporal_sharing(student_logits: Tensor, target: Tensor, *, temperature: flo
         ModelError: The student does not return outputs at every step.
         ConfigError: The temperature is not above 0.
 
-    >>> right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    >>> target = torch.tensor([0])
-    >>> temporal_sharing(torch.stack([right, right]), target).item()
-    0.0
-    >>> temporal_sharing(torch.stack([right, wrong]), target) > 0
-    tensor(True)
-    >>> temporal_sharing(torch.stack([0 * right, 0 * right]), torch.tensor([1])).item()  # unsure already
-    0.0
+    Example:
+        >>> right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> target = torch.tensor([0])
+        >>> temporal_sharing(torch.stack([right, right]), target).item()
+        0.0
+        >>> temporal_sharing(torch.stack([right, wrong]), target) > 0
+        tensor(True)
+        >>> temporal_sharing(torch.stack([0 * right, 0 * right]), torch.tensor([1])).item()  # unsure already
+        0.0
     """
     check_settings(temperature=temperature)
     _every_step(student_logits)
@@ -155,9 +158,10 @@ def weighted_logits(
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> uniform = torch.zeros(1, 2)
-    >>> round(weighted_logits(uniform, uniform, torch.tensor([0]), temperature=1.0).item(), 4)  # log(2) * (1 - 1/e)
-    0.4382
+    Example:
+        >>> uniform = torch.zeros(1, 2)
+        >>> round(weighted_logits(uniform, uniform, torch.tensor([0]), temperature=1.0).item(), 4)  # log(2) * (1 - 1/e)
+        0.4382
     """
     check_settings(temperature=temperature)
     student, teacher = mean_logit_pair(student_logits, teacher_logits)
@@ -180,9 +184,10 @@ class LogitsDistillation(Method):
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes] -> weighted scalar "kd".
 
-    >>> terms = LogitsDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0}
+    Example:
+        >>> terms = LogitsDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0}
     """
 
     def __init__(self, stages: Sequence[Stage] = (), *, alpha: float = 0.5, temperature: float = 2.0) -> None:
@@ -211,9 +216,10 @@ class TLDDistillation(Method):
     Raises:
         ModelError: On call: the student does not return outputs at every step.
 
-    >>> terms = TLDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'temporal_kd': 0.0, 'temporal_sharing': 0.0}
+    Example:
+        >>> terms = TLDDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'temporal_kd': 0.0, 'temporal_sharing': 0.0}
     """
 
     needs = frozenset({"time", "labels"})
@@ -241,9 +247,10 @@ class TKSDistillation(TLDDistillation):
 
     Args, shapes and errors: as `TLDDistillation`.
 
-    >>> terms = TKSDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
-    >>> {name: term.item() for name, term in terms.items()}
-    {'temporal_sharing': 0.0}
+    Example:
+        >>> terms = TKSDistillation()(torch.zeros(4, 2, 10), torch.zeros(2, 10), {}, {}, torch.tensor([0, 1]))
+        >>> {name: term.item() for name, term in terms.items()}
+        {'temporal_sharing': 0.0}
     """
 
     def __init__(

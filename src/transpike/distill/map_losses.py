@@ -43,13 +43,14 @@ def gaussian_response(size: int, *, sigma: float) -> Tensor:
         size: the number of samples along the axis.
         sigma: in cycles per sample, where 1/2 is the highest frequency. Infinity passes all frequencies.
 
-        Shapes: [size], in the order of `torch.fft.fftfreq`.
+    Shapes: [size], in the order of `torch.fft.fftfreq`.
 
-        Raises:
+    Raises:
         ConfigError: sigma is not above 0.
 
-    >>> gaussian_response(4, sigma=0.25)
-    tensor([1.0000, 0.6065, 0.1353, 0.6065])
+    Example:
+        >>> gaussian_response(4, sigma=0.25)
+        tensor([1.0000, 0.6065, 0.1353, 0.6065])
     """
     if not sigma > 0:
         raise ConfigError(f"sigma={sigma}: expected a number above 0, in cycles per pixel.")
@@ -69,8 +70,9 @@ def gaussian_low_pass(maps: Tensor, *, sigma: float) -> Tensor:
     Raises:
         ConfigError: sigma is not above 0.
 
-    >>> gaussian_low_pass(torch.tensor([[1.0, -1.0, 1.0, -1.0]]) + 5, sigma=0.25)
-    tensor([[5.1353, 4.8647, 5.1353, 4.8647]])
+    Example:
+        >>> gaussian_low_pass(torch.tensor([[1.0, -1.0, 1.0, -1.0]]) + 5, sigma=0.25)
+        tensor([[5.1353, 4.8647, 5.1353, 4.8647]])
     """
     maps = full_precision(maps)
     rows, columns = (_smoothing(side, sigma).to(maps) for side in maps.shape[-2:])
@@ -105,9 +107,10 @@ def gaussian_frequency_loss(student: Tensor, teacher: Tensor, *, sigma: float = 
         ConfigError: sigma is not above 0.
         DataError: The maps have different shapes.
 
-    >>> teacher, fast = torch.zeros(1, 1, 4, 4), torch.tensor([1.0, -1.0, 1.0, -1.0]).expand(1, 1, 4, 4)
-    >>> [round(gaussian_frequency_loss(fast, teacher, sigma=s).item(), 4) for s in (0.25, 0.5, float("inf"))]
-    [0.0183, 0.3679, 1.0]
+    Example:
+        >>> teacher, fast = torch.zeros(1, 1, 4, 4), torch.tensor([1.0, -1.0, 1.0, -1.0]).expand(1, 1, 4, 4)
+        >>> [round(gaussian_frequency_loss(fast, teacher, sigma=s).item(), 4) for s in (0.25, 0.5, float("inf"))]
+        [0.0183, 0.3679, 1.0]
     """
     student, teacher = _alike(student, teacher)
     return gaussian_low_pass(student - teacher, sigma=sigma).square().mean()
@@ -127,9 +130,10 @@ def focal_frequency_loss(student: Tensor, teacher: Tensor, *, alpha: float = 1.0
         teacher: [N, C, H, W].
         alpha: the exponent. With 0 the loss is the mean squared distance.
 
-    >>> maps = torch.eye(4).view(1, 1, 4, 4)
-    >>> round(focal_frequency_loss(maps, 0 * maps).item(), 4)
-    0.25
+    Example:
+        >>> maps = torch.eye(4).view(1, 1, 4, 4)
+        >>> round(focal_frequency_loss(maps, 0 * maps).item(), 4)
+        0.25
     """
     student, teacher = _alike(student, teacher)
     difference = rfft2(student - teacher)
@@ -154,9 +158,10 @@ def info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> T
         teacher: [N, C, H, W].
         temperature: tau.
 
-    >>> maps = torch.eye(3).view(3, 3, 1, 1)
-    >>> round(info_nce(maps, maps, temperature=1.0).item(), 4)  # log(1 + 2 / e)
-    0.5514
+    Example:
+        >>> maps = torch.eye(3).view(3, 3, 1, 1)
+        >>> round(info_nce(maps, maps, temperature=1.0).item(), 4)  # log(1 + 2 / e)
+        0.5514
     """
     student, teacher = _alike(student, teacher)
     with torch.autocast(student.device.type, enabled=False):
@@ -172,9 +177,10 @@ def pooled_info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.
         teacher: [N, C, H, W].
         temperature: tau.
 
-    >>> maps = torch.eye(3).view(3, 3, 1, 1).expand(3, 3, 2, 2)
-    >>> round(pooled_info_nce(maps, maps, temperature=1.0).item(), 4)
-    0.5514
+    Example:
+        >>> maps = torch.eye(3).view(3, 3, 1, 1).expand(3, 3, 2, 2)
+        >>> round(pooled_info_nce(maps, maps, temperature=1.0).item(), 4)
+        0.5514
     """
     student, teacher = _alike(student, teacher)
     means = (maps.mean((-2, -1), keepdim=True) for maps in (student, teacher))
@@ -193,9 +199,10 @@ def band_loss(student: Tensor, teacher: Tensor, *, loss: Loss, wavelet: str = "h
         wavelet: a discrete wavelet of PyWavelets, by name.
         levels: J. With 0 this is the loss of the maps.
 
-    >>> maps = torch.eye(4).view(1, 1, 4, 4)
-    >>> round(band_loss(maps, 0 * maps, loss=F.mse_loss, levels=1).item(), 4)  # of 16 squares a fourth is 1
-    0.25
+    Example:
+        >>> maps = torch.eye(4).view(1, 1, 4, 4)
+        >>> round(band_loss(maps, 0 * maps, loss=F.mse_loss, levels=1).item(), 4)  # of 16 squares a fourth is 1
+        0.25
     """
     student, teacher = _alike(student, teacher)
     own, other = (_bands(wavedec2(maps, wavelet, "periodization", levels)) for maps in (student, teacher))

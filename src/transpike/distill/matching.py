@@ -29,9 +29,10 @@ def default_taps(model: nn.Module) -> list[str]:
     Raises:
         ModelError: The network has another layout. The message lists its modules.
 
-    >>> from torchvision.models import resnet18
-    >>> default_taps(resnet18())
-    ['layer1', 'layer2', 'layer3', 'layer4']
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> default_taps(resnet18())
+        ['layer1', 'layer2', 'layer3', 'layer4']
     """
     names = named_modules(model)
     for stem in ("layer", "stage"):
@@ -55,11 +56,12 @@ def match_taps(student: Mapping[str, Tap], teacher: Mapping[str, Tap]) -> list[t
     If all of the student's taps have one size (ViT, MLP-Mixer), the size does not distinguish stages. Then four evenly
     spaced taps learn, each from the teacher's tap of the nearest relative depth. Both mappings are in order of depth.
 
-    >>> def tap(name, side): return Tap(name, channels=4, size=(side, side), layout="chw")
-    >>> student = {name: tap(name, side) for name, side in (("low", 8), ("high", 4))}
-    >>> teacher = {name: tap(name, side) for name, side in (("a", 16), ("b", 8), ("c", 4), ("d", 4))}
-    >>> match_taps(student, teacher)
-    [('low', 'b'), ('high', 'd')]
+    Example:
+        >>> def tap(name, side): return Tap(name, channels=4, size=(side, side), layout="chw")
+        >>> student = {name: tap(name, side) for name, side in (("low", 8), ("high", 4))}
+        >>> teacher = {name: tap(name, side) for name, side in (("a", 16), ("b", 8), ("c", 4), ("d", 4))}
+        >>> match_taps(student, teacher)
+        [('low', 'b'), ('high', 'd')]
     """
     alike = len(student) > 1 and len({tap.size for tap in student.values()}) == 1
     learning = _four(list(student.values())) if alike else list(student.values())

@@ -11,6 +11,7 @@ from transpike.checks import keywords, near
 from transpike.distill.bispectrum import BiSpectrumDistillation, SRDDistillation, SSDDistillation
 from transpike.distill.ckdsnn import CKDSNNDistillation
 from transpike.distill.decoupled import DISTDistillation, DKDDistillation
+from transpike.distill.enof import EnOFDistillation
 from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
 from transpike.distill.hints import ATDistillation, FitNetDistillation, OFDDistillation
 from transpike.distill.logits import LogitsDistillation, TKSDistillation, TLDDistillation
@@ -34,6 +35,7 @@ METHODS: dict[str, type[Method]] = {
     "bkdsnn": BKDSNNDistillation,
     "sakd": SAKDDistillation,
     "ckdsnn": CKDSNNDistillation,
+    "enof": EnOFDistillation,
     "tks": TKSDistillation,
     "tld": TLDDistillation,
     "sfkd": SFKDDistillation,
@@ -63,8 +65,9 @@ def method_needs(method: MethodLike) -> frozenset[Need]:
     Raises:
         ConfigError: The name is unknown. The message lists near matches.
 
-    >>> sorted(method_needs("tld")), [name for name in METHODS if "classes" in method_needs(name)]
-    (['labels', 'time'], ['sfkd', 'ofa'])
+    Example:
+        >>> sorted(method_needs("tld")), [name for name in METHODS if "classes" in method_needs(name)]
+        (['labels', 'time'], ['sfkd', 'ofa'])
     """
     if isinstance(method, str):
         return _known(method).needs
@@ -87,12 +90,13 @@ def create_method(
         ConfigError: The name is unknown (the message lists near matches), or a setting is unknown, of another type or
             out of range.
 
-    >>> create_method("kd", (), {"alpha": 1.0})
-    LogitsDistillation(...)
-    >>> create_method("bsb", (), {})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: no method of distillation 'bsb'. Did you mean bsd? Known: kd, bsd, ...
+    Example:
+        >>> create_method("kd", (), {"alpha": 1.0})
+        LogitsDistillation(...)
+        >>> create_method("bsb", (), {})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: no method of distillation 'bsb'. Did you mean bsd? Known: kd, bsd, ...
     """
     if not isinstance(method, str):
         try:
@@ -120,10 +124,11 @@ def check_method(method: str, settings: Mapping[str, object], *, batch: int | No
     Raises:
         ConfigError: as `create_method`, and if batches are too small for training with the method.
 
-    >>> check_method("rkd", {"distance": -1.0})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: distance=-1.0: expected a number of at least 0.
+    Example:
+        >>> check_method("rkd", {"distance": -1.0})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: distance=-1.0: expected a number of at least 0.
     """
     with torch.device("meta"):
         made = create_method(method, [STAND_IN] if "features" in method_needs(method) else (), settings)

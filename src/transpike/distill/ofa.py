@@ -48,11 +48,12 @@ def target_enhanced(
         ConfigError: The temperature is not above 0.
         DataError: The shapes do not fit.
 
-    >>> zeros = torch.zeros(1, 2)
-    >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=1.0).item(), 4)  # log 2
-    0.6931
-    >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=2.0).item(), 4)  # (1.5^2 - 1 + 0.5^2) log 2
-    1.0397
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=1.0).item(), 4)  # log 2
+        0.6931
+        >>> round(target_enhanced(zeros, zeros, torch.tensor([0]), gamma=2.0).item(), 4)  # (1.5^2 - 1 + 0.5^2) log 2
+        1.0397
     """
     student, teacher = scaled_logits(student_logits, teacher_logits, temperature)
     right = F.one_hot(target_index(target), teacher.shape[-1])
@@ -75,8 +76,9 @@ class Exit(nn.Sequential):
 
     Shapes: [N, C, H, W] -> [N, classes].
 
-    >>> Exit(4, 16, 10, halvings=2)(torch.rand(2, 4, 8, 8)).shape
-    torch.Size([2, 10])
+    Example:
+        >>> Exit(4, 16, 10, halvings=2)(torch.rand(2, 4, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: int, width: int, classes: int, *, halvings: int) -> None:
@@ -129,11 +131,12 @@ class OFADistillation(Method):
             class. On call: the logits have more classes than ``classes``.
         DataError: on call, for maps that do not fit their stages, and for batches of one image in training.
 
-    >>> method = OFADistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], gamma=1.0)
-    >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
-    >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {}, target)
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}  # log 10 each
-    {'logits': 2.3026, 'exits': 2.3026}
+    Example:
+        >>> method = OFADistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], gamma=1.0)
+        >>> logits, target = torch.zeros(3, 10), torch.tensor([0, 1, 2])
+        >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {}, target)
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}  # log 10 each
+        {'logits': 2.3026, 'exits': 2.3026}
     """
 
     needs = frozenset({"features", "labels", "classes"})

@@ -50,9 +50,10 @@ def position_encoding(places: Tensor, width: int) -> Tensor:
     Raises:
         ConfigError: The width is not a multiple of 2 D.
 
-    >>> position_encoding(torch.tensor([[0, 0], [1, 0]]), 4).round(decimals=2)
-    tensor([[0.0000, 1.0000, 0.0000, 1.0000],
-            [0.0100, 1.0000, 0.0000, 1.0000]])
+    Example:
+        >>> position_encoding(torch.tensor([[0, 0], [1, 0]]), 4).round(decimals=2)
+        tensor([[0.0000, 1.0000, 0.0000, 1.0000],
+                [0.0100, 1.0000, 0.0000, 1.0000]])
     """
     coordinates = places.shape[-1]
     if width < 1 or width % (2 * coordinates):
@@ -73,11 +74,12 @@ def band_places(coeffs: Sequence[Any]) -> Tensor:
     Args:
         coeffs: ``[cA_n, (cH_n, cV_n, cD_n), ..., (cH_1, cV_1, cD_1)]``, each band [*, H, W].
 
-    >>> band_places(wavedec2(torch.zeros(2, 2), "haar"))
-    tensor([[1., 0., 1., 1.],
-            [1., 1., 1., 1.],
-            [1., 2., 1., 1.],
-            [1., 3., 1., 1.]])
+    Example:
+        >>> band_places(wavedec2(torch.zeros(2, 2), "haar"))
+        tensor([[1., 0., 1., 1.],
+                [1., 1., 1., 1.],
+                [1., 2., 1., 1.],
+                [1., 3., 1., 1.]])
     """
     depth = len(coeffs) - 1
     groups = [(depth, 0, 1, coeffs[0]), *((depth - i, 1, 4, high[0]) for i, high in enumerate(coeffs[1:]))]
@@ -92,8 +94,9 @@ def band_places(coeffs: Sequence[Any]) -> Tensor:
 class ResConvBlock(nn.Module):
     """Local refinement: x + conv1x1(GELU(conv3x3(norm(x)))), maps [N, width, H, W] to the same.
 
-    >>> ResConvBlock(8)(torch.rand(2, 8, 1, 1)).shape
-    torch.Size([2, 8, 1, 1])
+    Example:
+        >>> ResConvBlock(8)(torch.rand(2, 8, 1, 1)).shape
+        torch.Size([2, 8, 1, 1])
     """
 
     def __init__(self, width: int) -> None:
@@ -116,8 +119,9 @@ class TransBlock(nn.Module):
 
     Shapes: [N, L, width] -> the same.
 
-    >>> TransBlock(8)(torch.rand(2, 5, 8)).shape
-    torch.Size([2, 5, 8])
+    Example:
+        >>> TransBlock(8)(torch.rand(2, 5, 8)).shape
+        torch.Size([2, 5, 8])
     """
 
     def __init__(self, width: int, *, heads: int = 1) -> None:
@@ -158,10 +162,11 @@ class DualStreamRefinement(nn.Module):
         ConfigError: The width is not a multiple of 8, or of the heads.
         DataError: On call: the number of levels differs.
 
-    >>> coeffs = wavedec2(torch.rand(2, 8, 4, 4), "haar", level=1)
-    >>> low, (horizontal, _, _) = DualStreamRefinement(8, levels=1)(coeffs)
-    >>> low.shape, horizontal.shape
-    (torch.Size([2, 8, 2, 2]), torch.Size([2, 8, 2, 2]))
+    Example:
+        >>> coeffs = wavedec2(torch.rand(2, 8, 4, 4), "haar", level=1)
+        >>> low, (horizontal, _, _) = DualStreamRefinement(8, levels=1)(coeffs)
+        >>> low.shape, horizontal.shape
+        (torch.Size([2, 8, 2, 2]), torch.Size([2, 8, 2, 2]))
     """
 
     def __init__(self, width: int = 32, *, levels: int = 2, heads: int = 1, norm: bool = True) -> None:
@@ -217,13 +222,14 @@ class WaveletRefinement(nn.Module):
             number.
         DataError: On call: the maps have another size.
 
-    >>> maps, refine = torch.rand(2, 3, 8, 8), WaveletRefinement(3, size=(8, 8))
-    >>> torch.equal(refine(maps), maps)
-    True
-    >>> WaveletRefinement(3, size=(2, 2))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: maps of 2 x 2 are too small for levels=2 of 'haar': the largest possible is 1; ...
+    Example:
+        >>> maps, refine = torch.rand(2, 3, 8, 8), WaveletRefinement(3, size=(8, 8))
+        >>> torch.equal(refine(maps), maps)
+        True
+        >>> WaveletRefinement(3, size=(2, 2))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: maps of 2 x 2 are too small for levels=2 of 'haar': the largest possible is 1; ...
     """
 
     def __init__(
@@ -278,10 +284,11 @@ def check_refinement(*, levels: int, wavelet: str, width: int) -> None:
     Raises:
         ConfigError: A setting is wrong. The message names it.
 
-    >>> check_refinement(levels=2, wavelet="haar", width=12)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: width=12: expected a multiple of 8, for four coordinates.
+    Example:
+        >>> check_refinement(levels=2, wavelet="haar", width=12)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: width=12: expected a multiple of 8, for four coordinates.
     """
     whole("levels", levels, least=0)
     _check_width(width)

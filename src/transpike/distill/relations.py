@@ -46,11 +46,12 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, D].
         teacher: [N, D'].
 
-    >>> student = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
-    >>> relational_distance(10 * student, student[:, :1]).item()
-    0.0
-    >>> relational_distance(torch.zeros(2, 2), student).item()  # two of four pairs, huber(1) = 1/2 each
-    0.25
+    Example:
+        >>> student = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        >>> relational_distance(10 * student, student[:, :1]).item()
+        0.0
+        >>> relational_distance(torch.zeros(2, 2), student).item()  # two of four pairs, huber(1) = 1/2 each
+        0.25
     """
     student, teacher = feature_pair(student, teacher)
     return F.smooth_l1_loss(_distances(student), _distances(teacher))
@@ -69,9 +70,10 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, D].
         teacher: [N, D'].
 
-    >>> corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> relational_angle(5 - 2 * corner, corner).item()
-    0.0
+    Example:
+        >>> corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> relational_angle(5 - 2 * corner, corner).item()
+        0.0
     """
     student, teacher = feature_pair(student, teacher)
     return F.smooth_l1_loss(_cosines(student), _cosines(teacher))
@@ -108,9 +110,10 @@ def correlation_congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0
         gamma: gamma in exp(-gamma |x - y|^2).
         order: the order of the expansion.
 
-    >>> student = torch.eye(3)
-    >>> correlation_congruence(student, 7 * student).item()
-    0.0
+    Example:
+        >>> student = torch.eye(3)
+        >>> correlation_congruence(student, 7 * student).item()
+        0.0
     """
     check_images(student, teacher)
     return F.mse_loss(_correlations(student, gamma, order), _correlations(teacher, gamma, order))
@@ -135,8 +138,9 @@ def consecutive_correlation(student: Tensor, teacher: Tensor) -> Tensor:
         student: [N, D], N at least 2.
         teacher: [N, D].
 
-    >>> consecutive_correlation(torch.zeros(3, 2), torch.tensor([[1.0, 1.0], [2.0, 0.0], [3.0, 5.0]])).item()
-    4.0
+    Example:
+        >>> consecutive_correlation(torch.zeros(3, 2), torch.tensor([[1.0, 1.0], [2.0, 0.0], [3.0, 5.0]])).item()
+        4.0
     """
     check_images(student, teacher, least=2)
     errors = (full_precision(student) - full_precision(teacher)).abs()
@@ -160,10 +164,11 @@ def contrastive_distance(student: Tensor, teacher: Tensor, *, temperature: float
         teacher: [N, D].
         temperature: tau.
 
-    >>> round(contrastive_distance(torch.ones(4, 2), torch.ones(4, 2)).item(), 4)  # 2 log 4
-    2.7726
-    >>> contrastive_distance(torch.eye(4), torch.eye(4)) < 1e-4
-    tensor(True)
+    Example:
+        >>> round(contrastive_distance(torch.ones(4, 2), torch.ones(4, 2)).item(), 4)  # 2 log 4
+        2.7726
+        >>> contrastive_distance(torch.eye(4), torch.eye(4)) < 1e-4
+        tensor(True)
     """
     check_images(student, teacher)
     units = [F.normalize(full_precision(x), dim=1) for x in (student, teacher)]
@@ -186,11 +191,12 @@ class RKDDistillation(FeatureMethod):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalars "distance" and "angle".
 
-    >>> method = RKDDistillation([Stage("a", "b", 2, 6, (8, 8), (4, 4))])
-    >>> logits, teacher = torch.zeros(2, 10), torch.arange(2.0).view(2, 1, 1, 1).expand(2, 6, 4, 4)
-    >>> terms = method(logits, logits, {"a": torch.zeros(2, 2, 8, 8)}, {"b": teacher})
-    >>> {name: round(term.item(), 4) for name, term in terms.items()}
-    {'distance': 6.25, 'angle': 6.25}
+    Example:
+        >>> method = RKDDistillation([Stage("a", "b", 2, 6, (8, 8), (4, 4))])
+        >>> logits, teacher = torch.zeros(2, 10), torch.arange(2.0).view(2, 1, 1, 1).expand(2, 6, 4, 4)
+        >>> terms = method(logits, logits, {"a": torch.zeros(2, 2, 8, 8)}, {"b": teacher})
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'distance': 6.25, 'angle': 6.25}
     """
 
     smallest_batch = 2
@@ -245,9 +251,10 @@ class CCDistillation(_Embedded):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "correlation".
 
-    >>> method = CCDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
-    >>> sum(parameter.numel() for parameter in method.parameters())  # (4 + 1) * 128 + (6 + 1) * 128
-    1536
+    Example:
+        >>> method = CCDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
+        >>> sum(parameter.numel() for parameter in method.parameters())  # (4 + 1) * 128 + (6 + 1) * 128
+        1536
     """
 
     def __init__(
@@ -286,11 +293,12 @@ class CRDDistillation(_Embedded):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "contrast".
 
-    >>> method = CRDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
-    >>> logits = torch.zeros(3, 10)
-    >>> terms = method(logits, logits, {"a": torch.ones(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
-    >>> round(terms["contrast"].item(), 4)  # 0.8 * 2 log 3
-    1.7578
+    Example:
+        >>> method = CRDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
+        >>> logits = torch.zeros(3, 10)
+        >>> terms = method(logits, logits, {"a": torch.ones(3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})
+        >>> round(terms["contrast"].item(), 4)  # 0.8 * 2 log 3
+        1.7578
     """
 
     def __init__(

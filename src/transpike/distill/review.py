@@ -64,10 +64,11 @@ class AttentionFusion(nn.Module):
 
     Shapes: [N, C, H, W] and [N, inner, H', W'] -> [N, teacher_channels, H, W] and [N, inner, H, W].
 
-    >>> fusion = AttentionFusion(4, 8, 6, deepest=False)
-    >>> out, passed = fusion(torch.rand(2, 4, 8, 8), torch.rand(2, 8, 4, 4))
-    >>> out.shape, passed.shape
-    (torch.Size([2, 6, 8, 8]), torch.Size([2, 8, 8, 8]))
+    Example:
+        >>> fusion = AttentionFusion(4, 8, 6, deepest=False)
+        >>> out, passed = fusion(torch.rand(2, 4, 8, 8), torch.rand(2, 8, 4, 4))
+        >>> out.shape, passed.shape
+        (torch.Size([2, 6, 8, 8]), torch.Size([2, 8, 8, 8]))
     """
 
     def __init__(self, channels: int, inner: int, teacher_channels: int, *, deepest: bool) -> None:
@@ -108,10 +109,11 @@ class ReviewKDDistillation(FeatureMethod):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "review".
 
-    >>> method = ReviewKDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
-    >>> logits = torch.zeros(3, 10)
-    >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["review"].item()
-    2.0
+    Example:
+        >>> method = ReviewKDDistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))])
+        >>> logits = torch.zeros(3, 10)
+        >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 6, 4, 4)})["review"].item()
+        2.0
     """
 
     smallest_batch = 2

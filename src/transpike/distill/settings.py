@@ -13,10 +13,11 @@ def check_settings(*, temperature: float, **weights: float) -> None:
     Raises:
         ConfigError: Either is the case, or a value is not finite.
 
-    >>> check_settings(temperature=0, alpha=1.0)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: temperature=0: expected a number above 0.
+    Example:
+        >>> check_settings(temperature=0, alpha=1.0)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: temperature=0: expected a number above 0.
     """
     number("temperature", temperature, above=0)
     check_weights(**weights)

@@ -49,8 +49,9 @@ Refine: TypeAlias = Literal["student", "projector", "both", "anchored", "none"]
 def standardize(maps: Tensor) -> Tensor:
     """Return maps [N, C, H, W] with mean 0 and variance 1 in each channel, over images and places. Constants become ~0.
 
-    >>> standardize(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
-    tensor([-1.,  1.])
+    Example:
+        >>> standardize(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
+        tensor([-1.,  1.])
     """
     maps = full_precision(maps)
     mean = maps.mean((0, 2, 3), keepdim=True)
@@ -83,11 +84,12 @@ class SpatialFrequencyDistillation(nn.Module):
     Raises:
         DataError: On call: the maps do not fit.
 
-    >>> refine = WaveletRefinement(6, size=(4, 4))
-    >>> distance = SpatialFrequencyDistillation(3, 6, size=(4, 4), refine=refine)
-    >>> student, teacher = distance.pair(torch.rand(2, 5, 3, 8, 8), torch.rand(5, 6, 7, 7))
-    >>> student.shape, teacher.shape
-    (torch.Size([5, 6, 4, 4]), torch.Size([5, 6, 4, 4]))
+    Example:
+        >>> refine = WaveletRefinement(6, size=(4, 4))
+        >>> distance = SpatialFrequencyDistillation(3, 6, size=(4, 4), refine=refine)
+        >>> student, teacher = distance.pair(torch.rand(2, 5, 3, 8, 8), torch.rand(5, 6, 7, 7))
+        >>> student.shape, teacher.shape
+        (torch.Size([5, 6, 4, 4]), torch.Size([5, 6, 4, 4]))
     """
 
     def __init__(
@@ -184,11 +186,12 @@ class SFKDDistillation(FeatureMethod):
         ConfigError: There are no stages, settings are out of range, or maps are too small for the levels. The message
             has the largest possible number of levels.
 
-    >>> method = SFKDDistillation([Stage("a", "b", 4, 6, (8, 8), (7, 7))])
-    >>> logits, teacher = torch.zeros(3, 10), torch.ones(3, 6, 7, 7)
-    >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": teacher})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'kd': 0.0, 'gffl': 0.0}
+    Example:
+        >>> method = SFKDDistillation([Stage("a", "b", 4, 6, (8, 8), (7, 7))])
+        >>> logits, teacher = torch.zeros(3, 10), torch.ones(3, 6, 7, 7)
+        >>> terms = method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": teacher})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'kd': 0.0, 'gffl': 0.0}
     """
 
     needs = frozenset({"features", "classes"})
@@ -303,8 +306,9 @@ def _loss(loss: str | Loss, sigma: float | None) -> tuple[str, Loss]:
 def powers_of_two(size: tuple[int, int], largest: int) -> tuple[int, int]:
     """Return the largest grid with sides that are powers of two up to `largest`, to which maps can be pooled.
 
-    >>> powers_of_two((7, 28), 16)
-    (4, 16)
+    Example:
+        >>> powers_of_two((7, 28), 16)
+        (4, 16)
     """
     height, width = (1 << (min(side, largest).bit_length() - 1) for side in size)
     return height, width

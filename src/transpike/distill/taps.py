@@ -65,8 +65,9 @@ class Tap:
     def maps(self, output: object) -> Tensor:
         """Return the module's output as maps [N, C, H, W], or [T, N, C, H, W] for a network with time.
 
-        >>> Tap("blocks.0", channels=8, size=(2, 2), layout="tokens", prefix=1).maps(torch.zeros(3, 5, 8)).shape
-        torch.Size([3, 8, 2, 2])
+        Example:
+            >>> Tap("blocks.0", channels=8, size=(2, 2), layout="tokens", prefix=1).maps(torch.zeros(3, 5, 8)).shape
+            torch.Size([3, 8, 2, 2])
         """
         x = _tensor(output)
         space = 3 if self.layout in ("chw", "hwc") else 2
@@ -113,15 +114,16 @@ class Taps:
         ModelError: The network has no module with a given name. The message lists its names.
         ModelError: for a name that the network does not have; the names that it has are listed.
 
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    >>> with Taps(net, ["0"]) as taps:
-    ...     _ = net(torch.zeros(1, 3, 8, 8))
-    >>> taps["0"].shape
-    torch.Size([1, 4, 6, 6])
-    >>> Taps(net, ["2"])
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: Sequential has no module '2' to tap. It has: 0, 1
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        >>> with Taps(net, ["0"]) as taps:
+        ...     _ = net(torch.zeros(1, 3, 8, 8))
+        >>> taps["0"].shape
+        torch.Size([1, 4, 6, 6])
+        >>> Taps(net, ["2"])
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: Sequential has no module '2' to tap. It has: 0, 1
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], *, on_path: bool = False) -> None:
@@ -236,13 +238,14 @@ def find_taps(
     Raises:
         ModelError: A name is unknown, or the output of a module has no spatial axes.
 
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    >>> find_taps(net, ["0"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
-    {'0': Tap(name='0', channels=4, size=(6, 6), layout='chw', prefix=0, steps=None)}
-    >>> find_taps(net, ["1"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: Sequential: module '1' gives [1, 144], which has no spatial axes ...
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+        >>> find_taps(net, ["0"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
+        {'0': Tap(name='0', channels=4, size=(6, 6), layout='chw', prefix=0, steps=None)}
+        >>> find_taps(net, ["1"], lambda: net(torch.zeros(1, 3, 8, 8)), samples=1, image=(8, 8))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: Sequential: module '1' gives [1, 144], which has no spatial axes ...
     """
     with Taps(model, names) as taps, _evaluating(model):
         run()

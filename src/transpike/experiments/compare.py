@@ -222,8 +222,9 @@ def _tell(results: Conversion, folder: Path) -> None:
 def _schemes(given: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | str) -> list[Scheme]:
     """Return one scheme for every code and number of steps.
 
-    >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
-    [6, 8, 10, 12, 16, 16, 8]
+    Example:
+        >>> [len(scheme.weights) for scheme in _schemes(["fs", {"name": "rate", "steps": [16, 8]}])]
+        [6, 8, 10, 12, 16, 16, 8]
     """
     schemes: list[Scheme] = []
     for one in [given] if isinstance(given, str | Mapping) else given:

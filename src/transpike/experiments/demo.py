@@ -51,7 +51,7 @@ def demo(options: Demo) -> Conversion:
     Returns:
         The content of results.json for the conversions.
 
-        Raises:
+    Raises:
         TranspikeError: An option is out of range, or the folder cannot be written.
     """
     from transpike.measure.sweep import Sweep

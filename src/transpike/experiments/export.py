@@ -29,7 +29,7 @@ TARGETS = ("onnx", "torch", "nir", "integers", "events")
 OWN = {
     "opset": ("onnx",),
     "bits": ("onnx", "torch", "integers", "events"),
-    **dict.fromkeys(("images", "data", "root", "loading"), ("events",)),
+    **dict.fromkeys(("images", "agreement", "data", "root", "loading"), ("events",)),
 }
 """The options that apply only to some targets."""
 
@@ -51,6 +51,7 @@ class Export(Paths):
     Examples:
       transpike export runs/convert-20261121-110000/T8 --to onnx
       transpike export runs/convert-20261121-110000/T8 --to events --images 10 --out events
+      transpike export runs/convert-20261121-110000/T8 --to events --images 10 --agreement 0.99
 
     Attributes:
         network: A folder with network.json. `transpike convert` writes one for every number of steps.
@@ -60,6 +61,9 @@ class Export(Paths):
             many bits first.
         opset: For onnx: the version of its operators.
         images: For events: the number of test images.
+        agreement: For events: each image stops as soon as its answer is sure. This share of the answers must equal
+            those of full runs. The network must have a stop rule: call snn.calibrate_stop(images) before
+            snn.save(folder).
         data: For events: the data set. The default is that of the run.
         root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
             the folder `data`.
@@ -73,6 +77,7 @@ class Export(Paths):
     bits: int | None = None
     opset: int = 18
     images: int = 1
+    agreement: float | None = None
     data: str | None = None
     root: Path | None = None
     loading: Loading | None = None
@@ -95,6 +100,8 @@ def export(options: Export) -> Path:
     for name, targets in OWN.items():
         if getattr(options, name) != getattr(Export, name) and options.to not in targets:
             raise ConfigError(f"{name}: --to {options.to} does not take this option; it is for {', '.join(targets)}")
+    if options.agreement is not None and options.bits is not None:
+        raise ConfigError("agreement: the stop rule is that of the weights as they are; omit bits, or the agreement.")
     check_exported(options.network)
     folder = options.out or options.network / options.to
     if options.to == "events":
@@ -130,7 +137,7 @@ def _events(options: Export, folder: Path) -> Path:
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
     if options.bits is None:
-        result = run(options.network, images, record=True)
+        result = run(options.network, images, record=True, agreement=options.agreement)
     else:
         with TemporaryDirectory() as rounded:
             load(options.network).quantise(options.bits).save(rounded)
@@ -138,7 +145,7 @@ def _events(options: Export, folder: Path) -> Path:
     with files.Change(folder) as change:
         change.write("spikes.npz", result.write_spikes, kind=SPIKES)
         change.write("events.json", files.dumps(_counted(result)), kind=EVENTS)
-    print(_summary(result))
+    print(_summary(result, early=options.agreement is not None))
     print(f"Spikes and counts: {folder}")
     return folder
 
@@ -162,18 +169,20 @@ def _counted(found: Run) -> dict[str, object]:
         "synaptic_updates": found.synaptic_updates,
         "neuron_updates": found.neuron_updates,
         "queued": found.queued,
+        "steps": found.steps,
         "close": found.close,
         "nearest": found.nearest,
     }
 
 
-def _summary(found: Run) -> str:
+def _summary(found: Run, *, early: bool) -> str:
     count, events = len(found.close), sum(found.events.values())
     each = (events, found.synaptic_updates, found.neuron_updates)
     spikes, additions, updates = (f"{number / count:,.0f}" for number in each)
+    stops = f" On average, images stop after {found.steps.mean():.3g} steps of the output." if early else ""
     return (
         f"{count} images. The output is complete {found.latency} steps after an image enters; a new image enters every "
-        f"{found.interval} steps.\n"
+        f"{found.interval} steps.{stops}\n"
         f"An image takes {spikes} spikes, {additions} additions at synapses and {updates} updates of neurons. "
         f"At most {found.queued:,} events wait in delays."
     )

@@ -101,7 +101,7 @@ def finetune(options: Finetune) -> Training:
     Returns:
         The content of results.json: the curves, and the silent steps before and after.
 
-        Raises:
+    Raises:
         TranspikeError: An option, the network, the data set or the folder is wrong, or the loss is not finite.
     """
     if options.resume is None:

@@ -31,10 +31,11 @@ PLACES = ("resume", "out", "json")
 class Paths:
     """Base class of the options of a verb, so that Python code may pass text for a path, and a path for text.
 
-    >>> from transpike.experiments.convert import Convert
-    >>> options = Convert(Path("runs/train"), out="runs/convert")
-    >>> options.model, options.out
-    ('runs/train', PosixPath('runs/convert'))
+    Example:
+        >>> from transpike.experiments.convert import Convert
+        >>> options = Convert(Path("runs/train"), out="runs/convert")
+        >>> options.model, options.out
+        ('runs/train', PosixPath('runs/convert'))
     """
 
     def __post_init__(self) -> None:
@@ -155,11 +156,12 @@ def parsed(kind: type[Options], found: Mapping[str, object]) -> Options:
     Raises:
         ValueError: An option is unknown (the message names the nearest) or has a wrong type.
 
-    >>> from transpike.train.options import Optim
-    >>> parsed(Optim, {"lr": 1, "warm_up": 2})
-    Traceback (most recent call last):
-    ...
-    ValueError: option warm_up is unknown. Did you mean warmup?
+    Example:
+        >>> from transpike.train.options import Optim
+        >>> parsed(Optim, {"lr": 1, "warm_up": 2})
+        Traceback (most recent call last):
+        ...
+        ValueError: option warm_up is unknown. Did you mean warmup?
     """
     _check_names(kind, found)
     return _instance(kind, found)

@@ -189,8 +189,9 @@ class _Maker:
 def _settings(over: Mapping[str, object]) -> Iterator[tuple[str, Arguments, Arguments]]:
     """Yield each combination of the settings: its label, its options, and its values by name.
 
-    >>> [label for label, _, _ in _settings({"steps": [2, 4], "net": {"slim": {"network": {"width": 4}}}})]
-    ['steps 2, slim', 'steps 4, slim']
+    Example:
+        >>> [label for label, _, _ in _settings({"steps": [2, 4], "net": {"slim": {"network": {"width": 4}}}})]
+        ['steps 2, slim', 'steps 4, slim']
     """
     axes = []
     for name, values in over.items():
@@ -253,8 +254,9 @@ def _names(value: object) -> list[str]:
 def _merged(*all_: Mapping[str, Any]) -> Arguments:
     """Merge options. Nested options are merged one by one.
 
-    >>> _merged({"settings": {"alpha": 1.0}, "epochs": 2}, {"settings": {"beta": 2.0}})
-    {'settings': {'alpha': 1.0, 'beta': 2.0}, 'epochs': 2}
+    Example:
+        >>> _merged({"settings": {"alpha": 1.0}, "epochs": 2}, {"settings": {"beta": 2.0}})
+        {'settings': {'alpha': 1.0, 'beta': 2.0}, 'epochs': 2}
     """
     merged: Arguments = {}
     for options in all_:

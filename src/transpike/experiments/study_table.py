@@ -23,8 +23,9 @@ POINT = 0.01
 def interval(differences: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of a mean by Student's t: mean -+ t(0.975, n - 1) * s / sqrt(n).
 
-    >>> [round(end, 4) for end in interval([1.0, 2.0, 3.0])]
-    [-0.4841, 4.4841]
+    Example:
+        >>> [round(end, 4) for end in interval([1.0, 2.0, 3.0])]
+        [-0.4841, 4.4841]
     """
     count = len(differences)
     half = float(student.ppf(0.975, count - 1)) * stdev(differences) / sqrt(count)
@@ -34,8 +35,9 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 def seeds_needed(deviation: float, *, half: float = POINT, most: int = 1000) -> int:
     """Return the fewest seeds, at least two, whose `interval` extends at most ``half`` to either side.
 
-    >>> seeds_needed(0.01), seeds_needed(0.02)
-    (7, 18)
+    Example:
+        >>> seeds_needed(0.01), seeds_needed(0.02)
+        (7, 18)
     """
     return next((n for n in range(2, most) if student.ppf(0.975, n - 1) * deviation / sqrt(n) <= half), most)
 

@@ -65,11 +65,11 @@ def train(options: Train, *, watching: Sequence[Callback] = ()) -> Training:
         options: the command's options.
         watching: further callbacks of Lightning.
 
-        Returns:
+    Returns:
         The content of results.json: accuracy in [0, 1] on the test images, a row for each epoch, and for a spiking
             network its firing and energy.
 
-        Raises:
+    Raises:
         TranspikeError: An option, the data set, the weights or the folder is wrong, or the loss is not finite.
     """
     if options.resume is None:

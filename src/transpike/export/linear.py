@@ -1,6 +1,8 @@
 """What stands between neurons, in NumPy: linear operations on the currents of one step, weighted ones event by event.
 
-Sums are taken in double precision and rounded once.
+A convolution adds its events one after the other, place by place and in each place channel by channel, and then its
+bias. Each sum is rounded to the type of the network: so do PyTorch's kernels for CPUs with AVX-512, where they take all
+inputs in one pass. Other sums are taken in double precision and rounded once.
 """
 
 from __future__ import annotations
@@ -226,34 +228,30 @@ class _Convolution(_Weighted):
             reached = reached * self._out[k] + np.maximum(table, 0).reshape(shape)
             valid = valid & (table >= 0).reshape(shape)
         self._reached = np.where(valid, reached, -1).reshape(math.prod(self._in), math.prod(kernel))
-        # [groups, inputs of a group, taps, outputs of a group]
+        # [groups, taps, inputs of a group, outputs of a group]
         each = self._outputs // self._groups
         if transposed:
-            weight = weight.reshape(self._groups, -1, each, math.prod(kernel)).transpose(0, 1, 3, 2)
+            weight = weight.reshape(self._groups, -1, each, math.prod(kernel)).transpose(0, 3, 1, 2)
         else:
-            weight = weight.reshape(self._groups, each, -1, math.prod(kernel)).transpose(0, 2, 3, 1)
-        self._taps = np.ascontiguousarray(weight)
+            weight = weight.reshape(self._groups, each, -1, math.prod(kernel)).transpose(0, 3, 2, 1)
+        self._taps = np.ascontiguousarray(weight, self._kind)
 
     def spread(self, bias: Array) -> Array:
         return bias.reshape(-1, *[1] * len(self._out))
 
     def add(self, events: Array, digits: Array) -> tuple[Array, int]:
-        groups, inputs, taps, outputs = self._taps.shape
+        groups, taps, inputs, outputs = self._taps.shape
         places, area = len(self._reached), math.prod(self._out)
         channel, copy = events // places % self._inputs, events // (places * self._inputs)
         reached = self._reached[events % places]  # [events, taps]
         event, tap = np.nonzero(reached >= 0)
-        row, channel, digit = copy[event] * area + reached[event, tap], channel[event], digits[event]
-        shape = (self._copies, area, groups * outputs)
-        if groups == 1:
-            arrived = sparse.csr_array((digit, (row, channel * taps + tap)), shape=(self._copies * area, inputs * taps))
-            current = arrived @ self._taps.reshape(inputs * taps, outputs)
-        else:
-            sent = self._taps[channel // inputs, channel % inputs, tap] * digit[:, None]
-            first = row * (groups * outputs) + channel // inputs * outputs
-            index = (first[:, None] + np.arange(outputs)).ravel()
-            current = np.bincount(index, sent.ravel(), minlength=math.prod(shape))  # exact below 2^53
-        current = current.reshape(shape).swapaxes(1, 2)
+        group, channel = np.divmod(channel[event], inputs)
+        row = (copy[event] * area + reached[event, tap]) * groups + group
+        column = (group * taps + tap) * inputs + channel  # in the order in which they are added
+        shape = (self._copies * area * groups, groups * taps * inputs)
+        arrived = sparse.csr_array((digits[event].astype(self._kind), (row, column)), shape=shape)
+        current = arrived @ self._taps.reshape(groups * taps * inputs, outputs)
+        current = current.reshape(self._copies, area, groups * outputs).swapaxes(1, 2)
         return current.reshape(*self.node.shape), len(event) * outputs
 
 

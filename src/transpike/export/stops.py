@@ -72,8 +72,9 @@ class Stop:
         Raises:
             ConfigError: The rule has too few images for this agreement.
 
-        >>> Stop("margin", 1, 199, ((4.0, 1.0), (2.5, 1.0), (1.0, 1.0))).threshold(0.99)
-        2.5
+        Example:
+            >>> Stop("margin", 1, 199, ((4.0, 1.0), (2.5, 1.0), (1.0, 1.0))).threshold(0.99)
+            2.5
         """
         share = 1 - number("agreement", agreement, above=0, below=1)
         may_lose = share * (self.images + 1) - 1 + 1e-6

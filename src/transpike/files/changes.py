@@ -49,15 +49,16 @@ class Change:
     Raises:
         ConfigError: A file cannot be written, or an existing one is of another kind. Or `error`.
 
-    >>> import tempfile
-    >>> from transpike.files.kinds import json_kind
-    >>> kind = json_kind("half of a pair", half=str)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with Change(Path(folder)) as change:
-    ...         change.write("a.json", '{"half": "left"}', kind=kind)
-    ...         change.write("b.json", '{"half": "right"}', kind=kind)
-    ...     sorted(path.name for path in Path(folder).iterdir())
-    ['a.json', 'b.json']
+    Example:
+        >>> import tempfile
+        >>> from transpike.files.kinds import json_kind
+        >>> kind = json_kind("half of a pair", half=str)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Change(Path(folder)) as change:
+        ...         change.write("a.json", '{"half": "left"}', kind=kind)
+        ...         change.write("b.json", '{"half": "right"}', kind=kind)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['a.json', 'b.json']
     """
 
     def __init__(self, folder: Path, *, error: type[TranspikeError] = ConfigError) -> None:
@@ -148,10 +149,11 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
     Raises:
         DataError: The folder has a damaged journal.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, reading(Path(folder)) as place:
-    ...     place("network.json").name
-    'network.json'
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, reading(Path(folder)) as place:
+        ...     place("network.json").name
+        'network.json'
     """
     if not os.path.isdir(folder):
         yield _places(folder, {})

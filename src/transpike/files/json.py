@@ -45,12 +45,13 @@ def read_json(
         DataError: The file is missing, cannot be read, is not JSON, or exceeds the limits of size, depth and length of
             numbers. Or `error`.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "results.json"
-    ...     _ = path.write_text('{"steps": 8}')
-    ...     read_json(path)
-    {'steps': 8}
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "results.json"
+        ...     _ = path.write_text('{"steps": 8}')
+        ...     read_json(path)
+        {'steps': 8}
     """
     text = read_text(path, remedy=remedy, error=error, largest=largest)
     try:
@@ -131,8 +132,9 @@ def plain(value: Any) -> JSON:
     JSON has no infinity and no NaN; both become null. Paths become strings, dataclasses become objects, and anything
     with ``tolist`` (arrays, tensors, NumPy's scalars) becomes a list or number.
 
-    >>> plain({"loss": math.inf, "steps": (4, 8)})
-    {'loss': None, 'steps': [4, 8]}
+    Example:
+        >>> plain({"loss": math.inf, "steps": (4, 8)})
+        {'loss': None, 'steps': [4, 8]}
     """
     if value is None or isinstance(value, bool | int | str):
         return value

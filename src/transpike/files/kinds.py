@@ -62,9 +62,10 @@ def check_kind(path: Path, kind: Kind, *, error: type[TranspikeError] = ConfigEr
 def json_kind(name: str, /, **fields: type | str) -> Kind:
     """Return the kind of JSON objects with certain fields, each with a type or a value.
 
-    >>> results = json_kind("results of transpike", kind=str, version=int)
-    >>> results.name
-    'results of transpike'
+    Example:
+        >>> results = json_kind("results of transpike", kind=str, version=int)
+        >>> results.name
+        'results of transpike'
     """
 
     def recognises(path: Path) -> bool:

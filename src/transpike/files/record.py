@@ -31,17 +31,18 @@ class Record:
     Raises:
         DataError: It is not an object. Or `error`.
 
-    >>> row = Record({"steps": 8, "loss": None, "levels": [1, 2]}, "results.json", trail="rows[0]")
-    >>> row.whole("steps"), row.has("loss"), row.wholes("levels")
-    (8, False, [1, 2])
-    >>> row.text("steps")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: results.json: rows[0].steps=8: expected text.
-    >>> row.number("accuracy")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.DataError: results.json: rows[0].accuracy is missing.
+    Example:
+        >>> row = Record({"steps": 8, "loss": None, "levels": [1, 2]}, "results.json", trail="rows[0]")
+        >>> row.whole("steps"), row.has("loss"), row.wholes("levels")
+        (8, False, [1, 2])
+        >>> row.text("steps")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: results.json: rows[0].steps=8: expected text.
+        >>> row.number("accuracy")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.DataError: results.json: rows[0].accuracy is missing.
     """
 
     def __init__(

@@ -43,15 +43,16 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
     Raises:
         ConfigError: It cannot be written, or the existing file is of another kind. Or `error`.
 
-    >>> from transpike.files.kinds import marked
-    >>> page = marked("a page", "<title>")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = write(f"{folder}/new/page.html", "<title>1</title>", kind=page)
-    ...     _ = path.with_name("notes.txt").write_text("mine")
-    ...     write(path.with_name("notes.txt"), "<title>2</title>", kind=page)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: .../notes.txt: already exists and is not a page; name another place.
+    Example:
+        >>> from transpike.files.kinds import marked
+        >>> page = marked("a page", "<title>")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write(f"{folder}/new/page.html", "<title>1</title>", kind=page)
+        ...     _ = path.with_name("notes.txt").write_text("mine")
+        ...     write(path.with_name("notes.txt"), "<title>2</title>", kind=page)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: .../notes.txt: already exists and is not a page; name another place.
     """
     path = Path(path)
     with explained("write", path, error):

@@ -21,13 +21,14 @@ def load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: The text is not YAML, or exceeds the limits.
 
-    >>> load_yaml("steps: [4, 8]")
-    {'steps': [4, 8]}
-    >>> load_yaml("a: &a [x, x]\\n" + "\\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefghijklmnopq",
-    ...     "bcdefghijklmnopqr")))
-    Traceback (most recent call last):
-    ...
-    yaml.error.YAMLError: holds more than 100,000 values, with those that it refers to.
+    Example:
+        >>> load_yaml("steps: [4, 8]")
+        {'steps': [4, 8]}
+        >>> load_yaml("a: &a [x, x]\\n" + "\\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefghijklmnopq",
+        ...     "bcdefghijklmnopqr")))
+        Traceback (most recent call last):
+        ...
+        yaml.error.YAMLError: holds more than 100,000 values, with those that it refers to.
     """
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"longer than {LARGEST:,} characters.")

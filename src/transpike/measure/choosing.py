@@ -71,7 +71,8 @@ def convert(
             other than classes are ``{"iou": 97}``, ``{"boxes": 97}`` and ``{"correlation": 99}``, the least mean of a
             measure of `transpike.metrics.tasks.METRICS` against the outputs of ``ann``; or ``{"metric": score,
             "least": 97}`` with a function of outputs and targets that returns at most 1, or one number for each image.
-            A function alone must return 1 for every image.
+            A function alone must return 1 for every image. ``"margin": 4`` beside such a goal gives the measure outputs
+            with four times their deviation, too; without it, few images that judge are met just so, and new ones less.
         limits: the limits of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules for
             an image. A goal of predictions also takes ``mean_latency`` in steps: images stop as soon as their answers
             are sure, so that a share ``agreement`` of the answers (0.99 by default) equals those after all steps. The
@@ -89,19 +90,20 @@ def convert(
             and the limit that binds; ``tries`` holds the tried networks.
         ConfigError: The goal, the limits or ``spikes`` are not valid, or there is a goal or limit without a search.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> import transpike
-    >>> _ = torch.manual_seed(0)
-    >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    >>> images = torch.rand(64, 4)
-    >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
-    >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
-    (14, True)
-    >>> limits = {"latency": 12, "payload_bits": 1}
-    >>> snn = transpike.convert(ann, images, scheme="auto", goal={"error": 5}, limits=limits)
-    >>> snn.latency <= 12, snn.scheme.levels
-    (True, (1,))
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import transpike
+        >>> _ = torch.manual_seed(0)
+        >>> ann = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> images = torch.rand(64, 4)
+        >>> snn = transpike.convert(ann, images, scheme=transpike.CSS(steps=12, beta=2.0, silent=1))
+        >>> snn.latency, (snn(images) - ann(images)).abs().max().item() < 0.01
+        (14, True)
+        >>> limits = {"latency": 12, "payload_bits": 1}
+        >>> snn = transpike.convert(ann, images, scheme="auto", goal={"error": 5}, limits=limits)
+        >>> snn.latency <= 12, snn.scheme.levels
+        (True, (1,))
     """
     if isinstance(scheme, str) and scheme == "auto":
         console = Console(stderr=True, quiet=not verbose)

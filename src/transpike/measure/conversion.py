@@ -91,7 +91,7 @@ def compare(
     Returns:
         The figures of both. Accuracies are None without labels.
 
-        Raises:
+    Raises:
         DataError: There are no images, or labels are not class indices.
     """
     counts, seconds, count = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0

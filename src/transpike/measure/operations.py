@@ -35,11 +35,12 @@ def equation_13(name: str, kwargs: Arguments, *, shape: Shape) -> float:
         kwargs: the twin's other arguments.
         shape: num_classes, in_channels and image_size.
 
-        Raises:
+    Raises:
         ModelError: The network cannot have this shape.
 
-    >>> equation_13("spiking_mlp", {}, shape={"num_classes": 10, "in_channels": 1, "image_size": 28})
-    79400.0
+    Example:
+        >>> equation_13("spiking_mlp", {}, shape={"num_classes": 10, "in_channels": 1, "image_size": 28})
+        79400.0
     """
     model = _shaped(name, kwargs, shape).to_empty(device="cpu")
     side = shape["image_size"]

@@ -41,8 +41,9 @@ def pixels_of(images: Tensor, sets: ImageSets) -> Tensor:
 def png(pixels: Tensor) -> str:
     """Return pixels [C, H, W] in [0, 1], grey or coloured, as PNG in base64.
 
-    >>> png(torch.zeros(1, 2, 2))[:11]
-    'iVBORw0KGgo'
+    Example:
+        >>> png(torch.zeros(1, 2, 2))[:11]
+        'iVBORw0KGgo'
     """
     from PIL import Image
 

@@ -30,8 +30,9 @@ def held_out_images(agreement: float, held_out: int | None, images: int) -> int:
     Raises:
         ConfigError: They are too few for the agreement, or none is left for the measurement.
 
-    >>> held_out_images(0.9, None, 10_000), held_out_images(0.9, None, 360), held_out_images(0.995, None, 360)
-    (512, 180, 199)
+    Example:
+        >>> held_out_images(0.9, None, 10_000), held_out_images(0.9, None, 360), held_out_images(0.995, None, 360)
+        (512, 180, 199)
     """
     needed = least_images(agreement)
     if held_out is not None and held_out < needed:

@@ -25,8 +25,9 @@ def sub_bands(maps: Tensor, *, wavelet: str = "haar", levels: int = 2) -> list[T
     Raises:
         DataError: A side is not a multiple of 2^levels.
 
-    >>> [tuple(band.shape) for band in sub_bands(torch.zeros(8, 4), levels=1)]
-    [(4, 2), (4, 2), (4, 2), (4, 2)]
+    Example:
+        >>> [tuple(band.shape) for band in sub_bands(torch.zeros(8, 4), levels=1)]
+        [(4, 2), (4, 2), (4, 2), (4, 2)]
     """
     if any(side % 2**levels for side in maps.shape[-2:]):
         raise DataError(f"maps of {maps.shape[-2]} x {maps.shape[-1]}: expected multiples of 2^{levels} a side.")
@@ -39,8 +40,9 @@ def band_names(levels: int) -> list[tuple[str, int]]:
 
     "A" is the low-pass rest. "H", "V" and "D" are the details: high-pass along H, along W, and along both.
 
-    >>> band_names(2)
-    [('A', 2), ('H', 2), ('V', 2), ('D', 2), ('H', 1), ('V', 1), ('D', 1)]
+    Example:
+        >>> band_names(2)
+        [('A', 2), ('H', 2), ('V', 2), ('D', 2), ('H', 1), ('V', 1), ('D', 1)]
     """
     return [("A", levels), *((band, level) for level in range(levels, 0, -1) for band in "HVD")]
 
@@ -55,13 +57,14 @@ class BandEnergy:
         wavelet: as in `sub_bands`.
         levels: as in `sub_bands`.
 
-    >>> stripes = torch.tensor([[1.0], [-1.0]]).repeat(2, 4)  # along H
-    >>> energy = BandEnergy(levels=1)
-    >>> energy.update(stripes[None] + 7)
-    >>> dict(zip(band_names(1), energy.energy.round(decimals=4).tolist()))
-    {('A', 1): 0.0, ('H', 1): 1.0, ('V', 1): 0.0, ('D', 1): 0.0}
-    >>> energy.white.tolist()
-    [0.2, 0.26666..., 0.26666..., 0.26666...]
+    Example:
+        >>> stripes = torch.tensor([[1.0], [-1.0]]).repeat(2, 4)  # along H
+        >>> energy = BandEnergy(levels=1)
+        >>> energy.update(stripes[None] + 7)
+        >>> dict(zip(band_names(1), energy.energy.round(decimals=4).tolist()))
+        {('A', 1): 0.0, ('H', 1): 1.0, ('V', 1): 0.0, ('D', 1): 0.0}
+        >>> energy.white.tolist()
+        [0.2, 0.26666..., 0.26666..., 0.26666...]
     """
 
     def __init__(self, *, wavelet: str = "haar", levels: int = 2) -> None:

@@ -57,16 +57,17 @@ class FiringMeter:
     Source of rate * FLOPs: Rathi and Roy, "DIET-SNN: A Low-Latency Spiking Neural Network With Direct Input Encoding
     and Leakage and Threshold Optimization", IEEE TNNLS 2023.
 
-    >>> from transpike.models.spiking import OverTime
-    >>> from transpike.neurons import IFNode
-    >>> net = OverTime(nn.Linear(2, 3), IFNode(step_mode="m"), nn.Linear(3, 5))
-    >>> _ = nn.init.zeros_(net[0].weight), nn.init.constant_(net[0].bias, 0.5)
-    >>> with FiringMeter(net) as meter:
-    ...     _ = net(torch.full((4, 7, 2), 0.3))
-    >>> meter.layers
-    [LayerFiring(name='1', neurons=3, rate=0.5, negative=0.0)]
-    >>> meter.operations.macs, meter.operations.accumulates, meter.dense_macs
-    (24.0, 30.0, 21.0)
+    Example:
+        >>> from transpike.models.spiking import OverTime
+        >>> from transpike.neurons import IFNode
+        >>> net = OverTime(nn.Linear(2, 3), IFNode(step_mode="m"), nn.Linear(3, 5))
+        >>> _ = nn.init.zeros_(net[0].weight), nn.init.constant_(net[0].bias, 0.5)
+        >>> with FiringMeter(net) as meter:
+        ...     _ = net(torch.full((4, 7, 2), 0.3))
+        >>> meter.layers
+        [LayerFiring(name='1', neurons=3, rate=0.5, negative=0.0)]
+        >>> meter.operations.macs, meter.operations.accumulates, meter.dense_macs
+        (24.0, 30.0, 21.0)
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -30,10 +30,11 @@ def grad_cam(score: Tensor, output: Tensor, *, read: Callable[[Tensor], Tensor] 
     Raises:
         ModelError: The score does not depend on the output.
 
-    >>> maps = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]]]], requires_grad=True)
-    >>> grad_cam(maps.mean((1, 2, 3)), maps)
-    tensor([[[0.2500, 0.0000],
-             [0.0000, 0.5000]]])
+    Example:
+        >>> maps = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]]]], requires_grad=True)
+        >>> grad_cam(maps.mean((1, 2, 3)), maps)
+        tensor([[[0.2500, 0.0000],
+                 [0.0000, 0.5000]]])
     """
     try:
         (gradient,) = torch.autograd.grad(score.sum(), output, retain_graph=True)

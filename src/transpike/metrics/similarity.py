@@ -32,9 +32,10 @@ def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         DataError: There are fewer than four images, or the shapes of the matrices differ.
 
-    >>> gram = torch.eye(4) + torch.ones(4, 4)  # a part that all images share does not count
-    >>> unbiased_hsic(gram, gram).item()
-    0.0
+    Example:
+        >>> gram = torch.eye(4) + torch.ones(4, 4)  # a part that all images share does not count
+        >>> unbiased_hsic(gram, gram).item()
+        0.0
     """
     count = len(first)
     if first.shape != second.shape or first.shape != (count, count) or count < 4:
@@ -63,11 +64,12 @@ class LinearCKA:
     ICLR 2021. So only one batch is in memory, and the batch size changes the result only by noise. Our reading: batches
     are weighted by their images, and batches of fewer than four images are left out.
 
-    >>> points = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 4.0], [3.0, 3.0], [5.0, 1.0]])
-    >>> alike = LinearCKA()
-    >>> alike.update([points], [3 * points.flip(1) + 1, points[:, :1]])
-    >>> alike.matrix.round(decimals=3)
-    tensor([[1.0000, 0.7280]], dtype=torch.float64)
+    Example:
+        >>> points = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 4.0], [3.0, 3.0], [5.0, 1.0]])
+        >>> alike = LinearCKA()
+        >>> alike.update([points], [3 * points.flip(1) + 1, points[:, :1]])
+        >>> alike.matrix.round(decimals=3)
+        tensor([[1.0000, 0.7280]], dtype=torch.float64)
     """
 
     def __init__(self) -> None:

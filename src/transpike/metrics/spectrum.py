@@ -34,13 +34,14 @@ class RadialSpectrum:
     Zero frequency, the maps' mean, is left out. Ring k is at k / n cycles per pixel, with n the maps' smaller side, and
     extends half a ring in both directions. Frequencies beyond 1/2, towards the corners, belong to the last ring.
 
-    >>> spectrum = RadialSpectrum()
-    >>> stripes = torch.tensor([1.0, 0.0, -1.0, 0.0]).repeat(4, 1)  # a wave of 1/4 cycles per pixel
-    >>> spectrum.update(stripes[None] + 7)
-    >>> spectrum.frequency.tolist(), spectrum.power.round(decimals=3).tolist(), spectrum.variance
-    ([0.25, 0.5], [1.0, 0.0], 0.5)
-    >>> spectrum.share_above(0.3)
-    0.0
+    Example:
+        >>> spectrum = RadialSpectrum()
+        >>> stripes = torch.tensor([1.0, 0.0, -1.0, 0.0]).repeat(4, 1)  # a wave of 1/4 cycles per pixel
+        >>> spectrum.update(stripes[None] + 7)
+        >>> spectrum.frequency.tolist(), spectrum.power.round(decimals=3).tolist(), spectrum.variance
+        ([0.25, 0.5], [1.0, 0.0], 0.5)
+        >>> spectrum.share_above(0.3)
+        0.0
     """
 
     def __init__(self) -> None:
@@ -112,8 +113,9 @@ def full_plane(half: Tensor, *, width: int) -> Tensor:
     Returns:
         [*, H, width], where zero frequency is at (H // 2, width // 2).
 
-    >>> full_plane(torch.tensor([[0.0, 1.0, 2.0]]), width=4)
-    tensor([[2., 1., 0., 1.]])
+    Example:
+        >>> full_plane(torch.tensor([[0.0, 1.0, 2.0]]), width=4)
+        tensor([[2., 1., 0., 1.]])
     """
     mirrored = half[..., 1 : (width + 1) // 2].flip(-2, -1).roll(1, -2)
     plane: Tensor = torch.fft.fftshift(torch.cat((half, mirrored), -1), dim=(-2, -1))
@@ -125,8 +127,9 @@ def sort_logits(logits: Tensor, by: Tensor) -> Tensor:
 
     BSD's Eqs. 12 and 13. A constant on all logits of an image has no meaning.
 
-    >>> sort_logits(torch.tensor([[1.0, 5.0, 3.0]]), by=torch.tensor([[0.1, 0.2, 0.7]]))
-    tensor([[ 0.,  2., -2.]])
+    Example:
+        >>> sort_logits(torch.tensor([[1.0, 5.0, 3.0]]), by=torch.tensor([[0.1, 0.2, 0.7]]))
+        tensor([[ 0.,  2., -2.]])
     """
     order = by.argsort(dim=-1, descending=True, stable=True)
     logits = full_precision(logits)
@@ -147,8 +150,9 @@ def membrane_gain(frequency: Tensor, *, decay: float, gain: float) -> Tensor:
         decay: the share of the membrane that remains after a step.
         gain: the share of the input that reaches the membrane.
 
-    >>> membrane_gain(torch.tensor([0.0, 0.5]), decay=0.5, gain=0.5)
-    tensor([1.0000, 0.3333])
+    Example:
+        >>> membrane_gain(torch.tensor([0.0, 0.5]), decay=0.5, gain=0.5)
+        tensor([1.0000, 0.3333])
     """
     phase = 2 * math.pi * frequency
     return gain / torch.complex(1 - decay * phase.cos(), decay * phase.sin()).abs()
@@ -160,9 +164,10 @@ def leak(node: nn.Module) -> tuple[float, float]:
     Raises:
         ModelError: The neuron is of another library.
 
-    >>> from transpike.neurons import IFNode, LIFNode
-    >>> leak(LIFNode(tau=4.0)), leak(LIFNode(tau=4.0, decay_input=False)), leak(IFNode())
-    ((0.75, 0.25), (0.75, 1.0), (1.0, 1.0))
+    Example:
+        >>> from transpike.neurons import IFNode, LIFNode
+        >>> leak(LIFNode(tau=4.0)), leak(LIFNode(tau=4.0, decay_input=False)), leak(IFNode())
+        ((0.75, 0.25), (0.75, 1.0), (1.0, 1.0))
     """
     neuron: Any = node
     if hasattr(node, "dynamics"):
@@ -207,12 +212,13 @@ def membrane_response(node: nn.Module, *, period: int = 128, seed: int = 0) -> M
         ConfigError: The membrane grows by itself (decay above 1).
         ModelError: as `leak`; or the neuron fires nevertheless.
 
-    >>> from transpike.neurons import LIFNode
-    >>> measured = membrane_response(LIFNode(tau=2.0), period=8)
-    >>> measured.amplitude.round(decimals=4)
-    tensor([0.6786, 0.4472, 0.3574, 0.3333], dtype=torch.float64)
-    >>> bool((measured.power - measured.expected**2).abs().max() < 1e-6)
-    True
+    Example:
+        >>> from transpike.neurons import LIFNode
+        >>> measured = membrane_response(LIFNode(tau=2.0), period=8)
+        >>> measured.amplitude.round(decimals=4)
+        tensor([0.6786, 0.4472, 0.3574, 0.3333], dtype=torch.float64)
+        >>> bool((measured.power - measured.expected**2).abs().max() < 1e-6)
+        True
     """
     decay, gain = leak(node)
     if decay > 1:
@@ -265,10 +271,11 @@ def spike_spectrum(
         Frequencies in cycles per step, and the power there relative to white noise of the same variance (1 if all
         frequencies are equal), both [period // 2]; and spikes per step.
 
-    >>> from transpike.neurons import LIFNode
-    >>> frequency, power, rate = spike_spectrum(LIFNode(), period=64)
-    >>> frequency.shape, 0.2 < rate < 0.5
-    (torch.Size([32]), True)
+    Example:
+        >>> from transpike.neurons import LIFNode
+        >>> frequency, power, rate = spike_spectrum(LIFNode(), period=64)
+        >>> frequency.shape, 0.2 < rate < 0.5
+        (torch.Size([32]), True)
     """
     decay, gain = leak(node)
     driven: Any = copy.deepcopy(node).float()

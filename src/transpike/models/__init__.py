@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transpike import files
-from transpike.checks import near, shown, whole
+from transpike.checks import near, no_network, shown, whole
 from transpike.errors import ModelError, TranspikeError
 from transpike.models.arguments import (
     check_arguments,
@@ -69,8 +69,9 @@ MADE = "_transpike_made"
 def model_names() -> list[str]:
     """Return the names of our own networks, artificial and spiking ones.
 
-    >>> [name for name in model_names() if "resnet19" in name]
-    ['resnet19', 'sew_resnet19', 'spiking_resnet19']
+    Example:
+        >>> [name for name in model_names() if "resnet19" in name]
+        ['resnet19', 'sew_resnet19', 'spiking_resnet19']
     """
     return sorted(NETWORKS)
 
@@ -81,11 +82,12 @@ def check_name(name: str) -> None:
     Raises:
         ModelError: It does not know the name. The message lists near matches.
 
-    >>> check_name("torchvision/resnet18")
-    >>> check_name("torchvision/resnet19")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: no network 'torchvision/resnet19'. Did you mean torchvision/resnet18, ...
+    Example:
+        >>> check_name("torchvision/resnet18")
+        >>> check_name("torchvision/resnet19")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: no network 'torchvision/resnet19'. Did you mean torchvision/resnet18, ...
     """
     library, _, rest = name.partition("/")
     if library == "timm":
@@ -101,13 +103,10 @@ def check_name(name: str) -> None:
         known = model_names()
     if name in known:
         return
-    guess = near(name, known, most=3)
     if library in LIBRARIES:
+        guess = near(name, known, most=3)
         raise ModelError(f"no network {shown(name)}.{guess} {LIBRARIES[library]} lists all.")
-    raise ModelError(
-        f"no network {shown(name)}, nor a folder of that name.{guess} Known: {', '.join(model_names())}; timm/<name>, "
-        "torchvision/<name>; the folder of a `transpike train` run; or, from Python, a module of your own."
-    )
+    raise no_network(name, known)
 
 
 def create_model(
@@ -153,17 +152,18 @@ def create_model(
         ModelError: The name is unknown (near matches are listed), the network does not take an argument, or the
             weights are missing, damaged or do not fit.
 
-    >>> net = create_model("resnet20", num_classes=10, in_channels=3)
-    >>> sum(p.numel() for p in net.parameters())
-    272474
-    >>> import torch
-    >>> net = create_model("sew_resnet19", width=8, spiking_neuron="LIFNode", tau=4.0)
-    >>> net(torch.zeros(4, 2, 3, 32, 32)).shape
-    torch.Size([4, 2, 10])
-    >>> create_model("resnet21")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: no network 'resnet21', ... Did you mean resnet20, resnet19 or resnet18? ...
+    Example:
+        >>> net = create_model("resnet20", num_classes=10, in_channels=3)
+        >>> sum(p.numel() for p in net.parameters())
+        272474
+        >>> import torch
+        >>> net = create_model("sew_resnet19", width=8, spiking_neuron="LIFNode", tau=4.0)
+        >>> net(torch.zeros(4, 2, 3, 32, 32)).shape
+        torch.Size([4, 2, 10])
+        >>> create_model("resnet21")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: no network 'resnet21', ... Did you mean resnet20, resnet19 or resnet18? ...
     """
     if isinstance(name, nn.Module):
         model = name
@@ -203,8 +203,9 @@ def describe_network(model: nn.Module) -> dict[str, Any] | None:
     They are ``name``, ``num_classes``, ``in_channels``, ``image_size`` and ``kwargs``. The result is None for a module
     of your own, and for a network that was changed after its creation.
 
-    >>> describe_network(create_model("resnet20", num_classes=5))["num_classes"], describe_network(nn.Linear(2, 2))
-    (5, None)
+    Example:
+        >>> describe_network(create_model("resnet20", num_classes=5))["num_classes"], describe_network(nn.Linear(2, 2))
+        (5, None)
     """
     about: dict[str, Any] | None = getattr(model, MADE, None)
     if about is None:

@@ -37,8 +37,9 @@ class QCFS(nn.Module):
     Source: Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks",
     ICLR 2022, in which lambda begins with 8.
 
-    >>> QCFS(levels=4, bound=2.0)(torch.tensor([-1.0, 0.2, 0.3, 1.6, 9.0]))
-    tensor([0.0000, 0.0000, 0.5000, 1.5000, 2.0000], grad_fn=<MulBackward0>)
+    Example:
+        >>> QCFS(levels=4, bound=2.0)(torch.tensor([-1.0, 0.2, 0.3, 1.6, 9.0]))
+        tensor([0.0000, 0.0000, 0.5000, 1.5000, 2.0000], grad_fn=<MulBackward0>)
     """
 
     def __init__(self, levels: int = 8, bound: float = 8.0) -> None:
@@ -66,8 +67,9 @@ def activation_factory(activation: str | Activation, **arguments: Any) -> Activa
     Raises:
         ModelError: The name is unknown, or a value is outside its range.
 
-    >>> activation_factory("qcfs", levels=4)()
-    QCFS(levels=4)
+    Example:
+        >>> activation_factory("qcfs", levels=4)()
+        QCFS(levels=4)
     """
     if not isinstance(activation, str):
         return activation
@@ -79,8 +81,9 @@ def activation_factory(activation: str | Activation, **arguments: Any) -> Activa
 def activation_arguments(activation: object) -> dict[str, object]:
     """Return the arguments of an activation by its name, with their defaults. Arguments without a default are left out.
 
-    >>> activation_arguments("qcfs")
-    {'levels': 8, 'bound': 8.0}
+    Example:
+        >>> activation_arguments("qcfs")
+        {'levels': 8, 'bound': 8.0}
     """
     if activation != "qcfs":
         return {}

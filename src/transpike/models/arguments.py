@@ -37,10 +37,11 @@ def check_beside(options: Mapping[str, object] | None) -> None:
     Raises:
         ModelError: The message names the first.
 
-    >>> check_beside({"width": 8, "num_classes": 3})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: network: num_classes follows from the images and the other options: leave it out.
+    Example:
+        >>> check_beside({"width": 8, "num_classes": 3})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: network: num_classes follows from the images and the other options: leave it out.
     """
     for name in options or {}:
         if name in GIVEN:
@@ -57,10 +58,11 @@ def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] 
     Raises:
         ModelError: The neuron is unknown.
 
-    >>> network_arguments("vgg5")["pool"], network_arguments("resnet20")["width"]
-    ('average', 16)
-    >>> network_arguments("sew_resnet18")["detach_reset"]
-    True
+    Example:
+        >>> network_arguments("vgg5")["pool"], network_arguments("resnet20")["width"]
+        ('average', 16)
+        >>> network_arguments("sew_resnet18")["detach_reset"]
+        True
     """
     if name not in NETWORKS:
         return _of_library(name)
@@ -81,10 +83,11 @@ def network_arguments(name: str, spiking_neuron: str | Callable[..., nn.Module] 
 def describe_arguments(name: str) -> str:
     """Return the same in one line. timm and torchvision choose other defaults for many networks of a class.
 
-    >>> describe_arguments("mlp")
-    'hidden=100, dropout=0.2, activation=ReLU'
-    >>> describe_arguments("torchvision/densenet121")
-    'growth_rate, block_config, num_init_features, bn_size, drop_rate, memory_efficient'
+    Example:
+        >>> describe_arguments("mlp")
+        'hidden=100, dropout=0.2, activation=ReLU'
+        >>> describe_arguments("torchvision/densenet121")
+        'growth_rate, block_config, num_init_features, bn_size, drop_rate, memory_efficient'
     """
     arguments = network_arguments(name)
     return _line(arguments) if name in NETWORKS else ", ".join(arguments) or "what its library documents"
@@ -99,10 +102,11 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
         ModelError: The network does not have an argument (the message lists those that it has), or a value has the
             wrong type or is a whole number too large for any network.
 
-    >>> check_arguments("resnet20", {"widht": 8})
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: resnet20 takes no 'widht'. Did you mean width? It takes width=16, ...
+    Example:
+        >>> check_arguments("resnet20", {"widht": 8})
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: resnet20 takes no 'widht'. Did you mean width? It takes width=16, ...
     """
     if own := [key for key in OWN if key in arguments]:
         raise ModelError(f"{name} takes no {own[0]!r}: the data set or the command sets it.")
@@ -121,8 +125,9 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
 def guess_argument(name: str, arguments: Mapping[str, object]) -> str:
     """Return a question with the name nearest to the first unknown argument, or an empty text.
 
-    >>> guess_argument("timm/resnet18", {"drop_rat": 0.1})
-    ' Did you mean drop_rate?'
+    Example:
+        >>> guess_argument("timm/resnet18", {"drop_rat": 0.1})
+        ' Did you mean drop_rate?'
     """
     known = network_arguments(name)
     return next((near(key, known) for key in arguments if key not in known), "")

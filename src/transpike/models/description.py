@@ -94,11 +94,12 @@ def save_network(model: nn.Module, description: Mapping[str, object], folder: st
     Raises:
         ModelError: The files cannot be written, or existing files are of another kind.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_network(nn.Linear(2, 1), {"name": "linear", "num_classes": 1, "in_channels": 2}, folder)
-    ...     read_description(folder)["name"]
-    'linear'
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_network(nn.Linear(2, 1), {"name": "linear", "num_classes": 1, "in_channels": 2}, folder)
+        ...     read_description(folder)["name"]
+        'linear'
     """
     with files.Change(Path(folder), error=ModelError) as change:
         change.write("weights.safetensors", files.tensors(model.state_dict(), WEIGHTS), kind=WEIGHTS)
@@ -110,8 +111,9 @@ def describe_images(name: str) -> dict[str, Any]:
 
     They are ``mean``, ``std``, ``image_size``, ``crop`` and ``interpolation``. Other networks have none.
 
-    >>> describe_images("timm/resnet18")["image_size"], describe_images("resnet20")
-    (224, {})
+    Example:
+        >>> describe_images("timm/resnet18")["image_size"], describe_images("resnet20")
+        (224, {})
     """
     library, _, rest = name.partition("/")
     if library != "timm":

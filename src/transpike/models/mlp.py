@@ -49,8 +49,9 @@ class MLP(nn.Module):
     Source of 784-100-10: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for
     Low-Latency Spiking Neural Networks", ICCV 2021, supplement, Section 5.1.
 
-    >>> [tuple(p.shape) for p in MLP(MLPS["mlp"], num_classes=10, in_channels=1).parameters()]
-    [(100, 784), (10, 100)]
+    Example:
+        >>> [tuple(p.shape) for p in MLP(MLPS["mlp"], num_classes=10, in_channels=1).parameters()]
+        [(100, 784), (10, 100)]
     """
 
     def __init__(

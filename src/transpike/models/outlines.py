@@ -32,10 +32,11 @@ class _Unfilled(TorchFunctionMode):
 def outlined() -> Iterator[None]:
     """Create networks on the meta device inside the context, so that their weights have no values.
 
-    >>> with outlined():
-    ...     layer = torch.nn.Linear(100_000, 100_000)
-    >>> layer.weight.shape, layer.weight.is_meta
-    (torch.Size([100000, 100000]), True)
+    Example:
+        >>> with outlined():
+        ...     layer = torch.nn.Linear(100_000, 100_000)
+        >>> layer.weight.shape, layer.weight.is_meta
+        (torch.Size([100000, 100000]), True)
     """
     with torch.device("meta"), _Unfilled():
         yield

@@ -86,15 +86,16 @@ def scan_pickle(data: bytes | IO[bytes]) -> set[tuple[str, str]]:
         ValueError: The pickle is damaged, contains itself, or nests or repeats its parts too much. Reading, printing or
             comparing its result might never end.
 
-    >>> import pickle
-    >>> scan_pickle(pickle.dumps({"best": complex(1, 2)}, protocol=2))
-    {('__builtin__', 'complex')}
-    >>> loop: list[object] = []
-    >>> loop.append(loop)
-    >>> scan_pickle(pickle.dumps(loop))
-    Traceback (most recent call last):
-    ...
-    ValueError: it contains itself
+    Example:
+        >>> import pickle
+        >>> scan_pickle(pickle.dumps({"best": complex(1, 2)}, protocol=2))
+        {('__builtin__', 'complex')}
+        >>> loop: list[object] = []
+        >>> loop.append(loop)
+        >>> scan_pickle(pickle.dumps(loop))
+        Traceback (most recent call last):
+        ...
+        ValueError: it contains itself
     """
     built, count = _Built(), 0
     names: set[tuple[str, str]] = set()

@@ -61,11 +61,12 @@ def token_attention(qk: Tensor, neuron: nn.Module, *, heads: int) -> Tensor:
 
     Source: QKFormer, equations 6 to 8.
 
-    >>> import torch
-    >>> from transpike.neurons import IFNode
-    >>> qk = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(1, 1, 4, 1, 1)
-    >>> token_attention(qk, IFNode(step_mode="m"), heads=2).flatten()  # the second head's query is silent
-    tensor([1., 0.])
+    Example:
+        >>> import torch
+        >>> from transpike.neurons import IFNode
+        >>> qk = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(1, 1, 4, 1, 1)
+        >>> token_attention(qk, IFNode(step_mode="m"), heads=2).flatten()  # the second head's query is silent
+        tensor([1., 0.])
     """
     q, k = qk.flatten(3).unflatten(2, (2, heads, -1)).unbind(2)
     out: Tensor = (neuron(q.sum(3, keepdim=True)) * k).flatten(2, 3).unflatten(3, qk.shape[3:])
@@ -163,12 +164,13 @@ class QKFormer(nn.Module):
         ModelError: The heads do not divide a quarter of the width, or 8 does not divide the width.
         DataError: on call, for any other rank and for T = 0.
 
-    >>> import torch
-    >>> from transpike.models.spiking import neuron_factory
-    >>> plan = Plan(width=16, depths=(1, 1, 1), heads=2)
-    >>> net = QKFormer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
-    >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
-    torch.Size([2, 1, 10])
+    Example:
+        >>> import torch
+        >>> from transpike.models.spiking import neuron_factory
+        >>> plan = Plan(width=16, depths=(1, 1, 1), heads=2)
+        >>> net = QKFormer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
+        >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
+        torch.Size([2, 1, 10])
     """
 
     def __init__(self, plan: Plan, *, num_classes: int, in_channels: int, activation: Neuron) -> None:

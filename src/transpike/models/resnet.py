@@ -39,8 +39,9 @@ class Plan:
     def widened(self, width: int) -> Plan:
         """Return the same plan, scaled so that the stem has `width` channels.
 
-        >>> RESNETS["resnet20"].widened(8).stages
-        ((8, 3, 1), (16, 3, 2), (32, 3, 2))
+        Example:
+            >>> RESNETS["resnet20"].widened(8).stages
+            ((8, 3, 1), (16, 3, 2), (32, 3, 2))
         """
         stages = tuple((channels * width // self.stem, blocks, stride) for channels, blocks, stride in self.stages)
         return replace(self, stem=width, stages=stages)
@@ -122,9 +123,10 @@ class ResNet(nn.Module):
 
     Shapes: [N, in_channels, H, W] -> [N, num_classes], for any H and W.
 
-    >>> net = ResNet(RESNETS["resnet20"].widened(8), num_classes=10, in_channels=1)
-    >>> net(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 10])
+    Example:
+        >>> net = ResNet(RESNETS["resnet20"].widened(8), num_classes=10, in_channels=1)
+        >>> net(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

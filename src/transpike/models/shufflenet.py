@@ -15,8 +15,9 @@ def shufflenet_v2(*, num_classes: int, in_channels: int) -> nn.Module:
 
     Shapes: [N, in_channels, H, W] -> [N, num_classes], for any H and W.
 
-    >>> sum(p.numel() for p in shufflenet_v2(num_classes=100, in_channels=3).parameters())
-    1355528
+    Example:
+        >>> sum(p.numel() for p in shufflenet_v2(num_classes=100, in_channels=3).parameters())
+        1355528
     """
     from torchvision.models import shufflenet_v2_x1_0
 

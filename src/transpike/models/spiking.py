@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 Neuron = Callable[..., nn.Module]
+FUSED = ("cuda",)
+"""Devices on which a normalisation costs a pass over memory that the neurons behind it can spare."""
 
 NAMED = {
     "spiking_neuron": ("DCTLIFNode", "IFNode", "LIFNode", "ParametricLIFNode", "TSANode"),
@@ -50,20 +52,43 @@ def over_time(x: Tensor, *layers: nn.Module) -> Tensor:
         x: [T, N, *].
         layers: the layers, applied one after the other.
 
-    >>> from transpike.neurons import IFNode
-    >>> double = nn.Linear(1, 1, bias=False)
-    >>> _ = nn.init.constant_(double.weight, 2.0)
-    >>> over_time(torch.full((4, 1, 1), 0.3), double, IFNode(step_mode="m")).flatten()
-    tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
+    Example:
+        >>> from transpike.neurons import IFNode
+        >>> double = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(double.weight, 2.0)
+        >>> over_time(torch.full((4, 1, 1), 0.3), double, IFNode(step_mode="m")).flatten()
+        tensor([0., 1., 0., 1.], grad_fn=<ViewBackward0>)
     """
-    for layer in layers:
-        if hasattr(layer, "step_mode"):
+    norm: tuple[Tensor, Tensor] | None = None
+    for layer, following in zip(layers, (*layers[1:], None), strict=False):
+        if norm is not None:
+            x, norm = layer(x, norm), None
+        elif (norm := _taken_on(layer, following, x)) is not None:
+            continue
+        elif hasattr(layer, "step_mode"):
             x = layer(x)
         elif isinstance(layer, nn.Dropout):
             x = x * layer(torch.ones_like(x[0])) if layer.training else x
         else:
             x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     return x
+
+
+def _taken_on(layer: nn.Module, node: nn.Module | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift of a normalisation whose pass over memory the kernel of its neurons spares, in inference on CUDA.
+
+    None where it runs by itself: in training, on the CPU, and where a hook is to see what it gives.
+    """
+    if not isinstance(layer, nn.BatchNorm2d) or not isinstance(node, neurons.SpikingNode) or node.step_mode != "m":
+        return None
+    mean, variance = layer.running_mean, layer.running_var
+    hooked = any((layer._forward_hooks, layer._forward_pre_hooks, node._forward_hooks, node._forward_pre_hooks))
+    idle = layer.training or torch.is_grad_enabled() or x.device.type not in FUSED
+    if idle or hooked or mean is None or variance is None or node.store_v_seq or node.backend == "torch":
+        return None
+    scale = (variance + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight
+    return scale, -mean * scale if layer.bias is None else layer.bias - mean * scale
 
 
 class OverTime(nn.Sequential):
@@ -99,8 +124,9 @@ def neuron_factory(spiking_neuron: str | Neuron, **kwargs: Any) -> Neuron:
     Raises:
         ModelError: The name is unknown, or the class does not create neurons.
 
-    >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
-    LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
+    Example:
+        >>> neuron_factory("LIFNode", tau=4.0, surrogate_function="ATan")(v_threshold=0.5)
+        LIFNode(tau=4.0, ..., v_threshold=0.5, ..., step_mode='m', surrogate_function=ATan(alpha=2.0))
     """
     node = _named("spiking_neuron", spiking_neuron) if isinstance(spiking_neuron, str) else spiking_neuron
     if not callable(node):
@@ -122,11 +148,12 @@ def set_thresholds(network: nn.Module, thresholds: Sequence[float]) -> None:
     Raises:
         ModelError: Their numbers differ, or a threshold is not above 0.
 
-    >>> from transpike.neurons import DCTLIFNode
-    >>> net = OverTime(nn.Linear(2, 2), DCTLIFNode(step_mode="m"))
-    >>> set_thresholds(net, [0.5])
-    >>> net[1]
-    DCTLIFNode(..., v_threshold=0.5, ..., surrogate_function=Triangular(gamma=0.3, width=0.5))
+    Example:
+        >>> from transpike.neurons import DCTLIFNode
+        >>> net = OverTime(nn.Linear(2, 2), DCTLIFNode(step_mode="m"))
+        >>> set_thresholds(net, [0.5])
+        >>> net[1]
+        DCTLIFNode(..., v_threshold=0.5, ..., surrogate_function=Triangular(gamma=0.3, width=0.5))
     """
     nodes: list[Any] = [module for module in network.modules() if hasattr(module, "v_threshold")]
     if len(nodes) != len(thresholds) or not all(0 < value < float("inf") for value in thresholds):

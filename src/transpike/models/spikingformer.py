@@ -61,9 +61,10 @@ def self_attention(qkv: Tensor, *, heads: int) -> Tensor:
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023, equation 6; the scale
     is that of the authors' code.
 
-    >>> import torch
-    >>> self_attention(torch.ones(1, 1, 6, 2, 2), heads=1).unique()  # 2 channels x 4 tokens / 8
-    tensor([1.])
+    Example:
+        >>> import torch
+        >>> self_attention(torch.ones(1, 1, 6, 2, 2), heads=1).unique()  # 2 channels x 4 tokens / 8
+        tensor([1.])
     """
     q, k, v = qkv.flatten(3).unflatten(2, (3, heads, -1)).unbind(2)
     out: Tensor = ((v @ k.mT * 0.125) @ q).flatten(2, 3).unflatten(3, qkv.shape[3:])
@@ -133,12 +134,13 @@ class Spikingformer(nn.Module):
         ModelError: The heads or 8 do not divide the width.
         DataError: on call, for any other rank and for T = 0.
 
-    >>> import torch
-    >>> from transpike.models.spiking import neuron_factory
-    >>> plan = Plan(width=16, depth=1, heads=2, pools=(2, 3))
-    >>> net = Spikingformer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
-    >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
-    torch.Size([2, 1, 10])
+    Example:
+        >>> import torch
+        >>> from transpike.models.spiking import neuron_factory
+        >>> plan = Plan(width=16, depth=1, heads=2, pools=(2, 3))
+        >>> net = Spikingformer(plan, num_classes=10, in_channels=3, activation=neuron_factory("LIFNode"))
+        >>> net(torch.zeros(2, 1, 3, 8, 8)).shape
+        torch.Size([2, 1, 10])
     """
 
     def __init__(self, plan: Plan, *, num_classes: int, in_channels: int, activation: Neuron) -> None:

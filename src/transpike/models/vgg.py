@@ -81,9 +81,10 @@ class VGG(nn.Module):
         ModelError: The pooling is unknown, or the poolings would leave nothing of the image.
         DataError: on call, for images of another size, unless the features are averaged (no hidden layers).
 
-    >>> net = VGG(VGGS["vgg5"], num_classes=10, in_channels=3)
-    >>> net.classifier[0]
-    Linear(in_features=8192, out_features=4096, bias=False)
+    Example:
+        >>> net = VGG(VGGS["vgg5"], num_classes=10, in_channels=3)
+        >>> net.classifier[0]
+        Linear(in_features=8192, out_features=4096, bias=False)
     """
 
     def __init__(

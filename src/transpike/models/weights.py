@@ -177,13 +177,14 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         ModelError: as `read_weights`; or names, shapes or kinds of numbers differ. The message names up to ten of them.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_weights(nn.Linear(2, 1), f"{folder}/linear.safetensors")
-    ...     load_weights(nn.Linear(3, 1), f"{folder}/linear.safetensors")
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: ... 1 name(s) differ: weight has shape (1, 2), not (1, 3)
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(nn.Linear(2, 1), f"{folder}/linear.safetensors")
+        ...     load_weights(nn.Linear(3, 1), f"{folder}/linear.safetensors")
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: ... 1 name(s) differ: weight has shape (1, 2), not (1, 3)
     """
     state = _fitting(model, path)
     if meta := [name for name, value in model.state_dict().items() if isinstance(value, Tensor) and value.is_meta]:

@@ -10,34 +10,34 @@ from torch import Tensor, nn
 
 from transpike.checks import choice, number
 from transpike.errors import ConfigError, DataError
-from transpike.neurons.kernels import Dynamics, multi_step, reference
+from transpike.neurons.kernels import Dynamics, multi_step, normed, reference
 
 __all__ = ["SpikingNode", "reset_net"]
 
 
 class SpikingNode(nn.Module, ABC):
-    """A layer of neurons: input current to spikes, with a membrane `v` that lasts from call to call.
+    """A layer of neurons: input current to spikes, with a membrane `v` that persists from call to call.
 
-    In ``step_mode="s"`` it takes one step [N, *], in ``"m"`` a sequence [T, N, *]; a sequence cut into pieces gives
-    what the whole gives, gradients included, until `reset_net` (or `reset`) puts the membrane back to rest.
+    With ``step_mode="s"`` a call takes one step [N, *], and with ``"m"`` a sequence [T, N, *]. A sequence in pieces
+    gives the result of the whole sequence, including gradients, until `reset_net` (or `reset`) resets the membrane.
 
-    Spikes have the dtype of the input, the membrane is float32 (float64 for float64). NaN in gives NaN out, so that a
-    diverged network shows it in its loss. Surrogates of this package run as one fused pass over all steps; any other
-    callable, and ``store_v_seq=True``, run on the PyTorch reference, several times slower.
+    Spikes have the dtype of the input. The membrane is float32 (float64 for float64 input). NaN in gives NaN out, so
+    that the loss of a diverged network shows it. Surrogates of this package run as one fused pass over all steps. Any
+    other callable, and ``store_v_seq=True``, run on the PyTorch reference, which is several times slower.
 
     Args:
-        v_threshold: the membrane at which a neuron fires.
-        v_reset: where a spike puts the membrane (hard reset); None subtracts the threshold instead (soft reset).
-        surrogate_function: maps ``h - v_threshold`` to a spike; its gradient is the surrogate's.
-        detach_reset: whether to cut the gradient that flows through the reset.
+        v_threshold: the membrane potential at which a neuron fires.
+        v_reset: the membrane potential after a spike (hard reset). None subtracts the threshold instead (soft reset).
+        surrogate_function: maps ``h - v_threshold`` to a spike. Its gradient is the surrogate's.
+        detach_reset: whether to cut the gradient through the reset.
         step_mode: "s" for single steps, "m" for sequences.
-        store_v_seq: whether to keep the membrane after every step in `v_seq` [T, N, *].
-        backend: "auto", or "torch" to run the reference whatever the surrogate.
+        store_v_seq: whether to store the membrane after every step in `v_seq` [T, N, *].
+        backend: "auto", or "torch" to run the reference with any surrogate.
 
     Raises:
         ConfigError: A value is outside its range.
-        DataError: on call, if x has no time axis or no steps, is not floating point, or if its shape is not that of
-            the membrane which an earlier batch left.
+        DataError: on call, if x has no time axis or no steps, is not floating-point, or does not have the shape of the
+            membrane from an earlier batch.
     """
 
     v: float | Tensor
@@ -82,13 +82,13 @@ class SpikingNode(nn.Module, ABC):
         below: float | None = None,
         most: float | None = None,
     ) -> None:
-        """Refuse a number out of its bounds, those of `checks.number`; it may be a tensor of one number."""
+        """Check that a number is within its bounds, those of `checks.number`. It may be a tensor with one number."""
         single = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
         number(f"{type(self).__name__}: {name}", single, above=above, least=least, below=below, most=most)
 
     @property
     def step_mode(self) -> str:
-        """ "s": one step [N, *] a call. "m": a sequence [T, N, *] a call."""
+        """ "s": a call takes one step [N, *]. "m": a call takes a sequence [T, N, *]."""
         return self._step_mode
 
     @step_mode.setter
@@ -98,14 +98,14 @@ class SpikingNode(nn.Module, ABC):
     @property
     @abstractmethod
     def dynamics(self) -> Dynamics:
-        """The neuron as numbers; `Dynamics` has the equation."""
+        """The neuron as numbers. `Dynamics` contains the equation."""
 
     def charge(self) -> Tensor | None:
-        """(decay, gain, bias) [3] where they are learned, else None."""
+        """Return (decay, gain, bias) [3] if they are learned, otherwise None."""
         return None
 
     def _resets(self) -> dict[str, float]:
-        """The part of `dynamics` that the soft or hard reset decides, with the initial membrane."""
+        """Return the part of `dynamics` that depends on soft or hard reset, with the initial membrane."""
         if self.v_reset is None:
             return {"drop": self.v_threshold}
         return {"carry": 0.0, "rest": self.v_reset, "start": self.v_reset}
@@ -116,25 +116,29 @@ class SpikingNode(nn.Module, ABC):
         self.v_seq = None
 
     def detach(self) -> None:
-        """Keep the membrane but cut its history: truncated backpropagation through time."""
+        """Keep the membrane but cut its history, for truncated backpropagation through time."""
         if isinstance(self.v, Tensor):
             self.v = self.v.detach()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return spikes in the shape and dtype of x."""
+    def forward(self, x: Tensor, norm: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return spikes in the shape and dtype of x.
+
+        With ``norm``, of x times a scale and plus a shift, each [C]; see `transpike.neurons.multi_step`.
+        """
         sequence = x.unsqueeze(0) if self.step_mode == "s" else x
         v = self._membrane(sequence)
         dynamics, charge = self.dynamics, self.charge()
         if v is None:
             dynamics = dynamics._replace(start=float(self.v))
         if self.store_v_seq or self.backend == "torch":
+            sequence = sequence if norm is None else normed(sequence, norm)
             trace = reference.multi_step(
                 sequence, v, charge, dynamics, self.surrogate_function, store_v_seq=self.store_v_seq
             )
             spikes, self.v = trace.spikes, trace.v
             self._remember(trace.v_seq)
         else:
-            spikes, self.v = multi_step(sequence, v, dynamics, self.surrogate_function, charge=charge)
+            spikes, self.v = multi_step(sequence, v, dynamics, self.surrogate_function, charge=charge, norm=norm)
         return spikes.squeeze(0) if self.step_mode == "s" else spikes
 
     def _membrane(self, x: Tensor) -> Tensor | None:
@@ -163,7 +167,7 @@ class SpikingNode(nn.Module, ABC):
         self.v_seq = v_seq
 
     def __getstate__(self) -> dict[str, object]:
-        """A copy or a pickle begins at rest: a membrane within a graph can be neither copied nor saved."""
+        """Reset the membrane of a copy or a pickle: a membrane inside a graph can be neither copied nor saved."""
         rest = 0.0 if self.v_reset is None else self.v_reset
         return {**self.__dict__, "v": rest, "v_seq": None}
 
@@ -179,12 +183,13 @@ def reset_net(net: nn.Module) -> None:
 
     It also resets SpikingJelly's modules: every module with a `reset` and a `step_mode`.
 
-    >>> from transpike.neurons import IFNode
-    >>> node = IFNode()
-    >>> _ = node(torch.tensor([0.4]))
-    >>> reset_net(node)
-    >>> node.v
-    0.0
+    Example:
+        >>> from transpike.neurons import IFNode
+        >>> node = IFNode()
+        >>> _ = node(torch.tensor([0.4]))
+        >>> reset_net(node)
+        >>> node.v
+        0.0
     """
     for module in net.modules():
         reset = getattr(module, "reset", None)

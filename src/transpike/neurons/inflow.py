@@ -1,6 +1,6 @@
-"""What a layer's kernel does to its current before the neuron takes it: a factor, a bias, a second current.
+"""Operations on a layer's current inside the neuron's kernel: a factor, a bias, a second current.
 
-They are what a convolution's bias and a skip connection are. In the kernel they cost no pass over memory of their own.
+A convolution's bias and a skip connection are such operations. In the kernel they need no separate pass over memory.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor
 
 from transpike.neurons.kernels.track_reference import Feed, Pattern
 
-__all__ = ["Inflow"]
+__all__ = ["Inflow", "pattern"]
 
 
 @dataclass(frozen=True)
 class Inflow:
-    """What becomes of a current: ``z * scale + shift * shares[t] + other * factor``, each left out where None.
+    """An operation on a current: ``z * scale + shift * shares[t] + other * factor``. Parts that are None are left out.
 
-    Every product and every sum is rounded on its own, to float32 (float64 for float64).
+    Every product and every sum is rounded separately, to float32 (float64 for float64).
 
     Args:
-        scale: broadcasts against one sample.
-        shift: likewise.
-        shares: of ``shift``, one a step; as by default 1 at each.
+        scale: a factor that broadcasts against one sample.
+        shift: a constant that broadcasts against one sample.
+        shares: factors of ``shift``, one for each step. By default each is 1.
         other: a second current ``[T, N, *]``.
-        factor: of ``other``; broadcasts against one sample.
+        factor: the factor of ``other``, which broadcasts against one sample.
 
     Example:
         >>> inflow = Inflow(shift=torch.tensor([1.0]), shares=(0.5, 0.0), other=torch.ones(2, 1, 1))
@@ -43,23 +43,26 @@ class Inflow:
     factor: Tensor | None = None
 
     def apply(self, z: Tensor) -> Tensor:
-        """The current ``[T, N, *]``, by PyTorch operations."""
+        """Return the resulting current ``[T, N, *]``, computed by PyTorch operations."""
         z = z if z.dtype == torch.float64 else z.float()
         if self.scale is not None:
             z = z * self.scale.to(z.dtype)
         if self.shift is not None:
             shift = self.shift.to(z.dtype)
-            shares = torch.tensor(self._shares(len(z)), dtype=z.dtype, device=z.device)
-            z = z + shift * shares.view(len(z), *(1,) * (z.ndim - 1))
+            if self.shares:
+                shares = torch.tensor(self.shares, dtype=z.dtype, device=z.device)
+                shift = shift * shares.view(len(z), *(1,) * (z.ndim - 1))
+            z = z + shift
         if self.other is not None:
             other = self.other.to(z.dtype)
             z = z + (other if self.factor is None else other * self.factor.to(z.dtype))
         return z
 
     def feed(self, source: Tensor) -> Feed | None:
-        """The same for a kernel that reads ``source`` [T, N, \\*], dense; None where no kernel can do it.
+        """Return the same for a kernel that reads ``source`` [T, N, \\*], dense. None if no kernel can do it.
 
-        It can where each factor varies along one axis, and the second current lies in memory as the first does.
+        A kernel can do it if each factor varies along one axis, and the second current has the memory layout of the
+        first.
         """
         other, factor = self.other, self.factor
         if other is not None:
@@ -70,10 +73,10 @@ class Inflow:
             factor = source.new_ones(()) if factor is None else factor
         patterns = []
         for values in (self.scale, self.shift, factor):
-            pattern = None if values is None else _pattern(values, source)
-            if pattern is None and values is not None:
+            found = None if values is None else pattern(values, source)
+            if found is None and values is not None:
                 return None
-            patterns.append(pattern)
+            patterns.append(found)
         scale, shift, by = patterns
         return Feed(scale, shift, self._shares(len(source)), other, by)
 
@@ -81,8 +84,11 @@ class Inflow:
         return tuple(self.shares) or (1.0,) * steps
 
 
-def _pattern(values: Tensor, source: Tensor) -> Pattern | None:
-    """What broadcasts against one sample of ``source`` [T, N, \\*], by its place in memory."""
+def pattern(values: Tensor, source: Tensor) -> Pattern | None:
+    """Return values that broadcast against one sample of ``source`` [T, N, \\*], by their place in memory.
+
+    None if they vary along several axes.
+    """
     dtype = torch.float64 if source.dtype == torch.float64 else torch.float32
     along = [axis for axis in range(-values.ndim, 0) if values.shape[axis] > 1]
     flat = values.detach().to(dtype).reshape(-1)

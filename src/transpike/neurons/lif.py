@@ -1,8 +1,8 @@
 """The nodes: integrate-and-fire, leaky, parametric, ternary amplifying, and the DCT-SNN paper's.
 
 The constructors take SpikingJelly's keywords, so that its networks accept these nodes by ``spiking_neuron=``.
-In each equation ``s = [h >= v_threshold]``, and after a spike ``v = v_reset``, or ``v = h - v_threshold`` if `v_reset`
-is None; else ``v = h``.
+In each equation ``s = [h >= v_threshold]``. After a spike ``v = v_reset``, or ``v = h - v_threshold`` if `v_reset`
+is None. Without a spike ``v = h``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ SIGMOID = Sigmoid()
 class IFNode(SpikingNode):
     """Integrate and fire: ``h[t] = v[t-1] + x[t]``. For the arguments see `SpikingNode`.
 
-    >>> IFNode(v_reset=None, step_mode="m")(torch.tensor([[0.6], [0.6], [0.9]])).flatten()
-    tensor([0., 1., 1.])
+    Example:
+        >>> IFNode(v_reset=None, step_mode="m")(torch.tensor([[0.6], [0.6], [0.9]])).flatten()
+        tensor([0., 1., 1.])
     """
 
     def __init__(
@@ -54,17 +55,18 @@ class LIFNode(SpikingNode):
         h[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau      decay_input=True
         h[t] = v[t-1] - (v[t-1] - v_reset) / tau + x[t]        decay_input=False
 
-    (v_reset counts as 0 if None). BSD's Eq. 2, ``U[n] = beta U[n-1] + (1 - beta) I[n]``, is the first with
-    ``tau = 1 / (1 - beta)``; the ``u = u/2 + x`` of its ResNet-19 code is the second with tau 2.
+    (A v_reset of None counts as 0.) BSD's Eq. 2, ``U[n] = beta U[n-1] + (1 - beta) I[n]``, is the first form with ``tau
+    = 1 / (1 - beta)``. The ``u = u/2 + x`` of its ResNet-19 code is the second form with tau 2.
 
     Args:
         tau: membrane time constant in steps, above 1.
-        decay_input: whether the input decays too, so that a constant input is where the membrane tends.
+        decay_input: whether the input decays too, so that the membrane tends to a constant input.
 
     For the other arguments see `SpikingNode`.
 
-    >>> LIFNode(step_mode="m")(torch.tensor([[1.5], [1.5], [1.5]])).flatten()
-    tensor([0., 1., 0.])
+    Example:
+        >>> LIFNode(step_mode="m")(torch.tensor([[1.5], [1.5], [1.5]])).flatten()
+        tensor([0., 1., 0.])
     """
 
     def __init__(
@@ -104,15 +106,16 @@ class ParametricLIFNode(SpikingNode):
     """`LIFNode` with one learned time constant per layer, ``1 / tau = sigmoid(w)`` (Fang et al., ICCV 2021).
 
     Args:
-        init_tau: the time constant to start from, above 1.
+        init_tau: the initial time constant, above 1.
         decay_input: as in `LIFNode`.
 
     For the other arguments see `SpikingNode`.
 
-    >>> node = ParametricLIFNode(init_tau=4.0, step_mode="m")
-    >>> node(torch.tensor([[1.0], [3.0]])).sum().backward()
-    >>> bool(node.w.grad > 0)
-    True
+    Example:
+        >>> node = ParametricLIFNode(init_tau=4.0, step_mode="m")
+        >>> node(torch.tensor([[1.0], [3.0]])).sum().backward()
+        >>> bool(node.w.grad > 0)
+        True
     """
 
     def __init__(
@@ -146,27 +149,29 @@ class ParametricLIFNode(SpikingNode):
 
 
 class TSANode(SpikingNode):
-    """Ternary self-amplifying neuron, trainable: the neuron of CSS without silent period or rectification::
+    """Ternary self-amplifying neuron, trainable: the neuron of CSS without silent steps or rectification::
 
         h[t] = beta v[t-1] + x[t]
         s[t] = 1 if h >= v_threshold / 2, -1 if h <= -v_threshold / 2, else 0
         v[t] = h - v_threshold s
 
-    so that the train, read as ``sum_t beta^(T-1-t) v_threshold s[t]``, differs from the input read in the same way
-    by the last membrane alone. It is linear but for the saturation of the spikes; conversion's neuron, which tracks
-    ReLU, is in `transpike.neurons.tsa`.
+    So the train, read as ``sum_t beta^(T-1-t) v_threshold s[t]``, differs from the input, read in the same way, only by
+    the last membrane. The neuron is linear except for the saturation of the spikes. The neuron of conversion, which
+    tracks ReLU, is in `transpike.neurons.tsa`.
 
     Args:
-        beta: amplification per step, at least 1; to 3 the residual of a value within range stays within half a spike.
+        beta: amplification in each step, at least 1. Up to 3, the residual of a value within range stays within half a
+            spike.
         v_threshold: amplitude of a spike in units of the input.
-        surrogate_function: applied at both thresholds, ``f(h - v_threshold/2)`` and ``f(-h - v_threshold/2)``; by
-            default the rectangle of width v_threshold, which makes the pair the straight-through estimator.
+        surrogate_function: applied at both thresholds, ``f(h - v_threshold/2)`` and ``f(-h - v_threshold/2)``. The
+            default is the rectangle of width v_threshold, which makes the pair the straight-through estimator.
 
-    For the other arguments see `SpikingNode`. Through the reset the gradient of the past is damped where the surrogate
-    is wide; with ``detach_reset=True`` it grows as beta^t, as the code's own weights do.
+    For the other arguments see `SpikingNode`. The reset damps the gradient of the past where the surrogate is wide.
+    With ``detach_reset=True`` it grows as beta^t, like the weights of the code.
 
-    >>> TSANode(step_mode="m")(torch.tensor([[0.7], [0.0], [0.0]])).flatten()
-    tensor([ 1., -1.,  1.])
+    Example:
+        >>> TSANode(step_mode="m")(torch.tensor([[0.7], [0.0], [0.0]])).flatten()
+        tensor([ 1., -1.,  1.])
     """
 
     def __init__(
@@ -206,8 +211,8 @@ class DCTLIFNode(SpikingNode):
 
         u[t] = leak u[t-1] - v_threshold o[t-1] + x[t],   o[t] = [u[t] >= v_threshold]
 
-    With ``leak_when="silent"``, as in Algorithm 1, a neuron that has just fired does not leak. The membrane `v` is what
-    the next step adds to: leak and reset are done. A layer fires on the membrane of the same step.
+    With ``leak_when="silent"``, as in Algorithm 1, a neuron that has just fired does not leak. The membrane `v` is the
+    one to which the next step adds, after leak and reset. A layer fires on the membrane of the same step.
 
     Args:
         leak: factor per step, in (0, 1]; 0.9901 in the paper.
@@ -217,8 +222,9 @@ class DCTLIFNode(SpikingNode):
 
     For the other arguments see `SpikingNode`.
 
-    >>> DCTLIFNode(step_mode="m")(torch.tensor([[0.6], [0.6], [0.8]])).flatten()
-    tensor([0., 1., 0.])
+    Example:
+        >>> DCTLIFNode(step_mode="m")(torch.tensor([[0.6], [0.6], [0.8]])).flatten()
+        tensor([0., 1., 0.])
     """
 
     def __init__(

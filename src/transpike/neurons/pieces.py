@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from transpike.neurons import tsa
-from transpike.neurons.kernels.track_reference import Carried, Final
+from transpike.neurons.inflow import Inflow
+from transpike.neurons.kernels.track_reference import Carried, Feed, Final
 from transpike.neurons.tsa import RELU, Code, Piecewise
 
 __all__ = ["Accumulated", "Change", "Pieces", "joined", "kept"]
@@ -32,8 +33,8 @@ class Pieces:
 
     Example:
         >>> pieces = Pieces(Code(steps=4, beta=2.0, silent=1))
-        >>> z = torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0])[:, None]  # the last step is silent
-        >>> pieces(z[:2]).flatten().tolist(), pieces(z[2:]).flatten().tolist()
+        >>> z = torch.tensor([0.0, 1.0, 0.0, -1.0])[:, None]
+        >>> pieces(z[:2]).flatten().tolist(), pieces(z[2:4], idle=1).flatten().tolist()
         ([1.0], [-1.0, -1.0, 1.0])
     """
 
@@ -46,21 +47,26 @@ class Pieces:
     state: Tensor | None = field(default=None, init=False)
 
     @torch.no_grad()
-    def __call__(self, rows: Tensor) -> Tensor:
-        """The digits [k, N, \\*] of the next steps, for rows [steps, N, \\*]; k is less by the steps that are silent.
+    def __call__(self, rows: Tensor, *, idle: int = 0, inflow: Inflow | None = None, inplace: bool = False) -> Tensor:
+        """The digits [k, N, \\*] of the next steps; k is less than these by the steps that are silent.
 
-        Rows are zero for currents after the last of the T, and the last estimate for estimates.
+        Args:
+            rows: of the next steps, [steps, N, \\*]; of estimates at least one.
+            idle: steps behind these, in which no current comes and the last estimate holds on.
+            inflow: what becomes of each current before.
+            inplace: let the digits overwrite ``rows``.
         """
-        backend, source, self.state = _laid_out(rows, self.state, 2)
-        silent = max(self.code.silent - self.step, 0)
-        spikes = tsa._allocate(max(len(source) - silent, 0), source[0], source.dtype)
-        if rows.numel():
+        backend, source, feed, self.state = _laid_out(rows, self.state, 2, inflow)
+        fired = max(len(rows) + idle - max(self.code.silent - self.step, 0), 0)
+        reuse = (inplace or source.data_ptr() != rows.data_ptr()) and fired <= len(source)
+        spikes = source[:fired] if reuse else tsa._allocate(fired, self.state[0], source.dtype)
+        if self.state.numel() and len(rows) + idle:
             tables = tsa._tables(self.code, self.function, self.unit, self.gain)
             nothing = Final(empty := source.new_empty(0), empty)
-            carried = Carried(tsa._flat(self.state), self.step)
+            carried = Carried(tsa._flat(self.state), self.step, idle)
             given = (tsa._flat(source), tsa._flat(spikes), nothing, tables)
-            backend.track(*given, accumulated=self.accumulated, carried=carried)
-        self.step += len(rows)
+            backend.track(*given, accumulated=self.accumulated, feed=feed, carried=carried)
+        self.step += len(rows) + idle
         return spikes.to(rows.dtype)
 
     def ended(self) -> tuple[Tensor, Tensor]:
@@ -98,16 +104,25 @@ class Accumulated:
     state: Tensor | None = field(default=None, init=False)
 
     @torch.no_grad()
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Sums [steps, N, \\*] after each of the next steps, for currents [steps, N, \\*]."""
-        backend, source, self.state = _laid_out(rows, self.state, 1)
-        held = tsa._allocate(len(rows), source[0], tsa._state(source))
-        if rows.numel():
-            units = self.worths[self.step : self.step + len(rows)]
+    def __call__(self, rows: Tensor, *, idle: int = 0, inflow: Inflow | None = None, inplace: bool = False) -> Tensor:
+        """Sums [steps + idle, N, \\*] after each of the next steps, for currents [steps, N, \\*].
+
+        Args:
+            rows: currents.
+            idle: steps behind these, in which no current comes.
+            inflow: what becomes of each current before.
+            inplace: let the sums overwrite ``rows``.
+        """
+        backend, source, feed, self.state = _laid_out(rows, self.state, 1, inflow)
+        steps, dtype = len(rows) + idle, self.state.dtype
+        reuse = (inplace or source.data_ptr() != rows.data_ptr()) and source.dtype == dtype and not idle
+        held = source if reuse else tsa._allocate(steps, self.state[0], dtype)
+        if held.numel():
+            units = self.worths[self.step : self.step + steps]
             carried = Carried(tsa._flat(self.state), self.step)
             given = (tsa._flat(source), tsa._flat(held))
-            backend.accumulate(*given, beta=self.beta, units=units, gain=self.gain, carried=carried)
-        self.step += len(rows)
+            backend.accumulate(*given, beta=self.beta, units=units, gain=self.gain, feed=feed, carried=carried)
+        self.step += steps
         return held
 
     def rebatch(self, change: Change) -> None:
@@ -140,11 +155,16 @@ def joined(parts: Sequence[Tensor], *, axis: int) -> Tensor:
     return rows.permute([order.index(k) for k in range(parts[0].ndim)])
 
 
-def _laid_out(rows: Tensor, state: Tensor | None, values: int) -> tuple[ModuleType, Tensor, Tensor]:
-    """The backend, and rows in the layout of the state [values, N, \\*], which is that of the first rows there were."""
-    backend, source = tsa._prepare(rows, rows=len(rows))
+def _laid_out(
+    rows: Tensor, state: Tensor | None, values: int, inflow: Inflow | None
+) -> tuple[ModuleType, Tensor, Feed, Tensor]:
+    """The backend, rows in the layout of the state [values, N, \\*], which is that of the first rows there were, and
+    what the kernel is to make of them."""
+    backend, source, feed = tsa._fed(rows, inflow if len(rows) else None, rows=len(rows))
     if state is None:
-        return backend, source, tsa._allocate(values, source[0], tsa._state(source))
+        return backend, source, feed, tsa._allocate(values, source[0], tsa._state(source))
     if state.stride()[1:] != source.stride()[1:]:
+        source = inflow.apply(rows) if inflow and len(rows) else source
         source = tsa._allocate(len(source), state[0], source.dtype).copy_(source)
-    return backend, source, state
+        feed = Feed()
+    return backend, source, feed, state

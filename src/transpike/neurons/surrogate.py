@@ -1,10 +1,10 @@
-"""Surrogate gradients: a step forward, the derivative of a smooth `primitive` backward.
+"""Surrogate gradients: a step in the forward pass, the derivative of a smooth `primitive` in the backward pass.
 
-A surrogate is called with the membrane's distance ``x = h - v_threshold`` to the threshold. Each is a value (frozen,
-comparable, copied for free) and carries the three numbers from which the fused kernels compute it:
-``derivative(x) = height * shape(slope * x)``.
+A surrogate is called with the membrane's distance ``x = h - v_threshold`` from the threshold. Each is a value (frozen,
+comparable, free to copy). It has the three numbers from which the fused kernels compute it: ``derivative(x) = height *
+shape(slope * x)``.
 
-NaN is passed on and not called silence, so that a network that has diverged shows it in its loss.
+NaN is passed on and does not count as no spike, so that the loss of a diverged network shows it.
 """
 
 from __future__ import annotations
@@ -48,31 +48,31 @@ class _Step(torch.autograd.Function):
 
 
 class Surrogate(ABC):
-    """A Heaviside step whose gradient is that of `primitive`."""
+    """A Heaviside step with the gradient of `primitive`."""
 
     shape: ClassVar[int]
-    """Which of the kernels' shapes this is: 0 ATan, 1 sigmoid, 2 triangle, 3 rectangle."""
+    """The number of the shape in the kernels: 0 ATan, 1 sigmoid, 2 triangle, 3 rectangle."""
 
     @property
     @abstractmethod
     def slope(self) -> float:
-        """Factor on x inside the shape."""
+        """The factor on x inside the shape."""
 
     @property
     @abstractmethod
     def height(self) -> float:
-        """Factor on the shape."""
+        """The factor on the shape."""
 
     @abstractmethod
     def primitive(self, x: Tensor) -> Tensor:
-        """The smooth function whose derivative stands in for the step's."""
+        """Return the smooth function whose derivative replaces the derivative of the step."""
 
     @abstractmethod
     def derivative(self, x: Tensor) -> Tensor:
-        """Derivative of `primitive`."""
+        """Return the derivative of `primitive`."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """1 where ``x >= 0``, else 0; gradient: `derivative`."""
+        """Return 1 where ``x >= 0``, otherwise 0. The gradient is `derivative`."""
         spike: Tensor = _Step.apply(x, self)
         return spike
 
@@ -86,8 +86,9 @@ def _positive(owner: Surrogate, **values: float) -> None:
 class ATan(Surrogate):
     """``g(x) = arctan(pi/2 alpha x) / pi + 1/2``; ``g'(x) = alpha/2 / (1 + (pi/2 alpha x)^2)`` (Fang et al., 2021).
 
-    >>> ATan().derivative(torch.tensor([0.0]))
-    tensor([1.])
+    Example:
+        >>> ATan().derivative(torch.tensor([0.0]))
+        tensor([1.])
     """
 
     alpha: float = 2.0
@@ -115,8 +116,9 @@ class ATan(Surrogate):
 class Sigmoid(Surrogate):
     """``g(x) = sigmoid(alpha x)``; ``g'(x) = alpha g(x) (1 - g(x))``.
 
-    >>> Sigmoid(alpha=4.0).derivative(torch.tensor([0.0]))
-    tensor([1.])
+    Example:
+        >>> Sigmoid(alpha=4.0).derivative(torch.tensor([0.0]))
+        tensor([1.])
     """
 
     alpha: float = 4.0
@@ -148,8 +150,9 @@ class Triangular(Surrogate):
     DCT-SNN, supplement Eq. 11: gamma 0.3 and ``width = v_threshold``, as ``|u / v_th - 1| = |x| / v_th``.
     TET's ResNet-19: gamma 1, width 1. The primitive rises from 0 to ``gamma * width``.
 
-    >>> Triangular(gamma=0.3, width=2.0).derivative(torch.tensor([-3.0, 0.0, 1.0]))
-    tensor([0.0000, 0.3000, 0.1500])
+    Example:
+        >>> Triangular(gamma=0.3, width=2.0).derivative(torch.tensor([-3.0, 0.0, 1.0]))
+        tensor([0.0000, 0.3000, 0.1500])
     """
 
     gamma: float = 1.0
@@ -181,8 +184,9 @@ class Rectangular(Surrogate):
 
     At the two thresholds of a ternary neuron of amplitude `width` it adds up to the straight-through estimator.
 
-    >>> Rectangular(width=0.5).derivative(torch.tensor([0.2, 0.3]))
-    tensor([2., 0.])
+    Example:
+        >>> Rectangular(width=0.5).derivative(torch.tensor([0.2, 0.3]))
+        tensor([2., 0.])
     """
 
     width: float = 1.0
@@ -210,8 +214,9 @@ class Rectangular(Surrogate):
 class Ternary:
     """``s(x) = f(x - threshold) - f(-x - threshold)`` for any binary surrogate f: 1, 0 or -1.
 
-    >>> Ternary(Rectangular(), threshold=0.5)(torch.tensor([-0.7, 0.2, 0.5]))
-    tensor([-1.,  0.,  1.])
+    Example:
+        >>> Ternary(Rectangular(), threshold=0.5)(torch.tensor([-0.7, 0.2, 0.5]))
+        tensor([-1.,  0.,  1.])
     """
 
     binary: Surrogate
@@ -221,9 +226,9 @@ class Ternary:
         return self.binary(x - self.threshold) - self.binary(-x - self.threshold)
 
     def primitive(self, x: Tensor) -> Tensor:
-        """The smooth staircase."""
+        """Return the smooth staircase."""
         return self.binary.primitive(x - self.threshold) - self.binary.primitive(-x - self.threshold)
 
     def derivative(self, x: Tensor) -> Tensor:
-        """Derivative of `primitive`."""
+        """Return the derivative of `primitive`."""
         return self.binary.derivative(x - self.threshold) + self.binary.derivative(-x - self.threshold)

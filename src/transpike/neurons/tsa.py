@@ -1,4 +1,4 @@
-"""The tracking neuron of CSS conversion: functions from currents to signed spikes, and the code they are written in.
+"""The tracking neuron of CSS conversion: functions from currents to signed spikes, and their code.
 
 The code is a signed-digit number of radix beta, most significant digit first. A value ``a``, in units of the spike
 amplitude theta, is a train ``s`` with ``a = sum_t beta^(T-1-t) s[t]``. See "Canonic Signed Spike Coding" (CSS):
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from transpike.errors import ConfigError
-from transpike.neurons.inflow import Inflow
+from transpike.neurons.inflow import Inflow, pattern
 from transpike.neurons.kernels import memory, track_reference
-from transpike.neurons.kernels.track_reference import Digits, Feed, Final, Tables
+from transpike.neurons.kernels.track_reference import Clip, Digits, Feed, Final, Tables
 
 __all__ = [
     "IDENTITY",
@@ -46,13 +46,13 @@ class Code:
 
     Args:
         steps: T, the number of digits.
-        beta: the radix, at least 1; at 1 all steps weigh the same, as in rate coding. Digits represent every value
-            without gaps up to beta = 3 for ternary spikes, and up to 2L + 1 if the levels are all the integers to L.
-        silent: steps a neuron listens before it first fires.
-        levels: magnitudes a spike may have, increasing integers from 1.
+        beta: the radix, at least 1. With 1 all steps weigh the same, as in rate coding. Digits represent every value
+            without gaps up to beta = 3 for ternary spikes, and up to 2L + 1 if the levels are all integers to L.
+        silent: the number of steps in which a neuron receives input before it first fires.
+        levels: the magnitudes of spikes, increasing integers from 1.
         signed: whether a spike may be negative.
-        start: where the membrane starts, as a share of a unit: digit k is fired at ``k - start``. By default 0.5,
-            which rounds to the nearest digit; without negative spikes 0, which never overshoots.
+        start: the first membrane potential, as a share of a unit. Digit k fires from ``k - start``. The default is 0.5,
+            which rounds to the nearest digit. Without negative spikes it is 0, which never overshoots.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -98,7 +98,7 @@ class Piecewise:
     leaky ReLU and ``high = 6 / theta`` ReLU6.
 
     Raises:
-        ConfigError: if ``low`` exceeds ``high`` or a value is not a number.
+        ConfigError: ``low`` exceeds ``high``, or a value is not a number.
     """
 
     slope: float = 0.0
@@ -120,12 +120,12 @@ IDENTITY = Piecewise(slope=1.0)
 
 @dataclass(frozen=True)
 class Tracked:
-    """What `track` returns.
+    """The result of `track`.
 
     Args:
-        spikes: ``[T, N, *]``, digits in {0, ±levels}, in the input's data type and memory format.
-        residual: ``[N, *]``, what the train misses of the target, in units of theta: ``target - decode(spikes)``.
-            None unless requested, like the target.
+        spikes: ``[T, N, *]``, digits in {0, ±levels}, in the input's dtype and memory format.
+        residual: ``[N, *]``, the target minus the decoded train, in units of theta: ``target - decode(spikes)``. None
+            unless requested, like the target.
         target: ``[N, *]``, the function of the whole input, in units of theta.
     """
 
@@ -142,6 +142,7 @@ def track(
     function: Piecewise = RELU,
     accumulated: bool = False,
     unit: float | None = None,
+    relative: Tensor | None = None,
     gain: float = 1.0,
     inflow: Inflow | None = None,
     inplace: bool = False,
@@ -156,26 +157,29 @@ def track(
         s &= \text{nearest digit to } (f_t(H) - G) / \beta^{Ts} \quad \text{if } t \ge Ts \\
         G &\leftarrow G + \beta^{Ts} s, \qquad \text{emit } s \text{ as output step } t - Ts
 
-    where ``f_t(h) = f(c h) / c`` with ``c = beta^(T-1-t)`` is the function at the scale of the final value. Ties go
-    away from zero: ternary spikes fire at ``|o| >= beta^Ts / 2``. If ``|z_t| <= (2L + 1 - beta) beta^Ts / 2`` for
-    all t and the first Ts steps accumulate at most ``beta^Ts / 2``, then the final residual is at most 1/2, for
-    levels 1 ... L and a homogeneous function of Lipschitz constant at most 1.
+    ``f_t(h) = f(c h) / c`` with ``c = beta^(T-1-t)`` is the function at the scale of the final value. Ties go away from
+    zero: ternary spikes fire at ``|o| >= beta^Ts / 2``. The final residual is at most 1/2 under the following
+    conditions: ``|z_t| <= (2L + 1 - beta) beta^Ts / 2`` for all t, the first Ts steps accumulate at most ``beta^Ts /
+    2``, the levels are 1 ... L, and the function is homogeneous with a Lipschitz constant of at most 1.
 
     Args:
         z: input currents ``[T, N, *]`` in units of theta, or the accumulated input H ``[T + Ts, N, *]``, or running
-            estimates ``[T, N, *]`` of what is tracked (see `estimate`), NaN where there is none yet.
+            estimates ``[T, N, *]`` of the tracked value (see `estimate`), with NaN where there is none yet.
         code: steps, radix, silent steps and digits.
-        function: what to track. Any other positively homogeneous function (a maximum over a window, PReLU) is
-            applied to `accumulate`'s result by the caller, then tracked with ``accumulated=True`` and `IDENTITY`.
+        function: the function to track. The caller applies any other positively homogeneous function (a maximum over a
+            window, PReLU) to the result of `accumulate`, and then tracks with ``accumulated=True`` and `IDENTITY`.
         accumulated: whether ``z`` is the accumulated input.
-        unit: theta in the units of the estimates, if ``z`` holds such.
-        gain: multiplies each current, if ``z`` holds currents.
-        inflow: what becomes of each current before.
-        inplace: let the spikes overwrite ``z``, which saves allocating them.
+        unit: theta in the units of the estimates, if ``z`` holds estimates, or of ``function``, with ``relative``.
+        relative: amplitudes of the channels, which broadcast against one sample. With them, ``function`` is of real
+            values, and the tracked value is its value at the `estimate` of the currents, divided by them.
+        gain: a factor of each current, if ``z`` holds currents.
+        inflow: an operation on each current before.
+        inplace: whether spikes may overwrite ``z``, which saves memory.
         final: whether to return the final residual and target too.
 
     Raises:
-        ValueError: if ``z`` has not the number of steps that ``code`` says, or is not a floating-point tensor.
+        ConfigError: The dtype of ``z`` does not hold all levels.
+        ValueError: ``z`` does not have the number of steps of ``code``, or is not a floating-point tensor.
 
     Example:
         >>> z = torch.tensor([0.0, 1.0, 0.0, -1.0])[:, None]  # 2^2 - 2^0 = 3 = 2^3 - 2^2 - 2^1 + 2^0
@@ -185,16 +189,27 @@ def track(
     """
     rows = code.steps + (code.silent if accumulated else 0)
     backend, source, feed = _fed(z, inflow, rows=rows)
+    clip: Clip | None = None
+    if relative is not None and unit is not None:
+        if (spread := pattern(relative, source)) is None:
+            known = estimate(z, beta=code.beta, unit=unit, gain=gain, inflow=inflow, inplace=inplace)
+            known = function(known).div_(relative)
+            fired = track(known, code=code, function=IDENTITY, unit=unit, inplace=True, final=final)
+            return replace(fired, spikes=fired.spikes.to(z.dtype))
+        worths = _units(code.beta, unit, code.steps)
+        clip, function = Clip(worths, function.slope, function.low, function.high, spread), IDENTITY
     if code.levels[-1] > 2 / torch.finfo(z.dtype).eps:
-        raise ValueError(f"{z.dtype} does not hold the integers to {code.levels[-1]}, the highest level: use float32")
+        raise ConfigError(
+            f"{z.dtype} does not hold all integers to {code.levels[-1]}, the highest of a spike; use torch.float32."
+        )
     reuse = inplace or source.data_ptr() != z.data_ptr()
     spikes = source[: code.steps] if reuse else _allocate(code.steps, source[0], source.dtype)
     ends = [_allocate(1, source[0], _state(z)) for _ in range(2)] if final else []
     if z.numel():
         places = Final(*(_flat(end)[0] for end in ends)) if final else Final(nothing := source.new_empty(0), nothing)
         tables = _tables(code, function, unit, gain)
-        heard = accumulated or unit is not None
-        backend.track(_flat(source), _flat(spikes), places, tables, accumulated=heard, feed=feed)
+        heard = accumulated or (unit is not None and clip is None)
+        backend.track(_flat(source), _flat(spikes), places, tables, accumulated=heard, feed=feed, clip=clip)
     spikes = spikes.to(z.dtype)
     return Tracked(spikes, *(end[0] for end in ends)) if final else Tracked(spikes)
 
@@ -206,15 +221,15 @@ def accumulate(z: Tensor, *, beta: float, silent: int, gain: float = 1.0, inflow
     Args:
         z: currents ``[T, N, *]`` in units of theta.
         beta: the radix.
-        silent: Ts, how many steps follow the last current.
-        gain: multiplies each current.
-        inflow: what becomes of each current before.
+        silent: Ts, the number of steps after the last current.
+        gain: a factor of each current.
+        inflow: an operation on each current before.
 
     Returns:
         H, ``[T + Ts, N, *]``, float32 (float64 for float64 currents), in the memory format of ``z``.
 
     Raises:
-        ValueError: if ``z`` is not a floating-point tensor with time first.
+        ValueError: ``z`` is not a floating-point tensor with time first.
 
     Example:
         >>> accumulate(torch.ones(2, 1), beta=2.0, silent=1).flatten().tolist()
@@ -231,21 +246,21 @@ def accumulate(z: Tensor, *, beta: float, silent: int, gain: float = 1.0, inflow
 def estimate(
     z: Tensor, *, beta: float, unit: float, gain: float = 1.0, inflow: Inflow | None = None, inplace: bool = False
 ) -> Tensor:
-    """Running estimates of what currents or trains say: ``sum_(i <= t) unit beta^(T-1-i) gain z[i]``.
+    """Return running estimates of the values of currents or trains: ``sum_(i <= t) unit beta^(T-1-i) gain z[i]``.
 
     Args:
         z: currents or trains ``[T, N, *]``.
         beta: the radix.
-        unit: the worth of one in the last step.
-        gain: multiplies each current.
-        inflow: what becomes of each current before.
-        inplace: let the estimates overwrite ``z``, which saves allocating them.
+        unit: the value of 1 in the last step.
+        gain: a factor of each current.
+        inflow: an operation on each current before.
+        inplace: whether the estimates may overwrite ``z``, which saves memory.
 
     Returns:
         Estimates ``[T, N, *]``, float32 (float64 for float64), in the memory format of ``z``; the last is the value.
 
     Raises:
-        ValueError: if ``z`` is not a floating-point tensor with time first.
+        ValueError: ``z`` is not a floating-point tensor with time first.
 
     Example:
         >>> estimate(torch.tensor([[1.0], [0.0], [-1.0]]), beta=2.0, unit=0.5).flatten().tolist()
@@ -262,11 +277,11 @@ def estimate(
 
 @torch.no_grad()
 def change(estimates: Tensor, *, weights: Sequence[float]) -> Tensor:
-    """The currents whose running estimates are given: the inverse of `estimate`, written over them.
+    """Return the currents with these running estimates: the inverse of `estimate`, written over the estimates.
 
     Args:
         estimates: ``[T, N, *]``.
-        weights: what a current is worth at each step; at a step without worth nothing changes.
+        weights: the value of a current at each step. At a step with value 0 nothing changes.
 
     Example:
         >>> change(torch.tensor([[2.0], [2.0], [1.5]]), weights=(2.0, 1.0, 0.5)).flatten().tolist()
@@ -288,7 +303,7 @@ def change(estimates: Tensor, *, weights: Sequence[float]) -> Tensor:
 def encode(x: Tensor, *, code: Code) -> Tensor:
     """Write values as signed digits (Theorem 2 of CSS): no silent steps, negative digits always allowed.
 
-    The membrane starts at ``x / beta^T``; each step amplifies it by beta, fires the nearest digit and subtracts it.
+    The membrane starts at ``x / beta^T``. Each step amplifies it by beta, fires the nearest digit and subtracts it.
     The error is at most 1/2 for ``|x| <= L m + 1/2``, with ``m = sum_t beta^t`` and levels 1 ... L, as long as
     beta is at most 2L + 1.
 
@@ -300,7 +315,7 @@ def encode(x: Tensor, *, code: Code) -> Tensor:
         Digits ``[T, N, *]`` in {0, ±levels}, with the data type and memory format of ``x``.
 
     Raises:
-        ValueError: if ``x`` is not a floating-point tensor.
+        ValueError: ``x`` is not a floating-point tensor.
 
     Example:
         >>> encode(torch.tensor([3.0, -2.0]), code=Code(steps=3, beta=2.0)).T.tolist()
@@ -335,7 +350,7 @@ def decode(s: Tensor, *, beta: float) -> Tensor:
 
 
 def _prepare(z: Tensor, *, rows: int) -> tuple[ModuleType, Tensor]:
-    """The backend for ``z``, and ``z`` with time outermost in memory and in a data type the backend takes."""
+    """Return the backend for ``z``, and ``z`` with time outermost in memory and in a dtype of the backend."""
     if not z.is_floating_point() or z.ndim < 2 or len(z) != rows:
         raise ValueError(
             f"expected a floating-point tensor [{rows}, N, *] with time first, got {z.dtype} of shape {tuple(z.shape)}"
@@ -358,7 +373,7 @@ def _prepare(z: Tensor, *, rows: int) -> tuple[ModuleType, Tensor]:
 
 
 def _fed(z: Tensor, inflow: Inflow | None, *, rows: int) -> tuple[ModuleType, Tensor, Feed]:
-    """As `_prepare`, and what the kernel is to make of the currents; what it cannot is done to them before."""
+    """Return the result of `_prepare`, and the kernel's operation on the currents. Other parts are applied before."""
     backend, source = _prepare(z, rows=rows)
     if inflow is None:
         return backend, source, Feed()
@@ -372,7 +387,7 @@ def _state(z: Tensor) -> torch.dtype:
 
 
 def _allocate(rows: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """An empty ``[rows, *like.shape]`` in the memory format of ``like``."""
+    """Return an empty ``[rows, *like.shape]`` in the memory format of ``like``."""
     size = rows * like.numel()
     if like.device.type == "cpu" and dtype == torch.float32:
         flat = memory.empty([size])
@@ -382,7 +397,7 @@ def _allocate(rows: int, like: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """A view ``[T, neurons]`` of a tensor whose memory is that, whatever its format."""
+    """Return a view ``[T, neurons]`` of a tensor with this memory layout, in any format."""
     width = math.prod(x.shape[1:])
     return x.as_strided((len(x), width), (width, 1))
 
@@ -405,7 +420,7 @@ def _digits(levels: tuple[int, ...], *, scale: float, signed: bool = True, start
 
 
 def _units(beta: float, unit: float, steps: int) -> tuple[float, ...]:
-    """What one is worth at each step, where it is worth ``unit`` at the last."""
+    """Return the value of 1 at each step, if it is ``unit`` at the last."""
     return tuple(unit * beta**power for power in reversed(range(steps)))
 
 

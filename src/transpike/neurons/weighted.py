@@ -1,7 +1,7 @@
-"""The neuron of codes whose weights fall by no single ratio: soft reset, with a threshold that follows the weight.
+"""The neuron of codes whose weights have no single ratio: soft reset, with a threshold that follows the weight.
 
-Differential coding and phase coding are such codes; where weights fall by one ratio, `transpike.neurons.tsa.track` is
-the same neuron in the recursive form.
+Differential coding and phase coding are such codes. If weights fall by one ratio, `transpike.neurons.tsa.track` is the
+same neuron in recursive form.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["WeightedCode", "fire"]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedCode:
-    """How a value is written as a spike train of arbitrary weights.
+    """A code with arbitrary weights.
 
     Args:
-        weights: the worth of a unit spike at each of the T steps, in units of theta, above 0.
-        wait: steps a neuron listens before its first spike.
-        levels: magnitudes a spike may have, increasing integers.
-        rising: from which multiple of the step's worth each of them is fired.
-        signed: whether negative spikes take back what was sent.
+        weights: the value of a unit spike at each of the T steps, in units of theta, above 0.
+        wait: the number of silent steps before the first spike.
+        levels: the magnitudes of spikes, increasing integers.
+        rising: the multiple of the step's value from which each of them fires.
+        signed: whether negative spikes take back earlier ones.
     """
 
     weights: tuple[float, ...]
@@ -51,7 +51,7 @@ def fire(
     final: bool = False,
     state: Tensor | None = None,
 ) -> Tracked:
-    r"""Fire digits of what is still missed of ``function`` of the weighted input, each step in units of its worth.
+    r"""Fire the digits of ``function`` of the weighted input that the train still lacks, in units of each step's value.
 
     At step t = 0 ... T + Ts - 1, with weights w, a wait of Ts steps, everything in units of theta:
 
@@ -60,22 +60,22 @@ def fire(
         s &= \text{the largest level k with } |o| \ge \text{rising}_k, \text{with the sign of } o,
         \qquad G \leftarrow G + w_{t - Ts} s
 
-    No negative spike takes G below the least value of f. Without negative spikes, or so bounded, and for ReLU, it is
-    the soft-reset neuron of membrane V = H - G.
+    No negative spike takes G below the least value of f. Without negative spikes, or with this limit, and for ReLU, it
+    is the soft-reset neuron with membrane V = H - G.
 
     Args:
-        z: input currents ``[T, N, *]`` in units of theta; if ``accumulated``, what is to be said by each step instead,
-            ``[T, N, *]`` or ``[T + Ts, N, *]``, NaN where nothing is known yet.
+        z: input currents ``[T, N, *]`` in units of theta. If ``accumulated``, the value to represent after each step,
+            ``[T, N, *]`` or ``[T + Ts, N, *]``, with NaN where it is not known yet.
         code: weights, wait and digits.
-        function: what to say of H, in units of theta.
+        function: the function of H to represent, in units of theta.
         accumulated: see ``z``.
-        inplace: let the spikes overwrite ``z``.
+        inplace: whether spikes may overwrite ``z``.
         final: whether to return the final residual and target too, in units of theta.
-        state: ``[2, N, *]``: H and G before the first of these steps, of which ``code`` then has the weights alone;
-            those behind the last are written over it.
+        state: ``[2, N, *]``: H and G before the first of these steps. Then ``code`` has the weights of only these
+            steps, and H and G after the last step are written over it.
 
     Raises:
-        ValueError: if ``z`` has not the number of steps that ``code`` says, or is not a floating-point tensor.
+        ValueError: ``z`` does not have the number of steps of ``code``, or is not a floating-point tensor.
 
     Example:
         >>> code = WeightedCode(weights=(0.5, 0.25, 0.5, 0.25))
@@ -99,10 +99,10 @@ def fire(
 
 
 def backend(z: Tensor) -> ModuleType:
-    """What computes it: Numba for float32 on the CPU, else torch."""
+    """Return the backend: Numba for float32 on the CPU, otherwise torch."""
     if z.device.type != "cpu" or z.dtype != torch.float32:
         return weighted_reference
-    from transpike.neurons.kernels import weighted_cpu  # on first use, since Numba is slow to import
+    from transpike.neurons.kernels import weighted_cpu  # on first use, because Numba is slow to import
 
     return weighted_cpu
 

@@ -20,12 +20,13 @@ HOW = (
 def finetuning_words(tuned: Finetuning) -> str:
     """Summarise the result in a sentence or two.
 
-    >>> from transpike.results import Timed
-    >>> timed = [Timed(latency=8 + wait, interval=8 + wait, waits={"relu": wait}) for wait in (1, 0)]
-    >>> schedule = Schedule(weights="tuned", waits="at the limit", latency=8, silent=0, accuracy=0.5, agreement=0.5)
-    >>> names = dict(label="ternary", network="T8", images=64)
-    >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
-    '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps and the converted weights.'
+    Example:
+        >>> from transpike.results import Timed
+        >>> timed = [Timed(latency=8 + wait, interval=8 + wait, waits={"relu": wait}) for wait in (1, 0)]
+        >>> schedule = Schedule(weights="tuned", waits="at the limit", latency=8, silent=0, accuracy=0.5, agreement=0.5)
+        >>> names = dict(label="ternary", network="T8", images=64)
+        >>> finetuning_words(Finetuning(steps=8, before=timed[0], after=timed[1], schedules=(schedule,), **names))
+        '1 of 1 silent steps removed: latency 9 before, 8 after, 9 with fewer silent steps and the converted weights.'
     """
     before, after = tuned.before, tuned.after
     alone = untrained(tuned)

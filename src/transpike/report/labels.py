@@ -20,13 +20,14 @@ def label_schemes(schemes: Sequence[Scheme], words: Sequence[Words], places: Seq
             Settings with the same words are shown once. If there are several schemes, the scheme's name comes first.
         places: for each scheme, the thing that it belongs to, such as a network. The label names it if these differ.
 
-    >>> rate, fine = {"name": "rate", "steps": 32}, {"name": "fine", "levels": [1, 2], "steps": 8}
-    >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{"name": "Rate"}, {}, {"levels": "ternary"}])
-    ['Rate', 'fine, levels 1, 2', 'fine, ternary']
-    >>> label_schemes([rate, rate | {"steps": 64}], [{}, {}])
-    ['steps 32', 'steps 64']
-    >>> label_schemes([fine, fine], [{}, {}], places=["resnet20", "vgg16"])
-    ['resnet20, fine', 'vgg16, fine']
+    Example:
+        >>> rate, fine = {"name": "rate", "steps": 32}, {"name": "fine", "levels": [1, 2], "steps": 8}
+        >>> label_schemes([rate, fine, fine | {"levels": [1]}], [{"name": "Rate"}, {}, {"levels": "ternary"}])
+        ['Rate', 'fine, levels 1, 2', 'fine, ternary']
+        >>> label_schemes([rate, rate | {"steps": 64}], [{}, {}])
+        ['steps 32', 'steps 64']
+        >>> label_schemes([fine, fine], [{}, {}], places=["resnet20", "vgg16"])
+        ['resnet20, fine', 'vgg16, fine']
     """
     names = {scheme["name"] for scheme in schemes}
     labels = []

@@ -93,10 +93,11 @@ def build_page(runs: Sequence[Finished], *, title: str = "transpike report") -> 
         ConfigError: There is no run.
         DataError: A picture in a result is damaged.
 
-    >>> from transpike.results import Evaluation
-    >>> tested = Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.5, loss=0.9)
-    >>> "<h2>resnet20 on digits: 50.00 % of the test images right.</h2>" in build_page([Finished(tested)])
-    True
+    Example:
+        >>> from transpike.results import Evaluation
+        >>> tested = Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.5, loss=0.9)
+        >>> "<h2>resnet20 on digits: 50.00 % of the test images right.</h2>" in build_page([Finished(tested)])
+        True
     """
     if not runs:
         raise ConfigError("no result to report: give at least one folder with a results.json.")

@@ -15,7 +15,8 @@ FIGURES = (
     *("steps", "latency", "latency_zero_delay", "interval", "spike_bits", "train_bits", "accuracy", "loss_pp"),
     *("agreement", "logit_error", "spikes_per_neuron", "synops", "energy_uj", "images_per_second"),
 )
-HEADING = ("scheme", "settings", *FIGURES, "measures", "output_errors")
+EARLY = ("agreement", "changed", "accuracy", "steps", "latency", "energy_uj")
+HEADING = ("scheme", "settings", *FIGURES, "measures", "output_errors", *(f"early_{name}" for name in EARLY))
 
 
 def check_rows(path: Path) -> None:
@@ -31,7 +32,8 @@ def write_rows(result: Conversion, path: Path) -> Path:
     """Write a line for each network as CSV, the ANN first.
 
     A line has its scheme, its settings as JSON, and its figures as in `transpike.results.Row`, with those of outputs by
-    name as JSON. Figures that were not measured stay empty.
+    name as JSON. Columns that begin with ``early_`` are those of `transpike.results.Early` at the required agreement.
+    Figures that were not measured stay empty.
 
     Raises:
         ConfigError: The file cannot be written, or is another kind of file.
@@ -42,13 +44,14 @@ def write_rows(result: Conversion, path: Path) -> Path:
 def _lines(result: Conversion) -> list[Sequence[object]]:
     ann = result.ann
     known = {"accuracy": ann.accuracy, "energy_uj": ann.energy_uj, "images_per_second": ann.images_per_second}
-    return [["ann", "", *(known.get(name) for name in FIGURES), "", ""], *map(_line, result.rows)]
+    return [["ann", "", *(known.get(name) for name in FIGURES), "", "", *("" for _ in EARLY)], *map(_line, result.rows)]
 
 
 def _line(row: Row) -> Sequence[object]:
     settings = {name: value for name, value in row.scheme.items() if name != "name"}
     figures = [getattr(row, name) for name in FIGURES]
-    return [row.scheme["name"], json.dumps(settings), *figures, *_objects(row.measures, row.output_errors)]
+    early = [getattr(row.early[0], name) if row.early else "" for name in EARLY]
+    return [row.scheme["name"], json.dumps(settings), *figures, *_objects(row.measures, row.output_errors), *early]
 
 
 def _objects(*found: Mapping[str, float]) -> list[str]:

@@ -74,8 +74,9 @@ def least(rows: Iterable[Row], loss_pp: float) -> Row | None:
 def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points (cost, loss) that no other point beats in one and equals in the other, by increasing cost.
 
-    >>> front([(8, 1.0), (4, 2.0), (12, 1.5), (12, 0.5), (4, 3.0)])
-    [(4, 2.0), (8, 1.0), (12, 0.5)]
+    Example:
+        >>> front([(8, 1.0), (4, 2.0), (12, 1.5), (12, 0.5), (4, 3.0)])
+        [(4, 2.0), (8, 1.0), (12, 0.5)]
     """
     best: list[tuple[float, float]] = []
     for cost, loss in sorted(points):

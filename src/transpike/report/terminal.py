@@ -193,8 +193,9 @@ def _count(value: float) -> str:
 def summary(result: Evaluation) -> str:
     """Return the accuracy of a trained network, as the beginning of a sentence.
 
-    >>> summary(Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.95, loss=0.2))
-    'resnet20 on digits: 95.00% of 360 test images right'
+    Example:
+        >>> summary(Evaluation(model="resnet20", dataset="digits", images=360, accuracy=0.95, loss=0.2))
+        'resnet20 on digits: 95.00% of 360 test images right'
     """
     at = f" at T = {result.spiking.steps}" if result.spiking else ""
     return f"{result.model} on {result.dataset}: {result.accuracy:.2%} of {result.images} test images right{at}"

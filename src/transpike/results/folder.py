@@ -65,12 +65,13 @@ def read_result(folder: Path | str) -> Result:
         DataError: There is none, or it is damaged, of another version, or has a field that is unknown, missing or of
             the wrong type. The message names file and field.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.75, loss=0.5)
-    ...     path = write(Path(folder) / "results.json", tested)
-    ...     read_result(folder) == tested
-    True
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.75, loss=0.5)
+        ...     path = write(Path(folder) / "results.json", tested)
+        ...     read_result(folder) == tested
+        True
     """
     path = Path(folder) / "results.json"
     if not os.path.isfile(path):

@@ -23,12 +23,13 @@ class Limits:
         mean_latency: like latency, but averaged over images that stop when their answers are sure.
         agreement: the share of these answers that must equal those of full runs.
 
-    >>> print(Limits(latency=32, payload_bits=3))
-    latency 32, 3 payload bits per spike
-    >>> Limits(latency=32).keep(latency=40, payload_bits=1, energy=2.0)
-    False
-    >>> print(Limits(mean_latency=9))
-    mean latency 9 at an agreement of 0.99
+    Example:
+        >>> print(Limits(latency=32, payload_bits=3))
+        latency 32, 3 payload bits per spike
+        >>> Limits(latency=32).keep(latency=40, payload_bits=1, energy=2.0)
+        False
+        >>> print(Limits(mean_latency=9))
+        mean latency 9 at an agreement of 0.99
     """
 
     latency: Count | None = None

@@ -25,9 +25,10 @@ def provenance(verb: str, options: Mapping[str, object]) -> Run:
         verb: the command.
         options: the options as the command understood them.
 
-    >>> run = provenance("demo", {"seed": 0})
-    >>> run.verb, run.seed, run.directory == str(Path.cwd())
-    ('demo', 0, True)
+    Example:
+        >>> run = provenance("demo", {"seed": 0})
+        >>> run.verb, run.seed, run.directory == str(Path.cwd())
+        ('demo', 0, True)
     """
     seed = options.get("seed")
     return Run(

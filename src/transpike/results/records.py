@@ -57,8 +57,9 @@ class Mistake(DataError):
         path: such as "curves[2].power".
         problem: the part of the sentence after the path.
 
-    >>> str(Mistake("curves[2].power", " is missing.").within("features[1]"))
-    'features[1].curves[2].power is missing.'
+    Example:
+        >>> str(Mistake("curves[2].power", " is missing.").within("features[1]"))
+        'features[1].curves[2].power is missing.'
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -74,10 +75,11 @@ class Mistake(DataError):
 def check_lengths(place: str = "", /, **lists: Sequence[object]) -> None:
     """Raise an error if lists of the record at ``place`` do not have as many entries as the first of them.
 
-    >>> check_lengths("images[0]", steps=(1, 2), rebuilt=("a",))
-    Traceback (most recent call last):
-    ...
-    transpike.results.records.Mistake: images[0].rebuilt: expected 2 entries as in steps, found 1.
+    Example:
+        >>> check_lengths("images[0]", steps=(1, 2), rebuilt=("a",))
+        Traceback (most recent call last):
+        ...
+        transpike.results.records.Mistake: images[0].rebuilt: expected 2 entries as in steps, found 1.
     """
     (first, expected), *others = lists.items()
     for name, values in others:
@@ -109,20 +111,21 @@ def from_json(kind: type[Record], value: object) -> Record:
     Raises:
         Mistake: A field is unknown, missing, or of another type than its hint.
 
-    >>> @dataclass(frozen=True)
-    ... class Row:
-    ...     steps: Steps
-    ...     error: float = 0.0
-    >>> from_json(Row, {"steps": 4})
-    Row(steps=4, error=0.0)
-    >>> from_json(Row, {"step": 4})
-    Traceback (most recent call last):
-    ...
-    transpike.results.records.Mistake: step is unknown. Did you mean steps?
-    >>> from_json(Row, {"steps": "4"})
-    Traceback (most recent call last):
-    ...
-    transpike.results.records.Mistake: steps='4': expected a whole number of at least 1.
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Row:
+        ...     steps: Steps
+        ...     error: float = 0.0
+        >>> from_json(Row, {"steps": 4})
+        Row(steps=4, error=0.0)
+        >>> from_json(Row, {"step": 4})
+        Traceback (most recent call last):
+        ...
+        transpike.results.records.Mistake: step is unknown. Did you mean steps?
+        >>> from_json(Row, {"steps": "4"})
+        Traceback (most recent call last):
+        ...
+        transpike.results.records.Mistake: steps='4': expected a whole number of at least 1.
     """
     return cast(Record, _record(kind, value))
 

@@ -40,13 +40,14 @@ class RunFolder:
         lock: excludes other runs while this one lives; see `files.claim`.
         made: whether the run created the folder, which is then removed too.
 
-    >>> import tempfile
-    >>> from transpike.results import Evaluation, read_result
-    >>> tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
-    >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
-    ...     path = run.write(tested)
-    ...     read_result(path.parent) == tested
-    True
+    Example:
+        >>> import tempfile
+        >>> from transpike.results import Evaluation, read_result
+        >>> tested = Evaluation(model="mlp", dataset="digits", images=360, accuracy=0.5, loss=0.75)
+        >>> with tempfile.TemporaryDirectory() as place, start_run("demo", {"seed": 0}, out=Path(place) / "run") as run:
+        ...     path = run.write(tested)
+        ...     read_result(path.parent) == tested
+        True
     """
 
     folder: Path

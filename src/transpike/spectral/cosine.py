@@ -33,8 +33,9 @@ def dctn(x: Tensor) -> Tensor:
     Returns:
         [*, M, N], the lowest frequency first on both axes. The sum of squares is that of x.
 
-    >>> dctn(torch.ones(4, 4))[0]
-    tensor([4., 0., 0., 0.])
+    Example:
+        >>> dctn(torch.ones(4, 4))[0]
+        tensor([4., 0., 0., 0.])
     """
     return _separable(x, inverse=False)
 
@@ -42,9 +43,10 @@ def dctn(x: Tensor) -> Tensor:
 def idctn(x: Tensor) -> Tensor:
     """The inverse of `dctn`: an orthonormal 2-D DCT-III over the last two axes, [*, M, N] -> [*, M, N].
 
-    >>> x = torch.arange(15.0).view(3, 5)
-    >>> torch.allclose(idctn(dctn(x)), x, atol=1e-5)
-    True
+    Example:
+        >>> x = torch.arange(15.0).view(3, 5)
+        >>> torch.allclose(idctn(dctn(x)), x, atol=1e-5)
+        True
     """
     return _separable(x, inverse=True)
 
@@ -79,8 +81,9 @@ def zigzag(block: int) -> tuple[tuple[int, int], ...]:
     Raises:
         ConfigError: The block is below 1.
 
-    >>> zigzag(4)[:6]
-    ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
+    Example:
+        >>> zigzag(4)[:6]
+        ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
     """
     _check(block, None)
     pairs = [(u, v) for u in range(block) for v in range(block)]
@@ -90,8 +93,9 @@ def zigzag(block: int) -> tuple[tuple[int, int], ...]:
 def block_count(length: int, *, block: int, stride: int | None = None) -> int:
     """Return how many blocks `block_dct` needs along an axis to reach its end. The last may need padding.
 
-    >>> block_count(32, block=4, stride=2), block_count(28, block=8)
-    (15, 4)
+    Example:
+        >>> block_count(32, block=4, stride=2), block_count(28, block=8)
+        (15, 4)
     """
     return 1 + math.ceil(max(0, length - block) / _check(block, stride))
 
@@ -110,12 +114,13 @@ def block_dct(images: Tensor, *, block: int = 4, stride: int | None = None) -> T
     Returns:
         [*, rows, columns, block, block]: frequencies last. `block_count` counts rows and columns.
 
-        Raises:
+    Raises:
         ConfigError: The block is below 1, or the stride is outside 1 to `block`.
         DataError: The images are not real maps [*, H, W].
 
-    >>> block_dct(torch.ones(3, 32, 32), block=4, stride=2).shape
-    torch.Size([3, 15, 15, 4, 4])
+    Example:
+        >>> block_dct(torch.ones(3, 32, 32), block=4, stride=2).shape
+        torch.Size([3, 15, 15, 4, 4])
     """
     stride = _check(block, stride)
     for axis in (-2, -1):
@@ -148,10 +153,11 @@ def block_idct(coefficients: Tensor, *, stride: int | None = None, size: tuple[i
         ConfigError: The stride is outside 1 to `block`.
         DataError: The coefficients have another shape, or the size does not belong to these blocks.
 
-    >>> image = torch.arange(35.0).view(5, 7)
-    >>> restored = block_idct(block_dct(image, block=4, stride=3), stride=3, size=(5, 7))
-    >>> torch.allclose(restored, image, atol=1e-5)
-    True
+    Example:
+        >>> image = torch.arange(35.0).view(5, 7)
+        >>> restored = block_idct(block_dct(image, block=4, stride=3), stride=3, size=(5, 7))
+        >>> torch.allclose(restored, image, atol=1e-5)
+        True
     """
     if coefficients.ndim < 4 or coefficients.shape[-1] != coefficients.shape[-2]:
         raise DataError(

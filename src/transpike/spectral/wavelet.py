@@ -55,12 +55,13 @@ def wavedec2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric", le
         DataError: `x` has fewer than two axes, an empty map, or complex values; or one sample along a side with mode
             reflect or antireflect.
 
-    >>> low, (horizontal, vertical, _) = wavedec2(torch.arange(16.0).view(4, 4), "haar", level=1)
-    >>> low.round(decimals=4)
-    tensor([[ 5.,  9.],
-            [21., 25.]])
-    >>> [round(float(band.mean()), 4) for band in (horizontal, vertical)]
-    [-4.0, -1.0]
+    Example:
+        >>> low, (horizontal, vertical, _) = wavedec2(torch.arange(16.0).view(4, 4), "haar", level=1)
+        >>> low.round(decimals=4)
+        tensor([[ 5.,  9.],
+                [21., 25.]])
+        >>> [round(float(band.mean()), 4) for band in (horizontal, vertical)]
+        [-4.0, -1.0]
     """
     wavelet, mode = _wavelet(wavelet), _mode(mode)
     low = _maps(x)
@@ -95,9 +96,10 @@ def waverec2(coeffs: Sequence[Any], wavelet: str | pywt.Wavelet, mode: str = "sy
         ConfigError: The wavelet is unknown or continuous, or the mode is unknown.
         DataError: A level does not have three details, or shapes do not fit together.
 
-    >>> maps = torch.arange(35.0).view(5, 7)
-    >>> torch.allclose(waverec2(wavedec2(maps, "db2"), "db2")[:5, :7], maps, atol=1e-4)
-    True
+    Example:
+        >>> maps = torch.arange(35.0).view(5, 7)
+        >>> torch.allclose(waverec2(wavedec2(maps, "db2"), "db2")[:5, :7], maps, atol=1e-4)
+        True
     """
     wavelet, mode = _wavelet(wavelet), _mode(mode)
     if not len(coeffs):
@@ -121,9 +123,10 @@ def waverec2(coeffs: Sequence[Any], wavelet: str | pywt.Wavelet, mode: str = "sy
 def dwt2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> tuple[Tensor, Details]:
     """One level of `wavedec2`: ``(cA, (cH, cV, cD))``, as ``pywt.dwt2``. Arguments and errors are the same.
 
-    >>> low, _ = dwt2(torch.ones(2, 4), "haar")
-    >>> low.round(decimals=4)
-    tensor([[2., 2.]])
+    Example:
+        >>> low, _ = dwt2(torch.ones(2, 4), "haar")
+        >>> low.round(decimals=4)
+        tensor([[2., 2.]])
     """
     return _analyse2(_maps(x), _wavelet(wavelet), _mode(mode))
 
@@ -131,9 +134,10 @@ def dwt2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> tup
 def idwt2(coeffs: tuple[Any, Sequence[Any]], wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> Tensor:
     """One level of `waverec2`, from ``(cA, (cH, cV, cD))``, as ``pywt.idwt2``. Arguments and errors are the same.
 
-    >>> idwt2((torch.tensor([[2.0]]), (None, None, None)), "haar").round(decimals=4)
-    tensor([[1., 1.],
-            [1., 1.]])
+    Example:
+        >>> idwt2((torch.tensor([[2.0]]), (None, None, None)), "haar").round(decimals=4)
+        tensor([[1., 1.],
+                [1., 1.]])
     """
     low, details = coeffs
     return _synthesise2(low, details, _wavelet(wavelet), _mode(mode), "level 1")

@@ -110,9 +110,10 @@ def share(loader: Iterable[Any], rank: int, world: int, *, even: bool = False) -
         even: leave out the last batches if they are fewer than the processes, so that each has as many. Training needs
             this.
 
-    >>> loader = DataLoader([10, 11, 12, 13, 14], batch_size=2)
-    >>> [batch.tolist() for batch in share(loader, 0, 2)], [batch.tolist() for batch in share(loader, 1, 2)]
-    ([[10, 11], [14]], [[12, 13]])
+    Example:
+        >>> loader = DataLoader([10, 11, 12, 13, 14], batch_size=2)
+        >>> [batch.tolist() for batch in share(loader, 0, 2)], [batch.tolist() for batch in share(loader, 1, 2)]
+        ([[10, 11], [14]], [[12, 13]])
     """
     if _shares_itself(loader):
         sampler = loader.sampler  # type: ignore[attr-defined]
@@ -146,8 +147,9 @@ def _reloaded(loader: DataLoader[Any], batches: Iterable[Any]) -> DataLoader[Any
 def total(value: Tensor) -> Tensor:
     """Return a tensor summed over all processes, if there are several. All processes must call it equally often.
 
-    >>> total(torch.tensor([1.0, 2.0]))
-    tensor([1., 2.])
+    Example:
+        >>> total(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
     """
     if not torch.distributed.is_initialized():
         return value

@@ -41,8 +41,9 @@ class Classifier(L.LightningModule):
 
     A call returns logits [N, classes], averaged over time for a spiking network.
 
-    >>> Classifier(nn.Linear(4, 3), TrainOptions())(torch.zeros(2, 4)).shape
-    torch.Size([2, 3])
+    Example:
+        >>> Classifier(nn.Linear(4, 3), TrainOptions())(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(

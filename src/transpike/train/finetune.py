@@ -126,19 +126,20 @@ def finetune(
         ConfigError: There are no validation images; and as `fit`.
         TranspikeError: as `fit`.
 
-    >>> import tempfile
-    >>> import transpike
-    >>> from torch.utils.data import DataLoader, TensorDataset
-    >>> images = torch.eye(4).repeat(16, 1)
-    >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
-    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
-    >>> ann[0].weight.data, ann[2].weight.data = torch.eye(4).repeat(4, 1), torch.eye(4).repeat(1, 4)
-    >>> options = replace(TUNING, epochs=2, machine=Machine(accelerator="cpu"))
-    >>> snn = transpike.convert(ann, images)
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     tuned = finetune(snn, Loaders(loader, loader), options, folder=place)
-    >>> tuned.record.before.latency, tuned.network.latency, tuned.record.schedules[0].accuracy
-    (9, 8, 1.0)
+    Example:
+        >>> import tempfile
+        >>> import transpike
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> images = torch.eye(4).repeat(16, 1)
+        >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+        >>> ann[0].weight.data, ann[2].weight.data = torch.eye(4).repeat(4, 1), torch.eye(4).repeat(1, 4)
+        >>> options = replace(TUNING, epochs=2, machine=Machine(accelerator="cpu"))
+        >>> snn = transpike.convert(ann, images)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     tuned = finetune(snn, Loaders(loader, loader), options, folder=place)
+        >>> tuned.record.before.latency, tuned.network.latency, tuned.record.schedules[0].accuracy
+        (9, 8, 1.0)
     """
     options, silencing = options or TUNING, silencing or Silencing()
     check_tunable(snn)

@@ -17,8 +17,9 @@ __all__ = ["batch_count", "check_loader", "check_outputs", "read_batch"]
 def batch_count(loader: object) -> int | None:
     """Return the number of a loader's batches, if it is known.
 
-    >>> batch_count([1, 2]), batch_count(batch for batch in [1, 2])
-    (2, None)
+    Example:
+        >>> batch_count([1, 2]), batch_count(batch for batch in [1, 2])
+        (2, None)
     """
     try:
         return len(loader)  # type: ignore[arg-type]
@@ -59,9 +60,10 @@ def read_batch(batch: object, *, axis: Callable[[Tensor], int], dtype: torch.dty
         DataError: The batch is not a pair, images or labels are not numbers, the batch is empty, or the labels are not
             class indices, one for each image.
 
-    >>> images, labels = read_batch((np.zeros((2, 1, 4, 4)), [0, 1]), axis=lambda images: 0, dtype=torch.float32)
-    >>> images.dtype, labels
-    (torch.float32, tensor([0, 1]))
+    Example:
+        >>> images, labels = read_batch((np.zeros((2, 1, 4, 4)), [0, 1]), axis=lambda images: 0, dtype=torch.float32)
+        >>> images.dtype, labels
+        (torch.float32, tensor([0, 1]))
     """
     if not (isinstance(batch, list | tuple) and len(batch) == 2):
         found = f"{len(batch)} values" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"

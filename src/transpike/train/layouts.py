@@ -34,13 +34,14 @@ def safe_layouts(network: nn.Module) -> Iterator[None]:
         network: the network that is trained. It is restored afterwards, except for the strides that torch notes for 1x1
             weights: their memory is the same in either layout.
 
-    >>> net = nn.Conv2d(4, 8, 1, stride=2)
-    >>> images = torch.ones(2, 4, 64, 64).to(memory_format=torch.channels_last)
-    >>> with safe_layouts(net):
-    ...     net(images).is_contiguous()
-    True
-    >>> net(images).is_contiguous()
-    False
+    Example:
+        >>> net = nn.Conv2d(4, 8, 1, stride=2)
+        >>> images = torch.ones(2, 4, 64, 64).to(memory_format=torch.channels_last)
+        >>> with safe_layouts(net):
+        ...     net(images).is_contiguous()
+        True
+        >>> net(images).is_contiguous()
+        False
     """
     handles = []
     for module in network.modules():

@@ -133,15 +133,16 @@ def fit(
             checkpoint.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present batch is done.
 
-    >>> import tempfile
-    >>> from torch.utils.data import DataLoader, TensorDataset
-    >>> images = torch.eye(4).repeat(16, 1)
-    >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
-    >>> options = TrainOptions(epochs=3, machine=Machine(accelerator="cpu"))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fitted = fit(nn.Linear(4, 4), Loaders(loader, loader), options, folder=folder)
-    >>> fitted.validation_accuracy, fitted.epoch
-    (1.0, 3)
+    Example:
+        >>> import tempfile
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> images = torch.eye(4).repeat(16, 1)
+        >>> loader = DataLoader(TensorDataset(images, images.argmax(1)), batch_size=16, shuffle=True)
+        >>> options = TrainOptions(epochs=3, machine=Machine(accelerator="cpu"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fitted = fit(nn.Linear(4, 4), Loaders(loader, loader), options, folder=folder)
+        >>> fitted.validation_accuracy, fitted.epoch
+        (1.0, 3)
     """
     options = options or TrainOptions()
     classifier = Classifier(model, options, encode=encode, reset=reset)

@@ -12,8 +12,9 @@ __all__ = ["readout", "temporal_efficient_loss"]
 def readout(outputs: Tensor) -> Tensor:
     """Return logits [N, classes] in float32: a network's output itself, or the mean over time of [T, N, classes].
 
-    >>> readout(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
-    tensor([[2., 1.]])
+    Example:
+        >>> readout(torch.tensor([[[1.0, 0.0]], [[3.0, 2.0]]]))
+        tensor([[2., 1.]])
     """
     outputs = outputs.float()
     return outputs.mean(0) if outputs.ndim == 3 else outputs
@@ -39,9 +40,10 @@ def temporal_efficient_loss(
     Source: Deng, Li, Zhang, Gu, "Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting",
     ICLR 2022, equations 9, 14 and 15.
 
-    >>> terms = temporal_efficient_loss(torch.ones(2, 1, 4), torch.tensor([0]), lamb=0.5)
-    >>> round(terms["cross_entropy"].item(), 4), terms["regulariser"].item()
-    (0.6931, 0.0)
+    Example:
+        >>> terms = temporal_efficient_loss(torch.ones(2, 1, 4), torch.tensor([0]), lamb=0.5)
+        >>> round(terms["cross_entropy"].item(), 4), terms["regulariser"].item()
+        (0.6931, 0.0)
     """
     outputs = outputs.float()
     # Shape [N, classes, T] and a target repeated over T would give the same mean. Flattening suits both target kinds.

@@ -21,9 +21,10 @@ class Mixture:
     def target(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return probabilities [N, classes] for class indices [N].
 
-        >>> Mixture(torch.tensor([1, 0]), 0.75).target(torch.tensor([0, 2]), 3)
-        tensor([[0.7500, 0.0000, 0.2500],
-                [0.2500, 0.0000, 0.7500]])
+        Example:
+            >>> Mixture(torch.tensor([1, 0]), 0.75).target(torch.tensor([0, 2]), 3)
+            tensor([[0.7500, 0.0000, 0.2500],
+                    [0.2500, 0.0000, 0.7500]])
         """
         own = F.one_hot(labels, num_classes).float()
         return self.share * own + (1 - self.share) * own[self.partner]
@@ -39,7 +40,7 @@ def mix(images: Tensor, *, mixup: float = 0.0, cutmix: float = 0.0, dim: int = 0
             draws one.
         dim: the axis of the samples: 1 for frames [T, N, C, H, W], so that all frames of a recording mix alike.
 
-        Returns:
+    Returns:
         The mixed images, and the pairs and shares of the mixture.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; Yun et al., "CutMix", ICCV 2019.

@@ -33,8 +33,9 @@ def checked_seed(seed: object) -> int:
 def epochs_for(data: str, epochs: int | None) -> int:
     """Return ``epochs``, or if it is None the default in `EPOCHS`.
 
-    >>> epochs_for("digits", None), epochs_for("digits", 3)
-    (40, 3)
+    Example:
+        >>> epochs_for("digits", None), epochs_for("digits", 3)
+        (40, 3)
     """
     return EPOCHS.get(data, 100) if epochs is None else epochs
 
@@ -168,10 +169,11 @@ class TrainOptions:
     Raises:
         ConfigError: A value is out of range. The message names the option.
 
-    >>> TrainOptions(epochs=0)
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ConfigError: epochs=0: expected a whole number of at least 1.
+    Example:
+        >>> TrainOptions(epochs=0)
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ConfigError: epochs=0: expected a whole number of at least 1.
     """
 
     epochs: int = 100

@@ -101,8 +101,9 @@ def due(options: TrainOptions) -> int:
 def at_chance(row: dict[str, float], classes: int) -> bool:
     """Whether an epoch's accuracies in training and validation are hardly better than guessing.
 
-    >>> at_chance({"train_accuracy": 0.11, "validation_accuracy": 0.09}, 10), at_chance({"train_accuracy": 0.3}, 10)
-    (True, False)
+    Example:
+        >>> at_chance({"train_accuracy": 0.11, "validation_accuracy": 0.09}, 10), at_chance({"train_accuracy": 0.3}, 10)
+        (True, False)
     """
     chance = 1 / classes
     best = max(row["train_accuracy"], row.get("validation_accuracy", 0.0))
@@ -121,8 +122,9 @@ def checkpoint_bytes(classifier: Classifier) -> int:
 def span(seconds: float) -> str:
     """Return a duration in everyday words.
 
-    >>> span(42), span(700), span(8000), span(3e5)
-    ('about 42 s', 'about 12 min', 'about 2 h 13 min', 'about 3 d 11 h')
+    Example:
+        >>> span(42), span(700), span(8000), span(3e5)
+        ('about 42 s', 'about 12 min', 'about 2 h 13 min', 'about 3 d 11 h')
     """
     if seconds < 90:
         return f"about {seconds:.0f} s"

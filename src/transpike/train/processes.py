@@ -17,8 +17,9 @@ __all__ = ["checked_device", "first_process", "join_processes"]
 def first_process() -> bool:
     """Whether this is the process that writes and prints.
 
-    >>> first_process()
-    True
+    Example:
+        >>> first_process()
+        True
     """
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -33,8 +34,9 @@ def join_processes(device: str) -> Callable[[Tensor], Tensor] | None:
     Returns:
     A function that sums a tensor over the processes. None if torchrun has not started this process.
 
-    >>> join_processes("cpu") is None
-    True
+    Example:
+        >>> join_processes("cpu") is None
+        True
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:

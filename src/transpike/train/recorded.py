@@ -53,8 +53,9 @@ def recorded_loading(options: Mapping[str, Any], run: Path | str) -> Loading:
 def filled_loading(loading: Loading, known: Loading) -> Loading:
     """Return ``loading``, with missing facts about the network's images taken from ``known``.
 
-    >>> filled_loading(Loading(batch_size=32), Loading(mean=(0.3,), std=(0.4,), batch_size=64)).mean
-    (0.3,)
+    Example:
+        >>> filled_loading(Loading(batch_size=32), Loading(mean=(0.3,), std=(0.4,), batch_size=64)).mean
+        (0.3,)
     """
     open_, facts = asdict(loading), asdict(known)
     names = ("mean", "std", "size", "crop", "interpolation", "outputs")

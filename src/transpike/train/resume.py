@@ -35,10 +35,11 @@ def run_facts(options: TrainOptions, *, batches: int, validates: bool) -> dict[s
 def seal(checkpoint: dict[str, object], facts: Mapping[str, object]) -> None:
     """Add the facts of the run, and a table of the whole content, to a checkpoint before it is written.
 
-    >>> checkpoint: dict[str, object] = {"epoch": 3, "rows": [{"loss": 0.5}]}
-    >>> seal(checkpoint, {})
-    >>> checkpoint["contents"]["rows.0.loss"]
-    '0.5'
+    Example:
+        >>> checkpoint: dict[str, object] = {"epoch": 3, "rows": [{"loss": 0.5}]}
+        >>> seal(checkpoint, {})
+        >>> checkpoint["contents"]["rows.0.loss"]
+        '0.5'
     """
     checkpoint[RUN] = dict(facts)
     checkpoint[CONTENTS] = dict(_contents(checkpoint))

@@ -50,8 +50,9 @@ class TeacherInput:
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return scale and offset from images normalised by one (mean, std) to another.
 
-        >>> TeacherInput.renormalized(((0.5,), (0.25,)), ((0.25,), (0.5,)))
-        ((0.5,), (0.5,))
+        Example:
+            >>> TeacherInput.renormalized(((0.5,), (0.25,)), ((0.25,), (0.5,)))
+            ((0.5,), (0.5,))
         """
         (mean, std), (new_mean, new_std) = given, wanted
         scale = tuple(a / b for a, b in zip(std, new_std, strict=True))
@@ -127,8 +128,9 @@ def merge_frames(frames: Tensor, steps: int) -> Tensor:
     Raises:
         DataError: F is not a multiple of ``steps``.
 
-    >>> merge_frames(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1, 1), 2).flatten()
-    tensor([3., 7.])
+    Example:
+        >>> merge_frames(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1, 1), 2).flatten()
+        tensor([3., 7.])
     """
     if len(frames) % steps:
         raise DataError(f"{len(frames)} frames cannot be merged into {steps}: load a multiple of {steps}.")
@@ -138,8 +140,9 @@ def merge_frames(frames: Tensor, steps: int) -> Tensor:
 def head_weight(model: nn.Module, classes: int) -> Tensor | None:
     """Return the weights [classes, C] of the last linear layer or 1x1 convolution with so many outputs, or None.
 
-    >>> head_weight(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), 2).shape
-    torch.Size([2, 3])
+    Example:
+        >>> head_weight(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), 2).shape
+        torch.Size([2, 3])
     """
     found = None
     for module in model.modules():
@@ -157,11 +160,12 @@ class TargetCache:
     Args:
         mebibytes: the size in main memory. When it is full, nothing new is stored.
 
-    >>> cache = TargetCache(mebibytes=1)
-    >>> image = torch.ones(1, 2, 2)
-    >>> cache.keep(image, {"logits": torch.tensor([1.0, 2.0])})
-    >>> cache.find(image, ["logits"])
-    {'logits': tensor([1., 2.])}
+    Example:
+        >>> cache = TargetCache(mebibytes=1)
+        >>> image = torch.ones(1, 2, 2)
+        >>> cache.keep(image, {"logits": torch.tensor([1.0, 2.0])})
+        >>> cache.find(image, ["logits"])
+        {'logits': tensor([1., 2.])}
     """
 
     def __init__(self, mebibytes: int) -> None:

@@ -1,11 +1,11 @@
-"""The LIF family on the CPU: Numba, blocked over neurons with time inside, one pass over memory each way.
+"""The LIF family on the CPU: Numba, in blocks of neurons with time inside, one pass over memory in each direction.
 
-Kept for the backward pass: the input itself, 4 bytes per element and step that whoever made the input already holds,
-and nothing else; the membrane is computed again, block by block, in cache. Outputs go to memory that earlier ones have
-left (`transpike.neurons.kernels.memory`); at these sizes page faults cost more than the arithmetic.
+Only the input is stored for the backward pass: 4 bytes for each element and step, which its creator already holds. The
+membrane is computed again, block by block, in cache. Outputs use the memory of earlier outputs
+(`transpike.neurons.kernels.memory`), because at these sizes page faults cost more than the arithmetic.
 
-There is no contraction to fused multiply-add, so spikes equal the reference's to the bit. Half precision is widened
-to float32 and back by PyTorch.
+Fused multiply-add is not used, so spikes equal the reference's to the bit. PyTorch converts half precision to float32
+and back.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from transpike.neurons.kernels.threads import compiled, spread
 
 __all__ = ["backward", "forward"]
 
-_NEURONS = 512  # of a block of the forward pass, whose membranes stay in the first-level cache
-_CACHE = 1 << 16  # elements of one block of the backward pass over all steps, which must stay in the second-level cache
+_NEURONS = 512  # in a block of the forward pass, whose membranes stay in the first-level cache
+_CACHE = 1 << 16  # elements of a block of the backward pass over all steps, which must stay in the second-level cache
 _NONE = np.empty(0, np.float32)
 _ZERO, _ONE, _TWO, _HALF, _QUARTER = (np.float32(x) for x in (0, 1, 2, 0.5, 0.25))
 _SERIES = np.float32(1 / 12), np.float32(1 / 30), np.float32(1 / 56)
@@ -40,7 +40,7 @@ def _fire(h, threshold, lower):  # type: ignore[no-untyped-def]
 
 @compiled
 def _lower(d):  # type: ignore[no-untyped-def]
-    """The threshold of negative spikes: where there are none, what nothing is below."""
+    """Return the threshold of negative spikes. Without negative spikes, no value is below it."""
     return -d.threshold if d.ternary else np.float32(np.nan)
 
 
@@ -51,7 +51,7 @@ def _reset(h, s, carry, rest, drop, keep):  # type: ignore[no-untyped-def]
 
 @compiled
 def _step(v, x, s, after, d):  # type: ignore[no-untyped-def]
-    """One step of one block in one loop. `after` must not be `v`: loops over what may overlap do not vectorise."""
+    """Run one step of one block in one loop. `after` must not be `v`, because overlapping loops do not vectorise."""
     decay, gain, bias = d.decay, d.gain, d.bias
     threshold, lower = d.threshold, _lower(d)
     carry, rest, drop, keep = d.carry, d.rest, d.drop, d.keep
@@ -63,7 +63,7 @@ def _step(v, x, s, after, d):  # type: ignore[no-untyped-def]
 
 @compiled
 def _replay(v, x, h, after, d):  # type: ignore[no-untyped-def]
-    """`_step` again, which keeps the charged membrane instead of the spikes."""
+    """Run `_step` again, and store the charged membrane instead of the spikes."""
     decay, gain, bias = d.decay, d.gain, d.bias
     threshold, lower = d.threshold, _lower(d)
     carry, rest, drop, keep = d.carry, d.rest, d.drop, d.keep
@@ -90,7 +90,7 @@ def _forward(x, v0, s, v, d, block, lo, hi):  # type: ignore[no-untyped-def]
 
 @compiled
 def _derivative(h, sign, out, threshold, surrogate):  # type: ignore[no-untyped-def]
-    """The surrogate's derivative at ``sign * h - threshold``. One loop per shape, so that each vectorises."""
+    """Compute the surrogate's derivative at ``sign * h - threshold``, with one loop for each shape, to vectorise."""
     shape, slope, height = surrogate
     if shape == _ZERO:
         for i in range(h.size):
@@ -122,7 +122,7 @@ def _derivative(h, sign, out, threshold, surrogate):  # type: ignore[no-untyped-
 
 @compiled
 def _pull(h, slope, event, g, gh, gx, leak, d):  # type: ignore[no-untyped-def]
-    """Gradient of one step of one block: `gh` holds dL/dh of the step after on entry, of this one on return.
+    """Compute the gradient of one step of one block. `gh` is dL/dh of the next step on entry and of this one on return.
 
     `slope` and `event` are the derivatives of the spike and of its absolute value.
     """
@@ -150,8 +150,11 @@ def _accumulate(gh, v, x, sums):  # type: ignore[no-untyped-def]
 
 @compiled
 def _backward(x, v0, g, g_last, gx, g_first, sums, d, surrogate, block, lo, hi):  # type: ignore[no-untyped-def]
-    """Of `g_last` and `g_first`, dL/dv after the last step and before the first, and of `sums`, dL/d(charge) of each
-    block, those of no elements are left out."""
+    """Compute the gradients of a range of blocks.
+
+    `g_last` and `g_first` are dL/dv after the last step and before the first, and `sums` is dL/d(charge) of each block.
+    Empty arrays among them are left out.
+    """
     steps = len(x)
     h, v = np.empty((steps, block), np.float32), np.empty((2, block), np.float32)
     before = np.empty((steps if sums.size else 0, block), np.float32)
@@ -205,7 +208,7 @@ def _array(x: Tensor | None) -> Array:
 
 
 def forward(x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous."""
+    """Return spikes [T, M] and last membrane [M] of an input [T, M]. Both inputs are contiguous."""
     steps, neurons = x.shape
     s, last = memory.empty(x.shape), memory.empty([neurons])
     arguments = (_array(x), _array(v), s.numpy(), last.numpy(), _constants(charge, dynamics), _NEURONS)
@@ -221,10 +224,10 @@ def backward(
     dynamics: Sequence[float],
     surrogate: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input [T, M], first membrane [M] and charge [3] from those of spikes and last membrane.
+    """Return gradients of input [T, M], first membrane [M] and charge [3] from those of spikes and last membrane.
 
-    Without a first membrane its gradient is empty. The sums for the charge are taken block by block, and the blocks do
-    not depend on the number of threads.
+    Without a first membrane its gradient is empty. The sums for the charge are computed block by block, and the blocks
+    do not depend on the number of threads.
     """
     steps, neurons = x.shape
     g = np.zeros(x.shape, np.float32) if grads[0] is None else _array(grads[0])

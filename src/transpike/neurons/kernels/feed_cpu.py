@@ -1,4 +1,4 @@
-"""What becomes of currents within the CPU kernels of the tracking neuron: see ``track_reference.Feed``."""
+"""Operations on currents inside the CPU kernels of the tracking neuron: ``track_reference.Feed`` and ``Clip``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 
 from transpike.neurons.kernels.threads import compiled
-from transpike.neurons.kernels.track_reference import Feed
+from transpike.neurons.kernels.track_reference import Clip, Feed
 
-__all__ = ["NOTHING", "arguments", "spread_pattern"]
+__all__ = ["NOTHING", "arguments", "clipped", "spread_pattern"]
 
 NOTHING = np.empty((1, 0), np.float32)
-_ONE, _ZERO = np.ones(1, np.float32), np.zeros(1, np.float32)
+_ONE, _ZERO, _BOUNDS = np.ones(1, np.float32), np.zeros(1, np.float32), np.zeros(3, np.float32)
 _PLAIN = (NOTHING, NOTHING[0], (_ONE, _ZERO, _ONE), (1, 1, 1))
 
 
 def arguments(feed: Feed, rows: int) -> tuple[Any, ...]:
-    """A second current, the shares of each row, the patterns, and how each is spread.
+    """Return a second current, the shares of each row, the patterns, and how each is spread.
 
-    Without any feed there are no shares; a pattern that is absent changes nothing.
+    Without a feed there are no shares. A missing pattern changes nothing.
     """
     patterns = (feed.scale, feed.shift, feed.factor)
     if not any(patterns):
@@ -30,9 +30,17 @@ def arguments(feed: Feed, rows: int) -> tuple[Any, ...]:
     return other, shares, values, tuple(p.inner if p else 1 for p in patterns)
 
 
+def clipped(clip: Clip | None) -> tuple[Any, ...]:
+    """The worths of each row, slope and bounds, and the pattern of divisors; without any clip there are no worths."""
+    if clip is None:
+        return NOTHING[0], _BOUNDS, _ONE, 1
+    worths, bounds = (np.array(x, np.float32) for x in (clip.worths, (clip.slope, clip.low, clip.high)))
+    return worths, bounds, clip.relative.values.numpy(), clip.relative.inner
+
+
 @compiled
 def spread_pattern(values, inner, out, start):  # type: ignore[no-untyped-def]
-    """Write a pattern's values of the neurons from ``start`` on."""
+    """Write a pattern's values for the neurons from ``start`` on."""
     channels = len(values)
     if channels == 1:
         out[:] = values[0]

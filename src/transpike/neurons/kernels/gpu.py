@@ -1,8 +1,9 @@
 """The LIF family on CUDA: Triton, one program per block of neurons with time inside, one pass each way.
 
-As on the CPU only the input is kept for the backward pass, which computes the membrane again. It parks it in the
-gradient's own buffer where that is float32, and in 4 temporary bytes per element and step in half precision.
-Contraction to fused multiply-add is off, so spikes equal the reference's.
+As on the CPU only the input is kept for the backward pass, which computes the membrane again. It does so by spans of at
+most 16 steps, from the last to the first, and the membranes of a span stay in registers. So up to 16 steps take no
+memory beside the gradients; more take the membrane before each further span, 4 bytes a neuron (less than 0.5 bytes per
+element and step). Contraction to fused multiply-add is off, so spikes equal the reference's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from transpike.neurons.kernels.reference import Dynamics
 
 __all__ = ["backward", "forward"]
 
-_BLOCK = 1024
+Norm = tuple[Tensor, Tensor, int]
+"""Scale and shift of each channel, float32, and how many neighbours in memory have the same one."""
+_SPAN = 16  # steps whose membranes stay in registers
 
 
 @triton.jit
@@ -51,31 +54,41 @@ def _derivative(x, slope, height, SHAPE: tl.constexpr):  # type: ignore[no-untyp
 
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]
-    x, v0, charge, s, last, steps, neurons,
+    x, v0, charge, scales, shifts, inner, channels, s, last, steps, neurons,
     threshold, decay, gain, bias, carry, rest, drop, keep, start,
-    STATE: tl.constexpr, LEARNED: tl.constexpr, TERNARY: tl.constexpr, BLOCK: tl.constexpr,
+    NORM: tl.constexpr, STATE: tl.constexpr, LEARNED: tl.constexpr, TERNARY: tl.constexpr,
+    SPAN: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < neurons
     if LEARNED:
         decay, gain, bias = tl.load(charge), tl.load(charge + 1), tl.load(charge + 2)
     v = tl.load(v0 + i, inside, other=0.0) if STATE else tl.full([BLOCK], 0.0, tl.float32) + start
-    for _ in range(steps):
-        h = decay * v + gain * tl.load(x + i, inside, other=0.0).to(tl.float32) + bias
-        spike = _fire(h, threshold, TERNARY)
-        v = _reset(h, spike, carry, rest, drop, keep)
-        tl.store(s + i, spike.to(s.dtype.element_ty), inside)
-        x += neurons
-        s += neurons
+    if NORM:
+        scale, shift = tl.load(scales + i // inner % channels), tl.load(shifts + i // inner % channels)
+    for begin in range(0, steps, SPAN):
+        for k in tl.static_range(SPAN):  # unrolled, so that the loads of all steps are under way at once
+            there = inside if WHOLE else inside & (tl.full([BLOCK], begin + k, tl.int32) < steps)
+            current = tl.load(x + i, there, other=0.0).to(tl.float32)
+            if NORM:
+                current = current * scale + shift
+            h = decay * v + gain * current + bias
+            spike = _fire(h, threshold, TERNARY)
+            after = _reset(h, spike, carry, rest, drop, keep)
+            v = after if WHOLE else tl.where(there, after, v)
+            tl.store(s + i, spike.to(s.dtype.element_ty), there)
+            x += neurons
+            s += neurons
     tl.store(last + i, v, inside)
 
 
 @triton.jit
 def _backward(  # type: ignore[no-untyped-def]
-    x, v0, charge, g, gv, membrane, gx, gv0, sums, steps, neurons,
+    x, v0, charge, g, gv, marks, gx, gv0, sums, steps, neurons,
     threshold, decay, gain, bias, carry, rest, drop, keep, start, slope, height,
     STATE: tl.constexpr, LEARNED: tl.constexpr, TERNARY: tl.constexpr, DETACH: tl.constexpr, SHAPE: tl.constexpr,
-    SPIKES: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr,
+    SPIKES: tl.constexpr, LAST: tl.constexpr, SPANS: tl.constexpr, SPAN: tl.constexpr, WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < neurons
@@ -83,36 +96,56 @@ def _backward(  # type: ignore[no-untyped-def]
     if LEARNED:
         decay, gain, bias = tl.load(charge), tl.load(charge + 1), tl.load(charge + 2)
     first = tl.load(v0 + i, inside, other=0.0) if STATE else nothing + start
-    v = first
-    at = i
-    for _ in range(steps):
-        h = decay * v + gain * tl.load(x + at, inside, other=0.0).to(tl.float32) + bias
-        v = _reset(h, _fire(h, threshold, TERNARY), carry, rest, drop, keep)
-        tl.store(membrane + at, h, inside)
-        at += neurons
-    tl.debug_barrier()
+    if SPANS > 1:  # the membrane before each span but the first
+        v, at = first, i
+        for _ in range(SPANS - 1):
+            for _k in tl.static_range(SPAN):
+                h = decay * v + gain * tl.load(x + at, inside, other=0.0).to(tl.float32) + bias
+                v = _reset(h, _fire(h, threshold, TERNARY), carry, rest, drop, keep)
+                at += neurons
+            tl.store(marks + i, v, inside)
+            marks += neurons
+        tl.debug_barrier()
     pull = tl.load(gv + i, inside, other=0.0) if LAST else nothing
     later = nothing
     by_decay, by_gain, by_bias = nothing, nothing, nothing
-    for _ in range(steps):
-        at -= neurons
-        h = tl.load(membrane + at, inside, other=0.0)
-        spike = _fire(h, threshold, TERNARY)
-        up = _derivative(h - threshold, slope, height, SHAPE)
-        down = _derivative(-h - threshold, slope, height, SHAPE) if TERNARY else nothing
-        dv = tl.where(spike == 0.0, keep, carry)
-        if not DETACH:
-            dv += ((carry - keep) * h + rest) * (up - down) - drop * (up + down)
-        gh = pull * dv
-        if SPIKES:
-            gh += tl.load(g + at, inside, other=0.0).to(tl.float32) * (up + down)
-        if LEARNED:
-            by_decay += later * _reset(h, spike, carry, rest, drop, keep)
-            by_gain += gh * tl.load(x + at, inside, other=0.0).to(tl.float32)
-            by_bias += gh
-            later = gh
-        tl.store(gx + at, (gain * gh).to(gx.dtype.element_ty), inside)
-        pull = decay * gh
+    for back in range(SPANS):
+        span = SPANS - 1 - back
+        begin = span * SPAN
+        at = i + begin.to(tl.int64) * neurons
+        v = first
+        if SPANS > 1:
+            marks -= neurons
+            later_span = inside & (tl.full([BLOCK], span, tl.int32) > 0)
+            v = tl.where(later_span, tl.load(marks + i, later_span, other=0.0), first)
+        charged = ()
+        for k in tl.static_range(SPAN):
+            there = inside if WHOLE else inside & (tl.full([BLOCK], begin + k, tl.int32) < steps)
+            h = decay * v + gain * tl.load(x + at, there, other=0.0).to(tl.float32) + bias
+            v = _reset(h, _fire(h, threshold, TERNARY), carry, rest, drop, keep)
+            charged = charged + (h,)  # type: ignore[assignment]  # noqa: RUF005  (Triton unpacks nothing)
+            at += neurons
+        for k in tl.static_range(SPAN):
+            at -= neurons
+            there = inside if WHOLE else inside & (tl.full([BLOCK], begin + SPAN - 1 - k, tl.int32) < steps)
+            h = charged[SPAN - 1 - k]
+            spike = _fire(h, threshold, TERNARY)
+            up = _derivative(h - threshold, slope, height, SHAPE)
+            down = _derivative(-h - threshold, slope, height, SHAPE) if TERNARY else nothing
+            dv = tl.where(spike == 0.0, keep, carry)
+            if not DETACH:
+                dv += ((carry - keep) * h + rest) * (up - down) - drop * (up + down)
+            gh = pull * dv
+            if SPIKES:
+                gh += tl.load(g + at, there, other=0.0).to(tl.float32) * (up + down)
+            if LEARNED:
+                gh = gh if WHOLE else tl.where(there, gh, 0.0)
+                by_decay += later * _reset(h, spike, carry, rest, drop, keep)
+                by_gain += gh * tl.load(x + at, there, other=0.0).to(tl.float32)
+                by_bias += gh
+                later = gh
+            tl.store(gx + at, (gain * gh).to(gx.dtype.element_ty), there)
+            pull = decay * gh if WHOLE else tl.where(there, decay * gh, pull)
     if STATE:
         tl.store(gv0 + i, pull, inside)
     if LEARNED:
@@ -123,26 +156,50 @@ def _backward(  # type: ignore[no-untyped-def]
         tl.store(row + 2, tl.sum(tl.where(inside, by_bias, 0.0)))
 
 
+def _spans(steps: int) -> tuple[int, int]:
+    """Into how many spans the steps fall, and of how many steps each is; the last may have fewer."""
+    spans = -(-steps // _SPAN)
+    return spans, -(-steps // spans)
+
+
+def _block(span: int, learned: bool) -> int:
+    """Neurons of a program: so many that all it holds fits into registers; a test looks at the code for an H100."""
+    return 256 if learned or span > 8 else 512
+
+
 def _launch(kernel: Any, arguments: tuple[Any, ...], x: Tensor, dynamics: Dynamics, **options: Any) -> None:
     numbers = dynamics[: Dynamics._fields.index("ternary")]
+    steps, neurons = x.shape
+    spans, span = _spans(steps)
+    block = _block(span, options["LEARNED"])
     with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(x.shape[1], _BLOCK),)](
+        kernel[(triton.cdiv(neurons, block),)](
             *arguments,
-            *x.shape,
+            steps,
+            neurons,
             *numbers,
             **options,
             TERNARY=dynamics.ternary > 0,
-            BLOCK=_BLOCK,
+            SPAN=span,
+            WHOLE=spans * span == steps,
+            BLOCK=block,
             enable_fp_fusion=False,
         )
 
 
-def forward(x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous."""
+def forward(
+    x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float], norm: Norm | None = None
+) -> tuple[Tensor, Tensor]:
+    """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous.
+
+    With ``norm``, of the input times a scale and plus a shift, those of its channel.
+    """
     s, last = torch.empty_like(x), x.new_empty(x.shape[1], dtype=torch.float32)
-    given = {"STATE": v is not None, "LEARNED": charge is not None}
+    given = {"NORM": norm is not None, "STATE": v is not None, "LEARNED": charge is not None}
+    scale, shift, inner = norm or (None, None, 1)
+    channels = 1 if scale is None else len(scale)
     if last.numel():
-        _launch(_forward, (x, v, charge, s, last), x, Dynamics(*dynamics), **given)
+        _launch(_forward, (x, v, charge, scale, shift, inner, channels, s, last), x, Dynamics(*dynamics), **given)
     return s, last
 
 
@@ -160,14 +217,15 @@ def backward(
     """
     d = Dynamics(*dynamics)
     gx, gv0 = torch.empty_like(x), x.new_empty(0 if v is None else x.shape[1], dtype=torch.float32)
-    membrane = gx if gx.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
-    programs = 0 if charge is None else triton.cdiv(x.shape[1], _BLOCK)
+    spans, span = _spans(len(x))
+    marks = x.new_empty((spans - 1, x.shape[1]), dtype=torch.float32)
+    programs = 0 if charge is None else triton.cdiv(x.shape[1], _block(span, True))
     sums = x.new_zeros((programs, 3), dtype=torch.float32)
     given = {
         "STATE": v is not None, "LEARNED": charge is not None, "SPIKES": grads[0] is not None,
-        "LAST": grads[1] is not None, "DETACH": d.detach_reset > 0, "SHAPE": int(surrogate[0]),
+        "LAST": grads[1] is not None, "DETACH": d.detach_reset > 0, "SHAPE": int(surrogate[0]), "SPANS": spans,
         "slope": surrogate[1], "height": surrogate[2],
     }  # fmt: skip
     if gx.numel():
-        _launch(_backward, (x, v, charge, *grads, membrane, gx, gv0, sums), x, d, **given)
+        _launch(_backward, (x, v, charge, *grads, marks, gx, gv0, sums), x, d, **given)
     return gx, gv0, sums.sum(0, dtype=torch.float64).float()

@@ -1,7 +1,7 @@
-"""Memory for what the CPU kernels write, kept when a tensor dies and given to the next of its size, as on CUDA.
+"""Memory for the outputs of the CPU kernels. It is kept when a tensor dies and reused for the next size, as on CUDA.
 
-A page that the system hands out costs several times what it costs to fill, and every training step asks for the same
-sizes again: a LIF layer that writes into memory it has used before takes about half the time.
+A new page from the system costs several times as much as filling it, and every training step needs the same sizes
+again. A LIF layer that writes into used memory takes about half the time.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch import Tensor
 
 __all__ = ["empty", "empty_cache"]
 
-_SMALLEST = 1 << 18  # elements; what is smaller comes fast from the system, too
-_MOST = 1 << 28  # elements kept while nobody uses them: 1 GiB
+_SMALLEST = 1 << 18  # elements; the system also provides smaller blocks fast
+_MOST = 1 << 28  # elements kept while they are unused: 1 GiB
 
 Block = npt.NDArray[np.float32]
-_free: list[Block] = []  # the one that died first comes first
+_free: list[Block] = []  # the oldest comes first
 _lock = threading.Lock()
 
 
 def empty(shape: Sequence[int]) -> Tensor:
-    """An uninitialised float32 tensor on the CPU, whose memory comes back here when nobody holds it any more."""
+    """Return an uninitialised float32 tensor on the CPU, whose memory returns here when nobody holds it any more."""
     size = math.prod(shape)
     if size < _SMALLEST:
         return torch.empty(shape, dtype=torch.float32, device="cpu")
     with _lock:
         at = next((at for at in reversed(range(len(_free))) if _free[at].size == size), None)
-        # NumPy asks for huge pages and PyTorch does not.
+        # NumPy requests huge pages and PyTorch does not.
         block = np.empty(size, np.float32) if at is None else _free.pop(at)
     lent = block[:]
     weakref.finalize(lent, _keep, block).atexit = False
@@ -42,10 +42,11 @@ def empty(shape: Sequence[int]) -> Tensor:
 
 
 def empty_cache() -> None:
-    """Give the memory that the CPU kernels keep, and nobody uses, back to the system: at most 1 GiB a process.
+    """Return the unused memory of the CPU kernels to the system: at most 1 GiB for each process.
 
-    >>> from transpike.neurons import empty_cache
-    >>> empty_cache()
+    Example:
+        >>> from transpike.neurons import empty_cache
+        >>> empty_cache()
     """
     with _lock:
         _free.clear()
@@ -56,12 +57,12 @@ def _renew_lock() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # a thread that a forked child does not have may hold it
+if hasattr(os, "register_at_fork"):  # a thread that does not exist in a forked child may hold it
     os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _keep(block: Block) -> None:
-    # A tensor may die at any point, within these functions too: then its memory just goes.
+    # A tensor may die at any point, also inside these functions. Then its memory is released.
     if block.size > _MOST or not _lock.acquire(blocking=False):
         return
     try:

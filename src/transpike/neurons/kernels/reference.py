@@ -1,4 +1,4 @@
-"""What every backend computes: the LIF family, as numbers and as a differentiable loop over time."""
+"""The reference for every backend: the LIF family, as numbers and as a differentiable loop over time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Dynamics", "Trace", "multi_step"]
 class Dynamics(NamedTuple):
     """A neuron of the leaky integrate-and-fire family, as numbers.
 
-    With ``[.]`` for 1 where true and 0 elsewhere, one step is::
+    ``[.]`` is 1 if true and 0 otherwise. One step is::
 
         h = decay v + gain x + bias                                 charge
         s = [h >= threshold] - ternary [h <= -threshold]            fire
         v = keep h  if s = 0,  else  carry h + rest - drop s        reset
 
-    Soft reset: carry 1, rest 0, drop the amplitude. Hard reset: carry 0, rest the reset potential, drop 0. A leak
-    that belongs to the reset (DCT-SNN) is keep below 1. The membrane starts at `start`. `ternary` and `detach_reset`
-    are 1 or 0; with the latter no gradient flows through the s that resets.
+    Soft reset: carry 1, rest 0, drop the amplitude. Hard reset: carry 0, rest the reset potential, drop 0. A leak that
+    belongs to the reset (DCT-SNN) is keep below 1. The membrane starts at `start`. `ternary` and `detach_reset` are 1
+    or 0. With `detach_reset` no gradient flows through the s that resets.
     """
 
     threshold: float
@@ -55,15 +55,15 @@ def multi_step(
     *,
     store_v_seq: bool = False,
 ) -> Trace:
-    """Run `dynamics` over x by PyTorch operations, step by step; autograd does the rest.
+    """Run `dynamics` over x by PyTorch operations, step by step. Autograd computes gradients.
 
     Args:
         x: input current [T, N, *]. The state is float64 for float64 input, float32 for any other.
         v: membrane before the first step [N, *]; None for ``dynamics.start``.
-        charge: (decay, gain, bias) as a tensor [3], if they are learned; they then replace those of `dynamics`.
+        charge: (decay, gain, bias) as a tensor [3], if they are learned. They replace those of `dynamics`.
         dynamics: the neuron.
         surrogate: any callable that maps the distance to the threshold to a spike.
-        store_v_seq: whether to keep the membrane after each step.
+        store_v_seq: whether to return the membrane after each step.
     """
     d = dynamics
     state = torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,4 +1,4 @@
-"""Numba kernels: compiled once and kept on disk, run on as many threads as PyTorch uses."""
+"""Numba kernels: compiled once and stored on disk, run on as many threads as PyTorch uses."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from numba.core import event
 
 __all__ = ["compiled", "spread"]
 
-_SMALLEST_PIECE = 1 << 15  # elements below which a second thread costs more than it brings
-_TURNS = 16  # of a thread in one job
+_SMALLEST_PIECE = 1 << 15  # elements below which a second thread costs more than it saves
+_TURNS = 16  # pieces of a job for each thread
 _log = logging.getLogger(__name__)
 _ours: set[Any] = set()
 _pool: ThreadPoolExecutor | None = None
 
 
 class _Announce(event.Listener):
-    """Numba sends this event only for a kernel that its cache on disk does not hold."""
+    """Receives Numba's event for a kernel that is not in its cache on disk."""
 
     announced = False
 
@@ -42,13 +42,13 @@ event.register("numba:compile", _Announce())  # type: ignore[no-untyped-call]
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile without the GIL, without fast-math, and without checks of division that would stop vectorisation.
+    """Compile without the GIL, without fast-math, and without checks of division that would prevent vectorisation.
 
-    Numba keeps what it compiled on disk, for each kind of processor by itself.
+    Numba stores the compiled code on disk, for each kind of processor separately.
     """
     try:
         kernel: Any = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # Numba found no folder that it may write its cache to.
+    except RuntimeError:  # Numba found no folder in which it may write its cache
         kernel = numba.njit(nogil=True, error_model="numpy")(function)
     else:
         kernel._cache.load_overload = partial(_load, kernel._cache, kernel._cache.load_overload)
@@ -57,7 +57,7 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _load(cache: Any, load: Callable[..., Any], *signature: Any) -> Any:
-    """What is kept of a kernel; where that cannot be read, nothing, and it is written anew."""
+    """Return the stored code of a kernel. If it cannot be read, return nothing, and it is written again."""
     try:
         return load(*signature)
     except Exception as error:
@@ -83,14 +83,14 @@ def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: in
 
     Args:
         kernel: a function from `compiled`.
-        arguments: what comes before the bounds.
-        items: number of independent items.
-        cost: elements touched per item; small jobs stay on one thread.
+        arguments: the arguments before the bounds.
+        items: the number of independent items.
+        cost: the elements of each item. Small jobs stay on one thread.
         align: pieces begin at multiples of this.
 
-    A thread takes the next piece when it has done one, so that one whose core is busy, with PyTorch's waiting threads
-    for instance, holds up nobody. A pool of our own, since Numba's `prange` aborts under concurrent callers
-    (workqueue) or after a fork (OpenMP).
+        A thread takes the next piece when it has finished one. So a thread whose core is busy, for instance with
+        PyTorch's waiting threads, does not delay the others. We use our own pool, because Numba's `prange` aborts with
+        concurrent callers (workqueue) or after a fork (OpenMP).
     """
     global _pool
     threads = max(1, min(torch.get_num_threads(), items * cost // _SMALLEST_PIECE))

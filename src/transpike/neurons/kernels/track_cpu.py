@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from transpike.neurons.kernels.feed_cpu import NOTHING, arguments, spread_pattern
+from transpike.neurons.kernels.feed_cpu import NOTHING, arguments, clipped, spread_pattern
 from transpike.neurons.kernels.threads import compiled, spread
-from transpike.neurons.kernels.track_reference import PLAIN, Carried, Digits, Feed, Final, Tables
+from transpike.neurons.kernels.track_reference import PLAIN, Carried, Clip, Digits, Feed, Final, Tables
 
 __all__ = ["accumulate", "change", "encode", "track"]
 
@@ -56,6 +56,7 @@ def _track(  # type: ignore[no-untyped-def]
     steps,
     begin,
     feed,
+    clip,
     accumulated,
     silent,
     constants,
@@ -79,9 +80,15 @@ def _track(  # type: ignore[no-untyped-def]
     feeds, joined, carried = len(shares) > 0, other.shape[1] > 0, state.shape[1] > 0
     held, sent, value = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     by, plus, factor = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    worths, bounds, relatives, relative_inner = clip
+    clips, leak, least, most = len(worths) > 0, bounds[0], bounds[1], bounds[2]
+    relative, said = np.empty(_BLOCK if clips else 0, np.float32), np.empty(_BLOCK if clips else 0, np.float32)
+    heard = said if clips else held
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         width = stop - start
+        if clips:
+            spread_pattern(relatives, relative_inner, relative[:width], start)
         if begin > 0:
             held[:width] = state[0, start:stop]
             sent[:width] = state[1, start:stop]
@@ -115,17 +122,25 @@ def _track(  # type: ignore[no-untyped-def]
                     for j in range(width):
                         current = row[j] * by[j] + plus[j] * share
                         held[j] = held[j] * beta + current * gain
-            else:
+            elif not clips:
                 for j in range(width):
                     held[j] = held[j] * beta
             if step < silent:
                 continue
+            if clips:
+                worth, unit = worths[min(k, len(worths) - 1)], units[step]
+                for j in range(width):
+                    h = held[j] * worth
+                    v = h if h > zero else h * leak + zero  # of ReLU 0, never -0
+                    v = v if v > least else least
+                    v = v if v < most else most
+                    said[j] = (v / relative[j]) * unit if h == h else zero
             bottom, ceiling = low[step], high[step]
             digit = spikes[step - max(silent, begin), start:stop]
             if few:  # in one pass
                 plain = slope == 1 and bottom == -np.inf and ceiling == np.inf
                 for j in range(width):
-                    v = held[j]
+                    v = heard[j]
                     if not plain:
                         v = v if v > zero else v * slope
                         v = v if v > bottom else bottom
@@ -142,7 +157,7 @@ def _track(  # type: ignore[no-untyped-def]
                     sent[j] = before + d * scale
                 continue
             for j in range(width):
-                h = held[j]
+                h = heard[j]
                 v = h if h > zero else h * slope
                 v = v if v > bottom else bottom
                 v = v if v < ceiling else ceiling
@@ -157,7 +172,7 @@ def _track(  # type: ignore[no-untyped-def]
         if len(target) > 0:
             bottom, ceiling = low[-1], high[-1]
             for j in range(width):
-                h = held[j]
+                h = heard[j]
                 v = h if h > zero else h * slope
                 v = v if v > bottom else bottom
                 v = v if v < ceiling else ceiling
@@ -268,12 +283,13 @@ def track(
     accumulated: bool,
     feed: Feed = PLAIN,
     carried: Carried | None = None,
+    clip: Clip | None = None,
 ) -> None:
     """See ``track_reference.track``."""
     places = (source.numpy(), spikes.numpy(), final.residual.numpy(), final.target.numpy())
     state, begin = (carried.values.numpy(), carried.begin) if carried else (NOTHING, 0)
-    steps = len(source) if carried else len(tables.low)
-    given = (*places, state, steps, begin, arguments(feed, len(source)), accumulated, tables.silent)
+    steps = len(source) + carried.idle if carried else len(tables.low)
+    given = (*places, state, steps, begin, arguments(feed, len(source)), clipped(clip), accumulated, tables.silent)
     rule = (*_constants(tables), *_arrays(tables.digits))
     spread(_track, (*given, *rule), items=source.shape[1], cost=steps, align=_ALIGN)
 

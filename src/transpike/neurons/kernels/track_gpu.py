@@ -6,18 +6,19 @@ floating-point fusion, so that products and sums round as on the other backends.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from transpike.neurons.kernels.track_reference import PLAIN, Carried, Digits, Feed, Final, Pattern, Tables
+from transpike.neurons.kernels.track_reference import PLAIN, Carried, Clip, Digits, Feed, Final, Pattern, Tables
 
-__all__ = ["accumulate", "encode", "track"]
+__all__ = ["accumulate", "encode", "track", "track_windows"]
 
 _BLOCK = 1024
+_FEW = 256  # neurons of a program that hold several sums each
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -56,7 +57,8 @@ def _track(  # type: ignore[no-untyped-def]
     source, spikes, residual, target, state, neurons, rows, begin, silent, simulated, beta, gain, scale, unscale, slope,
     low, high, units, rising, falling, increments, top, inverse, offset, mirror,
     scales, shifts, factors, shares, other, scale_inner, scale_size, shift_inner, shift_size, factor_inner, factor_size,
-    ACCUMULATED: tl.constexpr, FINAL: tl.constexpr, CARRIED: tl.constexpr, LEVELS: tl.constexpr,
+    worths, relatives, relative_inner, relative_size, clip_slope, clip_low, clip_high,
+    CLIP: tl.constexpr, ACCUMULATED: tl.constexpr, FINAL: tl.constexpr, CARRIED: tl.constexpr, LEVELS: tl.constexpr,
     SCALE: tl.constexpr, SHIFT: tl.constexpr, OTHER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -72,20 +74,30 @@ def _track(  # type: ignore[no-untyped-def]
     by = tl.load(scales + index // scale_inner % scale_size) if SCALE else held
     add = tl.load(shifts + index // shift_inner % shift_size) if SHIFT else held
     join = tl.load(factors + index // factor_inner % factor_size) if OTHER else held
+    relative = tl.load(relatives + index // relative_inner % relative_size) if CLIP else held
     for k in range(simulated):
         step = begin + k
         if ACCUMULATED:
             held = tl.load(read, mask=inside, other=0.0).to(tl.float32) * tl.load(units + step)
             held = tl.where(held == held, held, 0.0)
             read += tl.where(k < rows - 1, neurons, 0)
+            heard = held
         else:
             there = inside & (tl.full([BLOCK], k, tl.int32) < rows)
             row = tl.minimum(k, rows - 1)
             current = _current(read, extra, shares, row, there, by, add, join, SCALE, SHIFT, OTHER)
             read += neurons
             extra += neurons
-            held = held * beta + current * gain
-        value = tl.where(held > 0, held, held * slope)
+            after = held * beta + current * gain
+            held = tl.where(tl.full([BLOCK], k, tl.int32) < rows, after, held) if CLIP else after
+            heard = held
+            if CLIP:
+                heard = held * tl.load(worths + row)
+                known = heard == heard
+                heard = tl.where(heard > 0, heard, heard * clip_slope + 0.0)  # of ReLU 0, never -0
+                heard = tl.minimum(tl.maximum(heard, clip_low), clip_high)
+                heard = tl.where(known, tl.div_rn(heard, relative) * tl.load(units + step), 0.0)
+        value = tl.where(heard > 0, heard, heard * slope)
         value = tl.minimum(tl.maximum(value, tl.load(low + step)), tl.load(high + step))
         sent = sent * beta
         if step >= silent:
@@ -96,6 +108,57 @@ def _track(  # type: ignore[no-untyped-def]
     if CARRIED:
         tl.store(state + index, held, mask=inside)
         tl.store(state + neurons + index, sent, mask=inside)
+    if FINAL:
+        tl.store(residual + index, (value - sent) * unscale, mask=inside)
+        tl.store(target + index, value * unscale, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _track_windows(  # type: ignore[no-untyped-def]
+    source, spikes, residual, target, places, neurons, outputs, width, inputs, rows, silent, simulated,
+    beta, gain, scale, unscale, slope, low, high, rising, falling, increments, top, inverse, offset, mirror,
+    scales, shifts, factors, shares, other, scale_inner, scale_size, shift_inner, shift_size, factor_inner, factor_size,
+    FINAL: tl.constexpr, LEVELS: tl.constexpr, WINDOW: tl.constexpr,
+    SCALE: tl.constexpr, SHIFT: tl.constexpr, OTHER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < neurons
+    nothing = tl.zeros([BLOCK], tl.float32)
+    sent, value = nothing, nothing
+    by = tl.load(scales + index // scale_inner % scale_size) if SCALE else nothing
+    add = tl.load(shifts + index // shift_inner % shift_size) if SHIFT else nothing
+    join = tl.load(factors + index // factor_inner % factor_size) if OTHER else nothing
+    held = ()
+    at = ()
+    for w in tl.static_range(WINDOW):
+        place = tl.load(places + w * outputs + index % outputs, mask=inside, other=-1).to(tl.int64)
+        at = at + (tl.where(place < 0, place, index // outputs * inputs + place),)  # type: ignore[assignment]  # noqa: RUF005
+        held = held + (nothing,)  # type: ignore[assignment]  # noqa: RUF005
+    write = spikes + index
+    for step in range(simulated):
+        row = tl.minimum(step, rows - 1)
+        begin = row.to(tl.int64) * width
+        there = inside & (tl.full([BLOCK], step, tl.int32) < rows)
+        most = tl.full([BLOCK], float("-inf"), tl.float32)
+        after = ()
+        for w in tl.static_range(WINDOW):
+            known = at[w] >= 0
+            near = begin + at[w]
+            current = _current(
+                source + near, other + near, shares, row, there & known, by, add, join, SCALE, SHIFT, OTHER
+            )
+            total = held[w] * beta + current * gain
+            most = tl.where(known, tl.maximum(most, total), most)
+            after = after + (total,)  # type: ignore[assignment]  # noqa: RUF005
+        held = after
+        value = tl.where(most > 0, most, most * slope)
+        value = tl.minimum(tl.maximum(value, tl.load(low + step)), tl.load(high + step))
+        sent = sent * beta
+        if step >= silent:
+            digit = _digit(value - sent, rising, falling, increments, top, inverse, offset, mirror, LEVELS)
+            sent = sent + digit * scale
+            tl.store(write, digit.to(spikes.dtype.element_ty), mask=inside)
+            write += neurons
     if FINAL:
         tl.store(residual + index, (value - sent) * unscale, mask=inside)
         tl.store(target + index, value * unscale, mask=inside)
@@ -147,7 +210,7 @@ def _encode(  # type: ignore[no-untyped-def]
         write += neurons
 
 
-@lru_cache(maxsize=4096)
+@cache  # for good: a recorded run goes on to read them
 def _on(device: torch.device, values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
@@ -180,6 +243,30 @@ def _feed(feed: Feed, source: Tensor) -> dict[str, Tensor | float | int]:
     return given | {"SCALE": feed.scale is not None, "SHIFT": shift, "OTHER": feed.other is not None}
 
 
+def _clip(clip: Clip | None, source: Tensor) -> dict[str, Tensor | float | int]:
+    """The arguments of the kernel that `Clip` makes; what is absent points to anything."""
+    if clip is None:
+        numbers = dict.fromkeys(("clip_slope", "clip_low", "clip_high"), 0.0)
+        return {
+            "worths": source,
+            "relatives": source,
+            "relative_inner": 1,
+            "relative_size": 1,
+            "CLIP": False,
+            **numbers,
+        }
+    return {
+        "worths": _on(source.device, clip.worths),
+        "relatives": clip.relative.values,
+        "relative_inner": clip.relative.inner,
+        "relative_size": len(clip.relative.values),
+        "clip_slope": clip.slope,
+        "clip_low": clip.low,
+        "clip_high": clip.high,
+        "CLIP": True,
+    }
+
+
 def track(
     source: Tensor,
     spikes: Tensor,
@@ -189,11 +276,13 @@ def track(
     accumulated: bool,
     feed: Feed = PLAIN,
     carried: Carried | None = None,
+    clip: Clip | None = None,
 ) -> None:
     """See ``track_reference.track``."""
     neurons, device = source.shape[1], source.device
+    block = _FEW if clip else _BLOCK  # so that registers suffice
     with torch.cuda.device(source.get_device()):
-        _track[(triton.cdiv(neurons, _BLOCK),)](
+        _track[(triton.cdiv(neurons, block),)](
             source,
             spikes,
             final.residual,
@@ -203,7 +292,7 @@ def track(
             len(source),
             carried.begin if carried else 0,
             tables.silent,
-            len(source) if carried else len(tables.low),
+            len(source) + carried.idle if carried else len(tables.low),
             tables.beta,
             tables.gain,
             tables.scale,
@@ -212,11 +301,49 @@ def track(
             _on(device, tables.low),
             _on(device, tables.high),
             _on(device, tables.units),
-            **_rule(device, tables.digits),
+            **_rule(device, tables.digits) | {"BLOCK": block},
             **_feed(feed, source),
+            **_clip(clip, source),
             ACCUMULATED=accumulated,
             FINAL=final.target.numel() > 0,
             CARRIED=carried is not None,
+        )
+
+
+def track_windows(
+    source: Tensor, spikes: Tensor, final: Final, tables: Tables, places: Tensor, *, feed: Feed = PLAIN
+) -> None:
+    """Write the digits that track the maximum of what some currents of each sample have accumulated.
+
+    ``places`` ``[inputs, outputs]``, of one sample, says which: see `transpike.neurons.windows.Window.places`.
+    """
+    neurons, device = spikes.shape[1], source.device
+    outputs = places.shape[1]
+    with torch.cuda.device(source.get_device()):
+        _track_windows[(triton.cdiv(neurons, _FEW),)](
+            source,
+            spikes,
+            final.residual,
+            final.target,
+            places,
+            neurons,
+            outputs,
+            source.shape[1],
+            source.shape[1] // (neurons // outputs),
+            len(source),
+            tables.silent,
+            len(tables.low),
+            tables.beta,
+            tables.gain,
+            tables.scale,
+            tables.inverse,
+            tables.slope,
+            _on(device, tables.low),
+            _on(device, tables.high),
+            **_rule(device, tables.digits) | {"BLOCK": _FEW},
+            **_feed(feed, source),
+            FINAL=final.target.numel() > 0,
+            WINDOW=len(places),
         )
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["PLAIN", "Carried", "Digits", "Feed", "Final", "Pattern", "Tables", "accumulate", "encode", "track"]
+__all__ = ["PLAIN", "Carried", "Clip", "Digits", "Feed", "Final", "Pattern", "Tables", "accumulate", "encode", "track"]
 
 
 class Digits(NamedTuple):
@@ -105,11 +105,34 @@ PLAIN = Feed()
 class Carried(NamedTuple):
     """The state ``[2, neurons]`` of a run in pieces (of `accumulate` ``[1, neurons]``), and the first step of this one.
 
-    It is read unless ``begin`` is 0, and written.
+    It is read unless ``begin`` is 0, and written. So many steps as ``idle`` follow those that have rows; `accumulate`
+    has one for each row of its result.
     """
 
     values: Tensor
     begin: int
+    idle: int = 0
+
+
+class Clip(NamedTuple):
+    """A function of real values with bounds, which is divided by the amplitude of each channel::
+
+        row[t] <- clamp(x if x > 0 else slope x, low, high) / relative,   x = worths[t] * sum[t]
+
+    where ``sum`` is what the currents have accumulated; ``worths`` has one value a row of currents.
+    """
+
+    worths: tuple[float, ...]
+    slope: float
+    low: float
+    high: float
+    relative: Pattern
+
+    def value(self, held: Tensor, row: int) -> Tensor:
+        """Of what has been accumulated by a row of currents."""
+        x = held * self.worths[row]
+        x = torch.where(x > 0, x, x * self.slope + 0.0).clamp(self.low, self.high)  # of ReLU 0, never -0
+        return x / self.relative.spread(len(x))
 
 
 def _digit(value: Tensor, digits: Digits) -> Tensor:
@@ -133,6 +156,7 @@ def track(
     accumulated: bool,
     feed: Feed = PLAIN,
     carried: Carried | None = None,
+    clip: Clip | None = None,
 ) -> None:
     """Write the digits that track ``source`` into ``spikes`` ``[T, neurons]``.
 
@@ -140,24 +164,29 @@ def track(
     or ``[T, neurons]`` if the last row holds on. NaN counts as 0 there: the neuron waits. ``spikes`` may be the first
     rows of ``source``: a row is read before it is written.
 
-    Where the state is ``carried``, ``source`` has a row for each of the next steps, and ``spikes`` one for each of them
-    that is not silent.
+    Where the state is ``carried``, ``source`` has a row for each of the next steps but the idle ones, and ``spikes``
+    one for each of them that is not silent.
+
+    With ``clip``, the digits track what it makes of the currents, as if ``source`` held that, ``accumulated``.
     """
-    begin, steps = (carried.begin, len(source)) if carried else (0, len(tables.low))
+    begin, steps = (carried.begin, len(source) + carried.idle) if carried else (0, len(tables.low))
     state = carried.values if carried else source.new_empty(2, source.shape[1], dtype=_state(source))
     held, sent = (x.clone() if begin else torch.zeros_like(x) for x in state)
     rows = list(source) if accumulated else feed.rows(source)
     for k in range(steps):
-        step = begin + k
-        if accumulated:
-            held = (rows[min(k, len(rows) - 1)] * tables.units[step]).nan_to_num(0.0, torch.inf, -torch.inf)
-        else:
+        step, row = begin + k, min(k, len(rows) - 1)
+        if not accumulated and (k == row or not clip):
             held = held * tables.beta
             if k < len(rows):
                 held = held + rows[k] * tables.gain
+        heard = rows[row] if accumulated else clip.value(held, row) if clip else held
+        if accumulated or clip:
+            heard = (heard * tables.units[step]).nan_to_num(0.0, torch.inf, -torch.inf)
+        if accumulated:
+            held = heard
         if step < tables.silent:
             continue
-        value = torch.where(held > 0, held, held * tables.slope).clamp(tables.low[step], tables.high[step])
+        value = torch.where(heard > 0, heard, heard * tables.slope).clamp(tables.low[step], tables.high[step])
         sent = sent * tables.beta
         digit = _digit(value - sent, tables.digits)
         sent = sent + digit * tables.scale

@@ -1,6 +1,6 @@
-"""The weighted neuron on the CPU: Numba, blocked over neurons with time inside.
+"""The weighted neuron on the CPU: Numba, in blocks of neurons with time inside.
 
-Same interface as ``weighted_reference``, for float32, and the same rounding.
+It has the interface of ``weighted_reference``, for float32, and the same rounding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weighted neuron in plain torch: the fallback on any device, and what the kernel must equal.
+"""The weighted neuron in plain torch: the fallback on any device, and the reference for the kernel.
 
 Everything is ``[neurons]``, in units of theta.
 """
@@ -15,23 +15,23 @@ from transpike.neurons.kernels.track_reference import Final
 __all__ = ["SLACK", "Rule", "fire"]
 
 SLACK = 2**-10
-"""Of a unit spike: rounding must not keep one from being taken back."""
+"""A tolerance, as a share of a unit spike, so that rounding does not prevent taking a spike back."""
 
 
 class Rule(NamedTuple):
     """The constants of one weighted neuron.
 
     Attributes:
-        weights: the worth of a unit spike at each step.
+        weights: the value of a unit spike at each step.
         shares: one over it.
-        wait: steps before the first spike.
+        wait: silent steps before the first spike.
         levels: magnitudes of spikes, increasing.
-        rising: from which magnitude of what is missed, in units of the step's worth, each is fired.
-        mirror: -1 if negative spikes exist, else 0.
-        slope: of the function below 0.
+        rising: the magnitude of the missing value, in units of the step's value, from which each fires.
+        mirror: -1 if negative spikes exist, otherwise 0.
+        slope: the slope of the function below 0.
         low: its least value.
-        high: its largest.
-        floor: below which no negative spike may take what was sent.
+        high: its largest value.
+        floor: the value below which no negative spike may take the output.
     """
 
     weights: tuple[float, ...]
@@ -49,9 +49,9 @@ class Rule(NamedTuple):
 def fire(source: Tensor, spikes: Tensor, final: Final, rule: Rule, state: Tensor, *, accumulated: bool) -> None:
     """Write the digits of ``source`` into ``spikes`` ``[T, neurons]``.
 
-    ``source`` holds currents ``[T, neurons]`` or, if ``accumulated``, what is to be said by each step, whose last row
-    holds on. NaN counts as 0 there. ``spikes`` may be the first rows of ``source``: a row is read before it is written.
-    ``state`` ``[2, neurons]`` holds what came in and what was sent before, and is written over.
+    ``source`` holds currents ``[T, neurons]`` or, if ``accumulated``, the value to represent after each step, whose
+    last row stays. NaN counts as 0 there. ``spikes`` may be the first rows of ``source``, because a row is read before
+    it is written. ``state`` ``[2, neurons]`` holds the input and the output so far, and is overwritten.
     """
     steps, held, sent = len(rule.weights), state[0], state[1]
     for step in range(steps + rule.wait):
