@@ -13,6 +13,7 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from PIL import Image
@@ -23,6 +24,8 @@ from transpike.data import Loading, load_images
 
 Split = tuple[Tensor, Tensor]
 FACE = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"  # of astronaut.png
+FACES = "9560ec2f5edfac01973f63a8a99d00053fecd11e21877e18038fbe500f8e872c"  # of lfw_subset.npy
+PORTRAIT = "a8ca6d734765703b09728ab47fe59f473d93ae3967fc24c7c0288c3c7adb7130"  # of grace_hopper.jpg
 
 
 def member(file: Path, ending: str) -> bytes:
@@ -66,15 +69,42 @@ def bgr(data: Path) -> Split:
     return train, test
 
 
-def astronaut(packages: Path) -> Tensor:
-    """The photograph of a face in scikit-image [1, 3, 512, 512], pixels from 0 to 255."""
+def _scikit_image(packages: Path, name: str, sha256: str) -> io.BytesIO:
+    """A file of scikit-image's data, as it was measured."""
     if not list(packages.glob("scikit_image-0.26.0-*.whl")):
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(packages)]
         subprocess.run([*pip, "scikit-image==0.26.0"], check=True)
-    data = member(next(packages.glob("scikit_image-0.26.0-*.whl")), "skimage/data/astronaut.png")
-    if hashlib.sha256(data).hexdigest() != FACE:
-        sys.exit("scikit-image==0.26.0: its astronaut.png is not the one that was measured")
-    return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).permute(2, 0, 1)[None].float()
+    return _known(member(next(packages.glob("scikit_image-0.26.0-*.whl")), f"skimage/data/{name}"), name, sha256)
+
+
+def _known(data: bytes, name: str, sha256: str) -> io.BytesIO:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        sys.exit(f"{name} is not the one that was measured")
+    return io.BytesIO(data)
+
+
+def _photograph(data: io.BytesIO) -> Tensor:
+    return torch.from_numpy(np.array(Image.open(data).convert("RGB"))).permute(2, 0, 1)[None].float()
+
+
+def astronaut(packages: Path) -> Tensor:
+    """The photograph of a face in scikit-image [1, 3, 512, 512], pixels from 0 to 255."""
+    return _photograph(_scikit_image(packages, "astronaut.png", FACE))
+
+
+def portrait() -> Tensor:
+    """The photograph of a face in matplotlib [1, 3, 600, 512], pixels from 0 to 255."""
+    data = (Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").read_bytes()
+    return _photograph(_known(data, "grace_hopper.jpg", PORTRAIT))
+
+
+def mosaics(packages: Path) -> list[Tensor]:
+    """The hundred faces in scikit-image (of LFW, gray, 25 px), four times as large, 25 of them a mosaic
+    [1, 3, 500, 500]."""
+    small = torch.from_numpy(np.load(_scikit_image(packages, "lfw_subset.npy", FACES))[:100, None]).float()
+    large = nn.functional.interpolate(255 * small, scale_factor=4, mode="bicubic").clamp(0, 255)
+    rows = large.view(4, 5, 5, 100, 100).transpose(2, 3).reshape(4, 1, 500, 500)
+    return list(rows.expand(-1, 3, -1, -1).split(1))
 
 
 # -- faces: what each of three networks sees ---------------------------------------------------------------------------

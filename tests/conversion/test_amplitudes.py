@@ -261,7 +261,7 @@ def test_scarce_channels_reach_beyond_what_was_seen() -> None:
     assert (peaks[40_000] <= 1).all()
 
 
-def test_a_channel_that_fires_seldom_has_its_maximum() -> None:
+def test_a_channel_that_fires_in_few_images_has_the_layers_amplitude() -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     torch.manual_seed(0)
     images = torch.randn(40_000, 3)
@@ -270,17 +270,51 @@ def test_a_channel_that_fires_seldom_has_its_maximum() -> None:
     with torch.no_grad():
         net[0].weight.copy_(torch.eye(3))
         net[0].bias.copy_(torch.tensor([0.0, -1.0, 0.0]))  # three images in 40,000 pass
-    prepared, scheme = prepare(net, images, images=len(images)), CSS(steps=8, silent=1)
-    assert 1 <= prepared.amplitudes(scheme)["1"][1] * scheme.full < 1.2
+    theta = prepare(net, images, images=len(images)).amplitudes(CSS(steps=8, silent=1))["1"]
+    assert theta[1] == theta.max()
 
 
-def test_a_channel_that_says_little_has_a_share_of_the_layers_amplitude_and_one_that_never_fires_all_of_it() -> None:
+def test_places_of_one_image_are_not_as_many_values() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2)[..., None, None])
+        net[0].bias.zero_()
+    images = torch.rand(64, 2, 8, 8)
+    images[:, 1] -= 1
+    images[:8, 1, :4] = 0.01  # in eight images, at many places
+    theta = prepare(net, images).amplitudes(CSS(steps=8, silent=1))["1"]
+    assert theta[1] == theta[0] / 2
+    images[:, 1] = 0.01  # everywhere
+    theta = prepare(net, images).amplitudes(CSS(steps=8, silent=1))["1"]
+    assert theta[1] == theta[0] / 64
+
+
+@pytest.mark.parametrize(("images", "share"), [(512, 1 / 64), (64, 1 / 16), (8, 1 / 2), (3, 1)])
+def test_a_channel_that_says_little_has_a_share_of_the_layers_amplitude_and_one_that_never_fires_all_of_it(
+    images: int, share: float
+) -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     with torch.no_grad():
         net[0].bias[:2] = torch.tensor([1e-4, -1e3])
         net[0].weight[0] = 0
-    theta = prepare(net, torch.rand(64, 3)).amplitudes(CSS(silent=1))["1"]
-    assert theta[0] == theta[2] / 64 and theta[1] == theta[2]
+        net[0].weight[2], net[0].bias[2] = 1, 0
+    theta = prepare(net, torch.rand(images, 3)).amplitudes(CSS(silent=1))["1"]
+    assert theta[0] == theta[2] * share and theta[1] == theta[2]
+
+
+def test_the_largest_of_few_values_is_not_the_bound_of_new_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    turned = torch.linalg.qr(torch.randn(8, 8, generator=generator))[0]
+    net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 8, bias=False)).eval()
+    with torch.no_grad():
+        net[0].weight.copy_(turned)
+        net[2].weight.copy_(torch.eye(8))
+    loud = torch.randint(8, (200,), generator=generator)  # each image excites one channel, and all a bit
+    images = (torch.eye(8)[loud] + 0.01 * torch.rand(200, 8, generator=generator)) @ turned
+    snn = transpike.convert(net, images[:6], scheme=CSS(steps=8, levels=(1, 2, 4, 8), silent=2))
+    assert len(set(loud[:6].tolist())) < 8  # some are loud in new images alone
+    with torch.no_grad():
+        assert (snn(images) - net(images)).abs().max() < 0.02  # 0.87 in units of 1/64 of the largest
 
 
 def test_a_channel_that_never_fires_says_nothing_of_what_only_seems_to_come() -> None:

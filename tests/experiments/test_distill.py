@@ -76,6 +76,13 @@ def test_ckdsnn_takes_the_weights_of_the_teachers_last_layer(
     assert "weighs the teacher's maps at 'layers.2' by its last layer" in " ".join(capsys.readouterr().err.split())
 
 
+def test_enof_reads_the_students_features_by_that_layer(teacher: str, tmp_path: Path) -> None:
+    given = ["distill", "--teacher", teacher, *STUDENT, "--method", "enof"]
+    assert main([*given, "--out", str(tmp_path / "run")]) == 0
+    told = read(tmp_path / "run")["distillation"]
+    assert isinstance(told, dict) and set(told["first_terms"]) == {"cross_entropy", "alignment"}
+
+
 def test_a_teacher_by_name_at_its_own_size_and_normalisation(tmp_path: Path) -> None:
     # timm's network takes three channels of 224 pixels: digits have one, so its own sizes are given.
     weights = tmp_path / "w.safetensors"

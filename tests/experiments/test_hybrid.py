@@ -45,6 +45,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_artificial_network_may_have_batches_of_its_own(whole: Path, tmp_path: Path) -> None:
+    batches = ["--loading.batch_size", "40", "--pretraining.batch_size", "20"]
+    alone = run(tmp_path / "ann", *batches, "--last", "ann")  # the last of an option given twice counts
+    kept = ("train_loss", "train_accuracy", "loss", "learning_rate")
+    shown = [{name: row.get(name) for name in kept} for row in alone["epochs"]]
+    assert shown == [{name: row.get(name) for name in kept} for row in results(whole / "ann")["epochs"]]
+
+
 def test_all_stages_and_what_they_leave(whole: Path) -> None:
     told = results(whole)
     assert (told["kind"], told["model"], told["images"], len(told["epochs"])) == ("training", "spiking_mlp", 100, 1)
@@ -145,6 +153,7 @@ def test_a_run_killed_between_its_stages_continues_as_if_it_had_not_been(
         (["--network", '{"hidden": []}'], "has no layer of neurons"),
         (["--pretraining.network", '{"hiden": 3}'], "mlp takes no 'hiden'. Did you mean hidden?"),
         (["--pretraining.network", '{"hidden": 3}'], "no spiking twin of this MLP"),
+        (["--pretraining.batch_size", "0"], "pretraining.batch_size=0"),
         (["--pretraining.network", '{"dropout": 3}'], "dropout probability has to be between 0 and 1"),
         (["--neuron.leak", "2"], "neuron={'leak': 2}: DCTLIFNode: leak=2: expected a number in (0, 1]"),
         (["--neuron", '{"leek": 0.5}'], "takes no 'leek'. Did you mean leak?"),

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from transpike.errors import TranspikeError
 from transpike.experiments import study_runs
 from transpike.experiments.study_plan import read_plan
 from transpike.experiments.study_table import interval, seeds_needed
-from transpike.report.study import describe_study
-from transpike.results import Arm, Findings, Outcome, read_result
+from transpike.report.study import describe_study, write_arms
+from transpike.results import Arm, Findings, MeanAt, Outcome, read_result
 from transpike.train.hopeless import StopHopeless
 
 FILE = """
@@ -110,6 +111,21 @@ def test_the_page_names_the_arms_that_differ() -> None:
     assert alone.note.startswith("These runs show no difference from kd")
     (none,) = describe_study(Findings(title="t", measure="test", baseline="kd", arms=(arms[0],)), "k").groups
     assert none.note.startswith("Accuracy") and not none.plots
+
+
+def test_accuracy_by_t_is_a_table_and_a_file(tmp_path: Path) -> None:
+    base = [0.40, 0.41, 0.42]
+    slow, kd = (replace(an_arm(label, base, base), by_steps=at) for label, at in (
+        ("kd", (MeanAt(steps=1, accuracy=0.3), MeanAt(steps=2, accuracy=0.41))),
+        ("twd", (MeanAt(steps=2, accuracy=0.405), MeanAt(steps=4, accuracy=0.5))),
+    ))  # fmt: skip
+    result = Findings(title="t", measure="test", baseline="kd", arms=(slow, kd, an_arm("artificial", base, base)))
+    _, table = describe_study(result, "k").groups
+    assert (table.heading, table.columns) == ("Accuracy by T", ("", "T = 1", "T = 2", "T = 4"))
+    assert table.rows == [("kd", "30.00", "41.00", "–"), ("twd", "–", "40.50", "50.00")]
+    write_arms(result, tmp_path)
+    lines = (tmp_path / "steps.csv").read_text().splitlines()
+    assert lines[0] == "setting,arm,steps,accuracy" and lines[-1] == ",twd,4,0.5" and len(lines) == 5
 
 
 def test_it_goes_on_where_it_stopped(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:

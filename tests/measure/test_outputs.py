@@ -12,8 +12,12 @@ from torch import Tensor, nn
 
 import transpike
 from transpike.conversion import SpikingNetwork
+from transpike.data import Loading, load_images
 from transpike.errors import ConfigError, DataError, GoalError
 from transpike.measure.conversion import compare
+from transpike.measure.goals import Goal
+from transpike.measure.outputs import find_metric
+from transpike.measure.sweep import Sweep, sweep
 from transpike.metrics.tasks import mean_iou
 
 
@@ -99,6 +103,20 @@ def test_a_search_ends_at_a_measure(goal: Any) -> None:
     assert any(one.measure is not None and not one.met for one in snn.search)
 
 
+def test_a_margin_holds_a_measure_with_the_deviations_enlarged() -> None:
+    net, _ = made()
+    tried = {}
+
+    def near(outputs: Any, targets: Any) -> Tensor:
+        return ((outputs["value"] - targets["value"]).abs().amax(1) < 0.04).float()
+
+    for goal in ({"metric": near}, {"metric": near, "margin": 8}):
+        snn = transpike.convert(net, X, scheme="auto", goal=goal, limits={"payload_bits": 1})
+        tried[len(goal)] = float((snn(X)["value"] - net(X)["value"]).abs().max())
+    assert tried[2] < 0.04 / 8 < tried[1]
+    assert str(Goal.of({"iou": 90, "margin": 2})) == "at least 90 % iou with 2 times the deviation"
+
+
 def test_a_goal_out_of_reach_tells_the_measure() -> None:
     net, _ = made()
     with pytest.raises(GoalError, match="gives at least 100 % never"):
@@ -109,7 +127,23 @@ def test_a_goal_out_of_reach_tells_the_measure() -> None:
         transpike.convert(net, X, scheme="auto", goal=never, limits={"payload_bits": 1})
 
 
-@pytest.mark.parametrize("goal", [{"ious": 3}, {"metric": 3}, {"iou": 300}, {"metric": mean_iou, "most": 3}])
+@pytest.mark.parametrize("metric", ["boxes", "iou"])
+def test_a_measure_that_does_not_fit_is_said_before_networks_are_made(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transpike.conversion.Prepared.build", pytest.fail)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+    with pytest.raises(DataError, match=f"{metric}: expected "):
+        transpike.convert(net, X, scheme="auto", goal={metric: 90})
+    sets = load_images("digits", loading=Loading(test_images=20))
+    task = Sweep("net", net, sets, [transpike.CSS()], calibration=20, metric=find_metric(metric))
+    with pytest.raises(DataError, match=f"{metric}: expected "):
+        next(sweep(task, None))
+
+
+@pytest.mark.parametrize(
+    "goal", [{"ious": 3}, {"metric": 3}, {"iou": 300}, {"metric": mean_iou, "most": 3}, {"iou": 9, "margin": 0}]
+)
 def test_what_is_no_goal_is_refused(goal: Any) -> None:
     with pytest.raises(ConfigError):
         transpike.convert(made()[0], X, scheme="auto", goal=goal)

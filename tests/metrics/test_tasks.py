@@ -8,6 +8,7 @@ import torch
 import torchvision
 from sklearn.metrics import jaccard_score
 
+from transpike.errors import DataError
 from transpike.metrics.tasks import box_iou, correlation, matched_boxes, mean_iou, same_class
 
 
@@ -53,3 +54,20 @@ def test_correlation_is_numpys() -> None:
 def test_same_class() -> None:
     assert same_class({"logits": torch.eye(3)}, torch.tensor([0, 1, 0])).tolist() == [1, 1, 0]
     assert same_class(torch.eye(3), torch.eye(3)).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [(torch.rand(8, 10), r"8 images of \[10\]"), (torch.rand(8, 4), r"\[4\]"), (torch.rand(2, 5, 3), r"\[5, 3\]"),
+     ([torch.rand(5, 4), torch.rand(3, 2)], r"a list with one of \[3, 2\]"), (torch.rand(2, 3, 4, 5), r"\[3, 4, 5\]")],
+)  # fmt: skip
+def test_what_are_no_boxes_is_said(outputs: object, words: str) -> None:
+    with pytest.raises(DataError, match=f"boxes: expected corners .*{words}"):
+        matched_boxes(outputs, outputs)
+
+
+def test_what_are_no_maps_is_said() -> None:
+    with pytest.raises(DataError, match="iou: expected maps"):
+        mean_iou(torch.rand(8, 10), torch.rand(8, 10))
+    with pytest.raises(DataError, match=r"not \[2, 5, 3, 4\] and \[2, 1, 3, 4\]"):  # they would broadcast
+        mean_iou(torch.rand(2, 5, 3, 4), torch.zeros(2, 1, 3, 4, dtype=torch.long))

@@ -263,6 +263,8 @@ def test_firing_is_drawn() -> None:
     page = Page(page_of(result))
     drawings = page.drawings()
     assert "accuracy (%) by T. test: 91 at T 1, 99 at T 8." in drawings[2]
+    cells = page.text("td")
+    assert ("91.00 %" in cells) and ("99.00 %" in cells)
     assert drawings[3] == "Spikes per neuron in each layer (T = 4); most in act."
     text = " ".join(page.text("dd"))
     assert "0.75" in text and "18.75 % of the steps" in text and "0.45 × the ANN’s" in text

@@ -21,6 +21,7 @@ Amplitude = TypeVar("Amplitude", float, Tensor)
 
 _RESIDUAL = 99.9
 _FLOOR = 2**-6
+_SEEN = 4  # values of a channel up to which it takes the layer's amplitude
 _SHARES = tuple(2 ** (-k / 4) for k in range(17))
 
 
@@ -76,7 +77,9 @@ class Percentile:
 
     The full value of the input is its maximum. If a layer or channel is so sparse that its percentile is 0, its maximum
     is used. A layer that is always 0 gets 1, with a warning, because nothing is known about the values it could have. A
-    channel's amplitude is at least a 64th of the largest amplitude of its layer.
+    channel's amplitude is at least a 64th of the largest amplitude of its layer. In a layer of neurons it is at least
+    4 / n of it, where n values were not 0, because new images often exceed the largest of few values. In a channel that
+    is mostly 0, n is the number of images that excite it.
 
     A channel has fewer values than its layer, so new images exceed its maximum more often. Therefore the maximum is
     extrapolated to as many values as the layer has, for a distribution that falls exponentially. A percentile is
@@ -132,7 +135,10 @@ class Percentile:
         if self.per == "channel" and seen.channels is not None:
             peaks = self._of_channels(name, seen.channels, full, largest)
             most = peaks.max()  # also of channels never excited: a small unit would follow what only seems to come
-            return torch.where(peaks > 0, peaks.clamp_min(float(most) * _FLOOR), most)
+            floor = torch.tensor(_FLOOR, dtype=torch.float64)
+            if name != "input":  # the largest of few values says little: new ones often exceed it, by however much
+                floor = (_SEEN / seen.channels.informative().clamp_min(_SEEN).double()).clamp_min(_FLOOR)
+            return torch.where(peaks > 0, torch.maximum(peaks, most * floor), most)
         if self.percentile == "fit" and name != "input":
             return _fitted(*seen.values.histogram(), seen.values.maximum, full, largest, self.unit)
         peak = seen.values.quantile(100 if name == "input" or self.percentile == "fit" else self.percentile)

@@ -30,6 +30,7 @@ from transpike.conversion.integers import quantised
 from transpike.conversion.kinds import KINDS, RELATIVE, apply
 from transpike.conversion.op import Op
 from transpike.conversion.products import multiplied
+from transpike.conversion.ranges import warn_beyond
 from transpike.conversion.room import in_chunks, side_by_side
 from transpike.conversion.running import chunk, decoded, least, run
 from transpike.conversion.save import save
@@ -115,6 +116,7 @@ class SpikingNetwork(nn.Module):
         self.neurons = {op.name: self._neuron(op, waits[op.name]) for op in graph.neurons}
         self.readouts, self.plan = graph.readouts, plan(graph)
         self._courses: dict[bool, Course] = {}
+        self._warned: set[str] = set()  # shared with the networks of other sizes
         self.timing = Timing(graph, self.readouts, waits, steps=self.steps, wait=scheme.wait or 0)
 
     def _neuron(self, op: Op, wait: int) -> Neuron:
@@ -315,8 +317,11 @@ class SpikingNetwork(nn.Module):
         return flat_outputs(walk(self, x, spikes, self.current, lambda op, z: decoded(self, op, z)))
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
-        """Return images in units of the input's theta."""
-        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
+        """Return images in units of the input's theta. Warns once if many values are clipped."""
+        images = x.to(self.device, torch.float32)
+        x = apply(op, self.tensors(op), images) / self.units[op.name]
+        if "range" not in self._warned and warn_beyond(self.scheme, images, x, theta=self.amplitude(op.name)):
+            self._warned.add("range")
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def encode(self, x: Tensor) -> Tracked:

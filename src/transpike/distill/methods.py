@@ -11,6 +11,7 @@ from transpike.checks import keywords, near
 from transpike.distill.bispectrum import BiSpectrumDistillation, SRDDistillation, SSDDistillation
 from transpike.distill.ckdsnn import CKDSNNDistillation
 from transpike.distill.decoupled import DISTDistillation, DKDDistillation
+from transpike.distill.enof import EnOFDistillation
 from transpike.distill.features import BKDSNNDistillation, KDSNNDistillation, LaSNNDistillation, SAKDDistillation
 from transpike.distill.hints import ATDistillation, FitNetDistillation, OFDDistillation
 from transpike.distill.logits import LogitsDistillation, TKSDistillation, TLDDistillation
@@ -34,6 +35,7 @@ METHODS: dict[str, type[Method]] = {
     "bkdsnn": BKDSNNDistillation,
     "sakd": SAKDDistillation,
     "ckdsnn": CKDSNNDistillation,
+    "enof": EnOFDistillation,
     "tks": TKSDistillation,
     "tld": TLDDistillation,
     "sfkd": SFKDDistillation,

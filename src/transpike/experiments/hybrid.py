@@ -15,7 +15,7 @@ from torch import nn
 
 from transpike import files
 from transpike.coding import ENCODERS, Encoder, create_encoder, describe_encoder, encoder_scheme, read_encoder
-from transpike.data import load_images
+from transpike.data import ImageSets, load_images
 from transpike.errors import ConfigError, DataError, ModelError
 from transpike.experiments.hybrid_options import Hybrid, settled
 from transpike.experiments.options import check_resumed, read_record, record
@@ -146,7 +146,16 @@ class Work:
             print(f"Training the {words[stage]}", file=sys.stderr)
         place = self.place(stage)
         resume = self.resumed and has_epochs(place)
-        return fit(model, Loaders.of(self.data.sets), training, folder=RunFolder(place), encode=encode, resume=resume)
+        loaders = Loaders.of(self._sets(stage))
+        return fit(model, loaders, training, folder=RunFolder(place), encode=encode, resume=resume)
+
+    def _sets(self, stage: str) -> ImageSets:
+        """The images, in batches of the stage."""
+        options, sets = self.options, self.data.sets
+        size = options.pretraining.batch_size if stage == "ann" else None
+        if size is None:
+            return sets
+        return load_images(options.data, root=options.root, loading=replace(sets.loading, batch_size=size))
 
 
 def train_ann(work: Work) -> tuple[Network, Evaluation]:

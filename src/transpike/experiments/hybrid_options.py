@@ -28,12 +28,14 @@ class Pretraining:
 
     Attributes:
         epochs: Passes over the training images. The default is that of `transpike train`.
+        batch_size: Images in a batch. The default is that of the twin.
         network: Arguments of the artificial network alone, such as {"dropout": 0.5}.
         optim: The optimiser and its schedule.
         recipe: The loss and its regularisers.
     """
 
     epochs: int | None = None
+    batch_size: int | None = None
     network: Arguments = field(default_factory=dict)
     optim: Optim = field(default_factory=lambda: Optim(lr=0.05, weight_decay=1e-4))
     recipe: Recipe = field(default_factory=Recipe)
@@ -161,6 +163,8 @@ def settled(options: Hybrid) -> Hybrid:
 def _check(chosen: Hybrid) -> None:
     """Check options before images are read or a folder is created."""
     _ = chosen.first_training, chosen.last_training
+    if chosen.pretraining.batch_size is not None:
+        whole("pretraining.batch_size", chosen.pretraining.batch_size)
     if chosen.balanced is not None and chosen.last != "tune":
         raise ConfigError(f"--balanced begins with the last stage: leave out --last {chosen.last}.")
     number("percentile", chosen.percentile, above=0, most=100)

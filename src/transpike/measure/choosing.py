@@ -71,7 +71,8 @@ def convert(
             other than classes are ``{"iou": 97}``, ``{"boxes": 97}`` and ``{"correlation": 99}``, the least mean of a
             measure of `transpike.metrics.tasks.METRICS` against the outputs of ``ann``; or ``{"metric": score,
             "least": 97}`` with a function of outputs and targets that returns at most 1, or one number for each image.
-            A function alone must return 1 for every image.
+            A function alone must return 1 for every image. ``"margin": 4`` beside such a goal gives the measure outputs
+            with four times their deviation, too; without it, few images that judge are met just so, and new ones less.
         limits: the limits of a search: ``latency`` in steps, ``payload_bits`` of a spike, ``energy`` in microjoules for
             an image. A goal of predictions also takes ``mean_latency`` in steps: images stop as soon as their answers
             are sure, so that a share ``agreement`` of the answers (0.99 by default) equals those after all steps. The

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -38,7 +38,9 @@ class Goal:
         value: the value of the goal.
         margin: predictions must hold even if every deviation of the outputs is multiplied by this. A network is surer
             of images that it was trained on: on new images, up to eight times as many predictions change. Use 1 for
-                images that it was not trained on.
+            images that it was not trained on.
+        measure: the measure of the outputs; None for the other kinds.
+        strained: whether the measure, too, takes outputs whose deviations are multiplied by the margin.
 
     >>> print(Goal.of({"same": 99.5}))
     at least 99.5 % same predictions
@@ -50,6 +52,7 @@ class Goal:
     value: float
     margin: float = 4.0
     measure: Metric | None = None
+    strained: bool = False
 
     @classmethod
     def of(cls, given: object) -> Goal:
@@ -62,13 +65,14 @@ class Goal:
         if callable(given):
             given = {"metric": given}
         rest = dict(given) if isinstance(given, Mapping) else {}
+        strained = "margin" in rest
+        margin = number("goal: margin", rest.pop("margin", cls.margin), least=1)
         if "metric" in rest:
             least = number("goal: least", rest.pop("least", 100), above=0, most=100)
             ((name, metric),) = find_metric(rest.pop("metric")).items()
             if rest:
                 raise refuse("goal", given, 'a metric and its least mean, as {"metric": score, "least": 97}')
-            return cls(name, least, measure=metric)
-        margin = number("goal: margin", rest.pop("margin", cls.margin), least=1)
+            return cls(name, least, margin, metric, strained)
         if len(rest) != 1:
             raise refuse("goal", given, 'one of {"same": 99.5}, {"error": 2} and {"loss": 0.2}, in percent')
         ((kind, value),) = rest.items()
@@ -80,7 +84,7 @@ class Goal:
             return cls("error", number("goal: error", value, above=0), margin)
         if kind == "loss":
             return cls("loss", number("goal: loss", value, least=0), margin)
-        return cls(kind, number(f"goal: {kind}", value, above=0, most=100), measure=METRICS[kind])
+        return cls(kind, number(f"goal: {kind}", value, above=0, most=100), margin, METRICS[kind], strained)
 
     def __str__(self) -> str:
         if self.kind == "same":
@@ -88,7 +92,8 @@ class Goal:
         if self.kind == "error":
             return f"an error of at most {self.value:g} %"
         if self.measure is not None:
-            return f"at least {self.value:g} % {self.kind}"
+            enlarged = f" with {self.margin:g} times the deviation" if self.strained else ""
+            return f"at least {self.value:g} % {self.kind}{enlarged}"
         return f"at most {self.value:g} percentage points of accuracy lost"
 
     @property
@@ -137,6 +142,9 @@ class Held:
         with torch.no_grad():
             outputs = [graph.pack(graph.run(x)) for x in self.images.split(BATCH)]
         self._outputs = [tree_map(Tensor.cpu, each) for each in outputs] if goal.measure else []
+        if goal.measure:  # one that does not fit fails before any network is made
+            first = self._outputs[0]
+            scored(goal.measure, first, first, len(self.images[:BATCH]))
         self._want = torch.cat([flat_outputs(each) for each in outputs]).double()
         self._scale = deviations(self._want)
         self._logits = torch.cat([logits(each) for each in outputs])
@@ -167,7 +175,9 @@ class Held:
             after_steps.append(torch.stack([logits(each) for each in said]))
             found = said[-1]
             if self.goal.measure:
-                sums.measured += scored(self.goal.measure, tree_map(Tensor.cpu, found), self._outputs[taken], len(x))
+                got, want = tree_map(Tensor.cpu, found), self._outputs[taken]
+                got = tree_map(_enlarged(self.goal.margin), got, want) if self.goal.strained else got
+                sums.measured += scored(self.goal.measure, got, want, len(x))
             self._add(sums, found)
             taken += 1
             if self._hopeless(sums):
@@ -214,6 +224,11 @@ class Held:
             return sums.missed > float(self._scale.sum()) * (value / 100) ** 2
         gained = 0 if self._right is None else int((~self._right[sums.seen :]).sum())
         return sums.lost - gained > count * value / 100 + 1e-9
+
+
+def _enlarged(margin: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Outputs with so many times their deviation from those of the network; whole numbers, such as labels, as are."""
+    return lambda got, want: want + margin * (got - want) if want.is_floating_point() else got
 
 
 def _strained(margin: float) -> Changed:

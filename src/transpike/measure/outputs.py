@@ -71,6 +71,8 @@ def scored(metric: Metric, outputs: Any, targets: Any, images: int) -> float:
     """
     try:
         scores = torch.as_tensor(metric(outputs, targets)).double().cpu()
+    except DataError:
+        raise
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         name = getattr(metric, "__name__", "metric")

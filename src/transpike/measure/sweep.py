@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from transpike.conversion.outlook import Outlook
 from transpike.data import ImageSets
 from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
+from transpike.measure.outputs import scored
 from transpike.measure.search import Search
 from transpike.measure.stopping import early_row
 from transpike.metrics.tasks import Metric
@@ -245,6 +247,12 @@ def _converter(task: Sweep, bars: _Bars) -> tuple[Callable[[Scheme, Chosen], Spi
     prepared = prepare(
         ann, batches, images=task.calibration, spikes=task.spikes, until=task.until, progress=bars.calibrated
     )
+    if task.metric:  # one that does not fit fails before any network is made
+        few = prepared.images[:2]
+        with torch.no_grad():
+            outputs = prepared.graph.pack(prepared.graph.run(few))
+        for metric in task.metric.values():
+            scored(metric, outputs, outputs, len(few))
     return lambda scheme, chosen: prepared.convert(scheme, progress=chosen), len(prepared.images)
 
 

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from transpike.errors import DataError
+
 __all__ = ["METRICS", "Metric", "box_iou", "correlation", "matched_boxes", "mean_iou", "same_class"]
 
 Metric: TypeAlias = Callable[[Any, Any], "Tensor | float"]
@@ -40,12 +42,20 @@ def mean_iou(outputs: Any, targets: Any) -> Tensor:
             0.
         targets: the same, or a map of labels [N, \\*].
 
+    Raises:
+        DataError: these are no maps, or not of one size.
+
     Example:
         >>> found, wanted = torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 1]]])
         >>> mean_iou(found, wanted).round(decimals=3)
         tensor([0.5830])
     """
     found, wanted = _labels(_first(outputs)), _labels(_first(targets))
+    if found.ndim < 2 or found.shape != wanted.shape:
+        raise DataError(
+            "iou: expected maps of scores [N, classes, *] or of labels [N, *], outputs and targets of one size, not "
+            f"{list(_first(outputs).shape)} and {list(_first(targets).shape)}"
+        )
     kinds = max(int(found.max()), int(wanted.max())) + 1
     ious = []
     for kind in range(kinds):
@@ -83,15 +93,29 @@ def matched_boxes(outputs: Any, targets: Any) -> Tensor:
         outputs: [N, K, 4 or more], of which the first four are corners x1, y1, x2, y2; or a list of [K, 4 or more].
         targets: likewise.
 
+    Raises:
+        DataError: these are no boxes.
+
     Example:
         >>> found = [torch.tensor([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0]])]
         >>> matched_boxes(found, [torch.tensor([[0.0, 0.0, 2.0, 1.0]])])
         tensor([0.2500])
     """
-    lists = [list(x) if isinstance(x, (list, tuple)) and all(b.ndim == 2 for b in x) else list(_first(x)) for x in
-             (outputs, targets)]  # fmt: skip
-    return torch.tensor([_matched(a.reshape(-1, a.shape[-1])[:, :4], b.reshape(-1, b.shape[-1])[:, :4])
-                         for a, b in zip(*lists, strict=True)])  # fmt: skip
+    return torch.tensor([_matched(a, b) for a, b in zip(_boxes(outputs), _boxes(targets), strict=True)])
+
+
+def _boxes(given: Any) -> list[Tensor]:
+    """The corners [K, 4] of each image's boxes."""
+    listed = isinstance(given, (list, tuple)) and all(isinstance(each, Tensor) and each.ndim == 2 for each in given)
+    boxes = list(given if listed else _first(given))
+    for each in boxes:
+        if each.ndim != 2 or each.shape[1] < 4:
+            shape = "a list with one of" if listed else f"{len(boxes)} images of"
+            raise DataError(
+                "boxes: expected corners x1, y1, x2, y2 of boxes [N, K, 4 or more], or a list of [K, 4 or more], not "
+                f"{shape} {list(each.shape)}. For other outputs, pass a function that makes boxes of them"
+            )
+    return [each[:, :4] for each in boxes]
 
 
 def _matched(a: Tensor, b: Tensor) -> float:

@@ -94,7 +94,8 @@ def _by_steps(runs: Sequence[Encoded]) -> list[Group]:
     return [
         Group(
             "Accuracy against T",
-            "Accuracy on test images. Each network was made for its T; several runs of one T are averaged.",
+            "Accuracy on test images. Each network was made for its T; several runs of one T are averaged. An encoder "
+            "codes the image alone: its spikes or values enter networks whose own neurons do not depend on it.",
             legend=line_legend(lines, "encodings-steps"),
             plots=[Plot(Markup(svg), "A curve for each encoder and its settings")],
         )

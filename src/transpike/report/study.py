@@ -41,6 +41,7 @@ def describe_study(result: Findings, key: str) -> Section:
     for number, (setting, group) in enumerate(groupby(result.arms, key=lambda arm: arm.setting)):
         arms = list(group)
         groups.append(_group(result, setting, arms, f"{key}-{number}"))
+        groups += _at_steps(setting, arms)
     if noted := [run for run in runs if run.note]:
         rows = [(run.folder, str(run.seed), run.state, run.note) for run in noted]
         groups.append(Group("Runs without a result", columns=("run", "seed", "state", "why"), rows=rows))
@@ -86,6 +87,21 @@ def _group(result: Findings, setting: str, arms: Sequence[Arm], key: str) -> Gro
         columns=ARM_COLUMNS,
         rows=[arm_cells(arm) for arm in arms],
     )
+
+
+def _at_steps(setting: str, arms: Sequence[Arm]) -> list[Group]:
+    """A table of the spiking arms' accuracies at each T; none where all are tested at one."""
+    numbers = sorted({row.steps for arm in arms for row in arm.by_steps})
+    if len(numbers) < 2:
+        return []
+    rows = []
+    for arm in arms:
+        found = {row.steps: _percent(row.accuracy) for row in arm.by_steps}
+        if found:
+            rows.append((arm.label, *(fixed(found.get(steps)) for steps in numbers)))
+    heading = f"Accuracy by T{f', {setting}' if setting else ''}"
+    note = "Test accuracy (%), mean over seeds, of networks that were trained once, run for each number of steps."
+    return [Group(heading, note, columns=("", *(f"T = {steps}" for steps in numbers)), rows=rows)]
 
 
 def _verdict(result: Findings, arms: Sequence[Arm]) -> str:
@@ -158,7 +174,9 @@ def findings_table(result: Findings) -> Table:
 
 
 def write_arms(result: Findings, folder: Path) -> None:
-    """Write arms.csv, with a line for each arm, and runs.csv, with a line for each run, into a study's folder.
+    """Write arms.csv, runs.csv and, of spiking networks, steps.csv into a study's folder.
+
+    They have a line for each arm, for each run, and for each arm and T.
 
     Raises:
         ConfigError: A file cannot be written, or is another kind of file.
@@ -173,6 +191,8 @@ def write_arms(result: Findings, folder: Path) -> None:
         (arm.setting, arm.label, *(getattr(run, name) for name in names)) for arm in result.arms for run in arm.runs
     ]
     write_csv(folder / "runs.csv", ("setting", "arm", *names), rows)
+    if steps := [(arm.setting, arm.label, row.steps, row.accuracy) for arm in result.arms for row in arm.by_steps]:
+        write_csv(folder / "steps.csv", ("setting", "arm", "steps", "accuracy"), steps)
 
 
 def _finished(arm: Arm) -> list[Outcome]:

@@ -56,6 +56,7 @@ def describe_training(result: Evaluation, key: str) -> Section:
             *(describe_finetuning(tuned) if tuned else ()),
             *describe_encoding(result, key),
             *_terms(terms, place, key, tuned=tuned is not None),
+            *([_steps_table(result, spiking)] if spiking and result.encoding is None else []),
         ],
         legend=line_legend([line for line in accuracy if line.points], key),
         plots=[*drawn, *(firing if few else ())],
@@ -91,6 +92,12 @@ def _by_steps(result: Evaluation, spiking: Spiking, key: str, place: str) -> Plo
     alt = f"{place}: accuracy (%) by T. {spoken(lines, 'T')}"
     svg = plots.draw_lines(lines, f"{key}-by-steps", alt, titles=("T (steps)", "accuracy (%)"))
     return Plot(Markup(svg), "Accuracy by T", f"Trained at T = {spiking.steps}.")
+
+
+def _steps_table(result: Evaluation, spiking: Spiking) -> Group:
+    note = f"The network was trained once, at T = {spiking.steps}, and tested at each T."
+    rows = [(str(row.steps), percent(row.accuracy), fixed(row.loss)) for row in result.by_steps]
+    return Group("Accuracy by T, in numbers", note, columns=("T", "test accuracy", "loss"), rows=rows)
 
 
 def _terms(lines: Sequence[plots.Line], place: str, key: str, *, tuned: bool) -> list[Group]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,15 @@ from transpike.errors import ModelError
 from transpike.models import create_model, is_run, network_arguments
 from transpike.models.spiking import SpikingBasicBlock, SpikingResNet, SpikingVGG, set_thresholds
 from transpike.models.zoo import TWINS
+from transpike.neurons import reset_net
 from transpike.train.hybrid import copy_weights
 from transpike.train.options import Arguments
 from transpike.train.stages import Shape
 
 __all__ = ["create_twin", "start_from"]
+
+Images: TypeAlias = Tensor | Iterable[Any]
+"""[N, C, H, W], or batches of them, alone or with labels."""
 
 
 def create_twin(student: str, start: str | Path, shape: Shape, kwargs: Arguments) -> nn.Module:
@@ -42,7 +47,7 @@ def create_twin(student: str, start: str | Path, shape: Shape, kwargs: Arguments
 
 
 @torch.no_grad()
-def start_from(student: nn.Module, ann: nn.Module, images: Tensor, *, steps: int) -> None:
+def start_from(student: nn.Module, ann: nn.Module, images: Images, *, steps: int) -> None:
     """Give a spiking network the weights of its artificial twin, and the thresholds of the twin's conversion.
 
     The twin is converted to spike rates, `Rate(steps=steps, percentile="fit")`: each layer has the amplitude theta at
@@ -52,13 +57,16 @@ def start_from(student: nn.Module, ann: nn.Module, images: Tensor, *, steps: int
     neuron the threshold theta / unit. Where a neuron multiplies its input by a gain, such as 1 / tau, theta is
     multiplied by it too.
 
+    Then biases are corrected, layer by layer, by the student's own spikes: each channel's mean rate times theta becomes
+    about the mean activation of the twin. So what few steps, a leak or a hard reset lose is made up on average.
+
     With integrate-and-fire neurons and many steps the network computes what the twin does. With leaky neurons and few
     steps it does not, and is only where training begins.
 
     Args:
-        student: of `TWINS`, made by `create_model`; changed in place.
+        student: of `TWINS`, made by `create_model`; changed in place, and left in evaluation mode.
         ann: its trained artificial twin, whose weights have the same names.
-        images: for the amplitudes, [N, C, H, W].
+        images: for amplitudes and biases: [N, C, H, W], or batches of them, alone or with labels.
         steps: T of the student.
 
     Raises:
@@ -67,7 +75,7 @@ def start_from(student: nn.Module, ann: nn.Module, images: Tensor, *, steps: int
 
     Source: [I] the thresholds of Rathi, Srinivasan, Panda, Roy, "Enabling Deep Spiking Neural Networks with Hybrid
     Conversion and Spike Timing Dependent Backpropagation", ICLR 2020, moved into weights, with amplitudes by least
-    squares.
+    squares; the biases of Li et al. 2021, see `Rate`.
 
     >>> ann, snn = create_model("resnet20", width=4).eval(), create_model("spiking_resnet20", width=4)
     >>> start_from(snn, ann, torch.rand(8, 3, 16, 16), steps=2)
@@ -84,53 +92,116 @@ def start_from(student: nn.Module, ann: nn.Module, images: Tensor, *, steps: int
         )
     copy_weights(ann, student)
     converted = convert(ann, images, scheme=Rate(steps=steps, percentile="fit"))
+    scaled = _Scaled(converted.units)
     if isinstance(student, SpikingVGG):
         parts = (("features", student.features), ("classifier", student.classifier))
-        chain = [(f"{name}.{key}", layer) for name, part in parts for key, layer in part.named_children()]
-        _chain(chain, converted.units, last=float(steps) if student.sums else 1.0)
+        scaled.chain(
+            [(f"{name}.{key}", layer) for name, part in parts for key, layer in part.named_children()],
+            last=float(steps) if student.sums else 1.0,
+        )
     else:
         assert isinstance(student, SpikingResNet)
-        _resnet(student, converted.units)
+        scaled.resnet(student)
+    batches = [images] if isinstance(images, Tensor) else [one if isinstance(one, Tensor) else one[0] for one in images]
+    _correct(student.eval(), ann, batches, scaled.places, steps)
 
 
-def _resnet(student: SpikingResNet, theta: Mapping[str, float]) -> None:
-    unit = _chain([("conv", student.conv), ("bn", student.bn), ("act", student.act)], theta)
-    thresholds: dict[nn.Module, float] = {}
-    for index, block in enumerate(student.layers):
-        assert isinstance(block, SpikingBasicBlock)
-        name = f"layers.{index}"
-        inner = _chain([(f"{name}.conv1", block.conv1), ("", block.bn1), ("", block.act1)], theta, unit)
-        own, full = theta[f"{name}.conv2"], _full(block.act2)
-        if len(block.shortcut):
-            _rescale([block.shortcut[0], block.shortcut[1]], unit, own / full)
-            _rescale([block.conv2, block.bn2], inner, own / full)
-        else:
-            _rescale([block.conv2, block.bn2], inner, unit)
-            thresholds[block.act2] = own / unit * _threshold(block.act2) / full
-        unit = own
-    fc = student.fc.named_children() if isinstance(student.fc, nn.Sequential) else [("", student.fc)]
-    _chain([(f"fc.{key}".rstrip("."), layer) for key, layer in fc], theta, unit)
-    nodes = [module for module in student.modules() if hasattr(module, "v_threshold")]
-    set_thresholds(student, [thresholds.get(node, _threshold(node)) for node in nodes])
+class _Scaled:
+    """Rescales the layers of a network that has its twin's weights.
+
+    Args:
+        theta: of the neuron behind each layer of weights, by the layer's name.
+
+    Attributes:
+        places: by the name of each layer of neurons, the layer whose bias shifts its input, and its theta.
+    """
+
+    def __init__(self, theta: Mapping[str, float]) -> None:
+        self.theta = theta
+        self.places: dict[str, tuple[nn.Module, float]] = {}
+
+    def resnet(self, student: SpikingResNet) -> None:
+        unit = self.chain([("conv", student.conv), ("bn", student.bn), ("act", student.act)])
+        thresholds: dict[nn.Module, float] = {}
+        for index, block in enumerate(student.layers):
+            assert isinstance(block, SpikingBasicBlock)
+            name = f"layers.{index}"
+            first = (("conv1", block.conv1), ("bn1", block.bn1), ("act1", block.act1))
+            inner = self.chain([(f"{name}.{key}", layer) for key, layer in first], unit)
+            own, full = self.theta[f"{name}.conv2"], _full(block.act2)
+            if len(block.shortcut):
+                _rescale([block.shortcut[0], block.shortcut[1]], unit, own / full)
+                _rescale([block.conv2, block.bn2], inner, own / full)
+            else:
+                _rescale([block.conv2, block.bn2], inner, unit)
+                thresholds[block.act2] = own / unit * _threshold(block.act2) / full
+            self.places[f"{name}.act2"] = (block.bn2, own)
+            unit = own
+        fc = student.fc.named_children() if isinstance(student.fc, nn.Sequential) else [("", student.fc)]
+        self.chain([(f"fc.{key}".rstrip("."), layer) for key, layer in fc], unit)
+        nodes = [module for module in student.modules() if hasattr(module, "v_threshold")]
+        set_thresholds(student, [thresholds.get(node, _threshold(node)) for node in nodes])
+
+    def chain(self, layers: Iterable[tuple[str, nn.Module]], unit: float = 1.0, *, last: float = 1.0) -> float:
+        """Layers one after the other, from inputs in ``unit`` to outputs in ``last`` where no neuron follows; the unit
+        of the last neuron."""
+        weighted: list[nn.Module] = []
+        name = ""
+        for key, layer in layers:
+            if hasattr(layer, "v_threshold"):
+                own = self.theta[name]
+                _rescale(weighted, unit, own / _full(layer))
+                self.places[key] = (weighted[-1], own)
+                weighted, unit = [], own
+            elif isinstance(layer, nn.Conv2d | nn.Linear):
+                weighted, name = [layer], key
+            elif isinstance(layer, nn.BatchNorm2d):
+                weighted.append(layer)
+        _rescale(weighted, unit, last)
+        return unit
 
 
-def _chain(
-    layers: Iterable[tuple[str, nn.Module]], theta: Mapping[str, float], unit: float = 1.0, *, last: float = 1.0
-) -> float:
-    """Rescale layers one after the other, from inputs in ``unit`` to outputs in ``last`` where no neuron follows; the
-    unit of the last neuron."""
-    weighted: list[nn.Module] = []
-    name = ""
-    for key, layer in layers:
-        if hasattr(layer, "v_threshold"):
-            _rescale(weighted, unit, theta[name] / _full(layer))
-            weighted, unit = [], theta[name]
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            weighted, name = [layer], key
-        elif isinstance(layer, nn.BatchNorm2d):
-            weighted.append(layer)
-    _rescale(weighted, unit, last)
-    return unit
+def _correct(
+    student: nn.Module,
+    ann: nn.Module,
+    batches: Sequence[Tensor],
+    places: Mapping[str, tuple[nn.Module, float]],
+    steps: int,
+) -> None:
+    """Shift biases, one layer after the other, until each channel's mean rate says about what the twin does."""
+    for name, (layer, theta) in places.items():
+        bias: Any = layer.bias
+        if bias is not None:  # a network without biases has norms neither, and its thresholds alone
+            full = _full(student.get_submodule(name))
+            bias.add_(full / (2 * steps))  # rounds to the nearest rate, and not down
+            wanted = _mean(ann, name, batches) / theta
+            rates = _mean(student, name, [batch.expand(steps, *batch.shape) for batch in batches])
+            bias.add_((wanted.clamp(max=1) - rates) * full)
+
+
+class _Seen(Exception):
+    """What lies behind the layer that is measured need not run."""
+
+
+def _mean(network: nn.Module, name: str, batches: Sequence[Tensor]) -> Tensor:
+    """The mean output of a module by channel, [C]; the samples are the last axis before it."""
+    means: list[Tensor] = []
+
+    def see(_: nn.Module, inputs: object, output: Tensor) -> None:
+        axis = batches[0].ndim - 3
+        means.append(output.mean([k for k in range(output.ndim) if k != axis]))
+        raise _Seen
+
+    handle = network.get_submodule(name).register_forward_hook(see)
+    try:
+        for batch in batches:
+            reset_net(network)
+            with suppress(_Seen):
+                network(batch)
+    finally:
+        handle.remove()
+        reset_net(network)
+    return torch.stack(means).mean(0)
 
 
 def _rescale(layers: Sequence[nn.Module], inputs: float, outputs: float) -> None:
