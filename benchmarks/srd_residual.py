@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -65,19 +65,19 @@ def main() -> None:
             continue
         settings = dict(learned.settings)
         label = f"{learned.method}, {settings.get('domain', 'frequency')}, {settings.get('norm', 'ortho')}"
-        for tap, *numbers in measured(folder, args.images):
-            rows[label, tap].append(tuple(numbers))
+        for tap, share, weight, ratio in measured(folder, args.images):
+            rows[label, tap].append((share, weight, ratio))
     print("| method, domain, norm | tap, grid | runs | share of the residual (%) | mean W2 | high / low |")
     print("| --- | --- | --- | --- | --- | --- |")
     for (label, tap), found in rows.items():
         shares, weights, ratios = zip(*found, strict=True)
         known = [ratio for ratio in ratios if ratio is not None]
-        ratio = f"{mean(known):.2f}" if known else ""
-        numbers = f"{spread([100 * one for one in shares])} | {spread(weights)} | {ratio}"
+        high_over_low = f"{mean(known):.2f}" if known else ""
+        numbers = f"{spread([100 * one for one in shares])} | {spread(weights)} | {high_over_low}"
         print(f"| {label} | {tap} | {len(found)} | {numbers} |")
 
 
-def spread(values: list[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
