@@ -36,7 +36,7 @@ class Analyze(Paths):
     - the energy of the features' wavelet sub-bands, and how similar the stages are (CKA)
     - the sub-bands of two images before and after SFKD's refinement
     - the logits in the teacher's order, and their high frequencies
-    - the weights of SRD's filter
+    - the weights of SRD's filter, which is its learned residual
     - the frequency response of the student's neuron
     - Grad-CAM maps of some images
 

@@ -73,7 +73,7 @@ class Compare(Paths):
         schemes: Names of schemes, or objects with a name, settings and steps (one number or a list): {name: css,
             levels: [1, 2, 4, 8], steps: [4, 8]}. The default is every scheme, each at its own numbers of steps.
         target_loss: A loss in percentage points of accuracy. For each scheme, find the fewest steps that lose at most
-            this much, also between the measured numbers of steps.
+            this much. For this the command also measures numbers of steps between the planned ones.
         agreement: Measure each scheme a second time, with early stops: every image stops as soon as its answer is sure.
             This share of the answers, such as 0.995, must equal those after all steps.
         held_out: With agreement: how many of the first test images set the threshold. The other test images measure the

@@ -40,8 +40,9 @@ class Teaching:
         student: The student's network, as for `transpike train`: sew_resnet19, spiking_resnet19, spikingformer_4_384,
             qkformer_4_384, ...
         method: The method: bsd (bi-spectrum distillation); kd (logits); ssd or srd (kd, plus one of the two other parts
-            of bsd). Only for spiking students: kdsnn, lasnn, bkdsnn, sakd, ckdsnn, enof, tks, tld. For any student:
-            sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist, ofa.
+            of bsd). Made for spiking students: kdsnn, lasnn, bkdsnn, sakd, ckdsnn, enof, tks, tld. The others are sfkd,
+            fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist and ofa. Any method trains any student; only tks and tld
+            need a spiking one.
         settings: Settings of the method, such as {"beta": 7e-4} or {"normalize": true}.
         taps: Modules of the student whose features are compared, each with a module of the teacher, such as
             {"layers.2": "layer1"}. The default is all stages of both networks.

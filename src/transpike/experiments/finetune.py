@@ -35,8 +35,9 @@ class Finetune(Paths):
     with at most --silent silent steps.
 
     Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
-    converted one, it keeps the network with the least latency. It also tests the converted weights with fewer silent
-    steps, so the table shows the gain from the training. The command uses the test images only once, at the end.
+    converted one, it keeps the network with the least latency. It also tests the original, untrained weights with
+    fewer silent steps. So the table shows the gain from the training. The command uses the test images only once, at
+    the end.
 
     The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
     checkpoints and report.html. The command takes networks of `transpike convert` with signed css spikes.
@@ -59,8 +60,8 @@ class Finetune(Paths):
             images must be new to the network.
         silent: The penalty is zero if a layer can follow its input with this many silent steps. If a layer has fewer
             silent steps already, its own number applies.
-        penalty: Weight of the penalty, the squared excess over the bound. With 0 the loss has no penalty, only the
-            labels.
+        penalty: Weight of the penalty: the squared excess over the largest late input that a layer can surely still
+            follow. With 0 the loss has no penalty, only the labels.
         tolerance: How many percentage points of validation accuracy may be lost for fewer silent steps.
         judged: The number of validation images on which the silent steps are chosen.
         epochs: Passes over the training images.

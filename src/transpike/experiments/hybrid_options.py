@@ -46,14 +46,14 @@ class Hybrid(Paths):
     """Train an artificial network, copy its weights into a spiking network (its twin), set the thresholds of the twin,
     and train the twin over time.
 
-    This is the method of DCT-SNN, which reaches a good accuracy in few steps. It has three stages. ann trains the
+    This is the method of DCT-SNN, which reaches a good accuracy in few steps. It has three phases. ann trains the
     artificial network. balance makes the twin and sets its thresholds. tune trains the twin over time. The run's folder
-    holds the network of the last stage and has the same files as a folder of `transpike train`. `transpike evaluate`
-    and `transpike report` read it. The subfolders ann/ and balanced/ hold the networks of the earlier stages.
+    holds the network of the last phase and has the same files as a folder of `transpike train`. `transpike evaluate`
+    and `transpike report` read it. The subfolders ann/ and balanced/ hold the networks of the earlier phases.
     `transpike evaluate` reads them too.
 
     A run can use the networks of an earlier run: --ann FOLDER takes its trained artificial network, and --balanced
-    FOLDER takes its balanced twin. With --last the run stops after the stage that you name.
+    FOLDER takes its balanced twin. With --last the run stops after the phase that you name.
 
     The networks are mlp, vgg5, vgg9, vgg11 and vgg13. They have no biases and no normalisation, and use average
     pooling.
@@ -78,19 +78,19 @@ class Hybrid(Paths):
         neuron: Arguments of the neurons, such as {"leak_when": "silent"}.
         root: The folder of the data set's files.
         download: Download the data set into root if it is missing.
-        loading: Batches, augmentation and validation split. The seed of the run is used here too.
+        loading: Batches, augmentation and validation split. The seed of the run replaces `loading.seed`.
         pretraining: How the artificial network is trained.
         balanced: The folder of an earlier run. Start from its balanced twin.
-        last: The last stage to run.
+        last: The last phase to run.
         percentile: A layer's threshold is this percentile of its input.
         calibration: The number of training images that set the thresholds of the encoder and the layers.
         test_steps: Other numbers of steps at which the network is tested. The default is T/2 and 2T.
-        epochs: Passes over the training images in the last stage.
+        epochs: Passes over the training images in the last phase.
         seed: Seed of the initial weights, the order of images, the augmentation, dropout and the validation split.
         keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images. This applies to
             both trainings.
-        optim: The optimiser of the last stage and its schedule.
-        recipe: The loss of the last stage and its regularisers.
+        optim: The optimiser of the last phase and its schedule.
+        recipe: The loss of the last phase and its regularisers.
         machine: Devices and precision.
         resume: Continue the run in this folder with its own options. Other options on the command line must have the
             same values as in that run.
@@ -166,7 +166,7 @@ def _check(chosen: Hybrid) -> None:
     if chosen.pretraining.batch_size is not None:
         whole("pretraining.batch_size", chosen.pretraining.batch_size)
     if chosen.balanced is not None and chosen.last != "tune":
-        raise ConfigError(f"--balanced begins with the last stage: leave out --last {chosen.last}.")
+        raise ConfigError(f"--balanced begins with the last phase: leave out --last {chosen.last}.")
     number("percentile", chosen.percentile, above=0, most=100)
     whole("calibration", chosen.calibration)
     with warnings.catch_warnings(action="ignore"):  # the run's own encoder will warn

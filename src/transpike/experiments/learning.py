@@ -29,7 +29,7 @@ class Learning(Paths):
     Attributes:
         root: The folder of the data set's files.
         download: Download the data set into root if it is missing.
-        loading: Batches, augmentation and validation split. The seed of the run is used here too.
+        loading: Batches, augmentation and validation split. The seed of the run replaces `loading.seed`.
         network: Arguments of the network.
         weights: Start from these weights instead of random ones: a .safetensors file, a state dict or the folder of a
             run.

@@ -23,8 +23,9 @@ class Report(Paths):
       transpike report runs/ternary,runs/levels --out comparison.html
 
     Attributes:
-        folders: Folders that `transpike demo`, `train`, `convert`, `distill`, `hybrid`, `analyze` or `evaluate` wrote.
-            The page compares conversions with each other, and also runs with an input encoder.
+        folders: Folders that `transpike demo`, `train`, `convert`, `compare`, `finetune`, `distill`, `hybrid`,
+            `evaluate`, `analyze` or `study` wrote. The page compares conversions with each other, and also runs with an
+            input encoder.
         out: The page to write. It replaces an earlier page of the same folders.
         title: The page's title.
     """
