@@ -18,7 +18,9 @@ from transpike.neurons import ATan, DCTLIFNode, IFNode, LIFNode, Sigmoid, Spikin
 
 TINY = {"layers": (4, 0, 8, 8, 0), "hidden": 16}
 SMALL = {
+    "spiking_resnet18": {"width": 4},
     "spiking_resnet19": {"width": 4},
+    "spiking_resnet20": {"width": 4},
     "sew_resnet19": {"width": 4},
     "sew_resnet18": {"width": 4},
     "sew_resnet34": {"width": 4, "large": False, "stages": ((4, 2, 1), (8, 1, 2))},

@@ -40,7 +40,7 @@ def test_every_method_takes_two_steps(method, tmp_path):
     data = Loaders(DataLoader(images(32), batch_size=16), None)
     net, before = student(), state(student())
     # This teacher's last layer takes every place by itself: there is no class activation.
-    more = {"settings": {"beta": 0.0}} if "head" in method_needs(method) else {}
+    more = {"settings": {"alpha": 1.0, "beta": 0.0}} if "head" in method_needs(method) else {}
     fitted = learn(tmp_path, net, method=method, data=data, options=replace(STEPPED, epochs=1), **more)
     assert set(fitted.first_terms) > {"cross_entropy"}
     assert all(0 < abs(value) < float("inf") for name, value in fitted.first_terms.items() if name != "srd_residual")

@@ -17,9 +17,10 @@ FILES = (".onnx", ".pt2")  # of networks
 NETWORKS = [
     "mlp", "qkformer_10_384", "qkformer_4_384", "resnet18", "resnet19", "resnet20", "resnet32x4", "resnet56",
     "resnet8x4", "sew_resnet18", "sew_resnet19", "sew_resnet34", "sew_resnet50", "shufflenet_v2", "spiking_mlp",
-    "spiking_resnet19", "spiking_vgg11", "spiking_vgg13", "spiking_vgg13_bn", "spiking_vgg16", "spiking_vgg5",
-    "spiking_vgg8_bn", "spiking_vgg9", "spikingformer_2_256", "spikingformer_4_384", "spikingformer_8_512",
-    "spikingformer_8_768", "vgg11", "vgg13", "vgg13_bn", "vgg16", "vgg5", "vgg8_bn", "vgg9", "wrn_16_2", "wrn_40_2",
+    "spiking_resnet18", "spiking_resnet19", "spiking_resnet20", "spiking_vgg11", "spiking_vgg13", "spiking_vgg13_bn",
+    "spiking_vgg16", "spiking_vgg5", "spiking_vgg8_bn", "spiking_vgg9", "spikingformer_2_256", "spikingformer_4_384",
+    "spikingformer_8_512", "spikingformer_8_768", "vgg11", "vgg13", "vgg13_bn", "vgg16", "vgg5", "vgg8_bn", "vgg9",
+    "wrn_16_2", "wrn_40_2",
 ]  # fmt: skip
 """Those of `transpike.models.model_names`; a test compares them."""
 

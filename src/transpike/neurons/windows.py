@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -82,7 +83,7 @@ def track_windows(
     """
     backend, source = tsa._prepare(z, rows=code.steps)
     shape, stride = tuple(source.shape[2:]), source.stride()[2:]
-    whole = source.ndim == 5 and source.stride(1) == source[0, 0].numel()
+    whole = source.ndim == 5 and source.stride(1) == math.prod(shape)
     if not backend.__name__.endswith("track_gpu") or not whole or window.size[0] * window.size[1] > MOST:
         return None
     out = window.pooled(shape)
