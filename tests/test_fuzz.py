@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-INPUTS = 40
+INPUTS = 26
 
 
 def test_damaged_files_end_in_one_clear_error_or_in_success(root: Path, tmp_path: Path) -> None:

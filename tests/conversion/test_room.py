@@ -154,7 +154,13 @@ def test_the_threads_are_pytorch_s_again_after_an_error_and_after_both_of_two_ca
     with pytest.raises(DataError):
         side_by_side(parts, failing)
     assert torch.get_num_threads() == 2
+    ended = Barrier(2, timeout=60)
+
+    def calling(_: int) -> tuple[list[int], int]:
+        result = side_by_side(parts[:1], meeting)
+        ended.wait()  # both calls have ended
+        return result, torch.get_num_threads()
+
     with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(side_by_side, parts[:1], meeting) for _ in range(2)]
-        assert [call.result() for call in calls] == [[1], [1]]
+        assert list(pool.map(calling, range(2))) == [([1], 2), ([1], 2)]
     assert torch.get_num_threads() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from transpike import CSS
 from transpike.coding import Rate
 from transpike.conversion import SpikingNetwork, load, prepare, synapses
+from transpike.conversion.op import Op
 from transpike.neurons.kernels import bytes_cpu
 from transpike.neurons.kernels.bytes_cpu import Weights, linear
+from transpike.neurons.tsa import Tracked
 
 IMAGES = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -131,6 +134,51 @@ def test_changed_weights_are_seen(snn: SpikingNetwork, high: None) -> None:
     with torch.no_grad():
         other.get_buffer("token/weight").mul_(-1)
     assert not other(IMAGES[:4]).equal(snn(IMAGES[:4]))
+
+
+def test_a_copy_has_weights_of_its_own(snn: SpikingNetwork, high: None) -> None:
+    other = snn.timed(snn.timing.waits)
+    for factor in (2, 0.5):  # each counts as a change
+        other.get_buffer("token/weight").mul_(factor)
+    before = other(IMAGES[:4])
+    twin = copy.deepcopy(other)
+    twin.get_buffer("token/weight").mul_(-1)
+    assert not twin(IMAGES[:4]).equal(before)
+    assert other(IMAGES[:4]).equal(before)
+
+
+def test_no_image_and_another_default_type(snn: SpikingNetwork, high: None) -> None:
+    assert snn(IMAGES[:0]).shape == (0, 10)
+    expected = snn(IMAGES[:4])
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert snn(IMAGES[:4]).equal(expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_waits_are_chosen_with_trains_of_half_an_amplitude(high: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.ReLU()]
+    prepared = prepare(nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 36, 5)).eval(), IMAGES)
+    seen, usual = list[Tensor](), bytes_cpu.linear
+
+    def spy(digits: Tensor, *rest: Tensor) -> Tensor:
+        seen.append(digits)
+        return usual(digits, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bytes_cpu, "linear", spy)
+    snn = prepared.convert(CSS(steps=4, levels=(1, 2, 4, 8), silent=1))
+
+    def halves(op: Op, z: list[Tensor]) -> Tracked:
+        shape = z[0].shape if op.fires else (4, *z[0].shape)
+        return Tracked(torch.full(shape, 0.5))
+
+    seen.clear()
+    snn.simulate(IMAGES[:2], halves)
+    assert not seen  # half a digit is no byte
+    snn(IMAGES[:2])
+    assert seen
 
 
 def test_a_saved_network_computes_the_same_bits(snn: SpikingNetwork, high: None, tmp_path) -> None:  # type: ignore[no-untyped-def]

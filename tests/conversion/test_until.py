@@ -80,3 +80,12 @@ def test_torchscript_converts() -> None:
     want = transpike.convert(net, x, scheme=CODE)(x)
     for script in (torch.jit.trace(net, x[:1]), torch.jit.script(net)):
         torch.testing.assert_close(transpike.convert(script, x, scheme=CODE)(x), want, rtol=0, atol=1e-3)
+
+
+def test_later_operations_in_place_do_not_change_the_output() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)).eval()
+    x = torch.randn(20, 6)
+    snn = transpike.convert(model, x, until="0", scheme=CODE)
+    torch.testing.assert_close(snn.analog(x), model[0](x))
+    assert (snn.analog(x) < 0).any()

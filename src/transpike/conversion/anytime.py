@@ -102,6 +102,11 @@ def rule(
 @torch.no_grad()
 def until(snn: Network, x: Tensor, stop: StopRule, *, agreement: float) -> Answer:
     """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch."""
+    if stop.first > len(snn.scheme.weights):
+        raise ConfigError(
+            f"stop: the rule begins at step {stop.first}, but the network has {len(snn.scheme.weights)} steps. "
+            "Calibrate a rule for it: snn.calibrate_stop(images)."
+        )
     threshold, threads = stop.threshold(agreement), _threads(snn)
     most, ends = chunk(snn), cuts(snn, stop, threshold)
     few = _few(snn, ends[0], most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
+from threading import Lock
 from typing import Literal, Protocol
 
 import torch
@@ -30,6 +31,7 @@ class Captures:
     """
 
     def __init__(self) -> None:
+        self._lock = Lock()  # a recording has one place for its input
         self._runs: dict[Hashable, Run | Literal["first", "large"]] = {}
         self._failed = False
 
@@ -38,7 +40,10 @@ class Captures:
 
         ``key`` says all that a run depends on beside the shape of ``x``; ``small``, whether to record it at all.
         """
-        key = (x.shape, x.dtype, key)
+        with self._lock:
+            return self._called(run, x, (x.shape, x.dtype, key), small)
+
+    def _called(self, run: Run, x: Tensor, key: Hashable, small: Callable[[], bool]) -> Values:
         state = self._runs.get(key)
         if state is None:
             self._runs[key] = "first" if small() else "large"
@@ -73,8 +78,11 @@ def captured(snn: Recorded, run: Run, *, key: Hashable) -> Run:
     """``run``, recorded where a chunk is small, or where the network says so; as it is on other devices."""
     if snn.capture is False or not is_gpu(snn.device):
         return run
+    kind = snn.device.type
     precision = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    key = key, precision, torch.is_autocast_enabled(snn.device.type)
+    autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    stream = torch.cuda.current_stream(snn.device).cuda_stream if torch.cuda.is_available() else 0
+    key = key, precision, autocast, torch.is_inference_mode_enabled(), stream
 
     def call(x: Tensor) -> Values:
         small = lambda: bool(snn.capture) or len(x) * held(snn) <= SMALL  # noqa: E731

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,7 @@ __all__ = ["SpikingNetwork"]
 
 T = TypeVar("T")
 _SIZES = 64  # sizes of images whose graphs are cached
+_SEEN = 64  # images of a call whose range is checked
 
 
 class SpikingNetwork(nn.Module):
@@ -147,7 +148,7 @@ class SpikingNetwork(nn.Module):
         def answer(part: Tensor) -> dict[str, Tensor]:
             return finished(snn, run(snn, part, watch, final=final, trains=trains))
 
-        places = tuple(tensor.data_ptr() for tensor in snn._tensors())
+        places = tuple((each.data_ptr(), each.dtype, each.stride()) for each in snn._tensors())
         runs = answer if watch else captured(snn, answer, key=(final, trains, places))
         parts = snn._in_chunks(x, runs, again=watch is None)
         return self.graph.pack({name: torch.cat([part[name] for part in parts]) for name in self.graph.outputs})
@@ -158,7 +159,7 @@ class SpikingNetwork(nn.Module):
 
         With ``analog``, they are those of the original network.
         """
-        snn = self._fitting(x)
+        snn = self._fitting(x, analog=analog)
 
         def read(part: Tensor) -> dict[str, Tensor]:
             values = activations(snn, part) if analog else run(snn, part, None, final=False, trains=False)
@@ -293,7 +294,7 @@ class SpikingNetwork(nn.Module):
 
         ``observe(op, value)`` sees every layer's activations [N, \\*] in units of its amplitude theta.
         """
-        snn = self._fitting(x)
+        snn = self._fitting(x, analog=True)
         return self.graph.pack(finished(snn, activations(snn, x, observe)))
 
     def differentiable(self, x: Tensor, observe: Callable[[Op, Tensor], None]) -> Tensor:
@@ -314,40 +315,42 @@ class SpikingNetwork(nn.Module):
                 z = [x.unflatten(0, (self.steps, -1)) for x in gained(inputs, op.gains)]
             return fire(op, z).spikes.flatten(0, 1)
 
-        return flat_outputs(walk(self, x, spikes, self.current, lambda op, z: decoded(self, op, z)))
+        current = partial(self.current, digits=False)  # trains of half an amplitude are tried, too
+        return flat_outputs(walk(self, x, spikes, current, lambda op, z: decoded(self, op, z)))
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
-        """Return images in units of the input's theta. Warns once if many values are clipped."""
-        images = x.to(self.device, torch.float32)
-        x = apply(op, self.tensors(op), images) / self.units[op.name]
-        if "range" not in self._warned and warn_beyond(self.scheme, images, x, theta=self.amplitude(op.name)):
-            self._warned.add("range")
+        """Return images in units of the input's theta."""
+        x = apply(op, self.tensors(op), x.to(self.device, torch.float32)) / self.units[op.name]
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
 
     def encode(self, x: Tensor) -> Tracked:
         """Return the input's train for ``x`` in units of its theta."""
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
-    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
-        """Run one operation on all steps, or on these. A constant enters by the scheme's shares."""
+    def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None), digits: bool = True) -> Tensor:
+        """Run one operation on all steps, or on these. A constant enters by the scheme's shares.
+
+        ``digits`` says that trains hold digits of the scheme, and no other values.
+        """
         if KINDS[op.kind].product:
             first, second = (name in self.plan.own for name in op.inputs)
             return multiplied(op, *inputs, scheme=self.scheme, inplace=(first, second))
         tensors = self.tensors(op)
         constant = KINDS[op.kind].constant
         if constant not in tensors or constant_entry(self.scheme) is not None:
-            return self._linear(op, tensors, *inputs)
+            return self._linear(op, tensors, *inputs, digits=digits)
         shift = tensors.pop(constant)
         shares = self.scheme.entry[steps]
-        z: Tensor = self._linear(op, tensors, *inputs).unflatten(0, (len(shares), -1))
+        z: Tensor = self._linear(op, tensors, *inputs, digits=digits).unflatten(0, (len(shares), -1))
         entry = torch.tensor(shares, dtype=z.dtype, device=z.device)
         trailing = (1,) * (op.tensors["weight"].ndim - 2) if op.kind == "convolution" else ()
         ramp = entry.view(-1, *(1,) * (z.ndim - 1)) * shift.view(*shift.shape, *trailing)
         return (z + ramp).flatten(0, 1)
 
-    def _linear(self, op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
-        products = self._products
-        return products(op, tensors, *inputs) if products.take(op, inputs[0]) else apply(op, tensors, *inputs)
+    def _linear(self, op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor, digits: bool) -> Tensor:
+        if digits and self._products.take(op, inputs[0]):
+            return self._products(op, tensors, *inputs)
+        return apply(op, tensors, *inputs)
 
     def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
         """Return the spikes of a layer of neurons over all steps, from its currents [T*N, \\*]."""
@@ -396,9 +399,14 @@ class SpikingNetwork(nn.Module):
         ops = (replace(op, tensors={k: t.detach() for k, t in self.tensors(op).items()}) for op in self.graph)
         return replace(self.graph, ops=tuple(ops))
 
-    def _fitting(self, x: Tensor) -> SpikingNetwork:
+    def _fitting(self, x: Tensor, *, analog: bool = False) -> SpikingNetwork:
         check_images(x, "the network's input")
-        return self.at(x.shape[1:])
+        snn = self.at(x.shape[1:])
+        if not analog and "range" not in self._warned:
+            images, op = x[:_SEEN].to(self.device, torch.float32), snn.graph.input
+            if warn_beyond(self.scheme, images, snn.scaled(op, images), theta=snn.amplitude(op.name)):
+                self._warned.add("range")
+        return snn
 
     def at(self, shape: Sequence[int]) -> SpikingNetwork:
         """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own shape.

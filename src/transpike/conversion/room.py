@@ -116,13 +116,13 @@ def _one_thread_each() -> Iterator[int]:
             _threads = torch.get_num_threads()
             torch.set_num_threads(1)
         _callers += 1
+        threads = _threads
     try:
-        yield _threads
+        yield threads
     finally:
         with _lock:
             _callers -= 1
-            if not _callers:
-                torch.set_num_threads(_threads)
+            torch.set_num_threads(threads)  # by every caller: a thread also has a number of its own
 
 
 def in_chunks(

@@ -8,7 +8,7 @@ then have 16 bits. PyTorch's own setting decides: ``torch.set_float32_matmul_pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -58,16 +58,26 @@ class Products:
     def __call__(self, op: Op, tensors: Mapping[str, Tensor], spikes: Tensor) -> Tensor:
         """Return the current of a layer of `as_bytes` for spikes [M, \\*], like `transpike.conversion.kinds.apply`."""
         kernels = import_module("transpike.neurons.kernels.bytes_cpu")  # on first use: Numba is slow to import
-        weight = tensors["weight"]
-        version = 0 if weight.is_inference() else weight._version
-        known, since, weights = self._weights.get(op.name, (None, 0, None))
-        if known is not weight or since != version:
-            weights = kernels.Weights.of(weight.flatten(1))
-            self._weights[op.name] = weight, version, weights
+        weights = self._as_bytes(op, tensors["weight"], kernels.Weights.of)
         rows = spikes if op.kind == "linear" else spikes.movedim(1, -1)
         digits = rows.to(torch.int8, memory_format=torch.contiguous_format).flatten(0, -2)
-        current: Tensor = kernels.linear(digits, weights, tensors.get("bias")).view(*rows.shape[:-1], -1)
+        current: Tensor = kernels.linear(digits, weights, tensors.get("bias"))
+        current = current.view(*rows.shape[:-1], current.shape[1])
         return current if op.kind == "linear" else current.movedim(-1, 1)
+
+    def _as_bytes(self, op: Op, weight: Tensor, convert: Callable[[Tensor], Any]) -> Any:
+        """Return the bytes of a weight. They follow changes in place, except those through ``weight.data``."""
+        if weight.is_inference():  # it has no version
+            return convert(weight.flatten(1))
+        known, since, weights = self._weights.get(op.name, (None, 0, None))
+        if known is not weight or since != weight._version:
+            weights = convert(weight.flatten(1))
+            self._weights[op.name] = weight, weight._version, weights
+        return weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the bytes out of copies and files: the versions of copied weights begin anew."""
+        return self.__dict__ | {"_weights": {}}
 
 
 def _bytes(digits: tuple[int, ...] | None) -> bool:

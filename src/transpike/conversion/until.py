@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from transpike.checks import near
 from transpike.errors import ConversionError
@@ -31,7 +32,8 @@ def _cut(forward: Callable[..., object], module: nn.Module, name: str, x: Tensor
     """The module's output. All of the network is run, for an exception would leave torch.export's record of modules
     broken; what the output does not need is left out of the program."""
     found: list[object] = []
-    handle = module.register_forward_hook(lambda _, __, output: found.append(output))
+    # a copy, for later operations may work in place
+    handle = module.register_forward_hook(lambda _, __, output: found.append(tree_map(_copied, output)))
     try:
         forward(x)
     except Exception:
@@ -43,6 +45,10 @@ def _cut(forward: Callable[..., object], module: nn.Module, name: str, x: Tensor
         times = "more than once" if found else "never"
         raise ConversionError(f"until: the network calls its module {name!r} {times}; name another")
     return found[0]
+
+
+def _copied(value: object) -> object:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

@@ -91,7 +91,8 @@ def start_from(student: nn.Module, ann: nn.Module, images: Images, *, steps: int
             "Weights alone can start any network whose layers have the same names."
         )
     copy_weights(ann, student)
-    converted = convert(ann, images, scheme=Rate(steps=steps, percentile="fit"))
+    batches = [images] if isinstance(images, Tensor) else [one if isinstance(one, Tensor) else one[0] for one in images]
+    converted = convert(ann, batches, scheme=Rate(steps=steps, percentile="fit"))
     scaled = _Scaled(converted.units)
     if isinstance(student, SpikingVGG):
         parts = (("features", student.features), ("classifier", student.classifier))
@@ -102,7 +103,6 @@ def start_from(student: nn.Module, ann: nn.Module, images: Images, *, steps: int
     else:
         assert isinstance(student, SpikingResNet)
         scaled.resnet(student)
-    batches = [images] if isinstance(images, Tensor) else [one if isinstance(one, Tensor) else one[0] for one in images]
     _correct(student.eval(), ann, batches, scaled.places, steps)
 
 

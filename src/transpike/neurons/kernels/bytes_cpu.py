@@ -46,7 +46,7 @@ def linear(digits: Tensor, weights: Weights, bias: Tensor | None) -> Tensor:
     """``torch.nn.functional.linear`` of digits [M, K] of type int8; float32 [M, N]."""
     scale = weights.scale
     bias = torch.zeros_like(scale) if bias is None else bias
-    result = torch.empty(len(digits), len(scale))
+    result = scale.new_empty(len(digits), len(scale))
     for first in range(0, len(digits), _ROWS):
         sums = torch._int_mm(digits[first : first + _ROWS], weights.parts)
         rows = result[first : first + _ROWS]
