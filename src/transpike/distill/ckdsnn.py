@@ -13,12 +13,12 @@ from torch import Tensor
 
 from transpike.checks import number
 from transpike.distill.adapter import on_grid
-from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.feature_method import HeadMethod, stage_maps
 from transpike.distill.inputs import mean_logit_pair
 from transpike.distill.logits import knowledge_distillation
-from transpike.distill.method import NONE, Features
+from transpike.distill.method import Features
 from transpike.distill.taps import Stage
-from transpike.errors import DataError, ModelError
+from transpike.errors import DataError
 
 __all__ = ["CKDSNNDistillation", "activity_distance", "class_activation", "noisy_distillation"]
 
@@ -94,7 +94,7 @@ def noisy_distillation(student: Tensor, teacher: Tensor, *, temperature: float =
     return temperature**2 * F.kl_div(mixed.clamp(min=tiny).log(), wanted, reduction="batchmean")
 
 
-class CKDSNNDistillation(FeatureMethod):
+class CKDSNNDistillation(HeadMethod):
     """alpha * `noisy_distillation` + beta * `activity_distance` at the last stage.
 
     The student's activity is the sum of its maps over channels, averaged over time. (The public code sums over time.
@@ -125,9 +125,6 @@ class CKDSNNDistillation(FeatureMethod):
         {'noisy_kd': 0.0, 'activity': 0.0}
     """
 
-    needs = frozenset({"features", "head"})
-    head: Tensor | None
-
     def __init__(
         self,
         stages: Sequence[Stage] = (),
@@ -137,33 +134,8 @@ class CKDSNNDistillation(FeatureMethod):
         temperature: float = 2.0,
         noise: float = 0.1,
     ) -> None:
-        super().__init__(stages[-1:], alpha=alpha, temperature=temperature, beta=beta)
+        super().__init__(stages, alpha=alpha, beta=beta, temperature=temperature)
         self.noise = number("noise", noise, least=0, below=1)
-        self.register_buffer("head", None, persistent=False)
-
-    def see_head(self, weight: Tensor | None) -> None:
-        """Receive the weights [classes, C'] of the teacher's last layer, if features are compared."""
-        if not self.stages:
-            return
-        channels = self.stages[0].teacher_channels
-        if weight is None or weight.ndim != 2 or weight.shape[1] != channels:
-            found = "none was found" if weight is None else f"the last one takes {weight.shape[1]}"
-            raise ModelError(
-                f"ckdsnn weighs the teacher's maps at {self.stages[0].teacher!r} by its last layer, which must take "
-                f"their {channels} channels: {found}. Tap the stage before it, or take beta=0."
-            )
-        self.head = weight.detach().clone()
-
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Features = NONE,
-        teacher_features: Features = NONE,
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        self._predicted = teacher_logits.argmax(-1)
-        return super().forward(student_logits, teacher_logits, student_features, teacher_features, target)
 
     def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:
         alpha = self.weights["alpha"]
@@ -175,11 +147,13 @@ class CKDSNNDistillation(FeatureMethod):
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         [stage] = self.stages
         own, other = stage_maps(stage, student, teacher)
-        weight = other.new_ones(int(self._predicted.max()) + 1, other.shape[1]) if self.head is None else self.head
-        if len(weight) <= int(self._predicted.max()):
-            raise DataError(f"the teacher predicts class {int(self._predicted.max())}, its head has {len(weight)}.")
+        predicted = self.logits.argmax(-1)
+        last = int(predicted.max())
+        weight = other.new_ones(last + 1, other.shape[1]) if self.head is None else self.head
+        if len(weight) <= last:
+            raise DataError(f"the teacher predicts class {last}, its head has {len(weight)}.")
         activity = on_grid(own.sum(1, keepdim=True), stage.size)[:, 0]
-        wanted = class_activation(on_grid(other, stage.size), weight.to(other.dtype), self._predicted)
+        wanted = class_activation(on_grid(other, stage.size), weight.to(other.dtype), predicted)
         return {"activity": self.weights["beta"] * activity_distance(activity, wanted, temperature=self.temperature)}
 
     def extra_repr(self) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from transpike.distill.feature_method import FeatureMethod, stage_maps
+from transpike.distill.feature_method import HeadMethod, stage_maps
 from transpike.distill.logits import knowledge_distillation
-from transpike.distill.method import NONE, Features
+from transpike.distill.method import Features
 from transpike.distill.taps import Stage
-from transpike.errors import DataError, ModelError
+from transpike.errors import DataError
 
 __all__ = ["EnOFDistillation", "read_by_teacher"]
 
@@ -34,7 +34,7 @@ def read_by_teacher(student: Tensor, teacher: Tensor, logits: Tensor, weight: Te
     return logits + (student - teacher) @ weight.T
 
 
-class EnOFDistillation(FeatureMethod):
+class EnOFDistillation(HeadMethod):
     """alpha * KD + beta * tau^2 KL(p_t || p(W f_s + b)), W and b of the teacher's last layer.
 
     f are the maps of the last stage, averaged over space and, the student's, over time. [I] The public abstract is of a
@@ -68,48 +68,20 @@ class EnOFDistillation(FeatureMethod):
     {'alignment': 0.0}
     """
 
-    needs = frozenset({"features", "head"})
-    head: Tensor | None
-
     def __init__(
         self, stages: Sequence[Stage] = (), *, alpha: float = 0.0, beta: float = 1.0, temperature: float = 2.0
     ) -> None:
-        super().__init__(stages[-1:], alpha=alpha, temperature=temperature, beta=beta)
-        self.register_buffer("head", None, persistent=False)
+        super().__init__(stages, alpha=alpha, beta=beta, temperature=temperature)
         self.projection: nn.Module = nn.Identity()
         for stage in self.stages:
             if stage.student_channels != stage.teacher_channels:
                 self.projection = nn.Linear(stage.student_channels, stage.teacher_channels)
-
-    def see_head(self, weight: Tensor | None) -> None:
-        """Take the weights [classes, C'] of the teacher's last layer, if features are compared."""
-        if not self.stages:
-            return
-        [stage] = self.stages
-        if weight is None or weight.ndim != 2 or weight.shape[1] != stage.teacher_channels:
-            found = "none was found" if weight is None else f"the last one takes {weight.shape[1]}"
-            raise ModelError(
-                f"enof reads features by the teacher's last layer, which must take the {stage.teacher_channels} "
-                f"channels of {stage.teacher!r}: {found}. Tap the stage before it."
-            )
-        self.head = weight.detach().clone()
-
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        student_features: Features = NONE,
-        teacher_features: Features = NONE,
-        target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        self._logits = teacher_logits.detach()
-        return super().forward(student_logits, teacher_logits, student_features, teacher_features, target)
 
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         [stage] = self.stages
         if self.head is None:
             raise DataError("enof: give the weights of the teacher's last layer first, by see_head.")
         own, other = (maps.mean((-2, -1)) for maps in stage_maps(stage, student, teacher))
-        logits = self._logits.to(other.dtype)
+        logits = self.logits.to(other.dtype)
         said = read_by_teacher(self.projection(own), other, logits, self.head.to(other.dtype))
         return {"alignment": self.weights["beta"] * knowledge_distillation(said, logits, temperature=self.temperature)}

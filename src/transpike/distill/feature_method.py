@@ -9,12 +9,12 @@ from torch import Tensor
 from transpike.distill.adapter import mean_over_time
 from transpike.distill.inputs import check_images
 from transpike.distill.logits import knowledge_distillation
-from transpike.distill.method import Features, Method
+from transpike.distill.method import NONE, Features, Method
 from transpike.distill.taps import Stage
-from transpike.errors import ConfigError, DataError
+from transpike.errors import ConfigError, DataError, ModelError
 from transpike.spectral.fourier import full_precision
 
-__all__ = ["FeatureMethod", "smallest_of_norms", "stage_maps", "student_maps"]
+__all__ = ["FeatureMethod", "HeadMethod", "smallest_of_norms", "stage_maps", "student_maps"]
 
 
 def student_maps(stage: Stage, student: Features) -> Tensor:
@@ -101,3 +101,55 @@ class FeatureMethod(Method):
         if not alpha:
             return {}
         return {"kd": alpha * knowledge_distillation(student, teacher, temperature=self.temperature)}
+
+
+class HeadMethod(FeatureMethod):
+    """Base class of methods that read maps of the last stage by the teacher's last layer.
+
+    The trainer passes the weights of this layer by `see_head`. In `compare`, ``head`` holds them (None without), and
+    ``logits`` the teacher's logits of the batch, without gradient.
+
+    Args:
+        stages: pairs of taps; the last is used.
+        alpha: weight of the logits.
+        beta: weight of the features.
+        temperature: the temperature of the logits.
+
+    Shapes, errors: as `FeatureMethod`.
+    """
+
+    needs = frozenset({"features", "head"})
+    head: Tensor | None
+    logits: Tensor
+
+    def __init__(self, stages: Sequence[Stage], *, alpha: float, beta: float, temperature: float) -> None:
+        super().__init__(stages[-1:], alpha=alpha, temperature=temperature, beta=beta)
+        self.register_buffer("head", None, persistent=False)
+
+    def see_head(self, weight: Tensor | None) -> None:
+        """Receive the weights [classes, C'] of the teacher's last layer, if features are compared.
+
+        Raises:
+            ModelError: The weights do not fit the teacher's maps, or there are none.
+        """
+        if not self.stages:
+            return
+        [stage] = self.stages
+        if weight is None or weight.ndim != 2 or weight.shape[1] != stage.teacher_channels:
+            found = "none was found" if weight is None else f"the last one takes {weight.shape[1]}"
+            raise ModelError(
+                f"this method weighs the teacher's maps at {stage.teacher!r} by its last layer, which must take their "
+                f"{stage.teacher_channels} channels: {found}. Tap the stage before it, or take beta=0."
+            )
+        self.head = weight.detach().clone()
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_features: Features = NONE,
+        teacher_features: Features = NONE,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        self.logits = teacher_logits.detach()
+        return super().forward(student_logits, teacher_logits, student_features, teacher_features, target)
