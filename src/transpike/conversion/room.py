@@ -103,8 +103,14 @@ def side_by_side(parts: Sequence[Tensor], run: Callable[[Tensor], T]) -> list[T]
         with torch.inference_mode(inference), torch.no_grad():
             return run(part)
 
-    with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+    with _one_thread_each() as threads, ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
         return list(pool.map(one, parts))
+
+
+def _one_thread() -> None:
+    """Set PyTorch to one thread in a new thread, also if another caller ends and restores the number meanwhile."""
+    torch.get_num_threads()  # a thread takes the common number at its first call; ours must come after it
+    torch.set_num_threads(1)
 
 
 @contextmanager
