@@ -13,8 +13,8 @@ import transpike
 from transpike import export
 from transpike.coding import Rate
 from transpike.coding.scheme import Scheme
-from transpike.conversion import prepare
-from transpike.conversion.constants import APART, silent_values
+from transpike.conversion.constants import APART, apart, silent_values
+from transpike.conversion.prepare import prepare
 
 
 def network() -> tuple[nn.Sequential, torch.Tensor]:
@@ -45,6 +45,20 @@ def test_a_peak_that_is_a_constant_lies_on_no_threshold(
     snn.save(tmp_path)
     assert export.run(tmp_path, images[:1].numpy()).nearest[0] > export.CLOSE
     assert (snn.trace(images[:1])["3"].spikes[:, 0, tied] == 1).all()
+
+
+@pytest.mark.parametrize("beside", [-0.9, -0.5, 0.0, 0.5, 0.9])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_constant_beside_the_full_value_moves_as_far_away(signed: bool, beside: float) -> None:
+    net, images = network()
+    graph = prepare(net, images).graph
+    value = silent_values(graph)["3"].float()
+    theta = value.clone()
+    theta[0] /= 1 + beside * APART
+    theta[1] *= 2
+    found = apart({"3": theta}, graph, {"3": 0}, full=1.0, signed=signed)["3"] / value
+    edge = 1 + APART if signed else 1 - APART
+    assert found.tolist() == pytest.approx([edge, 2, *4 * [edge]], rel=1e-6)
 
 
 FLOORS = [

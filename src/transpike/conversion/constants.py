@@ -24,10 +24,12 @@ APART = 2.0**-14
 def apart(
     amplitudes: Mapping[str, Tensor], graph: Graph, axes: Mapping[str, int], *, full: float, signed: bool
 ) -> dict[str, Tensor]:
-    """Return ``amplitudes``, moved by `APART` if a layer's constant equals the full value of its train.
+    """Return ``amplitudes`` of which none puts a layer's constant on a threshold.
 
-    They grow, so that the train can still represent the constant. Without negative spikes they fall. Such neurons may
-    round down, and would fire too late if a constant were just below the first threshold.
+    Where a constant nearly equals the full value of a train, the new amplitude makes the full value larger than the
+    constant, by the share `APART`. So the train can still represent the constant. Without negative spikes it makes the
+    full value smaller. Such neurons may round down, and would fire too late if a constant were just below the first
+    threshold.
 
     Args:
         amplitudes: theta by layer, [] or [channels].
@@ -51,8 +53,10 @@ def apart(
         if name in amplitudes:
             theta = amplitudes[name]
             rows = value.movedim(axes[name], -1).reshape(-1, len(theta)) if theta.ndim else value.reshape(-1, 1)
-            tied = ((rows.abs() / (theta * full).to(rows.device) - 1).abs() < APART).any(0).to(theta.device)
-            moved[name] = torch.where(tied.view(theta.shape), theta * factor, theta)
+            peaks = rows.abs() / full
+            tied = (peaks / theta.to(rows.device) - 1).abs() < APART
+            beside = peaks.where(tied, peaks.new_zeros(())).amax(0).to(theta) * factor
+            moved[name] = beside.where(beside > 0, theta.flatten()).view(theta.shape)
     return moved
 
 
