@@ -157,7 +157,9 @@ def test_what_is_missing_is_one_error(images: Tensor) -> None:
         snn.until(images, agreement=1)
 
 
-@pytest.mark.parametrize(("scheme", "reason"), [(TTFS(steps=4), "run over all"), (TSC(steps=4), "no constant ratio")])
+@pytest.mark.parametrize(
+    ("scheme", "reason"), [(TTFS(steps=4), "compute all steps"), (TSC(steps=4), "no constant ratio")]
+)
 def test_a_scheme_that_does_not_stream_says_so(scheme: Scheme, reason: str, images: Tensor) -> None:
     snn = transpike.convert(Segments().eval(), images, scheme=scheme)
     for begin in (snn.stream, snn.calibrate_stop):

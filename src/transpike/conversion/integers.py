@@ -72,13 +72,16 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
 
     def facts(op: Op) -> dict[str, int]:
         if not ranges[op.name].bound.isfinite().all():
-            raise ConversionError(f"{op.name}: weights before it are not finite, or too large for whole numbers")
+            raise ConversionError(
+                f"{op.name}: the weights before this layer are not finite, or too large for whole numbers"
+            )
         widths = {"exponent": int(ranges[op.name].exponent.max())}
         if op.fires or op.name in graph.readouts:
             widths["state_bits"] = state_bits(op, ranges[op.name], scheme, waits.get(op.name, 0))
         if max(widths.values()) > LARGEST:
             raise ConversionError(
-                f"{op.name}: its states would need {max(widths.values())} bits; the limit is {LARGEST}"
+                f"{op.name}: its states would need {max(widths.values())} bits; the limit is {LARGEST}. Use fewer "
+                "bits or steps."
             )
         return widths
 
@@ -198,7 +201,10 @@ def _averaged(op: Op, shape: torch.Size) -> float:
     share = float(apply(replace(op, gains=()), {}, probe).max())
     power = -math.log2(share) if share else 0.0
     if power != int(power):
-        raise ConversionError(f"{op.name}: an average over {1 / share:g} values has no form in whole numbers")
+        raise ConversionError(
+            f"{op.name}: an average over {1 / share:g} values has no form in whole numbers. Average over a power of "
+            "two."
+        )
     return power
 
 
@@ -211,7 +217,9 @@ def _double(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _whole(graph: Graph, op: Op, bits: int) -> Op:
     if KINDS[op.kind].product:
-        raise ConversionError(f"{op.name}: a product of two trains has no form in whole numbers of a stated width")
+        raise ConversionError(
+            f"{op.name}: a product of two trains has no form in whole numbers with a fixed number of bits"
+        )
     tensors = _double(op.tensors)
     op = _summed(op, graph[op.inputs[0]].shape) if op.inputs else op
     gains = tuple(float(_rounded(torch.tensor([gain], dtype=torch.float64), MULTIPLIER)) for gain in op.gains)

@@ -150,7 +150,8 @@ def in_chunks(
         if waiting[0].is_cuda:
             torch.cuda.empty_cache()
         _log.warning(
-            "out of memory with %d images at a time: going on with %d; set the network's `chunk` to choose",
+            "out of memory with %d images at a time: continuing with %d. Set the network's `chunk` to choose the "
+            "number.",
             len(waiting[0]), half,
         )  # fmt: skip
         waiting = list(split(torch.cat(waiting), half))

@@ -106,7 +106,7 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
     first = math.prod(graph[graph.outputs[0]].shape)
     if network.has("stop") and first < 2 and network.record("stop").content.get("score") != "steady":
-        raise network.wrong("stop.score: the network has one output per sample, which only 'steady' scores.")
+        raise network.wrong("stop.score: expected 'steady', because the network has one output per sample.")
     snn.stop = StopRule.read(network.record("stop"), snn.steps) if network.has("stop") else None
     for entry in network.records("ops"):
         name, found = entry.text("name"), entry.content.get("neuron")
@@ -134,7 +134,7 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
         return op
     function = Function.read(entry.record("function").content)
     if function.operands != len(inputs):
-        raise entry.wrong(f"{name} has {len(inputs)} inputs, its function {function.operands} operands.")
+        raise entry.wrong(f"{name} has {len(inputs)} inputs, but its function has {function.operands} operands.")
     if entry.content.get("tail") != tail(function):
         raise entry.wrong(
             f"{name}: tail={shown(entry.content.get('tail'))}: expected {tail(function)} for its function."
