@@ -115,8 +115,9 @@ class DCTEncoder(Encoder):
         count = len(self.period)
         if steps < count:
             warnings.warn(
-                f"steps={steps} show only the first {steps} of a period's {count} frequencies; "
-                f"with frequencies={steps} only these set the thresholds, too.",
+                f"steps={steps}: only the first {steps} of a period's {count} frequencies are shown, but all of them "
+                "set "
+                f"the thresholds. Set frequencies={steps} to use only those that are shown.",
                 stacklevel=2,
             )
         spread = order == "interleaved"
@@ -166,13 +167,14 @@ class DCTEncoder(Encoder):
         if high == low == 0:
             raise DataError(
                 f"both thresholds are zero, because more than {self.percentile} % of the shown coefficients are zero. "
-                "Take a percentile nearer to 100, or check whether the images are blank."
+                "Use a percentile nearer to 100, or check whether the images are blank."
             )
         if not (high and low):
             high, low = max(high, -low), min(low, -high)
             warnings.warn(
                 f"the images have almost no {'positive' if above.maximum < below.maximum else 'negative'} values, "
-                f"so that their threshold would be zero; the thresholds are {low:.4g} and {high:.4g}.",
+                f"so their threshold would be zero. It gets the size of the other: the thresholds are {low:.4g} and "
+                f"{high:.4g}.",
                 stacklevel=2,
             )
         self.thresholds.copy_(torch.tensor([low, high]))
