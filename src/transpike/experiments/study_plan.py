@@ -295,7 +295,7 @@ def _seeds(value: object) -> list[int]:
         return list(range(whole("seeds", value, most=1000)))
     seeds = [checked_seed(seed) for seed in value]
     if not seeds or len(set(seeds)) < len(seeds):
-        raise refuse("seeds", value, "how many, or a list of seeds without any twice")
+        raise refuse("seeds", value, "a number of seeds, or a list of different seeds")
     return seeds
 
 

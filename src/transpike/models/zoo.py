@@ -61,7 +61,7 @@ SPIKING: dict[str, Entry] = {
 }
 
 TWINS = tuple(name for name, entry in SPIKING.items() if entry.network in (SpikingResNet, SpikingVGG))
-"""Spiking networks that compute the sums of an artificial one: of that whose name lacks ``spiking_``."""
+"""Spiking networks with the same layers as an ANN. The ANN's name is the same without ``spiking_``."""
 
 
 NETWORKS: dict[str, Entry] = {

@@ -104,7 +104,7 @@ def copy_weights(ann: nn.Module, snn: nn.Module) -> None:
     )
     if wrong:
         raise ModelError(
-            f"{type(snn).__name__} is no spiking twin of this {type(ann).__name__}: {', '.join(wrong[:5])} differ."
+            f"{type(snn).__name__} is not a spiking twin of this {type(ann).__name__}: {', '.join(wrong[:5])} differ."
         )
     snn.load_state_dict(source)
 

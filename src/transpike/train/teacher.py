@@ -118,7 +118,9 @@ def _side_before(encoder: Encoder, wanted: int, size: int | None, side: int) -> 
         if encoder.output_size((one, one))[0] == wanted:
             return one
     raise ConfigError(
-        f"takes what its encoder makes of images of {whole} x {whole}, not of {size} x {size}: leave the size out."
+        f"was trained on images that its encoder made from {whole} x {whole} pixels, not from {size} x {size}: omit "
+        "the "
+        "size."
     )
 
 
