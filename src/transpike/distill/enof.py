@@ -80,7 +80,7 @@ class EnOFDistillation(HeadMethod):
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         [stage] = self.stages
         if self.head is None:
-            raise DataError("enof: give the weights of the teacher's last layer first, by see_head.")
+            raise DataError("enof: call see_head first, with the weights of the teacher's last layer.")
         own, other = (maps.mean((-2, -1)) for maps in stage_maps(stage, student, teacher))
         logits = self.logits.to(other.dtype)
         said = read_by_teacher(self.projection(own), other, logits, self.head.to(other.dtype))

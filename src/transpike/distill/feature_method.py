@@ -93,7 +93,8 @@ class FeatureMethod(Method):
         if any(weights.values()) and not stages:
             values = ", ".join(f"{name}={weight}" for name, weight in weights.items())
             raise ConfigError(
-                f"{values}: distillation of features needs stages, pairs of taps; a weight of 0 leaves them out."
+                f"{values}: to compare features, the method needs stages (pairs of taps). Give taps, or set the "
+                "weights to 0."
             )
 
     def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:

@@ -154,9 +154,11 @@ class OFADistillation(Method):
     ) -> None:
         super().__init__(stages if beta else (), alpha=alpha, beta=beta, gamma=gamma, temperature=temperature)
         if beta and not stages:
-            raise ConfigError(f"beta={beta}: the exits of OFA need stages, pairs of taps.")
+            raise ConfigError(
+                f"beta={beta}: the exits of OFA need stages (pairs of taps). Give taps, or set beta to 0."
+            )
         if classes < 1:
-            raise ConfigError(f"classes={classes}: an exit has 1 or more.")
+            raise ConfigError(f"classes={classes}: expected at least 1.")
         self.classes = classes
         width = max((max(stage.student_channels, stage.teacher_channels) for stage in self.stages[-1:]), default=1)
         self.exits = nn.ModuleList(
@@ -183,7 +185,7 @@ class OFADistillation(Method):
             terms["logits"] = alpha * loss(student_logits)
         if beta := self.weights["beta"]:
             if classes > self.classes:
-                raise ConfigError(f"classes={self.classes}: the logits have {classes}; give the exits as many.")
+                raise ConfigError(f"classes={self.classes}: the logits have {classes} classes. Set classes={classes}.")
             with torch.autocast(student_logits.device.type, enabled=False):
                 losses = [
                     loss(leave(student_maps(stage, student_features))[:, :classes])

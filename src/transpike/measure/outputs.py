@@ -58,7 +58,8 @@ def _one(given: object) -> Metric:
             return metric  # type: ignore[no-any-return]
     guess = near(given, METRICS) if isinstance(given, str) else ""
     raise ConfigError(
-        f"metric: {str(given)[:60]!r} is none.{guess} There are: {', '.join(METRICS)}; module:function; or, from "
+        f"metric: {str(given)[:60]!r} is not a known metric.{guess} There are: {', '.join(METRICS)}; module:function; "
+        "or, from "
         "Python, a function of outputs and targets"
     )
 
@@ -80,7 +81,9 @@ def scored(metric: Metric, outputs: Any, targets: Any, images: int) -> float:
     if scores.numel() == 1:
         return float(scores) * images
     if scores.shape != (images,):
-        raise DataError(f"metric: expected a number, or one an image, not {list(scores.shape)} for {images} images")
+        raise DataError(
+            f"metric: expected one number, or one for each image, not {list(scores.shape)} for {images} images"
+        )
     return float(scores.sum())
 
 
