@@ -88,7 +88,7 @@ def read_encoder(model: Mapping[str, object], *, steps: int | None = None) -> En
 
     Raises:
         ModelError: The description lacks an entry, or an entry has another type.
-        ConfigError: as `create_encoder`.
+        ConfigError: As for `create_encoder`.
 
     Example:
         >>> encoder = create_encoder("phase", steps=4, settings={}, mean=(0.5,), std=(0.5,))

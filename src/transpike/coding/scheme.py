@@ -47,6 +47,7 @@ class Scheme(ABC):
 
     A scheme must define ``weights``, ``digits`` and ``neuron``. The other facts have the defaults that most schemes
     share. The fields of the dataclass are the scheme's settings.
+
     Attributes:
         compared: The numbers of steps at which a comparison measures the scheme by default, from where it begins to
             work to where it needs no more steps.

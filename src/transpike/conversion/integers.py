@@ -180,7 +180,7 @@ def _channels(op: Op, values: Tensor) -> Tensor:
 
 
 def finest(t: Tensor, *, channels: bool | None = False) -> Tensor:
-    """The least exponent for which ``t 2^exponent`` is whole: of all, of each row (True), or of each value (None)."""
+    """Return the least exponent that makes ``t 2^exponent`` whole: of all, of each row (True) or each value (None)."""
     mantissa, exponent = torch.frexp(t.double())
     scaled = (mantissa * 2.0**53).long()
     trailing = torch.zeros_like(scaled)
@@ -256,7 +256,7 @@ def _rounded(values: Tensor, bits: int) -> Tensor:
 
 
 def _summed(op: Op, shape: tuple[int, ...]) -> Op:
-    """A sum times a number of `MULTIPLIER` bits, for an average over a number of values that is no power of two."""
+    """Return a sum times a number of `MULTIPLIER` bits, for an average over values whose number is no power of two."""
     pooled = op.kind == "resample" and op.args["operator"].startswith("adaptive_avg")
     count = math.prod(shape) // max(math.prod(op.shape), 1)
     if not (op.kind == "mean" or (pooled and set(op.args["args"][0]) == {1})) or count & (count - 1) == 0:

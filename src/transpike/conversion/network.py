@@ -172,7 +172,7 @@ class SpikingNetwork(nn.Module):
     def stream(self, x: Tensor) -> Iterator[Moment]:
         """Yield, after each of the output's T steps, the outputs so far and how far they can still change.
 
-        The last outputs equal those of a call to the bit. For a single image they equal those that it has in a larger
+        The last outputs equal those of a call bit for bit. For a single image they equal those that it has in a larger
         batch. Each step is simulated only when the loop reaches it: leave the loop to stop.
 
         Raises:
@@ -213,7 +213,7 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ConfigError: The score is unknown, or both ``error`` and ``changed`` are set.
-            ConversionError: as `stream`.
+            ConversionError: As for `stream`.
         """
         self.stop = anytime.rule(self._fitting(images), images, score=score, error=error, changed=changed, first=first)
         return self.stop
@@ -231,7 +231,16 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ConfigError: There is no rule, or it comes from too few images for this agreement.
-            ConversionError: as `stream`.
+            ConversionError: As for `stream`.
+
+        Example:
+            >>> import transpike
+            >>> x = torch.rand(64, 8)
+            >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), x)
+            >>> _ = snn.calibrate_stop(torch.rand(64, 8))
+            >>> answer = snn.until(x, agreement=0.95)
+            >>> answer.outputs.shape, answer.steps.shape, bool((answer.latency <= snn.latency).all())
+            (torch.Size([64, 8]), torch.Size([64]), True)
         """
         snn = self._fitting(x)
         if stop is None and self.stop is None:
@@ -303,7 +312,7 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
-        """Decoded values [N, values] for all ``x`` at once. ``fire`` computes each layer's spikes from its currents.
+        """Return the decoded values [N, values] for all ``x``. ``fire`` computes a layer's spikes from its currents.
 
         The input's current is ``x`` in units of theta, without steps.
         """
@@ -328,7 +337,7 @@ class SpikingNetwork(nn.Module):
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
     def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None), digits: bool = True) -> Tensor:
-        """Run one operation on all steps, or on these. A constant enters by the scheme's shares.
+        """Run one operation on all steps, or on ``steps``. A constant enters in the scheme's share of each step.
 
         ``digits`` says that trains hold digits of the scheme, and no other values.
         """
@@ -375,7 +384,7 @@ class SpikingNetwork(nn.Module):
         return constant_entry(self.scheme) is None or self.device.type == "cuda"
 
     def inflow(self, op: Op, others: Sequence[Tensor], *, steps: slice = slice(None)) -> Inflow | None:
-        """Return what a layer's kernel adds to its current, on all steps or on these."""
+        """Return the operation on a layer's current that its kernel does itself, on all steps or on ``steps``."""
         joint = self.course.joints.get(op.name)
         if joint is None:
             return None
@@ -409,9 +418,10 @@ class SpikingNetwork(nn.Module):
         return snn
 
     def at(self, shape: Sequence[int]) -> SpikingNetwork:
-        """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own shape.
+        """Return the network for images of another shape [channels, \\*sizes], with the same weights.
 
-        A call does this automatically. The costs and layers of `describe` and `chunks` are those of one shape.
+        For its own shape this is the network itself. A call does this automatically. The costs and layers of `describe`
+        and `chunks` are those of one shape.
 
         Raises:
             ConversionError: A part of the network depends on the size of the calibration images, such as a linear layer

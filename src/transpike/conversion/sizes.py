@@ -54,7 +54,7 @@ def sized(graph: Graph, traced: Callable[[tuple[int, ...]], Graph]) -> Graph:
 
 
 def _stepped(graph: Graph, traced: Callable[[tuple[int, ...]], Graph], step: int) -> Graph | str:
-    """``graph`` with rules for a size that differs by multiples of ``step``, or the reason why there are none."""
+    """Return ``graph`` with rules for sizes that differ by multiples of ``step``, or the reason why it has none."""
     shape = graph.input.shape
     first = _channels(shape)
     if step == 1:  # one more than a multiple, because halving rounds up and down differently at every level
@@ -211,7 +211,7 @@ def _changed(a: Any, b: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tupl
 def _follow(
     name: str, path: tuple[str | int, ...], n: int, m: int, earlier: Sequence[tuple[Op, Op]], inputs: int
 ) -> Follow:
-    """The rule for a number that is ``n`` at one size and ``m`` at another, by sizes of inputs or earlier results."""
+    """Return the rule for a number that is ``n`` at one size and ``m`` at another, by sizes of earlier results."""
     for factors in (False, True):
         for k, (op, twin) in enumerate(earlier[:inputs] if factors else earlier):
             for first in range(len(op.shape)):

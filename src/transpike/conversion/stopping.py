@@ -59,8 +59,9 @@ Changed = Callable[[Tensor, Tensor], Tensor]
 def margin(said: Said) -> Tensor:
     """Return the largest output minus the second largest, [N].
 
-    >>> margin(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
-    2.0
+    Example:
+        >>> margin(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
+        2.0
     """
     first, second = said.outputs.topk(2, 1).values.unbind(1)
     return first - second
@@ -69,8 +70,9 @@ def margin(said: Said) -> Tensor:
 def entropy(said: Said) -> Tensor:
     """Return the negative entropy of the softmax of the outputs, in nats, [N].
 
-    >>> round(entropy(Said(torch.zeros(1, 4), None, 0.5)).item(), 4) == round(-math.log(4), 4)
-    True
+    Example:
+        >>> round(entropy(Said(torch.zeros(1, 4), None, 0.5)).item(), 4) == round(-math.log(4), 4)
+        True
     """
     logs = said.outputs.log_softmax(1)
     total: Tensor = (logs.exp() * logs).sum(1)
@@ -80,8 +82,9 @@ def entropy(said: Said) -> Tensor:
 def bound(said: Said) -> Tensor:
     """Return the `margin` divided by the share of a train's weights that is still to come, [N].
 
-    >>> bound(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
-    4.0
+    Example:
+        >>> bound(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
+        4.0
     """
     return margin(said) / said.left if said.left else torch.full_like(said.outputs[:, 0], math.inf)
 
@@ -89,8 +92,9 @@ def bound(said: Said) -> Tensor:
 def steady(said: Said) -> Tensor:
     """Return minus the largest change of an output in the last step, [N]. It suits outputs that are not classes.
 
-    >>> steady(Said(torch.tensor([[3.0, 1.0]]), torch.tensor([[2.5, 1.0]]), 0.5)).item()
-    -0.5
+    Example:
+        >>> steady(Said(torch.tensor([[3.0, 1.0]]), torch.tensor([[2.5, 1.0]]), 0.5)).item()
+        -0.5
     """
     if said.before is None:
         return torch.full_like(said.outputs[:, 0], -math.inf)
@@ -103,8 +107,9 @@ SCORES: dict[str, Score] = {"bound": bound, "margin": margin, "entropy": entropy
 def other_prediction(answer: Tensor, full: Tensor) -> Tensor:
     """Return 1 for each answer whose largest output is not that of the full run, otherwise 0, [N].
 
-    >>> other_prediction(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]]))
-    tensor([1.])
+    Example:
+        >>> other_prediction(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]]))
+        tensor([1.])
     """
     return (answer.flatten(1).argmax(1) != full.flatten(1).argmax(1)).float()
 
@@ -112,8 +117,9 @@ def other_prediction(answer: Tensor, full: Tensor) -> Tensor:
 def beyond(error: float) -> Changed:
     """Return a loss that is 1 for each answer with an output that differs by more than ``error``, otherwise 0, [N].
 
-    >>> beyond(0.5)(torch.tensor([[1.0], [1.0]]), torch.tensor([[1.4], [2.0]]))
-    tensor([0., 1.])
+    Example:
+        >>> beyond(0.5)(torch.tensor([[1.0], [1.0]]), torch.tensor([[1.4], [2.0]]))
+        tensor([0., 1.])
     """
     return lambda answer, full: ((answer - full).flatten(1).abs().amax(1) > error).float()
 
@@ -121,8 +127,9 @@ def beyond(error: float) -> Changed:
 def least_images(agreement: float) -> int:
     """Return how many calibration images an agreement needs: 1 / (1 - agreement) - 1, rounded up.
 
-    >>> least_images(0.995), least_images(0.999)
-    (199, 999)
+    Example:
+        >>> least_images(0.995), least_images(0.999)
+        (199, 999)
     """
     level = 1 - number("agreement", agreement, above=0, below=1)
     return max(math.ceil(1 / level - 1 - 1e-6), 1)

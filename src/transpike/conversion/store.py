@@ -42,8 +42,23 @@ LARGEST = 2**30
 def load(folder: Path | str) -> SpikingNetwork:
     """Read a network that `SpikingNetwork.save` wrote.
 
+    The network is on the CPU.
+
+    Args:
+        folder: the folder of the network.
+
     Raises:
         ModelError: The folder is missing or damaged, or holds something else.
+
+    Example:
+        >>> import tempfile, transpike
+        >>> images = torch.rand(64, 8)
+        >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), images)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     snn.save(folder)
+        ...     again = load(folder)
+        >>> torch.equal(again(images), snn(images))
+        True
     """
     source = Path(folder)
     with files.reading(source) as place:

@@ -121,7 +121,7 @@ def _labels_of(trial: str) -> str:
 
 
 def _gestures(trial: Path) -> Recordings:
-    """The recordings of one trial. Each row of its labels is a class from 1 to 11 and a window of microseconds."""
+    """Return the recordings of a trial. Each row of its labels is a class from 1 to 11 and a window of microseconds."""
     # Only the ends of each packet are read, because all trials together have three gigabytes.
     packets = [(packet.start, packet.stop, *_times(packet, [0, -1])) for packet in _packets(trial)]
     starts, stops, firsts, lasts = np.array(packets, np.int64).reshape(-1, 4).T

@@ -71,7 +71,7 @@ def read_image(path: str) -> Image.Image:
 
 
 def _grey(image: Image.Image, path: str) -> NDArray[np.uint8] | None:
-    """An image of one channel with more than 8 bits as 8 bits. None for others, which Pillow converts correctly."""
+    """Return an image of one channel and more than 8 bits as 8 bits. None for others, which Pillow converts."""
     if not image.mode.startswith(("I", "F")):
         return None
     values = np.asarray(image)

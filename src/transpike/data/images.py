@@ -148,7 +148,7 @@ class ImageSets:
     root: Path | None = None
 
     def calibration(self, images: int = 512) -> DataLoader[Any]:
-        """A loader of ``images`` training images without augmentation, in a seeded order, equal in all processes."""
+        """Return a loader of training images without augmentation, in a seeded order that is equal in all processes."""
         chosen = _shuffled(len(self.plain), self.loading.seed)[: whole("images", images)]
         return _loader(Subset(self.plain, chosen), self.loading)
 

@@ -78,11 +78,11 @@ class FeatureMethod(Method):
         temperature: the temperature of logits KD.
         weights: the weights of the terms of features, by name.
 
-    Shapes: as `Method`.
+    Shapes: As for `Method`.
 
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
-        DataError: on call, for maps that do not fit their stages, and for batches with too few images.
+        DataError: On call: maps do not fit their stages, or a batch has too few images.
     """
 
     needs = frozenset({"features"})

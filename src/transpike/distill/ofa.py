@@ -129,7 +129,7 @@ class OFADistillation(Method):
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, a weight is below 0, or there is less than one
             class. On call: the logits have more classes than ``classes``.
-        DataError: on call, for maps that do not fit their stages, and for batches of one image in training.
+        DataError: On call: maps do not fit their stages, or a training batch has one image.
 
     Example:
         >>> method = OFADistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], gamma=1.0)

@@ -221,7 +221,7 @@ def _parsed(verb: str, options: Arguments, where: str) -> Verb:
 
 
 def _changed(options: Any) -> Arguments:
-    """The options that differ from the defaults. So later additions to a command leave a study's runs unchanged."""
+    """Return the options that differ from the defaults. Later additions to a command leave a study's runs as is."""
     record: Arguments = {}
     for one in fields(options):
         value = getattr(options, one.name)
@@ -300,7 +300,7 @@ def _seeds(value: object) -> list[int]:
 
 
 def _kind(options: Verb) -> str:
-    """What a run's folder is called, beside what tells its options from others."""
+    """Return the part of a folder's name that says what kind of run it holds."""
     if isinstance(options, Distill):
         return options.method
     return f"hybrid {options.encoder}" if isinstance(options, Hybrid) else options.model

@@ -150,7 +150,7 @@ class OutputErrors:
             self._sums[name] = [a + b for a, b in zip(self._sums.get(name, [torch.zeros(())] * 3), sums, strict=True)]
 
     def result(self, images: float, total: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
-        """The errors by the outputs' names. An output that never varies is measured without subtracting its mean."""
+        """Return the errors by the outputs' names. From an output that never varies, no mean is subtracted."""
         errors = {}
         for name, sums in self._sums.items():
             error, whole, mean = [total(x) for x in sums] if total else sums

@@ -210,7 +210,7 @@ def membrane_response(node: nn.Module, *, period: int = 128, seed: int = 0) -> M
 
     Raises:
         ConfigError: The membrane grows by itself (decay above 1).
-        ModelError: as `leak`; or the neuron fires nevertheless.
+        ModelError: As for `leak`; or the neuron fires nevertheless.
 
     Example:
         >>> from transpike.neurons import LIFNode
