@@ -146,7 +146,7 @@ def test_what_is_missing_is_one_error(images: Tensor) -> None:
     snn = transpike.convert(Segments().eval(), images, scheme=CSS(steps=4))
     with pytest.raises(ConfigError, match=r"needs a stop rule: snn.calibrate_stop\(images\), on 999 images"):
         snn.until(images)
-    with pytest.raises(ConfigError, match="give only one of them"):
+    with pytest.raises(ConfigError, match="Give only one of them"):
         snn.calibrate_stop(images, error=0.1, changed=lambda a, b: a)
     with pytest.raises(ConversionError, match=r"expects images \[N, 3, 16, 16\]"):
         snn.stream(images[:, :1])

@@ -121,8 +121,7 @@ class Percentile:
         if dead:
             warnings.warn(
                 f"no calibration image activates {', '.join(dead)}: every activation there is 0. The amplitude is set "
-                "for "
-                "values up to 1. Check the calibration images, or remove the layer.",
+                "for values up to 1. Check the calibration images, or remove the layer.",
                 stacklevel=3,
             )
         amplitudes = {name: (peak if peak.any() else torch.ones_like(peak)) / full for name, peak in peaks.items()}

@@ -116,8 +116,7 @@ class DCTEncoder(Encoder):
         if steps < count:
             warnings.warn(
                 f"steps={steps}: only the first {steps} of a period's {count} frequencies are shown, but all of them "
-                "set "
-                f"the thresholds. Set frequencies={steps} to use only those that are shown.",
+                f"set the thresholds. Set frequencies={steps} to use only those that are shown.",
                 stacklevel=2,
             )
         spread = order == "interleaved"

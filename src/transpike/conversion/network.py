@@ -180,8 +180,9 @@ class SpikingNetwork(nn.Module):
 
         Example:
             >>> import transpike
-            >>> x = torch.rand(64, 8)
-            >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), x)
+            >>> x = torch.rand(64, 4)
+            >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+            >>> snn = transpike.convert(ann, x)
             >>> [moment.step for moment in snn.stream(x)], torch.equal(list(snn.stream(x))[-1].outputs, snn(x))
             ([1, 2, 3, 4, 5, 6, 7, 8], True)
         """
@@ -235,12 +236,13 @@ class SpikingNetwork(nn.Module):
 
         Example:
             >>> import transpike
-            >>> x = torch.rand(64, 8)
-            >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), x)
-            >>> _ = snn.calibrate_stop(torch.rand(64, 8))
+            >>> x = torch.rand(64, 4)
+            >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+            >>> snn = transpike.convert(ann, x)
+            >>> _ = snn.calibrate_stop(torch.rand(64, 4))
             >>> answer = snn.until(x, agreement=0.95)
             >>> answer.outputs.shape, answer.steps.shape, bool((answer.latency <= snn.latency).all())
-            (torch.Size([64, 8]), torch.Size([64]), True)
+            (torch.Size([64, 3]), torch.Size([64]), True)
         """
         snn = self._fitting(x)
         if stop is None and self.stop is None:
@@ -278,7 +280,16 @@ class SpikingNetwork(nn.Module):
         return in_chunks(parts, self.chunks, run)
 
     def trace(self, x: Tensor) -> Trace:
-        """Return spikes, residuals and targets of every layer for images ``x``, by name; the input comes first."""
+        """Return spikes, residuals and targets of every layer for images ``x`` [N, \\*], by name, the input first.
+
+        Example:
+            >>> import transpike
+            >>> x = torch.rand(64, 4)
+            >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+            >>> snn = transpike.convert(ann, x)
+            >>> [(name, layer.spikes.shape) for name, layer in snn.trace(x).items()]
+            [('input', torch.Size([8, 64, 4])), ('1', torch.Size([8, 64, 8]))]
+        """
         seen: dict[str, list[Tracked]] = {}
 
         def watch(op: Op, tracked: Tracked) -> None:

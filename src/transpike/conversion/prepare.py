@@ -86,6 +86,13 @@ def prepare(
     Raises:
         ConversionError: As for `convert`.
         ConfigError: As for `convert`.
+
+    Example:
+        >>> from transpike.coding import CSS
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> prepared = prepare(ann, [torch.rand(64, 4)])
+        >>> [prepared.convert(CSS(steps=steps, silent=1)).latency for steps in (8, 12)]
+        [10, 14]
     """
     choice("spikes", spikes, get_args(Spikes))
     model = network(ann)
@@ -159,8 +166,8 @@ class Prepared:
             worst = sorted(lagging, key=lambda name: -snn.residuals[name])
             places = ", ".join(f"{name} ({snn.residuals[name]:.2g})" for name in worst[:3])
             warnings.warn(
-                f"{len(lagging)} layers cannot follow their input: the RMS error of their trains exceeds one unit of "
-                f"the last digit; it is largest in {places}. Use {spelled(remedy)}",
+                f"{len(lagging)} of {len(snn.residuals)} layers cannot follow their input: the RMS error of their "
+                f"trains exceeds one unit of the last digit. It is largest in {places}. Use {spelled(remedy)}.",
                 stacklevel=3,
             )
         return snn

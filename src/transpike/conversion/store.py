@@ -52,8 +52,9 @@ def load(folder: Path | str) -> SpikingNetwork:
 
     Example:
         >>> import tempfile, transpike
-        >>> images = torch.rand(64, 8)
-        >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), images)
+        >>> images = torch.rand(64, 4)
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> snn = transpike.convert(ann, images)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     snn.save(folder)
         ...     again = load(folder)

@@ -99,8 +99,7 @@ def _top(image: Image.Image, path: str) -> int:
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise DataError(
             f"{path} has whole numbers of {bits or 32} bits, with a sign or so large that it is unknown which is "
-            "white. "
-            "Save it with 8 or 16 bits and without a sign, or write the tag MaxSampleValue."
+            "white. Save it with 8 or 16 bits and without a sign, or write the tag MaxSampleValue."
         )
     return 65535
 

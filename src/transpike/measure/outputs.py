@@ -59,8 +59,7 @@ def _one(given: object) -> Metric:
     guess = near(given, METRICS) if isinstance(given, str) else ""
     raise ConfigError(
         f"metric: {str(given)[:60]!r} is not a known metric.{guess} There are: {', '.join(METRICS)}; module:function; "
-        "or, from "
-        "Python, a function of outputs and targets"
+        "or, from Python, a function of outputs and targets"
     )
 
 

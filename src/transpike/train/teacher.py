@@ -120,9 +120,8 @@ def _side_before(encoder: Encoder, wanted: int, size: int | None, side: int) -> 
         if encoder.output_size((one, one))[0] == wanted:
             return one
     raise ConfigError(
-        f"was trained on images that its encoder made from {whole} x {whole} pixels, not from {size} x {size}: omit "
-        "the "
-        "size."
+        f"was trained on images that its encoder made from {whole} x {whole} pixels, not from {size} x {size}: "
+        "omit the size."
     )
 
 

@@ -33,7 +33,7 @@ class _Announce(event.Listener):
         if not self.announced and event.data["dispatcher"] in _ours:
             self.announced = True
             _log.warning(
-                "compiling the CPU kernels of the neurons: this takes a few seconds, once, and is then stored on disk"
+                "compiling the CPU kernels of the neurons: this takes a few seconds, once; the result is stored on disk"
             )
 
     def on_end(self, event: Any) -> None:
