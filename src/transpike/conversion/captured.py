@@ -1,4 +1,4 @@
-"""Runs small batches on a GPU as one CUDA graph: launching hundreds of small kernels takes longer than they do."""
+"""Runs small batches on a GPU as one CUDA graph: launching hundreds of small kernels takes longer than running them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Recorded(Network, Protocol):
 
 
 def captured(snn: Recorded, run: Run, *, key: Hashable) -> Run:
-    """Return ``run`` with its small chunks recorded, or all chunks with ``capture=True``. Without a GPU, none is."""
+    """Return ``run`` with recording for small chunks, or for all with ``capture=True``. On a CPU, return ``run``."""
     if snn.capture is False or not is_gpu(snn.device):
         return run
     kind = snn.device.type

@@ -112,8 +112,8 @@ def _feed(inflow: Inflow | None, source: Tensor, like: Tensor) -> Feed | None:
     values of a channel by the place of the output."""
     if inflow is None:
         return Feed()
-    given = [values for values in (inflow.scale, inflow.shift, inflow.factor) if values is not None]
-    if any(values.ndim != 3 or values.shape[1:] != (1, 1) for values in given if values.numel() > 1):
+    constants = [values for values in (inflow.scale, inflow.shift, inflow.factor) if values is not None]
+    if any(values.ndim != 3 or values.shape[1:] != (1, 1) for values in constants if values.numel() > 1):
         return None
     if (feed := inflow.feed(source)) is None:
         return None
