@@ -2,9 +2,10 @@
 
 The names below suffice for most work. They load on first use, so ``import transpike`` is quick:
 
->>> import transpike
->>> transpike.CSS(steps=8).steps
-8
+Example:
+    >>> import transpike
+    >>> transpike.CSS(steps=8).steps
+    8
 """
 
 from __future__ import annotations

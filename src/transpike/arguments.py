@@ -237,7 +237,7 @@ def _flat(hints: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]
 
 
 def _within(content: Mapping[Any, Any], name: str) -> object:
-    """An option's value in a configuration file, where its name may be one key or nested keys. None if missing."""
+    """Return an option's value in a configuration file, or None. Its name may be one key or nested keys."""
     entry: object = content
     for part in name.split("."):
         entry = entry.get(part) if isinstance(entry, Mapping) else None

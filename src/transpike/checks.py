@@ -230,10 +230,11 @@ def near(name: str, names: Iterable[str], *, most: int = 1) -> str:
 
 
 def no_network(name: str, known: Sequence[str]) -> ModelError:
-    """The error for a network's name that is none of those ``known``, nor a folder.
+    """Return the error for a network's name that is none of those ``known``, nor a folder.
 
-    >>> print(no_network("resnet21", ["mlp", "resnet20"]))
-    no network 'resnet21', nor a folder of that name. Did you mean resnet20? Known: mlp, resnet20; timm/<name>, ...
+    Example:
+        >>> print(no_network("resnet21", ["mlp", "resnet20"]))
+        no network 'resnet21', nor a folder of that name. Did you mean resnet20? Known: mlp, resnet20; timm/<name>, ...
     """
     return ModelError(
         f"no network {shown(name)}, nor a folder of that name.{near(name, known, most=3)} Known: {', '.join(known)}; "

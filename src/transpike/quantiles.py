@@ -177,7 +177,7 @@ class ChannelQuantiles:
         return torch.minimum(self._edges()[bins.clamp(max=self._counts.shape[1] - 1)], self.maximum)
 
     def informative(self) -> Tensor:
-        """How many values say how large each channel becomes, [channels]: those that are not 0.
+        """Return how many values say how large each channel becomes, [channels]: those that are not 0.
 
         Of a channel that is mostly 0, only one a sample counts: what excites it does so at many places at once.
         """
@@ -189,7 +189,7 @@ class ChannelQuantiles:
         return self._edges() * 2 ** (-0.5 / (1 << _COARSE)), self._counts
 
     def share_above(self, values: Tensor) -> float:
-        """The share of all magnitudes above their channel's entry of ``values``, [channels], to a bin's width."""
+        """Return the share of all magnitudes above their channel's entry of ``values`` [channels], to a bin's width."""
         above = self._counts * (self._edges() > values.to(torch.float32)[:, None])
         return float(above[self.maximum > values].sum()) / max(self.count * len(values), 1)
 

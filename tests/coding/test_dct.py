@@ -90,7 +90,7 @@ def test_orders() -> None:
 
 @pytest.mark.parametrize("order", ["cyclic", "interleaved"])
 def test_less_than_a_period_shows_its_beginning_with_a_warning(order: str) -> None:
-    with pytest.warns(UserWarning, match=r"steps=5 show only the first 5 of a period's 16 frequencies"):
+    with pytest.warns(UserWarning, match=r"steps=5: only the first 5 of a period's 16 frequencies"):
         short = DCTEncoder(steps=5, order=order)
     assert short.schedule == (0, 1, 2, 3, 4)
     with warnings.catch_warnings():
@@ -228,7 +228,7 @@ def test_a_threshold_of_zero_takes_the_others_magnitude_two_are_an_error() -> No
     dots = torch.zeros(40, 1, 8, 8)
     dots[0, 0, 0, 0] = 1
     with pytest.raises(
-        DataError, match=r"more than 93.5 % of the shown coefficients are zero\. Take a percentile nearer to 100"
+        DataError, match=r"more than 93.5 % of the shown coefficients are zero\. Use a percentile nearer to 100"
     ):
         DCTEncoder(steps=16).fit(dots)
     assert DCTEncoder(steps=16, percentile=100).fit(dots).thresholds.tolist()[1] == pytest.approx(0.1821, rel=1e-3)
@@ -281,7 +281,7 @@ def test_chroma_of_grey_is_zero_and_luma_keeps_it() -> None:
         ({"frequencies": [-1]}, "0 to 15"),
         ({"frequencies": [0.5]}, r"frequencies=\[0.5\]"),
         ({"frequencies": "8"}, "frequencies='8'"),
-        ({"frequencies": [1, 1]}, "one occurs twice"),
+        ({"frequencies": [1, 1]}, "a rank occurs twice"),
         ({"percentile": 50}, r"\(50, 100\]"),
         ({"percentile": 101}, r"\(50, 100\]"),
         ({"percentile": "93"}, "percentile='93'"),

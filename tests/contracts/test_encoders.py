@@ -42,7 +42,7 @@ def encoder(name: str, *, steps: int = STEPS, **settings: object) -> Encoder:
 
 @encoders
 @pytest.mark.parametrize("steps", [1, 7, STEPS])
-@pytest.mark.filterwarnings("ignore:steps=.* show only the first")
+@pytest.mark.filterwarnings("ignore:steps=.* only the first")
 def test_every_step_shows_its_digits(name: str, steps: int) -> None:
     made, images = encoder(name, steps=steps), normalised(pixels())
     shown = made(images)

@@ -33,11 +33,11 @@ CODES = [
 def test_images_from_0_to_255_are_said_to_be_clipped(scheme: Scheme) -> None:
     snn = made(scheme)
     with pytest.warns(
-        UserWarning, match=r"input: \d+% of the values are clipped. They lie between 0.\d+ and 25"
+        UserWarning, match=r"input: \d+% of the images' values are clipped. The values lie between 0.\d+ and 25"
     ) as seen:
         found = snn(255 * X)
         snn(255 * X), snn(255 * torch.rand(2, 3, 12, 12)), snn.trace(255 * X), snn.diagnose(255 * X)
-    assert len(seen) == 1 and "Preprocess the images like the calibration images" in str(seen[0].message)
+    assert len(seen) == 1 and "Preprocess the images exactly like the calibration images" in str(seen[0].message)
     silent = made(scheme)
     silent._warned.add("range")
     assert torch.equal(silent(255 * X), found)
@@ -60,7 +60,7 @@ def test_images_like_those_of_the_calibration_are_not(scheme: Scheme) -> None:
         few.view(-1)[::200] = 255.0
         snn(few)
         snn.analog(255 * X)
-    with pytest.warns(UserWarning, match=r"input: 1% .* and 255;"):
+    with pytest.warns(UserWarning, match=r"input: 1% .* and 255\."):
         snn(halves(255.0))
 
 
@@ -74,6 +74,6 @@ def test_channels_have_ranges_of_their_own() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
     snn = transpike.convert(net, scale * X, scheme=transpike.CSS(steps=8, silent=1))
-    words = r"between \S+ and 9\d.* encode values between -\d+.* \(in the channel with the smallest ones between -1"
+    words = r"between \S+ and 9\d.* encode values between -\d+.* \(in the channel with the narrowest range between -1"
     with pytest.warns(UserWarning, match=words):
         snn(100 * X)

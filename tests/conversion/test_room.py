@@ -78,7 +78,7 @@ def test_out_of_memory_goes_on_with_half_once(
         assert sizes == [20, 10, 10, 10, 10]
         assert torch.equal(snn.readings(images)[0], whole)
     assert [record.getMessage() for record in caplog.records] == 2 * [
-        "out of memory with 20 images at a time: going on with 10; set the network's `chunk` to choose"
+        "out of memory with 20 images at a time: continuing with 10. Set the network's `chunk` to choose the number."
     ]
     sizes = failing(9, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):

@@ -124,7 +124,7 @@ def test_costs_are_those_of_the_size_that_is_run() -> None:
         (Skips, (3, 16, 16), (3, 18, 16), "with sides that differ from these by multiples of 4"),
         (Maps, (3, 32, 32), (4, 32, 32), "expects images [N, 3, 32, 32] as in calibration, not [N, 4, 32, 32]"),
         (Maps, (3, 32, 32), (3, 32), "expects images [N, 3, 32, 32] as in calibration, not [N, 3, 32]"),
-        (Boxes, (3, 32, 32), (3, 10**6, 10**6), "give smaller ones"),
+        (Boxes, (3, 32, 32), (3, 10**6, 10**6), "Use smaller images"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)), (3, 8, 8), (3, 9, 9),
          "its size is fixed: "),
     ],

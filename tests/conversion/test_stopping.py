@@ -127,7 +127,7 @@ def test_wrong_settings_are_one_error() -> None:
         learned(outputs, LEFT, score="margin", changed=lambda a, b: 2 * other_prediction(a, b))
     with pytest.raises(ConfigError, match="one output per sample"):
         learned(outputs[..., :1], LEFT, score="margin", changed=other_prediction)
-    with pytest.raises(DataError, match="not one number for each sample"):
+    with pytest.raises(DataError, match="must return one number for each sample"):
         learned(outputs, LEFT, score=lambda said: said.outputs, changed=other_prediction)
     with pytest.raises(ConfigError, match=r"first=9"):
         learned(outputs, LEFT, score="margin", changed=other_prediction, first=9)

@@ -146,7 +146,7 @@ def test_what_is_missing_is_one_error(images: Tensor) -> None:
     snn = transpike.convert(Segments().eval(), images, scheme=CSS(steps=4))
     with pytest.raises(ConfigError, match=r"needs a stop rule: snn.calibrate_stop\(images\), on 999 images"):
         snn.until(images)
-    with pytest.raises(ConfigError, match="give only one of them"):
+    with pytest.raises(ConfigError, match="Give only one of them"):
         snn.calibrate_stop(images, error=0.1, changed=lambda a, b: a)
     with pytest.raises(ConversionError, match=r"expects images \[N, 3, 16, 16\]"):
         snn.stream(images[:, :1])
@@ -157,7 +157,9 @@ def test_what_is_missing_is_one_error(images: Tensor) -> None:
         snn.until(images, agreement=1)
 
 
-@pytest.mark.parametrize(("scheme", "reason"), [(TTFS(steps=4), "run over all"), (TSC(steps=4), "no constant ratio")])
+@pytest.mark.parametrize(
+    ("scheme", "reason"), [(TTFS(steps=4), "compute all steps"), (TSC(steps=4), "no constant ratio")]
+)
 def test_a_scheme_that_does_not_stream_says_so(scheme: Scheme, reason: str, images: Tensor) -> None:
     snn = transpike.convert(Segments().eval(), images, scheme=scheme)
     for begin in (snn.stream, snn.calibrate_stop):

@@ -45,10 +45,13 @@ FOUR = {"x": np.arange(4), "y": np.zeros(4, int), "p": np.array([0, 1, 0, 1]), "
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"p": np.array([-1, 0, 1, 1])}, "the polarity of events is 0 and 1, or -1 and 1, and here -1, 0, 1."),
-        ({"p": np.array([-1, 0, -1, 0])}, "the polarity of events is 0 and 1, or -1 and 1, and here -1, 0."),
-        ({"p": np.array([0, 1, 1, 3])}, "the polarity of events is 0 and 1, or -1 and 1, and here 0, 1, 3."),
-        ({"p": np.array([0, 128, 255, 1], np.uint8)}, "and 1, and here 0, 1, 128, 255."),
+        (
+            {"p": np.array([-1, 0, 1, 1])},
+            "the polarity of events must be 0 and 1, or -1 and 1, but here it is -1, 0, 1.",
+        ),
+        ({"p": np.array([-1, 0, -1, 0])}, "the polarity of events must be 0 and 1, or -1 and 1, but here it is -1, 0."),
+        ({"p": np.array([0, 1, 1, 3])}, "the polarity of events must be 0 and 1, or -1 and 1, but here it is 0, 1, 3."),
+        ({"p": np.array([0, 128, 255, 1], np.uint8)}, "and 1, but here it is 0, 1, 128, 255."),
         ({"p": np.array([0, 0.5, 1, 1])}, "event 1 of 4 has p=0.5, not a whole number of 64 bits."),
         (
             {"t": np.array([0.0, 0.1, 0.2, 0.3])},
@@ -87,7 +90,7 @@ def test_a_pipe_or_a_file_that_promises_too_much_is_not_read(tmp_path: Path, nam
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(2**40)
     window = (0, 100, 0, 100) if name == "dvs128_gesture" else None
-    for file_name, said in (("pipe", "is no regular file"), ("huge", "has 1099511627776 bytes, more than any")):
+    for file_name, said in (("pipe", "is not a regular file"), ("huge", "has 1099511627776 bytes, more than any")):
         with pytest.raises(DataError, match=f"{file_name} {said}"):
             EVENT_SOURCES[name].read(Recording(str(tmp_path / file_name), 0, window))
 
@@ -114,7 +117,7 @@ def test_an_empty_part_is_found_before_training(tmp_path: Path) -> None:
         load_events("dvs128_gesture", root=tmp_path)
     (folder / "trials_to_train.txt").unlink()
     os.mkfifo(folder / "trials_to_train.txt")
-    with pytest.raises(DataError, match=r"trials_to_train\.txt is no regular file"):
+    with pytest.raises(DataError, match=r"trials_to_train\.txt is not a regular file"):
         load_events("dvs128_gesture", root=tmp_path)
 
 

@@ -207,7 +207,7 @@ def test_missing_files_are_named(root: Path) -> None:
     with pytest.raises(DataError, match=r"nothing found in .*none.NMNIST.*Train.zip, Test.zip"):
         load_events("nmnist", root=root / "none")
     (damaged := next((root / "NMNIST" / "Train" / "5").iterdir())).write_bytes(b"")
-    with pytest.raises(DataError, match=rf"{damaged.name} is empty, as 1 of the \.bin files: damaged"):
+    with pytest.raises(DataError, match=rf"{damaged.name} is damaged: it is empty \(1 such \.bin files in all\)"):
         load_events("nmnist", root=root)
     shutil.rmtree(root / "NMNIST" / "Train" / "4")
     (root / "NMNIST" / "Train" / "7").rename(root / "NMNIST" / "Train" / "moved")
@@ -231,11 +231,11 @@ EVENT = drawn(5, 34)
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("nmnist", nmnist_bytes(EVENT)[:-2], "damaged at byte 20: 3 bytes are left, an event has 5"),
+        ("nmnist", nmnist_bytes(EVENT)[:-2], "damaged at byte 20: 3 bytes are left, but an event has 5"),
         ("nmnist", nmnist_bytes(EVENT) + bytes([40, 3, 0, 0, 9]), r"event 5 of 6 is at \(40, 3\), outside the 34x34"),
         ("nmnist", b"", "0 events are fewer than 4 frames"),
         ("nmnist", nmnist_bytes(drawn(3, 34)), "3 events are fewer than 4 frames"),
-        ("cifar10_dvs", aedat2_bytes(EVENT)[:-3], "damaged at byte 90: 5 bytes are left, an event has 8"),
+        ("cifar10_dvs", aedat2_bytes(EVENT)[:-3], "damaged at byte 90: 5 bytes are left, but an event has 8"),
         ("cifar10_dvs", b"<html>Not found!</html> ", r"event 0 of 3 is at .* outside the 128x128"),
         ("cifar10_dvs", b"#!AER-DAT2.0", "0 events are fewer"),
     ],

@@ -135,7 +135,7 @@ def test_other_kinds_are_converted_as_torchvision_does(tmp_path: Path) -> None:
 
 def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.png")
-    with pytest.raises(DataError, match=r"0\.png is no regular file"):
+    with pytest.raises(DataError, match=r"0\.png is not a regular file"):
         read_image(str(tmp_path / "0.png"))
 
 
@@ -158,7 +158,7 @@ def test_no_file_is_handed_to_another_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_more_pixels_than_pillow_reads_are_refused_before_they_are_decoded(tmp_path: Path, side: int) -> None:
     (tmp_path / "0.ppm").write_bytes(b"P5 %d %d 255\n" % (side, side))
-    with pytest.raises(DataError, match=rf"0\.ppm promises more pixels than are read \(.*{side**2} pixels"):
+    with pytest.raises(DataError, match=rf"0\.ppm declares more pixels than transpike reads \(.*{side**2} pixels"):
         read_image(str(tmp_path / "0.ppm"))
 
 

@@ -271,7 +271,7 @@ def test_weights_of_zero_leave_terms_and_parameters_out(method: Callable[..., nn
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({}, "needs stages, pairs of taps"),
+        ({}, r"needs stages \(pairs of taps\)"),
         ({"stages": SAME, "temperature": 0}, "temperature=0"),
         ({"stages": SAME, "alpha": -1}, "alpha=-1: expected a number of at least 0"),
         ({"stages": SAME, "beta": -1}, "beta=-1"),

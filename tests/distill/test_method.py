@@ -172,7 +172,7 @@ def test_settings_that_cannot_be(name: str) -> None:
         ("cc", {"form": "gaussian"}, "form='gaussian': expected 'consecutive' or 'kernel'"),
         ("cc", {"width": 0}, "width=0"),
         ("crd", {"contrast": 0.0}, "contrast=0.0: expected a number above 0"),
-        ("ofa", {"classes": 0}, "classes=0: an exit has 1 or more"),
+        ("ofa", {"classes": 0}, "classes=0: expected at least 1"),
         ("ofa", {"gamma": -1.0}, "gamma=-1.0"),
     ],
 )

@@ -102,5 +102,5 @@ def test_the_trainers_number_of_classes_is_that_of_the_exits() -> None:
 
 
 def test_too_few_classes_are_told() -> None:
-    with pytest.raises(ConfigError, match="classes=4: the logits have 5; give the exits as many"):
+    with pytest.raises(ConfigError, match=r"classes=4: the logits have 5 classes\. Set classes=5"):
         OFADistillation(OTHER, classes=4)(*batch(OTHER))

@@ -235,7 +235,7 @@ def test_gradcheck() -> None:
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"stages": ()}, "beta=5.0: distillation of features needs stages"),
+        ({"stages": ()}, "beta=5.0: to compare features, the method needs stages"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"beta": -1.0}, "beta=-1.0"),
         ({"sigma": 0.0}, "sigma=0.0"),

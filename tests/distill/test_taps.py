@@ -139,7 +139,7 @@ def test_a_change_that_comes_late_is_refused_once() -> None:
         net(x), taps["inner"]
         net.change = True
         net(x)
-        with pytest.raises(ModelError, match="changed in place what its module 'inner' gave, which it did not do in"):
+        with pytest.raises(ModelError, match="changed the output of its module 'inner' in place, but not in"):
             taps["inner"]
         for _ in range(2):
             net(x)

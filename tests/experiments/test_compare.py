@@ -124,7 +124,9 @@ def test_outputs_are_measured_as_the_user_says(
 
 def test_a_measure_that_is_none_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(trained, "--metric", "correlatoin", "--out", str(tmp_path / "out")) == 2
-    assert "metric: 'correlatoin' is none. Did you mean correlation?" in " ".join(capsys.readouterr().err.split())
+    assert "metric: 'correlatoin' is not a known metric. Did you mean correlation?" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert not (tmp_path / "out").exists()
 
 

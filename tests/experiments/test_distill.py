@@ -163,7 +163,7 @@ def test_fewer_frames_learn_from_more(events: Path, tmp_path: Path) -> None:
             "nmnist gives frames of events: give a sp",
         ),
         (["--teacher", "{encoded}", "--data", "nmnist"], "encodes images, and nmnist gives frames of events"),
-        (["--teacher", "{encoded}", "--teacher-size", "16"], "makes of images of 8 x 8, not of 16 x 16: leave the"),
+        (["--teacher", "{encoded}", "--teacher-size", "16"], "made from 8 x 8 pixels, not from 16 x 16: omit the"),
         (["--teacher", "{run}", "--student", "{encoded}"], "takes encoded images: train it by that command"),
         (["--teacher", "{run}", "--student", "resnet21"], "no network 'resnet21', nor a folder of that name"),
     ],

@@ -152,7 +152,7 @@ def test_a_run_killed_between_its_stages_continues_as_if_it_had_not_been(
         (["--network", '{"num_classes": 3}'], "network: num_classes follows from the images"),
         (["--network", '{"hidden": []}'], "has no layer of neurons"),
         (["--pretraining.network", '{"hiden": 3}'], "mlp takes no 'hiden'. Did you mean hidden?"),
-        (["--pretraining.network", '{"hidden": 3}'], "no spiking twin of this MLP"),
+        (["--pretraining.network", '{"hidden": 3}'], "not a spiking twin of this MLP"),
         (["--pretraining.batch_size", "0"], "pretraining.batch_size=0"),
         (["--pretraining.network", '{"dropout": 3}'], "dropout probability has to be between 0 and 1"),
         (["--neuron.leak", "2"], "neuron={'leak': 2}: DCTLIFNode: leak=2: expected a number in (0, 1]"),
@@ -217,7 +217,7 @@ def test_the_terminal_tells_one_energy_and_warns_in_a_line(
     (energy,) = (line.split()[-1] for line in shown.out.splitlines() if "spiking: all three" in line)
     assert float(energy) == pytest.approx(told["operations"]["rows"][-1]["energy_uj"], rel=1e-2)
     (warning,) = (line for line in shown.err.splitlines() if "arning" in line)
-    assert warning.startswith("transpike: warning: steps=4 show only the first 4 of a period's 16 frequencies; ")
+    assert warning.startswith("transpike: warning: steps=4: only the first 4 of a period's 16 frequencies are shown, ")
 
 
 def test_folders_that_do_not_fit_are_told(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,7 +170,7 @@ def test_behind_an_encoder_images_have_the_size_that_it_lays_out_as_the_network_
     assert (given.size, given.steps, given.encode) == (8, 16, encoder)
     analog = input_of(known | {"steps": None}, sets, encoder=encoder)
     assert analog.encode is not None and analog(torch.zeros(2, 1, 8, 8)).shape == (2, 1, 12, 12)
-    with pytest.raises(ConfigError, match="of images of 8 x 8, not of 16 x 16: leave the size out"):
+    with pytest.raises(ConfigError, match="from 8 x 8 pixels, not from 16 x 16: omit the size"):
         input_of(known, sets, size=16, encoder=encoder)
 
 

@@ -146,7 +146,7 @@ def test_what_norse_writes_sends_the_same_spikes_here(tmp_path: Path) -> None:
 def test_a_file_of_another_step_says_so(tmp_path: Path) -> None:
     path = export.nir(dense(LIFNode(), IFNode()), tmp_path / "net.nir", shape=(12,))
     with pytest.raises(
-        ModelError, match=r"1: tau=0.0002 s is not longer than a step, dt=0.001 s; give the file's own dt"
+        ModelError, match=r"1: tau=0.0002 s is not longer than a step, dt=0.001 s; give the dt of the file"
     ):
         export.import_nir(path, dt=1e-3)
 

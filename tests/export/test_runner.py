@@ -322,7 +322,9 @@ def test_a_neuron_of_another_kind_is_refused_by_name(scheme: Scheme, tmp_path: P
 def test_what_it_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
     ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Mish(), torch.nn.Linear(8, 2)).eval()
     transpike.convert(ann, torch.rand(32, 4), scheme=transpike.CSS(steps=4)).save(tmp_path)
-    with pytest.raises(ModelError, match=r"1: the NumPy runner has no operator 'mish.default'; ONNX may"):
+    with pytest.raises(
+        ModelError, match=r"1: the NumPy runner does not have the operator 'mish.default'. Export the network to ONNX"
+    ):
         export.run(tmp_path, torch.rand(1, 4))
 
 

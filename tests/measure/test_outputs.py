@@ -85,7 +85,7 @@ def test_a_measure_of_ones_own_sees_outputs_as_the_network_gives_them() -> None:
 
 @pytest.mark.parametrize(
     ("metric", "words"),
-    [("iu", "Did you mean iou"), ("no_such_module:score", "cannot be imported"), (3, "'3' is none"),
+    [("iu", "Did you mean iou"), ("no_such_module:score", "cannot be imported"), (3, "'3' is not a known metric"),
      (lambda a, b: a + 1, "does not take these outputs"), (lambda a, b: torch.zeros(3), "not \\[3\\] for 32 images")],
 )  # fmt: skip
 def test_what_is_no_measure_is_one_line(metric: Any, words: str) -> None:

@@ -69,7 +69,7 @@ def test_refusals() -> None:
     with pytest.raises(DataError, match=r"maps of 8 x 6: expected multiples of 2\^2"):
         sub_bands(torch.zeros(8, 6))
     found = BandEnergy()
-    with pytest.raises(DataError, match="of no maps"):
+    with pytest.raises(DataError, match="no maps were given"):
         _ = found.energy
     found.update(torch.zeros(1, 8, 8))
     with pytest.raises(DataError, match="after maps of another size"):

@@ -86,7 +86,7 @@ def test_a_step_of_adam_moves_the_logits_as_it_does_where_spikes_are_summed(name
 
 def test_no_twin_and_no_constrained_network_are_told():
     ann = create_model("mlp", hidden=5, **SHAPE)
-    with pytest.raises(ModelError, match=r"SpikingMLP is no spiking twin of this MLP: layers\.0\.weight, layers\.3"):
+    with pytest.raises(ModelError, match=r"SpikingMLP is not a spiking twin of this MLP: layers\.0\.weight, layers\.3"):
         transfer(ann, create_model("spiking_mlp", hidden=6, **SHAPE))
     with pytest.raises(ModelError, match="has a bias"):
         transfer(nn.Linear(2, 2), nn.Linear(2, 2))

@@ -1,4 +1,4 @@
-"""Spiking networks that start from their converted artificial twins."""
+"""Spiking networks that start from the converted ANN with the same layers."""
 
 import json
 
@@ -109,8 +109,8 @@ def test_a_twin_comes_from_its_run_or_its_weights(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--model", "sew_resnet18"], "start: sew_resnet18 is no spiking twin of an artificial network. There is"),
-        (["--model", "resnet20"], "start: resnet20 is no spiking twin"),
+        (["--model", "sew_resnet18"], "start: sew_resnet18 does not have the same layers as an ANN here. Use"),
+        (["--model", "resnet20"], "start: resnet20 does not have the same layers"),
         (["--model", "spiking_resnet20", "--weights", "a"], "start: it sets the weights; omit --weights"),
         (["--model", "spiking_resnet20", "--start", "nowhere"], "nowhere: no such weight file"),
         (["--model", "spiking_resnet20", "--data", "nmnist"], "start: nmnist gives frames of events"),
@@ -123,8 +123,8 @@ def test_what_cannot_start_is_told(options, told, tmp_path, capsys):
 
 def test_other_networks_are_refused():
     ann = create_model("resnet20", width=4)
-    with pytest.raises(ModelError, match=r"no spiking twin of this ResNet: bn\.bias"):
+    with pytest.raises(ModelError, match=r"not a spiking twin of this ResNet: bn\.bias"):
         start_from(create_model("spiking_resnet20", width=8), ann, images(4), steps=2)
-    with pytest.raises(ModelError, match="SpikingResNet has no artificial twin that computes the same sums"):
+    with pytest.raises(ModelError, match="SpikingResNet: no ANN here has the same layers"):
         start_from(create_model("sew_resnet18", width=4), ann, images(4), steps=2)
     assert {"spiking_resnet18", "spiking_resnet19", "spiking_resnet20", "spiking_vgg16"} <= set(TWINS)

@@ -120,8 +120,8 @@ class Percentile:
         dead = [name for name, peak in peaks.items() if not peak.any()]
         if dead:
             warnings.warn(
-                f"no calibration image activates {', '.join(dead)}: every activation is 0. Its amplitude is set for "
-                "values up to 1; check the calibration images, or remove the layer",
+                f"no calibration image activates {', '.join(dead)}: every activation there is 0. The amplitude is set "
+                "for values up to 1. Check the calibration images, or remove the layer.",
                 stacklevel=3,
             )
         amplitudes = {name: (peak if peak.any() else torch.ones_like(peak)) / full for name, peak in peaks.items()}

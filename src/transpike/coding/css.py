@@ -32,8 +32,8 @@ class CSS(Scheme):
     r"""The CSS code and its neurons.
 
     A train ``s`` represents :math:`\theta \sum_t \beta^{T-1-t} s_t` with every :math:`s_t` in {0, ±levels}. The
-    amplitude
-    :math:`\theta` of a layer is its ``percentile`` of activations divided by :math:`\sum_t \beta^t` (Section 4.2.2).
+    amplitude :math:`\theta` of a layer is its ``percentile`` of activations divided by :math:`\sum_t \beta^t` (Section
+    4.2.2).
 
     Args:
         steps: T, the steps that encode one value.
@@ -80,7 +80,7 @@ class CSS(Scheme):
 
     @classmethod
     def paper(cls, *, steps: int = 12, **others: Any) -> CSS:
-        """The paper's setting: beta 1.5, one silent step, one amplitude for each layer. ``others`` are fields."""
+        """Return the paper's setting: beta 1.5, one silent step, an amplitude for each layer. ``others`` are fields."""
         paper: dict[str, Any] = {"beta": 1.5, "silent": 1, "amplitude": "layer"}
         return cls(steps=steps, **paper | others)
 

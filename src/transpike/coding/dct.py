@@ -71,8 +71,8 @@ class DCTEncoder(Encoder):
 
     Raises:
         ConfigError: A value is outside its range.
-        ModelError: on call, if the thresholds are not set yet.
-        DataError: on call, for another shape, for integers, and for values that are not finite.
+        ModelError: On call: the thresholds are not set yet.
+        DataError: On call: the images have another shape, are integers, or are not finite.
 
     Warns:
         UserWarning: if T is shorter than a period, so that some frequencies are never shown.
@@ -115,8 +115,8 @@ class DCTEncoder(Encoder):
         count = len(self.period)
         if steps < count:
             warnings.warn(
-                f"steps={steps} show only the first {steps} of a period's {count} frequencies; "
-                f"with frequencies={steps} only these set the thresholds, too.",
+                f"steps={steps}: only the first {steps} of a period's {count} frequencies are shown, but all of them "
+                f"set the thresholds. Set frequencies={steps} to use only those that are shown.",
                 stacklevel=2,
             )
         spread = order == "interleaved"
@@ -143,7 +143,7 @@ class DCTEncoder(Encoder):
             The encoder itself.
 
         Raises:
-            DataError: if there are no images, if a batch has another shape, or if both thresholds are zero.
+            DataError: There are no images, a batch has another shape, or both thresholds are zero.
 
         Warns:
             UserWarning: if one threshold is zero; it then takes the other's magnitude.
@@ -166,13 +166,14 @@ class DCTEncoder(Encoder):
         if high == low == 0:
             raise DataError(
                 f"both thresholds are zero, because more than {self.percentile} % of the shown coefficients are zero. "
-                "Take a percentile nearer to 100, or check whether the images are blank."
+                "Use a percentile nearer to 100, or check whether the images are blank."
             )
         if not (high and low):
             high, low = max(high, -low), min(low, -high)
             warnings.warn(
                 f"the images have almost no {'positive' if above.maximum < below.maximum else 'negative'} values, "
-                f"so that their threshold would be zero; the thresholds are {low:.4g} and {high:.4g}.",
+                f"so their threshold would be zero. It gets the size of the other: the thresholds are {low:.4g} and "
+                f"{high:.4g}.",
                 stacklevel=2,
             )
         self.thresholds.copy_(torch.tensor([low, high]))
@@ -208,8 +209,8 @@ class DCTEncoder(Encoder):
             and the frequencies that were not shown yet.
 
         Raises:
-            ModelError: if the thresholds are not set yet.
-            DataError: for a shape that this encoder does not produce.
+            ModelError: The thresholds are not set yet.
+            DataError: The encoder does not produce tensors of this shape.
         """
         low, high = self._limits()
         side = self.block
@@ -279,7 +280,7 @@ class DCTEncoder(Encoder):
         """Restore thresholds (low, high).
 
         Raises:
-            ModelError: if ``state`` is not two numbers.
+            ModelError: ``state`` is not two numbers.
         """
         if not isinstance(state, list | tuple) or len(state) != 2 or not all(isinstance(one, Real) for one in state):
             raise ModelError(f"thresholds={state!r}: a DCTEncoder has two numbers, the low one and the high one.")
@@ -337,7 +338,9 @@ class DCTEncoder(Encoder):
         return low, high
 
     def _coefficients(self, images: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
-        """All [frequencies in zigzag order, blocks] in float32 and (N, C, rows, columns), whose product is `blocks`.
+        """Return all coefficients [frequencies in zigzag order, blocks] in float32, and (N, C, rows, columns).
+
+        The number of blocks is the product of these four.
 
         The transform is computed in float64. A spike may depend on the last bit. In float32 this bit depends on the
         size of the batch, and on a GPU also on the precision set for products.

@@ -78,7 +78,7 @@ class PoissonEncoder(Pixels):
 
     Raises:
         ConfigError: T is below 1, or a std is not above 0.
-        DataError: on call, for pixels outside [0, 1], or integers.
+        DataError: On call: pixels are outside [0, 1], or integers.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -131,7 +131,7 @@ class LatencyEncoder(Pixels):
 
     Raises:
         ConfigError: T is below 1, or a std is not above 0.
-        DataError: on call, for pixels outside [0, 1], or integers.
+        DataError: On call: pixels are outside [0, 1], or integers.
 
     Example:
         >>> encoder = LatencyEncoder(steps=5)
@@ -186,7 +186,7 @@ class PhaseEncoder(Pixels):
 
     Raises:
         ConfigError: T is below 1, P is outside 1 to 24, or a std is not above 0.
-        DataError: on call, for pixels outside [0, 1], or integers.
+        DataError: On call: pixels are outside [0, 1], or integers.
 
     Example:
         >>> PhaseEncoder(steps=8)(torch.tensor([192 / 256, 1 / 256])).mT
@@ -260,7 +260,7 @@ class BurstEncoder(Pixels):
 
     Raises:
         ConfigError: T is below 1, beta is not above 1, or a threshold or std is not above 0.
-        DataError: on call, for pixels outside [0, 1], or integers.
+        DataError: On call: pixels are outside [0, 1], or integers.
 
     Example:
         >>> BurstEncoder(steps=6)(torch.tensor([[0.5]])).flatten()

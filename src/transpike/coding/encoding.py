@@ -88,7 +88,7 @@ def read_encoder(model: Mapping[str, object], *, steps: int | None = None) -> En
 
     Raises:
         ModelError: The description lacks an entry, or an entry has another type.
-        ConfigError: as `create_encoder`.
+        ConfigError: As for `create_encoder`.
 
     Example:
         >>> encoder = create_encoder("phase", steps=4, settings={}, mean=(0.5,), std=(0.5,))
@@ -102,7 +102,7 @@ def read_encoder(model: Mapping[str, object], *, steps: int | None = None) -> En
     if not isinstance(name, str) or not isinstance(own, int) or not isinstance(settings, Mapping):
         raise _damaged("encoder")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="steps=.* show only the first")
+        warnings.filterwarnings("ignore", message="steps=.*: only the first")
         encoder = create_encoder(
             name, steps=steps or own, settings=settings, mean=_numbers(model, "mean"), std=_numbers(model, "std")
         )

@@ -165,7 +165,7 @@ class Function:
     def placed(
         self, operands: Sequence[Argument], *, after: int, constants: Mapping[str, str] | None = None
     ) -> tuple[Call, ...]:
-        """The calls, renumbered to follow ``after`` others, with ``operands`` put in and ``constants`` renamed."""
+        """Return the calls, renumbered to follow ``after`` others, with these operands and renamed constants."""
 
         def moved(argument: Argument) -> Argument:
             match argument:
@@ -347,7 +347,7 @@ def _fits(args: Sequence[object]) -> bool:
 
 
 def _pair(value: Argument) -> tuple[int, int] | None:
-    """A number for two axes, or one for each."""
+    """Return a pair of numbers from one number for both axes, or from one for each."""
     match value:
         case int():
             return value, value
@@ -363,7 +363,7 @@ def _bound(value: Argument, default: float) -> float:
 
 
 def _short(name: str) -> str:
-    """``max_pool`` for ``max_pool2d.default`` and ``amax.default``; ``prelu`` for ``_prelu_kernel.default``."""
+    """Shorten a name: ``max_pool2d.default`` becomes ``max_pool``, ``_prelu_kernel.default`` becomes ``prelu``."""
     if name in POOLS:
         return "max_pool"
     return name.partition(".")[0].removesuffix("_kernel").strip("_")

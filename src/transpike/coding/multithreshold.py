@@ -48,6 +48,7 @@ class MultiThreshold(Scheme):
         percentile: ``"normal"`` is the paper's threshold optimisation from mean and variance. A number is the
             percentile of |activation| that the largest spike represents (99.9 is the paper's baseline). ``"fit"``
             minimises the squared error over the calibration images.
+
     Raises:
         ConfigError: A value is outside its range.
 

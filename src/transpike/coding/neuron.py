@@ -117,7 +117,7 @@ class FedSteps(Protocol):
     """`Steps` of a `FedNeuron`."""
 
     def fed(self, z: Tensor, inflow: Inflow, *, idle: int, inplace: bool) -> Tensor:
-        """As called with the current that ``inflow`` makes of ``z``, to the bit."""
+        """Return exactly the result of a call with the current that ``inflow`` computes from ``z``."""
 
 
 @runtime_checkable

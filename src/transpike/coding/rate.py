@@ -74,7 +74,7 @@ class Rate(Scheme):
 
     @classmethod
     def calibrated(cls, *, steps: int = 64, **others: Any) -> Rate:
-        """The light calibration of Li et al.: theta by least squares, the shift, and corrected biases of channels."""
+        """Return the light calibration of Li et al.: theta by least squares, the shift, and corrected biases."""
         light: dict[str, Any] = {"start": 0.0, "percentile": "fit", "shift": True, "correction": "bias"}
         return cls(steps=steps, **light | others)
 

@@ -47,6 +47,7 @@ class Scheme(ABC):
 
     A scheme must define ``weights``, ``digits`` and ``neuron``. The other facts have the defaults that most schemes
     share. The fields of the dataclass are the scheme's settings.
+
     Attributes:
         compared: The numbers of steps at which a comparison measures the scheme by default, from where it begins to
             work to where it needs no more steps.
@@ -152,7 +153,14 @@ class Scheme(ABC):
 
 
 def total(scheme: Scheme) -> float:
-    """Return the value of a train of ones, in units of theta."""
+    """Return the value of a train of ones, in units of theta.
+
+    Example:
+        >>> from transpike.coding import CSS
+        >>> scheme = CSS(steps=3, levels=(1, 2))
+        >>> total(scheme), largest(scheme), finest(scheme)
+        (7.0, 14.0, 1.0)
+    """
     return sum(scheme.weights)
 
 
@@ -281,7 +289,12 @@ def train_bits(scheme: Scheme) -> float:
 
 
 def comparisons(digits: Sequence[int]) -> int:
-    """Return the comparisons of a binary search that finds a digit by its magnitude, if the sign is known."""
+    """Return the comparisons of a binary search that finds a digit by its magnitude, if the sign is known.
+
+    Example:
+        >>> comparisons((-1, 0, 1)), comparisons((-8, -4, -2, -1, 0, 1, 2, 4, 8))
+        (1, 3)
+    """
     return math.ceil(math.log2(len({abs(digit) for digit in digits})))
 
 

@@ -35,7 +35,8 @@ def _chosen(order: str, frequencies: int | Sequence[int] | None, block: int) -> 
     total = block * block
     if order not in ("cyclic", "interleaved", "intermittent"):
         raise ConfigError(
-            f'order={order!r}: "cyclic", "interleaved", "intermittent", or a sequence of zigzag ranks, one a step.'
+            f'order={order!r}: expected "cyclic", "interleaved", "intermittent", or a sequence of zigzag ranks, one '
+            "for each step."
         )
     if order == "intermittent" and frequencies is None:
         if block != 4:
@@ -49,7 +50,7 @@ def _chosen(order: str, frequencies: int | Sequence[int] | None, block: int) -> 
         return tuple(range(whole("frequencies", frequencies, most=total)))
     ranks = _ranks("frequencies", frequencies, total)
     if len(set(ranks)) < len(ranks):
-        raise ConfigError(f"frequencies={ranks}: one occurs twice; order= sets when each is shown.")
+        raise ConfigError(f"frequencies={ranks}: a rank occurs twice. Give each once; order= sets when it is shown.")
     return ranks
 
 

@@ -1,4 +1,4 @@
-"""The tracking neuron in pieces of steps; it fires what `transpike.coding.tracking.TrackingNeuron` does, to the bit."""
+"""Runs `transpike.coding.tracking.TrackingNeuron` in pieces of steps, with exactly the same spikes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Moves", "TrackingSteps"]
 
 @dataclass(frozen=True)
 class Moves:
-    """What is added to a layer's input: ``each`` at every step, ``first`` before the first one."""
+    """Constants that are added to a layer's input: ``each`` at every step, ``first`` once, before the first step."""
 
     each: Tensor | float = 0.0
     first: Tensor | float = 0.0
@@ -28,14 +28,14 @@ class TrackingSteps:
     """A layer that tracks ``function``, with its state: see `transpike.coding.neuron.Steps`.
 
     Args:
-        code: steps, ratio of the weights, wait and digits.
-        function: of real values.
-        amplitude: theta.
-        last: the worth of a unit spike at the last step, in units of theta.
-        constants: of the function, by name.
-        gains: multiply the currents, one an operand; without any, all are 1.
-        moves: as `transpike.coding.tracking.TrackingNeuron.moved` adds to the current; residual and target are then
-            those of the current as it came.
+        code: the steps, the radix, the wait and the digits.
+        function: the function of real values to track.
+        amplitude: theta of the layer.
+        last: the value of a unit spike at the last step, in units of theta.
+        constants: the function's constants, by name.
+        gains: factors of the currents, one for each operand. Without gains, all are 1.
+        moves: constants that are added to the current, see `transpike.coding.tracking.TrackingNeuron`. The residual and
+            the target are then those of the current before the addition.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class TrackingSteps:
     ) -> None:
         self.code, self.function, self.constants = code, function, constants
         self.amplitude, self.last, self.moves, unit = amplitude, last, moves, amplitude * last
-        self.came: Tensor | None = None  # the sum of the currents, before anything is added
+        self.came: Tensor | None = None  # the sum of the currents before `moves`
         self.exact = function.tracked
-        self.value: Tensor | None = None  # the function of the last estimates
+        self.value: Tensor | None = None  # the function's value for the last estimates
         ones = (1.0,) * (code.steps + code.silent)
         worths = tuple(unit * beta for beta in code.weights)
         gains = gains or (1.0,) * function.operands
-        self.gain, gains = (gains[0], (1.0,)) if moves else (1.0, gains)  # of a current to which something is added
+        self.gain, gains = (gains[0], (1.0,)) if moves else (1.0, gains)  # with `moves`, the gain comes first
         self.sums = [Accumulated(code.beta, ones if self.exact else worths, gain) for gain in gains]
         if self.exact:
             tail = function.tail
@@ -68,17 +68,17 @@ class TrackingSteps:
             self.pieces = Pieces(code, IDENTITY, accumulated=True, unit=unit)
 
     def __call__(self, currents: Sequence[Tensor], *, idle: int, inplace: bool = False) -> Tensor:
-        """The spikes [k, N, \\*] of the next steps."""
+        """Return the spikes [k, N, \\*] of the next steps."""
         run = self._followed if self.exact else self._evaluated
         return run(currents, idle, None, inplace).to(currents[0].dtype)
 
     def fed(self, z: Tensor, inflow: Inflow, *, idle: int, inplace: bool) -> Tensor:
-        """As called with the current that ``inflow`` makes of ``z``, which the kernel does itself."""
+        """Return the result of a call with the current that ``inflow`` computes from ``z``. The kernel computes it."""
         run = self._followed if self.exact else self._evaluated
         return run([z], idle, inflow, inplace).to(z.dtype)
 
     def _followed(self, currents: Sequence[Tensor], idle: int, inflow: Inflow | None, inplace: bool) -> Tensor:
-        """What the kernel tracks: currents, or a maximum of what they have brought."""
+        """Return the spikes if the kernel can track the currents, or a maximum of the accumulated currents."""
         (z,) = currents
         if self.moves and len(z):
             (z,) = gained([z], (self.gain,))
@@ -94,14 +94,14 @@ class TrackingSteps:
         return self.pieces(h.add_(self.moves.first) if self.moves else h, inplace=True)
 
     def _evaluated(self, currents: Sequence[Tensor], idle: int, inflow: Inflow | None, inplace: bool) -> Tensor:
-        """The function of the running estimates; the last one holds on."""
+        """Return the spikes if the function of running estimates is tracked. In idle steps its last value stays."""
         if not len(currents[0]):
             assert self.value is not None
             return self.pieces(self.value, idle=idle - 1)
         firsts = [(inflow, inplace), *[(None, False)] * (len(currents) - 1)]
         real = [
-            total(z, inflow=made, inplace=over).flatten(0, 1)
-            for total, z, (made, over) in zip(self.sums, currents, firsts, strict=True)
+            total(z, inflow=each, inplace=over).flatten(0, 1)
+            for total, z, (each, over) in zip(self.sums, currents, firsts, strict=True)
         ]
         value = self.function(*real, constants=self._like(real[0]), overwrite=True)
         value = value.unflatten(0, (len(currents[0]), -1))
@@ -109,7 +109,7 @@ class TrackingSteps:
         return self.pieces(value, idle=idle, inplace=True)
 
     def rebatch(self, change: Change) -> None:
-        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
+        """Replace every tensor of the state by the result of ``change`` for it and its axis of samples."""
         self.pieces.rebatch(change)
         for total in self.sums:
             total.rebatch(change)
@@ -119,7 +119,7 @@ class TrackingSteps:
             self.came = change(self.came, 0)
 
     def ended(self) -> tuple[Tensor, Tensor]:
-        """After the last step: the residual and the target [N, \\*], in units of theta."""
+        """Return the residual and the target [N, \\*] after the last step, in units of theta."""
         residual, target = (x * self.last for x in self.pieces.ended())
         if self.came is None:
             return residual, target
@@ -128,5 +128,5 @@ class TrackingSteps:
         return target - said, target
 
     def _like(self, h: Tensor) -> dict[str, Tensor]:
-        """Constants in the type of the accumulated input; masks and indices as they are."""
+        """Return the constants in the data type of the accumulated input. Masks and indices keep theirs."""
         return {key: c.to(h.dtype) if c.is_floating_point() else c for key, c in self.constants.items()}

@@ -123,7 +123,7 @@ class TrackingNeuron:
         return fired if self.last == 1 else _rescaled(fired, self.last)
 
     def _pooled(self, z: Tensor, window: Window, gain: float, inflow: Inflow | None, final: bool) -> Tracked | None:
-        """A maximum over windows in the kernel, where it can do that."""
+        """Return the spikes for a maximum over windows, or None if no kernel can compute them."""
         return track_windows(z, window, code=self.code, function=self._tail, gain=gain, inflow=inflow, final=final)
 
     @property
@@ -218,7 +218,7 @@ class TrackingNeuron:
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """The operations of the layer's own updates over T and the silent steps, whether or not the neurons fire.
+        """Return the operations of the layer's own updates over all steps, whether or not the neurons fire.
 
         Each step amplifies two sums: the input and the output so far. Each input step adds the bias. Each firing step
         subtracts one sum from the other and compares the difference with the thresholds (a binary search). Each spike

@@ -35,21 +35,25 @@ __all__ = ["TSC"]
 class TSC(Scheme):
     r"""The TSC code and its neurons.
 
-    A pixel p in [-1, 1] is two spikes: its sign at t = 1, and the opposite sign at :math:`t = \lfloor |p| (T - 1)
-    \rfloor + 1`. If both fall on one step, there is no spike. At the synapse a positive spike switches on a current
-    that stays, and a negative spike switches it off. So a train ``s`` represents :math:`\theta \sum_t s_t (T - t) / T`
-    with t from 0. This is a sum of sums and needs no product. A neuron integrates the switched currents, and its spikes
-    mark when it starts and stops to fire:
+    Steps are counted from 0 here: t = 0 ... T - 1. The source counts them from 1.
+
+    A pixel p in [-1, 1] is two spikes: its sign at t = 0, and the opposite sign at :math:`t = \lfloor |p| (T - 1)
+    \rfloor`. If both fall on one step, there is no spike. At the synapse a positive spike switches on a current that
+    stays, and a negative spike switches it off. So a train ``s`` represents :math:`\theta \sum_t s_t (T - t) / T`. This
+    is a sum of sums and needs no product.
+
+    A neuron integrates the switched currents. Its spikes mark the steps at which it starts and stops to fire. In units
+    of theta, with :math:`I = r_{-1} = 0` and :math:`V = 1/2` before the first step:
 
     .. math::
         I \leftarrow I + z_t, \quad V \leftarrow V + I, \quad r_t = [V \ge 1], \quad V \leftarrow V - r_t, \quad
-        s_t = r_t - r_{t-1}, \qquad V_0 = 1/2
+        s_t = r_t - r_{t-1}
 
     The values are those of rate coding with as many steps. There are fewer spikes if a neuron fires in many steps in a
     row. The source describes the code of pixels, and neurons that fire while they receive input (its latency is T).
     That the neurons' own trains switch in the same way is our interpretation. Layers do not wait. A spike carries one
-    bit, its sign. A bias enters with the first step. Functions that are never negative have neurons: ReLU, clips,
-    maxima over windows.
+    bit, its sign. A bias enters with the first step. The scheme has neurons only for functions that are never negative:
+    ReLU, clips, maxima over windows.
 
     Args:
         steps: T, at least 2.

@@ -56,7 +56,7 @@ class WeightedNeuron:
         return Tracked(fired.spikes.to(currents[0].dtype), fired.residual, fired.target)
 
     def value(self, heard: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        """Return the function without its ending, of what each operand has brought by each step [steps, N, \\*]."""
+        """Return the function without its ending for the accumulated inputs ``heard``, each [steps, N, \\*]."""
         function, theta, steps = self.function, self.amplitude, len(heard[0])
         flat = [h.flatten(0, 1) for h in heard]
         like = {key: c.to(flat[0].dtype) if c.is_floating_point() else c for key, c in constants.items()}
@@ -82,7 +82,7 @@ class WeightedNeuron:
     def operations(
         self, *, neurons: float, spikes: float, inputs: float, evaluation: Evaluation = COMPARISONS
     ) -> Operations:
-        """The operations of the layer's own updates over T and the silent steps, whether or not the neurons fire.
+        """Return the operations of the layer's own updates over all steps, whether or not the neurons fire.
 
         Each input step weighs and adds the current and the bias. Each firing step subtracts the sum of the output and
         compares the difference with the thresholds (a binary search), which follow the weight. Each spike is weighed
@@ -147,20 +147,20 @@ class WeightedSteps:
         return fired.spikes.to(currents[0].dtype)
 
     def rebatch(self, change: Change) -> None:
-        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
+        """Replace every tensor of the state by the result of ``change`` for it and its axis of samples."""
         self.sums = [change(held, 0) for held in self.sums]
         if self.value is not None and self.state is not None:
             self.value, self.state = (change(x, 1) for x in (self.value, self.state))
 
     def ended(self) -> tuple[Tensor, Tensor]:
-        """After the last step: the residual and the target [N, \\*], in units of theta."""
+        """Return the residual and the target [N, \\*] after the last step, in units of theta."""
         assert self.value is not None and self.state is not None
         target = self.layer.tail(self.value[0].nan_to_num(0.0, torch.inf, -torch.inf))
         return target - self.state[1], target
 
 
 def _accumulated(z: Tensor, weights: Sequence[float], before: Tensor | None = None) -> Tensor:
-    """What each step's input has brought so far: in the kernel's own order, so that both round alike."""
+    """Return the accumulated input after each step. Sums have the kernel's order, so that both round alike."""
     weighted = z.to(torch.promote_types(z.dtype, torch.float32), copy=True)
     for step, weight in enumerate(weights):
         weighted[step].mul_(weight)

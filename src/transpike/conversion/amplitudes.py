@@ -133,7 +133,7 @@ class _Ops:
         self.like = next(t for op in graph for t in op.tensors.values() if t.is_floating_point())
 
     def times(self, source: str, reader: str, factor: Tensor) -> str:
-        """The name of ``source`` times ``factor``, a new operation, placed before sums that nothing else reads."""
+        """Return the name of a new operation, ``source`` times ``factor``, before sums that nothing else reads."""
         op = self.made[source]
         once = source in self.edges or self.graph.read_once(source)
         if op.kind == "affine" and once:
@@ -228,7 +228,7 @@ def _weighed(op: Op, vector: Tensor) -> Op | None:
 
 
 def _moved(op: Op, vector: Tensor, source: Op) -> Tensor | None:
-    """The vector after an unweighted operation of one operand, if the vector only moves along with the values."""
+    """Return the vector after an unweighted operation of one operand, if it only moves along with the values."""
     single = [n == 1 for n in vector.shape]
     if op.kind == "resample":
         operator = op.args["operator"]

@@ -1,4 +1,4 @@
-"""Answers as soon as they are sure: a network's stop rule from calibration images, and runs that end by it."""
+"""Ends a run early, as soon as its answer is sure, and finds the rule for this from calibration images."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from transpike.errors import ConfigError
 
 __all__ = ["Answer", "left", "rule", "trajectories", "until"]
 
-_WORTH = 7 / 8  # share of a batch that is left when finished samples leave it: that copies the state of every layer
-_TIMES = 4  # by measurement
-_LONGEST = 64  # steps of a piece, where all are looked at
+_WORTH = 7 / 8  # finished samples leave a batch if at most this share still runs; leaving copies every layer's state
+_TIMES = 4  # by measurement, see `_few`
+_LONGEST = 64  # steps of a piece whose outputs are all kept
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Answers, each taken as soon as it was sure.
+    """The answers to a batch of images, each taken as soon as it was sure.
 
     Attributes:
-        outputs: of every sample at its last step, in the network's own form.
-        steps: of the output, 1 ... T, that each sample ran, [N].
-        latency: steps from the image's arrival until then, waits of the layers included, [N].
-        score: how sure each was, [N]; infinite where it ran to the end.
+        outputs: the outputs [N, \\*] of every sample at its last step, in the form of the network's own outputs.
+        steps: the number of output steps that each sample ran, 1 ... T, [N].
+        latency: the number of steps from the image's arrival to its answer, including the waits of the layers, [N].
+        score: how sure each answer was, [N]. It is infinite for a sample that ran all T steps.
     """
 
     outputs: Any
@@ -44,20 +44,20 @@ class Answer:
     score: Tensor
 
     def __repr__(self) -> str:
-        """Means in place of values."""
+        """Show means in place of values."""
         steps, latency = (float(x.float().mean()) if len(x) else 0.0 for x in (self.steps, self.latency))
         return f"Answer({len(self.steps)} samples, mean steps {steps:.3g}, mean latency {latency:.3g})"
 
 
 def left(snn: Network) -> tuple[float, ...]:
-    """The share of a train's worth that is still to come after each step."""
+    """Return the share of a train's weights that is still to come after each step, [T]."""
     weights = snn.scheme.weights
     return tuple(sum(weights[step:]) / sum(weights) for step in range(1, len(weights) + 1))
 
 
 @torch.no_grad()
 def trajectories(snn: Network, x: Tensor) -> Tensor:
-    """The first output after every step, [T, N, \\*]."""
+    """Return the network's first output after every step, [T, N, \\*]."""
     total = len(snn.scheme.weights)
     count, name = math.ceil(total / _LONGEST), snn.graph.outputs[0]
     ends = [total * (k + 1) // count for k in range(count)]
@@ -84,13 +84,13 @@ def rule(
     changed: Changed | None = None,
     first: int = 2,
 ) -> StopRule:
-    """A stop rule from calibration images.
+    """Return a stop rule from calibration images. See `transpike.conversion.network.SpikingNetwork.calibrate_stop`.
 
     Raises:
-        ConfigError: for an unknown score, or both an error and a loss.
+        ConfigError: The score is unknown, or both ``error`` and ``changed`` are set.
     """
     if error is not None and changed is not None:
-        raise ConfigError("error and changed both define a changed answer: give only one of them.")
+        raise ConfigError("error, changed: both define when an answer counts as changed. Give only one of them.")
     if error is not None:
         changed = beyond(number("error", error, least=0))
     chosen = score or ("steady" if error is not None else "bound")
@@ -101,7 +101,7 @@ def rule(
 
 @torch.no_grad()
 def until(snn: Network, x: Tensor, stop: StopRule, *, agreement: float) -> Answer:
-    """Run every sample until its score exceeds the rule's threshold; finished samples leave the batch."""
+    """Run every sample until its score exceeds the rule's threshold. Finished samples leave the batch."""
     if stop.first > len(snn.scheme.weights):
         raise ConfigError(
             f"stop: the rule begins at step {stop.first}, but the network has {len(snn.scheme.weights)} steps. "
@@ -120,10 +120,11 @@ def until(snn: Network, x: Tensor, stop: StopRule, *, agreement: float) -> Answe
 
 
 def _answered(snn: Network, x: Tensor, answers: _Answers, ends: Sequence[int], few: int, most: int) -> _Answers:
-    """Samples in pieces of steps that end at ``ends``.
+    """Run samples in pieces of steps that end at ``ends``.
 
-    In the first one, early layers that others wait for run for most of their steps: so far samples go ``few`` at a
-    time. What is left of several of these chunks, about ``most``, then goes on together, in fewer steps a piece.
+    In the first piece, the early layers run most of their steps, because the later layers wait for them. So ``few``
+    samples at a time run this piece. Of several such chunks, the samples that have not stopped, about ``most``, then
+    continue together. The later pieces have fewer steps.
     """
     begin, *others = ends
     left_over: list[_Flight] = []
@@ -140,15 +141,16 @@ def _answered(snn: Network, x: Tensor, answers: _Answers, ends: Sequence[int], f
 
 
 def _threads(snn: Network) -> int:
-    """How many threads run samples of their own, as in a call of the network."""
+    """Return the number of threads that each run their own samples, as in a call of the network."""
     alone = snn.device.type != "cpu" or snn.chunk or torch.is_autocast_enabled("cpu")
     return 1 if alone else torch.get_num_threads()
 
 
 def _few(snn: Network, first: int, most: int) -> int:
-    """Samples of a chunk up to the step ``first``.
+    """Return the number of samples that run together up to the step ``first``.
 
-    Those whose longest piece has `_TIMES` as many values as a chunk of a whole run: a piece takes longer to set up.
+    The longest piece of a layer then has `_TIMES` as many values as a chunk of a whole run, because a piece takes
+    longer to set up.
     """
     total, arrived = len(snn.scheme.weights), max(snn.timing.first_spike[name] for name in snn.readouts)
     return min(most, max(-(-ROWS // first), _TIMES * snn.default_chunk * total // min(total, arrived + first)))
@@ -156,7 +158,15 @@ def _few(snn: Network, first: int, most: int) -> int:
 
 @dataclass
 class _Flight:
-    """Samples on their way: where they stand among all, which go on, how far, and what was said a step earlier."""
+    """Samples in the middle of a run.
+
+    Attributes:
+        pipeline: the run.
+        places: the indices of the samples among all samples, [N].
+        running: whether each sample has not stopped, [N].
+        step: the step that they have reached.
+        before: their outputs one step earlier, [N, values].
+    """
 
     pipeline: Pipeline
     places: Tensor
@@ -179,7 +189,7 @@ def _joined(flights: list[_Flight]) -> _Flight:
 
 
 class _Answers:
-    """What samples answered when they stopped."""
+    """The answers of samples, collected as they stop."""
 
     def __init__(self, snn: Network, stop: StopRule, threshold: float, count: int) -> None:
         self.snn, self.stop, self.threshold, self.left = snn, stop, threshold, left(snn)
@@ -188,7 +198,7 @@ class _Answers:
         self.values: dict[str, Tensor] = {}
 
     def advance(self, flight: _Flight, step: int) -> bool:
-        """Let samples go on to a step, and keep what those say that are sure at it or before; whether any go on."""
+        """Run samples to a step, record the answers that are sure by then, and return whether any sample continues."""
         flight.pipeline.run(step)
         for now in range(max(flight.step + 1, self.stop.first), step + 1):
             self._look(flight, now)
@@ -201,15 +211,15 @@ class _Answers:
         return len(remain) > 0
 
     def _look(self, flight: _Flight, step: int) -> None:
-        """Keep what samples say that are sure at a step."""
-        said, last = flight.pipeline.outputs(step), step == len(self.left)
-        flat = said[self.snn.graph.outputs[0]].float().flatten(1)
+        """Record the answers that are sure at a step."""
+        outputs, last = flight.pipeline.outputs(step), step == len(self.left)
+        flat = outputs[self.snn.graph.outputs[0]].float().flatten(1)
         sure = torch.full_like(flat[:, 0], torch.inf)
         if not last:
             score = self.stop.sure(Said(flat, flight.before, self.left[step - 1]))
             sure = score.nan_to_num(-torch.inf, torch.inf, -torch.inf)
         done = flight.running & ((sure > self.threshold) | last)
-        for name, value in said.items():
+        for name, value in outputs.items():
             if name not in self.values:
                 self.values[name] = value.new_empty(len(self.steps), *value.shape[1:])
             self.values[name][flight.places[done]] = value[done]
@@ -217,14 +227,14 @@ class _Answers:
         flight.running, flight.before = flight.running & ~done, flat
 
     def finish(self, flight: _Flight, pieces: Sequence[int]) -> None:
-        """Let samples go on, to the ends of pieces, until all have stopped."""
+        """Run the samples to the end of each piece in turn, until all have stopped."""
         for step in pieces:
             if not self.advance(flight, step):
                 return
 
 
 def _joint(snn: Network, parts: Sequence[_Answers]) -> Answer:
-    """The answers of all samples."""
+    """Join the answers of all samples."""
     outputs = snn.graph.pack({name: torch.cat([part.values[name] for part in parts]) for name in snn.graph.outputs})
     steps, scores = (torch.cat([getattr(part, key) for part in parts]) for key in ("steps", "scores"))
     return Answer(outputs, steps, steps + snn.timing.latency - len(snn.scheme.weights), scores)

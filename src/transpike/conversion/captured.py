@@ -1,4 +1,4 @@
-"""Small runs on a GPU as one CUDA graph: to launch hundreds of kernels takes longer than the kernels themselves do."""
+"""Runs small batches on a GPU as one CUDA graph: launching hundreds of small kernels takes longer than running them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from transpike.conversion.walk import Network
 
 __all__ = ["Captures", "captured", "is_gpu", "recorded"]
 
-SMALL = 2**28  # bytes of a run, below which to launch its kernels takes longer than they do
-_KEPT = 4  # runs of different shapes; each holds its memory
+SMALL = 2**28  # with fewer bytes in a run, the launch of its kernels takes longer than the kernels
+_KEPT = 4  # recorded runs of different shapes; each holds its memory
 _log = logging.getLogger(__name__)
 
 Values = dict[str, Tensor]
@@ -24,10 +24,10 @@ Run = Callable[[Tensor], Values]
 
 
 class Captures:
-    """Runs of a network that are recorded when they come for the second time, and replayed from then on.
+    """Records a network's runs when they come for the second time, and replays them from then on.
 
-    The first run compiles kernels and takes constants to the device, which no recording can hold. Where a run cannot be
-    recorded, this is logged, and all go on as they are.
+    The first run compiles kernels and copies constants to the device, which cannot be recorded. If recording fails, a
+    note is logged, and all runs continue without it.
     """
 
     def __init__(self) -> None:
@@ -36,9 +36,13 @@ class Captures:
         self._failed = False
 
     def __call__(self, run: Run, x: Tensor, *, key: Hashable, small: Callable[[], bool]) -> Values:
-        """What ``run`` makes of ``x``; its tensors are the caller's own.
+        """Return the result of ``run`` for ``x``, in new tensors.
 
-        ``key`` says all that a run depends on beside the shape of ``x``; ``small``, whether to record it at all.
+        Args:
+            run: the function to record.
+            x: its input.
+            key: everything that the run depends on beside the shape and type of ``x``.
+            small: returns whether to record this run at all.
         """
         with self._lock:
             return self._called(run, x, (x.shape, x.dtype, key), small)
@@ -57,25 +61,25 @@ class Captures:
             except RuntimeError as error:
                 self._failed = True
                 self._runs.clear()
-                _log.warning("no CUDA graph of this network: its kernels are launched one by one (%s)", error)
+                _log.warning("no CUDA graph could be recorded: kernels are launched one by one (%s)", error)
                 return run(x)
         assert callable(state)
         return state(x)
 
     def __reduce__(self) -> tuple[type[Captures], tuple[()]]:
-        """A copy of a network, or a network in a file, has recorded nothing."""
+        """Copy and pickle without the recorded runs."""
         return Captures, ()
 
 
 class Recorded(Network, Protocol):
-    """A network and its recorded runs; see `transpike.conversion.network.SpikingNetwork.capture`."""
+    """A network with its recorded runs; see `transpike.conversion.network.SpikingNetwork.capture`."""
 
     capture: bool | None
     captures: Captures
 
 
 def captured(snn: Recorded, run: Run, *, key: Hashable) -> Run:
-    """``run``, recorded where a chunk is small, or where the network says so; as it is on other devices."""
+    """Return ``run`` with recording for small chunks, or for all with ``capture=True``. On a CPU, return ``run``."""
     if snn.capture is False or not is_gpu(snn.device):
         return run
     kind = snn.device.type
@@ -97,18 +101,18 @@ def is_gpu(device: torch.device) -> bool:
 
 
 def recorded(run: Run, x: Tensor) -> Run:
-    """``run`` on tensors like ``x``, as a CUDA graph.
+    """Record ``run`` as a CUDA graph, and return a function that replays it for tensors with the shape of ``x``.
 
     Raises:
-        RuntimeError: if it does anything that CUDA cannot record, or memory does not suffice.
+        RuntimeError: The run does something that CUDA cannot record, or memory does not suffice.
     """
-    given, graph = x.clone(), torch.cuda.CUDAGraph()
-    # Other threads may go on to use CUDA, as those of data loaders do.
+    static, graph = x.clone(), torch.cuda.CUDAGraph()
+    # Other threads may use CUDA meanwhile, as those of data loaders do.
     with torch.cuda.device(x.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        found = run(given)
+        found = run(static)
 
     def replay(x: Tensor) -> Values:
-        given.copy_(x)
+        static.copy_(x)
         graph.replay()
         return {name: value.clone() for name, value in found.items()}
 

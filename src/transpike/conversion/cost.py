@@ -98,7 +98,7 @@ def _ones(op: Op, *inputs: Tensor) -> Tensor:
 
 
 def relays(graph: Graph) -> dict[str, int]:
-    """The additions in a step that pass on currents which several layers read: {operation: count for one sample}.
+    """Return the additions in a step that pass on currents read by several layers: {operation: count for one sample}.
 
     Where two such currents meet, one is added to the other. Where one continues to a single layer of neurons, it is
     added to the sum that these neurons accumulate.

@@ -1,7 +1,7 @@
-"""What a run goes through: the graph without the operations that a layer's kernel does by itself.
+"""The graph that a run goes through: the network's graph without the operations that a layer's kernel does itself.
 
-A bias, a skip connection with its factors and an amplitude a channel each cost a pass over all steps where they are
-operations of their own; see `transpike.neurons.inflow.Inflow` for what they are to a kernel.
+A bias, a skip connection with its factors, and one amplitude for each channel would each cost a pass over all steps. A
+kernel does them as it reads the current; see `transpike.neurons.inflow.Inflow`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a run before any image.
+    """Facts about a run that do not depend on the images.
 
     Attributes:
-        last: the results that each operation is the last to read, by its name.
-        own: operations whose results one other reads, in memory that nothing else does: it may overwrite them.
+        last: for each operation, by name, the results that no later operation reads.
+        own: the operations whose result has exactly one reader and shares memory with nothing else. The reader may
+            overwrite it.
     """
 
     last: Mapping[str, Sequence[str]]
@@ -37,7 +38,7 @@ class Plan:
 
 
 def plan(graph: Graph) -> Plan:
-    """What is known of a run through a graph."""
+    """Return the plan of a run through a graph."""
     final = {name: ops[-1].name for name, ops in graph.consumers.items()}
     last = {op.name: [name for name in set(op.inputs) if final[name] == op.name] for op in graph}
     own: set[str] = set()
@@ -50,13 +51,13 @@ def plan(graph: Graph) -> Plan:
 
 @dataclass(frozen=True)
 class Joint:
-    """What a layer's kernel does to its current, in the words of the graph.
+    """The operations of the graph that a layer's kernel does itself, before the neurons.
 
     Attributes:
-        scale: the affine operation on the first current, if there is one.
-        shifts: operations whose constants are added, with the gain of each.
-        gain: of the second current, if there is one.
-        factor: the affine operation on the second current, if there is one.
+        scale: the affine operation on the first current. None if there is none.
+        shifts: the operations whose constants are added, with the gain of each.
+        gain: the gain of the second current, if the layer has one.
+        factor: the affine operation on the second current. None if there is none.
     """
 
     scale: Op | None = None
@@ -65,7 +66,13 @@ class Joint:
     factor: Op | None = None
 
     def inflow(self, tensors: Mapping[str, Tensors], others: Sequence[Tensor], shares: Sequence[float]) -> Inflow:
-        """The same as tensors: those of its operations by name, and the second current [T, N, \\*]."""
+        """Return the same as tensors.
+
+        Args:
+            tensors: the tensors of the operations, by name.
+            others: the second current [T, N, \\*], or nothing.
+            shares: factors of the constants, one for each step.
+        """
         scale = tensors[self.scale.name].get("scale") if self.scale else None
         shift: Tensor | None = None
         for op, gain in self.shifts:
@@ -82,19 +89,19 @@ class Joint:
 
     @property
     def ops(self) -> list[Op]:
-        """The operations whose tensors it reads."""
+        """The operations whose tensors the kernel reads."""
         return [op for op in (self.scale, *(op for op, _ in self.shifts), self.factor) if op]
 
 
 @dataclass(frozen=True)
 class Course:
-    """What a run goes through.
+    """The graph that a run goes through.
 
     Attributes:
-        graph: the operations that are left, without the constants that joints add; a layer of neurons with a joint
-            reads one current or two.
-        plan: of this graph.
-        joints: of layers of neurons, by name.
+        graph: the remaining operations, without the constants that joints add. A layer of neurons with a joint reads
+            one or two currents.
+        plan: the plan of this graph.
+        joints: the joint of each layer of neurons that has one, by name.
     """
 
     graph: Graph
@@ -103,9 +110,9 @@ class Course:
 
 
 def course(graph: Graph, neurons: Mapping[str, Neuron], *, bare: bool) -> Course:
-    """The course of a graph; with ``bare``, kernels take the biases of weighted layers too.
+    """Return the course of a graph. With ``bare``, kernels also add the biases of weighted layers.
 
-    On a GPU a convolution's bias is a pass of its own; on a CPU it comes with the convolution.
+    On a GPU, a convolution's bias costs a separate pass over memory. On a CPU, the convolution adds it at no cost.
     """
     joints: dict[str, Joint] = {}
     changed: dict[str, Op] = {}
@@ -123,7 +130,14 @@ def course(graph: Graph, neurons: Mapping[str, Neuron], *, bare: bool) -> Course
 
 
 class _Joining:
-    """What one layer of neurons takes on of the operations before it."""
+    """Finds the operations before one layer of neurons that its kernel can do itself.
+
+    Attributes:
+        joint: the operations found.
+        inputs: the currents that the layer then reads.
+        gone: the operations that leave the graph.
+        bare: weighted operations that stay in the graph, without their bias.
+    """
 
     def __init__(self, graph: Graph, bare: bool) -> None:
         self._graph, self._bare = graph, bare
@@ -151,7 +165,7 @@ class _Joining:
         self.inputs = (self.inputs[0], *others)
 
     def _take(self, first: Op | None) -> None:
-        """The first current: what an affine operation does to it, or its bias."""
+        """Join the affine operation on the first current, or else the bias of that current."""
         if first is None:
             return
         if first.kind == "affine" and not first.gains and self._graph[first.inputs[0]].shape == first.shape:
@@ -169,7 +183,7 @@ class _Joining:
             self.bare.append(replace(op, tensors={key: t for key, t in op.tensors.items() if key != constant}))
 
     def _pair(self, add: Op) -> tuple[str, str, float] | None:
-        """The currents that an addition adds, one that may be written over first, and the gain of the second."""
+        """Return both currents of an addition, if possible an owned one first, and the gain of the second."""
         (a, b), (first, second) = add.inputs, add.gains or (1.0, 1.0)
         if a == b or any(self._graph[name].shape != add.shape for name in (a, b)):
             return None
@@ -181,7 +195,7 @@ class _Joining:
         return self._alone(name) is not None and KINDS[self._graph[name].kind].fresh
 
     def _alone(self, name: str) -> Op | None:
-        """An operation that is no layer of neurons, whose result one other reads and nobody decodes."""
+        """Return the operation if it does not fire and its result has one reader and is not decoded, or None."""
         op = self._graph[name]
         once = self._graph.read_once(name) and name not in self._graph.readouts
         return op if once and not op.fires and op.kind != "input" else None

@@ -1,8 +1,9 @@
-"""Where a run that may stop early is cut into pieces: as lets its images take the least time, by counts of work.
+"""Cuts a run that may stop early into pieces of steps, such that the expected time per image is the shortest.
 
-A layer that goes on by k steps does the work of k, and moves its state, which takes as long as some steps more. So few
-pieces take less time for images that go on, and more for those that stop: how many these are is known from calibration
-images. Answers do not depend on the cuts, since every step of a piece is looked at.
+In a piece of k steps, a layer does the work of k steps and loads and stores its state, which takes as long as about
+1.5 more steps. So a few long pieces are faster for images that run to the end, and many short ones for images that stop
+early. Calibration images show how many stop at each step. Answers do not depend on the cuts, because the score is
+computed for every step of a piece.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ from transpike.conversion.walk import Network
 
 __all__ = ["cuts"]
 
-_STATE = 1.5  # steps of a layer that take as long as it takes to go on at all; by measurement
+_STATE = 1.5  # a piece's fixed time, in steps of a layer; by measurement
 _PRODUCTS = 16  # products with weights that take as long as one value of a result; by measurement
 
 
 def cuts(snn: Network, rule: StopRule, threshold: float) -> tuple[int, ...]:
-    """The last steps of the pieces, of the output: from the rule's first step to T, all where it has seen no scores."""
+    """Return the last step of each piece, in steps of the output; the first is the rule's first step or later.
+
+    If the rule has no scores of calibration images, each step from the first on is the end of a piece.
+    """
     total, first = len(snn.scheme.weights), rule.first
     if len(rule.seen) != total - first:
         return tuple(range(first, total + 1))
     work, come = _work(snn), _come(snn)
     going, left = rule.unsure(threshold), torch.full((total + 1,), math.inf, dtype=torch.float64)
-    left[total] = 0.0  # the time from each step on, of an image that goes on there
+    left[total] = 0.0  # the time from each step on, for an image that runs on from there
     best = [total] * (total + 1)
     share = torch.ones(total + 1, dtype=torch.float64)
     share[first:total] = torch.tensor(going, dtype=torch.float64)
@@ -48,7 +52,7 @@ def cuts(snn: Network, rule: StopRule, threshold: float) -> tuple[int, ...]:
 
 
 def _come(snn: Network) -> Tensor:
-    """In how many steps each operation has run at each step of the output, [operations, T + 1]."""
+    """Return how many steps each operation has run by each step of the output, [operations, T + 1]."""
     total, first = len(snn.scheme.weights), snn.timing.first_spike
     arrived = max(first[name] for name in snn.readouts)
     starts = torch.tensor([arrived - first[op.name] for op in _ops(snn)])
@@ -56,7 +60,7 @@ def _come(snn: Network) -> Tensor:
 
 
 def _work(snn: Network) -> Tensor:
-    """The work of one step of each operation, in values of results."""
+    """Return the work of one step of each operation [operations], in units of the time for one value of a result."""
 
     def of(op: Op) -> float:
         size = math.prod(op.shape)

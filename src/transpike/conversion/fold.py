@@ -98,7 +98,7 @@ class _Folding:
         return changed or None
 
     def _settled(self, op: Op, reader: str, change: _Change) -> _Change | None:
-        """``change`` where only the step reads and the identity elsewhere, or None if others read changed values."""
+        """Return ``change`` where only the step reads, otherwise the identity. None if others read changed values."""
         scale, shift = change.scale.clone(), change.shift.clone()
         for other in self.readers[op.name]:
             if other is not None and other.name == reader:

@@ -72,7 +72,7 @@ class Form:
         return merged.flatten(self.axis, self.axis + 2)
 
     def reshaped(self, axis: int, copies: int, sizes: Sequence[int]) -> Form | None:
-        """The form of a reshape to ``sizes`` (of one sample) with samples in ``axis``. None if it mixes samples."""
+        """Return the form of a reshape to ``sizes`` (of a sample) with samples in ``axis``. None if it mixes them."""
         before = math.prod(self.own(1)[: self.axis]) * self.outer
         ahead = math.prod(sizes[:axis])
         if not ahead or before % ahead or not before or copies % (before // ahead):

@@ -72,13 +72,16 @@ def quantised(graph: Graph, scheme: Scheme, waits: Mapping[str, int], *, bits: i
 
     def facts(op: Op) -> dict[str, int]:
         if not ranges[op.name].bound.isfinite().all():
-            raise ConversionError(f"{op.name}: weights before it are not finite, or too large for whole numbers")
+            raise ConversionError(
+                f"{op.name}: the weights before this layer are not finite, or too large for whole numbers"
+            )
         widths = {"exponent": int(ranges[op.name].exponent.max())}
         if op.fires or op.name in graph.readouts:
             widths["state_bits"] = state_bits(op, ranges[op.name], scheme, waits.get(op.name, 0))
         if max(widths.values()) > LARGEST:
             raise ConversionError(
-                f"{op.name}: its states would need {max(widths.values())} bits; the limit is {LARGEST}"
+                f"{op.name}: its states would need {max(widths.values())} bits; the limit is {LARGEST}. Use fewer "
+                "bits or steps."
             )
         return widths
 
@@ -177,7 +180,7 @@ def _channels(op: Op, values: Tensor) -> Tensor:
 
 
 def finest(t: Tensor, *, channels: bool | None = False) -> Tensor:
-    """The least exponent for which ``t 2^exponent`` is whole: of all, of each row (True), or of each value (None)."""
+    """Return the least exponent that makes ``t 2^exponent`` whole: of all, of each row (True) or each value (None)."""
     mantissa, exponent = torch.frexp(t.double())
     scaled = (mantissa * 2.0**53).long()
     trailing = torch.zeros_like(scaled)
@@ -198,7 +201,10 @@ def _averaged(op: Op, shape: torch.Size) -> float:
     share = float(apply(replace(op, gains=()), {}, probe).max())
     power = -math.log2(share) if share else 0.0
     if power != int(power):
-        raise ConversionError(f"{op.name}: an average over {1 / share:g} values has no form in whole numbers")
+        raise ConversionError(
+            f"{op.name}: an average over {1 / share:g} values has no form in whole numbers. Average over a power of "
+            "two."
+        )
     return power
 
 
@@ -211,7 +217,9 @@ def _double(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _whole(graph: Graph, op: Op, bits: int) -> Op:
     if KINDS[op.kind].product:
-        raise ConversionError(f"{op.name}: a product of two trains has no form in whole numbers of a stated width")
+        raise ConversionError(
+            f"{op.name}: a product of two trains has no form in whole numbers with a fixed number of bits"
+        )
     tensors = _double(op.tensors)
     op = _summed(op, graph[op.inputs[0]].shape) if op.inputs else op
     gains = tuple(float(_rounded(torch.tensor([gain], dtype=torch.float64), MULTIPLIER)) for gain in op.gains)
@@ -248,7 +256,7 @@ def _rounded(values: Tensor, bits: int) -> Tensor:
 
 
 def _summed(op: Op, shape: tuple[int, ...]) -> Op:
-    """A sum times a number of `MULTIPLIER` bits, for an average over a number of values that is no power of two."""
+    """Return a sum times a number of `MULTIPLIER` bits, for an average over values whose number is no power of two."""
     pooled = op.kind == "resample" and op.args["operator"].startswith("adaptive_avg")
     count = math.prod(shape) // max(math.prod(op.shape), 1)
     if not (op.kind == "mean" or (pooled and set(op.args["args"][0]) == {1})) or count & (count - 1) == 0:

@@ -1,13 +1,14 @@
-"""The kinds of operation that a converted network is made of: one row each says how it runs, rescales and counts.
+"""The kinds of operations in a converted network. Each row says how a kind is run, rescaled and counted.
 
-- ``input``;
-- the weighted maps ``convolution``, ``linear`` and ``contraction`` (any other sum of products with weights); the
-  elementwise map ``affine``;
-- ``product``: a sum of products of two activations, as in attention;
+- ``input``: the images.
+- ``convolution``, ``linear`` and ``contraction`` (any other sum of products with weights): maps with weights.
+- ``affine``: a factor and a constant for each value.
+- ``product``: a sum of products of two activations, as in attention.
 - ``add``, ``cat``, ``stack``, ``slice``, ``select``, ``reshape``, ``permute``, ``gather`` (any other move, by index),
-  ``mean``, ``sum``, ``resample`` (pooling by averages, interpolation and padding): linear, without weights;
-- ``call``: any other function of its inputs, as data; a layer of neurons where the operation fires;
-- ``refused``: stands in for what has no spiking form, while all such places are collected.
+  ``mean``, ``sum``, ``resample`` (average pooling, interpolation and padding): linear, without weights.
+- ``call``: any other function of its inputs, as data. If the operation fires, it is a layer of neurons.
+- ``refused``: a placeholder for an operation without a spiking form. Conversion collects all of them, then reports
+  them together.
 """
 
 from __future__ import annotations
@@ -40,19 +41,20 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What the converter must know of a kind of operation.
+    """Facts about a kind of operation.
 
     Attributes:
-        run: the result for the operation, its tensors and its inputs.
+        run: a function of the operation, its tensors and its inputs. It returns the result.
         weighted: whether its products with weights are synapses.
         product: whether it multiplies two trains.
-        factor: the tensor that takes ratios of amplitudes, if the operation has one.
-        constant: the tensor that is a constant on a current, and so enters by the scheme's shares.
-        ones: the result with every non-zero coefficient replaced by one, by which synapses are counted; as `run` where
-            the operation only moves values.
-        calls: the same as a function of its inputs, if an operation of this kind may be part of a neuron's function.
+        factor: the key of the tensor that ratios of amplitudes are multiplied into. None if there is none.
+        constant: the key of the tensor that is added to a current, in the scheme's share of each step. None if there is
+            none.
+        ones: like `run`, but with every non-zero coefficient replaced by one, to count synapses. None if the operation
+            only moves values: then `run` counts.
+        calls: returns the operation as a function of its inputs. None if it cannot be part of a neuron's function.
         fresh: whether the result shares no memory with the inputs.
-        title: what it computes, in the field's words; its kind by default.
+        title: returns the operation's name in the terms of the field. The default is its kind.
     """
 
     run: Callable[..., Tensor]
@@ -67,15 +69,19 @@ class Kind:
 
 
 def resampling(op: Op) -> Callable[..., Tensor]:
-    """PyTorch's operator of an operation of kind ``resample``, if it is one that a graph may hold."""
+    """Return PyTorch's operator for an operation of kind ``resample``.
+
+    Raises:
+        ConversionError: A converted network cannot hold this operator.
+    """
     name = op.args["operator"]
     if name not in RESAMPLE:
-        raise ConversionError(f"a converted network cannot hold the operator {name!r}")
+        raise ConversionError(f"{op.name}: a converted network cannot hold the operator {name!r}")
     return aten(name)
 
 
 def resampled(op: Op) -> int:
-    """How many axes, the last ones, a pooling or an interpolation works on."""
+    """Return on how many axes, counted from the last, a pooling or an interpolation works."""
     return int(next(letter for letter in op.args["operator"] if letter.isdigit()))
 
 
@@ -84,7 +90,7 @@ def _input(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
 
 
 def _convolution(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
-    """Axes between the samples and the channels are copies of the layer."""
+    """Run a convolution. Axes between the samples and the channels are copies of the layer."""
     weight, copies = tensors["weight"], x.ndim - tensors["weight"].ndim
     y = torch.convolution(
         x.flatten(0, copies) if copies else x,
@@ -113,7 +119,7 @@ def _product(op: Op, tensors: Tensors, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gather(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
-    """Values of each sample by their place; place 0 is a zero where the operation puts zeros between them."""
+    """Move the values of each sample by index. With ``zeros``, index 0 is a zero, and the values begin at index 1."""
     x = x.flatten(1)
     x = F.pad(x, (1, 0)) if op.args["zeros"] else x
     return x.index_select(1, tensors["index"]).view(x.shape[0], *op.shape)
@@ -138,10 +144,10 @@ def _call(op: Op, tensors: Tensors, *inputs: Tensor) -> Tensor:
 
 
 def _nothing(op: Op, tensors: Tensors, *inputs: Tensor) -> Tensor:
-    raise ConversionError(f"{op.name}: nothing computes an operation of kind {op.kind!r}")
+    raise ConversionError(f"{op.name}: an operation of kind {op.kind!r} cannot be run")
 
 
-# -- synapses counted -------------------------------------------------------------------------------------------------
+# -- counting synapses ------------------------------------------------------------------------------------------------
 
 
 def _nonzero(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -153,9 +159,9 @@ def _summed(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
 
 
 def _spread(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
-    """Pooling and interpolation work on each axis by itself: one matrix of ones and zeros an axis."""
+    """Count a pooling or an interpolation, axis by axis, each with a matrix of ones and zeros."""
     resample = resampling(op)
-    if op.args["operator"].startswith(("pad.", "constant_pad")):  # ones and zeros already, on any axis
+    if op.args["operator"].startswith(("pad.", "constant_pad")):  # its coefficients are ones and zeros, on any axis
         return resample(x, *op.args["args"])
     first = x.ndim - resampled(op)
     shape = x.shape[first:]
@@ -168,17 +174,17 @@ def _spread(op: Op, tensors: Tensors, x: Tensor) -> Tensor:
 
 
 def _paired(op: Op, tensors: Tensors, a: Tensor, b: Tensor) -> Tensor:
-    """How many products each result takes, counted once for either operand."""
+    """Count the products of each result, once for each operand."""
     return _product(op, tensors, a, torch.ones_like(b)) + _product(op, tensors, torch.ones_like(a), b)
 
 
-# -- as parts of a function -------------------------------------------------------------------------------------------
+# -- parts of a function ----------------------------------------------------------------------------------------------
 
 X = Operand(0)
 
 
 def _one(name: str, *keys: str) -> Callable[[Op], Function]:
-    """One operator of the input and of these arguments of the operation."""
+    """Return a function that calls one operator with the input and these arguments of the operation."""
     return lambda op: Function.of(name, X, *(argument(op.args[key]) for key in keys))
 
 
@@ -238,7 +244,7 @@ KINDS: dict[str, Kind] = {
     "reshape": Kind(
         run=lambda op, tensors, x: x.reshape(
             x.shape[0], *op.args["shape"]
-        ),  # free in an exported program, as len is not
+        ),  # x.shape[0] stays variable in an exported program; len(x) does not
         calls=lambda op: Function.of("reshape.default", X, (-1, *op.args["shape"])),
     ),
     "permute": Kind(run=lambda op, tensors, x: x.permute(op.args["dims"]), calls=_one("permute.default", "dims")),
@@ -265,17 +271,17 @@ def weighted(op: Op) -> bool:
 
 
 def reads(op: Op) -> bool:
-    """Whether only trains may enter: an operation with weights, or a product of two trains."""
+    """Whether an operation needs trains as its inputs: it has weights, or it multiplies two trains."""
     return KINDS[op.kind].weighted or KINDS[op.kind].product
 
 
 def averages(op: Op) -> bool:
-    """Whether it sums values of one activation without weights of its own, as pooling does."""
+    """Whether an operation sums values of one activation without weights, as pooling does."""
     return op.kind in ("mean", "sum") or (op.kind == "resample" and op.args["operator"] not in PADDING)
 
 
 def title(op: Op) -> str:
-    """What an operation computes, in the field's words."""
+    """Return the name of an operation in the terms of the field."""
     return KINDS[op.kind].title(op)
 
 
@@ -287,7 +293,7 @@ def apply(op: Op, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         if first == 1 or a.shape != b.shape:
             return (a if first == 1 else a * first).add(b, alpha=second)
         return (a * first).add_(b, alpha=second)
-    if op.gains and len(inputs) == 1 and KINDS[op.kind].constant is None:  # linear: its result may have fewer values
+    if op.gains and len(inputs) == 1 and KINDS[op.kind].constant is None:  # linear; the result may have fewer values
         return KINDS[op.kind].run(op, tensors, *inputs) * op.gains[0]
     if op.gains:
         inputs = tuple(x if gain == 1 else x * gain for x, gain in zip(inputs, op.gains, strict=True))

@@ -102,7 +102,7 @@ class Lowering:
         return n if isinstance(n, int) else int(n.node.expr.subs(self.samples.node.expr, samples))
 
     def counted(self, value: Tensor) -> tuple[int, int] | None:
-        """Which axis of ``value`` counts samples, and the number of copies of each. None unless it is one axis."""
+        """Return the axis of ``value`` that counts samples, and the copies of each. None unless it is one axis."""
         axes = [axis for axis, n in enumerate(value.shape) if not isinstance(n, int)]
         if len(axes) != 1:
             return None
@@ -181,7 +181,7 @@ class Lowering:
 
     @staticmethod
     def full_name(node: Node) -> str:
-        """The operator's name and overload, such as ``avg_pool2d.default``; ``relu_.default`` is ``relu.default``."""
+        """Return the operator's name, like ``avg_pool2d.default``, with ``relu.default`` for ``relu_.default``."""
         return f"{base_name(node)}.{str(node.target).rpartition('.')[2]}"
 
 

@@ -172,7 +172,7 @@ class SpikingNetwork(nn.Module):
     def stream(self, x: Tensor) -> Iterator[Moment]:
         """Yield, after each of the output's T steps, the outputs so far and how far they can still change.
 
-        The last outputs equal those of a call to the bit. For a single image they equal those that it has in a larger
+        The last outputs equal those of a call bit for bit. For a single image they equal those that it has in a larger
         batch. Each step is simulated only when the loop reaches it: leave the loop to stop.
 
         Raises:
@@ -180,8 +180,9 @@ class SpikingNetwork(nn.Module):
 
         Example:
             >>> import transpike
-            >>> x = torch.rand(64, 8)
-            >>> snn = transpike.convert(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval(), x)
+            >>> x = torch.rand(64, 4)
+            >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+            >>> snn = transpike.convert(ann, x)
             >>> [moment.step for moment in snn.stream(x)], torch.equal(list(snn.stream(x))[-1].outputs, snn(x))
             ([1, 2, 3, 4, 5, 6, 7, 8], True)
         """
@@ -213,7 +214,7 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ConfigError: The score is unknown, or both ``error`` and ``changed`` are set.
-            ConversionError: as `stream`.
+            ConversionError: As for `stream`.
         """
         self.stop = anytime.rule(self._fitting(images), images, score=score, error=error, changed=changed, first=first)
         return self.stop
@@ -231,7 +232,17 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ConfigError: There is no rule, or it comes from too few images for this agreement.
-            ConversionError: as `stream`.
+            ConversionError: As for `stream`.
+
+        Example:
+            >>> import transpike
+            >>> x = torch.rand(64, 4)
+            >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+            >>> snn = transpike.convert(ann, x)
+            >>> _ = snn.calibrate_stop(torch.rand(64, 4))
+            >>> answer = snn.until(x, agreement=0.95)
+            >>> answer.outputs.shape, answer.steps.shape, bool((answer.latency <= snn.latency).all())
+            (torch.Size([64, 3]), torch.Size([64]), True)
         """
         snn = self._fitting(x)
         if stop is None and self.stop is None:
@@ -269,7 +280,16 @@ class SpikingNetwork(nn.Module):
         return in_chunks(parts, self.chunks, run)
 
     def trace(self, x: Tensor) -> Trace:
-        """Return spikes, residuals and targets of every layer for images ``x``, by name; the input comes first."""
+        """Return spikes, residuals and targets of every layer for images ``x`` [N, \\*], by name, the input first.
+
+        Example:
+            >>> import transpike
+            >>> x = torch.rand(64, 4)
+            >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+            >>> snn = transpike.convert(ann, x)
+            >>> [(name, layer.spikes.shape) for name, layer in snn.trace(x).items()]
+            [('input', torch.Size([8, 64, 4])), ('1', torch.Size([8, 64, 8]))]
+        """
         seen: dict[str, list[Tracked]] = {}
 
         def watch(op: Op, tracked: Tracked) -> None:
@@ -303,7 +323,7 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def simulate(self, x: Tensor, fire: Callable[[Op, list[Tensor]], Tracked]) -> Tensor:
-        """Decoded values [N, values] for all ``x`` at once. ``fire`` computes each layer's spikes from its currents.
+        """Return the decoded values [N, values] for all ``x``. ``fire`` computes a layer's spikes from its currents.
 
         The input's current is ``x`` in units of theta, without steps.
         """
@@ -328,7 +348,7 @@ class SpikingNetwork(nn.Module):
         return Tracked(self.scheme.encode(x).to(self.dtype))
 
     def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None), digits: bool = True) -> Tensor:
-        """Run one operation on all steps, or on these. A constant enters by the scheme's shares.
+        """Run one operation on all steps, or on ``steps``. A constant enters in the scheme's share of each step.
 
         ``digits`` says that trains hold digits of the scheme, and no other values.
         """
@@ -375,7 +395,7 @@ class SpikingNetwork(nn.Module):
         return constant_entry(self.scheme) is None or self.device.type == "cuda"
 
     def inflow(self, op: Op, others: Sequence[Tensor], *, steps: slice = slice(None)) -> Inflow | None:
-        """Return what a layer's kernel adds to its current, on all steps or on these."""
+        """Return the operation on a layer's current that its kernel does itself, on all steps or on ``steps``."""
         joint = self.course.joints.get(op.name)
         if joint is None:
             return None
@@ -409,9 +429,10 @@ class SpikingNetwork(nn.Module):
         return snn
 
     def at(self, shape: Sequence[int]) -> SpikingNetwork:
-        """The network for images of another shape [channels, \\*sizes], on the same weights; itself for its own shape.
+        """Return the network for images of another shape [channels, \\*sizes], with the same weights.
 
-        A call does this automatically. The costs and layers of `describe` and `chunks` are those of one shape.
+        For its own shape this is the network itself. A call does this automatically. The costs and layers of `describe`
+        and `chunks` are those of one shape.
 
         Raises:
             ConversionError: A part of the network depends on the size of the calibration images, such as a linear layer

@@ -1,8 +1,8 @@
-"""A spiking network in pieces of steps, equal to a whole run to the bit.
+"""Runs a spiking network in pieces of steps, with exactly the results of a whole run.
 
-The network is a pipeline: a layer's step t happens at the global step ``first_spike + t``. A `Pipeline` lets the clock
-go on by some steps; every layer then computes those of its steps that have come, and keeps its state. So an answer that
-is taken early is one of the whole run's, and long trains need not be held whole.
+The network is a pipeline: a layer's step t happens at the global step ``first_spike + t``. A `Pipeline` moves the clock
+on by some steps. Every layer then computes those of its steps that are due, and keeps its state. So an early answer
+equals that of the whole run at the same step, and long trains need not be in memory as a whole.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from transpike.neurons.tsa import Tracked
 __all__ = ["ROWS", "Decoded", "Pipeline"]
 
 ROWS = 16
-"""Steps times samples, from which on a row of a matrix product is the same whatever the others are."""
+"""With at least this many rows (steps times samples), a row of a matrix product does not depend on the other rows."""
 
 
 class Pipeline:
-    """Samples on their way through the network.
+    """Samples in the middle of a run through the network.
 
     Args:
-        snn: the network; its neurons must be such as run in pieces of steps.
-        x: samples [N, \\*]; fewer than ``rows`` are filled up with copies, which nobody sees.
-        watch: sees the input's train, then spikes as they are made.
-        final: whether it sees residuals and targets too, with the last spikes.
-        rows: samples that are simulated at least.
-        every: whether `outputs` are kept of every step of a piece, not of its last alone.
+        snn: the network. Its neurons must be able to run in pieces of steps.
+        x: samples [N, \\*]. If they are fewer than ``rows``, copies fill up the batch. No result contains them.
+        watch: sees the input's train, then each layer's spikes as they are computed.
+        final: whether ``watch`` also sees residuals and targets, with the last spikes.
+        rows: the smallest number of samples to simulate.
+        every: whether `outputs` are available for every step of the last piece. By default, only its last step has
+            them.
     """
 
     def __init__(
@@ -61,43 +62,43 @@ class Pipeline:
         self.spiking = [op for op in self.graph if op.name in self.graph.spiking]
         self.layers: dict[str, Steps] = {}
         self.products: dict[str, ProductSteps] = {}
-        self.done = dict.fromkeys(self.graph.spiking, 0)  # steps that each has taken of its inputs, idle ones included
+        self.done = dict.fromkeys(self.graph.spiking, 0)  # steps run so far, including those without input
         self.ended: set[str] = set()
         self.readers = {
             name: [op.name for op in self.graph.consumers.get(name, ()) if op.name in self.done] for name in self.done
         }
-        self.waiting: dict[str, tuple[int, Tensor]] = {}  # results that are still to be read, from which step on
+        self.waiting: dict[str, tuple[int, Tensor]] = {}  # results that are still to be read, with their first step
         self.said = {name: Decoded(snn.scheme, every=every) for name in snn.readouts}
 
     def latency(self, step: int) -> int:
-        """Steps from the image's arrival until the output's step ``step``."""
+        """Return the number of steps from the image's arrival to the output's step ``step``."""
         return self.snn.timing.latency - self.total + step
 
     def simulated(self, name: str, step: int) -> int:
-        """How many steps a layer has fired in when the output's step ``step`` comes."""
+        """Return how many steps a layer has fired in by the output's step ``step``."""
         return min(self.arrived + step - self.snn.timing.first_spike[name], self.total)
 
     @torch.no_grad()
     def advance(self, step: int) -> dict[str, Tensor]:
-        """Let the clock go on to the output's step ``step``, 1 ... T: decoded outputs by name."""
+        """Move the clock on to the output's step ``step``, 1 ... T, and return the decoded outputs by name."""
         self.run(step)
         return self.outputs(step)
 
     @torch.no_grad()
     def outputs(self, step: int) -> dict[str, Tensor]:
-        """Outputs by name, as they are at the output's step ``step``: the last one, or with ``every`` of the piece."""
+        """Return the outputs at the output's step ``step``, by name. See ``every`` for the steps that are available."""
         return finished(self.snn, self.decoded(step))
 
     @torch.no_grad()
     def run(self, step: int) -> None:
-        """Let the clock go on to the output's step ``step``."""
+        """Move the clock on to the output's step ``step``."""
         for op in self.spiking:
             if self._advance(op, self.arrived + step):
                 for name in {op.name, *op.inputs}:
                     self._forget(name)
 
     def decoded(self, step: int) -> dict[str, Tensor]:
-        """Decoded values by name, at the output's step ``step``."""
+        """Return the decoded values at the output's step ``step``, by name."""
         values = {}
         for name in self.snn.readouts:
             value, come = self.value(name, step) * self.snn.units[name], self.come(name, step)
@@ -105,11 +106,11 @@ class Pipeline:
         return values
 
     def value(self, name: str, step: int) -> Tensor:
-        """What has come of a decoded operation by the output's step ``step``, in units of its amplitude."""
+        """Return the sum decoded from an operation by the output's step ``step``, in units of its amplitude."""
         return self.said[name].value(self.simulated(name, step))[: self.samples]
 
     def _advance(self, op: Op, clock: int) -> bool:
-        """Let an operation take the steps that have come; whether there were any."""
+        """Run the steps of an operation that are due at ``clock``, and return whether there were any."""
         first, begin = self.snn.timing.first_spike[op.name], self.done[op.name]
         wait = self.snn.timing.waits[op.name] if op.fires else 0
         end = min(max(clock - first + wait, 0), self.total + wait)
@@ -135,7 +136,7 @@ class Pipeline:
         return True
 
     def _fire(self, op: Op, inputs: list[Tensor], begin: int, end: int, come: slice) -> Tensor:
-        """A layer's spikes in the steps that have come: as in a whole run where these are all."""
+        """Return a layer's spikes in the steps that are due. If these are all its steps, the layer runs as a whole."""
         last = end == self.total + self.snn.timing.waits[op.name]
         if last and not begin:
             fired = self.snn.fire(op, [x.flatten(0, 1) for x in inputs], final=self.final)
@@ -162,7 +163,7 @@ class Pipeline:
         return fired.spikes
 
     def _end(self, op: Op) -> None:
-        """Let go of the state of an operation after its last step."""
+        """Free the state of an operation after its last step."""
         self.ended.add(op.name)
         self.layers.pop(op.name, None)
         self.products.pop(op.name, None)
@@ -170,7 +171,7 @@ class Pipeline:
             self.train = self.train[:0].clone()
 
     def _forget(self, name: str) -> None:
-        """Let go of what all readers of a result have read; of all, once they are at their ends."""
+        """Free the steps of a result that all its readers have read; all steps, once the readers have ended."""
         readers = self.readers[name]
         if self.ended.issuperset(readers):
             self.waiting.pop(name, None)
@@ -195,13 +196,13 @@ class Pipeline:
             self.waiting[op.name] = (begin, result)
 
     def come(self, name: str, step: int) -> float:
-        """The share of a constant that has come: what has come of a value is divided by it."""
+        """Return the share of a constant that has arrived. A value that is read early is divided by it."""
         steps = self.simulated(name, step)
         pairs = zip(self.snn.scheme.weights[:steps], self.snn.scheme.entry, strict=False)
         return sum(weight * share for weight, share in pairs) if steps < self.total else 1.0
 
     def keep(self, samples: Tensor) -> None:
-        """Go on with these samples alone, by their numbers; the last of them are copies if they are few."""
+        """Continue with these samples only, given by their indices. If they are few, copies fill up the batch."""
         count = len(samples)
         if count < self.rows:
             samples = torch.cat([samples, samples[torch.arange(self.rows - count, device=samples.device) % count]])
@@ -209,7 +210,7 @@ class Pipeline:
         self._rebatch(lambda x, axis: kept(x, samples, axis=axis))
 
     def join(self, others: Sequence[Pipeline]) -> None:
-        """Go on with the samples of others, which have come as far, behind these."""
+        """Append the samples of other pipelines, which must have reached the same step."""
         states = []
         for pipeline in (self, *others):
             pipeline.rows = 1  # no copies
@@ -233,7 +234,7 @@ class Pipeline:
         return found
 
     def _rebatch(self, change: Change) -> None:
-        """Replace all that is of samples by what ``change`` makes of it and of its axis of samples."""
+        """Replace every tensor of the state by the result of ``change`` for it and its axis of samples."""
         self.train = change(self.train, 1)
         for said in self.said.values():
             said.rebatch(change)
@@ -245,9 +246,13 @@ class Pipeline:
 
 
 class Decoded:
-    """What a train says, `transpike.coding.scheme.decode`, some steps at a time.
+    """Decodes a train like `transpike.coding.scheme.decode`, some steps at a time.
 
-    To the bit where weights fall by one ratio; else with other rounding.
+    The values are exactly the same if the weights have a constant ratio. Otherwise they differ by rounding.
+
+    Args:
+        scheme: the coding scheme of the train.
+        every: whether `value` is available for every step of the last rows. By default, only for the last step.
 
     Example:
         >>> from transpike.coding import CSS
@@ -260,10 +265,10 @@ class Decoded:
 
     def __init__(self, scheme: Scheme, *, every: bool = False) -> None:
         self.weights, self.ratio, self.every = scheme.weights, ratio(scheme), every
-        self.sums, self.step = [torch.zeros(())], 0  # of the last step, or of the last steps added and the one before
+        self.sums, self.step = [torch.zeros(())], 0  # of the last step; with `every` also of earlier steps
 
     def add(self, rows: Tensor) -> None:
-        """The next steps [steps, N, \\*]."""
+        """Add the next steps [steps, N, \\*] of the train."""
         weights = self.weights[self.step : self.step + len(rows)]
         del self.sums[:-1]
         for row, weight in zip(rows.to(torch.promote_types(rows.dtype, torch.float32)), weights, strict=True):
@@ -273,7 +278,7 @@ class Decoded:
             self.step += 1
 
     def value(self, step: int | None = None) -> Tensor:
-        """What has come [N, \\*] by ``step``, or by the last one, in units of theta."""
+        """Return the value [N, \\*] decoded up to ``step``, by default the last one, in units of theta."""
         step = self.step if step is None else step
         total = self.sums[step - self.step - 1]
         if not self.ratio:
@@ -283,5 +288,5 @@ class Decoded:
         return value if last == 1 else value * last
 
     def rebatch(self, change: Change) -> None:
-        """Replace the state by what ``change`` makes of it and of its axis of samples."""
+        """Replace the state by the result of ``change`` for it and its axis of samples."""
         self.sums = [change(total, 0) for total in self.sums[-1:]] if self.step else self.sums

@@ -47,7 +47,7 @@ def place(graph: Graph, spikes: Spikes = "needed") -> Graph:
 
 
 def _points(graph: Graph, *, single: bool) -> set[str]:
-    """The functions whose values are trains, from the last operation to the first; with ``single``, all functions."""
+    """Return the functions whose values are trains, from the last to the first operation; with ``single``, all."""
     points: set[str] = set()
     roots = _roots(graph) if any(map(averages, graph)) else {}
     readers: dict[str, set[str]] = defaultdict(set)
@@ -132,7 +132,7 @@ def _is_mask(op: Op, products: Set[str]) -> bool:
 
 
 def _composed(graph: Graph, points: Set[str], inner: Set[str]) -> Graph:
-    """``graph`` with each composition as one operation. Constants on a product stay if a current needs them too."""
+    """Return ``graph`` with each composition as one operation. Constants on a product stay if a current needs them."""
     joined: dict[str, str] = {}
     ops: dict[str, Op] = {}
     for op in graph:

@@ -73,13 +73,26 @@ def prepare(
     until: str | None = None,
     progress: Progress = log,
 ) -> Prepared:
-    """Do the part of `convert` that all schemes share: trace, fold, and measure activations of ``images`` images.
+    """Do the part of `convert` that all schemes share: trace and fold the network, and measure its activations.
 
-    ``until`` names the module of ``ann`` whose output is the network's output, if the network is not the whole of it.
-    ``progress`` is called during the measurement. By default the expected cost of a long calibration is logged.
+    Args:
+        ann: the network, as for `convert`.
+        calibration: batches of training images [N, \\*], as for `convert`.
+        images: the number of images whose activations are measured.
+        spikes: where neurons stand, as for `convert`.
+        until: the module of ``ann`` whose output is the network's output. The default is all of ``ann``.
+        progress: called during the measurement. By default, the expected cost of a long calibration is logged.
 
     Raises:
-        ConversionError, ConfigError: as `convert`.
+        ConversionError: As for `convert`.
+        ConfigError: As for `convert`.
+
+    Example:
+        >>> from transpike.coding import CSS
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> prepared = prepare(ann, [torch.rand(64, 4)])
+        >>> [prepared.convert(CSS(steps=steps, silent=1)).latency for steps in (8, 12)]
+        [10, 14]
     """
     choice("spikes", spikes, get_args(Spikes))
     model = network(ann)
@@ -153,8 +166,8 @@ class Prepared:
             worst = sorted(lagging, key=lambda name: -snn.residuals[name])
             places = ", ".join(f"{name} ({snn.residuals[name]:.2g})" for name in worst[:3])
             warnings.warn(
-                f"{len(lagging)} layers cannot follow their input: the RMS error of their trains exceeds one unit of "
-                f"the last digit; it is largest in {places}. Use {spelled(remedy)}",
+                f"{len(lagging)} of {len(snn.residuals)} layers cannot follow their input: the RMS error of their "
+                f"trains exceeds one unit of the last digit. It is largest in {places}. Use {spelled(remedy)}.",
                 stacklevel=3,
             )
         return snn
@@ -175,7 +188,7 @@ class Prepared:
     def build(
         self, scheme: Scheme, amplitudes: Mapping[str, Tensor], waits: Mapping[str, int] | None = None
     ) -> SpikingNetwork:
-        """The spiking network with these amplitudes and waits of layers (by default the scheme's wait for all)."""
+        """Return the spiking network with these amplitudes and waits (by default the scheme's wait for all layers)."""
         axes, seen = self.statistics.axes, self.statistics.seen
         layers = {name: float(theta.max()) for name, theta in amplitudes.items()}
         vectors = {}

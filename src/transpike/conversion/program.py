@@ -29,7 +29,7 @@ _OURS = Path(__file__).parents[1]
 
 
 def network(ann: object, example: Tensor | None = None) -> nn.Module:
-    """The module to trace: ``ann``, the module that it wraps (compiled, parallel, averaged), or an exported one's.
+    """Return the module to trace: ``ann``, or the module that it wraps (compiled, parallel, averaged, exported).
 
     TorchScript is first converted to an exported program, which needs an example [N, \\*].
 

@@ -1,4 +1,4 @@
-"""Whether images lie in the range that the input's spikes can say."""
+"""Warns if images lie outside the range that the input's spikes can represent."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from transpike.coding.scheme import Scheme, finest, largest
 
 __all__ = ["warn_beyond"]
 
-_SHARE = 0.01  # new images exceed the largest calibration value by some pixels; a wrong scale exceeds it by most
+_SHARE = 0.01  # few pixels of new images exceed the range of the calibration images; most do if the scale is wrong
 
 
 def warn_beyond(scheme: Scheme, images: Tensor, values: Tensor, *, theta: Tensor) -> bool:
-    """Warn if more than a hundredth of the input's values are clipped; whether they are.
+    """Warn if more than a hundredth of the input's values are clipped, and return whether a warning was given.
 
     Args:
-        scheme: the code.
-        images: [N, \\*].
-        values: the same in units of their amplitude.
-        theta: the amplitude, [] or one a channel.
+        scheme: the coding scheme.
+        images: the images [N, \\*].
+        values: the same images in units of theta.
+        theta: the input's amplitude, [] or one for each channel.
     """
     if not scheme.encoded or not values.numel():
         return False
@@ -36,10 +36,10 @@ def warn_beyond(scheme: Scheme, images: Tensor, values: Tensor, *, theta: Tensor
     least, most = (float(x) for x in images.aminmax())
     wide, narrow = (f"between {low * float(x):.4g} and {high * float(x):.4g}" for x in (theta.max(), theta.min()))
     warnings.warn(
-        f"the network's input: {share:.0%} of the values are clipped. They lie between {least:.4g} and {most:.4g}; by "
-        f"its calibration images, the network can encode values {wide}"
-        + (f" (in the channel with the smallest ones {narrow})" if narrow != wide else "")
-        + ". Preprocess the images like the calibration images",
+        f"the network's input: {share:.0%} of the images' values are clipped. The values lie between {least:.4g} and "
+        f"{most:.4g}. The network was calibrated to encode values {wide}"
+        + (f" (in the channel with the narrowest range {narrow})" if narrow != wide else "")
+        + ". Preprocess the images exactly like the calibration images.",
         stacklevel=2,
     )
     return True

@@ -17,7 +17,7 @@ __all__ = ["known", "reach"]
 
 @torch.no_grad()
 def known(snn: Network) -> dict[str, Tensor]:
-    """The current [T, 1, \\*] of constants in each decoded operation, which is its current if no neuron fires."""
+    """Return the current [T, 1, \\*] that constants bring to each decoded operation, as if no neuron fires."""
     steps = len(snn.scheme.weights)
     silent = _walked(snn, lambda op: torch.zeros(steps, *op.shape, device=snn.device, dtype=snn.dtype), snn.current)
     return {name: silent[name].unflatten(0, (steps, -1)) for name in snn.readouts}

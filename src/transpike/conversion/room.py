@@ -49,7 +49,7 @@ def cached(place: str = "/sys/devices/system/cpu/cpu0/cache/index3/size") -> int
 
 
 def free(device: torch.device) -> int:
-    """The bytes of a GPU's memory that a chunk may take. Memory that PyTorch reserves but does not use is free."""
+    """Return the bytes of a GPU that a chunk may take. Memory that PyTorch reserves but does not use counts as free."""
     idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(_SHARE * (torch.cuda.mem_get_info(device)[0] + idle))
 
@@ -150,7 +150,8 @@ def in_chunks(
         if waiting[0].is_cuda:
             torch.cuda.empty_cache()
         _log.warning(
-            "out of memory with %d images at a time: going on with %d; set the network's `chunk` to choose",
+            "out of memory with %d images at a time: continuing with %d. Set the network's `chunk` to choose the "
+            "number.",
             len(waiting[0]), half,
         )  # fmt: skip
         waiting = list(split(torch.cat(waiting), half))

@@ -1,4 +1,4 @@
-"""How images run through a spiking network: whole, in pieces of steps where trains are long, or as values."""
+"""Runs images through a spiking network: over all steps at once, in pieces of steps for long trains, or as values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from transpike.conversion.walk import Network, walk
 
 __all__ = ["chunk", "decoded", "held", "least", "run"]
 
-LONG, PIECE = 128, 64  # steps above which trains travel in pieces, of at most so many steps
-OTHERS = 2**27  # bytes of one layer at all steps of a chunk, on devices that are neither processors nor CUDA's
+LONG, PIECE = 128, 64  # trains of more than LONG steps travel in pieces of at most PIECE steps
+OTHERS = 2**27  # bytes of one layer at all steps of a chunk, on devices other than a CPU or a CUDA GPU
 
 
 def run(snn: Network, x: Tensor, watch: Watch | None, *, final: bool, trains: bool) -> dict[str, Tensor]:
-    """Decoded values for ``x``, by name; see `transpike.conversion.network.SpikingNetwork.observe`."""
+    """Return the decoded values for ``x``, by name. See `transpike.conversion.network.SpikingNetwork.observe`."""
     if snn.scheme.whole:
         return said(snn, x, watch, pieces=_pieces(snn), final=final, trains=trains)
     return _stepped(snn, x, watch, final=final) if _travels(snn) else _whole(snn, x, watch, final=final)
@@ -40,24 +40,24 @@ def _whole(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict
 
 
 def _stepped(snn: Network, x: Tensor, watch: Watch | None, *, final: bool) -> dict[str, Tensor]:
-    """A piece of all trains after the other, so that memory does not grow with the steps: the spikes are the same."""
-    pipeline = Pipeline(snn, x, watch, final=final, rows=1)  # a piece has steps enough
+    """Run one piece of all trains after the other. The spikes are the same, and memory does not grow with the steps."""
+    pipeline = Pipeline(snn, x, watch, final=final, rows=1)  # a piece has enough steps
     for piece in _pieces(snn):
         pipeline.run(piece.stop)
     return pipeline.decoded(pipeline.total)
 
 
 def _pieces(snn: Network) -> list[range]:
-    """All steps in pieces of like lengths."""
+    """Return all steps, in pieces of similar lengths."""
     steps = len(snn.scheme.weights)
     count = math.ceil(steps / PIECE)
     return [range(steps * k // count, steps * (k + 1) // count) for k in range(count)]
 
 
 def _travels(snn: Network) -> bool:
-    """Whether trains travel in pieces: long ones, of layers that neither wait nor need all at once.
+    """Whether trains travel in pieces: they are long, no layer waits, and every layer can run in pieces.
 
-    Where layers wait, some pieces would be too short: see `transpike.conversion.pipeline.ROWS`.
+    If layers waited, some pieces would be too short: see `transpike.conversion.pipeline.ROWS`.
     """
     if len(snn.scheme.weights) <= LONG or any(snn.timing.waits.values()):
         return False
@@ -67,17 +67,17 @@ def _travels(snn: Network) -> bool:
 
 
 def decoded(snn: Network, op: Op, current: Tensor) -> Tensor:
-    """The decoded values of an operation's current over all steps."""
+    """Return the decoded values of an operation's current over all steps."""
     return decode(snn.scheme, current.unflatten(0, (len(snn.scheme.weights), -1))) * snn.units[op.name]
 
 
 def least(snn: Network) -> int:
-    """Samples that make enough rows for a matrix product to be computed as with more."""
+    """Return the fewest samples with which matrix products give the same bits as with more samples."""
     return math.ceil(ROWS / len(snn.scheme.weights))
 
 
 def chunk(snn: Network) -> int:
-    """Samples at a time: see `transpike.conversion.network.SpikingNetwork.default_chunk`."""
+    """Return the number of samples simulated at a time: `transpike.conversion.network.SpikingNetwork.default_chunk`."""
     if snn.device.type == "cuda":
         each, most = _taken(snn)
         return max(least(snn), min(free(snn.device) // each, most))
@@ -86,7 +86,7 @@ def chunk(snn: Network) -> int:
 
 
 def held(snn: Network) -> int:
-    """Bytes that one sample takes at the fullest moment of a run."""
+    """Return the peak bytes of one sample in a run."""
     return _taken(snn)[0]
 
 
@@ -95,5 +95,5 @@ def _taken(snn: Network) -> tuple[int, int]:
 
 
 def _steps(snn: Network) -> int:
-    """Steps that are in memory at a time."""
+    """Return the number of steps that are in memory at a time."""
     return min(snn.timing.interval, PIECE) if snn.scheme.whole or _travels(snn) else snn.timing.interval

@@ -40,7 +40,7 @@ def unscale(graph: Graph, scheme: Scheme, units: Mapping[str, float]) -> Graph:
 
 
 def _units(graph: Graph, amplitudes: Mapping[str, float]) -> dict[str, float]:
-    """The unit of every result: of a train its amplitude, of a current the unit of the neuron that receives it."""
+    """Return the unit of every result: a train's amplitude, or for a current the unit of the receiving neuron."""
     own: dict[str, float] = {}
     for op in reversed(graph.ops):
         unit = amplitudes.get(op.name, own.get(op.name))

@@ -150,7 +150,7 @@ def spread(want: Tensor) -> float:
 
 
 def deviations(want: Tensor) -> Tensor:
-    """The squared norm [N] of outputs [N, values] minus their mean over samples, or of the outputs if all are equal.
+    """Return the squared norm [N] of outputs [N, values] minus their mean over samples (of equal outputs: without it).
 
     Example:
         >>> deviations(torch.tensor([[1.0], [3.0]])), deviations(torch.tensor([[2.0], [2.0]]))

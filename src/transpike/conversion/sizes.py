@@ -54,7 +54,7 @@ def sized(graph: Graph, traced: Callable[[tuple[int, ...]], Graph]) -> Graph:
 
 
 def _stepped(graph: Graph, traced: Callable[[tuple[int, ...]], Graph], step: int) -> Graph | str:
-    """``graph`` with rules for a size that differs by multiples of ``step``, or the reason why there are none."""
+    """Return ``graph`` with rules for sizes that differ by multiples of ``step``, or the reason why it has none."""
     shape = graph.input.shape
     first = _channels(shape)
     if step == 1:  # one more than a multiple, because halving rounds up and down differently at every level
@@ -107,7 +107,7 @@ def at(graph: Graph, shape: Sequence[int]) -> Graph:
         ops[op.name], values[op.name] = replace(new, shape=tuple(value.shape[1:])), value
         total += value[0].numel()
         if total > LARGEST:
-            raise ConversionError(f"images of shape {list(shape)} make {total:,} values or more; give smaller ones")
+            raise ConversionError(f"images of shape {list(shape)} make {total:,} values or more. Use smaller images.")
     return replace(graph, ops=tuple(ops.values()))
 
 
@@ -164,7 +164,7 @@ def _source(graph: Graph, name: str, made: Mapping[str, Op]) -> Op:
 def _moved(op: Op, shape: tuple[int, ...]) -> Op:
     """Return a move by index with its index computed anew."""
     if "move" not in op.args:
-        raise _Fixed(f"{op.name} moves values by their positions, which hold for one size")
+        raise _Fixed(f"{op.name} moves values by fixed positions, which are right for one image size only")
     name, args = op.args["move"]
     if str(name).partition(".")[0] not in MOVES:
         raise _Fixed(f"{op.name}: {name!r} is not a move")
@@ -181,7 +181,7 @@ def _moved(op: Op, shape: tuple[int, ...]) -> Op:
 def _following(graph: Graph, other: Graph) -> Graph:
     """Return ``graph`` with a rule for each number that differs in ``other``."""
     if [(op.name, op.kind, op.inputs) for op in graph] != [(op.name, op.kind, op.inputs) for op in other]:
-        raise _Fixed("the network differs at another size")
+        raise _Fixed("the network has other operations at another image size")
     ops: list[Op] = []
     for op, twin in zip(graph, other, strict=True):
         pairs = list(_changed(_plain(op), _plain(twin), ()))
@@ -204,14 +204,14 @@ def _changed(a: Any, b: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tupl
             yield from _changed(*pair, (*path, k))
     elif a != b:
         if type(a) is not int or type(b) is not int:
-            raise _Fixed(f"it computes with {a} at one size and with {b} at another")
+            raise _Fixed(f"it computes with {a} at one image size and with {b} at another")
         yield path, a, b
 
 
 def _follow(
     name: str, path: tuple[str | int, ...], n: int, m: int, earlier: Sequence[tuple[Op, Op]], inputs: int
 ) -> Follow:
-    """The rule for a number that is ``n`` at one size and ``m`` at another, by sizes of inputs or earlier results."""
+    """Return the rule for a number that is ``n`` at one size and ``m`` at another, by sizes of earlier results."""
     for factors in (False, True):
         for k, (op, twin) in enumerate(earlier[:inputs] if factors else earlier):
             for first in range(len(op.shape)):
@@ -220,7 +220,9 @@ def _follow(
                     factor = n // a if a else 0
                     if a != b and (factors or factor == 1) and factor * a == n and factor * b == m:
                         return Follow(path, op.name, first, last, factor)
-    raise _Fixed(f"{name} has a number that is {n} at one size and {m} at another, and follows from no other number")
+    raise _Fixed(
+        f"{name} has a number that is {n} at one image size and {m} at another, and that does not follow from the size"
+    )
 
 
 def _put(plain: Any, path: Sequence[str | int], number: int) -> None:

@@ -1,16 +1,19 @@
-r"""When an answer is sure enough: scores, and a threshold with a guarantee.
+r"""Decides when an answer is sure enough: scores, and a threshold with a guarantee.
 
-Let :math:`\lambda` be the threshold that a sample's score must exceed for it to stop, and :math:`L_i(\lambda)` the
-loss of calibration image i: 1 if its answer at that step is not that of the full run. A later answer may be wrong where
-an earlier one was right, so :math:`L_i` need not fall with :math:`\lambda`; its running maximum from above does,
+A sample stops at the first step at which its score exceeds the threshold :math:`\lambda`. :math:`L_i(\lambda)` is the
+loss of calibration image i: 1 if its answer at that step differs from the answer of the full run, otherwise 0. A later
+answer may be wrong although an earlier one was right, so :math:`L_i` may rise with :math:`\lambda`. Its running maximum
+from above cannot:
 
 .. math::
     \tilde L_i(\lambda) = \max_{\mu \ge \lambda} L_i(\mu), \qquad
     \hat\lambda = \inf \Big\{ \lambda : \frac{\sum_i \tilde L_i(\lambda) + 1}{n + 1} \le \alpha \Big\}
 
-and for a new image from the same source the expected loss at :math:`\hat\lambda` is at most :math:`\alpha`, whatever
-the network and the score are. Source: Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal Risk Control", ICLR 2024
-(arXiv:2208.02814), for losses of at most 1: Theorem 1, and its remedy for losses that are not monotone.
+For n calibration images, the expected loss of a new image from the same source at :math:`\hat\lambda` is at most
+:math:`\alpha`. This holds for every network and every score. An agreement of 0.999 means :math:`\alpha = 0.001`.
+
+Source: Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal Risk Control", ICLR 2024 (arXiv:2208.02814), for losses of
+at most 1: Theorem 1, and its extension to losses that are not monotone.
 """
 
 from __future__ import annotations
@@ -31,12 +34,13 @@ __all__ = ["SCORES", "Changed", "Said", "Score", "StopRule", "beyond", "least_im
 
 
 class Said(NamedTuple):
-    """What a score is made of, after one step.
+    """The outputs after one step, from which a score is computed.
 
     Attributes:
-        outputs: decoded so far, [N, values].
-        before: the same a step earlier; None at the first step that is looked at.
-        left: the share of a train's whole worth that is still to come, 1 to 0; of CSS about beta^-t.
+        outputs: the outputs decoded so far, [N, values].
+        before: the outputs one step earlier. None at the first step at which a sample may stop.
+        left: the share of a train's weights that is still to come, from 1 down to 0. For CSS it is about beta^-t after
+            t steps.
     """
 
     outputs: Tensor
@@ -44,29 +48,31 @@ class Said(NamedTuple):
     left: float
 
 
-_SEEN = 33  # quantiles
+_SEEN = 33  # number of quantiles in `StopRule.seen`
 
 Score = Callable[[Said], Tensor]
-"""How sure each sample is, [N]: the larger the surer, in any unit."""
+"""A function that returns how sure each sample is, [N]. Larger means surer. The unit is free."""
 Changed = Callable[[Tensor, Tensor], Tensor]
-"""The loss [N], 0 to 1, of answers [N, \\*] beside those of the full run."""
+"""A function of answers [N, \\*] and the answers of the full run. It returns a loss [N] from 0 to 1."""
 
 
 def margin(said: Said) -> Tensor:
-    """The largest output less the second largest.
+    """Return the largest output minus the second largest, [N].
 
-    >>> margin(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
-    2.0
+    Example:
+        >>> margin(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
+        2.0
     """
     first, second = said.outputs.topk(2, 1).values.unbind(1)
     return first - second
 
 
 def entropy(said: Said) -> Tensor:
-    """The negative entropy of the softmax of the outputs, in nats.
+    """Return the negative entropy of the softmax of the outputs, in nats, [N].
 
-    >>> round(entropy(Said(torch.zeros(1, 4), None, 0.5)).item(), 4) == round(-math.log(4), 4)
-    True
+    Example:
+        >>> round(entropy(Said(torch.zeros(1, 4), None, 0.5)).item(), 4) == round(-math.log(4), 4)
+        True
     """
     logs = said.outputs.log_softmax(1)
     total: Tensor = (logs.exp() * logs).sum(1)
@@ -74,19 +80,21 @@ def entropy(said: Said) -> Tensor:
 
 
 def bound(said: Said) -> Tensor:
-    """The margin divided by the share of a train's value that is still to come.
+    """Return the `margin` divided by the share of a train's weights that is still to come, [N].
 
-    >>> bound(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
-    4.0
+    Example:
+        >>> bound(Said(torch.tensor([[3.0, 1.0, 0.0]]), None, 0.5)).item()
+        4.0
     """
     return margin(said) / said.left if said.left else torch.full_like(said.outputs[:, 0], math.inf)
 
 
 def steady(said: Said) -> Tensor:
-    """Minus the largest change of an output in the most recent step. For outputs that are not classes.
+    """Return minus the largest change of an output in the last step, [N]. It suits outputs that are not classes.
 
-    >>> steady(Said(torch.tensor([[3.0, 1.0]]), torch.tensor([[2.5, 1.0]]), 0.5)).item()
-    -0.5
+    Example:
+        >>> steady(Said(torch.tensor([[3.0, 1.0]]), torch.tensor([[2.5, 1.0]]), 0.5)).item()
+        -0.5
     """
     if said.before is None:
         return torch.full_like(said.outputs[:, 0], -math.inf)
@@ -97,28 +105,31 @@ SCORES: dict[str, Score] = {"bound": bound, "margin": margin, "entropy": entropy
 
 
 def other_prediction(answer: Tensor, full: Tensor) -> Tensor:
-    """Whether the largest output is another one.
+    """Return 1 for each answer whose largest output is not that of the full run, otherwise 0, [N].
 
-    >>> other_prediction(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]]))
-    tensor([1.])
+    Example:
+        >>> other_prediction(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]]))
+        tensor([1.])
     """
     return (answer.flatten(1).argmax(1) != full.flatten(1).argmax(1)).float()
 
 
 def beyond(error: float) -> Changed:
-    """Whether an output differs by more than ``error``.
+    """Return a loss that is 1 for each answer with an output that differs by more than ``error``, otherwise 0, [N].
 
-    >>> beyond(0.5)(torch.tensor([[1.0], [1.0]]), torch.tensor([[1.4], [2.0]]))
-    tensor([0., 1.])
+    Example:
+        >>> beyond(0.5)(torch.tensor([[1.0], [1.0]]), torch.tensor([[1.4], [2.0]]))
+        tensor([0., 1.])
     """
     return lambda answer, full: ((answer - full).flatten(1).abs().amax(1) > error).float()
 
 
 def least_images(agreement: float) -> int:
-    """How many calibration images an agreement needs: 1 / (1 - agreement) - 1.
+    """Return how many calibration images an agreement needs: 1 / (1 - agreement) - 1, rounded up.
 
-    >>> least_images(0.995), least_images(0.999)
-    (199, 999)
+    Example:
+        >>> least_images(0.995), least_images(0.999)
+        (199, 999)
     """
     level = 1 - number("agreement", agreement, above=0, below=1)
     return max(math.ceil(1 / level - 1 - 1e-6), 1)
@@ -131,11 +142,11 @@ class StopRule:
     Attributes:
         score: a name in `SCORES`, or a function of `Said`.
         first: the first step at which a sample may stop.
-        images: how many calibration images it comes from.
-        losses: (threshold, loss) from the largest threshold down: the additional loss of all images when the threshold
-            falls below this value.
-        seen: quantiles of the images' scores after each step from the first to the last but one. They decide how a run
-            is cut into pieces, and nothing else; without them it has a piece for each step.
+        images: the number of calibration images.
+        losses: pairs (threshold, loss), from the largest threshold down. The loss, summed over all images, is added
+            when the threshold falls below this value.
+        seen: quantiles of the images' scores after each step, from ``first`` to T - 1. They only decide how a run is
+            cut into pieces. Without them, each step is a piece.
     """
 
     score: str | Score
@@ -145,10 +156,13 @@ class StopRule:
     seen: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     def threshold(self, agreement: float) -> float:
-        """What a sample's score must exceed for it to stop.
+        """Return the threshold that a sample's score must exceed for the sample to stop.
+
+        Args:
+            agreement: the share of answers that must equal those of the full run, between 0 and 1.
 
         Raises:
-            ConfigError: if there are too few calibration images for this agreement.
+            ConfigError: The rule has too few calibration images for this agreement.
 
         Example:
             >>> rule = StopRule("margin", 1, 199, ((4.0, 1.0), (2.5, 1.0), (1.0, 1.0)))
@@ -174,7 +188,7 @@ class StopRule:
         return -math.inf
 
     def unsure(self, threshold: float) -> tuple[float, ...]:
-        """The share of calibration images that do not stop at each step of `seen`.
+        """Return the share of calibration images that do not stop, for each step of `seen`.
 
         Example:
             >>> StopRule("margin", 2, 199, (), ((0.0, 1.0, 2.0, 9.0), (5.0, 6.0, 7.0, 9.0))).unsure(1.5)
@@ -183,21 +197,27 @@ class StopRule:
         return tuple(sum(one <= threshold for one in scores) / len(scores) for scores in self.seen)
 
     def sure(self, said: Said) -> Tensor:
-        """How sure each sample is, [N].
+        """Return how sure each sample is, [N].
 
         Raises:
-            DataError: if a score of one's own gives something else.
+            DataError: Your own score does not return one number for each sample.
         """
         score = SCORES[self.score] if isinstance(self.score, str) else self.score
         found = score(said)
         if not isinstance(found, Tensor) or found.shape != said.outputs.shape[:1]:
             raise DataError(
-                f"the score gives {getattr(found, 'shape', type(found).__name__)}, not one number for each sample"
+                f"stop: the score must return one number for each sample, a tensor {list(said.outputs.shape[:1])}, not "
+                f"{list(found.shape) if isinstance(found, Tensor) else type(found).__name__}"
             )
         return found
 
     def scores(self, outputs: Tensor, left: tuple[float, ...]) -> Tensor:
-        """How sure samples are after each step, [T, N]: -inf before the first that counts, inf at the last."""
+        """Return how sure samples are after each step, [T, N]: -inf before the step ``first``, inf at the last step.
+
+        Args:
+            outputs: one output of the network after every step, [T, N, \\*].
+            left: `Said.left` after each step.
+        """
         flat = outputs.flatten(2)
         rows = [torch.full_like(flat[0, :, 0], -math.inf)] * (self.first - 1)
         for step in range(self.first - 1, len(flat) - 1):
@@ -206,10 +226,10 @@ class StopRule:
         return torch.stack(rows).nan_to_num(-math.inf, math.inf, -math.inf)
 
     def written(self) -> dict[str, Any]:
-        """As plain data.
+        """Return the rule as plain data.
 
         Raises:
-            ModelError: for a score of one's own, which no file can hold.
+            ModelError: The score is your own function, which a file cannot hold.
         """
         if not isinstance(self.score, str):
             raise ModelError(
@@ -228,19 +248,19 @@ class StopRule:
 
     @classmethod
     def read(cls, entry: Record, steps: int) -> StopRule:
-        """What `written` wrote, for a network of so many steps.
+        """Return the rule that `written` wrote, for a network of this many steps.
 
         Raises:
-            TranspikeError: the record's error, if the data has another form.
+            TranspikeError: The data is not a rule for this network. The record determines the class of the error.
         """
         entry.only("score", "first", "images", "thresholds", "losses", "seen")
         score = entry.text("score", choices=tuple(SCORES))
         first, images = entry.whole("first", least=1, most=steps), entry.whole("images", least=1)
         thresholds, losses = entry.numbers("thresholds"), entry.numbers("losses")
         if len(thresholds) != len(losses) or thresholds != sorted(thresholds, reverse=True):
-            raise entry.wrong("stop.thresholds: expected as many as losses, the largest first.")
+            raise entry.wrong("stop.thresholds: expected as many numbers as in losses, the largest first.")
         if not all(0 < loss <= images for loss in losses) or sum(losses) > images * (1 + 1e-6):
-            raise entry.wrong(f"stop.losses: expected numbers above 0, together at most images={images}.")
+            raise entry.wrong(f"stop.losses: expected numbers above 0 whose sum is at most images={images}.")
         seen = entry.numbers("seen") if entry.has("seen") else []
         if seen and (first == steps or len(seen) % (steps - first)):
             raise entry.wrong(f"stop.seen: expected as many numbers for each step from first={first} to {steps - 1}.")
@@ -249,29 +269,32 @@ class StopRule:
         return cls(score, first, images, tuple(zip(thresholds, losses, strict=True)), rows)
 
     def stops(self, outputs: Tensor, left: tuple[float, ...], *, agreement: float) -> Tensor:
-        """The steps [N] at which samples of known outputs [T, N, \\*] stop."""
+        """Return the steps [N] at which samples stop whose outputs [T, N, \\*] are known. See `scores`."""
         return (self.scores(outputs, left) > self.threshold(agreement)).float().argmax(0) + 1
 
 
 def learned(
     outputs: Tensor, left: tuple[float, ...], *, score: str | Score, changed: Changed, first: int = 2
 ) -> StopRule:
-    """The rule of calibration images whose outputs [T, N, \\*] after every step are known.
+    """Return the rule that follows from the outputs of calibration images.
 
     Args:
-        outputs: of one output of the network.
+        outputs: one output of the network for each image after every step, [T, N, \\*].
         left: `Said.left` after each step.
         score: a name in `SCORES`, or a function.
         changed: the loss of an answer.
         first: the first step at which a sample may stop.
 
     Raises:
-        ConfigError: for an unknown score, and for losses outside 0 to 1.
+        ConfigError: The score is unknown or needs several outputs, or a loss is outside 0 to 1.
     """
     if isinstance(score, str):
         choice("score", score, SCORES)
         if outputs[0, :1].numel() < 2 and score != "steady":
-            raise ConfigError(f"score={score!r}: the network has one output per sample; use 'steady' and an error=.")
+            raise ConfigError(
+                f"score={score!r} compares the outputs of a sample, but the network has one output per sample. Use "
+                "score='steady' with an error."
+            )
     elif not callable(score):
         raise refuse("score", score, "a name or a function")
     rule = StopRule(score, whole("first", first, most=len(outputs)), outputs.shape[1], ())
@@ -281,7 +304,7 @@ def learned(
     for step in reversed(range(len(outputs) - 1)):
         lost = changed(outputs[step], outputs[-1]).to(scores)
         if lost.shape != later.shape or not ((lost >= 0) & (lost <= 1)).all():
-            raise ConfigError("changed: expected a function that gives one loss from 0 to 1 for each sample.")
+            raise ConfigError("changed: expected a function that returns one loss from 0 to 1 for each sample.")
         reached = torch.where(scores[step] > record[step], torch.maximum(lost, later), later)
         loss.append((scores[step], reached - later))
         later = reached

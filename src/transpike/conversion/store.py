@@ -42,8 +42,24 @@ LARGEST = 2**30
 def load(folder: Path | str) -> SpikingNetwork:
     """Read a network that `SpikingNetwork.save` wrote.
 
+    The network is on the CPU.
+
+    Args:
+        folder: the folder of the network.
+
     Raises:
         ModelError: The folder is missing or damaged, or holds something else.
+
+    Example:
+        >>> import tempfile, transpike
+        >>> images = torch.rand(64, 4)
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> snn = transpike.convert(ann, images)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     snn.save(folder)
+        ...     again = load(folder)
+        >>> torch.equal(again(images), snn(images))
+        True
     """
     source = Path(folder)
     with files.reading(source) as place:
@@ -106,7 +122,7 @@ def _build(network: files.Record, tensors: Mapping[str, Tensor]) -> SpikingNetwo
     snn = SpikingNetwork(graph, scheme, units, waits=waits, clipped=clipped, residuals=residuals)
     first = math.prod(graph[graph.outputs[0]].shape)
     if network.has("stop") and first < 2 and network.record("stop").content.get("score") != "steady":
-        raise network.wrong("stop.score: the network has one output per sample, which only 'steady' scores.")
+        raise network.wrong("stop.score: expected 'steady', because the network has one output per sample.")
     snn.stop = StopRule.read(network.record("stop"), snn.steps) if network.has("stop") else None
     for entry in network.records("ops"):
         name, found = entry.text("name"), entry.content.get("neuron")
@@ -134,7 +150,7 @@ def _read(entry: files.Record, tensors: Mapping[str, Tensor]) -> Op:
         return op
     function = Function.read(entry.record("function").content)
     if function.operands != len(inputs):
-        raise entry.wrong(f"{name} has {len(inputs)} inputs, its function {function.operands} operands.")
+        raise entry.wrong(f"{name} has {len(inputs)} inputs, but its function has {function.operands} operands.")
     if entry.content.get("tail") != tail(function):
         raise entry.wrong(
             f"{name}: tail={shown(entry.content.get('tail'))}: expected {tail(function)} for its function."

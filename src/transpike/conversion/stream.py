@@ -1,4 +1,4 @@
-"""What a spiking network says after each of its steps, and what can still change."""
+"""The outputs of a spiking network after each step, and how far they can still change."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ __all__ = ["Moment", "chunk", "chunks", "moments", "unstreamed"]
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What a network says after one of its steps.
+    """The outputs of a network after one step.
 
     Attributes:
-        step: 1 ... T, of the output.
-        latency: steps since the image's arrival, waits of the layers included.
-        outputs: decoded so far, in the network's own form, and divided by the share of a constant that has arrived so
-            far. After step T they equal the result of a call.
-        bound: for each value of the outputs, the most that all later spikes can change. It holds for every image. It
-            is infinite where no such bound is known, as behind a softmax.
+        step: the step of the output, 1 ... T.
+        latency: the number of steps since the image's arrival, including the waits of the layers.
+        outputs: the outputs [N, \\*] decoded so far, in the form of the network's own outputs. They are divided by the
+            share of a constant that has arrived so far, so that early outputs are not too small. After step T they
+            equal the result of a call.
+        bound: for each value of the outputs, the largest change that all later spikes can cause. It holds for every
+            image. It is infinite where no bound is known, for example after a softmax.
     """
 
     step: int
@@ -39,18 +40,18 @@ class Moment:
 
 
 def moments(snn: Network, x: Tensor) -> Iterator[Moment]:
-    """One moment after each of the output's steps; samples run in chunks, of which all keep their state.
+    """Yield one moment after each step of the output. Samples run in chunks, and every chunk keeps its state.
 
     Raises:
-        ConversionError: if the scheme does not stream.
+        ConversionError: The scheme does not stream.
     """
     pipelines = [Pipeline(snn, part) for part in chunks(snn, x)]
 
     def run() -> Iterator[Moment]:
         constants, most = known(snn), reach(snn)
         for step in range(1, len(snn.scheme.weights) + 1):
-            said = [pipeline.advance(step) for pipeline in pipelines]
-            whole = {name: torch.cat([part[name] for part in said]) for name in snn.graph.outputs}
+            outputs = [pipeline.advance(step) for pipeline in pipelines]
+            whole = {name: torch.cat([part[name] for part in outputs]) for name in snn.graph.outputs}
             parts = [_bounds(pipeline, step, constants, most) for pipeline in pipelines]
             bounds = {name: torch.cat([part[name] for part in parts]) for name in snn.graph.outputs}
             yield Moment(step, pipelines[0].latency(step), snn.graph.pack(whole), snn.graph.pack(bounds))
@@ -59,25 +60,29 @@ def moments(snn: Network, x: Tensor) -> Iterator[Moment]:
 
 
 def chunks(snn: Network, x: Tensor) -> tuple[Tensor, ...]:
-    """The samples in chunks, T times as large as those of a whole run: a piece has one step.
+    """Split the samples into chunks. They are T times as large as those of a whole run, because a piece has one step.
 
     Raises:
-        ConversionError: if the network cannot be read before its last step.
+        ConversionError: The network cannot be read before its last step.
     """
     return x.tensor_split(max(1, -(-len(x) // chunk(snn))))
 
 
 def chunk(snn: Network) -> int:
-    """Samples at a time, as in `chunks`."""
+    """Return the number of samples in a chunk, for `chunks`.
+
+    Raises:
+        ConversionError: The network cannot be read before its last step.
+    """
     if reason := unstreamed(snn):
-        raise ConversionError(f"{reason}. Call the network.")
+        raise ConversionError(f"{reason}. Call the network instead: snn(images).")
     return snn.chunk or max(ROWS, snn.default_chunk * len(snn.scheme.weights))
 
 
 def _bounds(
     pipeline: Pipeline, step: int, constants: Mapping[str, Tensor], most: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """By how much outputs can still change, by name."""
+    """Return how far outputs can still change, by name."""
     snn, scheme, found = pipeline.snn, pipeline.snn.scheme, {}
     for name in snn.graph.outputs:
         if name not in snn.readouts:
@@ -94,8 +99,10 @@ def _bounds(
 
 
 def unstreamed(snn: Network) -> str:
-    """Why a network cannot be read before its last step; empty where it can."""
+    """Return why a network cannot be read before its last step. The reason is empty if it can."""
     name = type(snn.scheme).__name__
     if not all(isinstance(neuron, SteppingNeuron) for neuron in snn.neurons.values()):
-        return f"{name} does not stream: its layers run over all steps at once"
-    return "" if ratio(snn.scheme) is not None else f"{name} does not stream: its steps' weights have no constant ratio"
+        return f"{name} does not stream: its layers compute all steps at once"
+    if ratio(snn.scheme) is None:
+        return f"{name} does not stream: the weights of its steps have no constant ratio"
+    return ""

@@ -151,7 +151,7 @@ class Tunable(SpikingNetwork):
         return torch.tensor(self.scheme.weights, device=self.device)
 
     def _change(self, op: Op, z: Sequence[Tensor]) -> Tensor:
-        """How much each step's input changes the function of the input so far: [T, N, \\*], in units of theta."""
+        """Return the change of the function of the input so far by each step's input, [T, N, \\*] in units of theta."""
         accumulated = [(each * _like(self._weights, each)).cumsum(0) for each in z]
         for each in accumulated:
             if each.requires_grad:  # a quotient without input has no derivative yet

@@ -1,4 +1,4 @@
-"""A network up to one of its modules, and the rest of it behind a spiking network that stands in for that part."""
+"""Cuts a network after one of its modules, so that the first part can spike and the rest can run as before."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Continued", "until"]
 
 
 def until(model: nn.Module, name: str) -> nn.Module:
-    """``model`` whose output is that of its module ``name``; it shares all its modules and weights with ``model``.
+    """Return ``model`` with the output of its module ``name`` as its output. Both share all modules and weights.
 
     Raises:
-        ConversionError: if it has no module of that name.
+        ConversionError: The model has no module of this name.
     """
     module = _module(model, name)
     part = copy.copy(model)
@@ -29,21 +29,23 @@ def until(model: nn.Module, name: str) -> nn.Module:
 
 
 def _cut(forward: Callable[..., object], module: nn.Module, name: str, x: Tensor) -> object:
-    """The module's output. All of the network is run, for an exception would leave torch.export's record of modules
-    broken; what the output does not need is left out of the program."""
+    """Return the module's output. The whole network runs, because an exception in torch.export would break its record
+    of modules. The exported program then leaves out what the output does not need."""
     found: list[object] = []
-    # a copy, for later operations may work in place
+    # A copy, because later operations may work in place.
     handle = module.register_forward_hook(lambda _, __, output: found.append(tree_map(_copied, output)))
     try:
         forward(x)
     except Exception:
-        if not found:  # what comes after the module need not run here
+        if not found:  # what follows the module need not run here
             raise
     finally:
         handle.remove()
     if len(found) != 1:
         times = "more than once" if found else "never"
-        raise ConversionError(f"until: the network calls its module {name!r} {times}; name another")
+        raise ConversionError(
+            f"until: the network calls its module {name!r} {times}. Name a module that it calls exactly once."
+        )
     return found[0]
 
 
@@ -55,7 +57,7 @@ def _module(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     modules.pop("", None)
     if name not in modules:
-        guess = near(name, list(modules), most=3) or f" Its first are: {', '.join(list(modules)[:8])}."
+        guess = near(name, list(modules), most=3) or f" Its first modules are: {', '.join(list(modules)[:8])}."
         raise ConversionError(f"until: {type(model).__name__} has no module {name!r}.{guess}")
     found: nn.Module = modules[name]
     return found
@@ -66,11 +68,12 @@ class Continued(nn.Module):
 
     Args:
         ann: the network.
-        snn: of ``transpike.convert(ann, images, until=name)``.
-        name: of the module.
+        snn: the result of ``transpike.convert(ann, images, until=name)``.
+        name: the name of the module.
 
     Raises:
-        ConversionError: if it has no module of that name.
+        ConversionError: The network has no module of this name, or a call finds that it runs the module more than
+            once.
 
     Example:
         >>> import torch, transpike
@@ -93,14 +96,17 @@ class Continued(nn.Module):
         _module(ann, name)
 
     def forward(self, x: Tensor) -> Any:
-        module, spoken = _module(self.ann, self.name), self.snn(x)
+        module, output = _module(self.ann, self.name), self.snn(x)
         calls: list[None] = []
 
         def answer(*_: object, **__: object) -> object:
             if calls:
-                raise ConversionError(f"until: the network calls its module {self.name!r} more than once")
+                raise ConversionError(
+                    f"until: the network calls its module {self.name!r} more than once. Name a module that it calls "
+                    "exactly once."
+                )
             calls.append(None)
-            return spoken
+            return output
 
         module.forward = answer
         try:

@@ -1,4 +1,4 @@
-"""How anything is carried through a network's graph: trains, pieces of them, or values."""
+"""Carries trains, pieces of trains, or values through a network's graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Network", "finished", "walk"]
 
 
 class Network(Protocol):
-    """What is run: see `transpike.conversion.network.SpikingNetwork`."""
+    """The parts of `transpike.conversion.network.SpikingNetwork` that a run needs."""
 
     graph: Graph
     scheme: Scheme
@@ -35,37 +35,37 @@ class Network(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of its weights."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
+        """The data type of its weights."""
 
     @property
     def course(self) -> Course:
-        """What trains go through."""
+        """The graph that trains go through; see `transpike.conversion.course`."""
 
     def inflow(self, op: Op, others: Sequence[Tensor], *, steps: slice = slice(None)) -> Inflow | None:
-        """What the kernel of a layer of the course does to its current, on all steps or on these."""
+        """Return the operation on the current that a layer's kernel computes itself, for all steps or for ``steps``."""
 
     @property
     def default_chunk(self) -> int:
-        """Samples of a whole run at a time."""
+        """The number of samples simulated at a time."""
 
     def tensors(self, op: Op) -> dict[str, Tensor]:
-        """Of one operation."""
+        """Return the tensors of one operation, by key."""
 
     def scaled(self, op: Op, x: Tensor) -> Tensor:
-        """Images in units of the input's theta."""
+        """Return images in units of the input's theta."""
 
     def encode(self, x: Tensor) -> Tracked:
-        """The input's train."""
+        """Return the input's train."""
 
     def current(self, op: Op, *inputs: Tensor, steps: slice = slice(None)) -> Tensor:
-        """One operation on all steps, or on these."""
+        """Return the result of one operation for all steps, or for ``steps``."""
 
     def fire(self, op: Op, inputs: Sequence[Tensor], *, final: bool) -> Tracked:
-        """The spikes of a layer of neurons over all steps."""
+        """Return the spikes of a layer of neurons over all steps."""
 
 
 def walk(
@@ -76,9 +76,15 @@ def walk(
     decode: Callable[[Op, Tensor], Tensor],
     course: Course | None = None,
 ) -> dict[str, Tensor]:
-    """Carry ``x`` through the graph: ``fire`` at the input and at neurons, decoded values at the end.
+    """Carry ``x`` through the graph, and return the decoded values by name.
 
-    Without a ``course`` every operation is one of its own.
+    Args:
+        snn: the network.
+        x: images [N, \\*].
+        fire: computes the result of the input and of each layer of neurons.
+        current: computes the result of each other operation.
+        decode: computes the decoded value of an operation from its result.
+        course: the graph to walk through. The default is the network's own graph, in which every operation is separate.
     """
     graph, plan = (course.graph, course.plan) if course else (snn.graph, snn.plan)
     currents: dict[str, Tensor] = {}
@@ -98,10 +104,10 @@ def walk(
 
 
 def finished(snn: Network, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs, from the decoded values: what is done to these needs no spikes."""
+    """Return the network's outputs by name: run the operations that follow the decoded values, without spikes."""
     values = dict(values)
     for op in snn.graph:
         if op.name not in snn.graph.spiking:
-            held = {key: t.float() if t.is_floating_point() else t for key, t in snn.tensors(op).items()}
-            values[op.name] = apply(op, held, *(values[name] for name in op.inputs))
+            tensors = {key: t.float() if t.is_floating_point() else t for key, t in snn.tensors(op).items()}
+            values[op.name] = apply(op, tensors, *(values[name] for name in op.inputs))
     return {name: values[name] for name in snn.graph.outputs}

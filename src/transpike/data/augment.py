@@ -28,7 +28,7 @@ _FARTHEST = 1024
 
 
 def augmentation(text: str, *, standard: Augment | None = None) -> Augment | None:
-    """The augmentation that ``text`` names: names joined by ``+``, applied in order, each with an optional number.
+    """Return the augmentation that ``text`` names: names joined by ``+``, in order, each with an optional number.
 
     ``none``; ``standard``, the set's own; a random ``shift`` by up to ``:1`` pixel; ``flip``, left to right for half of
     the images; ``autoaugment`` with the policy ``:cifar10``, ``:svhn`` or ``:imagenet``; ``randaugment`` with the
@@ -235,6 +235,6 @@ def random_flip(images: Tensor, *, generator: Generator) -> Tensor:
 
 
 def shift_and_flip(images: Tensor, generator: Generator, *, shift: int, flip: bool) -> Tensor:
-    """The standard augmentation: `random_shift` and, if mirror images keep their class, `random_flip`."""
+    """Apply the standard augmentation: `random_shift` and, if mirror images keep their class, `random_flip`."""
     images = random_shift(images, pixels=shift, generator=generator)
     return random_flip(images, generator=generator) if flip else images

@@ -51,7 +51,7 @@ def _unpack(name: str, source: EventSource, folder: Path) -> None:
     if not download.is_dir():
         raise DataError(
             f"{name}: nothing found in {folder}. Unpack the published archives there ({', '.join(source.archives)}), "
-            f"lay them into {download}, or name another folder with --root."
+            f"put them into {download}, or name another folder with --root."
         )
     if missing := [archive for archive in source.archives if not (download / archive).is_file()]:
         raise DataError(f"{name}: {', '.join(missing)} not found in {download}. Download them there, too.")

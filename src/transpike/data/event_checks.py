@@ -96,4 +96,4 @@ def _polarity(p: Integers) -> Integers:
         return (p > 0).astype(np.int64)
     values = np.unique(p)
     shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-    raise DataError(f"the polarity of events is 0 and 1, or -1 and 1, and here {shown}.")
+    raise DataError(f"the polarity of events must be 0 and 1, or -1 and 1, but here it is {shown}.")

@@ -85,7 +85,7 @@ def _class_files(place: Path, names: Sequence[str], suffix: str) -> list[Recordi
             f"unpacking was interrupted. {_AGAIN}"
         )
     if damaged := [path for name in names for path in files[name] if Path(path).stat().st_size == 0]:
-        raise DataError(f"{damaged[0]} is empty, as {len(damaged)} of the {suffix} files: damaged. {_AGAIN}")
+        raise DataError(f"{damaged[0]} is damaged: it is empty ({len(damaged)} such {suffix} files in all). {_AGAIN}")
     return [[Recording(path, label) for path in files[name]] for label, name in enumerate(names)]
 
 
@@ -121,7 +121,7 @@ def _labels_of(trial: str) -> str:
 
 
 def _gestures(trial: Path) -> Recordings:
-    """The recordings of one trial. Each row of its labels is a class from 1 to 11 and a window of microseconds."""
+    """Return the recordings of a trial. Each row of its labels is a class from 1 to 11 and a window of microseconds."""
     # Only the ends of each packet are read, because all trials together have three gigabytes.
     packets = [(packet.start, packet.stop, *_times(packet, [0, -1])) for packet in _packets(trial)]
     starts, stops, firsts, lasts = np.array(packets, np.int64).reshape(-1, 4).T
@@ -150,7 +150,7 @@ def _read_nmnist(recording: Recording) -> Events:
     """Read five bytes for each event: x, y, then one bit of polarity and 23 of microseconds."""
     data = _file(recording.path)
     if len(data) % 5:
-        raise _damaged(recording.path, len(data) // 5 * 5, f"{len(data) % 5} bytes are left, an event has 5")
+        raise _damaged(recording.path, len(data) // 5 * 5, f"{len(data) % 5} bytes are left, but an event has 5")
     x, y, high, middle, low = data.reshape(-1, 5).T.astype(np.int64)
     return _on_sensor(recording.path, Events(x, y, high >> 7, (high & 0x7F) << 16 | middle << 8 | low), 34)
 
@@ -163,7 +163,7 @@ def _read_cifar10_dvs(recording: Recording) -> Events:
     while content.startswith(b"#", start):
         start = content.find(b"\n", start) + 1 or len(content)
     if rest := (len(content) - start) % 8:
-        raise _damaged(recording.path, len(content) - rest, f"{rest} bytes are left, an event has 8")
+        raise _damaged(recording.path, len(content) - rest, f"{rest} bytes are left, but an event has 8")
     address, t = np.frombuffer(content, ">u4", offset=start).reshape(-1, 2).T.astype(np.int64)
     # The camera has 15 address bits and a 16th for synchronisation. Higher bits stay in the coordinates. If one is set,
     # the file is damaged, and the event lies off the sensor. The axes are turned as in SpikingJelly.
@@ -229,7 +229,7 @@ def _file(path: str | Path, *, mapped: bool = False) -> NDArray[np.uint8]:
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):
-            raise DataError(f"{path} is no regular file. {_AGAIN}")
+            raise DataError(f"{path} is not a regular file. {_AGAIN}")
         if about.st_size > _LARGEST:
             raise DataError(f"{path} has {about.st_size} bytes, more than any published recording. {_AGAIN}")
         return np.asarray(np.memmap(path, np.uint8, mode="r")) if mapped else np.fromfile(path, np.uint8)

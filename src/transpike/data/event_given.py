@@ -53,12 +53,14 @@ def event_sets(
             The first training item is read at once, and the others when they are needed.
         ConfigError: The sets are not map-style or have no class names, or ``loading`` has impossible values.
 
-    >>> from torch.utils.data import TensorDataset
-    >>> blinks = TensorDataset(torch.ones(20, 4, 2, 8, 8), torch.arange(20) % 2)
-    >>> sets = event_sets(blinks, blinks, name="blinks", class_names=["left", "right"], loading=Loading(batch_size=5))
-    >>> frames, labels = next(iter(sets.test))
-    >>> frames.shape, labels, sets.steps, len(sets.validation.dataset)
-    (torch.Size([4, 5, 2, 8, 8]), tensor([0, 1, 0, 1, 0]), 4, 2)
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> blinks = TensorDataset(torch.ones(20, 4, 2, 8, 8), torch.arange(20) % 2)
+        >>> loading = Loading(batch_size=5)
+        >>> sets = event_sets(blinks, blinks, name="blinks", class_names=["left", "right"], loading=loading)
+        >>> frames, labels = next(iter(sets.test))
+        >>> frames.shape, labels, sets.steps, len(sets.validation.dataset)
+        (torch.Size([4, 5, 2, 8, 8]), tensor([0, 1, 0, 1, 0]), 4, 2)
     """
     whole("shift", shift, least=0)
     augmenting = event_augmentation(loading, shift=shift, flip=flip)

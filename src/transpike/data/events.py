@@ -97,14 +97,16 @@ def load_events(
             faulty recording is found when it is read.
         ConfigError: ``steps``, ``split_by`` or ``loading`` have impossible values.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     for path in [Path(root, "NMNIST", part, digit) for part in ("Train", "Test") for digit in "0123456789"]:
-    ...         path.mkdir(parents=True)
-    ...         _ = (path / "00001.bin").write_bytes(bytes([3, 5, 0x80, 0, 1]) * 8)  # x, y, ON, microseconds
-    ...     frames, labels = next(iter(load_events("nmnist", steps=4, root=root, loading=Loading(batch_size=2)).test))
-    >>> frames.shape, frames[:, 0, 1, 5, 3], labels
-    (torch.Size([4, 2, 2, 34, 34]), tensor([2., 2., 2., 2.]), tensor([0, 1]))
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for path in [Path(root, "NMNIST", part, digit) for part in ("Train", "Test") for digit in "0123456789"]:
+        ...         path.mkdir(parents=True)
+        ...         _ = (path / "00001.bin").write_bytes(bytes([3, 5, 0x80, 0, 1]) * 8)  # x, y, ON, microseconds
+        ...     sets = load_events("nmnist", steps=4, root=root, loading=Loading(batch_size=2))
+        ...     frames, labels = next(iter(sets.test))
+        >>> frames.shape, frames[:, 0, 1, 5, 3], labels
+        (torch.Size([4, 2, 2, 34, 34]), tensor([2., 2., 2., 2.]), tensor([0, 1]))
     """
     if name not in EVENT_SOURCES:
         guess = near(name, EVENT_SOURCES, most=3) or f" Known: {', '.join(EVENT_SOURCES)}."

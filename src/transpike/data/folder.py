@@ -62,7 +62,7 @@ def list_images(folder: Path) -> dict[str, list[str]]:
         raise DataError(f"{folder} does not exist: a folder set has train/ and val/, each with one folder per class.")
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
-        raise DataError(f"{folder} holds no class folders: lay each class's images into a folder of its own.")
+        raise DataError(f"{folder} holds no class folders: put the images of each class into a separate folder.")
     images = {path.name: sorted(_image_files(path)) for path in classes}
     empty = [name for name, files in images.items() if not files]
     if empty:
@@ -92,7 +92,9 @@ def class_names(folders: Sequence[str], outputs: int | None) -> tuple[str, ...]:
     synsets = tuple(ImageNetInfo().label_names())
     foreign = sorted(set(folders) - set(synsets))
     if foreign:
-        raise DataError(f"{', '.join(foreign[:5])}: not among ImageNet's 1000 classes, which the network tells apart.")
+        raise DataError(
+            f"{', '.join(foreign[:5])}: not among ImageNet's 1000 classes, which the network distinguishes."
+        )
     return synsets
 
 

@@ -50,9 +50,9 @@ def read_image(path: str) -> Image.Image:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} is no regular file, and cannot be an image. Remove it.")
+            raise DataError(f"{path} is not a regular file, so it cannot be an image. Remove it.")
         if status.st_size > LARGEST:
-            raise DataError(f"{path} has {status.st_size:,} bytes, more than any image that is read. Remove it.")
+            raise DataError(f"{path} has {status.st_size:,} bytes, more than transpike reads of an image. Remove it.")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", message="Palette images with Transparency")
@@ -63,7 +63,7 @@ def read_image(path: str) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{path} promises more pixels than are read ({error}). Make it smaller, or remove it."
+            f"{path} declares more pixels than transpike reads ({error}). Make it smaller, or remove it."
         ) from error
     except Exception as error:  # a decoder may raise anything for a damaged file
         why = f"{error}" or type(error).__name__
@@ -71,7 +71,7 @@ def read_image(path: str) -> Image.Image:
 
 
 def _grey(image: Image.Image, path: str) -> NDArray[np.uint8] | None:
-    """An image of one channel with more than 8 bits as 8 bits. None for others, which Pillow converts correctly."""
+    """Return an image of one channel and more than 8 bits as 8 bits. None for others, which Pillow converts."""
     if not image.mode.startswith(("I", "F")):
         return None
     values = np.asarray(image)
@@ -98,7 +98,7 @@ def _top(image: Image.Image, path: str) -> int:
     # Pillow returns a PGM file's numbers, and in some versions a PNG file's, as 32 bits, but scaled to 16.
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise DataError(
-            f"{path} has whole numbers of {bits or 32} bits that have a sign, or are too large to say which of them is "
+            f"{path} has whole numbers of {bits or 32} bits, with a sign or so large that it is unknown which is "
             "white. Save it with 8 or 16 bits and without a sign, or write the tag MaxSampleValue."
         )
     return 65535

@@ -148,7 +148,7 @@ class ImageSets:
     root: Path | None = None
 
     def calibration(self, images: int = 512) -> DataLoader[Any]:
-        """A loader of ``images`` training images without augmentation, in a seeded order, equal in all processes."""
+        """Return a loader of training images without augmentation, in a seeded order that is equal in all processes."""
         chosen = _shuffled(len(self.plain), self.loading.seed)[: whole("images", images)]
         return _loader(Subset(self.plain, chosen), self.loading)
 
@@ -218,7 +218,10 @@ def _folder_sets(root: Path, loading: Loading) -> ImageSets:
     mean, std = _statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), loading)
     train, val = list_images(root / "train"), list_images(root / "val")
     if strange := sorted(set(val) - set(train)):
-        raise DataError(f"{root / 'val'} has classes that train/ lacks: {', '.join(strange[:5])}.")
+        raise DataError(
+            f"{root / 'val'} has classes that train/ lacks: {', '.join(strange[:5])}. Add them there, or remove them "
+            "here."
+        )
     names = class_names(list(train), loading.outputs)
     label = {name: index for index, name in enumerate(names)}
     samples, tests = ([(file, label[name]) for name in part for file in part[name]] for part in (train, val))
@@ -326,6 +329,6 @@ def _statistics(
     if any(len(values) != len(mean) for values in chosen):
         raise ConfigError(
             f"loading.mean and loading.std need {len(mean)} values, one per channel: got {loading.mean}, {loading.std}."
-            " A run hands on those of its own images: give --data like them."
+            " If they come from a run, the images of --data need as many channels as those of the run."
         )
     return chosen

@@ -76,12 +76,12 @@ def _torchvision(kind: str, folder: str, files: tuple[str, ...]) -> Callable[[Pa
         missing = [name for name in files if not (root / folder / name).is_file()]
         if missing and not download:
             raise DataError(
-                f"{kind}: {', '.join(missing)} not found in {root / folder}. Lay the published files there, name "
+                f"{kind}: {', '.join(missing)} not found in {root / folder}. Put the published files there, name "
                 "another folder with --root, or pass --download."
             )
         for path in (root / folder / name for name in files if name not in missing):
             if (size := path.stat().st_size) > LARGEST:
-                raise DataError(f"{kind}: {path} has {size:,} bytes, and no published file has {LARGEST:,}. {_AGAIN}")
+                raise DataError(f"{kind}: {path} has {size:,} bytes, more than any published file. {_AGAIN}")
         try:
             train, test = (
                 getattr(datasets, kind)(os.fspath(root), train=part, download=download) for part in (True, False)

@@ -19,7 +19,7 @@ Transform = Callable[[Any], Tensor]
 def training_transform(
     size: int, mean: Sequence[float], std: Sequence[float], *, interpolation: str, augment: Augment | None = None
 ) -> Transform:
-    """A random resized crop to ``[3, size, size]`` with mirroring, with torchvision's usual scales and shapes."""
+    """Return a random resized crop to ``[3, size, size]``, mirrored at random, with torchvision's scales and shapes."""
     from torchvision import transforms as T
 
     crop = T.RandomResizedCrop(size, interpolation=T.InterpolationMode(interpolation))
@@ -35,7 +35,7 @@ def evaluation_transform(
     interpolation: str,
     augment: Augment | None = None,
 ) -> Transform:
-    """A transform that resizes the shorter side to ``size / crop`` and crops ``[3, size, size]`` at the centre."""
+    """Return a transform that resizes the shorter side to ``size / crop``, then crops ``[3, size, size]`` centrally."""
     from torchvision import transforms as T
 
     resize = T.Resize(round(size / crop), interpolation=T.InterpolationMode(interpolation))

@@ -69,7 +69,7 @@ class Adapter(nn.Module):
     Shapes: student [T, N, C, H, W] or [N, C, H, W] and teacher [N, C', H', W'] -> both [N, C', *size], in float32.
 
     Raises:
-        DataError: on call, for maps of another rank, with other channels, smaller than the grid, or of no images.
+        DataError: On call: maps have another rank or other channels, are smaller than the grid, or have no images.
 
     Example:
         >>> student, teacher = Adapter(4, 6)(torch.rand(2, 3, 4, 8, 8), torch.rand(3, 6, 4, 4), size=(4, 4))

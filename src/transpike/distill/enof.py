@@ -16,7 +16,7 @@ __all__ = ["EnOFDistillation", "read_by_teacher"]
 
 
 def read_by_teacher(student: Tensor, teacher: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
-    """What a teacher's last layer, z = W f + b, makes of a student's features: [N, classes].
+    """Return the output of a teacher's last layer, z = W f + b, for a student's features: [N, classes].
 
     z_s = z_t + W (f_s - f_t), for which b need not be known.
 
@@ -26,10 +26,11 @@ def read_by_teacher(student: Tensor, teacher: Tensor, logits: Tensor, weight: Te
         logits: z_t, what it says, [N, classes].
         weight: W, [classes, C].
 
-    >>> import torch
-    >>> layer, own, other = nn.Linear(3, 2), torch.rand(4, 3), torch.rand(4, 3)
-    >>> torch.allclose(read_by_teacher(own, other, layer(other), layer.weight), layer(own), atol=1e-6)
-    True
+    Example:
+        >>> import torch
+        >>> layer, own, other = nn.Linear(3, 2), torch.rand(4, 3), torch.rand(4, 3)
+        >>> torch.allclose(read_by_teacher(own, other, layer(other), layer.weight), layer(own), atol=1e-6)
+        True
     """
     return logits + (student - teacher) @ weight.T
 
@@ -52,20 +53,21 @@ class EnOFDistillation(HeadMethod):
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd" and "alignment".
 
     Raises:
-        ConfigError: without stages, for a temperature that is not above 0, and weights below 0.
-        ModelError: for a head that does not fit the teacher's maps.
-        DataError: on call, without a head.
+        ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
+        ModelError: The head does not fit the teacher's maps.
+        DataError: On call: there is no head.
 
     Source: Guo et al., "EnOF-SNN: Training Accurate Spiking Neural Networks via Enhancing the Output Feature", NeurIPS
     2024, its abstract and the authors' answers in its review.
 
-    >>> import torch
-    >>> method = EnOFDistillation([Stage("a", "b", 4, 4, (8, 8), (4, 4))])
-    >>> method.see_head(torch.rand(10, 4))
-    >>> logits = torch.zeros(3, 10)
-    >>> terms = method(logits, logits, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 4, 4, 4)})
-    >>> {name: term.item() for name, term in terms.items()}
-    {'alignment': 0.0}
+    Example:
+        >>> import torch
+        >>> method = EnOFDistillation([Stage("a", "b", 4, 4, (8, 8), (4, 4))])
+        >>> method.see_head(torch.rand(10, 4))
+        >>> logits = torch.zeros(3, 10)
+        >>> terms = method(logits, logits, {"a": torch.ones(2, 3, 4, 8, 8)}, {"b": torch.ones(3, 4, 4, 4)})
+        >>> {name: term.item() for name, term in terms.items()}
+        {'alignment': 0.0}
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class EnOFDistillation(HeadMethod):
     def compare(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         [stage] = self.stages
         if self.head is None:
-            raise DataError("enof: give the weights of the teacher's last layer first, by see_head.")
+            raise DataError("enof: call see_head first, with the weights of the teacher's last layer.")
         own, other = (maps.mean((-2, -1)) for maps in stage_maps(stage, student, teacher))
         logits = self.logits.to(other.dtype)
         said = read_by_teacher(self.projection(own), other, logits, self.head.to(other.dtype))

@@ -78,11 +78,11 @@ class FeatureMethod(Method):
         temperature: the temperature of logits KD.
         weights: the weights of the terms of features, by name.
 
-    Shapes: as `Method`.
+    Shapes: As for `Method`.
 
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.
-        DataError: on call, for maps that do not fit their stages, and for batches with too few images.
+        DataError: On call: maps do not fit their stages, or a batch has too few images.
     """
 
     needs = frozenset({"features"})
@@ -93,7 +93,8 @@ class FeatureMethod(Method):
         if any(weights.values()) and not stages:
             values = ", ".join(f"{name}={weight}" for name, weight in weights.items())
             raise ConfigError(
-                f"{values}: distillation of features needs stages, pairs of taps; a weight of 0 leaves them out."
+                f"{values}: to compare features, the method needs stages (pairs of taps). Give taps, or set the "
+                "weights to 0."
             )
 
     def answer(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> dict[str, Tensor]:

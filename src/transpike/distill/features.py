@@ -219,7 +219,7 @@ class BKDSNNDistillation(FeatureMethod):
         rescale: multiply the teacher's maps or vector by the largest value of the student's projected maps, and divide
             them by their own largest value. This is left out if either is not above 0. The result gets no gradient.
 
-    Shapes: as `LaSNNDistillation`; target: class indices [N] or probabilities [N, classes] -> weighted scalars
+    Shapes: As for `LaSNNDistillation`; target: class indices [N] or probabilities [N, classes] -> weighted scalars
     "weighted_logits" and "features".
 
     Raises:
@@ -294,7 +294,7 @@ class SAKDDistillation(FeatureMethod):
         beta: weight of the features.
         temperature: the temperature of logits KD.
 
-    Shapes: as `LaSNNDistillation` -> weighted scalars "kd" and "features".
+    Shapes: As for `LaSNNDistillation` -> weighted scalars "kd" and "features".
 
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, or a weight is below 0.

@@ -138,10 +138,12 @@ class FitNetDistillation(FeatureMethod):
 
     Shapes and errors: as `FeatureMethod` -> weighted scalar "hint".
 
-    >>> method = FitNetDistillation([Stage("a", "b", 4, 4, (8, 8), (4, 4))])
-    >>> logits = torch.zeros(3, 10)
-    >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, {"b": torch.full((3, 4, 4, 4), 2.0)})["hint"].item()
-    4.0
+    Example:
+        >>> method = FitNetDistillation([Stage("a", "b", 4, 4, (8, 8), (4, 4))])
+        >>> logits = torch.zeros(3, 10)
+        >>> teacher = {"b": torch.full((3, 4, 4, 4), 2.0)}
+        >>> method(logits, logits, {"a": torch.zeros(2, 3, 4, 8, 8)}, teacher)["hint"].item()
+        4.0
     """
 
     def __init__(

@@ -87,7 +87,7 @@ def pair_taps(
 
 
 def _stage_ends(children: Mapping[str, nn.Module]) -> list[str]:
-    """The last child before each change of resolution and the last of all except a pooling; four if none changes."""
+    """Return the last child before each change of resolution and the last but a pooling; four if none changes."""
     names = [name for name, child in children.items() if not isinstance(child, nn.Identity)]
     if isinstance(children[names[-1]], POOLS):
         names.pop()

@@ -45,7 +45,7 @@ class Method(nn.Module):
 
     Raises:
         ConfigError: The temperature is not above 0, or a weight is below 0.
-        DataError: on call, for batches with too few images.
+        DataError: On call: the batch has too few images.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()

@@ -122,7 +122,7 @@ def check_method(method: str, settings: Mapping[str, object], *, batch: int | No
         batch: the number of images in a batch.
 
     Raises:
-        ConfigError: as `create_method`, and if batches are too small for training with the method.
+        ConfigError: As for `create_method`, or batches are too small for training with the method.
 
     Example:
         >>> check_method("rkd", {"distance": -1.0})

@@ -129,7 +129,7 @@ class OFADistillation(Method):
     Raises:
         ConfigError: There are no stages, the temperature is not above 0, a weight is below 0, or there is less than one
             class. On call: the logits have more classes than ``classes``.
-        DataError: on call, for maps that do not fit their stages, and for batches of one image in training.
+        DataError: On call: maps do not fit their stages, or a training batch has one image.
 
     Example:
         >>> method = OFADistillation([Stage("a", "b", 4, 6, (8, 8), (4, 4))], gamma=1.0)
@@ -154,9 +154,11 @@ class OFADistillation(Method):
     ) -> None:
         super().__init__(stages if beta else (), alpha=alpha, beta=beta, gamma=gamma, temperature=temperature)
         if beta and not stages:
-            raise ConfigError(f"beta={beta}: the exits of OFA need stages, pairs of taps.")
+            raise ConfigError(
+                f"beta={beta}: the exits of OFA need stages (pairs of taps). Give taps, or set beta to 0."
+            )
         if classes < 1:
-            raise ConfigError(f"classes={classes}: an exit has 1 or more.")
+            raise ConfigError(f"classes={classes}: expected at least 1.")
         self.classes = classes
         width = max((max(stage.student_channels, stage.teacher_channels) for stage in self.stages[-1:]), default=1)
         self.exits = nn.ModuleList(
@@ -183,7 +185,7 @@ class OFADistillation(Method):
             terms["logits"] = alpha * loss(student_logits)
         if beta := self.weights["beta"]:
             if classes > self.classes:
-                raise ConfigError(f"classes={self.classes}: the logits have {classes}; give the exits as many.")
+                raise ConfigError(f"classes={self.classes}: the logits have {classes} classes. Set classes={classes}.")
             with torch.autocast(student_logits.device.type, enabled=False):
                 losses = [
                     loss(leave(student_maps(stage, student_features))[:, :classes])

@@ -33,9 +33,10 @@ def hierarchical_distance(student: Tensor, teacher: Tensor, *, sizes: Sequence[i
         teacher: [N, C, H, W].
         sizes: the smaller grids.
 
-    >>> maps = torch.tensor([1.0, -1.0]).repeat(2).view(1, 1, 2, 2)  # of mean 0: only the first of two levels differs
-    >>> round(hierarchical_distance(maps, torch.zeros(1, 1, 2, 2)).item(), 4)
-    0.6667
+    Example:
+        >>> maps = torch.tensor([1.0, -1.0]).repeat(2).view(1, 1, 2, 2)  # mean 0: only the first level of two differs
+        >>> round(hierarchical_distance(maps, torch.zeros(1, 1, 2, 2)).item(), 4)
+        0.6667
     """
     student, teacher = feature_pair(student, teacher)
     smaller = [size for size in sizes if size < min(student.shape[-2:])]

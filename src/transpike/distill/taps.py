@@ -152,8 +152,8 @@ class Taps:
             self._changing.add(name)
             if record.copy is None:
                 raise ModelError(
-                    f"the network changed in place what its module {name!r} gave, which it did not do in an earlier "
-                    "pass: run it again, or tap another module."
+                    f"the network changed the output of its module {name!r} in place, but not in an earlier pass. Run "
+                    "it again, or tap another module."
                 )
         elif record.versions is not None:
             self._steady.add((name, self.modules[name].training))

@@ -150,7 +150,7 @@ class Work:
         return fit(model, loaders, training, folder=RunFolder(place), encode=encode, resume=resume)
 
     def _sets(self, stage: str) -> ImageSets:
-        """The images, in batches of the stage."""
+        """Return the images in batches of the stage's size."""
         options, sets = self.options, self.data.sets
         size = options.pretraining.batch_size if stage == "ann" else None
         if size is None:

@@ -124,7 +124,7 @@ def _check_start(options: Learning) -> None:
         raise ConfigError("start: it sets the weights; omit --weights.")
     if options.learner not in TWINS:
         raise ModelError(
-            f"start: {options.learner} is no spiking twin of an artificial network. There is {listed(TWINS)}. For a "
+            f"start: {options.learner} does not have the same layers as an ANN here. Use {listed(TWINS)}. For a "
             "network whose layers have the same names, --weights takes the weights alone."
         )
     if options.data in EVENT_SOURCES:

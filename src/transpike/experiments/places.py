@@ -26,10 +26,10 @@ NETWORKS = [
 
 
 def check_network(name: str) -> None:
-    """Of ``transpike convert``, ``compare`` and ``analyze``: a network's name, a folder or a file; or several.
+    """Check the network of ``transpike convert``, ``compare`` or ``analyze``: a name, a folder, a file, or several.
 
     Raises:
-        ModelError: if it cannot be any of them.
+        ModelError: It cannot be any of them.
     """
     if name in NETWORKS or name.startswith(OTHERS) or name.lower().endswith(FILES) or set(name) & set(",[]"):
         return

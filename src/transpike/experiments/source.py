@@ -61,7 +61,7 @@ class Data:
         """Load the images, or so many frames of events.
 
         Raises:
-            TranspikeError: as `load_images` and `load_events`.
+            TranspikeError: As for `load_images` and `load_events`.
         """
         name, root, loading = self.name or "", self.root or Path("data"), self.loading or Loading()
         if name in EVENT_SOURCES:
@@ -94,7 +94,7 @@ class Source:
         """Return the source unchanged, if it has weights.
 
         Raises:
-            ModelError: as `check_beside`; or a network by name has no weights. The message names the option for them
+            ModelError: As for `check_beside`; or a named network has no weights. The message names the option for them
                 and their purpose.
         """
         check_beside(self.network)

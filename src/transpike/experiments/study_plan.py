@@ -221,7 +221,7 @@ def _parsed(verb: str, options: Arguments, where: str) -> Verb:
 
 
 def _changed(options: Any) -> Arguments:
-    """The options that differ from the defaults. So later additions to a command leave a study's runs unchanged."""
+    """Return the options that differ from the defaults. Later additions to a command leave a study's runs as is."""
     record: Arguments = {}
     for one in fields(options):
         value = getattr(options, one.name)
@@ -295,12 +295,12 @@ def _seeds(value: object) -> list[int]:
         return list(range(whole("seeds", value, most=1000)))
     seeds = [checked_seed(seed) for seed in value]
     if not seeds or len(set(seeds)) < len(seeds):
-        raise refuse("seeds", value, "how many, or a list of seeds without any twice")
+        raise refuse("seeds", value, "a number of seeds, or a list of different seeds")
     return seeds
 
 
 def _kind(options: Verb) -> str:
-    """What a run's folder is called, beside what tells its options from others."""
+    """Return the part of a folder's name that says what kind of run it holds."""
     if isinstance(options, Distill):
         return options.method
     return f"hybrid {options.encoder}" if isinstance(options, Hybrid) else options.model

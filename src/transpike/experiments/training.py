@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["check_outputs", "finish", "make_student"]
 
 CALIBRATION = 128
-"""Training images that set the thresholds of a network which starts from its artificial twin."""
+"""The number of training images that set the thresholds, if a network starts from the ANN with the same layers."""
 
 
 def check_outputs(sets: Sets) -> None:
@@ -50,8 +50,8 @@ def make_student(options: Learning, sets: Sets) -> nn.Module:
     """Return the network with its first weights: the seed determines them, or `Learning.start` gives them.
 
     Raises:
-        ConfigError: as `check_outputs`.
-        ModelError: as `create_model` and `start_from`.
+        ConfigError: As for `check_outputs`.
+        ModelError: As for `create_model` and `start_from`.
     """
     check_outputs(sets)
     torch.manual_seed(options.seed)
@@ -104,7 +104,7 @@ def _test(options: Learning, sets: Sets, model: nn.Module) -> Evaluation:
 
 
 def _thresholds(model: nn.Module) -> Arguments:
-    """What a network takes to have the thresholds of another."""
+    """Return the argument that gives a new network these thresholds."""
     return {"v_threshold": [node.v_threshold for node in model.modules() if hasattr(node, "v_threshold")]}
 
 

@@ -41,7 +41,8 @@ class Answers:
         for node in self._tail:
             if node.kind == "call" and (missing := unsupported(node)):
                 raise ModelError(
-                    f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it"
+                    f"{node.name}: the NumPy runner does not have the operator {missing[0]!r}. Export the network to "
+                    "ONNX, which may have it."
                 )
         self._after = {n.name: linear.make(n, bundle) for n in self._tail if n.kind != "call"}
         self._sums: dict[str, Array] = {}

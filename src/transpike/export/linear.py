@@ -1,8 +1,8 @@
-"""What stands between neurons, in NumPy: linear operations on the currents of one step, weighted ones event by event.
+"""The linear operations between neurons, in NumPy, one step at a time. Operations with weights run event by event.
 
-A convolution adds its events one after the other, place by place and in each place channel by channel, and then its
-bias. Each sum is rounded to the type of the network: so do PyTorch's kernels for CPUs with AVX-512, where they take all
-inputs in one pass. Other sums are taken in double precision and rounded once.
+A convolution adds its events one after the other: place by place, and at each place channel by channel. Then it adds
+its bias. Each sum is rounded to the data type of the network. PyTorch's kernels for CPUs with AVX-512 do the same, if
+they read all inputs in one pass. Other sums are computed in double precision and rounded once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from transpike.export.bundle import Array, Bundle, Node, whole_numbers
 __all__ = ["Layer", "make"]
 
 Layer = Callable[[int, Sequence[Array]], "tuple[Array, int]"]
-"""Step of its own clock and inputs [1, \\*], to the result [1, \\*] and the number of synaptic additions."""
+"""A function of the step and the inputs [1, \\*]. It returns the result [1, \\*] and the number of added weights."""
 
 
 def make(node: Node, bundle: Bundle) -> Layer:
-    """An operation that does not fire.
+    """Return the function for an operation that does not fire.
 
     Raises:
-        ModelError: if the runner has none of this kind.
+        ModelError: The runner lacks this kind of operation.
     """
     if node.kind in _WEIGHTED:
         return _WEIGHTED[node.kind](node, bundle)
@@ -36,7 +36,7 @@ def make(node: Node, bundle: Bundle) -> Layer:
     if node.kind == "resample":
         return _simple(node, bundle, _resample(node))
     if node.kind not in _MOVES:
-        raise ModelError(f"{node.name}: the NumPy runner has no operation of kind {node.kind!r}")
+        raise ModelError(f"{node.name}: the NumPy runner does not have operations of kind {node.kind!r}")
     return _simple(node, bundle, _MOVES[node.kind])
 
 
@@ -60,7 +60,7 @@ def _simple(node: Node, bundle: Bundle, run: Callable[..., Array]) -> Layer:
 
 
 def _factors(node: Node, bundle: Bundle) -> list[Any]:
-    """By what each input is multiplied: its gain; of whole numbers, what takes it to the result's exponent."""
+    """Return the factor of each input: its gain. For whole numbers it also changes the exponent to the result's."""
     gains: list[Any] = list(_gains(node))
     if "scale" in node.tensors:
         gains = [gain * node.tensors["scale"] for gain in gains]
@@ -78,7 +78,7 @@ def _gains(node: Node) -> tuple[float, ...]:
 
 
 def _share(bundle: Bundle, step: int) -> float:
-    """By what a saved constant is multiplied at a step: it is divided already where it enters in equal shares."""
+    """Return the factor of a saved constant at a step. A constant that enters in equal shares is saved as one share."""
     return 1.0 if len(set(bundle.entry)) == 1 else bundle.entry[step]
 
 
@@ -104,12 +104,16 @@ def _wide(x: Array) -> Array:
 
 
 def _average(x: Array, axes: Any, *, keepdims: bool = True) -> Array:
-    """Of whole numbers the sum: the division stands in the factor."""
+    """Return the mean, but for whole numbers the sum: their factor contains the division."""
     return x.sum(axes, keepdims=keepdims) if x.dtype.kind == "i" else _wide(x).mean(axes, keepdims=keepdims)
 
 
 def _resample(node: Node) -> Callable[..., Array]:
-    """Averages over windows, and padding; interpolation is refused by name."""
+    """Return the function for an average over windows or for padding.
+
+    Raises:
+        ModelError: It is another operator, such as an interpolation.
+    """
     name, args = str(node.args["operator"]), node.args["args"]
     if name.startswith("adaptive_avg_pool"):
         return lambda node, x: _adaptive(x, args[0])
@@ -118,11 +122,14 @@ def _resample(node: Node) -> Callable[..., Array]:
     if name in ("pad.default", "constant_pad_nd.default") and not any(a for a in args[1:] if a != "constant"):
         pairs = [(a, b) for a, b in zip(args[0][::2], args[0][1::2], strict=True)][::-1]
         return lambda node, x: np.pad(x, [(0, 0)] * (x.ndim - len(pairs)) + pairs)
-    raise ModelError(f"{node.name}: the NumPy runner has no operator {name!r}; ONNX may: export to it")
+    raise ModelError(
+        f"{node.name}: the NumPy runner does not have the operator {name!r}. Export the network to ONNX, "
+        "which may have it."
+    )
 
 
 def _adaptive(x: Array, sizes: Sequence[int]) -> Array:
-    """Window i of n over a length: from floor(i length / n) to ceil((i + 1) length / n)."""
+    """Average over n windows of an axis. Window i reaches from floor(i length / n) to ceil((i + 1) length / n)."""
     found = _wide(x)
     for axis, n in zip(range(x.ndim - len(sizes), x.ndim), sizes, strict=True):
         length = x.shape[axis]
@@ -136,7 +143,10 @@ def _averages(node: Node, x: Array, dims: int, args: Sequence[Any]) -> Array:
     every: list[Any] = [*args, *([], 0, False, True, None)[len(args) - 1 :]]
     kernel, stride, padding, ceil, count, divisor = every
     if ceil or divisor or (not count and np.any(padding)):
-        raise ModelError(f"{node.name}: the NumPy runner averages whole windows, zeros of the padding included, only")
+        raise ModelError(
+            f"{node.name}: the NumPy runner only averages over whole windows, including the zeros of the padding. Pool "
+            "without ceil_mode and divisor_override, and with count_include_pad; or export the network to ONNX."
+        )
     found = _wide(x)
     for k, axis in enumerate(range(x.ndim - dims, x.ndim)):
         size, pad = (v if isinstance(v, int) else v[k % len(v)] for v in (kernel, padding))
@@ -153,7 +163,7 @@ def _averages(node: Node, x: Array, dims: int, args: Sequence[Any]) -> Array:
 
 
 class _Weighted:
-    """Adds the weights of each event's synapses to a current that starts at the bias."""
+    """An operation with weights: the current is the bias plus the weights of each event's synapses."""
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
         self.node, self._bundle = node, bundle
@@ -176,11 +186,11 @@ class _Weighted:
         return current.reshape(1, *self.node.shape).astype(self._kind), additions
 
     def spread(self, bias: Array) -> Array:
-        """The bias as it is added to what `add` gives."""
+        """Return the bias in a shape that broadcasts against the result of `add`."""
         return bias
 
     def add(self, events: Array, digits: Array) -> tuple[Array, int]:
-        """The sum of the events' weights, and how many were added."""
+        """Return the sum of the events' weights, and how many weights were added."""
         raise NotImplementedError
 
 
@@ -193,7 +203,7 @@ class _Linear(_Weighted):
 
 
 class _Contraction(_Weighted):
-    """Any other sum of products with weights: by its equation, without counting single events."""
+    """Any other sum of products with weights. It is computed as a whole, so each event counts as one addition."""
 
     def __call__(self, step: int, inputs: Sequence[Array]) -> tuple[Array, int]:
         (x,) = inputs
@@ -202,7 +212,7 @@ class _Contraction(_Weighted):
 
 
 class _Convolution(_Weighted):
-    """Each event goes to the outputs that its place reaches through each place of the kernel."""
+    """A convolution. Each event adds its weights to the outputs that it reaches through the taps of the kernel."""
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
         super().__init__(node, bundle)
@@ -263,7 +273,7 @@ _WEIGHTED: Mapping[str, Callable[[Node, Bundle], Layer]] = {
 
 
 class _Product:
-    """A product of two trains: what travels on is the change of the product of both running estimates."""
+    """A product of two trains. The current is the change of the product of both running estimates."""
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
         self.node, self._bundle = node, bundle

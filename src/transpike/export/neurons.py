@@ -1,4 +1,4 @@
-"""Encoder and neuron of docs/format.md in NumPy: one step at a time, equal to the package's kernels to the bit."""
+"""The encoder and the neuron of docs/format.md in NumPy, step by step. They equal the package's kernels bit for bit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transpike.export.operators import evaluate, unsupported
 
 __all__ = ["Digits", "Encoder", "Neurons"]
 
-FEW = 8  # levels that are compared one by one
+FEW = 8  # up to so many levels are compared one by one
 ROUNDING = 5e-7
-"""Of a value, what sums in another order may change in float32: eight units of its last bit."""
+"""The relative change of a float32 value if its terms are added in another order: eight units of its last bit."""
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Which digit stands for a value: the largest whose threshold its magnitude reaches, with its sign.
+    """Rounds a value to a digit: the largest whose threshold its magnitude reaches, with the value's sign.
 
     Example:
         >>> rule = Digits(levels=(1, 2, 4), signed=True, start=0.5, scale=2.0, dtype=np.dtype("float32"))
@@ -62,7 +62,7 @@ class Digits:
         return np.where(value > 0, digit, 0 - digit)
 
     def nearest(self, value: Array) -> Array:
-        """How far each value is from the threshold nearest to it, in units of theta."""
+        """Return the distance of each value from the nearest threshold, in units of theta."""
         size = np.abs(value) if self.signed else value
         if self._dense:
             scaled = np.clip(size / self.scale + self.start, 0.5, self.levels[-1] + 0.5)
@@ -71,7 +71,7 @@ class Digits:
 
 
 class Encoder:
-    """The input's train: the membrane starts at x / beta^T, and each step amplifies it and fires the nearest digit."""
+    """Encodes the input. The membrane starts at x / beta^T. Each step amplifies it and fires the nearest digit."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
@@ -82,7 +82,7 @@ class Encoder:
         self._digits = Digits(levels, True, 0.5, 1.0, wide)
 
     def start(self, image: Array) -> None:
-        """Take in the image [1, \\*], in real units."""
+        """Begin with an image [1, \\*] in real units."""
         x: Array = image.astype(np.float32)
         x = x if self._relative is None else x / self._relative
         x = x / x.dtype.type(self._bundle.input.unit)
@@ -93,7 +93,7 @@ class Encoder:
         return self._bundle.ratio or 1.0
 
     def __call__(self, step: int) -> tuple[Array, Array | None]:
-        """The train at a step, and each value's distance from a threshold."""
+        """Return the train at a step, and each value's distance from a threshold (None for an analog current)."""
         if self._bundle.encoded is None:
             return (self._x * self._x.dtype.type(self._bundle.entry[step])).astype(self._bundle.dtype), None
         state = self._x * self._x.dtype.type(self._beta)
@@ -107,9 +107,12 @@ class Neurons:
     """A layer of tracking neurons.
 
     Attributes:
-        size: how many values a step updates.
-        rounding: how near its threshold each decision of the last step may turn by the rounding of its value alone, in
-            units of theta.
+        size: the number of state values that a step updates.
+        rounding: the distance from its threshold, in units of theta, below which the rounding of a value alone may
+            change the last step's decision. One for each neuron.
+
+    Raises:
+        ModelError: The runner lacks the neurons of the scheme, or an operator of the layer's function.
     """
 
     def __init__(self, node: Node, bundle: Bundle) -> None:
@@ -119,14 +122,17 @@ class Neurons:
                 "burst, fs or multithreshold"
             )
         if missing := unsupported(node):
-            raise ModelError(f"{node.name}: the NumPy runner has no operator {missing[0]!r}; ONNX may: export to it")
+            raise ModelError(
+                f"{node.name}: the NumPy runner does not have the operator {missing[0]!r}. Export the network to ONNX, "
+                "which may have it."
+            )
         rule, self.node = node.rule, node
         self._steps, self._wait = bundle.steps, node.wait
-        # Whole numbers in the state's own unit, where the function is a maximum or ReLU; else real ones.
+        # The state is in whole numbers if the function is a maximum or ReLU, otherwise in real ones.
         self.whole = bundle.whole and _plain(node)
         self._grown = int(node.args["exponent"]) if bundle.whole else 0
         pairs = list(zip(node.gains or (1.0,) * len(node.inputs), node.inputs, strict=True))
-        # What takes each current to theta of this layer, or to the unit of its whole numbers.
+        # The factors that bring each current to units of theta, or to the unit of the whole numbers.
         self._factors: list[Any] = [bundle.dtype.type(gain) for gain, _ in pairs]
         if self.whole:
             self._factors = [whole_numbers(g, self._grown - bundle.exponent(n), of=node.name) for g, n in pairs]
@@ -157,13 +163,17 @@ class Neurons:
         self.rounding: Any = 0.0
 
     def start(self) -> None:
-        """Forget the last image."""
+        """Reset the state for a new image."""
         self._held, self._sent = [], np.zeros((1, *self.node.shape), self._dtype)
 
     def __call__(self, step: int, currents: Sequence[Array]) -> tuple[Array | None, Array | None]:
-        """Digits at a step of its own clock, and distances from thresholds; None while it listens.
+        """Return the digits at a step of the layer's own clock, and the distances from thresholds.
 
-        ``currents``, in units of theta, one an operand, are looked at in the first T steps.
+        Both are None while the layer only listens.
+
+        Args:
+            step: the step since the layer's input began.
+            currents: one for each operand, in units of theta. They are read in the first T steps only.
         """
         if step < self._steps:
             pairs = zip(currents, self._factors, strict=True)
@@ -184,7 +194,7 @@ class Neurons:
         return digit.astype(self._sends, copy=False), self._digits.nearest(missing)
 
     def _target(self, step: int) -> Array:
-        """What is tracked, at the step's own scale."""
+        """Return the value that is tracked, at the scale of the step."""
         if self._tracked and not self._head:
             return self._held[0]
         if self._tracked:
@@ -204,7 +214,7 @@ class Neurons:
 
 
 def _plain(node: Node) -> bool:
-    """Whether whole numbers pass a layer's function without a product: maxima, then ReLU or the identity."""
+    """Whether a layer's function keeps whole numbers whole: it has maxima, then ReLU or the identity."""
     tail = node.tail or {"calls": 0, "slope": None}
     maxima = all(
         "max" in call["operator"] or call["operator"] == "relu.default" for call in node.calls[: tail["calls"]]

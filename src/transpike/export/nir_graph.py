@@ -122,7 +122,7 @@ def _node(snn: SpikingNetwork, op: Op, weight_unit: float, bias_unit: float, dt:
     library, tensors = nir_library(), {key: t.detach().cpu() for key, t in snn.tensors(op).items()}
     source = snn.graph[op.inputs[0]].shape
     if op.gains:
-        raise ModelError(f"{op.name}: a factor on an edge has no node")
+        raise ModelError(f"{op.name}: NIR has no node for a factor on an edge")
     if op.kind in ("convolution", "linear"):
         weight = (tensors["weight"].double() * weight_unit).float()
         bias = (tensors.get("bias", torch.zeros(len(weight))).double() * bias_unit).float()

@@ -149,7 +149,7 @@ def _neurons(name: str, node: Any, reset: str, step_mode: str, dt: float) -> nn.
         return IFNode(**common)
     tau = one("tau") / dt
     if tau <= 1:
-        raise ModelError(f"{name}: tau={tau * dt:g} s is not longer than a step, dt={dt:g} s; give the file's own dt")
+        raise ModelError(f"{name}: tau={tau * dt:g} s is not longer than a step, dt={dt:g} s; give the dt of the file")
     if not (math.isclose(r, 1, rel_tol=1e-6) or math.isclose(r, tau, rel_tol=1e-6)):
         raise ModelError(f"{name}: r={r:g} is neither 1 (the input decays) nor tau / dt (it does not)")
     if not math.isclose(one("v_leak"), common["v_reset"] or 0.0, abs_tol=1e-12):

@@ -66,11 +66,23 @@ def torch_program(snn: SpikingNetwork, folder: Path | str) -> Path:
 
     ``torch.export.load(path).module()(image, control, states)`` returns the outputs and the next states, as lists.
 
+    Args:
+        snn: the network.
+        folder: the folder, which is created if it is missing. Files of an earlier export there are replaced.
+
     Returns:
         The folder.
 
     Raises:
         ModelError: The files cannot be written.
+
+    Example:
+        >>> import tempfile, transpike
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> snn = transpike.convert(ann, torch.rand(64, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in torch_program(snn, folder).iterdir())
+        ['schedule.json', 'step.pt2']
     """
     step = _step(snn, Path(folder), "step.pt2", PROGRAM)
     arguments, shapes = _example(step)

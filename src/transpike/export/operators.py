@@ -72,7 +72,7 @@ def _max_pool2d(x: Array, kernel: Any, stride: Any = (), padding: Any = 0, dilat
     (kh, kw), (ph, pw), (dh, dw) = (_pair(value) for value in (kernel, padding, dilation))
     sh, sw = _pair(stride) if stride else (kh, kw)
     if _ and _[0]:
-        raise ModelError("max_pool2d with ceil_mode: the NumPy runner rounds down only")
+        raise ModelError("max_pool2d: the NumPy runner does not have ceil_mode, only sizes rounded down")
     x = np.pad(
         x,
         ((0, 0),) * (x.ndim - 2) + ((ph, ph), (pw, pw)),

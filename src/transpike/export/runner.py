@@ -1,8 +1,8 @@
-"""The reference runner: a saved network on one clock, event by event, in NumPy and SciPy alone.
+"""The reference runner: runs a saved network on one clock, event by event, with NumPy and SciPy only.
 
-Every operation has the clock of its inputs, delayed where the network says so. A neuron keeps its state from step to
-step, listens for its wait, and fires; the next image enters while the last is still on its way (Appendix A.4 of the
-paper of CSS).
+Every operation runs as its inputs arrive, with the delays of the saved network. A neuron keeps its state from step to
+step. It first listens for the steps of its wait, then fires. The next image enters before the last one has left
+(Appendix A.4 of the paper of CSS).
 """
 
 from __future__ import annotations
@@ -26,31 +26,36 @@ from transpike.export.neurons import Encoder, Neurons
 __all__ = ["CLOSE", "Run", "run"]
 
 CLOSE = 1e-5
-"""How near a threshold, in units of theta, a decision may turn by the rounding of another simulator. Of values above
-20 theta it is `transpike.export.neurons.ROUNDING` of the value: float32 keeps no more."""
+"""The distance from a threshold, in units of theta, below which another simulator's rounding may change a decision.
+
+For values above 20 theta the distance is larger: `transpike.export.neurons.ROUNDING` times the value."""
+
+_AGAIN = "the delays in network.json are damaged. Save the network again."
 
 SPIKES = files.zip_kind("spikes of a network (.npz)", "step.npy", "layer.npy", "neuron.npy", "digit.npy", "layers.npy")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """What the runner saw.
+    """The results of the runner.
 
     Attributes:
-        outputs: decoded, for all images, in the form in which the network returns them.
-        steps: of the output that each image ran: T, or fewer where it stopped.
-        latency: steps from the arrival of an image to its complete output, as measured; an image that stopped had its
-            output T - steps earlier.
-        interval: steps between two images. It equals the measured number of steps between two complete outputs.
-        events: spikes by layer, the input's first; values where the input is an analog current.
-        synaptic_updates: additions of a weight to a current.
+        outputs: the decoded outputs [N, \\*] of all images, in the form of the network's own outputs.
+        steps: the number of output steps of each image, [N]: T, or fewer if the image stopped early.
+        latency: the measured number of steps from an image's arrival to its complete output. An image that stopped
+            early had its output T - steps earlier.
+        interval: the number of steps between two images. It equals the measured number of steps between two complete
+            outputs.
+        events: the number of spikes of each layer, by name; the input comes first. If the input is an analog current,
+            its values count.
+        synaptic_updates: the number of additions of a weight to a current.
         neuron_updates: the number of updates of neurons' state values.
-        queued: the most events that waited in delays at once.
-        close: for each image, how many decisions were nearer to a threshold than `CLOSE`, or than the rounding of large
-            values in float32.
-        nearest: for each image, the distance of the nearest decision from its threshold, in units of theta.
-        spikes: where recorded, a table with the columns step, layer, neuron, digit; else None.
-        layers: names of the layers by their number in the table.
+        queued: the largest number of events that waited in delays at the same time.
+        close: for each image, how many decisions were closer to a threshold than `CLOSE`, or than the rounding of large
+            values in float32, [N].
+        nearest: for each image, the distance of the closest decision from its threshold, in units of theta, [N].
+        spikes: a table with the columns step, layer, neuron and digit. None unless recorded.
+        layers: the names of the layers. The column layer of the table has their index.
     """
 
     outputs: Any
@@ -67,13 +72,13 @@ class Run:
     layers: tuple[str, ...]
 
     def save_spikes(self, path: Path | str) -> Path:
-        """Write the recorded spikes as an .npz of four columns and the layers' names.
+        """Write the recorded spikes to an .npz file with four columns and the layers' names, and return its path.
 
         Raises:
-            ModelError: if none were recorded, or the file cannot be written.
+            ModelError: No spikes were recorded, or the file cannot be written.
         """
         if self.spikes is None:
-            raise ModelError("no spikes were recorded; run with record=True")
+            raise ModelError(f"{path}: no spikes were recorded. Run the network with record=True.")
         return files.write(path, self.write_spikes, kind=SPIKES, error=ModelError)
 
     def write_spikes(self, place: Path) -> None:
@@ -84,7 +89,7 @@ class Run:
             np.savez_compressed(file, layers=np.array(self.layers), **columns)
 
     def __repr__(self) -> str:
-        """Figures in place of values."""
+        """Show figures in place of values."""
         return (
             f"Run(images={len(self.close)}, steps={self.steps.mean():.3g}, latency={self.latency}, "
             f"interval={self.interval}, "
@@ -103,17 +108,18 @@ def run(
     """Run a saved network on ``images``, one after the other through the same neurons, on one clock.
 
     Args:
-        folder: that `SpikingNetwork.save` wrote.
-        images: [N, \\*], an array or a tensor on the CPU; one enters every ``interval`` steps.
-        interval: at least the network's, which is the default.
-        record: whether to keep every spike.
-        agreement: each image stops as `SpikingNetwork.until` would let it, by the rule that was saved with the network;
-            nothing moves on for an image that has stopped.
+        folder: a folder that `SpikingNetwork.save` wrote.
+        images: the images [N, \\*], an array or a tensor on the CPU. One enters every ``interval`` steps.
+        interval: the number of steps between two images. The default, the network's own interval, is the smallest.
+        record: whether to store every spike.
+        agreement: with it, each image stops as with `SpikingNetwork.until`, by the rule that was saved with the
+            network. For an image that has stopped, nothing is computed any more.
 
     Raises:
-        ModelError: if the folder holds no whole network, or one with an operator that the runner does not have.
-        ConversionError: if the images have another shape than the network's, or are not finite.
-        ConfigError: if the interval is too short; for an agreement without a rule, or of too few images for it.
+        ModelError: The folder does not hold a complete network, or the network has an operator that the runner lacks.
+        ConversionError: The images do not have the network's shape, are integers, or are not finite.
+        ConfigError: The interval is too short, or there is an agreement but no rule, or the rule comes from too few
+            images.
 
     Example:
         >>> import tempfile, torch, transpike
@@ -143,7 +149,7 @@ def _checked(bundle: Bundle, images: Any) -> Array:
         shape = ", ".join(map(str, bundle.input.shape))
         raise ConversionError(f"the network expects floating-point images [N, {shape}], not {x.dtype} {list(x.shape)}")
     if not np.isfinite(x).all():
-        raise ConversionError("the images hold values that are not finite")
+        raise ConversionError("the images hold values that are not finite (NaN or infinity). Check the preprocessing.")
     return x
 
 
@@ -164,13 +170,13 @@ class _Clock:
         self._rows: list[Array] = []
 
     def _starts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """When the first image's inputs reach each operation, and when its result begins, by delays and waits."""
+        """Return the step at which the first image reaches each operation, and the step at which its result begins."""
         arrives: dict[str, int] = {}
         first: dict[str, int] = {}
         for node in self._nodes:
             times = {first[name] + self._bundle.delays.get((name, node.name), 0) for name in node.inputs} or {0}
             if len(times) > 1:
-                raise ModelError(f"{node.name}: its inputs arrive at different steps, {sorted(times)}")
+                raise ModelError(f"{node.name}: its inputs arrive at different steps, {sorted(times)}; {_AGAIN}")
             arrives[node.name] = times.pop()
             first[node.name] = arrives[node.name] + node.wait
         return arrives, first
@@ -196,20 +202,20 @@ class _Clock:
             self._delay(tick, sent)
             image, step = divmod(tick - self._arrived, self._interval)
             if 0 <= image < count and answers.stops(image, step + self._arrived):
-                done[image] = tick + bundle.latency - bundle.steps - self._arrived  # the output waits, too
+                done[image] = tick + bundle.latency - bundle.steps - self._arrived  # the output layer waits, too
         arrivals = np.arange(count) * self._interval
-        done += bundle.steps - answers.steps  # of those that stopped: when they would have been complete
+        done += bundle.steps - answers.steps  # for images that stopped: when their output would have been complete
         between = set(np.diff(done).tolist()) or {self._interval}
         latencies = set((done - arrivals + 1).tolist())
         if len(latencies) > 1 or len(between) > 1:
-            raise ModelError(f"outputs came after different numbers of steps: {sorted(latencies)}")
+            raise ModelError(f"outputs came after different numbers of steps, {sorted(latencies)}; {_AGAIN}")
         return Run(
             answers.outputs(), answers.steps, latencies.pop(), between.pop(), self.events, self.synaptic, self.neuronal,
             self.queued, self._close, self._nearest, self._table(), self.names,
         )  # fmt: skip
 
     def _step(self, node: Node, step: int, image: int, inputs: Sequence[Array | None], images: Array) -> Array | None:
-        """What leaves an operation at a step of its own clock; None for nothing."""
+        """Return the result of an operation at a step of its own clock. None if it sends nothing."""
         steps = self._bundle.steps
         if node.kind == "input":
             if step == 0:

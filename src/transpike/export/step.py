@@ -296,7 +296,7 @@ def _so_far(scheme: Scheme) -> list[float]:
 
 
 def _stop(snn: SpikingNetwork) -> dict[str, Any] | None:
-    """The stop rule and, for each step of the output, its time and the share of a train's weight still to come."""
+    """Return the stop rule and, for each output step, its time and the share of a train's weight still to come."""
     if snn.stop is None:
         return None
     begins = {snn.timing.first_spike[name] for name in snn.readouts}

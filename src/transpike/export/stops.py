@@ -82,7 +82,7 @@ class Stop:
             most = self.images / (self.images + 1)
             raise ConfigError(
                 f"agreement={agreement}: the rule comes from {self.images} images, enough for {most:.6g}; calibrate "
-                "on more images, or take a lower agreement"
+                "on more images, or use a lower agreement"
             )
         lost = 0.0
         for threshold, loss in self.losses:

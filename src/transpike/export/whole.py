@@ -37,6 +37,14 @@ def integers(snn: SpikingNetwork, folder: Path | str) -> Path:
 
     Raises:
         ModelError: The network was not quantised, or the files cannot be written.
+
+    Example:
+        >>> import tempfile, torch, transpike
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> snn = transpike.convert(ann, torch.rand(64, 4), scheme=transpike.CSS(steps=8, silent=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in integers(snn.quantise(8), folder).iterdir())
+        ['integers.json', 'integers.safetensors']
     """
     if not isinstance(snn, SpikingNetwork) or "exponent" not in snn.graph.input.args:
         raise ModelError("the network does not have whole numbers: pass the result of snn.quantise(bits=8)")

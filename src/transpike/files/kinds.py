@@ -102,7 +102,7 @@ def safetensors_kind(name: str) -> Kind:
 
 
 def zip_kind(name: str, *parts: str) -> Kind:
-    """The kind of archives, such as those of `torch.save`, that contain files with certain names in any folder."""
+    """Return the kind of archives, such as those of `torch.save`, that contain files with these names in any folder."""
 
     def recognises(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:

@@ -156,7 +156,10 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         end = time.monotonic() + WAIT
         while not lock(descriptor, shared=shared):
             if time.monotonic() > end:
-                raise TranspikeError(f"{folder}: another process has been at work on its files for {WAIT:.0f} seconds.")
+                raise TranspikeError(
+                    f"{folder}: another process has been at work on its files for {WAIT:.0f} seconds. Wait for its "
+                    "end, or stop it."
+                )
             time.sleep(0.01)
         yield
     finally:

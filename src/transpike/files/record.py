@@ -65,7 +65,7 @@ class Record:
         """Read the object in a JSON file.
 
         Raises:
-            DataError: as `read_json`; or the file has no object. Or `error`.
+            DataError: As for `read_json`; or the file has no object. Or `error`.
         """
         return cls(read_json(path, remedy=remedy, error=error), path, remedy=remedy, error=error)
 
@@ -129,7 +129,7 @@ class Record:
                 raise self.wrong(f"{self._inside(field)} is unknown.{checks.near(field, fields)}")
 
     def wrong(self, problem: str) -> TranspikeError:
-        """The error for another problem, with the file before it and the remedy after it. The caller raises it."""
+        """Return the error for another problem, with the file before and the remedy after it. The caller raises it."""
         return self.error(f"{self.where}: {problem} {self.remedy}".rstrip())
 
     def _value(self, field: str) -> JSON:

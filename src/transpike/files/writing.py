@@ -78,7 +78,7 @@ def write(path: Path | str, content: Content, *, kind: Kind, error: type[Transpi
 
 
 def write_json(path: Path | str, data: object, *, kind: Kind, error: type[TranspikeError] = ConfigError) -> Path:
-    """`write` ``data`` as JSON; `plain` converts it."""
+    """Write ``data`` as JSON, with `write`. `plain` converts it."""
     return write(path, dumps(data), kind=kind, error=error)
 
 
@@ -91,7 +91,7 @@ def csv_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> tuple
 
 
 def write_csv(path: Path | str, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
-    """`write` a `csv_table`."""
+    """Write a `csv_table`, with `write`."""
     text, kind = csv_table(heading, rows)
     return write(path, text, kind=kind)
 

@@ -129,17 +129,17 @@ def find(
     """Split the images into those that set the amplitudes and those that judge the goal, and search.
 
     Args:
-        ann: as `convert`.
-        calibration: as `convert`.
+        ann: As for `convert`.
+        calibration: As for `convert`.
         goal: the goal to meet.
         limits: the limits to keep.
         images: the number of images to use.
-        spikes: as `convert`.
-        until: as `convert`.
+        spikes: As for `convert`.
+        until: As for `convert`.
         console: shows progress and the networks that were tried.
 
     Raises:
-        TranspikeError: as `convert`.
+        TranspikeError: As for `convert`.
     """
     plain = isinstance(calibration, (Tensor, Mapping)) or not isinstance(calibration, Iterable)
     batches = None if plain else _Labelled(calibration)

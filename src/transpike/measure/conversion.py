@@ -93,6 +93,15 @@ def compare(
 
     Raises:
         DataError: There are no images, or labels are not class indices.
+
+    Example:
+        >>> import transpike
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> images = torch.rand(64, 4)
+        >>> snn = transpike.convert(ann.eval(), images, scheme=transpike.CSS(steps=12, silent=1))
+        >>> found = compare(snn, [images])
+        >>> found.images, found.row.latency, found.row.logit_error < 0.01, found.row.accuracy
+        (64, 14, True, None)
     """
     counts, seconds, count = torch.zeros(5, dtype=torch.float64), [0.0, 0.0], 0
     labelled = known = True

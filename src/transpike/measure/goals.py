@@ -42,10 +42,11 @@ class Goal:
         measure: the measure of the outputs; None for the other kinds.
         strained: whether the measure, too, takes outputs whose deviations are multiplied by the margin.
 
-    >>> print(Goal.of({"same": 99.5}))
-    at least 99.5 % same predictions
-    >>> Goal.of({"same": 99.5}).images
-    200
+    Example:
+        >>> print(Goal.of({"same": 99.5}))
+        at least 99.5 % same predictions
+        >>> Goal.of({"same": 99.5}).images
+        200
     """
 
     kind: str
@@ -232,7 +233,7 @@ def _enlarged(margin: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _strained(margin: float) -> Changed:
-    """A check whether predictions change if the deviation from the full run's outputs is multiplied by ``margin``."""
+    """Return a check if predictions change when deviations from the full run's outputs are multiplied by ``margin``."""
     return lambda answer, full: other_prediction(full + margin * (answer - full), full)
 
 

@@ -58,8 +58,8 @@ def _one(given: object) -> Metric:
             return metric  # type: ignore[no-any-return]
     guess = near(given, METRICS) if isinstance(given, str) else ""
     raise ConfigError(
-        f"metric: {str(given)[:60]!r} is none.{guess} There are: {', '.join(METRICS)}; module:function; or, from "
-        "Python, a function of outputs and targets"
+        f"metric: {str(given)[:60]!r} is not a known metric.{guess} There are: {', '.join(METRICS)}; module:function; "
+        "or, from Python, a function of outputs and targets"
     )
 
 
@@ -80,7 +80,9 @@ def scored(metric: Metric, outputs: Any, targets: Any, images: int) -> float:
     if scores.numel() == 1:
         return float(scores) * images
     if scores.shape != (images,):
-        raise DataError(f"metric: expected a number, or one an image, not {list(scores.shape)} for {images} images")
+        raise DataError(
+            f"metric: expected one number, or one for each image, not {list(scores.shape)} for {images} images"
+        )
     return float(scores.sum())
 
 
@@ -147,7 +149,7 @@ class OutputErrors:
             self._sums[name] = [a + b for a, b in zip(self._sums.get(name, [torch.zeros(())] * 3), sums, strict=True)]
 
     def result(self, images: float, total: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
-        """The errors by the outputs' names. An output that never varies is measured without subtracting its mean."""
+        """Return the errors by the outputs' names. From an output that never varies, no mean is subtracted."""
         errors = {}
         for name, sums in self._sums.items():
             error, whole, mean = [total(x) for x in sums] if total else sums

@@ -71,7 +71,7 @@ class Search:
 def search(
     prepared: Prepared, held: Held, limits: Limits, *, progress: Callable[[str, int], None] | None = None
 ) -> Search:
-    """The network of least latency that meets the goal within the limits; of equal ones, that of less energy.
+    """Return the network of least latency that meets the goal within the limits; of equal ones, that of less energy.
 
     If a mean latency is among the limits, it is the network with the least mean latency, whose images stop when their
     answers are sure.

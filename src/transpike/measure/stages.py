@@ -66,7 +66,7 @@ class StageSpectra:
             self.spectra.setdefault(name, RadialSpectrum()).update(values)
 
     def found(self, student: int) -> Features:
-        """The curves, by the network's number (0 is the teacher), and the teacher's power that remains different."""
+        """Return curves by the network's number (0 is the teacher), and the teacher's power that stays different."""
         curves = tuple(
             Spectrum(
                 network=0 if name == "teacher" else student,
@@ -174,7 +174,7 @@ class PairedStages:
         return size, "haar", min(LEVELS, min(size).bit_length() - 1)
 
     def found(self, student: int) -> tuple[Bands, ...]:
-        """Each stage's energy of its bands, by the network's number (0 is the teacher), and pictured sub-bands."""
+        """Return each stage's energies of its bands, by the network's number (0 is the teacher), and pictured bands."""
         return tuple(
             Bands(
                 student=student,

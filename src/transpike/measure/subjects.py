@@ -95,7 +95,9 @@ def find_stages(
     others = list(pairs.values()) if isinstance(pairs, Mapping) else _default_taps(teacher.model)
     teacher_taps, their_classes = _find(teacher, others, images)
     if classes != their_classes:
-        raise ModelError(f"{student.place} gives {classes} classes and the teacher, {teacher.place}, {their_classes}.")
+        raise ModelError(
+            f"{student.place} has {classes} classes, but the teacher, {teacher.place}, has {their_classes}."
+        )
     matched = match_taps(student.taps, teacher_taps) if teacher_taps else []  # an MLP has no taps
     if isinstance(pairs, Mapping):
         matched = list(pairs.items())

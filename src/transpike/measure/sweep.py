@@ -208,11 +208,12 @@ def _planned(schemes: Sequence[Scheme], known: Mapping[str, Row], target: float 
 def _between(scheme: Scheme, rows: Sequence[Row], target: float) -> list[Scheme]:
     """Return ``scheme`` at all T between the least that meets the target and the next lower that was measured.
 
-    >>> from types import SimpleNamespace as Measured
-    >>> from transpike.coding import CSS, Phase
-    >>> rows = [Measured(steps=8, loss_pp=2.0), Measured(steps=32, loss_pp=0.1), Measured(steps=64, loss_pp=0.0)]
-    >>> [one.steps for one in _between(Phase(steps=8), rows, 0.5)]
-    [16, 24]
+    Example:
+        >>> from types import SimpleNamespace as Measured
+        >>> from transpike.coding import CSS, Phase
+        >>> rows = [Measured(steps=8, loss_pp=2.0), Measured(steps=32, loss_pp=0.1), Measured(steps=64, loss_pp=0.0)]
+        >>> [one.steps for one in _between(Phase(steps=8), rows, 0.5)]
+        [16, 24]
     """
     met = min((row.steps for row in rows if row.loss_pp is not None and row.loss_pp <= target), default=0)
     missed = max((row.steps for row in rows if row.steps < met), default=met)
@@ -259,9 +260,10 @@ def _converter(task: Sweep, bars: _Bars) -> tuple[Callable[[Scheme, Chosen], Spi
 def folder_name(scheme: Scheme) -> str:
     """Return a folder's name for a scheme: its differences from the default, steps first.
 
-    >>> from transpike.coding import CSS, Rate
-    >>> folder_name(CSS(steps=6, silent=0, levels=(1, 2, 4, 8))), folder_name(Rate(steps=32))
-    ('T6_silent-0_levels-1-2-4-8', 'T32_rate')
+    Example:
+        >>> from transpike.coding import CSS, Rate
+        >>> folder_name(CSS(steps=6, silent=0, levels=(1, 2, 4, 8))), folder_name(Rate(steps=32))
+        ('T6_silent-0_levels-1-2-4-8', 'T32_rate')
     """
     settings, default = scheme_settings(scheme), scheme_settings(type(scheme)())
     parts = [f"T{settings['steps']}"] if "steps" in settings else []

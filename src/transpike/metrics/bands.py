@@ -95,7 +95,7 @@ class BandEnergy:
     def energy(self) -> Tensor:
         """The energy of each band, [1 + 3 levels]."""
         if self._total is None:
-            raise DataError("the energy of no maps: call update first.")
+            raise DataError("no maps were given, so they have no energy: call update first.")
         return self._total / self._maps
 
     @property

@@ -66,7 +66,7 @@ class RadialSpectrum:
     def plane(self) -> Tensor:
         """The mean power [H, W] at each frequency, in the order of `torch.fft.fft2`. It is 0 at zero frequency."""
         if self._total is None:
-            raise DataError("a spectrum of no maps: call update first.")
+            raise DataError("no maps were given, so they have no spectrum: call update first.")
         return self._total / self._maps
 
     @property
@@ -210,7 +210,7 @@ def membrane_response(node: nn.Module, *, period: int = 128, seed: int = 0) -> M
 
     Raises:
         ConfigError: The membrane grows by itself (decay above 1).
-        ModelError: as `leak`; or the neuron fires nevertheless.
+        ModelError: As for `leak`; or the neuron fires nevertheless.
 
     Example:
         >>> from transpike.neurons import LIFNode

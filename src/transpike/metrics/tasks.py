@@ -43,7 +43,7 @@ def mean_iou(outputs: Any, targets: Any) -> Tensor:
         targets: the same, or a map of labels [N, \\*].
 
     Raises:
-        DataError: these are no maps, or not of one size.
+        DataError: These are not maps, or they differ in size.
 
     Example:
         >>> found, wanted = torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 1]]])
@@ -94,7 +94,7 @@ def matched_boxes(outputs: Any, targets: Any) -> Tensor:
         targets: likewise.
 
     Raises:
-        DataError: these are no boxes.
+        DataError: These are not boxes.
 
     Example:
         >>> found = [torch.tensor([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0]])]
@@ -105,7 +105,7 @@ def matched_boxes(outputs: Any, targets: Any) -> Tensor:
 
 
 def _boxes(given: Any) -> list[Tensor]:
-    """The corners [K, 4] of each image's boxes."""
+    """Return the corners [K, 4] of each image's boxes."""
     listed = isinstance(given, (list, tuple)) and all(isinstance(each, Tensor) and each.ndim == 2 for each in given)
     boxes = list(given if listed else _first(given))
     for each in boxes:

@@ -214,7 +214,7 @@ def _other_kind(head: bytes, path: Path, remedy: str) -> ModelError:
 
 
 def brief(error: Exception) -> str:
-    """A message's first sentence, shortened; of torch's messages about pickles the problem, without its advice."""
+    """Return a message's first sentence, shortened. Of PyTorch's messages about pickles, leave out the advice."""
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     text = re.split(r"\. |\n", text.strip())[0].rstrip(".")
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -84,7 +84,7 @@ class SpikingMLP(MLP):
     Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.
 
     Raises:
-        DataError: on call, for any other rank and for T = 0.
+        DataError: On call: the input has another rank, or T = 0.
     """
 
     def __init__(self, plan: Plan, *, num_classes: int, in_channels: int, activation: Callable[[], nn.Module]) -> None:

@@ -37,6 +37,15 @@ def read_network(path: str | Path, *, whole: bool = True) -> Program:
     Raises:
         ModelError: The file is missing, damaged or of another kind, the network takes several tensors, or it has
             unknown operators.
+
+    Example:
+        >>> import tempfile, torch
+        >>> program = torch.export.export(torch.nn.Linear(4, 3).eval(), (torch.zeros(2, 4),))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.export.save(program, f"{folder}/net.pt2")
+        ...     net = read_network(f"{folder}/net.pt2")
+        >>> net(torch.ones(2, 4)).shape
+        torch.Size([2, 3])
     """
     path = Path(path)
     if not os.path.lexists(path):

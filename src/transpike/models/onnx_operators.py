@@ -52,7 +52,7 @@ def _over(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _one(function: Callable[..., Any], **names: Any) -> Maker:
-    """The maker of an operator on one tensor, with attributes as keywords: ONNX's name=(PyTorch's name, default)."""
+    """Return a maker of an operator on a tensor, with attributes as keywords: ONNX's name=(PyTorch's name, default)."""
 
     def maker(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
         named = {own: attributes.get(name, default) for name, (own, default) in names.items()}

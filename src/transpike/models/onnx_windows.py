@@ -232,7 +232,7 @@ def _slice(attributes: Attributes, sizes: Sizes) -> Callable[..., object]:
             elif step == -1 and start in (-1, x.shape[axis] - 1) and end < -x.shape[axis]:
                 x = x.flip(axis)
             else:
-                raise ModelError("a Slice backwards is read for a whole axis alone")
+                raise ModelError("a Slice backwards is read only over a whole axis")
         return x
 
     return run
@@ -281,7 +281,7 @@ def _pad(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
         how = mode[attributes.get("mode", "constant")]
         first = min(used) if how == "constant" else 2
         if not min(used):
-            raise ModelError("a Pad of samples is not read")
+            raise ModelError("a Pad along the axis of samples is not read")
         if min(used) < first:  # channels: pad one axis after the other, as if it were the last
             for axis in used:
                 moved = x.movedim(axis, -1)
@@ -303,16 +303,14 @@ def _resize(attributes: Attributes, sizes: Sizes) -> Callable[..., Tensor]:
         given = dict(zip(named, ints(scales if scales else wanted), strict=True))
         alike = given.get(1, 1.0) == 1 and given.get(0, 1.0) == 1 if scales else given.get(1, x.shape[1]) == x.shape[1]
         if not alike:
-            raise ModelError("a Resize of samples or channels is not read")
+            raise ModelError("a Resize along the axis of samples or channels is not read")
         last = [given.get(axis, 1.0 if scales else x.shape[axis]) for axis in range(2, x.ndim)]
         to: dict[str, Any] = {"scale_factor": last} if scales else {"size": last}
         if mode == "nearest":
             exact = all(float(n).is_integer() for n in last) if scales else (
                 all(n % m == 0 for n, m in zip(last, x.shape[2:], strict=True)))  # fmt: skip
             if not exact and not (how == "asymmetric" and rounding == "floor"):
-                raise ModelError(
-                    f"a Resize to the nearest value, {how} and {rounding}, is read for whole factors alone"
-                )
+                raise ModelError(f"a Resize to the nearest value, {how} and {rounding}, is read only for whole factors")
             return F.interpolate(x, **to, mode="nearest")
         names = {"linear": ("linear", "bilinear", "trilinear"), "cubic": ("", "bicubic", "")}
         name = names.get(mode, ("", "", ""))[space - 1]

@@ -162,7 +162,7 @@ class QKFormer(nn.Module):
 
     Raises:
         ModelError: The heads do not divide a quarter of the width, or 8 does not divide the width.
-        DataError: on call, for any other rank and for T = 0.
+        DataError: On call: the input has another rank, or T = 0.
 
     Example:
         >>> import torch

@@ -8,7 +8,7 @@ __all__ = ["shufflenet_v2"]
 
 
 def shufflenet_v2(*, num_classes: int, in_channels: int) -> nn.Module:
-    """torchvision's ShuffleNetV2 1.0x with a stem for 32x32 images: 1x1, stride 1, no max-pool.
+    """Create torchvision's ShuffleNetV2 1.0x with a stem for 32x32 images: 1x1, stride 1, no max-pool.
 
     Source: Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018; the stem
     is that of the public code of Tian et al., "Contrastive Representation Distillation", ICLR 2020.

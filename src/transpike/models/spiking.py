@@ -200,16 +200,18 @@ class SpikingResNet(ResNet):
 
     Raises:
         ModelError: The plan has norm and activation before each convolution.
-        DataError: on call, for any other rank and for T = 0.
+        DataError: On call: the input has another rank, or T = 0.
 
     Source of ``spiking_resnet19`` and its neuron: Deng, Li, Zhang, Gu, "Temporal Efficient Training of Spiking Neural
     Network via Gradient Re-weighting", ICLR 2022. It fires and resets without detaching the reset.
 
-    >>> net = SpikingResNet(
-    ...     ResNetPlan(4, ((4, 1, 1), (8, 1, 2))), num_classes=10, in_channels=1, activation=neuron_factory("LIFNode")
-    ... )
-    >>> net(torch.zeros(2, 3, 1, 8, 8)).shape
-    torch.Size([2, 3, 10])
+    Example:
+        >>> net = SpikingResNet(
+        ...     ResNetPlan(4, ((4, 1, 1), (8, 1, 2))), num_classes=10, in_channels=1,
+        ...     activation=neuron_factory("LIFNode"),
+        ... )
+        >>> net(torch.zeros(2, 3, 1, 8, 8)).shape
+        torch.Size([2, 3, 10])
     """
 
     def __init__(
@@ -243,7 +245,7 @@ class SpikingVGG(VGG):
     Shapes: [T, N, in_channels, S, S] -> [T, N, num_classes], with S the plan's image size.
 
     Raises:
-        DataError: on call, for any other rank, for T = 0, and for images of another size.
+        DataError: On call: the input has another rank, T = 0, or images of another size.
 
     Source: Garg, Chowdhury, Roy, "DCT-SNN: Using DCT to Distribute Spatial Information over Time for Low-Latency
     Spiking Neural Networks", ICCV 2021.

@@ -132,7 +132,7 @@ class Spikingformer(nn.Module):
 
     Raises:
         ModelError: The heads or 8 do not divide the width.
-        DataError: on call, for any other rank and for T = 0.
+        DataError: On call: the input has another rank, or T = 0.
 
     Example:
         >>> import torch

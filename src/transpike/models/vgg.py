@@ -79,7 +79,7 @@ class VGG(nn.Module):
 
     Raises:
         ModelError: The pooling is unknown, or the poolings would leave nothing of the image.
-        DataError: on call, for images of another size, unless the features are averaged (no hidden layers).
+        DataError: On call: images have another size, and features are not averaged (there are hidden layers).
 
     Example:
         >>> net = VGG(VGGS["vgg5"], num_classes=10, in_channels=3)

@@ -175,7 +175,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         path: see `read_weights`.
 
     Raises:
-        ModelError: as `read_weights`; or names, shapes or kinds of numbers differ. The message names up to ten of them.
+        ModelError: As for `read_weights`; or names, shapes or kinds of numbers differ. The message names up to ten.
 
     Example:
         >>> import tempfile
@@ -202,7 +202,7 @@ def check_weights(model: nn.Module, path: str | Path) -> None:
     """Check that `load_weights` would succeed. The network may be on the meta device.
 
     Raises:
-        ModelError: as `load_weights`.
+        ModelError: As for `load_weights`.
     """
     _fitting(model, path)
 

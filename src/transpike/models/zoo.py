@@ -61,7 +61,7 @@ SPIKING: dict[str, Entry] = {
 }
 
 TWINS = tuple(name for name, entry in SPIKING.items() if entry.network in (SpikingResNet, SpikingVGG))
-"""Spiking networks that compute the sums of an artificial one: of that whose name lacks ``spiking_``."""
+"""Spiking networks with the same layers as an ANN. The ANN's name is the same without ``spiking_``."""
 
 
 NETWORKS: dict[str, Entry] = {
@@ -89,14 +89,15 @@ def build_network(
             instead of the paper's. A list as `v_threshold` gives each layer of neurons its own, see `set_thresholds`.
 
     Raises:
-        ModelError: for an unknown neuron and a shape that cannot be.
-        TypeError: for an option that neither plan nor neuron takes.
+        ModelError: The neuron is unknown, or the network cannot have this shape.
+        TypeError: Neither the plan nor the neuron takes an option.
 
-    >>> net = build_network(
-    ...     "sew_resnet19", num_classes=10, in_channels=1, image_size=None, options={"width": 8, "tau": 4.0}
-    ... )
-    >>> net.act
-    LIFNode(tau=4.0, decay_input=False, ...)
+    Example:
+        >>> net = build_network(
+        ...     "sew_resnet19", num_classes=10, in_channels=1, image_size=None, options={"width": 8, "tau": 4.0}
+        ... )
+        >>> net.act
+        LIFNode(tau=4.0, decay_input=False, ...)
     """
     entry, options = NETWORKS[name], dict(options)
     plan, images = entry.plan, {"num_classes": num_classes, "in_channels": in_channels}

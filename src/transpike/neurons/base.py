@@ -36,7 +36,7 @@ class SpikingNode(nn.Module, ABC):
 
     Raises:
         ConfigError: A value is outside its range.
-        DataError: on call, if x has no time axis or no steps, is not floating-point, or does not have the shape of the
+        DataError: On call: x has no time axis or no steps, is not floating-point, or does not have the shape of the
             membrane from an earlier batch.
     """
 

@@ -1,4 +1,4 @@
-"""The tracking neuron in pieces of steps: `transpike.neurons.tsa.track` with its state carried from piece to piece."""
+"""Runs `transpike.neurons.tsa.track` in pieces of steps, and carries the state from piece to piece."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from transpike.neurons.tsa import RELU, Code, Piecewise
 __all__ = ["Accumulated", "Change", "Pieces", "joined", "kept"]
 
 Change = Callable[[Tensor, int], Tensor]
-"""Makes a tensor of other samples of a tensor and its axis of samples."""
+"""A function of a tensor and its axis of samples. It returns the tensor for other samples."""
 
 
 @dataclass
 class Pieces:
-    """Neurons that fire the digits that `transpike.neurons.tsa.track` fires, to the bit, some steps at a time.
+    """Fires exactly the digits of `transpike.neurons.tsa.track`, some steps at a time.
 
     Args:
-        code: steps, radix, silent steps and digits.
-        function: what to track.
+        code: the steps, the radix, the silent steps and the digits.
+        function: the function to track.
         accumulated: whether rows hold the accumulated input, or estimates, in place of currents.
-        unit: theta in the units of the estimates, if rows hold such.
-        gain: multiplies each current first, if rows hold currents.
+        unit: theta in the units of the estimates, if rows hold estimates.
+        gain: a factor of each current, if rows hold currents.
 
     Example:
         >>> pieces = Pieces(Code(steps=4, beta=2.0, silent=1))
@@ -48,13 +48,13 @@ class Pieces:
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, *, idle: int = 0, inflow: Inflow | None = None, inplace: bool = False) -> Tensor:
-        """The digits [k, N, \\*] of the next steps; k is less than these by the steps that are silent.
+        """Return the digits [k, N, \\*] of the next steps. k is the number of those that are not silent.
 
         Args:
-            rows: of the next steps, [steps, N, \\*]; of estimates at least one.
-            idle: steps behind these, in which no current comes and the last estimate holds on.
-            inflow: what becomes of each current before.
-            inplace: let the digits overwrite ``rows``.
+            rows: the inputs of the next steps, [steps, N, \\*]. Of estimates there must be at least one.
+            idle: the number of further steps. In these no current arrives, and the last estimate stays.
+            inflow: an operation on each current before.
+            inplace: whether the digits may overwrite ``rows``.
         """
         backend, source, feed, self.state = _laid_out(rows, self.state, 2, inflow)
         fired = max(len(rows) + idle - max(self.code.silent - self.step, 0), 0)
@@ -64,32 +64,32 @@ class Pieces:
             tables = tsa._tables(self.code, self.function, self.unit, self.gain)
             nothing = Final(empty := source.new_empty(0), empty)
             carried = Carried(tsa._flat(self.state), self.step, idle)
-            given = (tsa._flat(source), tsa._flat(spikes), nothing, tables)
-            backend.track(*given, accumulated=self.accumulated, feed=feed, carried=carried)
+            arguments = (tsa._flat(source), tsa._flat(spikes), nothing, tables)
+            backend.track(*arguments, accumulated=self.accumulated, feed=feed, carried=carried)
         self.step += len(rows) + idle
         return spikes.to(rows.dtype)
 
     def ended(self) -> tuple[Tensor, Tensor]:
-        """After the last step: the residual and the target [N, \\*], in units of theta."""
+        """Return the residual and the target [N, \\*] after the last step, in units of theta."""
         assert self.state is not None
         held, sent = self.state / self.code.beta**self.code.silent
         target = self.function(held)
         return target - sent, target
 
     def rebatch(self, change: Change) -> None:
-        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
+        """Replace every tensor of the state by the result of ``change`` for it and its axis of samples."""
         if self.state is not None:
             self.state = change(self.state, 1)
 
 
 @dataclass
 class Accumulated:
-    """The sums that `transpike.neurons.tsa.accumulate` and `estimate` make, to the bit, some steps at a time.
+    """Computes exactly the sums of `transpike.neurons.tsa.accumulate` and `estimate`, some steps at a time.
 
     Args:
         beta: the radix.
-        worths: of a sum at each step.
-        gain: multiplies each current first.
+        worths: the factor of the sum at each step.
+        gain: a factor of each current.
 
     Example:
         >>> sums = Accumulated(2.0, (2.0, 1.0, 0.5))
@@ -105,13 +105,13 @@ class Accumulated:
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, *, idle: int = 0, inflow: Inflow | None = None, inplace: bool = False) -> Tensor:
-        """Sums [steps + idle, N, \\*] after each of the next steps, for currents [steps, N, \\*].
+        """Return the sums [steps + idle, N, \\*] after each of the next steps.
 
         Args:
-            rows: currents.
-            idle: steps behind these, in which no current comes.
-            inflow: what becomes of each current before.
-            inplace: let the sums overwrite ``rows``.
+            rows: the currents of the next steps, [steps, N, \\*].
+            idle: the number of further steps, in which no current arrives.
+            inflow: an operation on each current before.
+            inplace: whether the sums may overwrite ``rows``.
         """
         backend, source, feed, self.state = _laid_out(rows, self.state, 1, inflow)
         steps, dtype = len(rows) + idle, self.state.dtype
@@ -120,19 +120,21 @@ class Accumulated:
         if held.numel():
             units = self.worths[self.step : self.step + steps]
             carried = Carried(tsa._flat(self.state), self.step)
-            given = (tsa._flat(source), tsa._flat(held))
-            backend.accumulate(*given, beta=self.beta, units=units, gain=self.gain, feed=feed, carried=carried)
+            backend.accumulate(
+                tsa._flat(source), tsa._flat(held),
+                beta=self.beta, units=units, gain=self.gain, feed=feed, carried=carried,
+            )  # fmt: skip
         self.step += steps
         return held
 
     def rebatch(self, change: Change) -> None:
-        """Replace every tensor of the state by what ``change`` makes of it and of its axis of samples."""
+        """Replace every tensor of the state by the result of ``change`` for it and its axis of samples."""
         if self.state is not None:
             self.state = change(self.state, 1)
 
 
 def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
-    """``x`` with these samples alone along an axis, in the same memory format.
+    """Return ``x`` with only these samples along an axis, in the same memory format.
 
     Example:
         >>> kept(torch.arange(6.0).view(2, 3), torch.tensor([0, 2]), axis=1).tolist()
@@ -144,7 +146,7 @@ def kept(x: Tensor, samples: Tensor, *, axis: int) -> Tensor:
 
 
 def joined(parts: Sequence[Tensor], *, axis: int) -> Tensor:
-    """Tensors behind each other along an axis, in the memory format of the first.
+    """Concatenate tensors along an axis, in the memory format of the first.
 
     Example:
         >>> joined([torch.zeros(2, 1), torch.ones(2, 2)], axis=1).tolist()
@@ -158,8 +160,10 @@ def joined(parts: Sequence[Tensor], *, axis: int) -> Tensor:
 def _laid_out(
     rows: Tensor, state: Tensor | None, values: int, inflow: Inflow | None
 ) -> tuple[ModuleType, Tensor, Feed, Tensor]:
-    """The backend, rows in the layout of the state [values, N, \\*], which is that of the first rows there were, and
-    what the kernel is to make of them."""
+    """Return the backend, the rows in the memory layout of the state, the kernel's operation on them, and the state.
+
+    The state [values, N, \\*] has the layout of the first rows. It is created for these, if it is None.
+    """
     backend, source, feed = tsa._fed(rows, inflow if len(rows) else None, rows=len(rows))
     if state is None:
         return backend, source, feed, tsa._allocate(values, source[0], tsa._state(source))

@@ -1,4 +1,4 @@
-"""The tracking neuron of a maximum over windows, on CUDA: what each input has accumulated stays in registers."""
+"""Tracks a maximum over windows on CUDA. The accumulated input of each neuron stays in registers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from transpike.neurons.tsa import Code, Piecewise, Tracked
 __all__ = ["Window", "track_windows"]
 
 Pair = tuple[int, int]
-MOST = 16  # inputs of a window, which a thread can hold
+MOST = 16  # the largest number of inputs of a window that fit in a thread's registers
 
 
 @dataclass(frozen=True)
 class Window:
-    """Windows of `torch.nn.functional.max_pool2d`, each number for the height and the width."""
+    """The windows of `torch.nn.functional.max_pool2d`. Each pair is (height, width)."""
 
     size: Pair
     stride: Pair
@@ -32,14 +32,18 @@ class Window:
     ceil_mode: bool = False
 
     def pooled(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of maps [C, H, W] behind it."""
+        """Return the shape [C, H, W] after pooling maps of the shape [C, H, W]."""
         maps, how = torch.empty(1, *shape, device="meta"), (self.stride, self.padding, self.dilation, self.ceil_mode)
         return tuple(functional.max_pool2d(maps, self.size, *how)[0].shape)
 
     def places(self, shape: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-        """Where in memory the inputs of each output lie, by the order of the outputs in memory: [inputs, outputs].
+        """Return the offset in memory of each input of each output, [inputs, outputs], in units of values.
 
-        Those in the padding are -1.
+        The outputs have the order in which they lie in memory. Inputs in the padding are -1.
+
+        Args:
+            shape: the shape [C, H, W] of the maps.
+            stride: the strides of these axes.
 
         Example:
             >>> Window((2, 2), (2, 2)).places((1, 2, 4), (8, 4, 1)).T.tolist()
@@ -60,7 +64,7 @@ class Window:
         return at.permute(*order, 3).reshape(-1, at.shape[3]).T.contiguous()
 
 
-@cache  # for good: a recorded run goes on to read them
+@cache  # without a limit: a recorded CUDA graph keeps reading them
 def _places(window: Window, shape: tuple[int, ...], stride: tuple[int, ...], device: torch.device) -> Tensor:
     return window.places(shape, stride).to(device, torch.int32)
 
@@ -76,10 +80,11 @@ def track_windows(
     inflow: Inflow | None = None,
     final: bool = False,
 ) -> Tracked | None:
-    """`transpike.neurons.tsa.track` of the maximum, over each window, of what currents [T, N, C, H, W] accumulate.
+    """Track the maximum, over each window, of the accumulated currents [T, N, C, H, W].
 
-    To the bit what the accumulated input, pooled by PyTorch, gives. None where no kernel does it: on other devices, for
-    large windows, and where a bias or a factor varies within a channel.
+    The result is exactly that of `transpike.neurons.tsa.track` for the accumulated input after PyTorch's pooling. It is
+    None if no kernel can compute it: on devices other than CUDA, for more than 16 inputs in a window, and if a bias or
+    a factor varies within a channel. The other arguments are those of `transpike.neurons.tsa.track`.
     """
     backend, source = tsa._prepare(z, rows=code.steps)
     shape, stride = tuple(source.shape[2:]), source.stride()[2:]
@@ -103,11 +108,12 @@ def track_windows(
 
 
 def _feed(inflow: Inflow | None, source: Tensor, like: Tensor) -> Feed | None:
-    """What becomes of the currents; its patterns are found by an output, whose channel is that of its inputs."""
+    """Return the kernel's operation on the currents, or None. An output has the channel of its inputs, so it finds the
+    values of a channel by the place of the output."""
     if inflow is None:
         return Feed()
-    given = [values for values in (inflow.scale, inflow.shift, inflow.factor) if values is not None]
-    if any(values.ndim != 3 or values.shape[1:] != (1, 1) for values in given if values.numel() > 1):
+    constants = [values for values in (inflow.scale, inflow.shift, inflow.factor) if values is not None]
+    if any(values.ndim != 3 or values.shape[1:] != (1, 1) for values in constants if values.numel() > 1):
         return None
     if (feed := inflow.feed(source)) is None:
         return None

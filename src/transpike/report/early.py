@@ -54,7 +54,7 @@ TOGETHER: tuple[tuple[Figure, Callable[[Row], float | None], str], ...] = (
 
 
 def early_groups(named: Sequence[tuple[str, Series]], key: str) -> list[Group]:
-    """The groups of rows with early answers: one of all rows if there are several, and one of each code's best."""
+    """Return groups of rows with early answers: one of all rows if there are several, and one of each code's best."""
     every = [(label, row) for label, one in named for row in one.rows if row.early or row.unstreamed]
     rows = [(f"{label}, T = {row.steps}", row) for label, row in every if row.early]
     if len(every) < 2:

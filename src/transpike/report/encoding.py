@@ -26,7 +26,7 @@ WORK = {
 
 
 def compared(operations: Operations) -> tuple[float, tuple[int, int, int]]:
-    """The artificial network with which energies are compared: its energy in microjoules and its input, [C, H, W].
+    """Return the energy, in microjoules, and the input [C, H, W] of the artificial network to compare energies with.
 
     It is the network for the original image. If its poolings would leave nothing of that, it is the one for the
     enlarged image.

@@ -124,7 +124,7 @@ class Line:
 
 
 def curve(label: str, index: int, points: Iterable[tuple[float, float | None]], *, dots: bool = False) -> Line:
-    """A line through the existing points. Points without a number, or with one that cannot be drawn, are left out."""
+    """Return a line through the points. Points without a number, or with one that cannot be drawn, are left out."""
     drawn = ((x, y if abs(y) > TINY else 0.0) for x, y in points if known(y) and known(x) and abs(y) < HUGE)
     return Line(label, index, tuple(drawn), dots)
 

@@ -63,7 +63,7 @@ def picked(rows: Iterable[Row], limits: Limits) -> Row | None:
 
 
 def least(rows: Iterable[Row], loss_pp: float) -> Row | None:
-    """The row of fewest steps that loses at most so many percentage points of accuracy. None if all lose more."""
+    """Return the row of fewest steps that loses at most so many percentage points of accuracy, or None."""
     return min(
         (row for row in rows if row.loss_pp is not None and row.loss_pp <= loss_pp),
         key=lambda row: row.steps,

@@ -90,7 +90,7 @@ def _group(result: Findings, setting: str, arms: Sequence[Arm], key: str) -> Gro
 
 
 def _at_steps(setting: str, arms: Sequence[Arm]) -> list[Group]:
-    """A table of the spiking arms' accuracies at each T; none where all are tested at one."""
+    """Return a table of the spiking arms' accuracies at each T, or nothing if all are tested at one T."""
     numbers = sorted({row.steps for arm in arms for row in arm.by_steps})
     if len(numbers) < 2:
         return []
@@ -105,7 +105,7 @@ def _at_steps(setting: str, arms: Sequence[Arm]) -> list[Group]:
 
 
 def _verdict(result: Findings, arms: Sequence[Arm]) -> str:
-    """Which arms differ from the baseline; empty while no interval is known."""
+    """Return which arms differ from the baseline. The text is empty if no interval is known."""
     compared = [arm for arm in arms if known(arm.low) and known(arm.high)]
     if not compared:
         return ""
@@ -122,7 +122,7 @@ def _verdict(result: Findings, arms: Sequence[Arm]) -> str:
 
 
 def _differences(result: Findings, arms: Sequence[Arm]) -> list[Difference]:
-    """The arms that share seeds with the baseline, in percentage points."""
+    """Return the differences of the arms that share seeds with the baseline, in percentage points."""
     base = {run.seed: run.accuracy for arm in arms if arm.label == result.baseline for run in arm.runs}
     rows = []
     for index, arm in enumerate(arms):

@@ -53,7 +53,7 @@ def read(folder: Path | str) -> Finished:
     """Read the results of a run's folder, and how it was started.
 
     Raises:
-        DataError: as `read_result` and `read_run`.
+        DataError: As for `read_result` and `read_run`.
     """
     return Finished(read_result(folder), read_run(folder), str(folder))
 
@@ -90,7 +90,7 @@ def read_run(folder: Path | str) -> Run | None:
     """Read how a run was started from its folder's run.json. None if there is none.
 
     Raises:
-        DataError: as `read_result`.
+        DataError: As for `read_result`.
     """
     path = Path(folder) / "run.json"
     return _read_record(Run, _read_object(path), path) if os.path.isfile(path) else None

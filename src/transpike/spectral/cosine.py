@@ -41,7 +41,7 @@ def dctn(x: Tensor) -> Tensor:
 
 
 def idctn(x: Tensor) -> Tensor:
-    """The inverse of `dctn`: an orthonormal 2-D DCT-III over the last two axes, [*, M, N] -> [*, M, N].
+    """Return the inverse of `dctn`: an orthonormal 2-D DCT-III of the last two axes, [*, M, N] -> [*, M, N].
 
     Example:
         >>> x = torch.arange(15.0).view(3, 5)
@@ -101,7 +101,7 @@ def block_count(length: int, *, block: int, stride: int | None = None) -> int:
 
 
 def block_dct(images: Tensor, *, block: int = 4, stride: int | None = None) -> Tensor:
-    """`dctn` of every block x block square whose corner lies on a grid of `stride` pixels.
+    """Return `dctn` of every block x block square whose corner lies on a grid of `stride` pixels.
 
     If the last blocks extend beyond the image, its last row and column are repeated below and to the right.
     `block_idct` removes this padding.

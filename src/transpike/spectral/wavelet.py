@@ -121,7 +121,9 @@ def waverec2(coeffs: Sequence[Any], wavelet: str | pywt.Wavelet, mode: str = "sy
 
 
 def dwt2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> tuple[Tensor, Details]:
-    """One level of `wavedec2`: ``(cA, (cH, cV, cD))``, as ``pywt.dwt2``. Arguments and errors are the same.
+    """Compute one level of `wavedec2`: ``(cA, (cH, cV, cD))``, as ``pywt.dwt2``.
+
+    Arguments and errors are those of `wavedec2`.
 
     Example:
         >>> low, _ = dwt2(torch.ones(2, 4), "haar")
@@ -132,7 +134,9 @@ def dwt2(x: Tensor, wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> tup
 
 
 def idwt2(coeffs: tuple[Any, Sequence[Any]], wavelet: str | pywt.Wavelet, mode: str = "symmetric") -> Tensor:
-    """One level of `waverec2`, from ``(cA, (cH, cV, cD))``, as ``pywt.idwt2``. Arguments and errors are the same.
+    """Compute one level of `waverec2`, from ``(cA, (cH, cV, cD))``, as ``pywt.idwt2``.
+
+    Arguments and errors are those of `waverec2`.
 
     Example:
         >>> idwt2((torch.tensor([[2.0]]), (None, None, None)), "haar").round(decimals=4)
@@ -192,7 +196,7 @@ def _analyse(x: Tensor, wavelet: pywt.Wavelet, mode: str, axis: int) -> Tensor:
 
 
 def _synthesise(y: Tensor, wavelet: pywt.Wavelet, mode: str, axis: int) -> Tensor:
-    """The inverse of `_analyse`."""
+    """Compute the inverse of `_analyse`."""
     count, taps = y.shape[axis] // 2, wavelet.rec_len
     if 2 * count <= _longest(taps):
         return _multiply(_synthesis(wavelet, mode, count, y.dtype, y.device), y, axis)
@@ -225,7 +229,7 @@ def _flat_product(windows: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _windows(x: Tensor, mode: str, *, left: int, width: int, step: int, length: int) -> Tensor:
-    """The windows [*, count, width] of the extended last axis, `step` apart, that hold `length` steps' samples."""
+    """Return windows [*, count, width] of the extended last axis, `step` apart, that hold `length` steps' samples."""
     size, count = x.shape[-1], -(-length // step)
     right = (count - 1) * step + width - left - size
     reach = max(left, right) + 2

@@ -105,7 +105,7 @@ class Classifier(L.LightningModule):
         return images if steps is None else images.expand(steps, *images.shape)
 
     def _samples(self, images: Tensor) -> int:
-        """The axis of the samples. Frames [T, N, C, H, W], which only a spiking network takes, have time first."""
+        """Return the axis of samples. Frames [T, N, C, H, W], which only a spiking network takes, have time first."""
         return int(self.options.steps is not None and self.encode is None and images.ndim == 5)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Classifier(L.LightningModule):
         """Return any batch as `read_batch` prepares it for the network.
 
         Raises:
-            DataError: as there.
+            DataError: As for `read_batch`.
         """
         # A network of our own conversion has only buffers.
         weights = (t.dtype for t in chain(self.model.parameters(), self.model.buffers()) if t.is_floating_point())

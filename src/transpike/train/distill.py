@@ -199,7 +199,7 @@ def distill(
             the images.
         ConfigError: The method is unknown, or does not have a setting.
         DataError: A batch of a loader has too few images for the method.
-        TranspikeError: as `fit`.
+        TranspikeError: As for `fit`.
     """
     options, given = options or TrainOptions(), given or TeacherInput()
     probe = Distiller(

@@ -124,7 +124,7 @@ def finetune(
     Raises:
         ModelError: The network is not converted, or its scheme has no bound.
         ConfigError: There are no validation images; and as `fit`.
-        TranspikeError: as `fit`.
+        TranspikeError: As for `fit`.
 
     Example:
         >>> import tempfile

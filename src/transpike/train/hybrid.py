@@ -49,11 +49,12 @@ def check_constrained(model: nn.Module) -> None:
     Raises:
         ModelError: A layer is not allowed. The message names the first.
 
-    >>> check_constrained(nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()))
-    >>> check_constrained(nn.Sequential(nn.Linear(4, 4)))
-    Traceback (most recent call last):
-    ...
-    transpike.errors.ModelError: layer 0 (Linear) has a bias, ... `transpike convert` (CSS) takes it as it is.
+    Example:
+        >>> check_constrained(nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()))
+        >>> check_constrained(nn.Sequential(nn.Linear(4, 4)))
+        Traceback (most recent call last):
+        ...
+        transpike.errors.ModelError: layer 0 (Linear) has a bias, ... `transpike convert` (CSS) takes it as it is.
     """
     for name, module in model.named_modules():
         kind = type(module).__name__
@@ -79,12 +80,13 @@ def transfer(ann: nn.Module, snn: nn.Module) -> None:
         snn: its twin, whose weights have the same names. It is changed in place.
 
     Raises:
-        ModelError: as `check_constrained`; or a name or a shape differs.
+        ModelError: As for `check_constrained`; or a name or a shape differs.
 
-    >>> ann, snn = nn.Linear(2, 3, bias=False), nn.Linear(2, 3, bias=False)
-    >>> transfer(ann, snn)
-    >>> bool((snn.weight == ann.weight).all())
-    True
+    Example:
+        >>> ann, snn = nn.Linear(2, 3, bias=False), nn.Linear(2, 3, bias=False)
+        >>> transfer(ann, snn)
+        >>> bool((snn.weight == ann.weight).all())
+        True
     """
     check_constrained(ann)
     copy_weights(ann, snn)
@@ -94,7 +96,7 @@ def copy_weights(ann: nn.Module, snn: nn.Module) -> None:
     """Copy the weights of a network to another whose weights have the same names.
 
     Raises:
-        ModelError: if a name or a shape differs.
+        ModelError: A name or a shape differs.
     """
     source, target = ann.state_dict(), snn.state_dict()
     wrong = sorted(
@@ -104,7 +106,7 @@ def copy_weights(ann: nn.Module, snn: nn.Module) -> None:
     )
     if wrong:
         raise ModelError(
-            f"{type(snn).__name__} is no spiking twin of this {type(ann).__name__}: {', '.join(wrong[:5])} differ."
+            f"{type(snn).__name__} is not a spiking twin of this {type(ann).__name__}: {', '.join(wrong[:5])} differ."
         )
     snn.load_state_dict(source)
 
@@ -130,7 +132,7 @@ def check_twin(
 
     Raises:
         ConfigError: A network's constructor fails. The message names the options.
-        ModelError: as `check_constrained` and `transfer`; or there is no such twin.
+        ModelError: As for `check_constrained` and `transfer`; or there is no such twin.
     """
     other = f"spiking_{name}"
     with _explained_by(given), torch.device("meta" if other in SPIKING else "cpu"):
@@ -201,11 +203,12 @@ def balance_thresholds(
 
     Source: supplement, Section 1.3.
 
-    >>> from transpike.models.spiking import OverTime
-    >>> from transpike.neurons import IFNode
-    >>> net = OverTime(IFNode(step_mode="m", v_reset=None), IFNode(step_mode="m", v_reset=None))
-    >>> balance_thresholds(net, [torch.full((4, 1), 3.0)], encode=lambda images: images[None])
-    {'0': 3.0, '1': 1.0}
+    Example:
+        >>> from transpike.models.spiking import OverTime
+        >>> from transpike.neurons import IFNode
+        >>> net = OverTime(IFNode(step_mode="m", v_reset=None), IFNode(step_mode="m", v_reset=None))
+        >>> balance_thresholds(net, [torch.full((4, 1), 3.0)], encode=lambda images: images[None])
+        {'0': 3.0, '1': 1.0}
     """
     number("percentile", percentile, above=0, most=100)
     thresholds: dict[str, float] = {}
@@ -242,7 +245,7 @@ def _next_layer(
     device: torch.device,
     progress: Callable[[], object] | None,
 ) -> Quantiles | None:
-    """The positive inputs of the first layer of neurons that is not `done`, by its name. None if all are done."""
+    """Return the positive inputs of the first layer of neurons that is not `done`, by its name, or None."""
     seen: dict[str, Quantiles] = {}
 
     def measure(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:

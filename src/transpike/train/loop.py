@@ -131,7 +131,7 @@ def fit(
         DataError: The frames have another T than `options.steps`.
         TranspikeError: The loss is no longer finite. The message names the step, the terms and the last good
             checkpoint.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present batch is done.
+        KeyboardInterrupt: Ctrl-C was pressed or SIGTERM came. The present batch is finished first.
 
     Example:
         >>> import tempfile
@@ -244,8 +244,10 @@ def evaluate(
         DataError: Batches are not pairs, or labels are not class indices of the network.
         ModelError: Outputs are not [N, classes] or [T, N, classes].
 
-    >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], machine=Machine(accelerator="cpu")).images
-    3
+    Example:
+        >>> batches = [(torch.eye(3), torch.tensor([0, 1, 1]))]
+        >>> evaluate(nn.Identity(), batches, machine=Machine(accelerator="cpu")).images
+        3
     """
     classifier = Classifier(model, TrainOptions(steps=steps), encode=encode, reset=reset)
     check_loader("test", loader, counted=False)

@@ -111,7 +111,7 @@ def at_chance(row: dict[str, float], classes: int) -> bool:
 
 
 def checkpoint_bytes(classifier: Classifier) -> int:
-    """The bytes of one checkpoint: weights, the optimiser's state for each, and their average if there is one."""
+    """Return the bytes of a checkpoint: weights, the optimiser's state for each, and their average if there is one."""
     state: int = sum(getattr(value, "nbytes", 0) for value in classifier.state_dict().values())
     trained: int = sum(p.nbytes for p in classifier.trained.parameters() if p.requires_grad)
     optim, averaged = classifier.options.optim, classifier.options.recipe.ema is not None

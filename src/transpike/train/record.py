@@ -51,7 +51,7 @@ def python_run(
         more: further data for run.json.
 
     Raises:
-        ConfigError: as `check_folder` and `training_run`.
+        ConfigError: As for `check_folder` and `training_run`.
     """
     check_folder(folder, resume=resume)
     if resume and not (folder / "run.json").is_file():  # only the checkpoint was copied here
@@ -147,9 +147,11 @@ def after_training(results: Evaluation, fitted: Fitted, *, distillation: Distill
 def epochs_of(curves: list[dict[str, float]]) -> tuple[Epoch, ...]:
     """Return a row for each epoch of the curves. A loss with several terms has each of them by name.
 
-    >>> row = {"epoch": 1, "loss": 2.0, "train_accuracy": 0.5, "cross_entropy": 1.5, "kd": 0.5, "lr": 0.1, "seconds": 3}
-    >>> epochs_of([row])[0].terms
-    {'cross_entropy': 1.5, 'kd': 0.5}
+    Example:
+        >>> row = {"epoch": 1, "loss": 2.0, "train_accuracy": 0.5, "cross_entropy": 1.5, "kd": 0.5, "lr": 0.1}
+        >>> row["seconds"] = 3
+        >>> epochs_of([row])[0].terms
+        {'cross_entropy': 1.5, 'kd': 0.5}
     """
     known = {one.name for one in fields(Epoch)}
     return tuple(

@@ -43,7 +43,7 @@ def training_run(
         subject: the first argument of the command.
 
     Raises:
-        ConfigError: as `start_run`.
+        ConfigError: As for `start_run`.
     """
     opened: AbstractContextManager[RunFolder] = nullcontext(RunFolder(resume or out or Path("runs")))
     if first_process():

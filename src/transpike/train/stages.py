@@ -69,8 +69,8 @@ def check_networks(ann: str, *, network: Arguments, alone: Arguments, neuron: Ar
         neuron: the arguments of its twin only.
 
     Raises:
-        ConfigError: as `check_twin`.
-        ModelError: as `check_twin`; or the folder holds a spiking network.
+        ConfigError: As for `check_twin`.
+        ModelError: As for `check_twin`; or the folder holds a spiking network.
     """
     given = {"network": network, "pretraining.network": alone, "neuron": neuron}
     folder = stage_folder(ann, "ann")

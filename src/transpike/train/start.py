@@ -1,4 +1,4 @@
-"""A spiking network's first weights and thresholds, from its converted artificial twin."""
+"""Gives a spiking network first weights and thresholds from a trained ANN that has the same layers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Images: TypeAlias = Tensor | Iterable[Any]
 
 
 def create_twin(student: str, start: str | Path, shape: Shape, kwargs: Arguments) -> nn.Module:
-    """The trained artificial twin of a spiking network.
+    """Return the trained ANN that has the same layers as a spiking network.
 
     Args:
         student: the spiking network's name, one of `TWINS`.
-        start: the folder of the twin's run, or a file of its weights.
-        shape: of images and classes.
-        kwargs: what else the spiking network takes; those of its neurons are left out.
+        start: the folder of the ANN's run, or a file of its weights.
+        shape: the numbers of classes and channels, and the size of images.
+        kwargs: the spiking network's other arguments. Those of its neurons are ignored.
 
     Raises:
-        ModelError: there is no such twin, or its weights cannot be had.
+        ModelError: There is no ANN with the same layers, or its weights cannot be read.
     """
     if is_run(start):
         return create_model(start).eval()
@@ -48,47 +48,49 @@ def create_twin(student: str, start: str | Path, shape: Shape, kwargs: Arguments
 
 @torch.no_grad()
 def start_from(student: nn.Module, ann: nn.Module, images: Images, *, steps: int) -> None:
-    """Give a spiking network the weights of its artificial twin, and the thresholds of the twin's conversion.
+    """Give a spiking network the weights of the ANN with the same layers, and the thresholds of this ANN's conversion.
 
-    The twin is converted to spike rates, `Rate(steps=steps, percentile="fit")`: each layer has the amplitude theta at
-    which values decoded from so many steps have the least squared error. A spike of a layer then stands for its theta.
-    So weights are multiplied by the theta of the layer that they read, and what a neuron receives is divided by its
-    own; its threshold stays. A block that adds its input unscaled has the theta of this input as its unit, and its last
-    neuron the threshold theta / unit. Where a neuron multiplies its input by a gain, such as 1 / tau, theta is
-    multiplied by it too.
+    The ANN is converted with `Rate(steps=steps, percentile="fit")`. Each layer then has the amplitude theta with the
+    least squared error of the values decoded from T = ``steps`` steps, and one spike of the layer represents theta. So
+    weights are multiplied by the theta of the layer before them and divided by the theta of the layer behind them.
+    Thresholds stay. There is one exception: a residual block that adds its input without a weight. Its unit is the
+    theta of this input, and the threshold of its last neuron becomes theta / unit. If a neuron multiplies its input by
+    a gain, such as 1 / tau, its theta is multiplied by this gain, too.
 
-    Then biases are corrected, layer by layer, by the student's own spikes: each channel's mean rate times theta becomes
-    about the mean activation of the twin. So what few steps, a leak or a hard reset lose is made up on average.
+    Then biases are corrected, layer by layer, with the student's own spikes: each channel's mean rate times theta
+    becomes about the mean activation of the ANN. On average, this compensates for the loss by few steps, a leak or a
+    hard reset.
 
-    With integrate-and-fire neurons and many steps the network computes what the twin does. With leaky neurons and few
-    steps it does not, and is only where training begins.
+    With integrate-and-fire neurons and many steps, the spiking network computes nearly the same as the ANN. With leaky
+    neurons and few steps it does not, but it is a good first point for training.
 
     Args:
-        student: of `TWINS`, made by `create_model`; changed in place, and left in evaluation mode.
-        ann: its trained artificial twin, whose weights have the same names.
-        images: for amplitudes and biases: [N, C, H, W], or batches of them, alone or with labels.
+        student: a network of `TWINS`, made by `create_model`. It is changed in place and left in evaluation mode.
+        ann: the trained ANN with the same layers, whose weights have the same names.
+        images: images for amplitudes and biases, [N, C, H, W], or batches of them, alone or with labels.
         steps: T of the student.
 
     Raises:
-        ModelError: ``ann`` is not the twin of ``student``, or there is none.
-        ConversionError: as `transpike.convert`.
+        ModelError: ``ann`` does not have the layers of ``student``, or no ANN here does.
+        ConversionError: As for `transpike.convert`.
 
-    Source: [I] the thresholds of Rathi, Srinivasan, Panda, Roy, "Enabling Deep Spiking Neural Networks with Hybrid
-    Conversion and Spike Timing Dependent Backpropagation", ICLR 2020, moved into weights, with amplitudes by least
-    squares; the biases of Li et al. 2021, see `Rate`.
+    Source: the thresholds of Rathi, Srinivasan, Panda, Roy, "Enabling Deep Spiking Neural Networks with Hybrid
+    Conversion and Spike Timing Dependent Backpropagation", ICLR 2020. Our interpretation moves
+    them into the weights, and fits amplitudes by least squares. The biases are those of Li et al. 2021, see `Rate`.
 
-    >>> ann, snn = create_model("resnet20", width=4).eval(), create_model("spiking_resnet20", width=4)
-    >>> start_from(snn, ann, torch.rand(8, 3, 16, 16), steps=2)
-    >>> snn.act.v_threshold, snn.layers[0].act2.v_threshold == 1
-    (1.0, False)
+    Example:
+        >>> ann, snn = create_model("resnet20", width=4).eval(), create_model("spiking_resnet20", width=4)
+        >>> start_from(snn, ann, torch.rand(8, 3, 16, 16), steps=2)
+        >>> snn.act.v_threshold, snn.layers[0].act2.v_threshold == 1
+        (1.0, False)
     """
     layered = isinstance(student, SpikingVGG) or (
         isinstance(student, SpikingResNet) and all(type(block) is SpikingBasicBlock for block in student.layers)
     )
     if not layered:
         raise ModelError(
-            f"{type(student).__name__} has no artificial twin that computes the same sums: take {', '.join(TWINS)}. "
-            "Weights alone can start any network whose layers have the same names."
+            f"{type(student).__name__}: no ANN here has the same layers, so no conversion can start this network. Use "
+            f"one of {', '.join(TWINS)}. Or set weights: they can start any network whose layers have the same names."
         )
     copy_weights(ann, student)
     batches = [images] if isinstance(images, Tensor) else [one if isinstance(one, Tensor) else one[0] for one in images]
@@ -107,13 +109,13 @@ def start_from(student: nn.Module, ann: nn.Module, images: Images, *, steps: int
 
 
 class _Scaled:
-    """Rescales the layers of a network that has its twin's weights.
+    """Rescales the layers of a spiking network that has the ANN's weights.
 
     Args:
-        theta: of the neuron behind each layer of weights, by the layer's name.
+        theta: the amplitude of the neurons behind each layer of weights, by the name of the layer of weights.
 
     Attributes:
-        places: by the name of each layer of neurons, the layer whose bias shifts its input, and its theta.
+        places: for each layer of neurons, by name, the layer whose bias shifts its input, and its theta.
     """
 
     def __init__(self, theta: Mapping[str, float]) -> None:
@@ -143,8 +145,10 @@ class _Scaled:
         set_thresholds(student, [thresholds.get(node, _threshold(node)) for node in nodes])
 
     def chain(self, layers: Iterable[tuple[str, nn.Module]], unit: float = 1.0, *, last: float = 1.0) -> float:
-        """Layers one after the other, from inputs in ``unit`` to outputs in ``last`` where no neuron follows; the unit
-        of the last neuron."""
+        """Rescale layers one after the other, and return the unit of the last neuron.
+
+        Inputs are in ``unit``. Outputs of weights without neurons behind them are in ``last``.
+        """
         weighted: list[nn.Module] = []
         name = ""
         for key, layer in layers:
@@ -168,23 +172,23 @@ def _correct(
     places: Mapping[str, tuple[nn.Module, float]],
     steps: int,
 ) -> None:
-    """Shift biases, one layer after the other, until each channel's mean rate says about what the twin does."""
+    """Shift biases, layer by layer, such that each channel's mean rate represents about the ANN's mean activation."""
     for name, (layer, theta) in places.items():
         bias: Any = layer.bias
-        if bias is not None:  # a network without biases has norms neither, and its thresholds alone
+        if bias is not None:  # without biases a network has no norms either; only its thresholds are set
             full = _full(student.get_submodule(name))
-            bias.add_(full / (2 * steps))  # rounds to the nearest rate, and not down
+            bias.add_(full / (2 * steps))  # so that the rate is rounded to the nearest, not down
             wanted = _mean(ann, name, batches) / theta
             rates = _mean(student, name, [batch.expand(steps, *batch.shape) for batch in batches])
             bias.add_((wanted.clamp(max=1) - rates) * full)
 
 
 class _Seen(Exception):
-    """What lies behind the layer that is measured need not run."""
+    """Ends a run behind the layer that is measured."""
 
 
 def _mean(network: nn.Module, name: str, batches: Sequence[Tensor]) -> Tensor:
-    """The mean output of a module by channel, [C]; the samples are the last axis before it."""
+    """Return the mean output of a module for each channel, [C]. The axis of channels follows that of samples."""
     means: list[Tensor] = []
 
     def see(_: nn.Module, inputs: object, output: Tensor) -> None:
@@ -205,7 +209,7 @@ def _mean(network: nn.Module, name: str, batches: Sequence[Tensor]) -> Tensor:
 
 
 def _rescale(layers: Sequence[nn.Module], inputs: float, outputs: float) -> None:
-    """Let a layer, and the norm behind it, take inputs and give outputs in other units."""
+    """Rescale a layer, and the norm behind it, for inputs and outputs in other units."""
     first: Any
     for first in layers[:1]:
         first.weight.mul_(inputs)
@@ -220,6 +224,6 @@ def _threshold(node: Any) -> float:
 
 
 def _full(node: Any) -> float:
-    """The constant input at which a neuron at rest fires at the first step."""
+    """Return the smallest constant input for which a neuron at rest fires in the first step."""
     gain = getattr(getattr(node, "dynamics", None), "gain", 1.0)
     return _threshold(node) / float(gain)

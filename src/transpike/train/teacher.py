@@ -60,7 +60,9 @@ class TeacherInput:
         return scale, offset
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] as the teacher takes them, [T, N, C, H, W] if it spikes. Frames are merged to its T.
+        """Return images [N, C, H, W] in the form of the teacher's input, [T, N, C, H, W] if it spikes.
+
+        Frames are merged to the teacher's T.
 
         Raises:
             DataError: An artificial teacher or an encoder receives frames.
@@ -112,13 +114,14 @@ def input_of(
 
 
 def _side_before(encoder: Encoder, wanted: int, size: int | None, side: int) -> int:
-    """The side of images that an encoder lays out as ``wanted``: ``size``, or the data's ``side`` if possible."""
+    """Return the side of images that an encoder lays out as ``wanted``: ``size``, or ``side`` of the data if it can."""
     whole, _ = encoder.input_size((wanted, wanted))
     for one in [side, whole] if size is None else [size]:
         if encoder.output_size((one, one))[0] == wanted:
             return one
     raise ConfigError(
-        f"takes what its encoder makes of images of {whole} x {whole}, not of {size} x {size}: leave the size out."
+        f"was trained on images that its encoder made from {whole} x {whole} pixels, not from {size} x {size}: "
+        "omit the size."
     )
 
 

@@ -96,10 +96,11 @@ def multi_step(
 
 
 def normed(x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
-    """x [T, N, C, *] times a scale and plus a shift, each [C].
+    """Return x [T, N, C, *] times a scale plus a shift, each [C].
 
-    >>> normed(torch.ones(1, 1, 2), (torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.0])))
-    tensor([[[2.5000, 3.0000]]])
+    Example:
+        >>> normed(torch.ones(1, 1, 2), (torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.0])))
+        tensor([[[2.5000, 3.0000]]])
     """
     scale, shift = (values.to(x.dtype).view(-1, *(1,) * (x.dim() - 3)) for values in norm)
     return x * scale + shift
@@ -124,7 +125,7 @@ def _flat(a: Tensor, like: Tensor) -> Tensor:
 
 
 def _shaped(a: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_flat`: [T, M] or [M] in the shape and memory order of `like`."""
+    """Return the inverse of `_flat`: [T, M] or [M] in the shape and memory order of `like`."""
     first = 2 - a.dim()
     return a.as_strided(like.shape[first:], like.stride()[first:])
 

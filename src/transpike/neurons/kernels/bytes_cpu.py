@@ -1,6 +1,6 @@
-"""Products of whole digits with weights on the CPU, as products of bytes.
+"""Multiplies whole digits with weights on a CPU, as products of bytes.
 
-A row of weights becomes ``scale * (256 * high + low)`` with bytes ``high`` and ``low``. The sums of products of
+A row of weights is written as ``scale * (256 * high + low)`` with bytes ``high`` and ``low``. The sums of products of
 bytes are whole numbers, so they do not depend on the order of the terms.
 """
 
@@ -17,17 +17,17 @@ from transpike.neurons.kernels.threads import compiled, spread
 
 __all__ = ["Weights", "linear"]
 
-_LARGEST = 127 * 256  # of a weight in units of its row's scale: `high` is at most 127
-_ROWS = 512  # of digits at a time: their whole sums stay in the second-level cache
+_LARGEST = 127 * 256  # the largest weight in units of its row's scale, so that `high` is at most 127
+_ROWS = 512  # rows of digits at a time, so that their sums stay in the second-level cache
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights [N, K] of 16 bits.
+    """Weights [N, K] with 16 bits each.
 
     Attributes:
-        parts: bytes [K, 2N]: ``high`` of all outputs, then ``low``.
-        scale: of each row [N].
+        parts: bytes [K, 2N]: ``high`` of all outputs, then ``low`` of all outputs.
+        scale: the scale of each row, [N].
     """
 
     parts: Tensor
@@ -35,7 +35,7 @@ class Weights:
 
     @classmethod
     def of(cls, weight: Tensor) -> Weights:
-        """The nearest to float32 ``weight`` [N, K]: the error of each is at most 1/65,000 of the largest in its row."""
+        """Round float32 ``weight`` [N, K]. Each error is at most 1/65,000 of the largest weight in the row."""
         scale = weight.abs().amax(1).clamp_min(torch.finfo(weight.dtype).tiny * _LARGEST) / _LARGEST
         whole = (weight / scale.unsqueeze(1)).round_()
         high = ((whole + 128) / 256).floor_()
@@ -43,7 +43,7 @@ class Weights:
 
 
 def linear(digits: Tensor, weights: Weights, bias: Tensor | None) -> Tensor:
-    """``torch.nn.functional.linear`` of digits [M, K] of type int8; float32 [M, N]."""
+    """Return ``torch.nn.functional.linear`` for int8 digits [M, K], as float32 [M, N]."""
     scale = weights.scale
     bias = torch.zeros_like(scale) if bias is None else bias
     result = scale.new_empty(len(digits), len(scale))

@@ -31,7 +31,7 @@ def arguments(feed: Feed, rows: int) -> tuple[Any, ...]:
 
 
 def clipped(clip: Clip | None) -> tuple[Any, ...]:
-    """The worths of each row, slope and bounds, and the pattern of divisors; without any clip there are no worths."""
+    """Return each row's worths, slope and bounds, and the pattern of divisors. Without a clip, worths are empty."""
     if clip is None:
         return NOTHING[0], _BOUNDS, _ONE, 1
     worths, bounds = (np.array(x, np.float32) for x in (clip.worths, (clip.slope, clip.low, clip.high)))

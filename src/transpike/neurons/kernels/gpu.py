@@ -1,9 +1,9 @@
-"""The LIF family on CUDA: Triton, one program per block of neurons with time inside, one pass each way.
+"""The LIF family on CUDA, in Triton. One program runs a block of neurons over all steps, in one pass each way.
 
-As on the CPU only the input is kept for the backward pass, which computes the membrane again. It does so by spans of at
-most 16 steps, from the last to the first, and the membranes of a span stay in registers. So up to 16 steps take no
-memory beside the gradients; more take the membrane before each further span, 4 bytes a neuron (less than 0.5 bytes per
-element and step). Contraction to fused multiply-add is off, so spikes equal the reference's.
+As on a CPU, only the input is stored for the backward pass, which computes the membrane again. It does so in spans of
+at most 16 steps, from the last to the first, with the membranes of a span in registers. Up to 16 steps need no memory
+beside the gradients. More steps need 4 bytes per neuron for each further span: the membrane before it. That is less
+than 0.5 bytes per neuron and step. Fused multiply-add is off, so spikes equal those of the reference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transpike.neurons.kernels.reference import Dynamics
 __all__ = ["backward", "forward"]
 
 Norm = tuple[Tensor, Tensor, int]
-"""Scale and shift of each channel, float32, and how many neighbours in memory have the same one."""
+"""The scale and the shift of each channel, float32, and how many consecutive neurons belong to one channel."""
 _SPAN = 16  # steps whose membranes stay in registers
 
 
@@ -67,7 +67,7 @@ def _forward(  # type: ignore[no-untyped-def]
     if NORM:
         scale, shift = tl.load(scales + i // inner % channels), tl.load(shifts + i // inner % channels)
     for begin in range(0, steps, SPAN):
-        for k in tl.static_range(SPAN):  # unrolled, so that the loads of all steps are under way at once
+        for k in tl.static_range(SPAN):  # unrolled, so that all steps can load at the same time
             there = inside if WHOLE else inside & (tl.full([BLOCK], begin + k, tl.int32) < steps)
             current = tl.load(x + i, there, other=0.0).to(tl.float32)
             if NORM:
@@ -157,13 +157,13 @@ def _backward(  # type: ignore[no-untyped-def]
 
 
 def _spans(steps: int) -> tuple[int, int]:
-    """Into how many spans the steps fall, and of how many steps each is; the last may have fewer."""
+    """Return the number of spans, and the number of steps of each. The last span may have fewer."""
     spans = -(-steps // _SPAN)
     return spans, -(-steps // spans)
 
 
 def _block(span: int, learned: bool) -> int:
-    """Neurons of a program: so many that all it holds fits into registers; a test looks at the code for an H100."""
+    """Return how many neurons a program runs, such that its state fits in registers. A test checks the H100's code."""
     return 256 if learned or span > 8 else 512
 
 
@@ -190,16 +190,16 @@ def _launch(kernel: Any, arguments: tuple[Any, ...], x: Tensor, dynamics: Dynami
 def forward(
     x: Tensor, v: Tensor | None, charge: Tensor | None, dynamics: Sequence[float], norm: Norm | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Spikes [T, M] and last membrane [M] of an input [T, M]; both inputs contiguous.
+    """Return the spikes [T, M] and the last membrane [M] for an input [T, M]. ``x`` and ``v`` must be contiguous.
 
-    With ``norm``, of the input times a scale and plus a shift, those of its channel.
+    With ``norm``, the input is first multiplied by its channel's scale, and its channel's shift is added.
     """
     s, last = torch.empty_like(x), x.new_empty(x.shape[1], dtype=torch.float32)
-    given = {"NORM": norm is not None, "STATE": v is not None, "LEARNED": charge is not None}
+    options = {"NORM": norm is not None, "STATE": v is not None, "LEARNED": charge is not None}
     scale, shift, inner = norm or (None, None, 1)
     channels = 1 if scale is None else len(scale)
     if last.numel():
-        _launch(_forward, (x, v, charge, scale, shift, inner, channels, s, last), x, Dynamics(*dynamics), **given)
+        _launch(_forward, (x, v, charge, scale, shift, inner, channels, s, last), x, Dynamics(*dynamics), **options)
     return s, last
 
 
@@ -211,9 +211,9 @@ def backward(
     dynamics: Sequence[float],
     surrogate: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input [T, M], first membrane [M] and charge [3] from those of spikes and last membrane.
+    """Return the gradients of the input [T, M], the first membrane [M] and the charge [3].
 
-    Without a first membrane its gradient is empty.
+    ``grads`` are the gradients of the spikes and of the last membrane. Without a first membrane its gradient is empty.
     """
     d = Dynamics(*dynamics)
     gx, gv0 = torch.empty_like(x), x.new_empty(0 if v is None else x.shape[1], dtype=torch.float32)
@@ -221,11 +221,11 @@ def backward(
     marks = x.new_empty((spans - 1, x.shape[1]), dtype=torch.float32)
     programs = 0 if charge is None else triton.cdiv(x.shape[1], _block(span, True))
     sums = x.new_zeros((programs, 3), dtype=torch.float32)
-    given = {
+    options = {
         "STATE": v is not None, "LEARNED": charge is not None, "SPIKES": grads[0] is not None,
         "LAST": grads[1] is not None, "DETACH": d.detach_reset > 0, "SHAPE": int(surrogate[0]), "SPANS": spans,
         "slope": surrogate[1], "height": surrogate[2],
     }  # fmt: skip
     if gx.numel():
-        _launch(_backward, (x, v, charge, *grads, marks, gx, gv0, sums), x, d, **given)
+        _launch(_backward, (x, v, charge, *grads, marks, gx, gv0, sums), x, d, **options)
     return gx, gv0, sums.sum(0, dtype=torch.float64).float()

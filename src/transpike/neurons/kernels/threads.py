@@ -32,7 +32,9 @@ class _Announce(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self.announced and event.data["dispatcher"] in _ours:
             self.announced = True
-            _log.warning("compiling the CPU kernels of the neurons; they are then kept on disk: a few seconds, once")
+            _log.warning(
+                "compiling the CPU kernels of the neurons: this takes a few seconds, once; the result is stored on disk"
+            )
 
     def on_end(self, event: Any) -> None:
         pass
@@ -62,7 +64,7 @@ def _load(cache: Any, load: Callable[..., Any], *signature: Any) -> Any:
         return load(*signature)
     except Exception as error:
         _log.warning(
-            "the compiled CPU kernels kept in %s are damaged (%s): they are made anew", cache.cache_path, error
+            "the compiled CPU kernels in %s are damaged (%s): they are compiled again", cache.cache_path, error
         )
         with contextlib.suppress(OSError):
             cache.flush()

@@ -1,7 +1,8 @@
-"""The tracking neuron on the CPU: Numba, blocked over neurons with time inside, so that state stays in L1 cache.
+"""The tracking neuron on a CPU, in Numba.
 
-Same interface as ``track_reference``, for float32. The inner loops have no branches, hence vectorise, and no fast
-arithmetic is allowed, hence they round as torch does.
+The interface is that of ``track_reference``, for float32. The outer loop runs over blocks of neurons and the next one
+over time, so the state of a block stays in the L1 cache. The inner loops have no branches, so they are vectorised. Fast
+arithmetic is not allowed, so they round as PyTorch does.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from transpike.neurons.kernels.track_reference import PLAIN, Carried, Clip, Digi
 
 __all__ = ["accumulate", "change", "encode", "track"]
 
-_BLOCK = 2048
-_ALIGN = 16
-_FEW = 4  # levels that are found in one pass
+_BLOCK = 2048  # neurons
+_ALIGN = 16  # neurons of a cache line of float32: threads do not share one
+_FEW = 4  # with at most so many levels, digits are found in one pass
 
 
 @compiled
 def _digit(value, digit, rising, increments, rounding):  # type: ignore[no-untyped-def]
-    """Round ``value`` to ``digit``; both hold one block."""
+    """Round ``value`` to ``digit``. Both hold one block of neurons."""
     zero = np.float32(0)
     top, inverse, offset, mirror = rounding[0], rounding[1], rounding[2], rounding[3]
     if top > 0:
         for j in range(len(value)):
             v = value[j]
             scaled = (v if v > zero else v * mirror) * inverse + offset
-            # Truncation is the floor here, since the magnitude is not negative.
+            # The conversion to int32 truncates, which equals the floor, since the magnitude is not negative.
             d = np.float32(np.int32(scaled if scaled < top else top))
             digit[j] = d if v > zero else zero - d
         return
@@ -131,7 +132,7 @@ def _track(  # type: ignore[no-untyped-def]
                 worth, unit = worths[min(k, len(worths) - 1)], units[step]
                 for j in range(width):
                     h = held[j] * worth
-                    v = h if h > zero else h * leak + zero  # of ReLU 0, never -0
+                    v = h if h > zero else h * leak + zero  # + 0, so that ReLU never gives -0
                     v = v if v > least else least
                     v = v if v < most else most
                     said[j] = (v / relative[j]) * unit if h == h else zero
@@ -201,7 +202,7 @@ def _accumulate(source, held, state, begin, feed, constants, units, first, last)
         for step in range(len(held)):
             out = held[step, start:stop]
             if step < len(source):
-                row = source[step, start:stop]  # read whole before it may be written over
+                row = source[step, start:stop]  # read as a whole before it may be overwritten
                 if not feeds:
                     for j in range(width):
                         kept[j] = kept[j] * beta + row[j] * gain
@@ -258,9 +259,9 @@ def _encode(values, spikes, constants, rising, increments, rounding, first, last
 
 @lru_cache(maxsize=4096)
 def _arrays(digits: Digits) -> tuple[Any, ...]:
-    """A digit rule as the float32 arrays the kernels take; 2 or 3 levels are filled up with such as no value reaches.
+    """Return a digit rule as float32 arrays for the kernels. The falling thresholds mirror the rising ones.
 
-    Falling thresholds mirror the rising ones.
+    Two or three levels are filled up to four with thresholds that no value reaches.
     """
     rounding = (digits.top, digits.inverse, digits.offset, digits.mirror)
     missing = max(0, _FEW - len(digits.rising)) if len(digits.rising) > 1 else 0

@@ -1,7 +1,7 @@
-"""The tracking neuron on CUDA: Triton, one program per block of neurons, state in registers over all steps.
+"""The tracking neuron on CUDA, in Triton. One program runs a block of neurons, with the state in registers.
 
-Same interface as ``track_reference``, for float32, float16 and bfloat16 tensors; state is float32. Launched without
-floating-point fusion, so that products and sums round as on the other backends.
+The interface is that of ``track_reference``, for float32, float16 and bfloat16 tensors. The state is float32. Fused
+multiply-add is off, so products and sums are rounded as on the other backends.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from transpike.neurons.kernels.track_reference import PLAIN, Carried, Clip, Digi
 
 __all__ = ["accumulate", "encode", "track", "track_windows"]
 
-_BLOCK = 1024
-_FEW = 256  # neurons of a program that hold several sums each
+_BLOCK = 1024  # neurons of a program
+_FEW = 256  # neurons of a program, if each holds several sums
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -41,7 +41,7 @@ def _current(  # type: ignore[no-untyped-def]
     read, extra, shares, step, there, scale, shift, factor,
     SCALE: tl.constexpr, SHIFT: tl.constexpr, OTHER: tl.constexpr,
 ):  # fmt: skip
-    """One row of currents as `Feed` says; 0 where it is not there."""
+    """Return a row of currents after the operation of `Feed`; 0 where ``there`` is false."""
     current = tl.load(read, mask=there, other=0.0).to(tl.float32)
     if SCALE:
         current = current * scale
@@ -94,7 +94,7 @@ def _track(  # type: ignore[no-untyped-def]
             if CLIP:
                 heard = held * tl.load(worths + row)
                 known = heard == heard
-                heard = tl.where(heard > 0, heard, heard * clip_slope + 0.0)  # of ReLU 0, never -0
+                heard = tl.where(heard > 0, heard, heard * clip_slope + 0.0)  # + 0.0, so that ReLU never gives -0
                 heard = tl.minimum(tl.maximum(heard, clip_low), clip_high)
                 heard = tl.where(known, tl.div_rn(heard, relative) * tl.load(units + step), 0.0)
         value = tl.where(heard > 0, heard, heard * slope)
@@ -210,7 +210,7 @@ def _encode(  # type: ignore[no-untyped-def]
         write += neurons
 
 
-@cache  # for good: a recorded run goes on to read them
+@cache  # without a limit: a recorded CUDA graph keeps reading them
 def _on(device: torch.device, values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
@@ -231,20 +231,20 @@ def _rule(device: torch.device, digits: Digits) -> dict[str, Tensor | float | in
 
 
 def _feed(feed: Feed, source: Tensor) -> dict[str, Tensor | float | int]:
-    """The arguments of a kernel that `Feed` makes; what is absent points to anything."""
-    given: dict[str, Tensor | float | int] = {"other": source if feed.other is None else feed.other}
+    """Return a kernel's arguments for a `Feed`. A pointer to an absent part is not read, so it may point anywhere."""
+    arguments: dict[str, Tensor | float | int] = {"other": source if feed.other is None else feed.other}
     shift = feed.shift is not None
-    given["shares"] = _on(source.device, feed.shares) if shift else source
+    arguments["shares"] = _on(source.device, feed.shares) if shift else source
     named: dict[str, Pattern | None] = {"scale": feed.scale, "shift": feed.shift, "factor": feed.factor}
     for name, pattern in named.items():
-        given[f"{name}s"] = source if pattern is None else pattern.values
-        given[f"{name}_inner"] = 1 if pattern is None else pattern.inner
-        given[f"{name}_size"] = 1 if pattern is None else len(pattern.values)
-    return given | {"SCALE": feed.scale is not None, "SHIFT": shift, "OTHER": feed.other is not None}
+        arguments[f"{name}s"] = source if pattern is None else pattern.values
+        arguments[f"{name}_inner"] = 1 if pattern is None else pattern.inner
+        arguments[f"{name}_size"] = 1 if pattern is None else len(pattern.values)
+    return arguments | {"SCALE": feed.scale is not None, "SHIFT": shift, "OTHER": feed.other is not None}
 
 
 def _clip(clip: Clip | None, source: Tensor) -> dict[str, Tensor | float | int]:
-    """The arguments of the kernel that `Clip` makes; what is absent points to anything."""
+    """Return the kernel's arguments for a `Clip`. A pointer to an absent part is not read, so it may point anywhere."""
     if clip is None:
         numbers = dict.fromkeys(("clip_slope", "clip_low", "clip_high"), 0.0)
         return {
@@ -280,7 +280,7 @@ def track(
 ) -> None:
     """See ``track_reference.track``."""
     neurons, device = source.shape[1], source.device
-    block = _FEW if clip else _BLOCK  # so that registers suffice
+    block = _FEW if clip else _BLOCK  # so that the state fits in registers
     with torch.cuda.device(source.get_device()):
         _track[(triton.cdiv(neurons, block),)](
             source,
@@ -313,9 +313,10 @@ def track(
 def track_windows(
     source: Tensor, spikes: Tensor, final: Final, tables: Tables, places: Tensor, *, feed: Feed = PLAIN
 ) -> None:
-    """Write the digits that track the maximum of what some currents of each sample have accumulated.
+    """Write the digits that track, for each output, the maximum over the accumulated currents of its window.
 
-    ``places`` ``[inputs, outputs]``, of one sample, says which: see `transpike.neurons.windows.Window.places`.
+    ``places`` ``[inputs, outputs]`` has the inputs of each output, for one sample. See
+    `transpike.neurons.windows.Window.places`.
     """
     neurons, device = spikes.shape[1], source.device
     outputs = places.shape[1]

@@ -1,8 +1,8 @@
-"""The tracking neuron in plain torch: what the other backends must equal, spike for spike.
+"""The tracking neuron in plain PyTorch. The other backends must give exactly the same spikes.
 
-The three backends (this one, ``track_cpu`` and ``track_gpu``) have one interface: flat ``[time, neurons]``
-tensors in, results written into tensors that the caller allocated. Every product and every sum is rounded on its
-own, and the powers of beta are computed once, in double precision, by the caller: so the backends agree to the bit.
+The three backends (this one, ``track_cpu`` and ``track_gpu``) have one interface. They read flat ``[time, neurons]``
+tensors and write results into tensors that the caller has allocated. Every product and every sum is rounded
+separately. The caller computes the powers of beta once, in double precision. So the backends agree bit for bit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["PLAIN", "Carried", "Clip", "Digits", "Feed", "Final", "Pattern", "Ta
 
 
 class Digits(NamedTuple):
-    """How a value is rounded to a digit.
+    """The rule that rounds a value to a digit.
 
-    The digit is the sum of ``increments[k]`` over ``value >= rising[k]``, less that over ``value <= falling[k]``.
-    If ``top`` is not 0 the digits are all the integers up to it and are found without a table, as
-    ``floor(magnitude * inverse + offset)``; ``mirror`` is -1 if negative digits exist, else 0.
+    The digit is the sum of all ``increments[k]`` with ``value >= rising[k]``, minus the sum of all with ``value <=
+    falling[k]``. If ``top`` is not 0, the digits are all integers up to it. They are then computed without a table, as
+    ``floor(magnitude * inverse + offset)``. ``mirror`` is -1 if negative digits exist, otherwise 0.
     """
 
     rising: tuple[float, ...]
@@ -33,9 +33,19 @@ class Digits(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The constants of one tracking neuron; ``low``, ``high`` and ``units`` have one value per simulation step.
+    """The constants of a layer of tracking neurons.
 
-    ``units`` take what has been accumulated to the step's own scale; ``gain`` multiplies each current.
+    Attributes:
+        beta: the radix.
+        silent: the number of steps before the first spike.
+        scale: the value of a unit digit in the scale of the state, beta^silent.
+        inverse: the factor from the scale of the state to units of theta.
+        slope: the slope of the function for negative values.
+        low: the function's lower bound, one for each simulated step.
+        high: the function's upper bound, one for each simulated step.
+        units: factors from the accumulated input to the scale of each simulated step.
+        digits: the rule that rounds to a digit.
+        gain: the factor of each current.
     """
 
     beta: float
@@ -51,30 +61,30 @@ class Tables(NamedTuple):
 
 
 class Final(NamedTuple):
-    """Where the state after the last step is written, in units of theta: both ``[neurons]``, or both empty."""
+    """The tensors for the results after the last step, in units of theta: both ``[neurons]``, or both empty."""
 
     residual: Tensor
     target: Tensor
 
 
 class Pattern(NamedTuple):
-    """One value a channel: that of neuron ``j`` is ``values[j // inner % len(values)]``."""
+    """One value for each channel. Neuron ``j`` has ``values[j // inner % len(values)]``."""
 
     values: Tensor
     inner: int
 
     def spread(self, neurons: int) -> Tensor:
-        """Of every neuron."""
+        """Return the value of every neuron, ``[neurons]``."""
         index = torch.arange(neurons, device=self.values.device) // self.inner % len(self.values)
         return self.values[index]
 
 
 class Feed(NamedTuple):
-    """What becomes of each row of currents before anything else, every product and every sum rounded on its own::
+    """An operation on each row of currents, before all others. Every product and every sum is rounded separately::
 
         row[t] <- row[t] * scale + shift * shares[t] + other[t] * factor
 
-    Each is left out where it is None; ``other`` ``[T, neurons]`` is a second current, ``factor`` given with it.
+    Parts that are None are left out. ``other`` ``[T, neurons]`` is a second current, and always has a ``factor``.
     """
 
     scale: Pattern | None = None
@@ -84,7 +94,7 @@ class Feed(NamedTuple):
     factor: Pattern | None = None
 
     def rows(self, source: Tensor) -> list[Tensor]:
-        """All rows of currents, in the type of the state."""
+        """Return all rows of the resulting currents, in the data type of the state."""
         rows = list(source if source.dtype == torch.float64 else source.float())
         if self.scale:
             scale = self.scale.spread(source.shape[1])
@@ -99,14 +109,18 @@ class Feed(NamedTuple):
 
 
 PLAIN = Feed()
-"""Currents as they are."""
+"""Leaves currents unchanged."""
 
 
 class Carried(NamedTuple):
-    """The state ``[2, neurons]`` of a run in pieces (of `accumulate` ``[1, neurons]``), and the first step of this one.
+    """The state of a run in pieces of steps.
 
-    It is read unless ``begin`` is 0, and written. So many steps as ``idle`` follow those that have rows; `accumulate`
-    has one for each row of its result.
+    Attributes:
+        values: the state ``[2, neurons]``, for `accumulate` ``[1, neurons]``. A piece reads it, unless ``begin`` is 0,
+            and writes it.
+        begin: the first step of this piece.
+        idle: the number of steps without input after the rows of the source. `accumulate` does not read it, because its
+            result has one row for each step.
     """
 
     values: Tensor
@@ -115,11 +129,11 @@ class Carried(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """A function of real values with bounds, which is divided by the amplitude of each channel::
+    """A function of real values with bounds, divided by the amplitude of each channel::
 
         row[t] <- clamp(x if x > 0 else slope x, low, high) / relative,   x = worths[t] * sum[t]
 
-    where ``sum`` is what the currents have accumulated; ``worths`` has one value a row of currents.
+    ``sum`` is the accumulated input. ``worths`` has one factor for each row of currents, which gives real units.
     """
 
     worths: tuple[float, ...]
@@ -129,9 +143,9 @@ class Clip(NamedTuple):
     relative: Pattern
 
     def value(self, held: Tensor, row: int) -> Tensor:
-        """Of what has been accumulated by a row of currents."""
+        """Return the function's value for the input ``held`` that is accumulated by this row of currents."""
         x = held * self.worths[row]
-        x = torch.where(x > 0, x, x * self.slope + 0.0).clamp(self.low, self.high)  # of ReLU 0, never -0
+        x = torch.where(x > 0, x, x * self.slope + 0.0).clamp(self.low, self.high)  # + 0.0, so that ReLU never gives -0
         return x / self.relative.spread(len(x))
 
 
@@ -160,14 +174,18 @@ def track(
 ) -> None:
     """Write the digits that track ``source`` into ``spikes`` ``[T, neurons]``.
 
-    ``source`` holds currents ``[T, neurons]`` or, if ``accumulated``, the accumulated input: ``[T + silent, neurons]``,
-    or ``[T, neurons]`` if the last row holds on. NaN counts as 0 there: the neuron waits. ``spikes`` may be the first
-    rows of ``source``: a row is read before it is written.
-
-    Where the state is ``carried``, ``source`` has a row for each of the next steps but the idle ones, and ``spikes``
-    one for each of them that is not silent.
-
-    With ``clip``, the digits track what it makes of the currents, as if ``source`` held that, ``accumulated``.
+    Args:
+        source: currents ``[T, neurons]``. If ``accumulated``, the accumulated input ``[T + silent, neurons]``, or
+            ``[T, neurons]`` if the last row stays in the silent steps. There, NaN counts as 0: the neuron waits.
+        spikes: the digits. They may be the first rows of ``source``, since a row is read before it is written.
+        final: the tensors for the residual and the target.
+        tables: the constants of the neurons.
+        accumulated: whether ``source`` holds the accumulated input.
+        feed: an operation on each current before.
+        carried: the state, for a run in pieces of steps. ``source`` then has a row for each next step that is not idle,
+            and ``spikes`` has a row for each next step that is not silent.
+        clip: a function of the accumulated currents. With it, the digits track its values, as if ``source`` held these
+            and were ``accumulated``.
     """
     begin, steps = (carried.begin, len(source) + carried.idle) if carried else (0, len(tables.low))
     state = carried.values if carried else source.new_empty(2, source.shape[1], dtype=_state(source))
@@ -208,9 +226,9 @@ def accumulate(
     feed: Feed = PLAIN,
     carried: Carried | None = None,
 ) -> None:
-    """Write ``units[t] * sum[t]``: ``sum[t] = beta * sum[t - 1] + gain * source[t]``, with zeros after the source.
+    """Write ``units[t] * sum[t]`` into ``held``, with ``sum[t] = beta * sum[t - 1] + gain * source[t]``.
 
-    ``units`` are those of these rows.
+    After the last row of ``source``, currents are 0. ``units`` has one value for each row of ``held``.
     """
     state = torch.zeros_like(held[0])
     if carried and carried.begin:
@@ -230,7 +248,7 @@ def _state(x: Tensor) -> torch.dtype:
 
 
 def encode(values: Tensor, spikes: Tensor, *, beta: float, start: float, digits: Digits) -> None:
-    """Write the digits of ``values`` ``[neurons]``, scaled by ``start`` first, into ``spikes`` ``[T, neurons]``."""
+    """Write the digits of ``start * values``, with values ``[neurons]``, into ``spikes`` ``[T, neurons]``."""
     state = values * start
     for step in range(len(spikes)):
         state = state * beta
