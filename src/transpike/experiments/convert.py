@@ -106,7 +106,7 @@ class Convert(Paths):
         resume: Continue the run in this folder. Numbers of steps that it has already measured are not measured again.
             All other options must be as before.
         out: The run's folder. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     model: str
