@@ -44,6 +44,13 @@ VERBS = {
     "report": "turn result folders into one self-contained HTML page",
 }
 
+HELP = {
+    "_ActionConfigLoad": "A YAML file with the options of this group.",
+    "_ActionHelpClassPath": "Show the options of this group and exit.",
+    "_ActionPrintConfig": "Print all options as YAML and exit. =skip_default leaves out those with default values.",
+}
+"""Help in place of jsonargparse's, by the kind of an option."""
+
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """The system's errors for a disk that fails for any write, also by a library."""
 
@@ -195,6 +202,8 @@ def build_parser(verb: str) -> ArgumentParser:
             child.description = re.split(r"\n+Attributes:\n", getdoc(options) or "")[0]
             child.add_argument("--config", action="config", help="A YAML file with any of the options below.")
             child.add_class_arguments(options, as_group=False, as_positional=True)
+            for action in child._actions:  # jsonargparse's own texts
+                action.help = HELP.get(type(action).__name__, action.help)
         verbs.add_subcommand(name, child, help=summary)
     return parser
 

@@ -83,9 +83,8 @@ class Distill(Learning, Teaching):
     student. They are saved in adapters.safetensors. They are not part of the student, so they do not increase its cost.
     results.json and curves.csv show every term of the loss from the first step on.
 
-    The teacher sees each batch once, with the student's augmentation, resized to the teacher's image size and with the
-    teacher's normalisation. A teacher of `transpike hybrid` uses its own encoder. On events, a spiking teacher can have
-    more steps than its student.
+    The teacher sees the same augmented batch as the student, in the teacher's image size and normalisation. A teacher
+    of `transpike hybrid` uses its own encoder. On events, a spiking teacher can have more steps than its student.
 
     Examples:
       transpike train --model resnet20 --out runs/teacher

@@ -29,10 +29,10 @@ __all__ = ["Finetune", "finetune"]
 class Finetune(Paths):
     """Train the weights of a converted network while it runs with spikes, so that its layers need fewer silent steps.
 
-    In a silent step a layer listens before it fires. Each silent step adds one step of latency. Layers need silent
-    steps because they would otherwise fire their first digits before they know their late input. The training reduces
-    this late input. It adds a penalty to the loss of the labels. The penalty is zero if every layer can still correct
-    its output for all late input, with at most --silent silent steps.
+    In a silent step, a layer receives input and does not fire. Each silent step adds one step of latency. With too few
+    silent steps, a layer fires its first digits before it knows its late input, and cannot correct them later. The
+    training reduces this late input by a penalty in the loss. The penalty is zero if --silent silent steps are enough
+    for every layer.
 
     Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
     converted one, it keeps the network with the least latency. It also tests the original, untrained weights with
@@ -40,7 +40,7 @@ class Finetune(Paths):
     the end.
 
     The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
-    checkpoints and report.html. The command takes networks of `transpike convert` with signed css spikes.
+    checkpoints and report.html. The network must come from `transpike convert`, with signed css spikes.
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 8 --out runs/converted
