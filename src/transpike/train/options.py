@@ -42,8 +42,7 @@ def epochs_for(data: str, epochs: int | None) -> int:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser and its learning rate, which changes with every batch. After a linear warm-up it falls along half a
-    cosine, or in steps.
+    """The optimiser, and its learning rate: a linear warm-up, then half a cosine, or steps. It changes with every batch.
 
     Attributes:
         name: "sgd" (with momentum) or "adamw".
