@@ -42,7 +42,7 @@ def epochs_for(data: str, epochs: int | None) -> int:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser, and its learning rate: a linear warm-up, then half a cosine, or steps. It changes with every batch.
+    """The optimiser. Its learning rate has a linear warm-up, then half a cosine or steps, and changes with every batch.
 
     Attributes:
         name: "sgd" (with momentum) or "adamw".
