@@ -33,16 +33,23 @@ VERBS = {
     "demo": "train a small network on digits, convert it and write a report",
     "train": "train a network on a data set",
     "distill": "train a student network with a trained teacher and the labels",
-    "hybrid": "train a network, copy it into a spiking one, set the thresholds, then train over time (DCT-SNN)",
-    "study": "run a study from one file: compare methods, settings, networks and data, paired by seed",
+    "hybrid": "train a network, copy it into a spiking one, set the thresholds, and train the spiking one (DCT-SNN)",
+    "study": "compare methods, settings, networks or data over several seeds, from one file",
     "convert": "convert a trained network into a spiking one, at one or several numbers of steps",
     "finetune": "train the weights of a converted network, so that its layers need fewer silent steps",
     "compare": "compare coding schemes on one trained network",
     "evaluate": "measure a trained or a converted network on test images",
-    "export": "write a converted network for other runtimes and chips: as ONNX, NIR or whole numbers, or its spikes",
+    "export": "write a converted network for other runtimes and chips: ONNX, NIR, whole numbers, or a list of spikes",
     "analyze": "show how a student and its teacher differ: spectra of features and logits, filters, Grad-CAM",
     "report": "turn result folders into one self-contained HTML page",
 }
+
+HELP = {
+    "_ActionConfigLoad": "A YAML file with the options of this group.",
+    "_ActionHelpClassPath": "Show the options of this group and exit.",
+    "_ActionPrintConfig": "Print all options as YAML and exit. =skip_default leaves out those with default values.",
+}
+"""Help in place of jsonargparse's, by the kind of an option."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """The system's errors for a disk that fails for any write, also by a library."""
@@ -195,6 +202,8 @@ def build_parser(verb: str) -> ArgumentParser:
             child.description = re.split(r"\n+Attributes:\n", getdoc(options) or "")[0]
             child.add_argument("--config", action="config", help="A YAML file with any of the options below.")
             child.add_class_arguments(options, as_group=False, as_positional=True)
+            for action in child._actions:  # jsonargparse's own texts
+                action.help = HELP.get(type(action).__name__, action.help)
         verbs.add_subcommand(name, child, help=summary)
     return parser
 

@@ -37,7 +37,7 @@ class Loading:
     Attributes:
         batch_size: Images in a batch. If there are several processes, this is the batch of each process. Training
             leaves an incomplete last batch out.
-        validation: The share of the training images that is held back for validation, in [0, 1).
+        validation: The share of the training images that is used only for validation, in [0, 1).
         seed: Seed of the validation split, the order of images in each epoch and the augmentation.
         workers: The number of processes that read files. Only `folder` needs them, because the other data sets are in
             memory.
@@ -50,7 +50,7 @@ class Loading:
             The default is 0.875. A network of timm has its own default.
         interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. A network
             of timm has its own default.
-        device: The device that holds the image sets in memory, and therefore their batches.
+        device: The device that holds the images and batches of data sets in memory.
         train_images: Use this many of the training images, validation included. `seed` fixes which ones.
         test_images: Use this many of the test images, the same ones for every seed.
         mean: This value is subtracted from the pixels, which lie between 0 and 1. There is one value for each channel.

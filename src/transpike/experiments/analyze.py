@@ -75,7 +75,7 @@ class Analyze(Paths):
         loading: Image size, normalisation and batches. The default is the options of the run.
         device: The device that computes: cpu, cuda, cuda:1, ...
         out: The run's folder. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     student: list[str] | str

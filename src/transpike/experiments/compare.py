@@ -97,7 +97,7 @@ class Compare(Paths):
         resume: Continue the run in this folder. Rows that it has already measured are not measured again. You may add
             schemes.
         out: The run's folder. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     model: str

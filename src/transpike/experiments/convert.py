@@ -55,7 +55,7 @@ class Convert(Paths):
 
     The conversion trains nothing. Training images set the amplitudes, and test images give the accuracy. The run's
     folder receives one network for each number of steps (T8/ and so on; transpike.load reads them), results.json with
-    the figures of the network and of every layer, and report.html.
+    measurements of the network and of every layer, and report.html.
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 4,6,8,10,12
@@ -83,9 +83,9 @@ class Convert(Paths):
         scheme: The coding scheme with its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others
             of docs/schemes.md. auto searches for the scheme that meets a goal.
         goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (relative error of the outputs) or
-            loss=0.2 (lost points of accuracy). By default the search keeps a safety margin: predictions must hold
-            even if the deviations of the outputs are four times as large. If the calibration images are new to the
-            network, a margin of 1 is enough: same=99.5,margin=1.
+            loss=0.2 (lost points of accuracy). By default the search keeps a safety margin: predictions must hold even
+            if every output deviates four times as much. If the calibration images are new to the network, a margin of 1
+            is enough: same=99.5,margin=1.
         max_latency: Limit of a search: the most steps until the output is complete.
         payload_bits: Limit of a search: the most bits that a spike carries beside its address.
         max_energy: Limit of a search: the most microjoules for an image.
@@ -106,7 +106,7 @@ class Convert(Paths):
         resume: Continue the run in this folder. Numbers of steps that it has already measured are not measured again.
             All other options must be as before.
         out: The run's folder. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     model: str

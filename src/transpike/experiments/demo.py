@@ -35,7 +35,7 @@ class Demo(Paths):
         student_epochs: Passes of the student over these images.
         seed: Seed of the initial weights and of the order of the images.
         out: The folder for results. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     epochs: int = 20

@@ -78,14 +78,13 @@ class Teaching:
 class Distill(Learning, Teaching):
     """Train a student network with the labels and a trained teacher. The default method is bi-spectrum distillation.
 
-    The student may be a spiking network or not. The run's folder has the files of `transpike train`: `transpike
-    evaluate`, `analyze` and `report` read it. The method may train adapters, which are layers beside the student. They
-    are saved in adapters.safetensors. They are not part of the student, so they do not increase its cost. results.json
-    and curves.csv show every term of the loss from the first step on.
+    The student may be a spiking or an artificial network. The run's folder has the files of `transpike train`:
+    `transpike evaluate`, `analyze` and `report` read it. The method may train adapters, which are layers beside the
+    student. They are saved in adapters.safetensors. They are not part of the student, so they do not increase its cost.
+    results.json and curves.csv show every term of the loss from the first step on.
 
-    The teacher sees each batch once, with the student's augmentation, resized to the teacher's image size and with the
-    teacher's normalisation. A teacher of `transpike hybrid` uses its own encoder. On events, a spiking teacher can have
-    more steps than its student.
+    The teacher sees the same augmented batch as the student, in the teacher's image size and normalisation. A teacher
+    of `transpike hybrid` uses its own encoder. On events, a spiking teacher can have more steps than its student.
 
     Examples:
       transpike train --model resnet20 --out runs/teacher

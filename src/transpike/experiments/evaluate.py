@@ -60,7 +60,7 @@ class Evaluate(Paths):
         held_out: With agreement: how many of the first test images set the threshold. The other test images measure the
             result. The default is 512, or half of the test images if there are fewer than 1,024.
         out: The folder for results. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     network: Path

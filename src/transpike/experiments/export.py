@@ -41,11 +41,11 @@ class Export(Paths):
     """Write a converted network for other simulators, runtimes and chips.
 
     - onnx: step.onnx holds one step of the network in standard operators. schedule.json lists what each layer does in
-      each step. docs/deploy.md runs them in ten lines.
+      each step. docs/deploy.md shows how to run them.
     - torch: step.pt2 holds the same step for torch.export.load.
     - nir: network.nir, only for networks of rate coding.
     - integers: weights, biases and thresholds as whole numbers, and a table of the memory of each layer.
-    - events: the network runs on test images. Each image enters while the network still computes the image before.
+    - events: the spikes of a run on test images. Each image enters while the network still computes the one before it.
       spikes.npz lists every spike (step, layer, neuron, digit), and events.json holds the counts.
 
     Examples:

@@ -29,10 +29,10 @@ __all__ = ["Finetune", "finetune"]
 class Finetune(Paths):
     """Train the weights of a converted network while it runs with spikes, so that its layers need fewer silent steps.
 
-    In a silent step a layer listens before it fires. Each silent step adds one step of latency. Layers need silent
-    steps because they would otherwise fire their first digits before they know their late input. The training reduces
-    this late input. It adds a penalty to the loss of the labels. The penalty is zero if each layer can follow its input
-    with at most --silent silent steps.
+    In a silent step, a layer receives input and does not fire. Each silent step adds one step of latency. With too few
+    silent steps, a layer fires its first digits before it knows its late input, and cannot correct them later. The
+    training reduces this late input by a penalty in the loss. The penalty is zero if --silent silent steps are enough
+    for every layer.
 
     Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
     converted one, it keeps the network with the least latency. It also tests the original, untrained weights with
@@ -40,7 +40,7 @@ class Finetune(Paths):
     the end.
 
     The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
-    checkpoints and report.html. The command takes networks of `transpike convert` with signed css spikes.
+    checkpoints and report.html. The network must come from `transpike convert`, with signed css spikes.
 
     Examples:
       transpike convert runs/train-20261121-110000 --steps 8 --out runs/converted
@@ -56,23 +56,22 @@ class Finetune(Paths):
             `data`.
         download: Download the data set into root if it is missing.
         loading: Batches, augmentation and validation split. If you leave out the image size or the normalisation, those
-            of the run apply. Keep the validation split with which the network was trained, because the validation
-            images must be new to the network.
-        silent: The penalty is zero if a layer can follow its input with this many silent steps. If a layer has fewer
-            silent steps already, its own number applies.
-        penalty: Weight of the penalty: the squared excess over the largest late input that a layer can surely still
-            follow. With 0 the loss has no penalty, only the labels.
+            of the run apply. Keep the validation split of the network's training, because the validation images must be
+            new to the network.
+        silent: The number of silent steps that the training prepares for. If a layer has fewer silent steps already,
+            its own number applies.
+        penalty: Weight of the penalty. With 0 the loss has no penalty, only the loss of the labels.
         tolerance: How many percentage points of validation accuracy may be lost for fewer silent steps.
         judged: The number of validation images on which the silent steps are chosen.
         epochs: Passes over the training images.
         seed: Seed of the order of images, the augmentation and the validation split. The default is that of the run.
-        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images.
+        keep: Keep the weights of the last epoch, or of the epoch with the best validation accuracy.
         optim: The optimiser and its schedule.
         recipe: The loss of the labels.
         machine: Devices and precision.
         resume: Continue the run in this folder where it stopped, with its own options.
         out: The run's folder. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     converted: Path

@@ -87,7 +87,7 @@ class Hybrid(Paths):
         test_steps: Other numbers of steps at which the network is tested. The default is T/2 and 2T.
         epochs: Passes over the training images in the last phase.
         seed: Seed of the initial weights, the order of images, the augmentation, dropout and the validation split.
-        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images. This applies to
+        keep: Keep the weights of the last epoch, or of the epoch with the best validation accuracy. This applies to
             both trainings.
         optim: The optimiser of the last phase and its schedule.
         recipe: The loss of the last phase and its regularisers.
@@ -95,7 +95,7 @@ class Hybrid(Paths):
         resume: Continue the run in this folder with its own options. Other options on the command line must have the
             same values as in that run.
         out: The run's folder. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     ann: str = "mlp"

@@ -33,23 +33,23 @@ class Learning(Paths):
         network: Arguments of the network.
         weights: Start from these weights instead of random ones: a .safetensors file, a state dict or the folder of a
             run.
-        start: The folder of a trained artificial network with the same layers, or its weights. It is converted, and the
-            spiking network starts from it: from its weights and thresholds. For spiking_resnet18, 19 and 20, and
-            spiking_vgg5 to 16.
+        start: A trained artificial network with the same layers: the folder of its run, or its weights. The spiking
+            network starts from the converted weights and thresholds of this network. Only for spiking_resnet18, 19 and
+            20, and spiking_vgg5 to 16.
         steps: T, the number of time steps of a spiking network. The default is 4.
         split_by: How to split a recording of events into T frames: with equal numbers of events (number), or of equal
             duration (time).
         test_steps: Other numbers of steps at which a spiking network is tested. The default is 1, 2 and 2T.
         epochs: Passes over the training images. The default is 40 for digits, 10 for mnist, 100 for cifar10, ...
         seed: Seed of the initial weights, the order of images, the augmentation, dropout and the validation split.
-        keep: Keep the weights of the last epoch, or of the epoch that is best on the validation images.
+        keep: Keep the weights of the last epoch, or of the epoch with the best validation accuracy.
         optim: The optimiser and its schedule.
         recipe: The loss and its regularisers.
         machine: Devices and precision.
         resume: Continue the run in this folder with its own options. A killed run continues after its last finished
             epoch. Other options on the command line must have the same values as in that run.
         out: The run's folder. The default is a new folder under runs/.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     root: Path = Path("data")

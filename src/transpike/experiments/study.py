@@ -43,7 +43,7 @@ class Study(Paths):
         processes: The number of runs at the same time.
         root: The folder of the data sets. The default is the root in the study's file.
         out: The study's folder. The default is a folder under runs/ with the file's name.
-        json: Also write results.json to this path.
+        json: Write a copy of results.json to this path.
     """
 
     file: Path

@@ -42,15 +42,13 @@ def epochs_for(data: str, epochs: int | None) -> int:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser and its learning rate, which changes with every batch. After a linear warm-up it falls along half a
-    cosine, or in steps.
+    """The optimiser. Its learning rate has a linear warm-up, then half a cosine or steps, and changes with every batch.
 
     Attributes:
         name: "sgd" (with momentum) or "adamw".
         lr: The highest learning rate.
         lr_min: The learning rate at the end of the cosine.
-        milestones: After each of these epochs, the learning rate is multiplied by `decay`. It then falls in such steps
-            only, and not along a cosine.
+        milestones: After each of these epochs, the learning rate is multiplied by `decay`. Then there is no cosine.
         decay: The factor by which the learning rate changes after each epoch of `milestones`.
         warmup: Length of the warm-up in epochs. It may be a fraction.
         weight_decay: L2 penalty (sgd) or decoupled decay (adamw).
