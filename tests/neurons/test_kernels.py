@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.util import find_spec
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ from transpike.neurons import (
     multi_step,
     reset_net,
 )
-from transpike.neurons.kernels import reference
+from transpike.neurons.kernels import reference, threads
 
 LIF = Dynamics(1.0, decay=0.5, gain=0.5, carry=0.0)
 OPERATOR = torch.ops.transpike.neuron.default
@@ -119,17 +121,59 @@ def test_channels_last_stays():
     assert s.stride() == grad.stride() == x.stride() and last.stride() == x.stride()[1:]
 
 
+@pytest.fixture(params=["PyTorch's", "ours"])
+def _threads(request, monkeypatch):
+    """Either kind of threads."""
+    if request.param == "ours":
+        monkeypatch.setattr(threads, "_run_team", None)
+    elif threads._run_team is None:
+        pytest.skip("PyTorch has no OpenMP here that calls functions of others")
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_threads")
 def test_threads_change_nothing():
     x, charge = torch.randn(4, 100_000), torch.tensor([0.6, 0.4, 0.1], requires_grad=True)
     results = []
-    for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
+    for number in (1, 2, 3, 5):
+        torch.set_num_threads(number)
         s, last = multi_step(x, None, LIF, Sigmoid(), charge=charge)
         results.append((s, last, *torch.autograd.grad(s.sum(), charge)))
-    torch.set_num_threads(1)
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(other, results[0], strict=True))
 
 
+@pytest.mark.usefixtures("_threads")
+def test_all_threads_work_and_an_error_in_one_leaves_nothing_behind():
+    torch.set_num_threads(3)
+    workers, all_work, done = set(), threading.Event(), []
+
+    def piece(fails, lo, hi):
+        workers.add(threading.get_ident())
+        if len(workers) == 3:
+            all_work.set()
+        assert all_work.wait(60)
+        if fails and lo == 0:
+            raise DataError("the first piece")
+        done.append((lo, hi))
+
+    for fails in (True, False):
+        workers.clear()
+        all_work.clear()
+        done.clear()
+        with pytest.raises(DataError, match="the first piece") if fails else nullcontext():
+            threads.spread(piece, (fails,), items=1 << 20, cost=1, align=1)
+    ordered = sorted(done)
+    assert ordered[0][0] == 0 and ordered[-1][1] == 1 << 20
+    assert all(one[1] == two[0] for one, two in pairwise(ordered))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="LLVM's OpenMP calls functions of others on Linux alone")
+def test_pytorch_s_own_threads_are_found():
+    assert threads._run_team or not torch.backends.openmp.is_available()
+
+
+@pytest.mark.usefixtures("_threads")
 def test_concurrent_callers_and_a_fork():
     torch.set_num_threads(2)
     x = torch.randn(4, 50_000)
@@ -140,7 +184,6 @@ def test_concurrent_callers_and_a_fork():
     child = os.fork()
     if child == 0:  # compares by NumPy, since OpenMP, which PyTorch uses, does not outlive a fork
         os._exit(0 if (multi_step(x, None, LIF, Sigmoid())[0].numpy() == s.numpy()).all() else 1)
-    torch.set_num_threads(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

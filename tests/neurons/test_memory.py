@@ -33,6 +33,10 @@ def test_the_memory_of_a_dead_tensor_goes_to_the_next_of_its_size():
     assert memory.empty(SHAPE[::-1]).data_ptr() == place
 
 
+def test_large_tensors_begin_in_the_middle_of_a_page():
+    assert all(memory.empty([memory._SMALLEST + i]).data_ptr() % 4096 == 2048 for i in range(3))
+
+
 @pytest.mark.parametrize(
     "hold", [lambda a: a[1:], lambda a: a.numpy()[1:], lambda a: a.detach().T, lambda a: memoryview(a.numpy())]
 )

@@ -35,7 +35,10 @@ Array = npt.NDArray[np.float32]
 
 @compiled
 def _fire(h, threshold, lower):  # type: ignore[no-untyped-def]
-    return _ONE if h >= threshold else (-_ONE if h <= lower else (_ZERO if h == h else h))
+    # One choice after the other: LLVM compiles nested ones to a masked store for each result, which are slow.
+    s = -_ONE if h <= lower else _ZERO
+    s = _ONE if h >= threshold else s
+    return s if h == h else h
 
 
 @compiled

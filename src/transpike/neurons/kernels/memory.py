@@ -20,6 +20,7 @@ from torch import Tensor
 __all__ = ["empty", "empty_cache"]
 
 _SMALLEST = 1 << 18  # elements; the system also provides smaller blocks fast
+_PAGE = 1 << 10  # elements
 _MOST = 1 << 28  # elements kept while they are unused: 1 GiB
 
 Block = npt.NDArray[np.float32]
@@ -34,11 +35,21 @@ def empty(shape: Sequence[int]) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device="cpu")
     with _lock:
         at = next((at for at in reversed(range(len(_free))) if _free[at].size == size), None)
-        # NumPy requests huge pages and PyTorch does not.
-        block = np.empty(size, np.float32) if at is None else _free.pop(at)
+        block = _new(size) if at is None else _free.pop(at)
     lent = block[:]
     weakref.finalize(lent, _keep, block).atexit = False
     return torch.from_numpy(lent).view(*shape)
+
+
+def _new(size: int) -> Block:
+    """A block that begins in the middle of a page.
+
+    PyTorch's large tensors begin near the start of a page. If input and output had the same place in their pages, they
+    would displace each other in the first-level cache. NumPy requests huge pages and PyTorch does not.
+    """
+    block = np.empty(size + _PAGE, np.float32)
+    first = (_PAGE // 2 - block.ctypes.data // block.itemsize) % _PAGE
+    return block[first : first + size]
 
 
 def empty_cache() -> None:

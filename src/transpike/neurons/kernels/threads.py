@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 from collections.abc import Callable
@@ -22,6 +23,7 @@ _TURNS = 16  # pieces of a job for each thread
 _log = logging.getLogger(__name__)
 _ours: set[Any] = set()
 _pool: ThreadPoolExecutor | None = None
+_Job = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _Announce(event.Listener):
@@ -71,13 +73,30 @@ def _load(cache: Any, load: Callable[..., Any], *signature: Any) -> Any:
         return None
 
 
-def _forget_pool() -> None:
-    global _pool
-    _pool = None
+def _team() -> Any:
+    """Return the function of PyTorch's OpenMP library that calls a job in each of its threads, or None.
+
+    GCC's library has it, and on Linux also LLVM's and Intel's.
+    """
+    try:
+        run = ctypes.CDLL(None).GOMP_parallel if torch.backends.openmp.is_available() else None
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows
+        return None
+    if run is not None:
+        run.argtypes, run.restype = (_Job, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return run
 
 
-if hasattr(os, "register_at_fork"):  # a forked child inherits the pool but none of its threads
-    os.register_at_fork(after_in_child=_forget_pool)
+_run_team = _team()
+
+
+def _forget_threads() -> None:
+    global _pool, _run_team
+    _pool = _run_team = None
+
+
+if hasattr(os, "register_at_fork"):  # a forked child inherits the pool and the team, but none of their threads
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: int, cost: int, align: int) -> None:
@@ -90,12 +109,15 @@ def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: in
         cost: the elements of each item. Small jobs stay on one thread.
         align: pieces begin at multiples of this.
 
-        A thread takes the next piece when it has finished one. So a thread whose core is busy, for instance with
-        PyTorch's waiting threads, does not delay the others. We use our own pool, because Numba's `prange` aborts with
-        concurrent callers (workqueue) or after a fork (OpenMP).
+    A thread takes the next piece when it has finished one. So a thread whose core is busy does not delay the others.
+
+    Large jobs run on PyTorch's own threads. After each operation of PyTorch these wait actively for some milliseconds,
+    on the cores that threads of ours would need. There is a pool of ours for jobs that need fewer threads (GCC's OpenMP
+    ends the threads that it leaves out), for forked processes, and where PyTorch has no OpenMP. Numba's `prange` aborts
+    with concurrent callers (workqueue) or after a fork (OpenMP).
     """
-    global _pool
-    threads = max(1, min(torch.get_num_threads(), items * cost // _SMALLEST_PIECE))
+    most = torch.get_num_threads()
+    threads = max(1, min(most, items * cost // _SMALLEST_PIECE))
     pieces = max(1, min(threads * _TURNS, items * cost // _SMALLEST_PIECE)) if threads > 1 else 1
     edges = [items * piece // pieces // align * align for piece in range(pieces)] + [items]
     spans = iter([span for span in pairwise(edges) if span[0] < span[1]])
@@ -104,9 +126,34 @@ def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: in
         for span in spans:
             kernel(*arguments, *span)
 
-    if threads > 1 and _pool is None:
+    if threads == 1:
+        work()
+    elif threads == most and _run_team:
+        _in_team(work, threads)
+    else:
+        _in_pool(work, threads)
+
+
+def _in_team(work: Callable[[], None], threads: int) -> None:
+    errors = []
+
+    def job(_: object) -> None:
+        try:
+            work()
+        except BaseException as error:  # no exception may pass through OpenMP
+            errors.append(error)
+
+    _run_team(_Job(job), None, threads, 0)
+    if errors:
+        raise errors[0]
+    work()  # what is left if Ctrl-C came just before `try`
+
+
+def _in_pool(work: Callable[[], None], threads: int) -> None:
+    global _pool
+    if _pool is None:
         _pool = ThreadPoolExecutor(os.cpu_count(), "transpike")
-    futures = [_pool.submit(work) for _ in range(threads - 1)] if _pool else []
+    futures = [_pool.submit(work) for _ in range(threads - 1)]
     try:
         work()
     finally:
