@@ -22,7 +22,7 @@ from transpike.coding.function import Function, Operand
 from transpike.coding.neuron import SteppingNeuron, WholeNeuron
 from transpike.coding.residuals import Binding
 from transpike.coding.scheme import decode, injected, largest, ratio, total
-from transpike.conversion import SpikingNetwork, anytime, prepare
+from transpike.conversion import Prepared, SpikingNetwork, anytime, prepare
 from transpike.conversion.op import Op
 from transpike.errors import ConfigError, ConversionError
 from transpike.measure.conversion import compare
@@ -90,9 +90,21 @@ def ann(images: Tensor) -> nn.Module:
     return true_statistics(Net(), images)
 
 
+@pytest.fixture(scope="module")
+def ready(ann: nn.Module, images: Tensor) -> Prepared:
+    """Traced and measured once for all schemes."""
+    return prepare(ann, images)
+
+
+@pytest.fixture(scope="module")
+def leaky(images: Tensor) -> Prepared:
+    torch.manual_seed(3)
+    return prepare(nn.Sequential(nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(400, 3)), images)
+
+
 @pytest.fixture(scope="module", params=NAMES)
-def snn(request: pytest.FixtureRequest, ann: nn.Module, images: Tensor) -> SpikingNetwork:
-    return transpike.convert(ann, images, scheme=scheme(request.param, steps=10))
+def snn(request: pytest.FixtureRequest, ready: Prepared) -> SpikingNetwork:
+    return ready.convert(scheme(request.param, steps=10))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -263,10 +275,9 @@ def test_pieces_of_a_train_are_the_train(name: str) -> None:
 
 
 def test_a_network_comes_nearer_to_its_original_with_more_steps(
-    snn: SpikingNetwork, ann: nn.Module, images: Tensor
+    snn: SpikingNetwork, ready: Prepared, ann: nn.Module, images: Tensor
 ) -> None:
-    name = str(scheme_settings(snn.scheme)["name"])
-    ready, errors = prepare(ann, images), []
+    name, errors = str(scheme_settings(snn.scheme)["name"]), []
     for code in dict.fromkeys(scheme(name, steps=steps, percentile=100) for steps in (3, 6, 12, 96)):
         try:
             converted = ready.convert(code)
@@ -383,14 +394,13 @@ def test_a_function_has_a_neuron_or_a_reason(name: str, function: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_without_neurons_is_refused_in_one_error(name: str, images: Tensor) -> None:
-    leaky = nn.Sequential(nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(400, 3))
+def test_a_network_without_neurons_is_refused_in_one_error(name: str, leaky: Prepared, images: Tensor) -> None:
     code = scheme(name, steps=4)
     if not isinstance(code.neuron(FUNCTIONS["leaky_relu(0.1)"], amplitude=1.0, wait=code.wait or 0), str):
-        assert transpike.convert(leaky, images, scheme=code)(images).shape == (64, 3)
+        assert leaky.convert(code)(images).shape == (64, 3)
         return
     with pytest.raises(ConversionError, match=r"1: .*negative"):
-        transpike.convert(leaky, images, scheme=code)
+        leaky.convert(code)
 
 
 @pytest.mark.parametrize("name", NAMES)

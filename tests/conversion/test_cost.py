@@ -27,7 +27,7 @@ SHAPE = (2, 6, 6)
     "model",
     [
         torchvision.models.resnet18(num_classes=10),
-        torchvision.models.mobilenet_v2(num_classes=10),
+        torchvision.models.mobilenet_v2(num_classes=10).features[:4],
         nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ConvTranspose2d(8, 4, 3, stride=2, groups=2), nn.Linear(31, 5)),
     ],
 )

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -135,18 +131,6 @@ def test_a_scheme_is_added_to_a_comparison(compared: Path, trained: Path) -> Non
     assert run(trained, "--schemes", "[{name: fs, steps: 8}]", "--resume", str(compared)) == 0
     rows = read(compared).rows
     assert len(rows) == count + 1 and [row.steps for row in rows if row.scheme["name"] == "fs"] == [8]
-
-
-def test_two_processes_compare_as_one_does(trained: Path, tmp_path: Path) -> None:
-    given: list[Any] = ["mlp", "--data", "digits", "--weights", trained]
-    given += ["--calibration", "64", "--loading.test_images", "31", "--schemes", "[{name: css, steps: 6}]", "--out"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "transpike", "compare"]
-    command = [sys.executable, *torchrun, *map(str, given), str(tmp_path / "two")]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert main(["compare", *map(str, given), str(tmp_path / "one")]) == 0
-    (one,), (two,) = read(tmp_path / "one").rows, read(tmp_path / "two").rows
-    assert (one.agreement, one.accuracy, one.latency) == (two.agreement, two.accuracy, two.latency)
-    assert one.energy_uj == pytest.approx(two.energy_uj, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -286,17 +270,6 @@ def test_codes_stop_early_beside_each_other(stops: Path, trained: Path, capsys: 
     for text in ("code beside code", "accuracy (%) against mean latency (steps)", "energy (µJ) against mean steps"):
         assert text in page
     assert "Phase does not stream: its steps" in page and "Least sure images" in page
-
-
-def test_two_processes_stop_as_one_does(trained: Path, tmp_path: Path) -> None:
-    given: list[Any] = ["mlp", "--data", "digits", "--weights", trained, "--calibration", "64", "--agreement", "0.9"]
-    given += ["--loading.test_images", "61", "--schemes", "[{name: css, steps: 6}]", "--held-out", "31", "--out"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "transpike", "compare"]
-    command = [sys.executable, *torchrun, *map(str, given), str(tmp_path / "two")]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert main(["compare", *map(str, given), str(tmp_path / "one")]) == 0
-    (one,), (two,) = read(tmp_path / "one").rows, read(tmp_path / "two").rows
-    assert one.early == two.early and one.pictured == two.pictured and one.early[0].images == 30
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,5 @@
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -121,45 +116,6 @@ def test_evaluate_repeats_the_measurement(converted: Path, tmp_path: Path) -> No
     again = conversion(tmp_path / "again").rows[0]
     figures = ((one.accuracy, one.agreement, one.synops) for one in (again, row))
     assert next(figures) == next(figures)
-
-
-def test_two_processes_measure_what_one_does(converted: Path, tmp_path: Path) -> None:
-    network = str(converted / str(conversion(converted).rows[0].network))
-    # More images than single layers are measured on, and odd numbers of them.
-    given = ["evaluate", network, "--loading.test_images", "91", "--loading.batch_size", "9", "--out"]
-    assert main([*given, str(tmp_path / "one")]) == 0
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "transpike",
-    ]
-    command = [*torchrun, *given, str(tmp_path / "two")]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    one, two = (untimed(json.loads((tmp_path / name / "results.json").read_text())) for name in ("one", "two"))
-    assert two["images"] == 91 and two["rows"][0]["layer_images"] == 64
-    ours, theirs = (dict(flat(results)) for results in (one, two))
-    assert ours.keys() == theirs.keys() and len(ours) > 100
-    for name, value in ours.items():
-        assert theirs[name] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), name
-
-
-def untimed(value: Any) -> Any:
-    if isinstance(value, list):
-        return [untimed(item) for item in value]
-    return {k: untimed(v) for k, v in value.items() if "second" not in k} if isinstance(value, dict) else value
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, list | dict):
-        yield name, value
-        return
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        yield from flat(item, f"{name}.{key}")
 
 
 @pytest.mark.parametrize(

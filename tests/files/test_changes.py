@@ -7,83 +7,44 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.files.children import ended, fork, interrupted_at, killed_at
+from tests.files.children import ended, fork
+from tests.files.kill_points import (
+    HALF,
+    PAIR,
+    alone,
+    interrupted_change,
+    killed_change,
+    killed_claim,
+    read_pair,
+    refuse,
+    without_waiting,
+    write_pair,
+)
 
 from transpike import files
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
-from transpike.files import Change, claim, hold, json_kind, reading, release, settle
+from transpike.files import Change, claim, hold, reading, release, settle
 from transpike.files.partial import JOURNAL
-
-HALF = json_kind("half of a pair", half=str)
-PAIR = ("a.json", "b.json")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a killed process has written is there, whether it is on the disk yet or not."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def write_pair(folder: Path, half: str) -> None:
-    with Change(folder) as change:
-        for name in PAIR:
-            change.write(name, json.dumps({"half": half}), kind=HALF)
-
-
-def read_pair(folder: Path) -> list[str | None]:
-    with reading(folder) as place:
-        return [json.loads(place(name).read_text())["half"] if place(name).exists() else None for name in PAIR]
-
-
-def refuse(number: int) -> Callable[..., None]:
-    def call(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return call
+def _quick() -> Iterator[None]:
+    with without_waiting():
+        yield
 
 
 @pytest.mark.parametrize(("old", "step"), [("old", 2), (None, 7)])
-def test_killed_anywhere_all_files_are_old_or_all_new(
-    old: str | None, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen, line = set(), 1
-    while True:
-        folder = tmp_path / str(line)
-        folder.mkdir()
-        if old:
-            write_pair(folder, old)
-        alive = not killed_at(line, lambda: write_pair(folder, "new"))  # noqa: B023
-        with monkeypatch.context() as patch:  # as on a read-only disk
-            for name in ("replace", "unlink"):
-                patch.setattr(os, name, refuse(errno.EROFS))
-            read_only = read_pair(folder)
-        first, second = read_pair(folder)
-        assert first == second and first in (old, "new") and read_only == [first, second], f"killed at line {line}"
-        seen.add(first)
-        write_pair(folder, "next")
-        assert sorted(os.listdir(folder)) == list(PAIR) and read_pair(folder) == ["next", "next"]
-        if alive:
-            break
-        line += step
-    assert seen == {old, "new"} and line > 200
+def test_killed_anywhere_all_files_are_old_or_all_new(old: str | None, step: int, tmp_path: Path) -> None:
+    alone(killed_change, tmp_path, old, step)
 
 
 def test_interrupted_anywhere_all_files_are_old_or_all_new(tmp_path: Path) -> None:
-    seen, line = set(), 1
-    write_pair(tmp_path, "old")
-    while interrupted_at(line, partial(write_pair, tmp_path, f"new {line}")):
-        first, second = read_pair(tmp_path)
-        assert first == second, f"interrupted at line {line}"
-        seen.add(first)
-        write_pair(tmp_path, "next")
-        assert sorted(os.listdir(tmp_path)) == list(PAIR) and read_pair(tmp_path) == ["next", "next"]
-        line += 3
-    assert {"next"} < seen and line > 200
+    alone(interrupted_change, tmp_path)
 
 
 def test_a_writer_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -239,15 +200,7 @@ def test_a_claimed_folder_is_free_again_once_its_process_is_dead_and_left_nothin
 
 
 def test_a_claim_killed_at_any_point_can_be_repeated(tmp_path: Path) -> None:
-    line = 1
-    while killed_at(line, lambda: claim(tmp_path / str(line), "run.json", "first")):  # noqa: B023
-        begun = tmp_path / str(line) / "run.json"
-        assert not begun.exists() or begun.read_text() == "first"
-        release(claim(tmp_path / str(line), "run.json", "second"))
-        assert os.listdir(tmp_path / str(line)) == ["run.json"]
-        assert (tmp_path / str(line) / "run.json").read_text() == "second"
-        line += 1
-    assert line > 40
+    alone(killed_claim, tmp_path)
 
 
 def test_one_process_goes_on_with_a_run(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.files.children import ended, fork, killed_at
+from tests.files.kill_points import NOTES, alone, killed_write
 from torch import Tensor
 
 from transpike import files
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError, reason
-from transpike.files import Kind, check_target, json_kind, marked, safetensors_kind, write, zip_kind
+from transpike.files import Kind, check_target, json_kind, safetensors_kind, write, zip_kind
 
-NOTES = marked("notes of a test", "notes:")
 RESULTS = json_kind("results", kind=str, version=int)
 WEIGHTS, OTHERS = safetensors_kind("weights"), safetensors_kind("other weights")
 CHECKPOINT = zip_kind("a checkpoint", "data.pkl", "version")
@@ -67,22 +67,9 @@ def test_the_umask_is_respected(umask: None, tmp_path: Path) -> None:
         assert (mode(path), mode(path.parent)) == (0o640, 0o750)
 
 
-@pytest.mark.parametrize("content", ["notes: new", lambda path: path.write_text("notes: new")])
-def test_killed_anywhere_a_file_is_old_or_new_and_the_next_writer_cleans_up(
-    content: files.Content, tmp_path: Path
-) -> None:
-    seen, line = set(), 1
-    path = tmp_path / "notes.txt"
-    while True:
-        path.write_text("notes: old")
-        alive = not killed_at(line, lambda: write(path, content, kind=NOTES))
-        seen.add(path.read_text())
-        write(path, "notes: next", kind=NOTES)
-        assert os.listdir(tmp_path) == ["notes.txt"] and path.read_text() == "notes: next"
-        if alive:
-            break
-        line += 3
-    assert seen == {"notes: old", "notes: new"}
+@pytest.mark.parametrize("by_function", [False, True])
+def test_killed_anywhere_a_file_is_old_or_new_and_the_next_writer_cleans_up(by_function: bool, tmp_path: Path) -> None:
+    alone(killed_write, tmp_path, by_function)
 
 
 def test_what_a_living_writer_writes_is_no_leaving(tmp_path: Path) -> None:

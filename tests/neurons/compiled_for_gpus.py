@@ -1,12 +1,14 @@
 """Run by test_gpu_code: every Triton kernel as it is launched, compiled for an H100 (sm_90) without one.
 
-A launch is recorded in place of being made: its arguments give the signature, as Triton itself derives it.
+A launch is recorded in place of being made: its arguments give the signature, as Triton itself derives it. Any two of
+the options meet; with `--all` any combination does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -31,6 +33,7 @@ TYPES = {
     torch.float64: "*fp64",
     torch.int32: "*i32",
 }
+EVERY = "--all" in sys.argv
 KERNELS = [(gpu, "_forward"), (gpu, "_backward")]
 KERNELS += [(track_gpu, name) for name in ("_track", "_track_windows", "_accumulate", "_encode")]
 OPTIONS = {"enable_fp_fusion", "num_warps", "num_stages"}
@@ -81,8 +84,10 @@ def _number(value: object) -> str:
 
 def _neurons() -> None:
     surrogate = (ATan().shape, ATan().slope, ATan().height)
-    for dtype, learned in product((torch.float32, torch.bfloat16), (False, True)):
-        for steps, state in ((4, False), (16, True), (20, False)):
+    for half, learned in product((False, True), repeat=2):
+        dtype = torch.bfloat16 if half else torch.float32
+        shapes = ((4, False), (16, True), (20, False))
+        for steps, state in shapes if EVERY else shapes[(half + learned) % 2 :: 2]:
             x, v = torch.zeros(steps, 1100, dtype=dtype), torch.zeros(1100) if state else None
             charge = torch.zeros(3) if learned else None
             dynamics = Dynamics(1.0, decay=0.5, ternary=float(state))
@@ -92,7 +97,8 @@ def _neurons() -> None:
 
 def _tracking() -> None:
     codes = (tsa.Code(steps=4, beta=2.0, levels=(1, 2, 4, 8)), tsa.Code(steps=3, beta=4.0, levels=tuple(range(1, 17))))
-    for code, dtype in product(codes, (torch.float32, torch.bfloat16)):
+    types = (torch.float32, torch.bfloat16)
+    for code, dtype in product(codes, types) if EVERY else zip(codes, types, strict=True):
         z, tables = torch.zeros(code.steps, 1100, dtype=dtype), tsa._tables(code, tsa.RELU, None, 1.0)
         some = Pattern(torch.zeros(5), 7)
         full = Feed(some, some, (1.0,) * code.steps, torch.zeros_like(z), some)

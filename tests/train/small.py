@@ -1,18 +1,13 @@
-"""A small problem, trained in a second; run as a program, the processes that are killed or work together."""
+"""A small problem, trained in a second."""
 
-import json
 import os
 import signal
-import sys
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from transpike.data import load_images
-from transpike.models import save_weights
-from transpike.train import Loaders, Machine, Optim, Recipe, TrainOptions, evaluate, fit
+from transpike.train import Loaders, Machine, Optim, Recipe, TrainOptions, fit
 
 CPU = Machine(accelerator="cpu")
 OPTIONS = TrainOptions(
@@ -61,22 +56,3 @@ def network(*, norm=True):
 def killed(folder):
     data = Interrupting(images(), after=2 * 70 + 40, number=signal.SIGKILL)
     fit(network(), loaders(data), OPTIONS, folder=folder)
-
-
-def together(folder):
-    """One of several processes under torchrun."""
-    net = network(norm=False)
-    # One validation batch: not every process has one.
-    fitted = fit(net, loaders(images(64), batch=8, held_out=40), PLAIN, folder=folder)
-    tested = evaluate(net, loaders().validation, machine=CPU)
-    counted = evaluate(nn.Flatten(), load_images("digits").test, machine=CPU)
-    if os.environ["RANK"] == "0":
-        save_weights(net, folder / "weights.safetensors")
-        told = {"validation": fitted.validation_accuracy, "test": tested.accuracy, "tested": tested.images}
-        told |= {"digits": counted.images, "loss": counted.loss}
-        (folder / "told.json").write_text(json.dumps(told))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    {"killed": killed, "together": together}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,16 +1,17 @@
-"""A small teacher and a small spiking student; run as a program, the processes that are killed or work together."""
+"""A small teacher and a small spiking student; run as a program, a training and a distillation that are killed."""
 
-import os
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from tests.train.small import OPTIONS, PLAIN, Interrupting, images, loaders, network
+from tests.files.children import ended, fork
+from tests.train import small
+from tests.train.small import OPTIONS, Interrupting, images, loaders, network
 from torch import nn
 
-from transpike.models import save_weights
 from transpike.models.spiking import OverTime
 from transpike.neurons import LIFNode
 from transpike.train.distill import distill
@@ -34,14 +35,9 @@ def killed(folder):
     distill(student(), teacher(), loaders(data), options, folder=folder, taps=TAPS, settings={"beta": 1e-3})
 
 
-def together(folder):
-    """One of several processes under torchrun."""
-    net, data = student(norm=False), loaders(images(64), batch=8)
-    distill(net, teacher(), data, replace(PLAIN, steps=2), folder=folder, taps=TAPS, settings={"beta": 1e-3})
-    if os.environ["RANK"] == "0":
-        save_weights(net, folder / "weights.safetensors")
-
-
 if __name__ == "__main__":
+    import lightning.pytorch  # noqa: F401 once, before the forks
+
     torch.set_num_threads(1)
-    {"killed": killed, "together": together}[sys.argv[1]](Path(sys.argv[2]))
+    for name, work in (("fit", small.killed), ("distill", killed)):
+        assert ended(fork(partial(work, Path(sys.argv[1], name)))) == -signal.SIGKILL, name

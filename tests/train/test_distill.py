@@ -1,5 +1,4 @@
 import copy
-import signal
 from dataclasses import replace
 
 import pytest
@@ -12,17 +11,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from transpike.coding import DCTEncoder
 from transpike.distill import METHODS, BiSpectrumDistillation, method_needs
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
-from transpike.models import create_model, read_weights
+from transpike.models import create_model
 from transpike.models.spiking import OverTime
 from transpike.neurons import LIFNode
 from transpike.train import Loaders, Optim, Recipe, evaluate, fit
 from transpike.train.distill import distill
 from transpike.train.teacher import TargetCache, Teacher, TeacherInput, merge_frames
 
-from . import small_distill
 from .small import OPTIONS, PLAIN, images, loaders
 from .small_distill import TAPS, student, teacher
-from .test_fit import assert_same, program
+from .test_fit import assert_same
 
 STEPPED = replace(PLAIN, steps=2)
 
@@ -103,28 +101,14 @@ def test_an_equal_teacher_says_nothing(tmp_path):
     assert fitted.first_terms["srd"] == pytest.approx(0, abs=1e-8)
 
 
-def test_a_killed_run_resumed_equals_an_unbroken_one(tmp_path):
+def test_a_killed_run_resumed_equals_an_unbroken_one(killed, tmp_path):
     options = replace(OPTIONS, steps=2)
     unbroken = learn(tmp_path / "unbroken", options=options, settings={"beta": 1e-3})
-    done = program(small_distill.__file__, "killed", str(tmp_path / "killed"))
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    resumed = learn(tmp_path / "killed", options=options, settings={"beta": 1e-3}, resume=True)
+    resumed = learn(killed / "distill", options=options, settings={"beta": 1e-3}, resume=True)
     assert_same(resumed.model, unbroken.model)
     assert_same(resumed.method, unbroken.method)
     assert resumed.first_terms == unbroken.first_terms
     assert [row["srd"] for row in resumed.curves] == [row["srd"] for row in unbroken.curves]
-
-
-def test_processes_together_do_what_one_does(tmp_path):
-    fitted = learn(tmp_path / "one", student(norm=False), data=loaders(images(64)), settings={"beta": 1e-3})
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", small_distill.__file__]
-    done = program(*command, "together", str(tmp_path / "two"))
-    assert done.returncode == 0, done.stderr
-    for name, value in read_weights(tmp_path / "two").items():
-        torch.testing.assert_close(value, fitted.model.state_dict()[name], rtol=1e-4, atol=1e-5)
-    adapters = load_file(tmp_path / "two" / "adapters.safetensors")
-    for name, value in fitted.method.state_dict().items():
-        torch.testing.assert_close(adapters[name], value, rtol=1e-4, atol=1e-5)
 
 
 class Counting(nn.Module):

@@ -1,9 +1,5 @@
 import csv
-import json
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,24 +9,16 @@ from spikingjelly.activation_based import neuron as jelly
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from transpike.data import load_images
 from transpike.errors import ConfigError, DataError, ModelError, TranspikeError
-from transpike.models import create_model, read_weights
+from transpike.models import create_model
 from transpike.models.spiking import OverTime
 from transpike.neurons import IFNode
 from transpike.train import Loaders, Optim, Recipe, TrainOptions, classify, evaluate, fit
 from transpike.train.mix import mix
 
-from . import small
 from .small import CPU, OPTIONS, PLAIN, Interrupting, images, loaders, network
 
 ROOT = Path(__file__).parents[2]
-
-
-def program(*command, **more):
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, **more)
 
 
 def assert_same(a, b):
@@ -119,15 +107,14 @@ def test_a_seed_gives_the_same_run_and_the_global_state_does_not_matter(unbroken
     assert not torch.equal(other.model[0].weight, unbroken.model[0].weight)
 
 
-def test_a_killed_run_resumed_equals_an_unbroken_one(unbroken, tmp_path):
-    done = program(small.__file__, "killed", str(tmp_path))
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    resumed = fit(network(), loaders(), OPTIONS, folder=tmp_path, resume=True)
+def test_a_killed_run_resumed_equals_an_unbroken_one(unbroken, killed):
+    folder = killed / "fit"
+    resumed = fit(network(), loaders(), OPTIONS, folder=folder, resume=True)
     assert_same(resumed.model, unbroken.model)
     assert [row["epoch"] for row in resumed.curves] == [1, 2, 3, 4]
     assert [row["loss"] for row in resumed.curves] == [row["loss"] for row in unbroken.curves]
     # A finished run, resumed, is as it was.
-    assert_same(fit(network(), loaders(), OPTIONS, folder=tmp_path, resume=True).model, unbroken.model)
+    assert_same(fit(network(), loaders(), OPTIONS, folder=folder, resume=True).model, unbroken.model)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -141,20 +128,6 @@ def test_a_signal_stops_in_good_order(number, unbroken, tmp_path):
     stopped = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert (stopped["epoch"], stopped["global_step"]) == (1, 5 + 2)
     assert_same(fit(network(), loaders(), OPTIONS, folder=tmp_path, resume=True).model, unbroken.model)
-
-
-def test_processes_together_do_what_one_does(tmp_path):
-    fitted = fit(network(norm=False), loaders(images(64)), PLAIN, folder=tmp_path / "one")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", small.__file__, "together"]
-    done = program(*command, str(tmp_path / "two"))
-    assert done.returncode == 0, done.stderr
-    for name, value in read_weights(tmp_path / "two").items():
-        torch.testing.assert_close(value, fitted.model.state_dict()[name], rtol=1e-4, atol=1e-5)
-    told = json.loads((tmp_path / "two" / "told.json").read_text())
-    assert told["validation"] == told["test"] == pytest.approx(fitted.validation_accuracy)
-    assert (told["tested"], told["digits"]) == (31, 360)
-    alone = evaluate(nn.Flatten(), load_images("digits").test, machine=CPU)
-    assert told["loss"] == pytest.approx(alone.loss)
 
 
 class Poisoned(TensorDataset):

@@ -21,44 +21,36 @@ from torch import nn
 from transpike.train.layouts import safe_layouts
 
 torch.set_num_threads(1)
-torch.manual_seed(0)
-kind, channels, side = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-if kind == "transposed":
-    layer = nn.ConvTranspose2d(16, channels, 1, 2, output_padding=1)
-    images = torch.randn(8, 16, side // 2, side // 2)
-else:
-    layer = nn.Conv2d(channels, 16, 1, (1, 2) if kind == "one axis" else 2)
-    images = torch.randn(8, channels, side, side)
-layer, exact = layer.to(memory_format=torch.channels_last), deepcopy(layer).double()
-seen = images.to(memory_format=torch.channels_last)
-with safe_layouts(nn.Sequential(layer)):
-    for _ in range(3):
-        layer.zero_grad(), exact.zero_grad()
-        ours, theirs = layer(seen), exact(images.double())
-        pull = torch.randn(ours.shape)
-        ours.backward(pull), theirs.backward(pull.double())
-        error = (layer.weight.grad - exact.weight.grad).norm() / exact.weight.grad.norm()
-        assert error < 1e-5, error
+for shape in sys.argv[1:]:
+    print(shape, file=sys.stderr)
+    torch.manual_seed(0)
+    kind, channels, side = shape.split()
+    channels, side = int(channels), int(side)
+    if kind == "transposed":
+        layer = nn.ConvTranspose2d(16, channels, 1, 2, output_padding=1)
+        images = torch.randn(8, 16, side // 2, side // 2)
+    else:
+        layer = nn.Conv2d(channels, 16, 1, (1, 2) if kind == "axis" else 2)
+        images = torch.randn(8, channels, side, side)
+    layer, exact = layer.to(memory_format=torch.channels_last), deepcopy(layer).double()
+    seen = images.to(memory_format=torch.channels_last)
+    with safe_layouts(nn.Sequential(layer)):
+        for _ in range(3):
+            layer.zero_grad(), exact.zero_grad()
+            ours, theirs = layer(seen), exact(images.double())
+            pull = torch.randn(ours.shape)
+            ours.backward(pull), theirs.backward(pull.double())
+            error = (layer.weight.grad - exact.weight.grad).norm() / exact.weight.grad.norm()
+            assert error < 1e-5, error
 """
+SHAPES = ("square 4 64", "square 8 56", "square 12 112", "square 2 8", "axis 4 64", "transposed 4 64")
 
 
 @pytest.mark.parametrize("isa", ["ALL", "AVX2"])
-@pytest.mark.parametrize("shape", ["square 4 64", "square 8 56", "square 12 112", "square 2 8", "one axis 4 64"])
-def test_gradients_are_right_and_the_process_lives(shape, isa):
-    check(shape, isa)
-
-
-@pytest.mark.parametrize("isa", ["ALL", "AVX2"])
-def test_transposed_convolutions_are_right(isa):
-    check("transposed 4 64", isa)
-
-
-def check(shape, isa):
-    kind, channels, side = shape.rsplit(" ", 2)
+def test_gradients_are_right_and_the_process_lives(isa):
     paths = os.pathsep.join(sys.path)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": isa, "PYTHONPATH": paths}
-    command = [sys.executable, "-c", SCRIPT, kind, channels, side]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *SHAPES], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
 
 

@@ -1,4 +1,7 @@
-"""What one process does and several do together, run as a program: training, distillation and spiking measures."""
+"""What one process does and several do together: training, distillation, spiking measures and commands.
+
+Run as a program by each process of torchrun.
+"""
 
 import json
 import os
@@ -7,11 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from tests.train.small import CPU, PLAIN, images, network
+from tests.train.small import CPU, PLAIN, images, loaders, network
 from tests.train.small_distill import student, teacher
 from torch import nn
 from torch.utils.data import DataLoader
 
+from transpike.cli import main
 from transpike.data import Loading, load_images
 from transpike.measure.spiking import follow_steps, measure_spiking
 from transpike.models import save_weights
@@ -60,9 +64,11 @@ class Thresholds(nn.Module):
 
 def trained(folder):
     net, sets = flat_network(), digits()
-    told = [vars(evaluate(net, sets.test, machine=CPU))]
+    told = [vars(evaluate(each, sets.test, machine=CPU)) for each in (net, nn.Flatten())]
+    # One validation batch: not every process has one.
+    single = loaders(images(64), batch=GLOBAL // WORLD, held_out=40)
     for number, (model, data) in enumerate(
-        ((network(norm=False), uneven()), (net, Loaders(sets.train, sets.validation)))
+        ((network(norm=False), uneven()), (network(norm=False), single), (net, Loaders(sets.train, sets.validation)))
     ):
         fitted = fit(model, data, PLAIN, folder=folder / f"fit{number}")
         told += [{name: value for name, value in row.items() if name != "seconds"} for row in fitted.curves]
@@ -96,9 +102,27 @@ def measured(folder):
     return told
 
 
+def command(folder):
+    """Compare codes, let them stop early, and evaluate: the weights and the network lie beside the folder."""
+    compare = ["compare", "mlp", "--data", "digits", "--weights", folder.parent / "mlp.safetensors"]
+    compare += ["--calibration", 64, "--schemes", "[{name: css, steps: 6}]", "--loading.test_images"]
+    # More images than single layers are measured on, and odd numbers of them.
+    counts = ["--loading.test_images", 91, "--loading.batch_size", 9]
+    for name, words in {
+        "compared": [*compare, 31],
+        "stopped": [*compare, 61, "--agreement", 0.9, "--held-out", 31],
+        "evaluated": ["evaluate", folder.parent / "converted" / "T6", *counts],
+    }.items():
+        assert main([*map(str, words), "--out", str(folder / name)]) == 0
+
+
+def everything(folder):
+    found = {"trained": trained(folder), "distilled": distilled(folder), "measured": measured(folder)}
+    if os.environ.get("RANK", "0") == "0":
+        (folder / "told.json").write_text(json.dumps(found))
+    command(folder)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    place = Path(sys.argv[1])
-    found = {"trained": trained(place), "distilled": distilled(place), "measured": measured(place)}
-    if os.environ.get("RANK", "0") == "0":
-        (place / "told.json").write_text(json.dumps(found))
+    everything(Path(sys.argv[1]))
