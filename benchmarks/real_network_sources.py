@@ -222,7 +222,8 @@ NETWORKS = {
     "P-Net": Network(
         *FACES, "places of faces; PReLU, max-pooling, softmax", "state dict, a module of 20 lines",
         partial(face, "pnet"),
-        lambda file, data: windows(data, face("pnet", file)), metric=lambda net: found_alike, **BOXES,
+        lambda file, data: windows(data, face("pnet", file)), "overlap of boxes", lambda net: found_alike,
+        {"least": 99.95},  # it sees thousands of places of a photograph, and few of them hold faces
     ),
     "R-Net": Network(
         *FACES, "boxes of faces; PReLU, max-pooling, softmax", "the same module", partial(face, "rnet"),
