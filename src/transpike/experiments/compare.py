@@ -78,10 +78,12 @@ class Compare(Paths):
             This share of the answers, such as 0.995, must equal those after all steps.
         held_out: With agreement: how many of the first test images set the threshold. The other test images measure the
             result. The default is 512, or half of the test images if there are fewer than 1,024.
-        max_latency: Pick the best row among those whose output is complete after this many steps.
-        payload_bits: Pick the best row among those whose spikes carry at most this many bits beside their address: 0
-            for spikes that are all alike, 1 for a sign.
-        max_energy: Pick the best row among those that take at most this many microjoules for an image.
+        max_latency: Among the rows whose output is complete after at most this many steps, pick the one that keeps the
+            most predictions.
+        payload_bits: Among the rows whose spikes carry at most this many bits beside their address (0 if all spikes are
+            alike, 1 for a sign), pick the one that keeps the most predictions.
+        max_energy: Among the rows that take at most this many microjoules for an image, pick the one that keeps the
+            most predictions.
         technology: The chip technology of the energies: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
         memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. The energy then includes its reads and
             writes.

@@ -83,9 +83,9 @@ class Convert(Paths):
         scheme: The coding scheme with its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others
             of docs/schemes.md. auto searches for the scheme that meets a goal.
         goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (relative error of the outputs) or
-            loss=0.2 (lost points of accuracy). By default the search keeps a safety margin: predictions must hold even
-            if every output deviates four times as much. If the calibration images are new to the network, a margin of 1
-            is enough: same=99.5,margin=1.
+            loss=0.2 (lost points of accuracy). For same and loss, the search keeps a safety margin by default: the goal
+            must still be met if the deviation of every output from the original is multiplied by four. If the
+            calibration images are new to the network, a margin of 1 is enough: same=99.5,margin=1.
         max_latency: Limit of a search: the most steps until the output is complete.
         payload_bits: Limit of a search: the most bits that a spike carries beside its address.
         max_energy: Limit of a search: the most microjoules for an image.

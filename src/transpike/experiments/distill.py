@@ -45,7 +45,7 @@ class Teaching:
             need a spiking one.
         settings: Settings of the method, such as {"beta": 7e-4} or {"normalize": true}.
         taps: Modules of the student whose features are compared, each with a module of the teacher, such as
-            {"layers.2": "layer1"}. The default is all stages of both networks.
+            {"layers.2": "layer1"}. The default is all stages of student and teacher.
         teacher_weights: The teacher's weights: a .safetensors file, a state dict or the folder of a run.
         teacher_network: Arguments of the teacher's network.
         teacher_steps: T of a spiking teacher. If the teacher is the folder of a run, the default is the T of this run.

@@ -31,8 +31,8 @@ class Finetune(Paths):
 
     In a silent step, a layer receives input and does not fire. Each silent step adds one step of latency. With too few
     silent steps, a layer fires its first digits before it knows its late input, and cannot correct them later. The
-    training reduces this late input by a penalty in the loss. The penalty is zero if --silent silent steps are enough
-    for every layer.
+    training reduces this late input by a penalty in the loss. The penalty is zero if the number of silent steps given
+    by --silent is enough for every layer.
 
     Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
     converted one, it keeps the network with the least latency. It also tests the original, untrained weights with

@@ -73,8 +73,8 @@ class Hybrid(Paths):
         steps: T, the number of time steps.
         encoder: The input encoder: dct, direct, poisson, latency, phase or burst.
         settings: Settings of the encoder, such as {"stride": 2, "order": "interleaved", "frequencies": 8}.
-        network: Arguments of both networks, such as {"hidden": 100, "dropout": 0.2}. An artificial network from a
-            folder keeps the arguments of its run.
+        network: Arguments of the artificial and the spiking network, such as {"hidden": 100, "dropout": 0.2}. An
+            artificial network from a folder keeps the arguments of its run.
         neuron: Arguments of the neurons, such as {"leak_when": "silent"}.
         root: The folder of the data set's files.
         download: Download the data set into root if it is missing.
@@ -87,8 +87,8 @@ class Hybrid(Paths):
         test_steps: Other numbers of steps at which the network is tested. The default is T/2 and 2T.
         epochs: Passes over the training images in the last phase.
         seed: Seed of the initial weights, the order of images, the augmentation, dropout and the validation split.
-        keep: Keep the weights of the last epoch, or of the epoch with the best validation accuracy. This applies to
-            both trainings.
+        keep: Keep the weights of the last epoch, or of the epoch with the best validation accuracy. This applies to the
+            first and the last phase.
         optim: The optimiser of the last phase and its schedule.
         recipe: The loss of the last phase and its regularisers.
         machine: Devices and precision.

@@ -58,7 +58,7 @@ class Data:
     split_by: str = "number"
 
     def load(self, frames: int | None) -> Sets:
-        """Load the images, or so many frames of events.
+        """Load the images, or recordings of events with this number of frames.
 
         Raises:
             TranspikeError: As for `load_images` and `load_events`.

@@ -27,7 +27,7 @@ class Study(Paths):
 
     The file names arms. An arm is one of the things that the study compares, with options of `transpike distill`,
     `train` or `hybrid`. `options` holds the options that all arms share. `over` holds options with several values:
-    every arm runs with each of them. `before` holds the runs that others need, such as a teacher.
+    every arm runs with each combination of these values. `before` holds the runs that others need, such as a teacher.
 
     The study's folder has a subfolder for each run. Use the same command again to continue a stopped study, or to run
     the new runs of a changed file. Runs with unchanged options are not repeated. The folder receives results.json,

@@ -70,7 +70,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Stop:
-    """When a run is hopeless: so many percentage points behind the baseline's validation accuracy, from an epoch on."""
+    """A run is hopeless if it is `behind` points of validation accuracy below the baseline, from epoch `after` on."""
 
     after: int
     behind: float
