@@ -192,7 +192,7 @@ def test_what_a_method_needs_is_what_it_says(name: str) -> None:
         others = method(name).double().eval()(student_logits.mean(0), teacher_logits, averaged, teacher, target)
         assert all(value.item() == pytest.approx(others[term].item(), rel=1e-9) for term, value in terms.items())
     if "features" in needs:
-        with pytest.raises(ConfigError, match=r"needs? stages, pairs of taps"):
+        with pytest.raises(ConfigError, match=r"needs? stages \(pairs of taps\)"):
             method(name, ())
     else:
         alone = method(name).double()(student_logits, teacher_logits, Untouchable(), Untouchable(), target)

@@ -116,7 +116,7 @@ def test_a_dead_layer_is_named_and_safe(model: nn.Module) -> None:
         dead[0].bias.fill_(-100)
         dead[2].bias.fill_(-0.5)
     x = torch.randn(8, *SHAPE)
-    with pytest.warns(UserWarning, match="no calibration image activates 1, 3: every activation is 0"):
+    with pytest.warns(UserWarning, match="no calibration image activates 1, 3: every activation there is 0"):
         snn = convert(dead, x, scheme=EXACT)
     with torch.no_grad():
         assert torch.allclose(snn(x), dead(x), atol=1e-6)

@@ -118,7 +118,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an operand that is not there": (lambda n: call(n).update(args=[{"operand": 1}]), "is not an argument"),
     "a result of a later call": (lambda n: call(n).update(args=[{"result": 0}]), "is not an argument"),
     "a constant that is not there": (lambda n: call(n).update(args=[{"constant": "x"}]), "damaged"),
-    "more operands than inputs": (lambda n: op(n, "call")["function"].update(operands=2), "1 inputs, its function 2"),
+    "more operands than inputs": (lambda n: op(n, "call")["function"].update(operands=2), "but its function has 2"),
     "firing in words": (lambda n: op(n, "call").update(fires="yes"), "true or false"),
     "a wait missing": (lambda n: n["waits"].popitem(), "waits"),
     "a wait below zero": (lambda n: n["waits"].update(dict.fromkeys(n["waits"], -1)), "waits"),

@@ -269,7 +269,7 @@ def test_codes_stop_early_beside_each_other(stops: Path, trained: Path, capsys: 
     page = (stops / "report.html").read_text()
     for text in ("code beside code", "accuracy (%) against mean latency (steps)", "energy (µJ) against mean steps"):
         assert text in page
-    assert "Phase does not stream: its steps" in page and "Least sure images" in page
+    assert "Phase does not stream: the weights of its steps" in page and "Least sure images" in page
 
 
 @pytest.mark.parametrize(
