@@ -44,9 +44,10 @@ class Compare(Paths):
     it.
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
-    accuracy and the share of same predictions against T, latency (with and without the encoder's delay), T x bits and
-    energy. The run's folder receives results.json, rows.csv and report.html. It does not contain the networks. To save
-    a network, use `transpike convert`.
+    accuracy and the share of same predictions against T, latency, T x bits and energy. Its table also has the
+    zero-delay latency, for an encoder that sends its first spike when the image arrives. The run's folder receives
+    results.json, rows.csv and report.html. It does not contain the networks. To save a network, use `transpike
+    convert`.
 
     Examples:
       transpike compare runs/train-20261121-110000

@@ -24,8 +24,8 @@ class Report(Paths):
 
     Attributes:
         folders: Folders that `transpike demo`, `train`, `convert`, `compare`, `finetune`, `distill`, `hybrid`,
-            `evaluate`, `analyze` or `study` wrote. The page compares conversions with each other, and also runs with an
-            input encoder.
+            `evaluate`, `analyze` or `study` wrote. The page compares conversions with each other. It also compares the
+            runs that have an input encoder with each other.
         out: The page to write. It replaces an earlier page of the same folders.
         title: The page's title.
     """
