@@ -44,10 +44,10 @@ class Compare(Paths):
     it.
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
-    accuracy and the share of same predictions against T, latency, T x bits and energy. Its table also has the
-    zero-delay latency, for an encoder that sends its first spike when the image arrives. The run's folder receives
-    results.json, rows.csv and report.html. It does not contain the networks. To save a network, use `transpike
-    convert`.
+    accuracy and the share of same predictions against T, latency, T x bits and energy. Its column `zero-delay` is the
+    latency if the encoder sends its first spike when the image arrives: one wait less than the latency. Both are equal
+    if conversion chooses the waits. The run's folder receives results.json, rows.csv and report.html. It does not
+    contain the networks. To save a network, use `transpike convert`.
 
     Examples:
       transpike compare runs/train-20261121-110000
@@ -60,8 +60,8 @@ class Compare(Paths):
       torchrun --nproc-per-node 4 --no-python transpike compare RUN --out runs/comparison
 
     Attributes:
-        model: The folder of a `transpike train` run, or the name of a network (resnet20, timm/<name>,
-            torchvision/<name>).
+        model: The folder of a `transpike train` run, the name of a network (resnet20, timm/<name>, torchvision/<name>),
+            or a network's file: ONNX, or a program of torch.export.save (.pt2).
         data: The images: digits, mnist, fashion_mnist, cifar10, cifar100 or folder. The default is the data set of the
             training run.
         weights: The network's weights: .safetensors, a state dict, a Lightning checkpoint, or the folder of a training

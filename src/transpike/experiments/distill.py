@@ -81,7 +81,8 @@ class Distill(Learning, Teaching):
     The student may be a spiking or an artificial network. The run's folder has the files of `transpike train`:
     `transpike evaluate`, `analyze` and `report` read it. The method may train adapters, which are layers beside the
     student. They are saved in adapters.safetensors. They are not part of the student, so they do not increase its cost.
-    results.json and curves.csv show every term of the loss from the first step on.
+    results.json holds every term of the loss at the first training step, and curves.csv shows how the terms change
+    during training.
 
     The teacher sees the same augmented batch as the student, in the teacher's image size and normalisation. A teacher
     of `transpike hybrid` uses its own encoder. On events, a spiking teacher can have more steps than its student.

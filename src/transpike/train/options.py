@@ -52,7 +52,7 @@ class Optim:
         decay: The factor by which the learning rate changes after each epoch of `milestones`.
         warmup: Length of the warm-up in epochs. It may be a fraction.
         weight_decay: L2 penalty (sgd) or decoupled decay (adamw).
-        decay_all: Apply the decay also to norm weights and biases.
+        decay_all: Apply the weight decay also to norm weights and biases.
         momentum: The momentum of sgd.
         nesterov: Use Nesterov's momentum in sgd.
         clip: The largest norm of the gradient. None means no limit.
@@ -156,8 +156,8 @@ class TrainOptions:
 
     Attributes:
         epochs: Passes over the training images.
-        seed: Seed of the order of images, the augmentation and dropout. The network's first weights are set by the
-            function that makes it.
+        seed: Seed of the order of images, the augmentation and dropout. The network's initial weights are set by
+            the function that makes it.
         keep: Return the weights of the "last" epoch, or of the epoch "best" on the validation images.
         steps: Time steps T of a spiking network, which then sees every image T times. None for an ANN.
         optim: The optimiser.
