@@ -39,7 +39,7 @@ from tests.fuzzing.seeds import make_seeds
 from transpike.errors import TranspikeError
 
 SECONDS, MEMORY = 60.0, 2**32
-ASLEEP = 20 * SECONDS
+ASLEEP = 5 * SECONDS
 """On the clock; a busy machine may take long for a minute of processor time."""
 
 FAULTS = ("traceback", "message", "hang", "memory", "changed", "ran code")
@@ -204,6 +204,7 @@ def _in_child(work: Callable[[], None], log: Path) -> None:
             os.dup2(file, stream)
         faulthandler.register(signal.SIGPROF, file=sys.__stderr__)  # type: ignore[arg-type]
         signal.setitimer(signal.ITIMER_PROF, SECONDS * 0.9)
+        faulthandler.dump_traceback_later(ASLEEP * 0.9, file=sys.__stderr__)  # type: ignore[arg-type]
         work()
         outcome = "success"
     except Fault as fault:

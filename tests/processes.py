@@ -117,10 +117,10 @@ def command(folder):
 
 
 def everything(folder):
+    command(folder)  # first: a command must join the processes by itself
     found = {"trained": trained(folder), "distilled": distilled(folder), "measured": measured(folder)}
     if os.environ.get("RANK", "0") == "0":
         (folder / "told.json").write_text(json.dumps(found))
-    command(folder)
 
 
 if __name__ == "__main__":

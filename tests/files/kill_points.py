@@ -31,7 +31,7 @@ def alone(test: Callable[..., None], *arguments: object) -> None:
     """Run a function of this module in a process of its own."""
     paths = os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", __name__, json.dumps([test.__name__, *arguments], default=str)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,7 +1,7 @@
 """Run by test_gpu_code: every Triton kernel as it is launched, compiled for an H100 (sm_90) without one.
 
-A launch is recorded in place of being made: its arguments give the signature, as Triton itself derives it. Any two of
-the options meet; with `--all` any combination does.
+A launch is recorded in place of being made: its arguments give the signature, as Triton itself derives it. Each
+option is compiled in some combinations, with `--all` in every one.
 """
 
 from __future__ import annotations

@@ -55,8 +55,10 @@ def apart(
             rows = value.movedim(axes[name], -1).reshape(-1, len(theta)) if theta.ndim else value.reshape(-1, 1)
             peaks = rows.abs() / full
             tied = (peaks / theta.to(rows.device) - 1).abs() < APART
-            beside = peaks.where(tied, peaks.new_zeros(())).amax(0).to(theta) * factor
-            moved[name] = beside.where(beside > 0, theta.flatten()).view(theta.shape)
+            # Of several tied constants, all must lie on the same side.
+            beside = peaks.where(tied, 0).amax(0) if signed else peaks.where(tied, torch.inf).amin(0)
+            free = ~tied.any(0).to(theta.device)
+            moved[name] = theta.where(free.view(theta.shape), (beside * factor).to(theta).view(theta.shape))
     return moved
 
 

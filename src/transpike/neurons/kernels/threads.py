@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
+from threading import get_ident
 from typing import Any
 
 import numba
@@ -113,8 +114,9 @@ def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: in
 
     Large jobs run on PyTorch's own threads. After each operation of PyTorch these wait actively for some milliseconds,
     on the cores that threads of ours would need. There is a pool of ours for jobs that need fewer threads (GCC's OpenMP
-    ends the threads that it leaves out), for forked processes, and where PyTorch has no OpenMP. Numba's `prange` aborts
-    with concurrent callers (workqueue) or after a fork (OpenMP).
+    ends the threads that it leaves out), for forked processes, and where PyTorch has no OpenMP. A forked process may
+    itself use PyTorch on one thread only, as after any parallel operation of PyTorch. Numba's `prange` aborts with
+    concurrent callers (workqueue) or after a fork (OpenMP).
     """
     most = torch.get_num_threads()
     threads = max(1, min(most, items * cost // _SMALLEST_PIECE))
@@ -135,18 +137,24 @@ def spread(kernel: Callable[..., None], arguments: tuple[Any, ...], *, items: in
 
 
 def _in_team(work: Callable[[], None], threads: int) -> None:
-    errors = []
+    errors: list[BaseException] = []
+    began: set[int] = set()
 
     def job(_: object) -> None:
         try:
+            began.add(get_ident())
             work()
         except BaseException as error:  # no exception may pass through OpenMP
             errors.append(error)
 
     _run_team(_Job(job), None, threads, 0)
-    if errors:
-        raise errors[0]
-    work()  # what is left if Ctrl-C came just before `try`
+    if not errors and get_ident() not in began:  # Ctrl-C came just before `try`, where ctypes drops it
+        raise KeyboardInterrupt
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        errors.clear()  # the error's traceback holds this list, and with it the arguments
 
 
 def _in_pool(work: Callable[[], None], threads: int) -> None:
