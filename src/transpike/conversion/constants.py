@@ -24,7 +24,7 @@ APART = 2.0**-14
 def apart(
     amplitudes: Mapping[str, Tensor], graph: Graph, axes: Mapping[str, int], *, full: float, signed: bool
 ) -> dict[str, Tensor]:
-    """Return ``amplitudes`` of which none puts a layer's constant on a threshold.
+    """Return ``amplitudes``, moved where they would put a layer's constant on a threshold.
 
     Where a constant nearly equals the full value of a train, the new amplitude makes the full value larger than the
     constant, by the share `APART`. So the train can still represent the constant. Without negative spikes it makes the

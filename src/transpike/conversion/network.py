@@ -274,7 +274,9 @@ class SpikingNetwork(nn.Module):
             return [run(part) for part in parts]
         if self.device.type == "cpu" and not self.chunk and not torch.is_autocast_enabled("cpu"):
             threads = torch.get_num_threads()
-            count = min(math.ceil(len(parts) / threads) * threads, len(x) // least(self))
+            # As many chunks for each thread. So a chunk may be up to half as long again.
+            turns = max(math.ceil(len(parts) / threads - 0.5), 1)
+            count = min(turns * threads, len(x) // least(self))
             if threads > 1 and count > 1:
                 return side_by_side(x.tensor_split(count), run)
         return in_chunks(parts, self.chunks, run)
