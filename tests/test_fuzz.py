@@ -1,4 +1,4 @@
-"""A fixed part of what `tests/fuzz.py` tries; the longer runs by hand are in docs/results.md."""
+"""A fixed part of what `tests/fuzz.py` tries; the longer runs by hand are in docs/results/deployment.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few of the kills that `tests/kills.py` tries; the longer runs by hand are in docs/results.md."""
+"""A few of the kills that `tests/kills.py` tries; the longer runs by hand are in docs/results/deployment.md."""
 
 from __future__ import annotations
 
