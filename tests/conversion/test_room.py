@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Barrier
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transpike.coding import CSS
-from transpike.conversion import SpikingNetwork, network, prepare
+from transpike.conversion import SpikingNetwork, network, prepare, room
 from transpike.conversion.room import cached, side_by_side
 from transpike.errors import DataError
 
@@ -164,3 +165,11 @@ def test_the_threads_are_pytorch_s_again_after_an_error_and_after_both_of_two_ca
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(calling, range(2))) == [([1], 2), ([1], 2)]
     assert torch.get_num_threads() == 2
+
+
+def test_a_new_thread_has_one_thread_also_if_another_call_has_just_ended(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when another call restores PyTorch's number before this call's threads begin.
+    monkeypatch.setattr(room, "_one_thread_each", lambda: nullcontext(2))
+    assert side_by_side(torch.arange(2).tensor_split(2), lambda part: torch.get_num_threads()) == [1, 1]
