@@ -86,7 +86,7 @@ def test_a_table_a_page_and_a_folder_for_each_run(ran: Path, capsys: pytest.Capt
     assert [row["arm"] for row in rows] == ["labels", "silent", "kd"] and float(rows[2]["mean"]) == pytest.approx(
         kd.mean
     )
-    # A pair shares first weights, batches and augmentation: without its term, a method is what labels alone are.
+    # A pair shares initial weights, batches and augmentation: without its term, a method is what labels alone are.
     assert (off.difference, off.curves, off.runs[1].accuracy) == (0, labels.curves, labels.runs[1].accuracy)
     assert main(["report", str(out), "--out", str(ran / "page.html")]) == 0
 

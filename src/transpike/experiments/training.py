@@ -47,7 +47,7 @@ def check_outputs(sets: Sets) -> None:
 
 
 def make_student(options: Learning, sets: Sets) -> nn.Module:
-    """Return the network with its first weights: the seed determines them, or `Learning.start` gives them.
+    """Return the network with its initial weights: the seed determines them, or `Learning.start` gives them.
 
     Raises:
         ConfigError: As for `check_outputs`.

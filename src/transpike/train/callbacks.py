@@ -191,7 +191,7 @@ class FiniteLoss(L.Callback):
                 raise TranspikeError(
                     f"the loss is not finite at step {step} (epoch {trainer.current_epoch + 1}): {named}; {good}. "
                     + (
-                        "No step had been taken: look for such values in the images and in the first weights."
+                        "No step had been taken: look for such values in the images and in the initial weights."
                         if step == 1
                         else "Lower optim.lr, lengthen optim.warmup or set optim.clip."
                     )

@@ -100,7 +100,7 @@ class Distilled(Fitted):
     Attributes:
         method: the method with its trained adapters, which the student does not need.
         stages: the pairs of the student's and the teacher's taps.
-        first_terms: every weighted term of the loss at the first step.
+        first_terms: every weighted term of the loss at the first training step.
     """
 
     method: nn.Module

@@ -1,4 +1,4 @@
-"""Gives a spiking network first weights and thresholds from a trained ANN that has the same layers."""
+"""Gives a spiking network initial weights and thresholds from a trained ANN that has the same layers."""
 
 from __future__ import annotations
 
