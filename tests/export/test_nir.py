@@ -14,18 +14,22 @@ from torch import nn
 
 import transpike
 from transpike import export
-from transpike.coding import Rate
+from transpike.coding import QCFS, Rate, Scheme
 from transpike.conversion import SpikingNetwork
 from transpike.errors import ModelError
 from transpike.neurons import IFNode, LIFNode, ParametricLIFNode, TSANode, reset_net
 
 
 def rate(start: float = 0.0) -> tuple[SpikingNetwork, torch.Tensor]:
+    return converted(Rate(steps=24, start=start))
+
+
+def converted(scheme: Scheme) -> tuple[SpikingNetwork, torch.Tensor]:
     torch.manual_seed(0)
     layers = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 6, 2), nn.ReLU()]
     ann = nn.Sequential(*layers, nn.Flatten(), nn.Linear(54, 3)).eval()
     images = torch.rand(32, 2, 8, 8)
-    return transpike.convert(ann, images, scheme=Rate(steps=24, start=start)), images[:5]
+    return transpike.convert(ann, images, scheme=scheme), images[:5]
 
 
 def chain() -> nn.Sequential:
@@ -37,9 +41,11 @@ def chain() -> nn.Sequential:
     return net.eval()
 
 
-@pytest.mark.parametrize("start", [0.0, 0.5])
-def test_the_reset_and_the_start_stand_in_the_metadata(start: float, tmp_path: Path) -> None:
-    snn, _ = rate(start)
+@pytest.mark.parametrize(
+    ("scheme", "start"), [(Rate(steps=24, start=0.0), 0.0), (Rate(steps=24, start=0.5), 0.5), (QCFS(steps=24), 0.5)]
+)
+def test_the_reset_and_the_start_stand_in_the_metadata(scheme: Scheme, start: float, tmp_path: Path) -> None:
+    snn, _ = converted(scheme)
     graph = library.read(str(export.nir(snn, tmp_path / "net.nir")))
     nodes = [node for node in graph.nodes.values() if isinstance(node, library.IF)]
     assert [(n.metadata["reset"], float(n.metadata["start"])) for n in nodes] == [("subtraction", start)] * 2

@@ -138,9 +138,9 @@ def _node(snn: SpikingNetwork, op: Op, weight_unit: float, bias_unit: float, dt:
         if others == [False, True, None]:
             sizes = (np.broadcast_to(np.array(one), 2) for one in (kernel, stride or kernel, padding))
             return library.AvgPool2d(*sizes)
-    if op.fires and op.function.name == "relu" and not op.function.head.calls:
-        start = float(getattr(snn.scheme, "start", 0.0))
-        return _fires(library.IF, op.shape, dt, {"reset": "subtraction", "start": start})
+    neuron = snn.neurons.get(op.name)
+    if isinstance(neuron, TrackingNeuron) and op.function.name == "relu" and not op.function.head.calls:
+        return _fires(library.IF, op.shape, dt, {"reset": "subtraction", "start": neuron.code.start})
     raise ModelError(
         f"{op.name}: NIR has no node for {op.function.name if op.kind == 'call' else op.kind} as it is here"
     )
