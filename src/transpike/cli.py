@@ -187,7 +187,7 @@ def build_parser(verb: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog="transpike",
         description="Convert trained networks into spiking ones, train spiking networks, and measure both. "
-        "Start with: transpike demo",
+        "Start with: transpike demo\n\nIn names of options, - and _ mean the same.",
         version=_version(),
         parser_mode="yaml_or_commas",
         formatter_class=_Formatter,

@@ -16,7 +16,7 @@ from tests.export.networks import BODIES, CODES, SHAPE, body
 
 import transpike
 from transpike import export
-from transpike.coding import QCFS, TSC, TTFS, Differential, Phase
+from transpike.coding import QCFS, TSC, TTFS, Differential, Phase, Rate
 from transpike.coding.function import Call, Constant, Function, Operand, Result
 from transpike.coding.scheme import Scheme
 from transpike.coding.tracking import TrackingNeuron
@@ -297,7 +297,10 @@ def test_wrong_images_are_one_clear_error(tmp_path: Path) -> None:
         export.run(tmp_path, images * np.nan)
 
 
-OTHERS = [Phase(steps=8), Differential(steps=4), TTFS(steps=8), TSC(steps=8), QCFS(steps=4, pre=2)]
+OTHERS = [
+    *(Phase(steps=8), Differential(steps=4), TTFS(steps=8), TSC(steps=8)),
+    *(QCFS(steps=4, pre=2), Rate.calibrated(steps=4)),
+]
 
 
 @pytest.mark.parametrize("scheme", OTHERS, ids=lambda scheme: type(scheme).__name__)
@@ -306,13 +309,16 @@ def test_a_neuron_of_another_kind_is_refused_by_name(scheme: Scheme, tmp_path: P
     ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
     snn = transpike.convert(ann, torch.rand(32, 4), scheme=scheme)
     snn.save(tmp_path / "net")
-    name, remedy = type(scheme).__name__, "convert with css, rate, burst, fs or multithreshold"
+    name, remedy = type(scheme).__name__, "convert with css, burst, fs, multithreshold or the default rate"
     with pytest.raises(ModelError, match=f"1: the NumPy runner does not have the neurons of {name.lower()}; {remedy}"):
         export.run(tmp_path / "net", torch.rand(1, 4))
     for write in (export.onnx, export.torch_program):
         with pytest.raises(ModelError, match=f"1: the neurons of {name} have no step to export; {remedy}"):
             write(snn, tmp_path / "step")
-    with pytest.raises(ModelError, match=f"^{name}: NIR has no spike .*; convert with transpike.coding.Rate"):
+    kind = (
+        "1: NIR has no node" if name == "Rate" else f"{name}: NIR has no spike .*; convert with transpike.coding.Rate"
+    )
+    with pytest.raises(ModelError, match=f"^{kind}"):
         export.nir(snn, tmp_path / "net.nir")
     with pytest.raises(ConversionError, match=f"^{name}.* whole numbers.*CSS"):
         snn.quantise()

@@ -39,8 +39,8 @@ class Loading:
             leaves an incomplete last batch out.
         validation: The share of the training images that is used only for validation, in [0, 1).
         seed: Seed of the validation split, the order of images in each epoch and the augmentation.
-        workers: The number of processes that read files. Only `folder` needs them, because the other data sets are in
-            memory.
+        workers: The number of processes that read files. Only `folder` and data sets of events need them, because the
+            other data sets are kept in memory.
         augment: Names joined by `+`, as in `standard+autoaugment+cutout:16`, or `none`. `standard` shifts images at
             random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `flip`, `autoaugment`,
             `randaugment`, `wide`, `cutout` and `erasing` can follow it, or be used alone.
@@ -50,7 +50,8 @@ class Loading:
             The default is 0.875. A network of timm has its own default.
         interpolation: For `folder`: how images are resized: `nearest`, `bilinear` (the default) or `bicubic`. A network
             of timm has its own default.
-        device: The device that holds the images and batches of data sets in memory.
+        device: The device that holds images and batches, for data sets that are kept in memory (all but `folder` and
+            data sets of events).
         train_images: Use this many of the training images, validation included. `seed` fixes which ones.
         test_images: Use this many of the test images, the same ones for every seed.
         mean: This value is subtracted from the pixels, which lie between 0 and 1. There is one value for each channel.

@@ -113,7 +113,7 @@ class LaSNNDistillation(FeatureMethod):
         beta: weight of the features.
         attention: weight of the attention maps. Their distance is at most 2 at each stage.
         temperature: the temperature of logits KD.
-        normalize: divide the teacher's maps by their root mean square. With it, this method equals SRD without its
+        normalize: divide the teacher's maps by their root mean square. With SRD's value, this method is SRD without its
             filter.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's

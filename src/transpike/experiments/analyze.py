@@ -35,8 +35,8 @@ class Analyze(Paths):
       the features that the method refined
     - the energy of the features' wavelet sub-bands, and how similar the stages are (CKA)
     - the sub-bands of two images before and after SFKD's refinement
-    - the logits in the teacher's order, and their high frequencies
-    - the weights of SRD's filter, which is its learned residual
+    - the logits, with the classes sorted by the teacher's logits, and the high frequencies of this curve
+    - the weights of SRD's learned filter
     - the frequency response of the student's neuron
     - Grad-CAM maps of some images
 

@@ -45,9 +45,10 @@ class Compare(Paths):
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
     accuracy and the share of same predictions against T, latency, T x bits and energy. Its column `zero-delay` is the
-    latency if the encoder sends its first spike when the image arrives: one wait less than the latency. Both are equal
-    if conversion chooses the waits. The run's folder receives results.json, rows.csv and report.html. It does not
-    contain the networks. To save a network, use `transpike convert`.
+    latency if the encoder sends its first spike when the image arrives. If all layers have the same wait, this latency
+    is shorter by one wait. If conversion chooses the waits, both latencies are equal. The run's folder receives
+    results.json, rows.csv and report.html. It does not contain the networks. To save a network, use `transpike
+    convert`.
 
     Examples:
       transpike compare runs/train-20261121-110000
@@ -77,8 +78,9 @@ class Compare(Paths):
             this much. For this the command also measures numbers of steps between the planned ones.
         agreement: Measure each scheme a second time, with early stops: every image stops as soon as its answer is sure.
             This share of the answers, such as 0.995, must equal those after all steps.
-        held_out: With agreement: how many of the first test images set the threshold. The other test images measure the
-            result. The default is 512, or half of the test images if there are fewer than 1,024.
+        held_out: With agreement: the number of test images, from the first, that set the threshold of the early stop.
+            The other test images measure the result. The default is 512, or half of the test images if there are fewer
+            than 1,024.
         max_latency: Among the rows whose output is complete after at most this many steps, pick the one that keeps the
             most predictions.
         payload_bits: Among the rows whose spikes carry at most this many bits beside their address (0 if all spikes are
@@ -89,9 +91,9 @@ class Compare(Paths):
         memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. The energy then includes its reads and
             writes.
         metric: Another measure of the outputs, beside the classes: same, iou, boxes, correlation, or module:function.
-            Your own function takes outputs and targets, and returns one number or one for each image. transpike
-            compares the outputs with those of the original network. If the function also takes labels, it compares the
-            outputs with the labels too.
+            Your own function has two arguments, outputs and targets, and returns one number or one for each image. The
+            outputs are those of the spiking network, and the targets are the outputs of the original network. If the
+            function accepts class labels as targets, it also measures the outputs of both networks against the labels.
         spikes: Where to place neurons: only where spikes are needed (needed); also behind every residual block
             (blocks); or at every operator (operators), for hardware whose neurons compute one function each.
         calibration: The number of training images that set the amplitudes.

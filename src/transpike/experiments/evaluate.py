@@ -53,12 +53,16 @@ class Evaluate(Paths):
         download: Download the data set into root if it is missing.
         loading: Image size, normalisation and batches. Options that you leave out have the values of the run.
         metric: Another measure of a converted network's outputs, beside the classes: same, iou, boxes, correlation, or
-            module:function. Your own function takes outputs and targets, and returns one number or one for each image.
+            module:function. Your own function has two arguments, outputs and targets, and returns one number or one for
+            each image. The outputs are those of the spiking network, and the targets are the outputs of the original
+            network. If the function accepts class labels as targets, it also measures the outputs of both networks
+            against the labels.
         device: The device that computes: cpu, cuda, cuda:1, ...
         agreement: Measure a converted network a second time, with early stops: each image stops as soon as its answer
             is sure. This share of the answers, such as 0.995, must equal those after all steps.
-        held_out: With agreement: how many of the first test images set the threshold. The other test images measure the
-            result. The default is 512, or half of the test images if there are fewer than 1,024.
+        held_out: With agreement: the number of test images, from the first, that set the threshold of the early stop.
+            The other test images measure the result. The default is 512, or half of the test images if there are fewer
+            than 1,024.
         out: The folder for results. The default is a new folder under runs/.
         json: Write a copy of results.json to this path.
     """

@@ -61,7 +61,7 @@ class Finetune(Paths):
         silent: The number of silent steps that the training prepares for. If a layer has fewer silent steps already,
             its own number applies.
         penalty: Weight of the penalty. With 0 the loss has no penalty, only the loss of the labels.
-        tolerance: How many percentage points of validation accuracy may be lost for fewer silent steps.
+        tolerance: The percentage points of validation accuracy that may be lost for fewer silent steps.
         judged: The number of validation images on which the silent steps are chosen.
         epochs: Passes over the training images.
         seed: Seed of the order of images, the augmentation and the validation split. The default is that of the run.

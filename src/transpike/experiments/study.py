@@ -25,7 +25,7 @@ __all__ = ["Study", "study"]
 class Study(Paths):
     """Run a study from one file. It compares methods, settings, networks or data in many runs, paired by seed.
 
-    The file names arms. An arm is one of the things that the study compares, with options of `transpike distill`,
+    The file lists arms. An arm is one of the things that the study compares, with options of `transpike distill`,
     `train` or `hybrid`. `options` holds the options that all arms share. `over` holds options with several values:
     every arm runs with each combination of these values. `before` holds the runs that others need, such as a teacher.
 

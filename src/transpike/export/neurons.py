@@ -118,8 +118,8 @@ class Neurons:
     def __init__(self, node: Node, bundle: Bundle) -> None:
         if node.rule is None:
             raise ModelError(
-                f"{node.name}: the NumPy runner does not have the neurons of {bundle.scheme}; convert with css, rate, "
-                "burst, fs or multithreshold"
+                f"{node.name}: the NumPy runner does not have the neurons of {bundle.scheme}; convert with css, burst, "
+                "fs, multithreshold or the default rate"
             )
         if missing := unsupported(node):
             raise ModelError(

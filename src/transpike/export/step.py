@@ -65,7 +65,7 @@ class Step(nn.Module):
         for name, neuron in snn.neurons.items():
             if not isinstance(neuron, TrackingNeuron):
                 kind = f"the neurons of {type(snn.scheme).__name__} have no step to export"
-                raise ModelError(f"{name}: {kind}; convert with css, rate, burst, fs or multithreshold")
+                raise ModelError(f"{name}: {kind}; convert with css, burst, fs, multithreshold or the default rate")
         self._runs = [(op, self._run(op)) for op in self.graph if op.name in self.graph.spiking]
         self.stop = _stop(snn)
         last = max(snn.timing.first_spike[name] for name in snn.readouts)
