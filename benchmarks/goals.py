@@ -1,22 +1,22 @@
 """Goals of equal predictions under limits of payload: what latency is found, and do new images keep the goal?
 
-    python benchmarks/goals.py --data data --networks ../shared/data
-    python benchmarks/goals.py --data data --networks ../shared/data vit --images 200
+    python benchmarks/goals.py --data data --networks data/networks
+    python benchmarks/goals.py --data data --networks data/networks vit --images 200
 
-The folder of --networks holds `cifar10_networks.py` with trained weights. Each network is searched on training
+The folder of --networks holds the weights that `trained_networks.py` reads. Each network is searched on training
 images with goal={"same": 99} and measured on test images. Writes benchmarks/results/goals.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from trained_networks import NETWORKS
 
 import transpike
 from transpike.data import Loading
@@ -34,16 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="which networks (default: all)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with cifar-10-batches-py/")
-    parser.add_argument("--networks", type=Path, required=True, help="folder with cifar10_networks.py")
+    parser.add_argument("--networks", type=Path, required=True, help="folder of the weights")
     parser.add_argument("--bits", type=int, nargs="+", help="payload bits (default: all that have a bar)")
     parser.add_argument("--images", type=int, default=1000, help="test images (default: 1000)")
     parser.add_argument("--calibration", type=int, default=512, help="training images; half of them judge")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/goals.json"))
     args = parser.parse_args()
-    sys.path.insert(0, str(args.networks))
-    from cifar10_networks import build  # type: ignore[import-not-found]
-
     sets = transpike.load_images("cifar10", root=args.data, loading=Loading(test_images=args.images))
     images, tests = (
         torch.cat([x for x, _ in batches]).to(args.device)
@@ -55,7 +52,8 @@ def main() -> None:
     for (name, bits), bar in BARS.items():
         if (args.names and name not in args.names) or (args.bits and bits not in args.bits):
             continue
-        ann, began = build(name).to(args.device), time.perf_counter()
+        ann = NETWORKS[name](args.networks / f"{name}.safetensors", sets).eval().to(args.device)
+        began = time.perf_counter()
         limits = {"payload_bits": bits}
         snn = transpike.convert(ann, images, scheme="auto", goal=GOAL, limits=limits, verbose=True)
         seconds = time.perf_counter() - began

@@ -42,9 +42,9 @@ class Loading:
         workers: The number of processes that read files. Only `folder` and data sets of events need them, because the
             other data sets are kept in memory.
         augment: Names joined by `+`, as in `standard+autoaugment+cutout:16`, or `none`. `standard` shifts images at
-            random (`folder`: crops and resizes them) and mirrors them (not digits). `shift`, `flip`, `autoaugment`,
-            `randaugment`, `wide`, `cutout` and `erasing` can follow it, or be used alone.
-            `transpike.data.augment.augmentation` describes all names.
+            random (`folder`: crops and resizes them). It also mirrors them (not in digits, mnist, nmnist and
+            dvs128_gesture). `shift`, `flip`, `autoaugment`, `randaugment`, `wide`, `cutout` and `erasing` can follow
+            it, or be used alone. `transpike.data.augment.augmentation` describes all names.
         size: Side of the images in pixels. The default is the size in the data set; for `folder` it is 224.
         crop: For `folder`: the share of the resized image's side that the centre crop keeps in evaluation, in (0, 1].
             The default is 0.875. A network of timm has its own default.

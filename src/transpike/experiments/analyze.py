@@ -72,7 +72,8 @@ class Analyze(Paths):
         root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
             `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. The default is the options of the run.
+        loading: Image size, normalisation and batches. The default is the options of the run. If you set one option,
+            image size and normalisation are still those of the run, and all others have their own defaults.
         device: The device that computes: cpu, cuda, cuda:1, ...
         out: The run's folder. The default is a new folder under runs/.
         json: Write a copy of results.json to this path.

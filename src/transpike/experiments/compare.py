@@ -45,10 +45,10 @@ class Compare(Paths):
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
     accuracy and the share of same predictions against T, latency, T x bits and energy. Its column `zero-delay` is the
-    latency if the encoder sends its first spike when the image arrives. If all layers have the same wait, this latency
-    is shorter by one wait. If conversion chooses the waits, both latencies are equal. The run's folder receives
-    results.json, rows.csv and report.html. It does not contain the networks. To save a network, use `transpike
-    convert`.
+    latency on hardware whose encoder sends its first spike when the image arrives. If all layers have the same wait,
+    `zero-delay` is `latency` minus this wait. If conversion chooses the waits, the two columns are equal. The run's
+    folder receives results.json, rows.csv and report.html. It does not contain the networks. To save a network, use
+    `transpike convert`.
 
     Examples:
       transpike compare runs/train-20261121-110000
@@ -81,12 +81,11 @@ class Compare(Paths):
         held_out: With agreement: the number of test images, from the first, that set the threshold of the early stop.
             The other test images measure the result. The default is 512, or half of the test images if there are fewer
             than 1,024.
-        max_latency: Among the rows whose output is complete after at most this many steps, pick the one that keeps the
-            most predictions.
-        payload_bits: Among the rows whose spikes carry at most this many bits beside their address (0 if all spikes are
-            alike, 1 for a sign), pick the one that keeps the most predictions.
-        max_energy: Among the rows that take at most this many microjoules for an image, pick the one that keeps the
-            most predictions.
+        max_latency: A limit: the most steps until the output is complete. Among the rows that keep all limits
+            (max_latency, payload_bits, max_energy), the command picks the one that keeps the most predictions.
+        payload_bits: A limit: the most bits that a spike carries beside its address. They are 0 if all spikes are
+            alike, and 1 for a sign.
+        max_energy: A limit: the most microjoules for an image.
         technology: The chip technology of the energies: 45nm (Horowitz 2014) or 7nm (Jouppi et al. 2021).
         memory: The SRAM that holds weights and states: none, 8KB, 32KB or 1MB. The energy then includes its reads and
             writes.

@@ -39,10 +39,10 @@ class Teaching:
         teacher: The folder of a `transpike train` or `hybrid` run, or the name of a network with --teacher-weights.
         student: The student's network, as for `transpike train`: sew_resnet19, spiking_resnet19, spikingformer_4_384,
             qkformer_4_384, ...
-        method: The method: bsd (bi-spectrum distillation); kd (logits); ssd or srd (kd, plus one of the two other parts
-            of bsd). Made for spiking students: kdsnn, lasnn, bkdsnn, sakd, ckdsnn, enof, tks, tld. The others are sfkd,
-            fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist and ofa. Any method trains any student; only tks and tld
-            need a spiking one.
+        method: The method: kd (logits); bsd (bi-spectrum distillation: kd and two other parts); ssd or srd (kd and one
+            of these two parts). kdsnn, lasnn, bkdsnn, sakd, ckdsnn, enof, tks and tld were made for spiking students.
+            The others are sfkd, fitnet, at, rkd, cc, crd, ofd, reviewkd, dkd, dist and ofa. tks and tld need a spiking
+            student. All other methods train any student.
         settings: Settings of the method, such as {"beta": 7e-4} or {"normalize": true}.
         taps: Modules of the student whose features are compared, each with a module of the teacher, such as
             {"layers.2": "layer1"}. The default is all stages of student and teacher.

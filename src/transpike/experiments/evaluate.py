@@ -51,7 +51,8 @@ class Evaluate(Paths):
         root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
             `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. Options that you leave out have the values of the run.
+        loading: Image size, normalisation and batches. The default is the options of the run. If you set one option,
+            image size and normalisation are still those of the run, and all others have their own defaults.
         metric: Another measure of a converted network's outputs, beside the classes: same, iou, boxes, correlation, or
             module:function. Your own function has two arguments, outputs and targets, and returns one number or one for
             each image. The outputs are those of the spiking network, and the targets are the outputs of the original

@@ -43,8 +43,9 @@ class Export(Paths):
     - onnx: step.onnx holds one step of the network in standard operators. schedule.json lists what each layer does in
       each step. docs/deploy.md shows how to run them.
     - torch: step.pt2 holds the same step for torch.export.load.
-    - nir: network.nir, only for networks of rate coding.
-    - integers: weights, biases and thresholds as whole numbers, and a table of the memory of each layer.
+    - nir: network.nir, only for networks of rate coding (rate or qcfs).
+    - integers: integers.json and integers.safetensors hold the network as whole numbers. The command also prints a
+      table of the memory of each layer.
     - events: the spikes of a run on test images. Each image enters while the network still computes the one before it.
       spikes.npz lists every spike (step, layer, neuron, digit), and events.json holds the counts.
 
@@ -67,7 +68,8 @@ class Export(Paths):
         data: For events: the data set. The default is that of the run.
         root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
             the folder `data`.
-        loading: For events: image size, normalisation and batches. The default is the options of the run.
+        loading: For events: image size, normalisation and batches. The default is the options of the run. If you set
+            one option, all others have their own defaults.
     """
 
     network: Path

@@ -35,9 +35,9 @@ class Finetune(Paths):
     by --silent is enough for every layer.
 
     Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
-    converted one, it keeps the network with the least latency. It also tests the original, untrained weights with
-    fewer silent steps. So the table shows the gain from the training. The command uses the test images only once, at
-    the end.
+    converted one, it keeps the network with the least latency. It also tests the weights from before this training
+    with fewer silent steps. So the table shows the gain from the training. The command uses the test images only once,
+    at the end.
 
     The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
     checkpoints and report.html. The network must come from `transpike convert`, with signed css spikes.
@@ -51,20 +51,22 @@ class Finetune(Paths):
 
     Attributes:
         converted: A folder with network.json, such as RUN/T8 of `transpike convert`.
-        data: The data set. The default is that of the run. The training needs its labels.
-        root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
-            `data`.
+        data: The data set. The default is that of the conversion. The training needs its labels.
+        root: The folder of the data set's files. The default is that of the conversion. If the conversion has none, it
+            is the folder `data`.
         download: Download the data set into root if it is missing.
-        loading: Batches, augmentation and validation split. If you leave out the image size or the normalisation, those
-            of the run apply. Keep the validation split of the network's training, because the validation images must be
-            new to the network.
+        loading: Batches, augmentation and validation split. The default is the options of the conversion. If you set
+            one option, image size and normalisation are still those of the conversion, and all others have their own
+            defaults. The validation images must be new to the network. So set the same loading.validation and --seed as
+            in the network's training.
         silent: The number of silent steps that the training prepares for. If a layer has fewer silent steps already,
             its own number applies.
         penalty: Weight of the penalty. With 0 the loss has no penalty, only the loss of the labels.
         tolerance: The percentage points of validation accuracy that may be lost for fewer silent steps.
         judged: The number of validation images on which the silent steps are chosen.
         epochs: Passes over the training images.
-        seed: Seed of the order of images, the augmentation and the validation split. The default is that of the run.
+        seed: Seed of the order of images, the augmentation and the validation split. The default is that of the
+            conversion.
         keep: Keep the weights of the last epoch, or of the epoch with the best validation accuracy.
         optim: The optimiser and its schedule.
         recipe: The loss of the labels.

@@ -31,8 +31,10 @@ class Study(Paths):
 
     The study's folder has a subfolder for each run. Use the same command again to continue a stopped study, or to run
     the new runs of a changed file. Runs with unchanged options are not repeated. The folder receives results.json,
-    arms.csv, runs.csv, and report.html with the curves of all arms. The table shows the mean, the standard deviation,
-    and the difference from the baseline with its 95 % interval (Student's t of the differences at each seed).
+    arms.csv, runs.csv, and report.html with a table and the curves of all arms. The table shows each arm's mean
+    accuracy over the seeds, the standard deviation, and the difference from the baseline with its 95 % interval
+    (Student's t of the differences at each seed). The baseline is the arm that `baseline` names. The default is the
+    first arm.
 
     Examples:
       transpike study studies/kd-seeds.yaml
