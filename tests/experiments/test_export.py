@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import transpike
 from transpike.cli import main
 from transpike.coding import Rate
+from transpike.results import start_run
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,22 @@ def test_events_of_images_that_stop_early(tmp_path: Path, capsys: pytest.Capture
     assert len(counts["steps"]) == 4 and max(counts["steps"]) < 6
     mean = sum(counts["steps"]) / 4
     assert f"On average, images stop after {mean:.3g} steps of the output." in capsys.readouterr().out
+
+
+def test_events_keep_the_size_and_normalisation_of_the_run(converted: Path, tmp_path: Path) -> None:
+    normal = {"mean": [5.0], "std": [0.5]}
+    run = start_run("convert", {"data": "digits", "loading": normal}, out=tmp_path / "run").folder
+    shutil.copytree(converted, run / "T4")
+    counts = []
+    for name, words in {
+        "recorded": [],
+        "batches": ["--loading.batch_size", "7"],
+        "plain": ["--loading.mean", "[0]"],
+    }.items():
+        out = tmp_path / name
+        assert main(["export", str(run / "T4"), "--to", "events", "--images", "3", *words, "--out", str(out)]) == 0
+        counts.append(json.loads((out / "events.json").read_text())["events"])
+    assert counts[0] == counts[1] != counts[2]
 
 
 def test_to_onnx_and_torch_beside_the_network(converted: Path) -> None:

@@ -18,7 +18,7 @@ from transpike.data import Loading, load_images
 from transpike.errors import ConfigError
 from transpike.experiments.options import Paths
 from transpike.experiments.places import check_exported
-from transpike.train.recorded import read_options, recorded_loading
+from transpike.train.recorded import filled_loading, read_options, recorded_loading
 
 if TYPE_CHECKING:
     from transpike.export import Run
@@ -69,7 +69,7 @@ class Export(Paths):
         root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
             the folder `data`.
         loading: For events: image size, normalisation and batches. The default is the options of the run. If you set
-            one option, all others have their own defaults.
+            one option, image size and normalisation are still those of the run, and all others have their own defaults.
     """
 
     network: Path
@@ -134,7 +134,8 @@ def _events(options: Export, folder: Path) -> Path:
     if name is None:
         raise ConfigError(f"{options.network}: give --data, the images; no run.json beside the folder names them.")
     root = options.root or Path(begun.get("root", "data"))
-    loading = options.loading or recorded_loading(begun, options.network) or Loading()
+    known = recorded_loading(begun, options.network)
+    loading = known if options.loading is None else filled_loading(options.loading, known)
     files.check_target(folder / "spikes.npz", SPIKES)
     files.check_target(folder / "events.json", EVENTS)
     images = _images(load_images(name, root=root, loading=loading).test, options.images)
