@@ -44,11 +44,12 @@ class Compare(Paths):
     it.
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
-    accuracy and the share of same predictions against T, latency, T x bits and energy. Its column `zero-delay` is the
-    latency on hardware whose encoder sends its first spike when the image arrives. If all layers have the same wait,
-    `zero-delay` is `latency` minus this wait. If conversion chooses the waits, the two columns are equal. The run's
-    folder receives results.json, rows.csv and report.html. It does not contain the networks. To save a network, use
-    `transpike convert`.
+    accuracy and the share of same predictions against T, latency, T x bits and energy. Here `bits` is log2 of the number
+    of digits, with 0 as a digit. The column `zero-delay` is the latency on hardware whose encoder sends its first spike
+    when the image arrives. It is shorter than `latency` only if all layers have the same wait.
+
+    The run's folder receives results.json, rows.csv and report.html. It does not contain the networks. To save a
+    network, use `transpike convert`.
 
     Examples:
       transpike compare runs/train-20261121-110000
