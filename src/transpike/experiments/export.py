@@ -64,8 +64,7 @@ class Export(Paths):
         images: For events: the number of test images.
         agreement: For events: each image stops as soon as its answer is sure. This share of the answers must equal
             those of full runs. The network must have a stop rule. `transpike convert` writes one only with
-            --max-mean-latency. Otherwise, load the network in Python, call snn.calibrate_stop(images), and save it
-            again.
+            max_mean_latency. Otherwise, load the network in Python, call snn.calibrate_stop(images), and save it again.
         data: For events: the data set. The default is that of the run.
         root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
             the folder `data`.
