@@ -40,8 +40,8 @@ class Analyze(Paths):
     - the frequency response of the student's neuron
     - Grad-CAM maps of some images
 
-    The run's folder receives results.json, the curves as CSV and report.html. Without a teacher the student is analysed
-    alone.
+    The folder of the analysis receives results.json, the curves as CSV and report.html. Without a teacher the student
+    is analysed alone.
 
     Examples:
       transpike analyze runs/distill-20261121-110000
@@ -75,7 +75,7 @@ class Analyze(Paths):
         loading: Image size, normalisation and batches. The default is the options of the run. If you set one option,
             image size and normalisation are still those of the run, and all others have their own defaults.
         device: The device that computes: cpu, cuda, cuda:1, ...
-        out: The run's folder. The default is a new folder under runs/.
+        out: The folder of the analysis. The default is a new folder under runs/.
         json: Write a copy of results.json to this path.
     """
 
