@@ -29,7 +29,7 @@ __all__ = ["Finetune", "finetune"]
 class Finetune(Paths):
     """Train the weights of a converted network while it runs with spikes, so that its layers need fewer silent steps.
 
-    In a silent step, a layer receives input and does not fire. Each silent step adds one step of latency. With too few
+    In a silent step, a layer receives input and does not fire. Silent steps make the latency longer. With too few
     silent steps, a layer fires its first digits before it knows its late input, and cannot correct them later. The
     training reduces this late input by a penalty in the loss. The penalty is zero if the number of silent steps given
     by --silent is enough for every layer.
