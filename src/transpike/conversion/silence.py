@@ -110,7 +110,7 @@ def choose(
     """Return the network whose layers wait no longer than its error needs.
 
     Each price of a silent step gives one proposal. Among the proposals whose measured error is `allowed`, the one with
-    the least latency is chosen. This takes fourteen simulations of at most 24 images. Only the projections of `effects`
+    the least latency is chosen. This takes thirteen simulations of at most 24 images. Only the projections of `effects`
     are random, with a fixed seed. ``progress(done, proposals)`` is called after each.
     """
     silences = Silences(prepared, scheme, amplitudes)
