@@ -33,7 +33,7 @@ class Analyze(Paths):
     The analysis measures:
     - the radial power spectra of the features after each stage; for a student trained with SRD or SFKD, also those of
       the features that the method refined
-    - the energy of the features' wavelet sub-bands, and how similar the stages are (CKA)
+    - the energy of the features' wavelet sub-bands, and how similar the student's stages are to the teacher's (CKA)
     - the sub-bands of two images before and after SFKD's refinement
     - the logits, with the classes sorted by the teacher's logits, and the high frequencies of this curve
     - the weights of SRD's learned filter
