@@ -45,9 +45,8 @@ class Compare(Paths):
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
     accuracy and the share of same predictions against T, latency, T x bits and energy. Here `bits` is log2 of the
-    number of digits, with 0 as a digit. The column `zero-delay` is the latency on hardware whose encoder sends its
-    first spike when the image arrives. If all layers have the same fixed wait, `zero-delay` is `latency` minus
-    this wait. Otherwise `zero-delay` equals `latency`.
+    number of digits, with 0 as a digit. The column `zero-delay` differs from `latency` only if all layers have the same
+    fixed wait. Then `latency` counts a wait for the readout too, and `zero-delay` does not (docs/css.md).
 
     The run's folder receives results.json, rows.csv and report.html. It does not contain the networks. To save a
     network, use `transpike convert`.

@@ -48,7 +48,8 @@ class Optim:
         name: "sgd" (with momentum) or "adamw".
         lr: The highest learning rate.
         lr_min: The learning rate at the end of the cosine.
-        milestones: After each of these epochs, the learning rate is multiplied by `decay`. Then there is no cosine.
+        milestones: After each of these epochs, the learning rate is multiplied by `decay`. With milestones there
+            is no cosine.
         decay: The factor by which the learning rate changes after each epoch of `milestones`.
         warmup: Length of the warm-up in epochs. It may be a fraction.
         weight_decay: L2 penalty (sgd) or decoupled decay (adamw).
