@@ -35,7 +35,7 @@ class Analyze(Paths):
       the features that the method refined
     - the energy of the features' wavelet sub-bands, and how similar the student's stages are to the teacher's (CKA)
     - the sub-bands of two images before and after SFKD's refinement
-    - the logits, with the classes sorted by the teacher's logits, and the high frequencies of this curve
+    - the curve of the logits, with the classes sorted by the teacher's logits, and the high frequencies of this curve
     - the weights of SRD's learned filter
     - the frequency response of the student's neuron
     - Grad-CAM maps of some images
@@ -72,8 +72,9 @@ class Analyze(Paths):
         root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
             `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. The default is the options of the run. If you set one option,
-            image size and normalisation are still those of the run, and all others have their own defaults.
+        loading: Image size, normalisation and batches. The default is the options of the run. If you set any of these
+            options, only image size and normalisation still come from the run. Every other option that you do not set
+            has the default that --loading.help shows.
         device: The device that computes: cpu, cuda, cuda:1, ...
         out: The folder of the analysis. The default is a new folder under runs/.
         json: Write a copy of results.json to this path.

@@ -45,8 +45,8 @@ class Compare(Paths):
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
     accuracy and the share of same predictions against T, latency, T x bits and energy. Here `bits` is log2 of the
-    number of digits, with 0 as a digit. The column `zero-delay` differs from `latency` only if all layers have the same
-    fixed wait. Then `latency` counts a wait for the readout too, and `zero-delay` does not (docs/css.md).
+    number of digits, with 0 as a digit. The column `zero-delay` is T plus the waits of the layers that fire. If all
+    layers have the same fixed wait, `latency` also counts a wait of the readout (docs/css.md).
 
     The run's folder receives results.json, rows.csv and report.html. It does not contain the networks. To save a
     network, use `transpike convert`.
@@ -72,18 +72,18 @@ class Compare(Paths):
         root: The folder of the data set's files. The default is that of the training run. Without a run it is the
             folder `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
+        loading: Image size, normalisation and batches. The seed of the run replaces `loading.seed`.
         schemes: Names of schemes, or objects with a name, settings and steps (one number or a list): {name: css,
             levels: [1, 2, 4, 8], steps: [4, 8]}. The default is every scheme, each at its own numbers of steps.
         target_loss: A loss in percentage points of accuracy. For each scheme, find the fewest steps that lose at most
             this much. For this the command also measures numbers of steps between the planned ones.
         agreement: Measure each scheme a second time, with early stops: every image stops as soon as its answer is sure.
             This share of the answers, such as 0.995, must equal those after all steps.
-        held_out: With agreement: the number of test images, from the first, that set the threshold of the early stop.
-            The other test images measure the result. The default is 512, or half of the test images if there are fewer
-            than 1,024.
-        max_latency: A limit: the most steps until the output is complete. Among the rows that keep all limits
-            (max_latency, payload_bits, max_energy), the command picks the one that keeps the most predictions.
+        held_out: With agreement: the number of test images that set the threshold of the early stop. They are the first
+            ones. The other test images measure the result. The default is 512, or half of the test images if there are
+            fewer than 1,024. A high agreement can make this default larger.
+        max_latency: A limit: the most steps until the output is complete. Of the rows within all limits (max_latency,
+            payload_bits, max_energy), the command picks the row with the largest share of same predictions.
         payload_bits: A limit: the most bits that a spike carries beside its address. They are 0 if all spikes are
             alike, and 1 for a sign.
         max_energy: A limit: the most microjoules for an image.
@@ -95,7 +95,7 @@ class Compare(Paths):
             outputs are those of the spiking network, and the targets are the outputs of the original network. If the
             function accepts class labels as targets, it also measures the outputs of both networks against the labels.
         spikes: Where to place neurons: only where spikes are needed (needed); also behind every residual block
-            (blocks); or at every operator (operators), for hardware whose neurons compute one function each.
+            (blocks); or at every operator (operators), so that each neuron computes only one operator.
         calibration: The number of training images that set the amplitudes.
         device: The device that simulates: cpu, cuda, cuda:1, ...
         seed: Seed that chooses the calibration images.

@@ -78,8 +78,9 @@ class Convert(Paths):
         root: The folder of the data set's files. The default is that of the training run. Without a run it is the
             folder `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. loading.test_images takes a part of the test images.
-        steps: T, the number of steps, or several to compare: 4,6,8,10,12. The default is 8. A search chooses T itself.
+        loading: Image size, normalisation and batches. The seed of the run replaces `loading.seed`.
+        steps: T, the number of steps, or several to compare: 4,6,8,10,12. The default is 8. With --scheme
+            auto, the command chooses T.
         scheme: The coding scheme with its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others
             of docs/schemes.md. auto searches for the scheme that meets a goal.
         goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (relative error of the outputs) or
@@ -97,7 +98,7 @@ class Convert(Paths):
             "amplitude": "channel", "percentile": 99.99, "adjustments": 0}; rate: {"start": 0.5, "percentile": 99.99};
             fs: {"percentile": 99.99}.
         spikes: Where to place neurons: only where spikes are needed (needed); also behind every residual block
-            (blocks); or at every operator (operators), for hardware whose neurons compute one function each.
+            (blocks); or at every operator (operators), so that each neuron computes only one operator.
         until: The name of a module, or of an operation of an ONNX file. Its output becomes the network's output, and
             the rest of the network is left out.
         calibration: The number of training images that set the amplitudes.

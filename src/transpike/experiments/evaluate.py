@@ -51,8 +51,9 @@ class Evaluate(Paths):
         root: The folder of the data set's files. The default is that of the run. If the run has none, it is the folder
             `data`.
         download: Download the data set into root if it is missing.
-        loading: Image size, normalisation and batches. The default is the options of the run. If you set one option,
-            image size and normalisation are still those of the run, and all others have their own defaults.
+        loading: Image size, normalisation and batches. The default is the options of the run. If you set any of these
+            options, only image size and normalisation still come from the run. Every other option that you do not set
+            has the default that --loading.help shows.
         metric: Another measure of a converted network's outputs, beside the classes: same, iou, boxes, correlation, or
             module:function. Your own function has two arguments, outputs and targets, and returns one number or one for
             each image. The outputs are those of the spiking network, and the targets are the outputs of the original
@@ -61,9 +62,9 @@ class Evaluate(Paths):
         device: The device that computes: cpu, cuda, cuda:1, ...
         agreement: Measure a converted network a second time, with early stops: each image stops as soon as its answer
             is sure. This share of the answers, such as 0.995, must equal those after all steps.
-        held_out: With agreement: the number of test images, from the first, that set the threshold of the early stop.
-            The other test images measure the result. The default is 512, or half of the test images if there are fewer
-            than 1,024.
+        held_out: With agreement: the number of test images that set the threshold of the early stop. They are the first
+            ones. The other test images measure the result. The default is 512, or half of the test images if there are
+            fewer than 1,024. A high agreement can make this default larger.
         out: The folder for results. The default is a new folder under runs/.
         json: Write a copy of results.json to this path.
     """

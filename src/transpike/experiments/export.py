@@ -69,7 +69,8 @@ class Export(Paths):
         root: For events: the folder of the data set's files. The default is that of the run. If the run has none, it is
             the folder `data`.
         loading: For events: image size, normalisation and batches. The default is the options of the run. If you set
-            one option, image size and normalisation are still those of the run, and all others have their own defaults.
+            any of these options, only image size and normalisation still come from the run. Every other option
+            that you do not set has the default that --loading.help shows.
     """
 
     network: Path

@@ -35,9 +35,9 @@ class Finetune(Paths):
     by --silent is enough for every layer.
 
     Then the command chooses the silent steps again on validation images. Of the networks that are as accurate as the
-    converted one, it keeps the network with the least latency. It also tests the weights from before this training
-    with fewer silent steps. So the table shows the gain from the training. The command uses the test images only once,
-    at the end.
+    converted one, it keeps the network with the least latency. It tries fewer silent steps with the trained weights
+    and also with the weights from before the training. So the table shows what the training gains. The command uses the
+    test images only once, at the end.
 
     The run's folder holds the network (T8/, for `transpike evaluate` and transpike.load), results.json, curves.csv,
     checkpoints and report.html. The network must come from `transpike convert`, with signed css spikes.
@@ -56,9 +56,10 @@ class Finetune(Paths):
             is the folder `data`.
         download: Download the data set into root if it is missing.
         loading: Batches, augmentation and validation split. The default is the options of the conversion. If you set
-            one option, image size and normalisation are still those of the conversion, and all others have their own
-            defaults. The validation images must be new to the network. So set the same loading.validation and --seed as
-            in the network's training.
+            any of these options, only image size and normalisation still come from the conversion. Every other
+            option that you do not set has the default that --loading.help shows. The validation images must not be
+            training images of the network. So loading.validation and --seed must have the same values as in the
+            network's original training.
         silent: The number of silent steps that the training prepares for. If a layer has fewer silent steps already,
             its own number applies.
         penalty: Weight of the penalty. With 0 the loss has no penalty, only the loss of the labels.

@@ -46,11 +46,15 @@ class Hybrid(Paths):
     """Train an artificial network, copy its weights into a spiking network (its twin), set the thresholds of the twin,
     and train the twin over time.
 
-    This is the method of DCT-SNN, which reaches a good accuracy in few steps. It has three phases. ann trains the
-    artificial network. balance makes the twin and sets its thresholds. tune trains the twin over time. The run's folder
-    holds the network of the last phase and has the same files as a folder of `transpike train`. `transpike evaluate`
-    and `transpike report` read it. The subfolders ann/ and balanced/ hold the networks of the earlier phases.
-    `transpike evaluate` reads them too.
+    This is the method of DCT-SNN, which reaches a good accuracy in few steps. It has three phases:
+
+    - ann: train the artificial network.
+    - balance: make the twin and set its thresholds.
+    - tune: train the twin over time.
+
+    The run's folder holds the network of the last phase and has the same files as a folder of `transpike train`.
+    `transpike evaluate` and `transpike report` read it. The subfolders ann/ and balanced/ hold the networks of the
+    earlier phases. `transpike evaluate` reads them too.
 
     A run can use the networks of an earlier run: --ann FOLDER takes its trained artificial network, and --balanced
     FOLDER takes its balanced twin. With --last the run stops after the phase that you name.

@@ -26,7 +26,8 @@ class Report(Paths):
         folders: Folders that `transpike demo`, `train`, `convert`, `compare`, `finetune`, `distill`, `hybrid`,
             `evaluate`, `analyze` or `study` wrote. The page compares conversions with each other. It also compares the
             runs that have an input encoder with each other.
-        out: The page to write. It replaces an earlier page of the same folders.
+        out: The page to write. If an earlier page of the same folders is there, the command replaces it. It never
+            replaces a file that is not a page of transpike.
         title: The page's title.
     """
 

@@ -100,7 +100,7 @@ class Recipe:
         cutmix: Alpha of the Beta distribution of the pasted area. 0 means no pasting. If mixup is set too, each batch
             uses one of the two, at random.
         mix_share: The share of the batches that are mixed.
-        mix_epochs: The number of epochs, from the first, in which images are mixed. None means all epochs.
+        mix_epochs: The number of epochs with mixed images, at the start of the training. None means all epochs.
         ema: Decay per step of a moving average of the weights. The average is then validated, tested and exported. None
             means no average.
         loss: "ce", cross-entropy of the mean over time; or "tet", cross-entropy of every step (spiking networks).
