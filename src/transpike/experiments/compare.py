@@ -45,8 +45,8 @@ class Compare(Paths):
 
     All rows use the same network and the same images, and count operations in the same way. The report shows the lost
     accuracy and the share of same predictions against T, latency, T x bits and energy. Here `bits` is log2 of the
-    number of digits, with 0 as a digit. The column `zero-delay` is T plus the waits of the layers that fire. If all
-    layers have the same fixed wait, `latency` also counts a wait of the readout (docs/css.md).
+    number of digits, with 0 as a digit. The column `zero-delay` is T plus the waits of the firing layers on the
+    longest path. If all layers have the same fixed wait, `latency` also counts a wait of the readout (docs/css.md).
 
     The run's folder receives results.json, rows.csv and report.html. It does not contain the networks. To save a
     network, use `transpike convert`.
@@ -98,7 +98,7 @@ class Compare(Paths):
             (blocks); or at every operator (operators), so that each neuron computes only one operator.
         calibration: The number of training images that set the amplitudes.
         device: The device that simulates: cpu, cuda, cuda:1, ...
-        seed: Seed that chooses the calibration images.
+        seed: Seed of the validation split and of the choice of calibration images.
         resume: Continue the run in this folder. Rows that it has already measured are not measured again. You may add
             schemes.
         out: The run's folder. The default is a new folder under runs/.

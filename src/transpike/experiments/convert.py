@@ -79,8 +79,8 @@ class Convert(Paths):
             folder `data`.
         download: Download the data set into root if it is missing.
         loading: Image size, normalisation and batches. The seed of the run replaces `loading.seed`.
-        steps: T, the number of steps, or several to compare: 4,6,8,10,12. The default is 8. With --scheme
-            auto, the command chooses T.
+        steps: T, the number of steps, or several to compare: 4,6,8,10,12. The default is 8. With --scheme auto,
+            the command chooses T.
         scheme: The coding scheme with its neurons: css (canonic signed spikes), rate, fs (few spikes), and the others
             of docs/schemes.md. auto searches for the scheme that meets a goal.
         goal: Goal of a search, in percent: same=99.5 (equal predictions), error=2 (relative error of the outputs) or
@@ -103,7 +103,7 @@ class Convert(Paths):
             the rest of the network is left out.
         calibration: The number of training images that set the amplitudes.
         device: The device that simulates: cpu, cuda, cuda:1, ...
-        seed: Seed that chooses the calibration images.
+        seed: Seed of the validation split and of the choice of calibration images.
         resume: Continue the run in this folder. Numbers of steps that it has already measured are not measured again.
             All other options must be as before.
         out: The run's folder. The default is a new folder under runs/.
