@@ -170,6 +170,12 @@ def test_the_threads_are_pytorch_s_again_after_an_error_and_after_both_of_two_ca
 def test_a_new_thread_has_one_thread_also_if_another_call_has_just_ended(
     two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As when another call restores PyTorch's number before this call's threads begin.
+    # As when another call restores PyTorch's number before this call's threads begin, and again after they have begun.
     monkeypatch.setattr(room, "_one_thread_each", lambda: nullcontext(2))
-    assert side_by_side(torch.arange(2).tensor_split(2), lambda part: torch.get_num_threads()) == [1, 1]
+
+    def restored(part: Tensor) -> int:
+        with ThreadPoolExecutor(1) as another:
+            another.submit(torch.set_num_threads, 2).result()
+        return torch.get_num_threads()
+
+    assert side_by_side(torch.arange(2).tensor_split(2), restored) == [1, 1]

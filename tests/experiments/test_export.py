@@ -58,7 +58,7 @@ def test_events_of_images_that_stop_early(tmp_path: Path, capsys: pytest.Capture
     assert f"On average, images stop after {mean:.3g} steps of the output." in capsys.readouterr().out
 
 
-def test_events_keep_the_size_and_normalisation_of_the_run(converted: Path, tmp_path: Path) -> None:
+def test_events_keep_the_normalisation_of_the_run(converted: Path, tmp_path: Path) -> None:
     normal = {"mean": [5.0], "std": [0.5]}
     run = start_run("convert", {"data": "digits", "loading": normal}, out=tmp_path / "run").folder
     shutil.copytree(converted, run / "T4")

@@ -111,7 +111,7 @@ def choose(
 
     Each price of a silent step gives one proposal. Among the proposals whose measured error is `allowed`, the one with
     the least latency is chosen. This takes thirteen simulations of at most 24 images. Only the projections of `effects`
-    are random, with a fixed seed. ``progress(done, proposals)`` is called after each.
+    are random, with a fixed seed. ``progress(done, proposals)`` is called after each proposal.
     """
     silences = Silences(prepared, scheme, amplitudes)
     proposals = _proposals(silences, progress)

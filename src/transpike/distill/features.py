@@ -113,8 +113,8 @@ class LaSNNDistillation(FeatureMethod):
         beta: weight of the features.
         attention: weight of the attention maps. Their distance is at most 2 at each stage.
         temperature: the temperature of logits KD.
-        normalize: divide the teacher's maps by their root mean square. With SRD's value, this method is SRD without its
-            filter.
+        normalize: divide the teacher's maps by their root mean square. With SRD's `beta` and `normalize`, this method
+            is SRD without its filter.
 
     Shapes: student logits [T, N, classes] or [N, classes], teacher logits [N, classes]; features by tap, the student's
     [T, N, C, H, W] or [N, C, H, W], the teacher's [N, C', H', W'] -> weighted scalars "kd", "features" and "attention".

@@ -43,7 +43,7 @@ class Export(Paths):
     - onnx: step.onnx holds one step of the network in standard operators. schedule.json lists what each layer does in
       each step. docs/deploy.md shows how to run them.
     - torch: step.pt2 holds the same step for torch.export.load.
-    - nir: network.nir, only for networks of rate coding (rate or qcfs).
+    - nir: network.nir, only for chains of layers with ReLU, in rate coding (rate, or qcfs without pre-steps).
     - integers: integers.json and integers.safetensors hold the network as whole numbers. The command also prints a
       table of the memory of each layer.
     - events: the spikes of a run on test images. Each image enters while the network still computes the one before it.

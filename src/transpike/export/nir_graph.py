@@ -41,7 +41,8 @@ def nir(network: SpikingNetwork | nn.Module, path: Path | str, *, shape: Sequenc
     `LIFNode` and `ParametricLIFNode`.
 
     Args:
-        network: the result of `transpike.convert` with `transpike.coding.Rate`, or a chain in evaluation mode.
+        network: the result of `transpike.convert` with `transpike.coding.Rate` or `QCFS`, or a chain in evaluation
+            mode.
         path: the file. An earlier export there is replaced.
         shape: the shape of one image, needed only for a chain.
         dt: the length of a step in seconds.
