@@ -390,6 +390,11 @@ def test_teachers_that_do_not_fit(runs: Path, tmp_path: Path, refused: Callable[
     assert "learned from different teachers" in refused(f"{runs / 'bsd'},{student}")
 
 
+def test_validation_images_are_those_of_the_training_with_other_options_too(runs: Path, analyze: Analyze) -> None:
+    results = analyze(runs / "kd", "--images", "20", "--part", "validation", "--loading.batch_size", "7")
+    assert results["images"] == 6  # of 60
+
+
 def test_validation_images_must_be_there(runs: Path, refused: Callable[..., str]) -> None:
     told = refused(runs / "bsd", "--part", "validation", "--loading.validation", "0")
     assert "digits has no validation images" in told

@@ -21,6 +21,7 @@ from transpike.results import Analysis, Finished, copy_results, read_run, start_
 from transpike.results.folder import RESULTS, as_json
 from transpike.train.options import Arguments
 from transpike.train.processes import checked_device
+from transpike.train.recorded import recorded_loading, same_split
 
 __all__ = ["Analyze", "analyze"]
 
@@ -73,8 +74,8 @@ class Analyze(Paths):
             `data`.
         download: Download the data set into root if it is missing.
         loading: Image size, normalisation and batches. The default is the options of the run. If you set any of these
-            options, only image size and normalisation still come from the run. Every other option that you do not set
-            has the default that --loading.help shows.
+            options, only image size, normalisation and the validation split still come from the run. Every other option
+            that you do not set has the default that --loading.help shows.
         device: The device that computes: cpu, cuda, cuda:1, ...
         out: The folder of the analysis. The default is a new folder under runs/.
         json: Write a copy of results.json to this path.
@@ -141,7 +142,10 @@ def _look(options: Analyze) -> Analysis:
     from transpike.measure.subjects import find_stages
 
     sources, teaching, own = _sources(options)
-    data = Data(options.data, options.root, options.download, options.loading)
+    loading, first = options.loading, sources[0]
+    if loading is not None and options.data in (None, first.recorded.get("data")):
+        loading = same_split(loading, recorded_loading(first.recorded, first.name))
+    data = Data(options.data, options.root, options.download, loading)
     everyone = [*sources, *([teaching] if teaching else [])]
     sets, device = load_data(everyone, data, own_teacher=teaching if own else None), options.device
     teacher = load_subject(teaching, sets, label="teacher", device=device) if teaching else None

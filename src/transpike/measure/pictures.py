@@ -24,7 +24,7 @@ def chosen_loader(sets: ImageSets | EventSets, part: str, images: int) -> DataLo
     loader = sets.test if part == "test" else sets.validation
     most = len(loader.dataset)  # type: ignore[arg-type]
     if most == 0:
-        raise ConfigError(f"{sets.name} has no {part} images; with --loading.validation 0.1 a part is held back.")
+        raise ConfigError(f"{sets.name} has no {part} images, because loading.validation is 0. Use --part test.")
     places = torch.linspace(0, most - 1, min(images, most)).round().long().tolist()
     return DataLoader(
         Subset(loader.dataset, places), batch_size=loader.batch_size, collate_fn=loader.collate_fn,

@@ -15,7 +15,7 @@ from transpike.models import model_names
 from transpike.results import located, read_run
 from transpike.train.options import Arguments
 
-__all__ = ["filled_loading", "read_options", "recorded_loading"]
+__all__ = ["filled_loading", "read_options", "recorded_loading", "same_split"]
 
 
 def read_options(folder: Path) -> Arguments:
@@ -60,6 +60,18 @@ def filled_loading(loading: Loading, known: Loading) -> Loading:
     open_, facts = asdict(loading), asdict(known)
     names = ("mean", "std", "size", "crop", "interpolation", "outputs")
     return replace(loading, **{name: facts[name] for name in names if open_[name] is None})
+
+
+def same_split(loading: Loading, known: Loading) -> Loading:
+    """Return ``loading`` with the validation split of ``known``, unless it sets another: so no training image is in it.
+
+    Example:
+        >>> same_split(Loading(batch_size=32), Loading(seed=3, validation=0.2)).validation
+        0.2
+    """
+    usual = Loading()
+    names = [name for name in ("seed", "validation", "train_images") if getattr(loading, name) == getattr(usual, name)]
+    return replace(loading, **{name: getattr(known, name) for name in names})
 
 
 def _loading(options: Record, name: str) -> None:
