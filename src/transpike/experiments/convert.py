@@ -90,8 +90,8 @@ class Convert(Paths):
         max_latency: Limit of a search: the most steps until the output is complete.
         payload_bits: Limit of a search: the most bits that a spike carries beside its address.
         max_energy: Limit of a search: the most microjoules for an image.
-        max_mean_latency: Limit of a search for equal predictions: the most steps on average, if each image stops as
-            soon as its answer is sure.
+        max_mean_latency: Limit of a search whose goal is same or loss: the largest mean latency in steps, if each image
+            stops as soon as its answer is sure.
         agreement: With max_mean_latency: the share of answers that must equal those after all steps. The default is
             0.99.
         settings: Settings of the scheme. css: {"beta": 2, "silent": "auto", "levels": [1], "span": 1, "signed": true,

@@ -58,8 +58,8 @@ class Finetune(Paths):
         loading: Batches, augmentation and validation split. The default is the options of the conversion. If you set
             any of these options, only image size and normalisation still come from the conversion. Every other
             option that you do not set has the default that --loading.help shows. The validation images must not be
-            training images of the network. So loading.validation and --seed must have the same values as in the
-            network's original training.
+            training images of the network. So loading.validation, loading.train_images and --seed must have the same
+            values as in the network's original training.
         silent: The number of silent steps that the training prepares for. If a layer has fewer silent steps already,
             its own number applies.
         penalty: Weight of the penalty. With 0 the loss has no penalty, only the loss of the labels.
