@@ -103,7 +103,7 @@ def _dinov2(weights: Path, sets: ImageSets) -> nn.Module:
     """A linear probe on the class token: logistic regression on all training images, kept beside the weights."""
     name = "timm/vit_small_patch14_dinov2"
     bare = _loaded(create_model(name, num_classes=0, dynamic_img_size=True), weights).eval()
-    kept = weights.with_name(f"{weights.stem}-probe{sets.classes}.safetensors")
+    kept = weights.with_name(f"{weights.stem}-probe{sets.classes}-{sets.loading.size}px.safetensors")
     if not kept.exists():
         images, labels = _joined(sets.calibration(10**9))
         with torch.no_grad():
